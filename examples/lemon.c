@@ -1,0 +1,1460 @@
+/*  lemon.c - the command line tool of lemon.h: reads its arguments, calls the library, shows how far it is.
+
+        cc -std=c99 -O3 lemon.c -o lemon -lm -pthread
+        ./lemon                     short help with examples
+        ./lemon train --help        all flags of a command
+
+    Exit status: 0 done; 1 it could not be done; 2 wrong usage; 3 interrupted, state saved; 4 loss or gradients went to
+    NaN or Inf, last good state saved.  Messages go to stderr as "lemon: error: ...".
+
+    Contents
+        1  What a run knows          settings, the state of a run
+        2  Messages                  the one form of errors, "did you mean"
+        3  The tables                commands, flags
+        4  Arguments                 strict numbers, flags, what must and must not go together
+        5  Help
+        6  JSON
+        7  Loading and saving
+        8  info, convert, tokenize, eval, init, vocab
+        9  generate
+        10 fuse
+        11 train
+        12 main
+
+    To add a flag: a field in settings, a row in flags[].  To add a command: a function and a row in commands[]. */
+#ifndef LEMON_LINKED             /* the Makefile compiles the library once, for all programs */
+#define LEMON_IMPLEMENTATION
+#endif
+#include "../lemon.h"
+#include "progress.h"
+#include "report.h"
+
+#include <errno.h>
+#include <stdarg.h>
+
+/* ====================================================================================================================
+   1  WHAT A RUN KNOWS
+   ================================================================================================================== */
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 3, EXIT_DIVERGED = 4 };
+
+/*  The value of every flag.  NULL, 0 or -1 where a flag without a default was not given. */
+typedef struct settings {
+    int64_t dim, layers, heads, kv_heads, ffn, head_dim, seq, size;          /* shapes */
+    int64_t tokens, field_layers, field_dims, learn;                         /* fusing */
+    int64_t steps, batch, warmup, accumulate, eval_every, save_every;        /* training */
+    int64_t max_tokens, count, top_k, seed, threads;
+    double lr, min_lr, learn_lr, weight_decay, clip, distill, temperature;
+    double temp, top_p, min_p;
+    const char *method, *operators, *save_operators, *teacher, *schedule, *order, *dtype;
+    const char *tokenizer, *eval_data, *log, *report, *prompt;
+    const char **data;                                   /* n_data paths, in the order given */
+    int64_t n_data;
+    int untie, no_solve, no_correction, resume, bytes, json, quiet, help, version;
+} settings;
+
+enum { MAX_FLAGS = 80, MAX_PLAIN = 2 };
+
+typedef struct command_row command_row;
+
+/*  All that a run holds; run_close gives it back. */
+typedef struct run {
+    const command_row *command;
+    settings set;
+    unsigned char given[MAX_FLAGS];                      /* by row of flags[] */
+    const char *plain[MAX_PLAIN];                        /* the arguments that are no flags */
+    int n_plain;
+    int argc;
+    char **argv;
+    progress bar;
+    lemon_ctx *ctx;
+    lemon_model *model, *teacher;
+    lemon_tokens tokens, eval_tokens;
+    lemon_operators *operators;
+    buffer text;
+    FILE *log;
+    buffer log_rows;                                     /* of an earlier run that this one resumes */
+    double log_seconds;                                  /* how long that one took */
+    report_series loss, kl, held_out;                    /* what a training report draws */
+    int64_t first_step, tokens_before;                   /* of this run; 0 before its first step */
+    lemon_step last_step;
+} run;
+
+struct command_row {
+    const char *name, *arguments, *what, *example;
+    unsigned bit;
+    int n_plain;
+    int (*go)(run *r);
+};
+
+/* ====================================================================================================================
+   2  MESSAGES
+   ================================================================================================================== */
+
+/*  Prints "lemon: error: ..." and returns the exit status, so that `return complain(...)` ends a function. */
+static int complain(run *r, int code, const char *format, ...) {
+    va_list arguments;
+    progress_clear(&r->bar);
+    fflush(stdout);
+    fputs("lemon: error: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    return code;
+}
+
+/*  The exit status of a library call; prints its message where it failed. */
+static int check(run *r, lemon_status status) {
+    if (status == LEMON_OK) return EXIT_DONE;
+    return complain(r,
+                    status == LEMON_E_ARG         ? EXIT_USAGE
+                    : status == LEMON_E_CANCELLED ? EXIT_INTERRUPTED
+                    : status == LEMON_E_DIVERGED  ? EXIT_DIVERGED
+                                                  : EXIT_FAILED,
+                    "%s", lemon_error(r->ctx));
+}
+
+/*  Edits that turn one word into another (Levenshtein 1966); words of up to 31 letters. */
+static int word_distance(const char *a, const char *b) {
+    int row[32], i, j, n = (int)strlen(b);
+    if (n > 31 || strlen(a) > 31) return 99;
+    for (j = 0; j <= n; j++) row[j] = j;
+    for (i = 1; a[i - 1]; i++) {
+        int corner = row[0];
+        row[0] = i;
+        for (j = 1; j <= n; j++) {
+            int change = corner + (a[i - 1] != b[j - 1]);
+            corner = row[j];
+            if (row[j] + 1 < change) change = row[j] + 1;
+            if (row[j - 1] + 1 < change) change = row[j - 1] + 1;
+            row[j] = change;
+        }
+    }
+    return row[n];
+}
+
+/*  The candidate nearest to a word that is not known, if it is near at all. */
+typedef struct suggestion {
+    const char *word;
+    char best[32];
+    int distance;
+} suggestion;
+
+static void suggest_begin(suggestion *s, const char *word) {
+    s->word = word;
+    s->best[0] = 0;
+    s->distance = 2 + (int)strlen(word) / 5;
+}
+
+static void suggest(suggestion *s, const char *candidate) {
+    int distance = word_distance(s->word, candidate);
+    if (distance >= s->distance || distance >= (int)strlen(candidate)) return;
+    s->distance = distance;
+    snprintf(s->best, sizeof s->best, "%s", candidate);
+}
+
+/* ====================================================================================================================
+   3  THE TABLES
+   ================================================================================================================== */
+
+static int command_info(run *r);
+static int command_convert(run *r);
+static int command_fuse(run *r);
+static int command_train(run *r);
+static int command_eval(run *r);
+static int command_generate(run *r);
+static int command_tokenize(run *r);
+static int command_init(run *r);
+static int command_vocab(run *r);
+
+enum {
+    INFO = 1, CONVERT = 2, FUSE = 4, TRAIN = 8, EVAL = 16, GENERATE = 32, TOKENIZE = 64, INIT = 128, VOCAB = 256,
+    ALL = 511
+};
+
+static const command_row commands[] = {
+    {"info", "MODEL", "what a checkpoint holds", "lemon info teacher.lemon", INFO, 1, command_info},
+    {"convert", "IN OUT", "a checkpoint in another format or number type",
+     "lemon convert stories260K.bin small.lemon --dtype q8 --tokenizer tok512.bin", CONVERT, 2, command_convert},
+    {"fuse", "TEACHER OUT", "a small model from a large one by linear fusion",
+     "lemon fuse teacher.lemon student.lemon --dim 64 --layers 4 --heads 4 --kv-heads 2 --ffn 176 --data text.txt",
+     FUSE, 2, command_fuse},
+    {"train", "MODEL OUT", "go on training a model, alone or with a teacher",
+     "lemon train student.lemon better.lemon --data text.txt --steps 200 --batch 8 --seq 256 --lr 2e-3", TRAIN, 2,
+     command_train},
+    {"eval", "MODEL", "loss and perplexity on text", "lemon eval better.lemon --data valid.txt", EVAL, 1, command_eval},
+    {"generate", "MODEL", "text from a prompt", "lemon generate better.lemon --prompt \"Once upon a time\"", GENERATE,
+     1, command_generate},
+    {"tokenize", "MODEL TEXT", "token ids of a text", "lemon tokenize teacher.lemon \"Hello\"", TOKENIZE, 2,
+     command_tokenize},
+    {"init", "OUT", "a new model with random weights",
+     "lemon init new.lemon --dim 128 --layers 6 --heads 8 --kv-heads 4 --ffn 352 --tokenizer tok.bin",
+     INIT, 1, command_init},
+    {"vocab", "OUT", "a new vocabulary learned from text", "lemon vocab tok.bin --data text.txt --size 512", VOCAB, 1,
+     command_vocab},
+};
+enum { N_COMMANDS = (int)(sizeof commands / sizeof commands[0]) };
+
+/*  SWITCH is on when named; WHOLE and COUNT are int64_t, a COUNT may end in k, M or G; CHOICE is one of the words in
+    `value`; FILES takes one or more paths and may be repeated. */
+typedef enum flag_kind { SWITCH, WHOLE, COUNT, REAL, TEXT, CHOICE, FILES } flag_kind;
+
+typedef struct flag {
+    const char *name, *value;    /* value: what stands for it in help */
+    flag_kind kind;
+    size_t field;                /* where in settings */
+    const char *fallback;        /* read as if given; NULL: none */
+    double low, high;            /* of numbers */
+    unsigned commands, required; /* which commands know it, which demand it */
+    const char *help;
+} flag;
+
+#define FIELD(name) offsetof(settings, name)
+#define METHODS "lemon|ligo|subclone|select|drop|random"
+#define ANY_SEED 9.2e18
+#define SIZE_MOST 1e9
+
+static const flag flags[] = {
+    {"--dim", "D", WHOLE, FIELD(dim), NULL, 1, SIZE_MOST, FUSE | INIT, FUSE | INIT, "width of the residual stream"},
+    {"--layers", "L", WHOLE, FIELD(layers), NULL, 1, SIZE_MOST, FUSE | INIT, FUSE | INIT, "layers"},
+    {"--heads", "H", WHOLE, FIELD(heads), NULL, 1, SIZE_MOST, FUSE | INIT, FUSE | INIT, "query heads"},
+    {"--kv-heads", "K", WHOLE, FIELD(kv_heads), NULL, 1, SIZE_MOST, FUSE | INIT, FUSE | INIT,
+     "key-value heads, a divisor of H"},
+    {"--ffn", "F", WHOLE, FIELD(ffn), NULL, 1, SIZE_MOST, FUSE | INIT, FUSE | INIT,
+     "neurons of the feed-forward block"},
+    {"--head-dim", "d", WHOLE, FIELD(head_dim), NULL, 1, SIZE_MOST, FUSE | INIT, 0,
+     "channels of a head (fuse: the teacher's; init: D / H)"},
+    {"--untie", NULL, SWITCH, FIELD(untie), NULL, 0, 0, FUSE | INIT, 0,
+     "an output matrix of its own, not the embedding"},
+    {"--bytes", NULL, SWITCH, FIELD(bytes), NULL, 0, 0, INIT, 0, "a byte-level tokenizer of 259 tokens"},
+    {"--size", "N", COUNT, FIELD(size), NULL, 260, 65536, VOCAB, VOCAB, "tokens in the vocabulary"},
+
+    {"--data", "FILE...", FILES, FIELD(data), NULL, 0, 0, FUSE | TRAIN | EVAL | VOCAB, TRAIN | EVAL | VOCAB,
+     "text, or token ids in .u16 and .u32 files (fuse: none means text sampled from the teacher)"},
+    {"--method", METHODS, CHOICE, FIELD(method), "lemon", 0, 0, FUSE, 0, "how the operators are found"},
+    {"--tokens", "N", COUNT, FIELD(tokens), "32768", 2, 1e12, FUSE, 0, "calibration tokens; a tenth is held out"},
+    {"--field-layers", "N", WHOLE, FIELD(field_layers), "0", 0, SIZE_MOST, FUSE, 0,
+     "teacher layers that a student layer may draw on, 0: the method's choice"},
+    {"--field-dims", "N", WHOLE, FIELD(field_dims), "0", 0, SIZE_MOST, FUSE, 0,
+     "teacher channels that a student channel may read, 0: all"},
+    {"--no-solve", NULL, SWITCH, FIELD(no_solve), NULL, 0, 0, FUSE, 0, "lemon: begin with a selection, nothing solved"},
+    {"--no-correction", NULL, SWITCH, FIELD(no_correction), NULL, 0, 0, FUSE, 0,
+     "lemon: leave out what least squares adds beyond Out W In"},
+    {"--learn", "STEPS", COUNT, FIELD(learn), "-1", -1, 1e12, FUSE, 0,
+     "steps of learning the operators by gradients, -1: the method's own (ligo 100, others 0)"},
+    {"--learn-lr", "X", REAL, FIELD(learn_lr), "1e-3", 0, 1e6, FUSE, 0, "learning rate of that"},
+    {"--save-operators", "FILE", TEXT, FIELD(save_operators), NULL, 0, 0, FUSE, 0, "keep the operators for later"},
+    {"--operators", "FILE", TEXT, FIELD(operators), NULL, 0, 0, FUSE, 0,
+     "apply saved operators; finds none of its own"},
+
+    {"--steps", "N", COUNT, FIELD(steps), NULL, 1, 1e12, TRAIN, TRAIN, "steps in all"},
+    {"--batch", "B", WHOLE, FIELD(batch), "8", 1, SIZE_MOST, TRAIN, 0, "windows a step"},
+    {"--seq", "T", WHOLE, FIELD(seq), "0", 0, SIZE_MOST, TRAIN | EVAL | INIT, 0,
+     "tokens a window, 0: 256 or the context, the smaller (init: the context, 0: 256)"},
+    {"--lr", "X", REAL, FIELD(lr), "1e-3", 0, 1e6, TRAIN, 0, "learning rate"},
+    {"--min-lr", "X", REAL, FIELD(min_lr), "-1", -1, 1e6, TRAIN, 0,
+     "where a cosine schedule ends, -1: a tenth of --lr"},
+    {"--warmup", "N", COUNT, FIELD(warmup), "-1", -1, 1e12, TRAIN, 0, "steps until the rate is full, -1: steps / 20"},
+    {"--schedule", "cosine|constant", CHOICE, FIELD(schedule), "cosine", 0, 0, TRAIN, 0, "how the rate goes on"},
+    {"--weight-decay", "X", REAL, FIELD(weight_decay), "0.1", 0, 1e6, TRAIN, 0, "decoupled decay of matrices"},
+    {"--clip", "X", REAL, FIELD(clip), "1", 0, 1e9, TRAIN, 0, "largest gradient norm, 0: off"},
+    {"--accumulate", "N", WHOLE, FIELD(accumulate), "1", 1, SIZE_MOST, TRAIN, 0, "parts of a batch, to save memory"},
+    {"--order", "random|sequential", CHOICE, FIELD(order), "random", 0, 0, TRAIN, 0, "of the windows"},
+    {"--teacher", "MODEL", TEXT, FIELD(teacher), NULL, 0, 0, TRAIN, 0, "learn from this model's predictions too"},
+    {"--distill", "W", REAL, FIELD(distill), "0.5", 0, 1, TRAIN, 0, "weight of the teacher in the loss"},
+    {"--temperature", "X", REAL, FIELD(temperature), "1", 1e-3, 1e3, TRAIN, 0, "softens both predictions"},
+    {"--eval-data", "FILE", TEXT, FIELD(eval_data), NULL, 0, 0, TRAIN, 0, "evaluate on this file"},
+    {"--eval-every", "N", COUNT, FIELD(eval_every), "0", 0, 1e12, TRAIN, 0,
+     "steps between evaluations, 0: only at the end"},
+    {"--save-every", "N", COUNT, FIELD(save_every), "0", 0, 1e12, TRAIN, 0,
+     "steps between saves of OUT and OUT.resume, 0: only OUT, at the end"},
+    {"--resume", NULL, SWITCH, FIELD(resume), NULL, 0, 0, TRAIN, 0, "go on from OUT.resume"},
+    {"--log", "FILE.csv", TEXT, FIELD(log), NULL, 0, 0, TRAIN, 0, "a line for each step"},
+
+    {"--max-tokens", "N", COUNT, FIELD(max_tokens), "0", 0, 1e15, EVAL, 0, "only the first N tokens, 0: all"},
+    {"--prompt", "TEXT", TEXT, FIELD(prompt), "", 0, 0, GENERATE, 0, "what the text begins with"},
+    {"-n", "N", COUNT, FIELD(count), "256", 0, 1e12, GENERATE, 0, "new tokens at most"},
+    {"--temp", "X", REAL, FIELD(temp), "1", 0, 1e3, GENERATE, 0, "temperature, 0: always the likeliest token"},
+    {"--top-k", "K", WHOLE, FIELD(top_k), "0", 0, SIZE_MOST, GENERATE, 0, "draw from the K likeliest, 0: all"},
+    {"--top-p", "P", REAL, FIELD(top_p), "0.9", 0, 1, GENERATE, 0, "draw from the likeliest that make up P"},
+    {"--min-p", "P", REAL, FIELD(min_p), "0", 0, 1, GENERATE, 0, "drop what is less likely than P times the likeliest"},
+    {"--dtype", "f32|bf16|f16|q8|q4", CHOICE, FIELD(dtype), NULL, 0, 0, CONVERT, 0, "number type (the input's)"},
+    {"--seed", "S", WHOLE, FIELD(seed), "1", 0, ANY_SEED, FUSE | TRAIN | GENERATE | INIT, 0, "of random numbers"},
+    {"--report", "FILE.html", TEXT, FIELD(report), NULL, 0, 0, FUSE | TRAIN, 0,
+     "a page with figures of what came of it"},
+
+    {"--tokenizer", "FILE", TEXT, FIELD(tokenizer), NULL, 0, 0, ALL & ~VOCAB, 0,
+     "a tokenizer.bin for models that bring none, or in place of theirs"},
+    {"--threads", "N", WHOLE, FIELD(threads), "0", 0, 256, ALL, 0, "0: LEMON_THREADS, else all cores"},
+    {"--json", NULL, SWITCH, FIELD(json), NULL, 0, 0, ALL, 0, "the last line of the output is one JSON object"},
+    {"--quiet", NULL, SWITCH, FIELD(quiet), NULL, 0, 0, ALL, 0, "no progress and no remarks"},
+    {"--help", NULL, SWITCH, FIELD(help), NULL, 0, 0, ALL, 0, "this text"},
+    {"--version", NULL, SWITCH, FIELD(version), NULL, 0, 0, ALL, 0, "the version of lemon.h"},
+};
+enum { N_FLAGS = (int)(sizeof flags / sizeof flags[0]) };
+
+/* ====================================================================================================================
+   4  ARGUMENTS
+   ================================================================================================================== */
+
+static int find_flag(const char *name, size_t length, unsigned commands_bit) {
+    int i;
+    for (i = 0; i < N_FLAGS; i++)
+        if ((flags[i].commands & commands_bit) && strlen(flags[i].name) == length &&
+            !strncmp(flags[i].name, name, length))
+            return i;
+    return -1;
+}
+
+/*  Was this flag on the command line? */
+static int was_given(const run *r, const char *name) {
+    int i = find_flag(name, strlen(name), r->command->bit);
+    return i >= 0 && r->given[i];
+}
+
+/*  A whole number, all of the text; k, M and G are thousands, millions and thousands of millions where allowed. */
+static int parse_whole(const char *text, int suffix, int64_t *value) {
+    int64_t unit = 1;
+    char *end;
+    long long number;
+    if (*text != '-' && (*text < '0' || *text > '9')) return 0;
+    errno = 0;
+    number = strtoll(text, &end, 10);
+    if (errno || end == text || end[-1] == '-') return 0;
+    if (suffix && *end == 'k') unit = 1000, end++;
+    else if (suffix && *end == 'M') unit = 1000000, end++;
+    else if (suffix && *end == 'G') unit = 1000000000, end++;
+    if (*end || number > INT64_MAX / unit || number < -INT64_MAX / unit) return 0;
+    *value = (int64_t)number * unit;
+    return 1;
+}
+
+/*  A decimal number, all of the text; no NaN, no Inf, no hexadecimal. */
+static int parse_real(const char *text, double *value) {
+    char *end;
+    if (!*text || strspn(text, "0123456789+-.eE") != strlen(text)) return 0;
+    *value = strtod(text, &end);
+    return *end == 0 && *value - *value == 0;
+}
+
+/*  Is the word one of "a|b|c"? */
+static int choice_known(const char *choices, const char *word) {
+    size_t n = strlen(word);
+    const char *p = choices;
+    while (p) {
+        if (strncmp(p, word, n) == 0 && (p[n] == '|' || p[n] == 0)) return 1;
+        p = strchr(p, '|');
+        if (p) p++;
+    }
+    return 0;
+}
+
+static int bad_number(run *r, const flag *f, const char *text) {
+    char range[96];
+    if (f->low == 0 && f->high >= SIZE_MOST) snprintf(range, sizeof range, "that is not negative");
+    else if (f->high >= SIZE_MOST) snprintf(range, sizeof range, "not below %g", f->low);
+    else snprintf(range, sizeof range, "from %g to %g", f->low, f->high);
+    return complain(r, EXIT_USAGE, "%s is \"%s\", expected a %s %s%s; see lemon %s --help", f->name, text,
+                    f->kind == REAL ? "number" : "whole number", range,
+                    f->kind == COUNT ? " (30k, 4M and 1G are understood)" : "", r->command->name);
+}
+
+static int bad_choice(run *r, const flag *f, const char *text) {
+    suggestion near;
+    char word[32];
+    const char *p = f->value;
+    suggest_begin(&near, text);
+    while (*p) {
+        size_t n = strcspn(p, "|");
+        snprintf(word, sizeof word, "%.*s", (int)n, p);
+        suggest(&near, word);
+        p += n + (p[n] == '|');
+    }
+    if (near.best[0])
+        return complain(r, EXIT_USAGE, "%s is \"%s\", expected %s; did you mean %s?", f->name, text, f->value,
+                        near.best);
+    return complain(r, EXIT_USAGE, "%s is \"%s\", expected %s; see lemon %s --help", f->name, text, f->value,
+                    r->command->name);
+}
+
+static int add_file(run *r, const char *path) {
+    settings *set = &r->set;
+    const char **grown = (const char **)realloc((void *)set->data, ((size_t)set->n_data + 1) * sizeof *grown);
+    if (grown == NULL) return complain(r, EXIT_FAILED, "no memory");
+    set->data = grown;
+    set->data[set->n_data++] = path;
+    return EXIT_DONE;
+}
+
+/*  Reads one value into its field of settings. */
+static int set_value(run *r, const flag *f, const char *text) {
+    char *field = (char *)&r->set + f->field;
+    int64_t whole;
+    double real;
+    switch (f->kind) {
+    case SWITCH: { int on = 1; memcpy(field, &on, sizeof on); return EXIT_DONE; }
+    case FILES: return add_file(r, text);
+    case CHOICE:
+        if (!choice_known(f->value, text)) return bad_choice(r, f, text);
+        memcpy(field, &text, sizeof text);
+        return EXIT_DONE;
+    case TEXT: memcpy(field, &text, sizeof text); return EXIT_DONE;
+    case REAL:
+        if (!parse_real(text, &real) || real < f->low || real > f->high) return bad_number(r, f, text);
+        memcpy(field, &real, sizeof real);
+        return EXIT_DONE;
+    default:
+        if (!parse_whole(text, f->kind == COUNT, &whole) || (double)whole < f->low || (double)whole > f->high)
+            return bad_number(r, f, text);
+        memcpy(field, &whole, sizeof whole);
+        return EXIT_DONE;
+    }
+}
+
+static int set_fallbacks(run *r) {
+    int i, code = EXIT_DONE;
+    for (i = 0; i < N_FLAGS && code == EXIT_DONE; i++)
+        if (flags[i].fallback && (flags[i].commands & r->command->bit))
+            code = set_value(r, &flags[i], flags[i].fallback);
+    return code;
+}
+
+static int unknown_flag(run *r, const char *name, size_t length) {
+    suggestion near;
+    char word[32];
+    int i, other = find_flag(name, length, ALL);
+    snprintf(word, sizeof word, "%.*s", (int)(length < 31 ? length : 31), name);
+    for (i = 0; other >= 0 && i < N_COMMANDS; i++)
+        if (flags[other].commands & commands[i].bit)
+            return complain(r, EXIT_USAGE, "%s is no flag of lemon %s, but of lemon %s; see lemon %s --help", word,
+                            r->command->name, commands[i].name, r->command->name);
+    suggest_begin(&near, word);
+    for (i = 0; i < N_FLAGS; i++)
+        if (flags[i].commands & r->command->bit) suggest(&near, flags[i].name);
+    if (near.best[0])
+        return complain(r, EXIT_USAGE, "%s is no flag of lemon %s; did you mean %s?", word, r->command->name,
+                        near.best);
+    return complain(r, EXIT_USAGE, "%s is no flag of lemon %s; see lemon %s --help", word, r->command->name,
+                    r->command->name);
+}
+
+/*  One flag at argv[*i], with its value behind it or after "=".  *list becomes the flag that takes further files. */
+static int parse_flag(run *r, int *i, const flag **list) {
+    const char *word = r->argv[*i], *equals = strchr(word, '='), *value = equals ? equals + 1 : NULL;
+    size_t length = equals ? (size_t)(equals - word) : strlen(word);
+    int row = strcmp(word, "-h") == 0 ? find_flag("--help", 6, ALL) : find_flag(word, length, r->command->bit);
+    const flag *f = row >= 0 ? &flags[row] : NULL;
+    *list = NULL;
+    if (f == NULL) return unknown_flag(r, word, length);
+    if (f->kind == SWITCH && value) return complain(r, EXIT_USAGE, "%s takes no value, but has \"%s\"", f->name, value);
+    if (f->kind != SWITCH && value == NULL) {
+        const char *next = *i + 1 < r->argc ? r->argv[*i + 1] : NULL;
+        if (next == NULL || find_flag(next, strlen(next), r->command->bit) >= 0)
+            return complain(r, EXIT_USAGE, "%s has no value, expected %s; see lemon %s --help", f->name, f->value,
+                            r->command->name);
+        value = next;
+        ++*i;
+    }
+    r->given[row] = 1;
+    if (f->kind == FILES) *list = f;
+    return set_value(r, f, value);
+}
+
+/*  A word that is no flag: one more file of the list before it once all arguments are there, else the next argument. */
+static int parse_plain(run *r, const char *word, const flag **list) {
+    if (r->n_plain < r->command->n_plain) {
+        r->plain[r->n_plain++] = word;
+        *list = NULL;
+        return EXIT_DONE;
+    }
+    if (*list) return set_value(r, *list, word);
+    return complain(r, EXIT_USAGE, "\"%s\" is one argument too many, expected lemon %s %s; see lemon %s --help", word,
+                    r->command->name, r->command->arguments, r->command->name);
+}
+
+static int parse_arguments(run *r) {
+    const flag *list = NULL;
+    int i, only_plain = 0, code = set_fallbacks(r);
+    for (i = 2; i < r->argc && code == EXIT_DONE; i++) {
+        const char *word = r->argv[i];
+        if (!only_plain && strcmp(word, "--") == 0) only_plain = 1, list = NULL;
+        else if (!only_plain && word[0] == '-' && word[1]) code = parse_flag(r, &i, &list);
+        else code = parse_plain(r, word, &list);
+    }
+    return code;
+}
+
+/*  What makes sense only together with something else. */
+static const char *const needs[][2] = {
+    {"--distill", "--teacher"},     {"--temperature", "--teacher"}, {"--eval-every", "--eval-data"},
+};
+/*  What contradicts each other: saved operators bring what these flags would decide. */
+static const char *const contradicts[][2] = {
+    {"--operators", "--save-operators"}, {"--operators", "--learn"},      {"--operators", "--learn-lr"},
+    {"--operators", "--no-solve"},       {"--operators", "--field-dims"}, {"--operators", "--field-layers"},
+    {"--bytes", "--tokenizer"},
+};
+
+static int check_pairs(run *r) {
+    size_t i;
+    for (i = 0; i < sizeof needs / sizeof needs[0]; i++)
+        if (was_given(r, needs[i][0]) && !was_given(r, needs[i][1]))
+            return complain(r, EXIT_USAGE, "%s is given without %s; give both or neither", needs[i][0], needs[i][1]);
+    for (i = 0; i < sizeof contradicts / sizeof contradicts[0]; i++)
+        if (was_given(r, contradicts[i][0]) && was_given(r, contradicts[i][1]))
+            return complain(r, EXIT_USAGE, "%s and %s contradict each other; give one of them", contradicts[i][0],
+                            contradicts[i][1]);
+    return EXIT_DONE;
+}
+
+static int check_arguments(run *r) {
+    int i;
+    if (r->n_plain < r->command->n_plain)
+        return complain(r, EXIT_USAGE, "an argument is missing, expected lemon %s %s; see lemon %s --help",
+                        r->command->name, r->command->arguments, r->command->name);
+    for (i = 0; i < N_FLAGS; i++)
+        if ((flags[i].required & r->command->bit) && !r->given[i] && !r->set.operators)
+            return complain(r, EXIT_USAGE, "%s is missing, expected %s %s; see lemon %s --help", flags[i].name,
+                            flags[i].name, flags[i].value, r->command->name);
+    return check_pairs(r);
+}
+
+/*  LEMON_ISA and LEMON_THREADS, which the library itself would pass over in silence when they make no sense. */
+static int check_environment(run *r) {
+    const char *isa = getenv("LEMON_ISA"), *threads = getenv("LEMON_THREADS");
+    int64_t n;
+    if (isa && *isa && lemon_isa_parse(isa) < 0)
+        return complain(r, EXIT_USAGE,
+                        "LEMON_ISA is \"%s\", expected scalar, avx2, avx512 or neon; unset it for the best", isa);
+    if (isa && *isa && !lemon_isa_supported((lemon_isa)lemon_isa_parse(isa)))
+        return complain(r, EXIT_USAGE, "LEMON_ISA is \"%s\", which this CPU or this build lacks; unset it for the best",
+                        isa);
+    if (threads && *threads && (!parse_whole(threads, 0, &n) || n < 0 || n > 256))
+        return complain(r, EXIT_USAGE, "LEMON_THREADS is \"%s\", expected a whole number from 0 to 256; 0 is all cores",
+                        threads);
+    return EXIT_DONE;
+}
+
+/* ====================================================================================================================
+   5  HELP
+   ================================================================================================================== */
+
+static int help_short(void) {
+    int i;
+    puts("lemon - small language models from large ones, by linear fusion of their weights\n\n"
+         "usage: lemon COMMAND ...          lemon COMMAND --help tells its flags\n");
+    for (i = 0; i < N_COMMANDS; i++)
+        printf("  %-9s %-12s %s\n", commands[i].name, commands[i].arguments, commands[i].what);
+    puts("\nexamples:");
+    for (i = 0; i < N_COMMANDS; i++)
+        if (commands[i].bit & (FUSE | TRAIN | EVAL | GENERATE)) printf("  %s\n", commands[i].example);
+    puts("\nMODEL is a .lemon file or a llama2.c checkpoint; OUT ends in .lemon, or in .h for a C array.");
+    return EXIT_DONE;
+}
+
+static void help_flag(const flag *f, unsigned bit) {
+    char name[64];
+    snprintf(name, sizeof name, "%s%s%s", f->name, f->value ? " " : "", f->value ? f->value : "");
+    if (strlen(name) > 22) printf("  %s\n  %-22s %s", name, "", f->help);
+    else printf("  %-22s %s", name, f->help);
+    if (f->required & bit) fputs(" (required)", stdout);
+    else if (f->fallback && *f->fallback) printf(" [%s]", f->fallback);
+    putchar('\n');
+}
+
+static int help_command(const command_row *c) {
+    int i, common;
+    printf("lemon %s - %s\n\nusage: lemon %s %s [flags]\n", c->name, c->what, c->name, c->arguments);
+    for (common = 0; common <= 1; common++) {
+        puts(common ? "\nfor all commands:" : "\nflags:");
+        for (i = 0; i < N_FLAGS; i++)
+            if ((flags[i].commands & c->bit) && ((flags[i].commands | VOCAB) == ALL) == common)
+                help_flag(&flags[i], c->bit);
+    }
+    printf("\nexample:\n  %s\n", c->example);
+    return EXIT_DONE;
+}
+
+/* ====================================================================================================================
+   6  JSON
+   ================================================================================================================== */
+
+/*  One object on one line of stdout, begun by the first and closed by json_end. */
+static void json_key(const char *before, const char *name) { printf("%s\"%s\": ", before, name); }
+
+static void json_whole(const char *before, const char *name, int64_t value) {
+    json_key(before, name);
+    printf("%lld", (long long)value);
+}
+
+/*  The shortest decimal number that reads back as this one; null for NaN and Inf, which JSON has not. */
+static void json_real(const char *before, const char *name, double value) {
+    char text[40];
+    int digits;
+    json_key(before, name);
+    for (digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    fputs(value - value == 0 ? text : "null", stdout);
+}
+
+static void json_single(const char *before, const char *name, float value) {
+    char text[40];
+    int digits;
+    json_key(before, name);
+    for (digits = 6; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)value);
+        if ((float)strtod(text, NULL) == value) break;
+    }
+    fputs(value - value == 0 ? text : "null", stdout);
+}
+
+/*  Broken UTF-8 becomes U+FFFD, byte by byte. */
+static void json_string(const char *text, size_t bytes) {
+    size_t i = 0;
+    putchar('"');
+    while (i < bytes) {
+        int n = utf8_length(text + i, bytes - i);
+        unsigned char c = (unsigned char)text[i];
+        if (c == '"' || c == '\\') printf("\\%c", c);
+        else if (c == '\n') fputs("\\n", stdout);
+        else if (c < 0x20 || c == 0x7F) printf("\\u%04x", c);
+        else if (n == 0) fputs("\\ufffd", stdout);
+        else fwrite(text + i, 1, (size_t)n, stdout);
+        i += n ? (size_t)n : 1;
+    }
+    putchar('"');
+}
+
+static void json_text(const char *before, const char *name, const char *text, size_t bytes) {
+    json_key(before, name);
+    json_string(text, bytes);
+}
+
+/*  Ids with something between them; `first`, if it is not negative, before all others. */
+static void print_ids(int32_t first, const lemon_tokens *tokens, const char *between) {
+    int64_t i;
+    if (first >= 0) printf("%d", (int)first);
+    for (i = 0; i < tokens->count; i++) printf("%s%d", i || first >= 0 ? between : "", (int)tokens->ids[i]);
+}
+
+static void json_tokens(const char *before, const char *name, int32_t first, const lemon_tokens *tokens) {
+    json_key(before, name);
+    putchar('[');
+    print_ids(first, tokens, ", ");
+    putchar(']');
+}
+
+static int json_end(void) {
+    puts("}");
+    return EXIT_DONE;
+}
+
+/* ====================================================================================================================
+   7  LOADING AND SAVING
+   ================================================================================================================== */
+
+/*  Gives a model the tokenizer of --tokenizer, in place of its own. */
+static int attach_tokenizer(run *r, lemon_model *model) {
+    lemon_tokenizer *tokenizer = NULL;
+    int code;
+    if (r->set.tokenizer == NULL) return EXIT_DONE;
+    code = check(r, lemon_tokenizer_load(r->ctx, r->set.tokenizer, model->config.vocab_size, &tokenizer));
+    if (code) return code;
+    lemon_tokenizer_free(r->ctx, model->tokenizer);
+    model->tokenizer = tokenizer;
+    return EXIT_DONE;
+}
+
+static int load_model(run *r, const char *path, lemon_model **model) {
+    int code = check(r, lemon_load(r->ctx, path, model));
+    return code ? code : attach_tokenizer(r, *model);
+}
+
+static int need_tokenizer(run *r, const lemon_model *model, const char *path) {
+    if (model->tokenizer) return EXIT_DONE;
+    return complain(r, EXIT_FAILED,
+                    "%s: tokenizer is missing, expected one to read and write text; give --tokenizer FILE", path);
+}
+
+static int holds_ids(const char *path) {
+    const char *dot = strrchr(path, '.');
+    return dot && (strcmp(dot, ".u16") == 0 || strcmp(dot, ".u32") == 0);
+}
+
+/*  Files as token ids for a model; path is the model's, for messages. */
+static int load_tokens(run *r, const lemon_model *model, const char *path, const char *const *files, int64_t n_files,
+                       lemon_tokens *tokens) {
+    int64_t i;
+    int code = EXIT_DONE;
+    for (i = 0; i < n_files && code == EXIT_DONE; i++)
+        if (!holds_ids(files[i])) code = need_tokenizer(r, model, path);
+    if (code) return code;
+    return check(r,
+                 lemon_tokens_from_files(r->ctx, model->tokenizer, model->config.vocab_size, files, n_files, tokens));
+}
+
+static int load_data(run *r, const lemon_model *model, const char *path) {
+    return load_tokens(r, model, path, r->set.data, r->set.n_data, &r->tokens);
+}
+
+/*  Can this file be written?  Asked before the long work, not after it. */
+static int check_output(run *r, const char *path) {
+    lemon_writer writer;
+    int code = path ? check(r, lemon_file_writer(r->ctx, path, &writer)) : EXIT_DONE;
+    if (path && code == EXIT_DONE) writer.abort(writer.user);
+    return code;
+}
+
+/*  The same for OUT, which must also have a name that lemon_save knows. */
+static int check_model_output(run *r, const char *path) {
+    const char *dot = strrchr(path, '.');
+    if (dot == NULL || (strcmp(dot, ".lemon") != 0 && strcmp(dot, ".h") != 0))
+        return complain(r, EXIT_USAGE, "OUT is \"%s\", expected a name that ends in .lemon or .h", path);
+    return check_output(r, path);
+}
+
+/*  A model made from another one speaks its language. */
+static int carry_tokenizer(run *r, const lemon_model *from, lemon_model *to) {
+    if (to->tokenizer || !from->tokenizer) return EXIT_DONE;
+    return check(r, lemon_tokenizer_clone(r->ctx, from->tokenizer, &to->tokenizer));
+}
+
+/* ====================================================================================================================
+   8  INFO, CONVERT, TOKENIZE, EVAL, INIT, VOCAB
+   ================================================================================================================== */
+
+static int json_model(const lemon_model *model, lemon_dtype dtype) {
+    const lemon_config *c = &model->config;
+    json_text("{", "format", model->format, strlen(model->format));
+    json_text(", ", "dtype", lemon_dtype_name(dtype), strlen(lemon_dtype_name(dtype)));
+    json_whole(", ", "params", lemon_config_params(c));
+    json_whole(", ", "d_model", c->d_model);
+    json_whole(", ", "n_layers", c->n_layers);
+    json_whole(", ", "n_heads", c->n_heads);
+    json_whole(", ", "kv_heads", c->kv_heads);
+    json_whole(", ", "head_dim", c->head_dim);
+    json_whole(", ", "d_ffn", c->d_ffn);
+    json_whole(", ", "vocab_size", c->vocab_size);
+    json_whole(", ", "max_seq", c->max_seq);
+    json_single(", ", "rope_theta", c->rope_theta);
+    json_single(", ", "rms_norm_eps", c->rms_norm_eps);
+    json_key(", ", "tied_embeddings");
+    fputs(c->tied_embeddings ? "true" : "false", stdout);
+    return json_end();
+}
+
+static void print_model(const char *path, const lemon_model *model) {
+    const lemon_config *c = &model->config;
+    printf("%s: %s, %s, %lld parameters\n", path, model->format[0] ? model->format : "lemon",
+           lemon_dtype_name(model->dtype), (long long)lemon_config_params(c));
+    printf("  width %d, %d layers, %d heads, %d key-value heads of %d channels, %d FFN neurons\n", (int)c->d_model,
+           (int)c->n_layers, (int)c->n_heads, (int)c->kv_heads, (int)c->head_dim, (int)c->d_ffn);
+    printf("  vocabulary %d (%s), context %d, embeddings %s, rope_theta %g, eps %g\n", (int)c->vocab_size,
+           model->tokenizer ? "with tokenizer" : "no tokenizer", (int)c->max_seq,
+           c->tied_embeddings ? "tied" : "untied", (double)c->rope_theta, (double)c->rms_norm_eps);
+}
+
+static int command_info(run *r) {
+    int code = load_model(r, r->plain[0], &r->model);
+    if (code) return code;
+    print_model(r->plain[0], r->model);
+    return r->set.json ? json_model(r->model, r->model->dtype) : EXIT_DONE;
+}
+
+/*  Saves r->model, reads it back and tells what is there now. */
+static int save_and_tell(run *r, const char *path, lemon_dtype dtype) {
+    lemon_model *saved = NULL;
+    const char *dot = strrchr(path, '.');
+    int code = check(r, lemon_save(r->ctx, path, r->model, dtype));
+    progress_clear(&r->bar);
+    if (code == EXIT_DONE && dot && strcmp(dot, ".h") == 0) { /* C source: nothing reads it back but a compiler */
+        printf("%s: written as a C array, %s\n", path, lemon_dtype_name(dtype));
+        return r->set.json ? json_model(r->model, dtype) : EXIT_DONE;
+    }
+    if (code == EXIT_DONE) code = check(r, lemon_load(r->ctx, path, &saved));
+    if (code == EXIT_DONE) print_model(path, saved);
+    if (code == EXIT_DONE && r->set.json) json_model(saved, saved->dtype);
+    lemon_model_free(r->ctx, saved);
+    return code;
+}
+
+static int command_convert(run *r) {
+    int code = check_model_output(r, r->plain[1]);
+    if (code == EXIT_DONE) code = load_model(r, r->plain[0], &r->model);
+    if (code) return code;
+    return save_and_tell(r, r->plain[1], r->set.dtype ? (lemon_dtype)lemon_dtype_parse(r->set.dtype) : r->model->dtype);
+}
+
+/*  Ids on one line, BOS first where the tokenizer has one. */
+static int command_tokenize(run *r) {
+    const char *text = r->plain[1];
+    int32_t bos;
+    int code = load_model(r, r->plain[0], &r->model);
+    if (code == EXIT_DONE) code = need_tokenizer(r, r->model, r->plain[0]);
+    if (code == EXIT_DONE) code = check(r, lemon_encode(r->ctx, r->model->tokenizer, text, strlen(text), &r->tokens));
+    if (code) return code;
+    bos = lemon_tokenizer_bos(r->model->tokenizer);
+    print_ids(bos, &r->tokens, " ");
+    putchar('\n');
+    if (!r->set.json) return EXIT_DONE;
+    json_tokens("{", "tokens", bos, &r->tokens);
+    return json_end();
+}
+
+static int command_eval(run *r) {
+    double loss = 0;
+    int64_t counted = 0;
+    int code = load_model(r, r->plain[0], &r->model);
+    if (code == EXIT_DONE) code = load_data(r, r->model, r->plain[0]);
+    if (code == EXIT_DONE)
+        code = check(r, lemon_eval(r->ctx, r->model, &r->tokens, r->set.seq, r->set.max_tokens, &loss, &counted));
+    if (code) return code;
+    progress_clear(&r->bar);
+    printf("loss %.7f nats, perplexity %.5g, over %lld tokens\n", loss, exp(loss), (long long)counted);
+    if (!r->set.json) return EXIT_DONE;
+    json_real("{", "loss", loss);
+    json_real(", ", "ppl", exp(loss));
+    json_whole(", ", "tokens", counted);
+    return json_end();
+}
+
+/*  How many pieces a tokenizer.bin holds: the file does not say, so they are walked over (after 4 bytes, for each piece
+    a score, a length and so many bytes).  Of a damaged file this tells something that lemon_tokenizer_load refuses. */
+static int count_pieces(run *r, const char *path, int32_t *count) {
+    lemon_reader reader;
+    unsigned char n[4] = {0, 0, 0, 0};
+    uint64_t at = 4;
+    int code = check(r, lemon_file_reader(r->ctx, path, &reader));
+    if (code) return code;
+    for (*count = 0; at + 8 <= reader.size && code == EXIT_DONE; ++*count) {
+        code = check(r, reader.read(reader.user, at + 4, n, 4));
+        at += 8 + (n[0] | (uint64_t)n[1] << 8 | (uint64_t)n[2] << 16 | (uint64_t)n[3] << 24);
+    }
+    reader.close(reader.user);
+    return code;
+}
+
+/*  The tokenizer of a new model: the byte-level one, or that of --tokenizer. */
+static int init_tokenizer(run *r, lemon_tokenizer **tokenizer) {
+    int32_t size;
+    if (r->set.bytes) return check(r, lemon_tokenizer_bytes(r->ctx, tokenizer));
+    if (r->set.tokenizer) {
+        int code = count_pieces(r, r->set.tokenizer, &size);
+        return code ? code : check(r, lemon_tokenizer_load(r->ctx, r->set.tokenizer, size, tokenizer));
+    }
+    return complain(r, EXIT_USAGE,
+                    "the vocabulary is missing, expected --tokenizer FILE or --bytes; lemon vocab makes a FILE");
+}
+
+static lemon_config init_config(const settings *set, const lemon_tokenizer *tokenizer) {
+    lemon_config config;
+    lemon_config_defaults(&config);
+    config.d_model = (int32_t)set->dim;
+    config.n_layers = (int32_t)set->layers;
+    config.n_heads = (int32_t)set->heads;
+    config.kv_heads = (int32_t)set->kv_heads;
+    config.head_dim = (int32_t)(set->head_dim ? set->head_dim : set->dim / set->heads);
+    config.d_ffn = (int32_t)set->ffn;
+    config.vocab_size = lemon_tokenizer_size(tokenizer);
+    if (set->seq) config.max_seq = (int32_t)set->seq;
+    config.tied_embeddings = !set->untie;
+    return config;
+}
+
+static int command_init(run *r) {
+    lemon_tokenizer *tokenizer = NULL;
+    lemon_config config;
+    int code = check_model_output(r, r->plain[0]);
+    if (code == EXIT_DONE && r->set.head_dim == 0 && r->set.dim % r->set.heads)
+        return complain(r, EXIT_USAGE, "--heads is %lld, expected a divisor of --dim %lld; or give --head-dim",
+                        (long long)r->set.heads, (long long)r->set.dim);
+    if (code == EXIT_DONE) code = init_tokenizer(r, &tokenizer);
+    if (code) return code;
+    config = init_config(&r->set, tokenizer);
+    code = check(r, lemon_model_create(r->ctx, &config, &r->model));
+    if (code) {
+        lemon_tokenizer_free(r->ctx, tokenizer);
+        return code;
+    }
+    r->model->tokenizer = tokenizer;
+    code = check(r, lemon_model_init(r->ctx, r->model, (uint64_t)r->set.seed));
+    return code ? code : save_and_tell(r, r->plain[0], LEMON_F32);
+}
+
+/*  Appends a file to r->text. */
+static int read_text(run *r, const char *path) {
+    lemon_reader reader;
+    char piece[65536];
+    uint64_t at;
+    int code = check(r, lemon_file_reader(r->ctx, path, &reader));
+    if (code) return code;
+    for (at = 0; at < reader.size && code == EXIT_DONE; at += sizeof piece) {
+        size_t n = reader.size - at < sizeof piece ? (size_t)(reader.size - at) : sizeof piece;
+        code = check(r, reader.read(reader.user, at, piece, n));
+        if (code == EXIT_DONE) buffer_add(&r->text, piece, n);
+    }
+    buffer_put(&r->text, "\n");
+    reader.close(reader.user);
+    if (code == EXIT_DONE && r->text.failed) code = complain(r, EXIT_FAILED, "%s: no memory for the text", path);
+    return code;
+}
+
+/*  Takes out the lines that separate documents: they are no text to learn from. */
+static void drop_marks(buffer *text) {
+    size_t from = 0, to = 0;
+    while (from < text->length) {
+        const char *line = text->text + from, *end = (const char *)memchr(line, '\n', text->length - from);
+        size_t n = end ? (size_t)(end + 1 - line) : text->length - from;
+        size_t mark = n >= 13 && memcmp(line, "<|endoftext|>", 13) == 0 ? 13 : 0;
+        if (mark && mark < n && line[mark] == '\r') mark++;
+        if (!mark || (mark < n && line[mark] != '\n')) {
+            memmove(text->text + to, line, n);
+            to += n;
+        }
+        from += n;
+    }
+    text->length = to;
+}
+
+static int command_vocab(run *r) {
+    lemon_tokenizer *tokenizer = NULL;
+    int64_t i;
+    int code = check_output(r, r->plain[0]);
+    for (i = 0; i < r->set.n_data && code == EXIT_DONE; i++) code = read_text(r, r->set.data[i]);
+    drop_marks(&r->text);
+    if (code == EXIT_DONE)
+        code = check(
+            r, lemon_tokenizer_train(r->ctx, r->text.text, r->text.length, (int32_t)r->set.size, &tokenizer));
+    if (code == EXIT_DONE) code = check(r, lemon_tokenizer_save(r->ctx, r->plain[0], tokenizer));
+    if (code == EXIT_DONE) {
+        progress_clear(&r->bar);
+        printf("%s: %d tokens\n", r->plain[0], (int)lemon_tokenizer_size(tokenizer));
+        if (r->set.json) json_whole("{", "vocab_size", lemon_tokenizer_size(tokenizer)), json_end();
+    }
+    lemon_tokenizer_free(r->ctx, tokenizer);
+    return code;
+}
+
+/* ====================================================================================================================
+   9  GENERATE
+   ================================================================================================================== */
+
+typedef struct writing {
+    buffer text;                 /* the continuation, for JSON */
+    int64_t tokens;
+} writing;
+
+/*  Shows each token as it comes; Ctrl-C ends the text. */
+static int on_token(void *user, int32_t id, const char *text, size_t bytes) {
+    writing *w = (writing *)user;
+    (void)id;
+    w->tokens++;
+    buffer_add(&w->text, text, bytes);
+    fwrite(text, 1, bytes, stdout);
+    fflush(stdout);
+    return progress_interrupted != 0;
+}
+
+static lemon_sampling sampling_from(const settings *set) {
+    lemon_sampling sampling;
+    lemon_sampling_defaults(&sampling);
+    sampling.temperature = (float)set->temp;
+    sampling.top_k = (int32_t)set->top_k;
+    sampling.top_p = (float)set->top_p;
+    sampling.min_p = (float)set->min_p;
+    sampling.seed = (uint64_t)set->seed;
+    return sampling;
+}
+
+static int generate_end(run *r, const writing *w, lemon_stop stop) {
+    double seconds = r->bar.seconds;
+    putchar('\n');
+    if (stop == LEMON_STOP_CONTEXT && !r->set.quiet)
+        fprintf(stderr, "lemon: stopped at the end of the context of %d tokens\n", (int)r->model->config.max_seq);
+    if (r->set.json) {
+        json_text("{", "text", w->text.text ? w->text.text : "", w->text.length);
+        json_tokens(", ", "tokens", -1, &r->tokens);
+        json_real(", ", "tokens_per_second", seconds > 0 ? (double)w->tokens / seconds : NAN);
+        json_end();
+    }
+    if (w->text.failed) return complain(r, EXIT_FAILED, "no memory for the text");
+    return stop == LEMON_STOP_CALLER ? complain(r, EXIT_INTERRUPTED, "interrupted") : EXIT_DONE;
+}
+
+static int command_generate(run *r) {
+    lemon_sampling sampling = sampling_from(&r->set);
+    lemon_stop stop = LEMON_STOP_COUNT;
+    writing w;
+    int code = load_model(r, r->plain[0], &r->model);
+    if (code == EXIT_DONE) code = need_tokenizer(r, r->model, r->plain[0]);
+    if (code) return code;
+    memset(&w, 0, sizeof w);
+    r->bar.quiet = 1;                /* the text itself is the progress */
+    fputs(r->set.prompt, stdout);
+    fflush(stdout);
+    code = check(r, lemon_generate(r->ctx, r->model, r->set.prompt, r->set.count, &sampling, on_token, &w, &r->tokens,
+                                   &stop));
+    if (code == EXIT_DONE) code = generate_end(r, &w, stop);
+    buffer_free(&w.text);
+    return code;
+}
+
+/* ====================================================================================================================
+   10 FUSE
+   ================================================================================================================== */
+
+/*  The student's shape: the teacher's constants with the sizes that were given. */
+static lemon_config fuse_config(const run *r) {
+    const settings *set = &r->set;
+    lemon_config config = r->teacher->config;
+    config.d_model = (int32_t)set->dim;
+    config.n_layers = (int32_t)set->layers;
+    config.n_heads = (int32_t)set->heads;
+    config.kv_heads = (int32_t)set->kv_heads;
+    config.d_ffn = (int32_t)set->ffn;
+    if (set->head_dim) config.head_dim = (int32_t)set->head_dim;
+    if (set->untie) config.tied_embeddings = 0;
+    return config;
+}
+
+static lemon_fuse_options fuse_options(const run *r) {
+    const settings *set = &r->set;
+    lemon_fuse_options options;
+    lemon_fuse_defaults(&options);
+    options.method = set->method;
+    options.tokens = set->tokens;
+    options.field_layers = set->field_layers;
+    options.field_dims = set->field_dims;
+    options.solve = !set->no_solve;
+    options.correction = !set->no_correction;
+    options.learn_steps = set->learn;
+    options.learn_lr = set->learn_lr;
+    options.seed = (uint64_t)set->seed;
+    return options;
+}
+
+/*  A flag that repeats what an operator file holds must agree with it. */
+static int operators_agree(run *r, const char *name, int64_t given, int64_t held) {
+    if (!was_given(r, name) || given == held) return EXIT_DONE;
+    return complain(r, EXIT_USAGE, "%s is %lld, expected %lld as in %s; leave it out", name, (long long)given,
+                    (long long)held, r->set.operators);
+}
+
+static int operators_check(run *r) {
+    const settings *set = &r->set;
+    const lemon_config *c = &r->operators->student;
+    int code = operators_agree(r, "--dim", set->dim, c->d_model);
+    if (code == EXIT_DONE) code = operators_agree(r, "--layers", set->layers, c->n_layers);
+    if (code == EXIT_DONE) code = operators_agree(r, "--heads", set->heads, c->n_heads);
+    if (code == EXIT_DONE) code = operators_agree(r, "--kv-heads", set->kv_heads, c->kv_heads);
+    if (code == EXIT_DONE) code = operators_agree(r, "--ffn", set->ffn, c->d_ffn);
+    if (code == EXIT_DONE) code = operators_agree(r, "--head-dim", set->head_dim, c->head_dim);
+    if (code == EXIT_DONE) code = operators_agree(r, "--untie", 1, !c->tied_embeddings);
+    if (code == EXIT_DONE && was_given(r, "--method") && strcmp(set->method, r->operators->method) != 0)
+        code = complain(r, EXIT_USAGE, "--method is %s, expected %s as in %s; leave it out", set->method,
+                        r->operators->method, set->operators);
+    return code;
+}
+
+/*  The part of the text that lemon_operators_fill would have held out: the last tenth of its windows. */
+static lemon_tokens held_out(const run *r) {
+    lemon_tokens held = r->tokens;
+    int64_t n = held.count < r->set.tokens ? held.count : r->set.tokens;
+    int64_t seq = r->teacher->config.max_seq < 256 ? r->teacher->config.max_seq : 256;
+    int64_t windows = n / seq, last = windows < 10 ? windows : windows / 10;
+    held.ids = held.ids ? held.ids + (windows - last) * seq : NULL;
+    held.count = last * seq;
+    return held;
+}
+
+/*  Operators from a file; the student's loss, if there is text. */
+static int fuse_saved(run *r, lemon_fuse_result *result) {
+    lemon_tokens held = held_out(r);
+    int code = check(r, lemon_operators_load(r->ctx, r->set.operators, &r->operators));
+    if (code == EXIT_DONE) code = operators_check(r);
+    if (code == EXIT_DONE)
+        code = check(r, lemon_operators_apply(r->ctx, r->operators, r->teacher, !r->set.no_correction, &r->model));
+    result->init_loss = result->learned_from = NAN;
+    result->flops = lemon_flops(r->ctx);
+    result->seconds = r->bar.seconds;
+    if (code || held.count < 2) return code;
+    return check(r, lemon_eval(r->ctx, r->model, &held, 0, 0, &result->init_loss, NULL));
+}
+
+/*  Fills operators, keeps them for the report or a file, and applies them. */
+static int fuse_filled(run *r, const lemon_config *shape, const lemon_tokens *text, const lemon_fuse_options *options,
+                       lemon_fuse_result *result) {
+    int code = check(r, lemon_operators_fill(r->ctx, r->teacher, shape, text, options, &r->operators, result));
+    if (code == EXIT_DONE && r->set.save_operators)
+        code = check(r, lemon_operators_save(r->ctx, r->set.save_operators, r->operators));
+    if (code) return code;
+    return check(r, lemon_operators_apply(r->ctx, r->operators, r->teacher, options->correction, &r->model));
+}
+
+static int fuse_by_method(run *r, lemon_fuse_result *result) {
+    lemon_config shape = fuse_config(r);
+    lemon_fuse_options options = fuse_options(r);
+    const lemon_tokens *text = r->set.n_data ? &r->tokens : NULL;
+    int random = strcmp(options.method, "random") == 0;
+    if (random && r->set.save_operators)
+        return complain(r, EXIT_USAGE, "--save-operators has nothing to save: --method random has no operators");
+    if (!random && (r->set.save_operators || r->set.report)) return fuse_filled(r, &shape, text, &options, result);
+    return check(r, lemon_fuse(r->ctx, r->teacher, &shape, text, &options, &r->model, result));
+}
+
+static const char *fuse_method(const run *r) { return r->set.operators ? r->operators->method : r->set.method; }
+
+static int fuse_json(const run *r, const lemon_fuse_result *result) {
+    size_t peak = 0;
+    lemon_memory(r->ctx, &peak);
+    json_text("{", "method", fuse_method(r), strlen(fuse_method(r)));
+    json_whole(", ", "teacher_params", lemon_config_params(&r->teacher->config));
+    json_whole(", ", "student_params", lemon_config_params(&r->model->config));
+    json_whole(", ", "calibration_tokens", result->calibration_tokens);
+    json_real(", ", "flops", result->flops);
+    json_real(", ", "seconds", result->seconds);
+    json_whole(", ", "peak_bytes", (int64_t)peak);
+    json_real(", ", "init_loss", result->init_loss);
+    return json_end();
+}
+
+static void fuse_shapes(report *page, const lemon_config *teacher, const lemon_config *student) {
+    static const char *const columns[] = {"", "teacher", "student"};
+    static const char *const names[] = {"parameters", "width", "layers", "heads", "key-value heads", "head width",
+                                        "FFN neurons", "vocabulary", "embeddings tied"};
+    enum { ROWS = 9 };
+    const lemon_config *both[2];
+    char text[ROWS][2][24];
+    const char *cells[3 * ROWS];
+    int i, k;
+    both[0] = teacher, both[1] = student;
+    for (k = 0; k < 2; k++) {
+        const lemon_config *c = both[k];
+        int64_t values[ROWS];
+        values[0] = lemon_config_params(c), values[1] = c->d_model, values[2] = c->n_layers, values[3] = c->n_heads;
+        values[4] = c->kv_heads, values[5] = c->head_dim, values[6] = c->d_ffn, values[7] = c->vocab_size;
+        values[8] = c->tied_embeddings;
+        for (i = 0; i < ROWS; i++) {
+            snprintf(text[i][k], sizeof text[i][k], "%lld", (long long)values[i]);
+            cells[3 * i] = names[i];
+            cells[3 * i + 1 + k] = text[i][k];
+        }
+    }
+    report_table(page, "Shapes", columns, 3, cells, ROWS);
+}
+
+/*  Writes a finished page where --report says. */
+static int write_report(run *r, report *page) {
+    const char *message;
+    report_command(page, r->argc, r->argv);
+    message = report_write(page, r->ctx, r->set.report);
+    report_free(page);
+    return message ? complain(r, EXIT_FAILED, "%s", message) : EXIT_DONE;
+}
+
+static int fuse_report(run *r, const lemon_fuse_result *result) {
+    report page;
+    if (r->set.report == NULL) return EXIT_DONE;
+    report_begin(&page, "A student fused from a teacher");
+    report_text(&page,
+                "%s became %s by method %s with %lld calibration tokens, in %.1f s and %.3g floating-point operations.",
+                r->plain[0], r->plain[1], fuse_method(r), (long long)result->calibration_tokens, result->seconds,
+                result->flops);
+    if (result->init_loss == result->init_loss)
+        report_text(&page, "Loss on text that was held out: %.4f nats a token, before any training.",
+                    result->init_loss);
+    fuse_shapes(&page, &r->teacher->config, &r->model->config);
+    if (r->operators) report_operators(&page, r->operators);
+    return write_report(r, &page);
+}
+
+static void fuse_print(const run *r, const lemon_fuse_result *result) {
+    printf("%s: %lld parameters from %lld by %s, %lld calibration tokens, %.1f s, %.3g operations\n", r->plain[1],
+           (long long)lemon_config_params(&r->model->config), (long long)lemon_config_params(&r->teacher->config),
+           fuse_method(r), (long long)result->calibration_tokens, result->seconds, result->flops);
+    if (result->learned_from == result->learned_from)
+        printf("  loss on held-out text before learning %.4f nats\n", result->learned_from);
+    if (result->init_loss == result->init_loss) printf("  loss on held-out text %.4f nats\n", result->init_loss);
+}
+
+static int fuse_outputs(run *r) {
+    int code = check_model_output(r, r->plain[1]);
+    if (code == EXIT_DONE) code = check_output(r, r->set.report);
+    return code ? code : check_output(r, r->set.save_operators);
+}
+
+static int command_fuse(run *r) {
+    lemon_fuse_result result;
+    int code = fuse_outputs(r);
+    memset(&result, 0, sizeof result);
+    if (code == EXIT_DONE) code = load_model(r, r->plain[0], &r->teacher);
+    if (code == EXIT_DONE) code = load_data(r, r->teacher, r->plain[0]);
+    if (code == EXIT_DONE) code = r->set.operators ? fuse_saved(r, &result) : fuse_by_method(r, &result);
+    if (code == EXIT_DONE) code = carry_tokenizer(r, r->teacher, r->model);
+    if (code == EXIT_DONE) code = check(r, lemon_save(r->ctx, r->plain[1], r->model, LEMON_F32));
+    if (code == EXIT_DONE) code = fuse_report(r, &result);
+    if (code) return code;
+    progress_clear(&r->bar);
+    fuse_print(r, &result);
+    return r->set.json ? fuse_json(r, &result) : EXIT_DONE;
+}
+
+/* ====================================================================================================================
+   11 TRAIN
+   ================================================================================================================== */
+
+static const char log_header[] = "step,tokens,loss,kl,lr,grad_norm,seconds\n";
+
+/*  Begins the log; on --resume the rows that are there are kept until it is known where the run goes on. */
+static int log_open(run *r) {
+    char piece[4096];
+    size_t n;
+    FILE *old = r->set.resume ? fopen(r->set.log, "rb") : NULL;
+    while (old && (n = fread(piece, 1, sizeof piece, old)) > 0) buffer_add(&r->log_rows, piece, n);
+    if (old) fclose(old);
+    if (r->log_rows.failed) return complain(r, EXIT_FAILED, "%s: no memory", r->set.log);
+    r->log = fopen(r->set.log, old ? "ab" : "wb");
+    if (r->log == NULL) return complain(r, EXIT_FAILED, "%s: could not open: %s", r->set.log, strerror(errno));
+    if (!old) fputs(log_header, r->log);
+    return EXIT_DONE;
+}
+
+/*  Resumed at `step`: writes the log anew with the rows before it; its seconds go on from theirs. */
+static void log_cut(run *r, int64_t step) {
+    const char *row = r->log_rows.text ? r->log_rows.text : "";
+    FILE *log = fopen(r->set.log, "wb");
+    if (log == NULL) return;
+    fclose(r->log);
+    r->log = log;
+    fputs(log_header, log);
+    while (*row) {
+        const char *end = strchr(row, '\n');
+        if (end == NULL) break;                          /* a row that was cut off */
+        if (*row >= '0' && *row <= '9' && strtoll(row, NULL, 10) < step) {
+            const char *last = end;
+            while (last > row && last[-1] != ',') last--;
+            r->log_seconds = strtod(last, NULL);
+            fwrite(row, 1, (size_t)(end + 1 - row), log);
+        }
+        row = end + 1;
+    }
+}
+
+static void log_step(run *r, const lemon_step *step) {
+    if (r->log == NULL) return;
+    if (r->first_step == 0 && r->set.resume) log_cut(r, step->step);
+    fprintf(r->log, "%lld,%lld,%.9g,%.9g,%.9g,%.9g,%.3f\n", (long long)step->step, (long long)step->tokens, step->loss,
+            step->kl, step->lr, step->grad_norm, r->log_seconds + step->seconds);
+    fflush(r->log);
+}
+
+static void on_step(void *user, const lemon_step *step) {
+    run *r = (run *)user;
+    log_step(r, step);
+    r->last_step = *step;
+    if (r->first_step == 0) {
+        r->first_step = step->step;
+        r->tokens_before = step->tokens - step->tokens / step->step;    /* steps are equally long */
+    }
+    if (r->set.report == NULL) return;
+    report_point(&r->loss, (double)step->tokens, step->loss);
+    if (r->teacher) report_point(&r->kl, (double)step->tokens, step->kl);
+    report_point(&r->held_out, (double)step->tokens, step->eval_loss);
+}
+
+static lemon_train_options train_options(run *r) {
+    const settings *set = &r->set;
+    lemon_train_options options;
+    lemon_train_defaults(&options);
+    options.steps = set->steps;
+    options.batch = set->batch;
+    options.seq = set->seq;
+    options.accumulate = set->accumulate;
+    options.lr = set->lr;
+    options.min_lr = set->min_lr;
+    options.warmup = set->warmup;
+    options.schedule = strcmp(set->schedule, "constant") == 0 ? LEMON_CONSTANT : LEMON_COSINE;
+    options.weight_decay = set->weight_decay;
+    options.clip = set->clip;
+    options.teacher = r->teacher;
+    options.distill = r->teacher ? set->distill : 0;
+    options.temperature = set->temperature;
+    options.order = strcmp(set->order, "sequential") == 0 ? LEMON_SEQUENTIAL : LEMON_RANDOM;
+    options.seed = (uint64_t)set->seed;
+    options.eval_tokens = set->eval_data ? &r->eval_tokens : NULL;
+    options.eval_every = set->eval_every;
+    options.save_path = r->plain[1];
+    options.save_every = set->save_every;
+    options.resume = set->resume;
+    options.on_step = on_step;
+    options.user = r;
+    return options;
+}
+
+/*  Loads what is read, and makes of it a model of f32 weights that may be changed. */
+static int train_model(run *r) {
+    lemon_model *copy = NULL;
+    int code = load_model(r, r->plain[0], &r->model);
+    if (code == EXIT_DONE) code = check(r, lemon_model_clone(r->ctx, r->model, &copy));
+    if (code) return code;
+    lemon_model_free(r->ctx, r->model);
+    r->model = copy;
+    return EXIT_DONE;
+}
+
+static int train_load(run *r) {
+    int code = check_model_output(r, r->plain[1]);
+    if (code == EXIT_DONE) code = check_output(r, r->set.report);
+    if (code == EXIT_DONE) code = train_model(r);
+    if (code == EXIT_DONE && r->set.teacher) code = check(r, lemon_load(r->ctx, r->set.teacher, &r->teacher));
+    if (code == EXIT_DONE) code = load_data(r, r->model, r->plain[0]);
+    if (code == EXIT_DONE && r->set.eval_data)
+        code = load_tokens(r, r->model, r->plain[0], &r->set.eval_data, 1, &r->eval_tokens);
+    if (code == EXIT_DONE && r->set.log) code = log_open(r);
+    return code;
+}
+
+static int train_report(run *r, const lemon_train_result *result) {
+    report page;
+    report_series series[3];
+    int n = 0;
+    if (r->set.report == NULL) return EXIT_DONE;
+    r->loss.name = "training loss", r->kl.name = "KL to the teacher", r->held_out.name = "loss on held-out text";
+    series[n++] = r->loss;
+    if (r->held_out.count) series[n++] = r->held_out;
+    if (r->kl.count) series[n++] = r->kl;
+    report_begin(&page, "A training run");
+    report_text(&page, "%s became %s, %lld parameters: %lld steps, %lld tokens, %.1f s.", r->plain[0], r->plain[1],
+                (long long)lemon_config_params(&r->model->config), (long long)result->steps, (long long)result->tokens,
+                result->seconds);
+    if (result->train_loss == result->train_loss)
+        report_text(&page, "Mean training loss of the last ten steps: %.4f nats a token.", result->train_loss);
+    if (result->eval_loss == result->eval_loss)
+        report_text(&page, "Loss on held-out text at the end: %.4f nats a token.", result->eval_loss);
+    report_heading(&page, "Curves");
+    report_curves(&page, "Loss against tokens", "tokens", "nats a token", series, n);
+    return write_report(r, &page);
+}
+
+static int train_json(const run *r, const lemon_train_result *result) {
+    size_t peak = 0;
+    lemon_memory(r->ctx, &peak);
+    json_whole("{", "steps", result->steps);
+    json_whole(", ", "tokens", result->tokens);
+    json_real(", ", "train_loss", result->train_loss);
+    json_real(", ", "eval_loss", result->eval_loss);
+    json_real(", ", "tokens_per_second",
+              result->seconds > 0 ? (double)(result->tokens - r->tokens_before) / result->seconds : NAN);
+    json_whole(", ", "peak_bytes", (int64_t)peak);
+    return json_end();
+}
+
+static void train_print(const run *r, const lemon_train_result *result) {
+    printf("%s: %lld steps, %lld tokens, %.1f s, training loss %.4f nats\n", r->plain[1], (long long)result->steps,
+           (long long)result->tokens, result->seconds, result->train_loss);
+    if (result->eval_loss == result->eval_loss) printf("  loss on %s %.4f nats\n", r->set.eval_data, result->eval_loss);
+}
+
+/*  What is known of a run that ended early. */
+static void train_partial(const run *r, lemon_train_result *result) {
+    memset(result, 0, sizeof *result);
+    result->steps = r->last_step.step;
+    result->tokens = r->last_step.tokens;
+    result->seconds = r->last_step.seconds;
+    result->train_loss = result->eval_loss = NAN;
+}
+
+static int command_train(run *r) {
+    lemon_train_result result;
+    lemon_train_options options;
+    int code = train_load(r), reported;
+    if (code) return code;
+    options = train_options(r);
+    code = check(r, lemon_train(r->ctx, r->model, &r->tokens, &options, &result));
+    if (code) train_partial(r, &result);
+    if (code == EXIT_INTERRUPTED && !r->set.quiet)
+        fprintf(stderr, "lemon: saved; the same command with --resume goes on from %s.resume\n", r->plain[1]);
+    reported = r->first_step ? train_report(r, &result) : EXIT_DONE;
+    if (r->log && ferror(r->log) && code == EXIT_DONE)
+        code = complain(r, EXIT_FAILED, "%s: could not write", r->set.log);
+    if (code || reported) return code ? code : reported;
+    progress_clear(&r->bar);
+    train_print(r, &result);
+    return r->set.json ? train_json(r, &result) : EXIT_DONE;
+}
+
+/* ====================================================================================================================
+   12 MAIN
+   ================================================================================================================== */
+
+static int unknown_command(run *r, const char *name) {
+    suggestion near;
+    int i;
+    suggest_begin(&near, name);
+    for (i = 0; i < N_COMMANDS; i++) suggest(&near, commands[i].name);
+    if (near.best[0]) return complain(r, EXIT_USAGE, "\"%s\" is no command; did you mean lemon %s?", name, near.best);
+    return complain(r, EXIT_USAGE, "\"%s\" is no command; lemon --help lists them", name);
+}
+
+static int run_open(run *r) {
+    lemon_options options;
+    int code = check_environment(r);
+    if (code) return code;
+    memset(&options, 0, sizeof options);
+    options.threads = (int)r->set.threads;
+    options.user = &r->bar;
+    options.progress = progress_callback;
+    progress_begin(&r->bar, r->set.quiet);
+    r->ctx = lemon_open(&options);
+    return r->ctx ? EXIT_DONE : complain(r, EXIT_FAILED, "no memory to begin with");
+}
+
+static void run_close(run *r) {
+    if (r->log) fclose(r->log);
+    if (r->ctx) {
+        lemon_operators_free(r->ctx, r->operators);
+        lemon_tokens_free(r->ctx, &r->tokens);
+        lemon_tokens_free(r->ctx, &r->eval_tokens);
+        lemon_model_free(r->ctx, r->teacher);
+        lemon_model_free(r->ctx, r->model);
+    }
+    lemon_close(r->ctx);
+    report_series_free(&r->loss);
+    report_series_free(&r->kl);
+    report_series_free(&r->held_out);
+    buffer_free(&r->text);
+    buffer_free(&r->log_rows);
+    free((void *)r->set.data);
+}
+
+static int run_command(run *r) {
+    int code = parse_arguments(r);
+    if (r->set.help) return help_command(r->command);
+    if (r->set.version) return puts("lemon " LEMON_VERSION) < 0;
+    if (code == EXIT_DONE) code = check_arguments(r);
+    if (code == EXIT_DONE) code = run_open(r);
+    if (code == EXIT_DONE) code = r->command->go(r);
+    progress_clear(&r->bar);
+    if (code == EXIT_DONE && (fflush(stdout) || ferror(stdout)))
+        code = complain(r, EXIT_FAILED, "the output could not be written: %s", strerror(errno));
+    return code;
+}
+
+int main(int argc, char **argv) {
+    run r;
+    int i, code;
+    memset(&r, 0, sizeof r);
+    r.argc = argc;
+    r.argv = argv;
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+        return help_short();
+    if (strcmp(argv[1], "--version") == 0) return puts("lemon " LEMON_VERSION) < 0;
+    for (i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[1], commands[i].name) == 0) r.command = &commands[i];
+    code = r.command ? run_command(&r) : unknown_command(&r, argv[1]);
+    run_close(&r);
+    return code;
+}

@@ -1,0 +1,9506 @@
+/*  lemon.h - v0.1.0 - a large language model in, a smaller one that already knows most of it out
+                       public domain or MIT-0, at your choice; see the end of this file
+
+    0  WHAT THIS IS, HOW TO USE IT
+
+    lemon.h takes a LLaMA-type language model (the teacher) and makes a smaller one (the student) of any shape, not from
+    random numbers but from the teacher's own weights, by two linear operators:
+
+        student layer i  =  sum over teacher layers j in its field of   weight_ij * Out * W_j * In
+
+    the LAYER OPERATOR says which teacher layers stand in the receptive field of a student layer, and how much; the
+    DIMENSION OPERATOR maps the channels, heads and FFN neurons of the teacher to the student's.  It then goes on training
+    the student, generates text with it, and saves it.  It is an implementation of LEMON (Chen et al., "Reviving Stronger
+    and Smaller LMs from Larger LMs with Linear Parameter Fusion", ACL 2024) with operators that are solved, not only
+    learned.
+
+    Quick notes:
+        In ONE C or C++ file:      #define LEMON_IMPLEMENTATION
+                                   #include "lemon.h"
+        In all others:             #include "lemon.h"
+        Link with:                 -lm (and -pthread unless LEMON_NO_THREADS)
+        C99 and later, C++11 and later.  No dependency but libc and libm.
+
+    The first program, a teacher in and a student out:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+        #include <stdio.h>
+
+        int main(void) {
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *teacher = NULL, *student = NULL;
+            lemon_config shape;
+            lemon_fuse_options options;
+            lemon_status status = lemon_load(ctx, "teacher.lemon", &teacher);
+            if (!status) {
+                shape = teacher->config;
+                shape.d_model = 64; shape.n_layers = 4; shape.n_heads = 4; shape.kv_heads = 2; shape.d_ffn = 176;
+                lemon_fuse_defaults(&options);
+                status = lemon_fuse(ctx, teacher, &shape, NULL, &options, &student, NULL);
+            }
+            if (!status) status = lemon_save(ctx, "student.lemon", student, LEMON_F32);
+            if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
+            lemon_model_free(ctx, student);
+            lemon_model_free(ctx, teacher);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    Compile-time options, to be defined before the implementation is included:
+        LEMON_STATIC           every function is static: two copies can live in one program
+        LEMON_NO_THREADS       one thread, no pthread or Windows thread call
+        LEMON_NO_SIMD          plain C only
+        LEMON_MALLOC(bytes), LEMON_FREE(p)   the allocator that stands behind contexts which bring none
+        LEMON_ASSERT(x)        what checks the library's own invariants (default: nothing)
+
+    Conventions:
+        Shapes are [rows, cols], row-major; a weight matrix is [out, in], as in PyTorch, so y = x * W^T.
+        Shape letters:  B sequences, T tokens in each, N = B * T rows, D d_model, H query heads, K key-value heads,
+                        C head_dim, F d_ffn, V vocab_size, L layers.
+        A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do.
+        What a function hands out through a pointer to a pointer belongs to the caller, who frees it.
+        A context is used by one thread at a time; two threads use two contexts.  Models and tokenizers that are only read
+        may be shared between contexts.
+        Nothing here prints, exits or aborts.
+
+    TABLE OF CONTENTS: the declarations come in this order, and the implementation in the same order again.
+        1  Platform       contexts, status, memory, threads, CPU features, time, files
+        2  Numbers        bf16 and f16, random numbers, checksums
+        3  Tensors        a dense view, storage types, arenas
+        4  GEMM           the matrix product
+        5  Kernels        RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape           reverse-mode automatic differentiation
+        7  Model          the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints    the .lemon format; llama2.c in
+        9  Tokenizers     text to ids and back; text files to training data
+       10  Inference      the key-value cache, sampling
+       11  Training       evaluation, AdamW, schedules, distillation, resume
+       12  Fusion         operators, the methods that fill them, apply and learn
+*/
+#ifndef LEMON_H
+#define LEMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LEMON_VERSION_MAJOR 0
+#define LEMON_VERSION_MINOR 1
+#define LEMON_VERSION_PATCH 0
+#define LEMON_VERSION "0.1.0"
+
+#ifdef LEMON_STATIC
+#define LEMON_API static
+#else
+#define LEMON_API extern
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ====================================================================================================================
+   1  PLATFORM: contexts, status, memory, threads, CPU features, time, files
+   ================================================================================================================== */
+
+/*  What a call came to.  Zero is success; the message is in the context. */
+typedef enum lemon_status {
+    LEMON_OK = 0,
+    LEMON_E_ARG,          /* an argument, a shape or an option that cannot be */
+    LEMON_E_MEMORY,       /* the allocator said no */
+    LEMON_E_IO,           /* a file could not be opened, read or written */
+    LEMON_E_FORMAT,       /* a file is damaged or not what it claims to be */
+    LEMON_E_UNSUPPORTED,  /* well-formed, but not something that lemon.h knows */
+    LEMON_E_CANCELLED,    /* the progress callback asked to stop */
+    LEMON_E_DIVERGED      /* loss or gradients went to NaN or Inf */
+} lemon_status;
+
+/*  The instruction sets that kernels exist for. */
+typedef enum lemon_isa {
+    LEMON_ISA_AUTO = 0,   /* the best that the CPU has */
+    LEMON_ISA_SCALAR,
+    LEMON_ISA_AVX2,       /* AVX2 and FMA */
+    LEMON_ISA_AVX512,     /* AVX-512F besides */
+    LEMON_ISA_NEON
+} lemon_isa;
+
+/*  Where long work stands; given to the progress callback about ten times a second, and at the end of each piece of work. */
+typedef struct lemon_progress {
+    const char *what;         /* "train", "fuse", "eval", "generate", ... */
+    int64_t done, total;      /* units of work; total may be 0 when it is not known */
+    double loss;              /* the latest loss, or NaN where there is none */
+    double seconds;           /* since this piece of work began */
+} lemon_progress;
+
+/*  How a context is to work.  A zeroed struct is the defaults.  The struct is copied. */
+typedef struct lemon_options {
+    int threads;              /* 0: LEMON_THREADS of the environment, else all cores */
+    lemon_isa isa;            /* LEMON_ISA_AUTO: LEMON_ISA of the environment, else the best that the CPU has */
+    void *user;               /* handed to the callbacks below */
+    /*  Allocation in one function: makes (old NULL), resizes (neither is 0) and frees (new_bytes 0, returns NULL).
+        NULL result otherwise: no memory.  At least 16-byte aligned.  NULL: malloc. */
+    void *(*resize)(void *user, void *old, size_t old_bytes, size_t new_bytes);
+    /*  Called by the thread that called the library; a non-zero result cancels the work (LEMON_E_CANCELLED). */
+    int (*progress)(void *user, const lemon_progress *progress);
+} lemon_options;
+
+typedef struct lemon_ctx lemon_ctx;
+
+/*  Opens a context: the allocator, the threads, the last error.  options may be NULL (defaults).
+    NULL when there is no memory, when the asked-for ISA is not in this CPU, or when threads is not in 0 ... 256. */
+LEMON_API lemon_ctx *lemon_open(const lemon_options *options);
+
+/*  Ends the threads and frees the context.  What was made with it must have been freed before.  NULL is fine. */
+LEMON_API void lemon_close(lemon_ctx *ctx);
+
+/*  The message of the last call that failed in this context; "" if none did.  Never NULL; valid until the next failure. */
+LEMON_API const char *lemon_error(const lemon_ctx *ctx);
+
+/*  A status as a short English phrase; a static string. */
+LEMON_API const char *lemon_status_name(lemon_status status);
+
+/*  The name of an ISA as LEMON_ISA spells it ("scalar", "avx2", "avx512", "neon"; "auto"), and back.
+    lemon_isa_parse returns -1 for a name it does not know. */
+LEMON_API const char *lemon_isa_name(lemon_isa isa);
+LEMON_API int lemon_isa_parse(const char *name);
+/*  1 if this CPU (and this build) can run kernels for the ISA, else 0. */
+LEMON_API int lemon_isa_supported(lemon_isa isa);
+/*  What a context works with: its ISA and its number of threads.  NULL: what lemon_sgemm(NULL, ...) uses. */
+LEMON_API lemon_isa lemon_ctx_isa(const lemon_ctx *ctx);
+LEMON_API int lemon_ctx_threads(const lemon_ctx *ctx);
+
+/*  Bytes that the context has allocated now, and the most it ever had at once. */
+LEMON_API size_t lemon_memory(const lemon_ctx *ctx, size_t *peak);
+/*  Floating-point operations that matrix products and attention have done in this context since it was opened. */
+LEMON_API double lemon_flops(const lemon_ctx *ctx);
+
+/*  Where bytes come from: a file, memory, your own storage.  All calls return LEMON_OK or LEMON_E_IO. */
+typedef struct lemon_reader {
+    void *user;
+    const char *name;         /* for messages */
+    uint64_t size;            /* bytes in all */
+    const uint8_t *map;       /* all bytes in memory, or NULL; read is then used */
+    lemon_status (*read)(void *user, uint64_t offset, void *buffer, size_t bytes);
+    void (*close)(void *user);  /* may be NULL */
+} lemon_reader;
+
+/*  Where bytes go: appended in order, then committed (all is safe under its final name) or aborted (nothing is left). */
+typedef struct lemon_writer {
+    void *user;
+    const char *name;
+    lemon_status (*append)(void *user, const void *bytes, size_t count);
+    lemon_status (*commit)(void *user);
+    void (*abort)(void *user);
+} lemon_writer;
+
+/*  A reader of the file at `path` (UTF-8), mapped where the system can.  Close it with reader->close(reader->user). */
+LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon_reader *reader);
+/*  A writer of the file at `path`: writes a new file beside it, and on commit flushes it and renames it over `path`. */
+LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon_writer *writer);
+
+/* ====================================================================================================================
+   2  NUMBERS: bf16 and f16, random numbers, checksums
+   ================================================================================================================== */
+
+/*  Conversions, round to nearest even; NaN stays NaN, overflow goes to Inf. */
+LEMON_API uint16_t lemon_bf16_from_f32(float x);
+LEMON_API float lemon_f32_from_bf16(uint16_t x);
+LEMON_API uint16_t lemon_f16_from_f32(float x);
+LEMON_API float lemon_f32_from_f16(uint16_t x);
+
+/*  A random number generator (SplitMix64, Steele et al. 2014): the state is a counter, so it can be saved as one number.
+    The same seed gives the same numbers everywhere. */
+typedef struct lemon_rng { uint64_t state; } lemon_rng;
+LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed);
+LEMON_API uint64_t lemon_rng_next(lemon_rng *rng);               /* 64 random bits */
+LEMON_API int64_t lemon_rng_below(lemon_rng *rng, int64_t n);    /* uniform in 0 ... n-1, without bias; n >= 1 */
+LEMON_API double lemon_rng_uniform(lemon_rng *rng);              /* uniform in [0, 1), 53 bits */
+LEMON_API double lemon_rng_normal(lemon_rng *rng);               /* mean 0, variance 1 */
+
+/*  CRC-32 as in zlib and PNG; begin with crc 0, or go on with an earlier result. */
+LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count);
+
+/* ====================================================================================================================
+   3  TENSORS: a dense view, storage types, arenas
+   ================================================================================================================== */
+
+/*  How numbers are stored.  q8 and q4 are blocks of 32 along a row: an f16 scale, then 32 signed bytes, or 16 bytes that
+    hold two 4-bit numbers each (value = scale * (nibble - 8); low nibbles are numbers 0..15 of the block).  They are
+    GGUF's Q8_0 and Q4_0; the last block of a row may be padded with zeros. */
+typedef enum lemon_dtype { LEMON_F32 = 0, LEMON_BF16, LEMON_F16, LEMON_Q8, LEMON_Q4, LEMON_U8, LEMON_I32, LEMON_F64, LEMON_DTYPE_COUNT } lemon_dtype;
+
+/*  A dense row-major matrix [rows, cols] or vector [1, cols] in memory that somebody else owns. */
+typedef struct lemon_tensor {
+    void *data;
+    lemon_dtype dtype;
+    int64_t rows, cols;
+} lemon_tensor;
+
+LEMON_API const char *lemon_dtype_name(lemon_dtype dtype);       /* "f32", "bf16", "f16", "q8", "q4", "u8", "i32", "f64" */
+LEMON_API int lemon_dtype_parse(const char *name);               /* -1: unknown */
+/*  Bytes of one row of `cols` numbers, and of a whole tensor; 0 where that is not representable (overflow, bad dtype). */
+LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols);
+LEMON_API size_t lemon_tensor_bytes(const lemon_tensor *tensor);
+/*  Decodes row `row` of a tensor (f32, bf16, f16, q8, q4) into cols floats, and encodes cols floats into a row. */
+LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out);
+LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float *in);
+
+/*  An arena: many allocations, one free.  Zero the struct to begin; memory is 64-byte aligned and zeroed.
+    lemon_arena_alloc returns NULL when there is no memory (the context's message says so). */
+typedef struct lemon_arena { void *blocks; } lemon_arena;
+LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes);
+LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena);
+
+/* ====================================================================================================================
+   4  GEMM: the matrix product
+   ================================================================================================================== */
+
+/*  C = alpha * op(A) * op(B) + beta * C, single precision, row-major, with the meaning of cblas_sgemm:
+    op(A) is [m, k], op(B) is [k, n], C is [m, n]; op transposes where trans_a, trans_b is not 0; lda, ldb, ldc are the
+    distances between rows as stored.  beta 0 overwrites C even where it is NaN; NaN and Inf flow as in the naive loop.
+    alpha 0 or k 0 only scales C and reads neither A nor B.
+    ctx may be NULL: one thread.  The result has the same bits for any number of threads.
+    LEMON_E_ARG: a negative size, an ld smaller than a row, a NULL where data are needed.  LEMON_E_MEMORY: no packing
+    buffers.  Threads: as any call on a context; with NULL, any number at once. */
+LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
+                                   const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                                   int64_t ldc);
+
+/* ====================================================================================================================
+   6  TAPE: reverse-mode automatic differentiation   (chapter 5, the kernels under it, has no public part)
+   ================================================================================================================== */
+
+/*  A tape records operations on matrices once; it is then planned (all memory is laid out, each buffer living only as long
+    as somebody still needs it) and run as often as you like: forward computes values, backward adds the gradient of the
+    last recorded loss to the gradients of the leaves.  After lemon_tape_plan nothing is allocated.
+
+    Errors are sticky: a recording call that fails returns a negative variable, later calls with it fail too, and
+    lemon_tape_plan returns the first error.  So a whole model is recorded with one check at its end. */
+typedef struct lemon_tape lemon_tape;
+typedef int32_t lemon_var;                     /* a value on a tape */
+
+LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape);
+LEMON_API void lemon_tape_close(lemon_tape *tape);      /* NULL is fine */
+
+/*  A matrix [rows, cols] of the caller's.  grad (same shape) is added to by backward; NULL makes it a constant. */
+LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *grad, int64_t rows, int64_t cols);
+/*  A constant of any storage type; only as the matrix of lemon_tape_matmul(trans_b = 1), lemon_tape_embed and
+    lemon_tape_loss.  The tensor's data must outlive the tape. */
+LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tensor);
+/*  Rows of table [V, D] picked by tokens[rows]; the array is read anew at every run and must hold ids below V. */
+LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows);
+/*  op(a) * op(b), transposed where the flags are set. */
+LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b);
+/*  a + b, equal shapes. */
+LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b);
+/*  Each row of x divided by its root mean square, times gain [1, cols] (RMSNorm, Zhang and Sennrich 2019). */
+LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps);
+/*  Rotary positions (RoPE, Su et al. 2021) on rows of heads side by side: in each head, channels 2i and 2i+1 turn by
+    position * theta^(-2i/head_dim); row r stands at position r modulo seq. */
+LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta);
+/*  Causal grouped-query attention within each run of seq rows: q [N, H*C], k and v [N, K*C] to [N, H*C]; query head h
+    reads key-value head h / (H/K); scores are scaled by 1/sqrt(C).  No T x T matrix is kept. */
+LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
+                                         int64_t kv_heads, int64_t head_dim, int64_t seq);
+/*  silu(gate) * up, elementwise (SwiGLU, Shazeer 2020). */
+LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up);
+/*  The layer operator: sum over i of weights[0][i] * x[i]; weights is [1, n], the x have equal shapes. */
+LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t n, lemon_var weights);
+/*  The loss of a language model, the end of a tape:  scale * mean over rows of
+        (1 - distill) * cross-entropy(targets, softmax(hidden * output^T))
+        + distill * temperature^2 * KL(softmax(teacher logits / temperature), softmax(logits / temperature)).
+    Logits are made a few rows at a time and never stored whole.  teacher_hidden and teacher_output (negative: none) make
+    the teacher's logits.  Rows whose target is negative do not count.  The value is [1, 2]: mean cross-entropy and mean
+    KL, without scale; after lemon_tape_backward it is filled in as well. */
+typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
+LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
+                                    lemon_var teacher_hidden, lemon_var teacher_output, const lemon_loss_options *options);
+/*  Keeps a value (and its gradient) readable after the run; otherwise its memory may serve others. */
+LEMON_API void lemon_tape_keep(lemon_tape *tape, lemon_var x);
+
+/*  Lays out all memory; backward 0: only lemon_tape_forward will be called, and values are freed as soon as they are used.
+    bytes (may be NULL) receives what the plan takes. */
+LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *bytes);
+/*  Runs all operations in order.  On a tape planned for backward, the loss itself is left to lemon_tape_backward. */
+LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape);
+/*  After lemon_tape_forward: computes the loss and adds its gradient to every leaf's grad. */
+LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape);
+/*  The value and gradient of a variable (kept ones, leaves, the loss); NULL if there is none. */
+LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x);
+LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x);
+
+/* ====================================================================================================================
+   7  MODEL: the config, the table of parameters, the LLaMA forward pass
+   ================================================================================================================== */
+
+/*  The shape and the constants of a model. */
+typedef struct lemon_config {
+    int32_t d_model;          /* width of the residual stream */
+    int32_t n_layers;
+    int32_t n_heads;          /* query heads */
+    int32_t kv_heads;         /* key and value heads; divides n_heads */
+    int32_t head_dim;         /* channels of a head, even; often d_model / n_heads */
+    int32_t d_ffn;            /* neurons of the feed-forward block */
+    int32_t vocab_size;
+    int32_t max_seq;          /* the context: the longest sequence in tokens */
+    int32_t tied_embeddings;  /* 1: the output matrix is the embedding */
+    float rope_theta;
+    float rms_norm_eps;
+} lemon_config;
+
+/*  rope_theta 10000, eps 1e-5, tied, max_seq 256; the sizes are 0 and yours to set. */
+LEMON_API void lemon_config_defaults(lemon_config *config);
+/*  LEMON_OK, or LEMON_E_ARG with the field and the value that cannot be. */
+LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *config);
+/*  How many numbers a model of that shape has. */
+LEMON_API int64_t lemon_config_params(const lemon_config *config);
+
+/*  The roles that weights play, in llama2.c's order.  Everything that loops over weights loops over these. */
+typedef enum lemon_role {
+    LEMON_TOK_EMBED = 0,      /* [V, D] */
+    LEMON_ATTN_NORM,          /* [1, D]    one per layer, as all that follow up to w_down */
+    LEMON_WQ,                 /* [H*C, D] */
+    LEMON_WK,                 /* [K*C, D] */
+    LEMON_WV,                 /* [K*C, D] */
+    LEMON_WO,                 /* [D, H*C] */
+    LEMON_FFN_NORM,           /* [1, D] */
+    LEMON_W_GATE,             /* [F, D] */
+    LEMON_W_UP,               /* [F, D] */
+    LEMON_W_DOWN,             /* [D, F] */
+    LEMON_FINAL_NORM,         /* [1, D]    one per model */
+    LEMON_OUTPUT,             /* [V, D]    absent where the embeddings are tied */
+    LEMON_ROLE_COUNT
+} lemon_role;
+
+/*  The joints of the network: where the output of one matrix meets the input of the next. */
+typedef enum lemon_joint {
+    LEMON_JOINT_NONE = 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL, LEMON_JOINT_QUERY, LEMON_JOINT_KEY,
+    LEMON_JOINT_VALUE, LEMON_JOINT_HEADS, LEMON_JOINT_FFN
+} lemon_joint;
+
+/*  One row of the table of parameters. */
+typedef struct lemon_role_info {
+    const char *name;         /* in .lemon files: "layers.N." before it where per_layer */
+    const char *hf, *gguf;    /* names in those formats, without ".weight" */
+    int per_layer;
+    int matrix;               /* 1: a matrix [out, in]; 0: the gain of a norm, [1, in] */
+    lemon_joint out, in;      /* the joints at its output and its input side */
+} lemon_role_info;
+
+LEMON_API const lemon_role_info *lemon_role_get(lemon_role role);
+/*  The size of a joint in a model of that shape. */
+LEMON_API int64_t lemon_joint_size(const lemon_config *config, lemon_joint joint);
+
+typedef struct lemon_tokenizer lemon_tokenizer;
+
+/*  A model: a config, and the table of parameters laid over memory.  Read its fields freely; write only through params. */
+typedef struct lemon_model {
+    lemon_config config;
+    int64_t n_params;         /* tensors, not numbers: the table expanded, in the order of lemon_role and layer */
+    lemon_tensor *params;
+    float *block;             /* all numbers one behind the other when they are f32 and owned, else NULL */
+    int64_t block_count;
+    lemon_tokenizer *tokenizer;   /* owned; NULL where the file brought none */
+    char format[8];           /* what it was read from: "lemon", "llama2c"; "" if made here */
+    lemon_dtype dtype;        /* of the matrices */
+    lemon_reader source;      /* keeps mapped weights alive */
+} lemon_model;
+
+/*  A model with all weights f32 and zero. */
+LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model);
+/*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1
+    (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
+LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed);
+/*  A copy with its own f32 weights, whatever the source's storage; the tokenizer is copied too. */
+LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model);
+LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model);    /* NULL is fine */
+/*  A weight by role and layer (0 for roles that are one per model); NULL where there is none.  LEMON_OUTPUT of a tied
+    model is its embedding. */
+LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer);
+
+/* ====================================================================================================================
+   8  CHECKPOINTS: the .lemon format; llama2.c in
+   ================================================================================================================== */
+
+/*  Loads a model from a file: .lemon, or llama2.c's .bin version 0, 1 or 2; known by content, not by name.
+    Weights stay in the mapped file where their layout allows (.lemon), else they are copied. */
+LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model);
+/*  The same from any reader; takes the reader over (it is closed with the model, or at once on error). */
+LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model);
+/*  Saves a model.  The path decides: *.lemon (f32, bf16, f16, q8, q4), *.h (a C array that holds a .lemon file). Vectors
+    stay f32 in the quantised types.  The file appears whole under its name, or not at all. */
+LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype);
+/*  The .lemon bytes to any writer, which is committed, or aborted on error. */
+LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
+                                         lemon_dtype dtype);
+
+/* ====================================================================================================================
+   9  TOKENIZERS: text to ids and back; text files to training data
+   ================================================================================================================== */
+
+/*  A vocabulary in llama2.c's manner: pieces with scores; id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3.  Text is cut
+    into characters, then neighbours whose joint is a piece are merged, best score first, leftmost first on ties;
+    characters that are no piece become bytes.  With nothing but the bytes it is a byte-level tokenizer. */
+LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size, lemon_tokenizer **tokenizer);
+LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
+                                                   lemon_tokenizer **tokenizer);
+/*  The byte-level tokenizer: 259 ids. */
+LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer);
+/*  Learns a vocabulary of `size` pieces (260 ... 65536) from text by byte-pair encoding (Sennrich et al. 2016): the most
+    frequent pair of neighbours becomes a piece, again and again; merges stay within a word and the blank before it. */
+LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
+                                             lemon_tokenizer **tokenizer);
+/*  Writes llama2.c's tokenizer.bin. */
+LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer);
+LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source, lemon_tokenizer **tokenizer);
+LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer);
+LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer);
+LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer);
+LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer);
+
+/*  Token ids, owned by whoever asked for them. */
+typedef struct lemon_tokens {
+    int32_t *ids;
+    int64_t count, capacity;
+} lemon_tokens;
+LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
+
+/*  Appends the ids of `text` (no BOS is added) to tokens, which begins as a zeroed struct. */
+LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
+                                    lemon_tokens *tokens);
+/*  The bytes of one token: *text points into the tokenizer, valid as long as that.  previous: the id before it (llama2.c
+    drops the blank after BOS), or -1. */
+LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
+                                    const char **text, size_t *bytes);
+/*  Text to training data: documents are split at lines that are exactly <|endoftext|>, stripped of ASCII white space,
+    empty ones dropped; each becomes BOS and its tokens.  Appends to tokens. */
+LEMON_API lemon_status lemon_tokens_from_text(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
+                                              lemon_tokens *tokens);
+/*  The same from files, in order; .u16 and .u32 files hold raw little-endian ids (below vocab_size).  tokenizer may be
+    NULL if all files hold ids. */
+LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size,
+                                               const char *const *paths, int64_t n_paths, lemon_tokens *tokens);
+
+/* ====================================================================================================================
+   10  INFERENCE: the key-value cache, sampling
+   ================================================================================================================== */
+
+/*  A conversation with a model: the keys and values of all tokens so far.  The model is only read; many sessions can share
+    it.  The context of a session must stay open as long as it. */
+typedef struct lemon_session lemon_session;
+LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session);
+LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine */
+/*  Feeds n tokens (prefill: many; decoding: one).  *logits (may be NULL) points to the [V] scores of what comes after the
+    last of them; yours to change until the next call.  LEMON_E_ARG when the context would overflow. */
+LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits);
+LEMON_API int64_t lemon_session_length(const lemon_session *session);
+/*  Forgets all but the first `length` tokens. */
+LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
+
+/*  How the next token is drawn: candidates outside top_k, top_p and min_p fall away, in that order. */
+typedef struct lemon_sampling {
+    float temperature;        /* 0: greedy, the lowest id on ties */
+    int32_t top_k;            /* 0: all */
+    float top_p;              /* 1: all */
+    float min_p;              /* 0: all; else at least min_p times the best one's probability */
+    uint64_t seed;
+} lemon_sampling;
+LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling);    /* temperature 1, top_p 0.9, seed 1 */
+/*  Draws one id.  logits [n] are changed.  scratch: n * 2 int32_t of the caller's. */
+LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng, int32_t *scratch);
+
+/*  Text from a prompt.  on_token (may be NULL) sees each new token and its bytes; a non-zero result ends the generation.
+    Stops after n_new tokens, at EOS or BOS, or at the end of the context; *stop (may be NULL) receives which.
+    tokens receives BOS, prompt and continuation (not the token that ended it). */
+typedef enum lemon_stop { LEMON_STOP_COUNT = 0, LEMON_STOP_END, LEMON_STOP_CONTEXT, LEMON_STOP_CALLER } lemon_stop;
+LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new,
+                                      const lemon_sampling *sampling,
+                                      int (*on_token)(void *user, int32_t id, const char *text, size_t bytes), void *user,
+                                      lemon_tokens *tokens, lemon_stop *stop);
+
+/* ====================================================================================================================
+   11  TRAINING: evaluation, AdamW, schedules, distillation, resume
+   ================================================================================================================== */
+
+/*  Mean negative log-likelihood in nats of tokens[1..] in windows of `seq` (0: 256 or the model's context, the smaller):
+    inputs t[s..s+T-1], targets t[s+1..s+T] for s = 0, T, 2T ..., the last window shorter.  max_tokens > 0 takes only the
+    first max_tokens tokens.  *counted (may be NULL) receives the number of targets. */
+LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens, int64_t seq,
+                                  int64_t max_tokens, double *loss, int64_t *counted);
+
+typedef enum lemon_schedule { LEMON_COSINE = 0, LEMON_CONSTANT } lemon_schedule;
+typedef enum lemon_order { LEMON_RANDOM = 0, LEMON_SEQUENTIAL } lemon_order;
+
+/*  What one training step came to. */
+typedef struct lemon_step {
+    int64_t step, tokens;     /* from 1; tokens so far */
+    double loss, kl;          /* means over the step's tokens, before its update; kl 0 without a teacher */
+    double lr, grad_norm;     /* grad_norm before clipping */
+    double seconds;           /* since the start */
+    double eval_loss;         /* NaN where this step was not evaluated */
+} lemon_step;
+
+/*  How to train.  Fill it with lemon_train_defaults, then change what you like: zero then means zero. */
+typedef struct lemon_train_options {
+    int64_t steps, batch, seq;           /* a step takes `batch` windows of `seq` tokens; seq 0: 256 or the context */
+    int64_t accumulate;                  /* cuts a batch into so many parts, to save memory; divides batch */
+    double lr, min_lr;                   /* min_lr < 0: lr / 10 */
+    int64_t warmup;                      /* steps; < 0: steps / 20 */
+    lemon_schedule schedule;
+    double weight_decay, clip;           /* clip 0: off */
+    const lemon_model *teacher;          /* NULL: none */
+    double distill, temperature;         /* weight of the KL term, and its temperature */
+    lemon_order order;
+    uint64_t seed;
+    const lemon_tokens *eval_tokens;     /* NULL: none */
+    int64_t eval_every;                  /* steps; 0: only at the end */
+    const char *save_path;               /* NULL: nothing is saved; else the model goes there at the end, */
+    int64_t save_every;                  /*   and it and save_path.resume every so many steps (0: at the end only, no .resume) */
+    int resume;                          /* go on from save_path.resume */
+    void (*on_step)(void *user, const lemon_step *step);    /* may be NULL */
+    void *user;
+} lemon_train_options;
+/*  100 steps of 8 windows, lr 1e-3 cosine to a tenth, warm-up 1/20, decay 0.1, clip 1, temperature 1, order random, seed 1. */
+LEMON_API void lemon_train_defaults(lemon_train_options *options);
+
+/*  What a training run came to. */
+typedef struct lemon_train_result {
+    int64_t steps, tokens;
+    double train_loss;                   /* mean of the last ten steps */
+    double eval_loss;                    /* at the end; NaN without eval_tokens */
+    double seconds;
+    size_t planned_bytes;                /* weights, gradients, optimiser state and activations */
+} lemon_train_result;
+
+/*  Trains a model that owns f32 weights, in place, with AdamW (Loshchilov and Hutter 2019): beta 0.9 / 0.95, eps 1e-8,
+    decoupled decay on matrices only.  The objective is that of lemon_tape_loss.
+    LEMON_E_DIVERGED: loss or gradient became NaN or Inf; the weights are those before that step, and are saved if
+    save_path is set.  LEMON_E_CANCELLED: the progress callback stopped it; the state is saved likewise.
+    Same seed, same data, same bits for any number of threads, resumed or not. */
+LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lemon_tokens *tokens,
+                                   const lemon_train_options *options, lemon_train_result *result);
+
+/* ====================================================================================================================
+   12  FUSION: operators, the methods that fill them, apply and learn
+   ================================================================================================================== */
+
+/*  A linear map between the channels of a teacher's joint and a student's: student-major, each student channel with
+    `field` teacher channels (its receptive field) and their coefficients.  A selection has field 1, a band a few, a dense
+    map all of them; index is NULL when dense. */
+typedef struct lemon_map {
+    int64_t student, teacher, field;
+    int32_t *index;           /* [student, field], or NULL: the j-th coefficient is teacher channel j */
+    float *value;             /* [student, field]; NULL: no map here */
+} lemon_map;
+
+/*  The places that maps stand at.  "write" maps carry teacher outputs to student outputs, "read" maps carry teacher
+    inputs to student inputs; all are stored [student, teacher], so every matrix is Out * W * In^T. */
+typedef enum lemon_place {
+    LEMON_AT_RESIDUAL = 0,    /* write, one per model: embedding rows, wo, w_down */
+    LEMON_AT_GAIN,            /* one per model: gains of norms */
+    LEMON_AT_READ_OUTPUT,     /* read, one per model: the output matrix */
+    LEMON_AT_READ_ATTN,       /* read, one per layer, as all that follow: wq, wk, wv */
+    LEMON_AT_READ_FFN,        /* read: w_gate, w_up */
+    LEMON_AT_QUERY,           /* write: wq */
+    LEMON_AT_KEY,             /* write: wk */
+    LEMON_AT_VALUE,           /* write: wv */
+    LEMON_AT_READ_HEADS,      /* read: wo */
+    LEMON_AT_FFN,             /* write: w_gate, w_up */
+    LEMON_AT_READ_NEURONS,    /* read: w_down */
+    LEMON_PLACE_COUNT
+} lemon_place;
+
+/*  A set of operators: all that turns a teacher of one shape into a student of another.  Student layer i has `slots`
+    teacher layers in its field; each slot has a weight and may have maps of its own (a missing map of slot k > 0 is that
+    of slot 0). */
+typedef struct lemon_operators {
+    lemon_config teacher, student;
+    char method[16];
+    int fold_gains;           /* 1: gains are multiplied into the matrices that read them, the student's gains start at 1 */
+    int64_t slots;
+    int32_t *layer;           /* [L of the student, slots] teacher layer, or -1: empty */
+    float *layer_weight;      /* [L of the student, slots] */
+    lemon_map *maps;          /* [LEMON_PLACE_COUNT, L of the student, slots]; see lemon_operators_map */
+    lemon_tensor *correction; /* per parameter of the student: what least squares adds; data NULL where nothing */
+    lemon_arena arena;        /* owns all of the above */
+} lemon_operators;
+
+/*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
+LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer, int64_t slot);
+LEMON_API const char *lemon_place_name(lemon_place place);
+
+/*  How to fuse.  Fill it with lemon_fuse_defaults, then change what you like. */
+typedef struct lemon_fuse_options {
+    const char *method;       /* "lemon", "ligo", "subclone", "select", "drop", "random" */
+    int64_t tokens;           /* calibration tokens; a tenth of them is held out */
+    int64_t seq;              /* length of their windows; 0: 256 or the context */
+    int64_t field_layers;     /* teacher layers that a student layer may draw on; 0: the method's own choice */
+    int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
+    int solve;                /* lemon: 1 solves the operators on activations, 0 begins with a selection */
+    int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In */
+    int64_t learn_steps;      /* then learns the operators by gradients; < 0: the method's own number (ligo 100, others 0) */
+    double learn_lr;
+    uint64_t seed;
+} lemon_fuse_options;
+/*  lemon, 32768 tokens, solved, with correction, nothing learned, seed 1. */
+LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
+
+/*  What a fusion came to. */
+typedef struct lemon_fuse_result {
+    int64_t calibration_tokens;
+    double init_loss;         /* of the student on the held-out tenth; NaN if the method was given no text */
+    double learned_from;      /* the same before learning; NaN if nothing was learned */
+    double flops, seconds;
+} lemon_fuse_result;
+
+/*  Fuses a teacher into a student of the given shape: fill, apply, and learning where asked for.
+    text: calibration tokens; NULL: the teacher samples its own.  result may be NULL.
+    LEMON_E_ARG where the student's shape cannot come from the teacher's; the message names the nearest one that can. */
+LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                  const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
+                                  lemon_fuse_result *result);
+/*  The operators alone, by the same methods (not "random", which has none). */
+LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                            const lemon_tokens *text, const lemon_fuse_options *options,
+                                            lemon_operators **operators, lemon_fuse_result *result);
+/*  Applies operators to a teacher of the shape they were made for: one loop over the table of parameters.  Corrections
+    belong to the teacher they were solved on; correction 0 leaves them out. */
+LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
+                                             int correction, lemon_model **student);
+LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
+LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
+LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* LEMON_H */
+
+#ifdef LEMON_IMPLEMENTATION
+#ifndef LEMON_IMPLEMENTED
+#define LEMON_IMPLEMENTED
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__unix__) || defined(__APPLE__)
+#define LEMON__POSIX 1
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
+#else
+#define LEMON__POSIX 0
+#include <time.h>
+#endif
+
+#if LEMON__POSIX && !defined(LEMON_NO_THREADS)
+#define LEMON__THREADS 1
+#include <pthread.h>
+#else
+#define LEMON__THREADS 0
+#endif
+
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__) && !defined(LEMON_NO_SIMD)
+#define LEMON__X86 1
+#define LEMON__TARGET(isa) __attribute__((target(isa)))
+#include <immintrin.h>
+#else
+#define LEMON__X86 0
+#define LEMON__TARGET(isa)
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define LEMON__INLINE static inline __attribute__((always_inline))
+#define LEMON__MAYBE_UNUSED __attribute__((unused))
+#define LEMON__PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define LEMON__INLINE static inline
+#define LEMON__MAYBE_UNUSED
+#define LEMON__PRINTF(text, first)
+#endif
+
+#ifndef LEMON_MALLOC
+#define LEMON_MALLOC(bytes) malloc(bytes)
+#define LEMON_FREE(p) free(p)
+#endif
+#ifndef LEMON_ASSERT
+#define LEMON_ASSERT(x) ((void)0)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ====================================================================================================================
+   1  PLATFORM
+
+   All that touches the operating system is here, and nothing else touches it.  A context (lemon_ctx) carries what a
+   program would otherwise keep in globals: where memory comes from, how much of it is in use, the threads, the last
+   error.  Every function gets it first, hands it down, and reports failures through it.
+   ================================================================================================================== */
+
+enum { LEMON__MAX_THREADS = 256, LEMON__ALIGN = 64, LEMON__MESSAGE = 512 };
+
+/*  Behind each worker's packing buffers: room in which chapter 5 decodes some rows of a weight that is not f32; at least
+    one row, for no joint of a model is wider (lemon_config_check). */
+enum { LEMON__DECODE_FLOATS = 65536, LEMON__DECODE_BYTES = 4 * LEMON__DECODE_FLOATS };
+
+typedef void (*lemon__task)(void *arg, int64_t index, int worker);
+typedef struct lemon__pool lemon__pool;
+
+struct lemon_ctx {
+    lemon_options options;
+    lemon_isa isa;
+    int threads;
+    size_t bytes, peak;             /* allocated now, and at most */
+    double flops;
+    double tick_start, tick_last;   /* of the piece of work that reports progress */
+    const char *tick_what;
+    lemon__pool *pool;              /* NULL: one thread */
+    float **workspace;              /* [threads] packing buffers of chapter 4, made when first needed */
+    char message[LEMON__MESSAGE];
+};
+
+/*  The packing buffers of chapter 4, which the context owns. */
+static float *lemon__workspace(lemon_ctx *ctx, int worker);
+static lemon_status lemon__workspaces(lemon_ctx *ctx);
+static void lemon__workspaces_free(lemon_ctx *ctx);
+
+/* ---- small helpers that every chapter uses ---- */
+
+static int64_t lemon__min(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t lemon__max(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t lemon__ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/*  *out = a * b; 0 if that overflows. Sizes that come from files go through this before they are believed. */
+static int lemon__mul(size_t a, size_t b, size_t *out) {
+    if (b != 0 && a > SIZE_MAX / b) return 0;
+    *out = a * b;
+    return 1;
+}
+
+/*  Little-endian loads and stores by bytes: right on any host, for any alignment. */
+static uint16_t lemon__get16(const uint8_t *p) { return (uint16_t)(p[0] | (uint16_t)(p[1] << 8)); }
+static uint32_t lemon__get32(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static uint64_t lemon__get64(const uint8_t *p) { return (uint64_t)lemon__get32(p) | (uint64_t)lemon__get32(p + 4) << 32; }
+static float lemon__getf32(const uint8_t *p) {
+    uint32_t bits = lemon__get32(p);
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+static void lemon__put16(uint8_t *p, uint16_t v) { p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); }
+static void lemon__put32(uint8_t *p, uint32_t v) { lemon__put16(p, (uint16_t)v); lemon__put16(p + 2, (uint16_t)(v >> 16)); }
+static void lemon__put64(uint8_t *p, uint64_t v) { lemon__put32(p, (uint32_t)v); lemon__put32(p + 4, (uint32_t)(v >> 32)); }
+
+/* ---- status and messages ---- */
+
+/*  Sets the context's message and returns the code: the one way in which every failure is reported. */
+LEMON__PRINTF(3, 4)
+static lemon_status lemon__fail(lemon_ctx *ctx, lemon_status code, const char *format, ...) {
+    va_list args;
+    if (ctx == NULL) return code;
+    va_start(args, format);
+    vsnprintf(ctx->message, sizeof ctx->message, format, args);
+    va_end(args);
+    return code;
+}
+
+LEMON_API const char *lemon_error(const lemon_ctx *ctx) { return ctx ? ctx->message : ""; }
+
+LEMON_API const char *lemon_status_name(lemon_status status) {
+    static const char *const names[] = {"ok", "bad argument", "out of memory", "input/output error", "bad file",
+                                        "not supported", "cancelled", "diverged"};
+    return (int)status >= 0 && (int)status < 8 ? names[status] : "unknown status";
+}
+
+/* ---- memory: 64-byte aligned blocks, counted; the hook's own pointer is kept just below the aligned one ---- */
+
+static void *lemon__raw_alloc(lemon_ctx *ctx, size_t bytes) {
+    if (ctx && ctx->options.resize) return ctx->options.resize(ctx->options.user, NULL, 0, bytes);
+    return LEMON_MALLOC(bytes);
+}
+
+static void lemon__raw_free(lemon_ctx *ctx, void *p, size_t bytes) {
+    if (ctx && ctx->options.resize) ctx->options.resize(ctx->options.user, p, bytes, 0);
+    else LEMON_FREE(p);
+}
+
+static size_t lemon__raw_bytes(size_t bytes) { return bytes + LEMON__ALIGN + sizeof(void *); }
+
+/*  bytes at a 64-byte boundary, not zeroed.  NULL with a message when there is no memory. */
+static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
+    char *raw, *p;
+    raw = bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
+    if (raw == NULL) {
+        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.1f MB were asked for, %.1f MB are in use",
+                    (double)bytes / 1e6, ctx ? (double)ctx->bytes / 1e6 : 0.0);
+        return NULL;
+    }
+    p = raw + sizeof(void *);
+    p += (LEMON__ALIGN - (size_t)((uintptr_t)p % LEMON__ALIGN)) % LEMON__ALIGN;
+    memcpy(p - sizeof(void *), &raw, sizeof raw);
+    if (ctx) {
+        ctx->bytes += bytes;
+        if (ctx->bytes > ctx->peak) ctx->peak = ctx->bytes;
+    }
+    return p;
+}
+
+static void *lemon__calloc(lemon_ctx *ctx, size_t bytes) {
+    void *p = lemon__malloc(ctx, bytes);
+    if (p) memset(p, 0, bytes);
+    return p;
+}
+
+static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
+    void *raw;
+    if (p == NULL) return;
+    memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
+    lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
+    if (ctx) ctx->bytes -= bytes;
+}
+
+/*  A larger block with the old contents; on NULL the old block stays valid. */
+LEMON__MAYBE_UNUSED static void *lemon__grow(lemon_ctx *ctx, void *old, size_t old_bytes, size_t new_bytes) {
+    void *p = lemon__malloc(ctx, new_bytes);
+    if (p && old) {
+        memcpy(p, old, old_bytes < new_bytes ? old_bytes : new_bytes);
+        lemon__free(ctx, old, old_bytes);
+    }
+    return p;
+}
+
+LEMON_API size_t lemon_memory(const lemon_ctx *ctx, size_t *peak) {
+    if (peak) *peak = ctx ? ctx->peak : 0;
+    return ctx ? ctx->bytes : 0;
+}
+
+LEMON_API double lemon_flops(const lemon_ctx *ctx) { return ctx ? ctx->flops : 0.0; }
+
+/* ---- CPU features ---- */
+
+LEMON_API const char *lemon_isa_name(lemon_isa isa) {
+    static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "neon"};
+    return (int)isa >= 0 && (int)isa <= LEMON_ISA_NEON ? names[isa] : "unknown";
+}
+
+LEMON_API int lemon_isa_parse(const char *name) {
+    int i;
+    for (i = 0; name && i <= LEMON_ISA_NEON; i++)
+        if (strcmp(name, lemon_isa_name((lemon_isa)i)) == 0) return i;
+    return -1;
+}
+
+LEMON_API int lemon_isa_supported(lemon_isa isa) {
+    if (isa == LEMON_ISA_AUTO || isa == LEMON_ISA_SCALAR) return 1;
+#if LEMON__X86
+    __builtin_cpu_init();   /* its answers include what the operating system saves (XGETBV) */
+    if (isa == LEMON_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (isa == LEMON_ISA_AVX512)
+        return lemon_isa_supported(LEMON_ISA_AVX2) && __builtin_cpu_supports("avx512f");
+#endif
+    return 0;
+}
+
+static lemon_isa lemon__best_isa(void) {
+    if (lemon_isa_supported(LEMON_ISA_AVX512)) return LEMON_ISA_AVX512;
+    if (lemon_isa_supported(LEMON_ISA_AVX2)) return LEMON_ISA_AVX2;
+    return LEMON_ISA_SCALAR;
+}
+
+/*  What AUTO means here: LEMON_ISA of the environment, else the best.  Asked once; all threads find the same answer. */
+static lemon_isa lemon__default_isa(void) {
+#if LEMON__THREADS
+    static int known = -1;
+    int isa = __atomic_load_n(&known, __ATOMIC_RELAXED);
+#else
+    static int isa = -1;
+#endif
+    if (isa < 0) {
+        isa = lemon_isa_parse(getenv("LEMON_ISA"));
+        if (isa <= 0) isa = (int)lemon__best_isa();
+#if LEMON__THREADS
+        __atomic_store_n(&known, isa, __ATOMIC_RELAXED);
+#endif
+    }
+    return (lemon_isa)isa;
+}
+
+static lemon_isa lemon__isa(const lemon_ctx *ctx) {
+    lemon_isa isa;
+    if (ctx) return ctx->isa;
+    isa = lemon__default_isa();
+    return lemon_isa_supported(isa) ? isa : LEMON_ISA_SCALAR;
+}
+
+static int lemon__threads(const lemon_ctx *ctx) { return ctx ? ctx->threads : 1; }
+LEMON_API lemon_isa lemon_ctx_isa(const lemon_ctx *ctx) { return lemon__isa(ctx); }
+LEMON_API int lemon_ctx_threads(const lemon_ctx *ctx) { return lemon__threads(ctx); }
+
+/* ---- time and progress ---- */
+
+static double lemon__seconds(void) {
+#if LEMON__POSIX
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
+#else
+    return (double)clock() / CLOCKS_PER_SEC;
+#endif
+}
+
+/*  Begins a piece of work that lemon__tick then reports on. */
+static void lemon__tick_begin(lemon_ctx *ctx, const char *what) {
+    ctx->tick_what = what;
+    ctx->tick_start = lemon__seconds();
+    ctx->tick_last = 0;
+}
+
+/*  Reports progress, at most ten times a second and at the end; LEMON_E_CANCELLED when the caller wants to stop. */
+static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, int64_t total, double loss) {
+    lemon_progress progress;
+    double now;
+    if (ctx == NULL || ctx->options.progress == NULL) return LEMON_OK;
+    if (ctx->tick_what != what) lemon__tick_begin(ctx, what);
+    now = lemon__seconds();
+    if (done < total && now - ctx->tick_last < 0.1) return LEMON_OK;
+    ctx->tick_last = now;
+    progress.what = what;
+    progress.done = done;
+    progress.total = total;
+    progress.loss = loss;
+    progress.seconds = now - ctx->tick_start;
+    if (ctx->options.progress(ctx->options.user, &progress) == 0) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_CANCELLED, "%s was stopped after %lld of %lld", what, (long long)done, (long long)total);
+}
+
+/* ---- threads: one pool a context.  A job is a count of tasks that workers take one by one from a shared counter.
+        Who takes a task cannot matter for its result: tasks write to places of their own. ---- */
+
+#if LEMON__THREADS
+enum { LEMON__SPINS = 2000 };      /* a few microseconds: long enough between two layers, short enough for a shared core */
+
+typedef struct lemon__worker { lemon__pool *pool; pthread_t thread; int index; } lemon__worker;
+
+struct lemon__pool {
+    pthread_mutex_t lock;
+    pthread_cond_t wake, idle;
+    lemon__task task;
+    void *arg;
+    int64_t count, next;            /* next: the shared counter */
+    unsigned job;                   /* number of the newest job */
+    int open;                       /* it may still be joined */
+    int active;                     /* workers inside it */
+    int stop;
+    int n;                          /* threads besides the caller's */
+    lemon__worker worker[LEMON__MAX_THREADS];
+};
+
+static void lemon__pool_work(lemon__pool *pool, int worker) {
+    for (;;) {
+        int64_t i = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED);
+        if (i >= pool->count) return;
+        pool->task(pool->arg, i, worker);
+    }
+}
+
+static void lemon__pool_spin(const unsigned *word, unsigned old) {
+    int i;
+    for (i = 0; i < LEMON__SPINS && __atomic_load_n(word, __ATOMIC_RELAXED) == old; i++) {
+#if LEMON__X86
+        __builtin_ia32_pause();
+#endif
+    }
+}
+
+static void *lemon__pool_main(void *arg) {
+    lemon__worker *self = (lemon__worker *)arg;
+    lemon__pool *pool = self->pool;
+    unsigned seen = 0;
+    for (;;) {
+        lemon__pool_spin(&pool->job, seen);
+        pthread_mutex_lock(&pool->lock);
+        while (!pool->stop && (pool->job == seen || !pool->open)) {
+            seen = pool->job;       /* a job that closed before we came is not ours any more */
+            pthread_cond_wait(&pool->wake, &pool->lock);
+        }
+        if (pool->stop) break;
+        seen = pool->job;
+        pool->active++;
+        pthread_mutex_unlock(&pool->lock);
+        lemon__pool_work(pool, self->index);
+        pthread_mutex_lock(&pool->lock);
+        if (--pool->active == 0) pthread_cond_signal(&pool->idle);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+static void lemon__pool_run(lemon__pool *pool, int64_t count, lemon__task task, void *arg) {
+    pthread_mutex_lock(&pool->lock);
+    pool->task = task;
+    pool->arg = arg;
+    pool->count = count;
+    __atomic_store_n(&pool->next, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->job, pool->job + 1, __ATOMIC_RELAXED);
+    pool->open = 1;
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    lemon__pool_work(pool, 0);
+    pthread_mutex_lock(&pool->lock);
+    pool->open = 0;                 /* who has not come by now need not: all tasks are taken */
+    while (pool->active > 0) pthread_cond_wait(&pool->idle, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static void lemon__pool_close(lemon_ctx *ctx, lemon__pool *pool) {
+    int i;
+    pthread_mutex_lock(&pool->lock);
+    pool->stop = 1;
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    for (i = 0; i < pool->n; i++) pthread_join(pool->worker[i].thread, NULL);
+    pthread_cond_destroy(&pool->idle);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->lock);
+    lemon__free(ctx, pool, sizeof *pool);
+}
+
+/*  n threads besides the caller's; fewer when the system gives no more. */
+static lemon__pool *lemon__pool_open(lemon_ctx *ctx, int n) {
+    lemon__pool *pool = (lemon__pool *)lemon__calloc(ctx, sizeof *pool);
+    if (pool == NULL) return NULL;
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    pthread_cond_init(&pool->idle, NULL);
+    for (; pool->n < n; pool->n++) {
+        lemon__worker *w = &pool->worker[pool->n];
+        w->pool = pool;
+        w->index = pool->n + 1;
+        if (pthread_create(&w->thread, NULL, lemon__pool_main, w) != 0) break;
+    }
+    return pool;
+}
+#endif
+
+/*  Calls task(arg, i, worker) for i = 0 ... count-1, on all threads of the context; not to be called from a task. */
+static void lemon__parallel(lemon_ctx *ctx, int64_t count, lemon__task task, void *arg) {
+    int64_t i;
+#if LEMON__THREADS
+    if (ctx && ctx->pool && count > 1) {
+        lemon__pool_run(ctx->pool, count, task, arg);
+        return;
+    }
+#endif
+    for (i = 0; i < count; i++) task(arg, i, 0);
+    (void)ctx;
+}
+
+static int lemon__default_threads(void) {
+    const char *text = getenv("LEMON_THREADS");
+    long n = text ? strtol(text, NULL, 10) : 0;
+#if LEMON__POSIX
+    if (n <= 0) n = sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+    return n < 1 ? 1 : n > LEMON__MAX_THREADS ? LEMON__MAX_THREADS : (int)n;
+}
+
+/* ---- contexts ---- */
+
+LEMON_API lemon_ctx *lemon_open(const lemon_options *options) {
+    lemon_ctx seed, *ctx;
+    memset(&seed, 0, sizeof seed);
+    if (options) seed.options = *options;
+    seed.isa = seed.options.isa == LEMON_ISA_AUTO ? lemon__default_isa() : seed.options.isa;
+    seed.threads = seed.options.threads == 0 ? lemon__default_threads() : seed.options.threads;
+    if (seed.threads < 1 || seed.threads > LEMON__MAX_THREADS || !lemon_isa_supported(seed.isa)) return NULL;
+    ctx = (lemon_ctx *)lemon__malloc(&seed, sizeof *ctx);
+    if (ctx == NULL) return NULL;
+    *ctx = seed;
+    ctx->bytes = ctx->peak = sizeof *ctx;
+#if LEMON__THREADS
+    if (ctx->threads > 1) {
+        ctx->pool = lemon__pool_open(ctx, ctx->threads - 1);
+        if (ctx->pool == NULL) { lemon_close(ctx); return NULL; }
+        ctx->threads = ctx->pool->n + 1;
+    }
+#else
+    ctx->threads = 1;
+#endif
+    return ctx;
+}
+
+LEMON_API void lemon_close(lemon_ctx *ctx) {
+    lemon_ctx last;
+    if (ctx == NULL) return;
+#if LEMON__THREADS
+    if (ctx->pool) lemon__pool_close(ctx, ctx->pool);
+#endif
+    lemon__workspaces_free(ctx);
+    last = *ctx;                    /* the allocator's hook outlives the block it is written in */
+    lemon__free(&last, ctx, sizeof *ctx);
+}
+
+/* ---- files: mapped for reading; written beside, flushed and renamed ---- */
+
+typedef struct lemon__file {
+    lemon_ctx *ctx;
+    char *path, *temporary;         /* both in one block behind this struct */
+    size_t bytes;                   /* of that block */
+    void *map;
+    size_t map_bytes;
+    FILE *stream;
+    int fd;
+} lemon__file;
+
+static lemon__file *lemon__file_new(lemon_ctx *ctx, const char *path) {
+    size_t n = strlen(path) + 1, bytes = sizeof(lemon__file) + 2 * n + 4;
+    lemon__file *file = (lemon__file *)lemon__calloc(ctx, bytes);
+    if (file == NULL) return NULL;
+    file->ctx = ctx;
+    file->bytes = bytes;
+    file->fd = -1;
+    file->path = (char *)(file + 1);
+    file->temporary = file->path + n;
+    memcpy(file->path, path, n);
+    memcpy(file->temporary, path, n - 1);
+    memcpy(file->temporary + n - 1, ".tmp", 5);
+    return file;
+}
+
+static void lemon__file_close(void *user) {
+    lemon__file *file = (lemon__file *)user;
+#if LEMON__POSIX
+    if (file->map) munmap(file->map, file->map_bytes);
+    if (file->fd >= 0) close(file->fd);
+#else
+    lemon__free(file->ctx, file->map, file->map_bytes);
+    if (file->stream) fclose(file->stream);
+#endif
+    lemon__free(file->ctx, file, file->bytes);
+}
+
+static lemon_status lemon__io_error(lemon__file *file, const char *what) {
+    return lemon__fail(file->ctx, LEMON_E_IO, "%s: could not %s: %s", file->path, what, strerror(errno));
+}
+
+#if LEMON__POSIX
+#ifndef __cplusplus
+extern int fsync(int fd);           /* strict -std=c99 hides it */
+#endif
+
+/*  read and write may move less than asked for, or be interrupted: both go on until all is done. */
+static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
+    lemon__file *file = (lemon__file *)user;
+    char *p = (char *)buffer;
+    if (lseek(file->fd, (off_t)offset, SEEK_SET) < 0) return lemon__io_error(file, "seek");
+    while (bytes > 0) {
+        ssize_t n = read(file->fd, p, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return lemon__io_error(file, "read");
+        if (n == 0) return lemon__fail(file->ctx, LEMON_E_IO, "%s: became shorter while it was read", file->path);
+        p += n;
+        bytes -= (size_t)n;
+    }
+    return LEMON_OK;
+}
+
+static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
+    struct stat info;
+    file->fd = open(file->path, O_RDONLY);
+    if (file->fd < 0 || fstat(file->fd, &info) != 0) return lemon__io_error(file, "open");
+    if (S_ISDIR(info.st_mode))
+        return lemon__fail(file->ctx, LEMON_E_UNSUPPORTED, "%s: is a folder, expected a file", file->path);
+    *size = (uint64_t)info.st_size;
+    if (info.st_size > 0 && (uint64_t)info.st_size <= SIZE_MAX) {
+        file->map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, file->fd, 0);
+        if (file->map == MAP_FAILED) file->map = NULL;      /* read() serves as well */
+        file->map_bytes = (size_t)info.st_size;
+    }
+    return LEMON_OK;
+}
+
+static lemon_status lemon__file_append(void *user, const void *bytes, size_t count) {
+    lemon__file *file = (lemon__file *)user;
+    const char *p = (const char *)bytes;
+    while (count > 0) {
+        ssize_t n = write(file->fd, p, count);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return lemon__io_error(file, "write");
+        p += n;
+        count -= (size_t)n;
+    }
+    return LEMON_OK;
+}
+
+static lemon_status lemon__file_open_write(lemon__file *file) {
+    file->fd = open(file->temporary, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    return file->fd < 0 ? lemon__io_error(file, "create") : LEMON_OK;
+}
+
+static int lemon__file_flush_close(lemon__file *file) {
+    int bad = fsync(file->fd) != 0 && errno != EINVAL && errno != EROFS;    /* pipes and the like cannot be flushed */
+    bad |= close(file->fd) != 0;
+    file->fd = -1;
+    return bad;
+}
+#else
+static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
+    lemon__file *file = (lemon__file *)user;
+    if (fseek(file->stream, (long)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
+    return fread(buffer, 1, bytes, file->stream) == bytes ? LEMON_OK : lemon__io_error(file, "read");
+}
+
+static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
+    long end;
+    file->stream = fopen(file->path, "rb");
+    if (file->stream == NULL || fseek(file->stream, 0, SEEK_END) != 0) return lemon__io_error(file, "open");
+    end = ftell(file->stream);
+    if (end < 0) return lemon__io_error(file, "measure");
+    *size = (uint64_t)end;
+    return LEMON_OK;
+}
+
+static lemon_status lemon__file_append(void *user, const void *bytes, size_t count) {
+    lemon__file *file = (lemon__file *)user;
+    return fwrite(bytes, 1, count, file->stream) == count ? LEMON_OK : lemon__io_error(file, "write");
+}
+
+static lemon_status lemon__file_open_write(lemon__file *file) {
+    file->stream = fopen(file->temporary, "wb");
+    return file->stream == NULL ? lemon__io_error(file, "create") : LEMON_OK;
+}
+
+static int lemon__file_flush_close(lemon__file *file) {
+    int bad = fclose(file->stream) != 0;
+    file->stream = NULL;
+    if (!bad) remove(file->path);   /* rename does not replace everywhere */
+    return bad;
+}
+#endif
+
+static void lemon__file_abort(void *user) {
+    lemon__file *file = (lemon__file *)user;
+    remove(file->temporary);
+    lemon__file_close(file);
+}
+
+static lemon_status lemon__file_commit(void *user) {
+    lemon__file *file = (lemon__file *)user;
+    lemon_status status = LEMON_OK;
+    if (lemon__file_flush_close(file)) status = lemon__io_error(file, "flush");
+    else if (rename(file->temporary, file->path) != 0) status = lemon__io_error(file, "rename into place");
+    if (status) remove(file->temporary);
+    lemon__file_close(file);
+    return status;
+}
+
+LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon_reader *reader) {
+    lemon__file *file;
+    lemon_status status;
+    if (ctx == NULL || path == NULL || reader == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_reader: an argument is NULL");
+    memset(reader, 0, sizeof *reader);
+    file = lemon__file_new(ctx, path);
+    if (file == NULL) return LEMON_E_MEMORY;
+    status = lemon__file_open_read(file, &reader->size);
+    if (status) { lemon__file_close(file); return status; }
+    reader->user = file;
+    reader->name = file->path;
+    reader->map = (const uint8_t *)file->map;
+    reader->read = lemon__file_read;
+    reader->close = lemon__file_close;
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon_writer *writer) {
+    lemon__file *file;
+    lemon_status status;
+    if (ctx == NULL || path == NULL || writer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_writer: an argument is NULL");
+    file = lemon__file_new(ctx, path);
+    if (file == NULL) return LEMON_E_MEMORY;
+    status = lemon__file_open_write(file);
+    if (status) { lemon__file_close(file); return status; }
+    writer->user = file;
+    writer->name = file->path;
+    writer->append = lemon__file_append;
+    writer->commit = lemon__file_commit;
+    writer->abort = lemon__file_abort;
+    return LEMON_OK;
+}
+
+/* ====================================================================================================================
+   2  NUMBERS
+
+   Half-precision storage, random numbers and checksums.  bf16 is the upper half of a float; f16 has 5 bits of exponent
+   and 10 of mantissa.  Both are only storage here: all arithmetic is float32, and sums that matter are float64.
+   ================================================================================================================== */
+
+static uint32_t lemon__bits(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
+static float lemon__float(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
+
+LEMON_API uint16_t lemon_bf16_from_f32(float x) {
+    uint32_t b = lemon__bits(x);
+    if ((b & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((b >> 16) | 0x40u);      /* NaN: keep it one */
+    return (uint16_t)((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
+}
+
+LEMON_API float lemon_f32_from_bf16(uint16_t x) { return lemon__float((uint32_t)x << 16); }
+
+LEMON_API uint16_t lemon_f16_from_f32(float x) {
+    uint32_t b = lemon__bits(x), sign = (b >> 16) & 0x8000u, a = b & 0x7fffffffu;
+    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);        /* 65520 and more round to Inf */
+    if (a < 0x38800000u) {                                          /* below 2^-14: let the adder round at 2^-24 */
+        float magic = lemon__float(a) + 0.5f;
+        return (uint16_t)(sign | (lemon__bits(magic) - 0x3f000000u));
+    }
+    a += 0xc8000fffu + ((a >> 13) & 1u);                            /* exponent bias 127 to 15, round half to even */
+    return (uint16_t)(sign | (a >> 13));
+}
+
+LEMON_API float lemon_f32_from_f16(uint16_t x) {
+    uint32_t sign = (uint32_t)(x & 0x8000u) << 16, a = (uint32_t)(x & 0x7fffu) << 13;
+    if (a >= 0x0f800000u) return lemon__float(sign | (a + 0x70000000u));            /* Inf, NaN */
+    if (a >= 0x00800000u) return lemon__float(sign | (a + 0x38000000u));
+    return lemon__float(sign | lemon__bits(lemon__float(a + 0x38800000u) - lemon__float(0x38800000u)));    /* subnormal */
+}
+
+LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed) { rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u; }
+
+LEMON_API uint64_t lemon_rng_next(lemon_rng *rng) {
+    uint64_t z = (rng->state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+LEMON_API int64_t lemon_rng_below(lemon_rng *rng, int64_t n) {
+    uint64_t range = (uint64_t)n, limit = UINT64_MAX - UINT64_MAX % range, x;
+    do x = lemon_rng_next(rng); while (x >= limit);     /* the ragged end would favour small results */
+    return (int64_t)(x % range);
+}
+
+LEMON_API double lemon_rng_uniform(lemon_rng *rng) { return (double)(lemon_rng_next(rng) >> 11) * (1.0 / 9007199254740992.0); }
+
+/*  Box and Muller 1958; the second of the pair is not kept, so that the state stays one number. */
+LEMON_API double lemon_rng_normal(lemon_rng *rng) {
+    double u = 1.0 - lemon_rng_uniform(rng), v = lemon_rng_uniform(rng);
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+
+/*  Eight tables make eight bytes a step ("slicing by 8", Kounavis and Berry 2005).  They are made anew for each call that
+    is long enough to pay, so that there is no global to set up. */
+static void lemon__crc_tables(uint32_t table[8][256]) {
+    uint32_t i, k, c;
+    for (i = 0; i < 256; i++) {
+        c = i;
+        for (k = 0; k < 8; k++) c = (c & 1u) ? (c >> 1) ^ 0xedb88320u : c >> 1;
+        table[0][i] = c;
+    }
+    for (k = 1; k < 8; k++)
+        for (i = 0; i < 256; i++) table[k][i] = (table[k - 1][i] >> 8) ^ table[0][table[k - 1][i] & 255u];
+}
+
+static uint32_t lemon__crc_bitwise(uint32_t c, const uint8_t *p, size_t n) {
+    int k;
+    for (; n > 0; n--, p++)
+        for (c ^= *p, k = 0; k < 8; k++) c = (c & 1u) ? (c >> 1) ^ 0xedb88320u : c >> 1;
+    return c;
+}
+
+LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
+    const uint8_t *p = (const uint8_t *)bytes;
+    uint32_t c = crc ^ 0xffffffffu;
+    if (count >= 4096) {
+        uint32_t t[8][256];
+        lemon__crc_tables(t);
+        for (; count >= 8; count -= 8, p += 8) {
+            uint32_t a = c ^ lemon__get32(p), b = lemon__get32(p + 4);
+            c = t[7][a & 255u] ^ t[6][(a >> 8) & 255u] ^ t[5][(a >> 16) & 255u] ^ t[4][a >> 24] ^
+                t[3][b & 255u] ^ t[2][(b >> 8) & 255u] ^ t[1][(b >> 16) & 255u] ^ t[0][b >> 24];
+        }
+    }
+    return lemon__crc_bitwise(c, p, count) ^ 0xffffffffu;
+}
+
+/* ====================================================================================================================
+   3  TENSORS
+
+   A tensor here is a matrix with a storage type: a pointer, rows and columns.  Matrices are stored row after row.  The
+   quantised types cut each row into blocks of 32 numbers that share one scale, so a row is the unit that is decoded.
+   ================================================================================================================== */
+
+enum { LEMON__BLOCK = 32, LEMON__Q8_BYTES = 34, LEMON__Q4_BYTES = 18 };
+
+LEMON_API const char *lemon_dtype_name(lemon_dtype dtype) {
+    static const char *const names[] = {"f32", "bf16", "f16", "q8", "q4", "u8", "i32", "f64"};
+    return (int)dtype >= 0 && dtype < LEMON_DTYPE_COUNT ? names[dtype] : "unknown";
+}
+
+LEMON_API int lemon_dtype_parse(const char *name) {
+    int i;
+    for (i = 0; name && i < LEMON_DTYPE_COUNT; i++)
+        if (strcmp(name, lemon_dtype_name((lemon_dtype)i)) == 0) return i;
+    return -1;
+}
+
+LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols) {
+    static const uint8_t unit_bytes[LEMON_DTYPE_COUNT] = {4, 2, 2, LEMON__Q8_BYTES, LEMON__Q4_BYTES, 1, 4, 8};
+    int64_t units = cols;
+    if ((int)dtype < 0 || dtype >= LEMON_DTYPE_COUNT || cols < 0 || cols > INT64_MAX / 64) return 0;
+    if (dtype == LEMON_Q8 || dtype == LEMON_Q4) units = lemon__ceil_div(cols, LEMON__BLOCK);
+    if ((uint64_t)units > SIZE_MAX / 64) return 0;
+    return (size_t)units * unit_bytes[dtype];
+}
+
+LEMON_API size_t lemon_tensor_bytes(const lemon_tensor *tensor) {
+    size_t bytes = 0;
+    if (tensor->rows < 0 || (uint64_t)tensor->rows > SIZE_MAX) return 0;
+    return lemon__mul((size_t)tensor->rows, lemon_row_bytes(tensor->dtype, tensor->cols), &bytes) ? bytes : 0;
+}
+
+/* ---- one block of 32; n < 32 at the ragged end of a row ---- */
+
+static void lemon__q8_decode(const uint8_t *in, float *out, int64_t n) {
+    float scale = lemon_f32_from_f16(lemon__get16(in));
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = scale * (float)(int8_t)in[2 + i];
+}
+
+static void lemon__q8_encode(const float *in, uint8_t *out, int64_t n) {
+    float top = 0.0f, inverse;
+    int64_t i;
+    for (i = 0; i < n; i++) top = fabsf(in[i]) > top ? fabsf(in[i]) : top;
+    inverse = top > 0.0f ? 127.0f / top : 0.0f;
+    lemon__put16(out, lemon_f16_from_f32(top / 127.0f));
+    memset(out + 2, 0, LEMON__BLOCK);
+    for (i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
+}
+
+static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {
+    float scale = lemon_f32_from_f16(lemon__get16(in));
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        int nibble = i < 16 ? in[2 + i] & 15 : in[2 + i - 16] >> 4;
+        out[i] = scale * (float)(nibble - 8);
+    }
+}
+
+/*  The number of largest magnitude becomes -8 exactly: one more step on that side than a symmetric scale has. */
+static void lemon__q4_encode(const float *in, uint8_t *out, int64_t n) {
+    float top = 0.0f, inverse;
+    int64_t i;
+    for (i = 0; i < n; i++) top = fabsf(in[i]) > fabsf(top) ? in[i] : top;
+    inverse = top < 0.0f || top > 0.0f ? -8.0f / top : 0.0f;
+    lemon__put16(out, lemon_f16_from_f32(top / -8.0f));
+    memset(out + 2, 0x88, 16);                          /* padding is zero, which is nibble 8 */
+    for (i = 0; i < n; i++) {
+        int q = (int)(in[i] * inverse + 8.5f);
+        uint8_t *byte = out + 2 + i % 16;
+        q = q > 15 ? 15 : q;
+        *byte = (uint8_t)(i < 16 ? (*byte & 0xf0) | q : (*byte & 0x0f) | q << 4);
+    }
+}
+
+/* ---- rows ---- */
+
+static const uint8_t *lemon__row(const lemon_tensor *tensor, int64_t row) {
+    return (const uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
+}
+
+static void lemon__blocks_decode(const uint8_t *in, float *out, int64_t cols, size_t block_bytes,
+                                 void (*decode)(const uint8_t *, float *, int64_t)) {
+    int64_t i;
+    for (i = 0; i < cols; i += LEMON__BLOCK, in += block_bytes) decode(in, out + i, lemon__min(LEMON__BLOCK, cols - i));
+}
+
+static void lemon__blocks_encode(const float *in, uint8_t *out, int64_t cols, size_t block_bytes,
+                                 void (*encode)(const float *, uint8_t *, int64_t)) {
+    int64_t i;
+    for (i = 0; i < cols; i += LEMON__BLOCK, out += block_bytes) encode(in + i, out, lemon__min(LEMON__BLOCK, cols - i));
+}
+
+LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out) {
+    const uint8_t *in = lemon__row(tensor, row);
+    int64_t i, n = tensor->cols;
+    switch (tensor->dtype) {
+    case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *out); break;
+    case LEMON_BF16: for (i = 0; i < n; i++) out[i] = lemon_f32_from_bf16(lemon__get16(in + 2 * i)); break;
+    case LEMON_F16: for (i = 0; i < n; i++) out[i] = lemon_f32_from_f16(lemon__get16(in + 2 * i)); break;
+    case LEMON_Q8: lemon__blocks_decode(in, out, n, LEMON__Q8_BYTES, lemon__q8_decode); break;
+    case LEMON_Q4: lemon__blocks_decode(in, out, n, LEMON__Q4_BYTES, lemon__q4_decode); break;
+    default: memset(out, 0, (size_t)n * sizeof *out); break;      /* u8, i32 and f64 are no weights */
+    }
+}
+
+LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float *in) {
+    uint8_t *out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
+    int64_t i, n = tensor->cols;
+    switch (tensor->dtype) {
+    case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *in); break;
+    case LEMON_BF16: for (i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_bf16_from_f32(in[i])); break;
+    case LEMON_F16: for (i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_f16_from_f32(in[i])); break;
+    case LEMON_Q8: lemon__blocks_encode(in, out, n, LEMON__Q8_BYTES, lemon__q8_encode); break;
+    case LEMON_Q4: lemon__blocks_encode(in, out, n, LEMON__Q4_BYTES, lemon__q4_encode); break;
+    default: break;
+    }
+}
+
+/* ---- arenas: a chain of blocks, each with its size and the next in front ---- */
+
+typedef struct lemon__arena_block {
+    struct lemon__arena_block *next;
+    size_t bytes, used;
+} lemon__arena_block;
+
+enum { LEMON__ARENA_BLOCK = 1 << 20 };
+
+LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
+    lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+    size_t need;
+    char *p;
+    if (bytes > SIZE_MAX / 2) return lemon__malloc(ctx, bytes);             /* fails with the message */
+    need = (bytes + LEMON__ALIGN - 1) / LEMON__ALIGN * LEMON__ALIGN;
+    if (block == NULL || block->bytes - block->used < need) {
+        size_t size = LEMON__ALIGN + (need > LEMON__ARENA_BLOCK / 4 ? need : (size_t)LEMON__ARENA_BLOCK);
+        block = (lemon__arena_block *)lemon__malloc(ctx, size);
+        if (block == NULL) return NULL;
+        block->next = (lemon__arena_block *)arena->blocks;
+        block->bytes = size;
+        block->used = LEMON__ALIGN;
+        arena->blocks = block;
+    }
+    p = (char *)block + block->used;
+    block->used += need;
+    memset(p, 0, need);
+    return p;
+}
+
+LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena) {
+    lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+    while (block) {
+        lemon__arena_block *next = block->next;
+        lemon__free(ctx, block, block->bytes);
+        block = next;
+    }
+    arena->blocks = NULL;
+}
+
+/*  rows * cols numbers of `each` bytes from an arena; the size is checked for overflow. */
+static void *lemon__numbers(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int64_t cols, size_t each) {
+    size_t n = 0, bytes = 0;
+    if (rows < 0 || cols < 0 || !lemon__mul((size_t)rows, (size_t)cols, &n) || !lemon__mul(n, each, &bytes)) bytes = SIZE_MAX;
+    return lemon_arena_alloc(ctx, arena, bytes);
+}
+
+static float *lemon__floats(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int64_t cols) {
+    return (float *)lemon__numbers(ctx, arena, rows, cols, sizeof(float));
+}
+
+static double *lemon__doubles(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int64_t cols) {
+    return (double *)lemon__numbers(ctx, arena, rows, cols, sizeof(double));
+}
+
+static int32_t *lemon__ids(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int64_t cols) {
+    return (int32_t *)lemon__numbers(ctx, arena, rows, cols, sizeof(int32_t));
+}
+
+/* ====================================================================================================================
+   4  GEMM
+
+   C = alpha * op(A) * op(B) + beta * C, with op(A) of m x k, op(B) of k x n and C of m x n.  Nine tenths of the time
+   that a transformer takes are spent here, so this chapter is about one thing: keeping the arithmetic units fed.
+
+   Why the naive loop is slow.  Three nested loops around c[i][j] += a[i][p] * b[p][j] load two numbers for each
+   multiplication and addition.  A core of today does 16 or 32 of these (FMAs) in a cycle; it loads as many numbers in a
+   cycle from its first cache, fewer from its second, and one or two from memory.  The way out is reuse: a tile of R x S
+   elements of C needs R + S numbers for R * S FMAs at each step of k.  If the tile stays in registers, loads no longer
+   limit us.
+
+       AVX2      6 x 16   12 of 16 registers hold C, 2 a row of B, 1 a broadcast element of A:   8 loads, 12 FMAs
+       AVX-512  14 x 32   28 of 32 registers hold C, 2 a row of B, 1 a broadcast element of A:  16 loads, 28 FMAs
+
+   An FMA takes four cycles or five and two start in each, so at least ten must be under way: 12 and 28 independent sums
+   are enough.  These are the largest tiles that fit, two vectors wide so that each broadcast is used twice.
+
+   The five loops.  Around this micro-kernel the matrices are cut so that each level of cache holds what is reused most
+   (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008; the loops as in BLIS):
+
+       for each block of nc columns of C and B              jc
+           for each block of kc steps of k                  pc     pack B: kc x nc, stays in L3
+               for each block of mc rows of C and A         ic     pack A: mc x kc, stays in L2
+                   for each panel of nr columns             jr     kc x nr of B, stays in L1
+                       for each panel of mr rows            ir     mr x kc of A, streams from L2
+                           micro-kernel                            mr x nr of C, in registers, for kc steps
+
+            A packed, mr = 3:                  the numbers are addresses: a panel holds mr rows, step after step.
+              panel 0 |  0  3  6  9 ...        B packed is the same with nr columns in place of mr rows.
+                      |  1  4  7 10 ...
+                      |  2  5  8 11 ...
+
+   Packing copies a block into the very order in which the micro-kernel reads it, transposed or not: one stream, no
+   wasted cache line, few pages.  It costs one pass over A for each nc columns and one over B: little when each element
+   is used hundreds of times, much when the product is small.  So each operand is read in place where that is cheaper;
+   the micro-kernel takes strides and does not know the difference.
+
+   Two shapes never fill a tile: a few rows of A times a large B (a transformer that generates text reads each weight
+   for one token).  There each element of B is used m times only, memory is the limit, and B must be read in the order
+   in which it lies: by dot products where it is transposed, by sums of scaled rows where it is not.
+
+   Where the time goes, on a core with AVX-512 at 1024 x 1024 x 1024: about 83 of 100 cycles are FMAs; the others wait
+   for C (each kc steps), pack, and miss pages.
+
+   Bits.  The order in which the products of one element of C are summed depends on the shape of the whole product and
+   on the instruction set only.  Threads share out tiles of C and never split k, so any number of them gives the same
+   bits.
+   ================================================================================================================== */
+
+/* ---- the tile ---- */
+
+/*  What a micro-kernel computes: c = alpha * a * b + beta * c for a tile of as many rows as the kernel is made for.
+    a(i, p) = a[i * a_row + p * a_step] and b(p, j) = b[p * b_step + j], packed or in place. */
+typedef struct lemon__tile {
+    const float *a, *b;
+    float *c;
+    int64_t k, a_row, a_step, b_step, ldc, columns;
+    float alpha, beta;
+} lemon__tile;
+
+typedef void (*lemon__kernel)(const lemon__tile *tile);
+
+/*  One product, its operands by strides: a(i, p) = a[i * a_row + p * a_step], b(p, j) = b[p * b_step + j * b_col].  For
+    each operand one of the two is 1; transposition only swaps them.  A part of C is a product as well, with pointers
+    moved on and everything else, so every decision, as it was made for the whole. */
+typedef struct lemon__product {
+    const struct lemon__machine *machine;
+    const float *a, *b;
+    float *c;
+    int64_t m, n, k, a_row, a_step, b_step, b_col, ldc;
+    float alpha, beta;
+    int64_t rows, block_m, block_n, block_k;    /* height of a tile, and the blocks of the five loops */
+    int64_t packed_a, packed_b;                 /* floats of workspace for a packed block; 0: read in place */
+    int path;
+} lemon__product;
+
+enum { LEMON__BY_SCALE, LEMON__BY_TILES, LEMON__BY_DOTS, LEMON__BY_SUMS };     /* the paths */
+
+/*  What an instruction set brings. wide[r - 1] computes r x nr, narrow[r - 1] computes r x columns with columns <=
+    half: no tile is padded, and nothing outside of the matrices is touched. */
+typedef struct lemon__machine {
+    int64_t mr, nr, half, a_width;              /* a packed panel of A is a_width floats wide, for aligned copies */
+    int64_t mc, kc, nc;
+    int64_t few_dots, few_sums;                 /* up to how many rows of A the two last functions win */
+    const lemon__kernel *wide, *narrow;
+    void (*pack)(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes, int64_t steps);
+    void (*dots)(const lemon__product *g);      /* a few rows of A times a transposed B */
+    void (*sums)(const lemon__product *g, int64_t col, int64_t last);   /* the same times a plain B, some columns */
+} lemon__machine;
+
+/*  Room for packed blocks, in floats: mc * kc (with its padding to a_width) and nc * kc of every machine below.  The A
+    block takes a third of an L2 cache of 1 MiB; the panel of B at work (kc * nr) is larger than some L1 caches, but it
+    is read in order, and the tiles are large enough to wait for L2. */
+#define LEMON__PACKED_A (192 * 512)
+#define LEMON__PACKED_B (1024 * 512)
+#define LEMON__GEMM_WORKSPACE ((LEMON__PACKED_A + LEMON__PACKED_B) * sizeof(float))
+
+/*  Found by measurement, as the numbers in the table: from how many elements of B on the order in which it is read
+    counts (fewer stay in a cache), and how many columns of C the sums for few rows keep in L1. */
+#define LEMON__LARGE_B 65536
+#define LEMON__SUMS_COLUMNS 1024
+
+/* ---- plain C: the specification of what follows ---- */
+
+LEMON__INLINE void lemon__finish(float *c, float sum, float alpha, float beta) {
+    *c = beta != 0 ? alpha * sum + beta * *c : alpha * sum;
+}
+
+/*  A row of the tile after the other: its eight sums are what compilers keep in registers without being told how. */
+LEMON__INLINE void lemon__tile_plain(const lemon__tile *t, int rows) {
+    int64_t p;
+    int i, j;
+    for (i = 0; i < rows; i++) {
+        const float *a = t->a + i * t->a_row, *b = t->b;
+        float sum[8] = {0}, *c = t->c + i * t->ldc;
+        for (p = 0; p < t->k; p++, a += t->a_step, b += t->b_step)
+            for (j = 0; j < 8; j++) sum[j] += *a * b[j];
+        for (j = 0; j < 8; j++) lemon__finish(c + j, sum[j], t->alpha, t->beta);
+    }
+}
+
+/*  A tile of less than eight columns, at the right edge. */
+static void lemon__edge_plain(const lemon__tile *t, int rows) {
+    int64_t i, j, p;
+    for (i = 0; i < rows; i++)
+        for (j = 0; j < t->columns; j++) {
+            float sum = 0;
+            for (p = 0; p < t->k; p++) sum += t->a[i * t->a_row + p * t->a_step] * t->b[p * t->b_step + j];
+            lemon__finish(t->c + i * t->ldc + j, sum, t->alpha, t->beta);
+        }
+}
+
+static void lemon__wide_plain_1(const lemon__tile *t) { lemon__tile_plain(t, 1); }
+static void lemon__wide_plain_2(const lemon__tile *t) { lemon__tile_plain(t, 2); }
+static void lemon__wide_plain_3(const lemon__tile *t) { lemon__tile_plain(t, 3); }
+static void lemon__wide_plain_4(const lemon__tile *t) { lemon__tile_plain(t, 4); }
+static void lemon__narrow_plain_1(const lemon__tile *t) { lemon__edge_plain(t, 1); }
+static void lemon__narrow_plain_2(const lemon__tile *t) { lemon__edge_plain(t, 2); }
+static void lemon__narrow_plain_3(const lemon__tile *t) { lemon__edge_plain(t, 3); }
+static void lemon__narrow_plain_4(const lemon__tile *t) { lemon__edge_plain(t, 4); }
+
+/*  Copies `lanes` rows or columns of a matrix side by side: out[s * width + l] = in[l * lane + s * step].  One of the
+    two strides is 1: if it is `lane` this copies, if it is `step` it transposes.  What is beyond `lanes` is left as it
+    is. */
+static void lemon__pack_plain(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes,
+                              int64_t steps) {
+    int64_t s, l;
+    for (s = 0; s < steps; s++, in += step, out += width)
+        for (l = 0; l < lanes; l++) out[l] = in[l * lane];
+}
+
+/*  Dot products by eight partial sums, added in a fixed order. */
+static float lemon__dot_plain(const float *a, const float *b, int64_t k) {
+    float sum[8] = {0};
+    int64_t p;
+    int l;
+    for (p = 0; p + 8 <= k; p += 8)
+        for (l = 0; l < 8; l++) sum[l] += a[p + l] * b[p + l];
+    for (l = 0; p < k; p++, l++) sum[l] += a[p] * b[p];
+    return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+}
+
+static void lemon__dots_plain(const lemon__product *g) {
+    int64_t i, j;
+    for (j = 0; j < g->n; j++)
+        for (i = 0; i < g->m; i++)
+            lemon__finish(g->c + i * g->ldc + j, lemon__dot_plain(g->a + i * g->a_row, g->b + j * g->b_col, g->k),
+                          g->alpha, g->beta);
+}
+
+/*  c = beta * c, where zero also clears a NaN. */
+static void lemon__scale(const lemon__product *g) {
+    int64_t i, j;
+    for (i = 0; i < g->m; i++) {
+        float *c = g->c + i * g->ldc;
+        if (g->beta == 0) memset(c, 0, (size_t)g->n * sizeof *c);
+        else if (g->beta != 1) for (j = 0; j < g->n; j++) c[j] *= g->beta;
+    }
+}
+
+/*  Adds steps p, p + 1 ... of k to columns col to last - 1 of C: one scaled row of B after the other. */
+static void lemon__sums_plain_from(const lemon__product *g, int64_t p, int64_t col, int64_t last) {
+    int64_t i, j;
+    for (; p < g->k; p++)
+        for (i = 0; i < g->m; i++) {
+            const float x = g->alpha * g->a[i * g->a_row + p * g->a_step], *b = g->b + p * g->b_step;
+            float *c = g->c + i * g->ldc;
+            for (j = col; j < last; j++) c[j] += x * b[j];
+        }
+}
+
+static void lemon__sums_plain(const lemon__product *g, int64_t col, int64_t last) {
+    lemon__sums_plain_from(g, 0, col, last);
+}
+
+/* ---- x86-64: AVX2 with FMA, and AVX-512 ---- */
+
+#if LEMON__X86
+
+/*  The kernels are written once for both.  V is m256 or m512, which yields the type __m256, the intrinsic
+    _mm256_fmadd_ps and so on.  Compilers keep a tile in registers only if each of its accumulators is a variable of its
+    own, so the rows are unrolled by LEMON__ROWS_r(X, V), which is X(V, 0, ...) X(V, 1, ...) ... for r rows.  Every
+    third row has a pointer; the two behind it are one and two strides away, which an address holds for nothing: p3[row
+    * 2]. */
+
+#define LEMON__ROWS_1(X, V) X(V, 0, p0[0])
+#define LEMON__ROWS_2(X, V) LEMON__ROWS_1(X, V) X(V, 1, p0[row])
+#define LEMON__ROWS_3(X, V) LEMON__ROWS_2(X, V) X(V, 2, p0[row * 2])
+#define LEMON__ROWS_4(X, V) LEMON__ROWS_3(X, V) X(V, 3, p3[0])
+#define LEMON__ROWS_5(X, V) LEMON__ROWS_4(X, V) X(V, 4, p3[row])
+#define LEMON__ROWS_6(X, V) LEMON__ROWS_5(X, V) X(V, 5, p3[row * 2])
+#define LEMON__ROWS_7(X, V) LEMON__ROWS_6(X, V) X(V, 6, p6[0])
+#define LEMON__ROWS_8(X, V) LEMON__ROWS_7(X, V) X(V, 7, p6[row])
+#define LEMON__ROWS_9(X, V) LEMON__ROWS_8(X, V) X(V, 8, p6[row * 2])
+#define LEMON__ROWS_10(X, V) LEMON__ROWS_9(X, V) X(V, 9, p9[0])
+#define LEMON__ROWS_11(X, V) LEMON__ROWS_10(X, V) X(V, 10, p9[row])
+#define LEMON__ROWS_12(X, V) LEMON__ROWS_11(X, V) X(V, 11, p9[row * 2])
+#define LEMON__ROWS_13(X, V) LEMON__ROWS_12(X, V) X(V, 12, p12[0])
+#define LEMON__ROWS_14(X, V) LEMON__ROWS_13(X, V) X(V, 13, p12[row])
+
+#define LEMON__TARGET_m256 LEMON__TARGET("avx2,fma")
+#define LEMON__TARGET_m512 LEMON__TARGET("avx512f,avx2,fma")
+
+/*  Masks: the first n lanes, n >= 0.  Lanes beyond are neither read nor written, and load as zero. */
+#define LEMON__MASK_m256 __m256i
+#define LEMON__MASK_m512 __mmask16
+#define LEMON__LOAD_m256(x, mask) _mm256_maskload_ps(x, mask)
+#define LEMON__LOAD_m512(x, mask) _mm512_maskz_loadu_ps(mask, x)
+#define LEMON__STORE_m256(x, mask, v) _mm256_maskstore_ps(x, mask, v)
+#define LEMON__STORE_m512(x, mask, v) _mm512_mask_storeu_ps(x, mask, v)
+
+LEMON__TARGET_m256 LEMON__INLINE __m256i lemon__first_m256(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)lemon__min(n, 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+LEMON__TARGET_m512 LEMON__INLINE __mmask16 lemon__first_m512(int64_t n) {
+    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u);
+}
+
+/*  Pieces of the micro-kernels: x and y are the left and right half of a row of the tile. */
+#define LEMON__ROW_POINTER(V, i, at) const float *p##i = t->a + i * row; (void)p##i;
+#define LEMON__ROW_NEXT(V, i, at) p##i += step;
+#define LEMON__ROW_FETCH(V, i, at) \
+    _mm_prefetch((const char *)(t->c + i * t->ldc), _MM_HINT_T0); \
+    _mm_prefetch((const char *)(t->c + i * t->ldc + 16), _MM_HINT_T0);
+#define LEMON__WIDE_ZERO(V, i, at) __##V x##i = _m##V##_setzero_ps(), y##i = x##i;
+#define LEMON__WIDE_ADD(V, i, at) \
+    a = _m##V##_set1_ps(at); \
+    x##i = _m##V##_fmadd_ps(a, b0, x##i); \
+    y##i = _m##V##_fmadd_ps(a, b1, y##i);
+#define LEMON__WIDE_ALPHA(V, i, at) x##i = _m##V##_mul_ps(x##i, a); y##i = _m##V##_mul_ps(y##i, a);
+#define LEMON__WIDE_BETA(V, i, at) \
+    x##i = _m##V##_fmadd_ps(a, _m##V##_loadu_ps(t->c + i * t->ldc), x##i); \
+    y##i = _m##V##_fmadd_ps(a, _m##V##_loadu_ps(t->c + i * t->ldc + lanes), y##i);
+#define LEMON__WIDE_STORE(V, i, at) \
+    _m##V##_storeu_ps(t->c + i * t->ldc, x##i); \
+    _m##V##_storeu_ps(t->c + i * t->ldc + lanes, y##i);
+#define LEMON__NARROW_ZERO(V, i, at) __##V x##i = _m##V##_setzero_ps();
+#define LEMON__NARROW_ADD(V, i, at) x##i = _m##V##_fmadd_ps(_m##V##_set1_ps(at), b0, x##i);
+#define LEMON__NARROW_ALPHA(V, i, at) x##i = _m##V##_mul_ps(x##i, a);
+#define LEMON__NARROW_BETA(V, i, at) x##i = _m##V##_fmadd_ps(a, LEMON__LOAD_##V(t->c + i * t->ldc, mask), x##i);
+#define LEMON__NARROW_STORE(V, i, at) LEMON__STORE_##V(t->c + i * t->ldc, mask, x##i);
+
+/*  Two micro-kernels for one number of rows: wide has two full vectors a row, narrow one vector with a mask. */
+#define LEMON__KERNELS(V, rows) \
+LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
+    enum { lanes = sizeof(__##V) / sizeof(float) }; \
+    const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
+    const float *b = t->b; \
+    __##V a, b0, b1; \
+    int64_t k; \
+    LEMON__ROWS_##rows(LEMON__ROW_POINTER, V) \
+    LEMON__ROWS_##rows(LEMON__WIDE_ZERO, V) \
+    LEMON__ROWS_##rows(LEMON__ROW_FETCH, V) \
+    for (k = t->k; k > 0; k--) { \
+        b0 = _m##V##_loadu_ps(b); \
+        b1 = _m##V##_loadu_ps(b + lanes); \
+        LEMON__ROWS_##rows(LEMON__WIDE_ADD, V) \
+        LEMON__ROWS_##rows(LEMON__ROW_NEXT, V) \
+        b += b_step; \
+    } \
+    a = _m##V##_set1_ps(t->alpha); \
+    LEMON__ROWS_##rows(LEMON__WIDE_ALPHA, V) \
+    if (t->beta != 0) { \
+        a = _m##V##_set1_ps(t->beta); \
+        LEMON__ROWS_##rows(LEMON__WIDE_BETA, V) \
+    } \
+    LEMON__ROWS_##rows(LEMON__WIDE_STORE, V) \
+} \
+LEMON__TARGET_##V static void lemon__narrow_##V##_##rows(const lemon__tile *t) { \
+    const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
+    const LEMON__MASK_##V mask = lemon__first_##V(t->columns); \
+    const float *b = t->b; \
+    __##V a, b0; \
+    int64_t k; \
+    LEMON__ROWS_##rows(LEMON__ROW_POINTER, V) \
+    LEMON__ROWS_##rows(LEMON__NARROW_ZERO, V) \
+    for (k = t->k; k > 0; k--) { \
+        b0 = LEMON__LOAD_##V(b, mask); \
+        LEMON__ROWS_##rows(LEMON__NARROW_ADD, V) \
+        LEMON__ROWS_##rows(LEMON__ROW_NEXT, V) \
+        b += b_step; \
+    } \
+    a = _m##V##_set1_ps(t->alpha); \
+    LEMON__ROWS_##rows(LEMON__NARROW_ALPHA, V) \
+    if (t->beta != 0) { \
+        a = _m##V##_set1_ps(t->beta); \
+        LEMON__ROWS_##rows(LEMON__NARROW_BETA, V) \
+    } \
+    LEMON__ROWS_##rows(LEMON__NARROW_STORE, V) \
+}
+
+LEMON__KERNELS(m256, 1) LEMON__KERNELS(m256, 2) LEMON__KERNELS(m256, 3)
+LEMON__KERNELS(m256, 4) LEMON__KERNELS(m256, 5) LEMON__KERNELS(m256, 6)
+LEMON__KERNELS(m512, 1) LEMON__KERNELS(m512, 2) LEMON__KERNELS(m512, 3) LEMON__KERNELS(m512, 4)
+LEMON__KERNELS(m512, 5) LEMON__KERNELS(m512, 6) LEMON__KERNELS(m512, 7) LEMON__KERNELS(m512, 8)
+LEMON__KERNELS(m512, 9) LEMON__KERNELS(m512, 10) LEMON__KERNELS(m512, 11) LEMON__KERNELS(m512, 12)
+LEMON__KERNELS(m512, 13) LEMON__KERNELS(m512, 14)
+
+/*  Transposes 8 x 8: out[s * width + l] = in[l][s].  The halves of rows l and l + 4 are loaded into one register, so
+    that the rest happens within 128-bit lanes: 16 shuffles for 64 elements. */
+LEMON__TARGET_m256 LEMON__INLINE void lemon__transpose_8x8(float *out, int64_t width, const float *const in[8],
+                                                           int64_t s) {
+    __m256 r[8], t[8];
+    int h, q;
+    for (h = 0; h < 2; h++)
+        for (q = 0; q < 4; q++)
+            r[4 * h + q] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in[q] + s + 4 * h)),
+                                                _mm_loadu_ps(in[q + 4] + s + 4 * h), 1);
+    for (h = 0; h < 8; h += 4) {
+        t[h] = _mm256_unpacklo_ps(r[h], r[h + 1]);
+        t[h + 1] = _mm256_unpackhi_ps(r[h], r[h + 1]);
+        t[h + 2] = _mm256_unpacklo_ps(r[h + 2], r[h + 3]);
+        t[h + 3] = _mm256_unpackhi_ps(r[h + 2], r[h + 3]);
+        _mm256_storeu_ps(out + h * width, _mm256_shuffle_ps(t[h], t[h + 2], 0x44));
+        _mm256_storeu_ps(out + (h + 1) * width, _mm256_shuffle_ps(t[h], t[h + 2], 0xee));
+        _mm256_storeu_ps(out + (h + 2) * width, _mm256_shuffle_ps(t[h + 1], t[h + 3], 0x44));
+        _mm256_storeu_ps(out + (h + 3) * width, _mm256_shuffle_ps(t[h + 1], t[h + 3], 0xee));
+    }
+}
+
+/*  The twin of lemon__pack_plain.  A panel's width is a multiple of 8, so whole vectors may be stored; lanes beyond the
+    last are filled with anything, for no kernel uses them. */
+LEMON__TARGET_m256 static void lemon__pack_m256(float *out, int64_t width, const float *in, int64_t lane, int64_t step,
+                                                int64_t lanes, int64_t steps) {
+    const float *row[8];
+    int64_t l, s, r;
+    if (lane == 1) {
+        const __m256i mask = lemon__first_m256(lanes % 8);
+        for (s = 0; s < steps; s++, in += step, out += width) {
+            for (l = 0; l + 8 <= lanes; l += 8) _mm256_storeu_ps(out + l, _mm256_loadu_ps(in + l));
+            if (l < lanes) _mm256_storeu_ps(out + l, _mm256_maskload_ps(in + l, mask));
+        }
+        return;
+    }
+    for (l = 0; l < lanes; l += 8) {
+        for (r = 0; r < 8; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane;
+        for (s = 0; s + 8 <= steps; s += 8) lemon__transpose_8x8(out + s * width + l, width, row, s);
+        for (; s < steps; s++)
+            for (r = 0; r < 8; r++) out[s * width + l + r] = row[r][s];
+    }
+}
+
+/*  Few rows of A, B transposed: `rows` rows of A times four rows of B, a vector of k at a time.  The four sums of a row
+    of C are added up together, always in the same order; k that is no multiple of a vector ends in lanes of zero.
+    Columns beyond the last repeat it, and are not stored. */
+LEMON__TARGET_m256 LEMON__INLINE __m128 lemon__sum4_m256(__m256 w, __m256 x, __m256 y, __m256 z) {
+    const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(w, x), _mm256_hadd_ps(y, z));
+    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m256 lemon__fold_m512(__m512 x) {
+    const __m512d d = _mm512_castps_pd(x);      /* masked by ones: g++ 12 warns of its own header without */
+    return _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, d, 0)),
+                         _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, d, 1)));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m128 lemon__sum4_m512(__m512 w, __m512 x, __m512 y, __m512 z) {
+    return lemon__sum4_m256(lemon__fold_m512(w), lemon__fold_m512(x), lemon__fold_m512(y), lemon__fold_m512(z));
+}
+
+#define LEMON__DOT_POINTER(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
+#define LEMON__DOT_ZERO(V, i, at) __##V w##i = _m##V##_setzero_ps(), x##i = w##i, y##i = w##i, z##i = w##i;
+#define LEMON__DOT_ADD(V, i, at) \
+    a = LEMON__LOAD_##V(a##i + p, mask); \
+    w##i = _m##V##_fmadd_ps(a, s0, w##i); \
+    x##i = _m##V##_fmadd_ps(a, s1, x##i); \
+    y##i = _m##V##_fmadd_ps(a, s2, y##i); \
+    z##i = _m##V##_fmadd_ps(a, s3, z##i);
+#define LEMON__DOT_STORE(V, i, at) \
+    _mm_storeu_ps(sum, lemon__sum4_##V(w##i, x##i, y##i, z##i)); \
+    for (p = 0; p < columns; p++) lemon__finish(g->c + (row + i) * g->ldc + col + p, sum[p], g->alpha, g->beta);
+
+#define LEMON__DOT_KERNEL(V, rows) \
+LEMON__TARGET_##V static void lemon__dot_##V##_##rows(const lemon__product *g, int64_t row, int64_t col) { \
+    enum { lanes = sizeof(__##V) / sizeof(float) }; \
+    const int64_t columns = lemon__min(4, g->n - col); \
+    const float *b0 = g->b + col * g->b_col, *b1 = b0 + (columns > 1 ? g->b_col : 0); \
+    const float *b2 = b1 + (columns > 2 ? g->b_col : 0), *b3 = b2 + (columns > 3 ? g->b_col : 0); \
+    LEMON__MASK_##V mask = lemon__first_##V(lanes); \
+    __##V a, s0, s1, s2, s3; \
+    float sum[4]; \
+    int64_t p; \
+    LEMON__ROWS_##rows(LEMON__DOT_POINTER, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_ZERO, V) \
+    for (p = 0; p < g->k; p += lanes) { \
+        if (g->k - p < lanes) mask = lemon__first_##V(g->k - p); \
+        s0 = LEMON__LOAD_##V(b0 + p, mask); \
+        s1 = LEMON__LOAD_##V(b1 + p, mask); \
+        s2 = LEMON__LOAD_##V(b2 + p, mask); \
+        s3 = LEMON__LOAD_##V(b3 + p, mask); \
+        LEMON__ROWS_##rows(LEMON__DOT_ADD, V) \
+    } \
+    LEMON__ROWS_##rows(LEMON__DOT_STORE, V) \
+}
+
+/*  Few rows of A, B plain: adds four scaled rows of B at once to each of `rows` rows of C, in columns col to last - 1.
+    */
+#define LEMON__SUM_SCALE(V, i, at) \
+    const float *a##i = g->a + (row + i) * g->a_row + p * g->a_step; \
+    float *c##i = g->c + (row + i) * g->ldc; \
+    const __##V w##i = _m##V##_set1_ps(g->alpha * a##i[0]), x##i = _m##V##_set1_ps(g->alpha * a##i[g->a_step]); \
+    const __##V y##i = _m##V##_set1_ps(g->alpha * a##i[2 * g->a_step]); \
+    const __##V z##i = _m##V##_set1_ps(g->alpha * a##i[3 * g->a_step]);
+#define LEMON__SUM_ADD(V, i, at) \
+    c = _m##V##_fmadd_ps(w##i, s0, LEMON__LOAD_##V(c##i + j, mask)); \
+    c = _m##V##_fmadd_ps(x##i, s1, c); \
+    c = _m##V##_fmadd_ps(y##i, s2, c); \
+    c = _m##V##_fmadd_ps(z##i, s3, c); \
+    if (last - j < lanes) LEMON__STORE_##V(c##i + j, mask, c); \
+    else _m##V##_storeu_ps(c##i + j, c);
+
+#define LEMON__SUM_KERNEL(V, rows) \
+LEMON__TARGET_##V static void lemon__sum_##V##_##rows(const lemon__product *g, int64_t row, int64_t p, int64_t col, \
+                                                      int64_t last) { \
+    enum { lanes = sizeof(__##V) / sizeof(float) }; \
+    const float *b0 = g->b + p * g->b_step, *b1 = b0 + g->b_step, *b2 = b1 + g->b_step, *b3 = b2 + g->b_step; \
+    LEMON__MASK_##V mask = lemon__first_##V(lanes); \
+    __##V c, s0, s1, s2, s3; \
+    int64_t j; \
+    LEMON__ROWS_##rows(LEMON__SUM_SCALE, V) \
+    for (j = col; j < last; j += lanes) { \
+        if (last - j < lanes) mask = lemon__first_##V(last - j); \
+        s0 = LEMON__LOAD_##V(b0 + j, mask); \
+        s1 = LEMON__LOAD_##V(b1 + j, mask); \
+        s2 = LEMON__LOAD_##V(b2 + j, mask); \
+        s3 = LEMON__LOAD_##V(b3 + j, mask); \
+        LEMON__ROWS_##rows(LEMON__SUM_ADD, V) \
+    } \
+}
+
+LEMON__DOT_KERNEL(m256, 1) LEMON__DOT_KERNEL(m256, 2)
+LEMON__DOT_KERNEL(m512, 1) LEMON__DOT_KERNEL(m512, 2) LEMON__DOT_KERNEL(m512, 4)
+LEMON__SUM_KERNEL(m256, 1) LEMON__SUM_KERNEL(m256, 2)
+LEMON__SUM_KERNEL(m512, 1) LEMON__SUM_KERNEL(m512, 2) LEMON__SUM_KERNEL(m512, 4)
+
+/*  B streams through once; the rows of it at hand stay in L1 while all rows of A pass. */
+static void lemon__dots_avx2(const lemon__product *g) {
+    int64_t i, j;
+    for (j = 0; j < g->n; j += 4) {
+        for (i = 0; i + 2 <= g->m; i += 2) lemon__dot_m256_2(g, i, j);
+        if (i < g->m) lemon__dot_m256_1(g, i, j);
+    }
+}
+
+static void lemon__dots_avx512(const lemon__product *g) {
+    int64_t i, j;
+    for (j = 0; j < g->n; j += 4) {
+        for (i = 0; i + 4 <= g->m; i += 4) lemon__dot_m512_4(g, i, j);
+        if (g->m - i >= 2) { lemon__dot_m512_2(g, i, j); i += 2; }
+        if (i < g->m) lemon__dot_m512_1(g, i, j);
+    }
+}
+
+static void lemon__sums_avx2(const lemon__product *g, int64_t col, int64_t last) {
+    int64_t i, p;
+    for (p = 0; p + 4 <= g->k; p += 4) {
+        for (i = 0; i + 2 <= g->m; i += 2) lemon__sum_m256_2(g, i, p, col, last);
+        if (i < g->m) lemon__sum_m256_1(g, i, p, col, last);
+    }
+    lemon__sums_plain_from(g, p, col, last);
+}
+
+static void lemon__sums_avx512(const lemon__product *g, int64_t col, int64_t last) {
+    int64_t i, p;
+    for (p = 0; p + 4 <= g->k; p += 4) {
+        for (i = 0; i + 4 <= g->m; i += 4) lemon__sum_m512_4(g, i, p, col, last);
+        if (g->m - i >= 2) { lemon__sum_m512_2(g, i, p, col, last); i += 2; }
+        if (i < g->m) lemon__sum_m512_1(g, i, p, col, last);
+    }
+    lemon__sums_plain_from(g, p, col, last);
+}
+
+#endif /* LEMON__X86 */
+
+/* ---- the table of machines ---- */
+
+#define LEMON__LIST_4(name) name##_1, name##_2, name##_3, name##_4
+#define LEMON__LIST_6(name) LEMON__LIST_4(name), name##_5, name##_6
+#define LEMON__LIST_14(name) LEMON__LIST_6(name), name##_7, name##_8, name##_9, name##_10, name##_11, name##_12, \
+    name##_13, name##_14
+
+static const lemon__kernel lemon__plain_wide[4] = {LEMON__LIST_4(lemon__wide_plain)};
+static const lemon__kernel lemon__plain_narrow[4] = {LEMON__LIST_4(lemon__narrow_plain)};
+static const lemon__machine lemon__plain = {
+    4, 8, 8, 4, 128, 256, 512, 8, 1, lemon__plain_wide, lemon__plain_narrow, lemon__pack_plain, lemon__dots_plain,
+    lemon__sums_plain
+};
+
+#if LEMON__X86
+static const lemon__kernel lemon__avx2_wide[6] = {LEMON__LIST_6(lemon__wide_m256)};
+static const lemon__kernel lemon__avx2_narrow[6] = {LEMON__LIST_6(lemon__narrow_m256)};
+static const lemon__machine lemon__avx2 = {
+    6, 16, 8, 8, 144, 512, 1024, 8, 8, lemon__avx2_wide, lemon__avx2_narrow, lemon__pack_m256, lemon__dots_avx2,
+    lemon__sums_avx2
+};
+static const lemon__kernel lemon__avx512_wide[14] = {LEMON__LIST_14(lemon__wide_m512)};
+static const lemon__kernel lemon__avx512_narrow[14] = {LEMON__LIST_14(lemon__narrow_m512)};
+static const lemon__machine lemon__avx512 = {
+    14, 32, 16, 16, 168, 512, 1024, 12, 12, lemon__avx512_wide, lemon__avx512_narrow, lemon__pack_m256,
+    lemon__dots_avx512, lemon__sums_avx512
+};
+#endif
+
+static const lemon__machine *lemon__machine_of(lemon_isa isa) {
+#if LEMON__X86
+    if (isa == LEMON_ISA_AVX512) return &lemon__avx512;
+    if (isa == LEMON_ISA_AVX2) return &lemon__avx2;
+#endif
+    (void)isa;
+    return &lemon__plain;
+}
+
+/* ---- the five loops ---- */
+
+/*  A block of A or B as the micro-kernel reads it: panel q begins at data + q * panel, its element of lane l (a row of
+    A, a column of B) and step s is at l * lane + s * step. */
+typedef struct lemon__panels {
+    const float *data;
+    int64_t panel, lane, step;
+} lemon__panels;
+
+/*  Packs a block of `lanes` x `steps` into `out` by panels of `each` lanes, `width` floats apart; out NULL: reads it in
+    place. */
+static lemon__panels lemon__panels_of(const lemon__machine *machine, float *out, int64_t width, const float *in,
+                                      int64_t lane, int64_t step, int64_t lanes, int64_t steps, int64_t each) {
+    lemon__panels v;
+    int64_t l;
+    v.data = out ? out : in;
+    v.panel = out ? width * steps : each * lane;
+    v.lane = out ? 1 : lane;
+    v.step = out ? width : step;
+    for (l = 0; out && l < lanes; l += each, out += v.panel)
+        machine->pack(out, width, in + l * lane, lane, step, lemon__min(each, lanes - l), steps);
+    return v;
+}
+
+/*  The inner two loops: all tiles of a block of m x n elements of C. `t` comes with everything but a, b, c and columns.
+    */
+static void lemon__block(const lemon__product *g, lemon__tile *t, lemon__panels a, lemon__panels b, float *c, int64_t m,
+                         int64_t n) {
+    const lemon__machine *machine = g->machine;
+    const int64_t rows = g->rows, nr = machine->nr, half = machine->half;
+    int64_t i, j, h;
+    for (j = 0; j < n; j += h) {
+        const int wide = n - j >= nr && j % nr == 0;
+        const lemon__kernel *kernel = wide ? machine->wide : machine->narrow;
+        h = wide ? nr : half;
+        t->columns = lemon__min(h, n - j);
+        t->b = b.data + j / nr * b.panel + j % nr;
+        for (i = 0; i < m; i += rows) {
+            t->a = a.data + i / rows * a.panel;
+            t->c = c + i * t->ldc + j;
+            kernel[lemon__min(rows, m - i) - 1](t);
+        }
+    }
+}
+
+/*  The outer three loops. */
+static void lemon__tiles(const lemon__product *g, float *workspace) {
+    const lemon__machine *machine = g->machine;
+    float *packed_a = g->packed_a ? workspace : NULL, *packed_b = g->packed_b ? workspace + g->packed_a : NULL;
+    int64_t i, j, p;
+    for (j = 0; j < g->n; j += g->block_n)
+        for (p = 0; p < g->k; p += g->block_k) {
+            const int64_t n = lemon__min(g->block_n, g->n - j), k = lemon__min(g->block_k, g->k - p);
+            const lemon__panels b = lemon__panels_of(machine, packed_b, machine->nr,
+                                                     g->b + p * g->b_step + j * g->b_col, g->b_col, g->b_step, n, k,
+                                                     machine->nr);
+            for (i = 0; i < g->m; i += g->block_m) {
+                const int64_t m = lemon__min(g->block_m, g->m - i);
+                const lemon__panels a = lemon__panels_of(machine, packed_a, machine->a_width,
+                                                         g->a + i * g->a_row + p * g->a_step, g->a_row, g->a_step, m, k,
+                                                         g->rows);
+                lemon__tile t;
+                t.k = k; t.a_row = a.lane; t.a_step = a.step; t.b_step = b.step; t.ldc = g->ldc;
+                t.alpha = g->alpha; t.beta = p == 0 ? g->beta : 1;
+                lemon__block(g, &t, a, b, g->c + i * g->ldc + j, m, n);
+            }
+        }
+}
+
+/* ---- choosing a path ---- */
+
+/*  The smallest even share of `total` that is at most `limit` and a multiple of `unit`, which limit is too. */
+static int64_t lemon__share(int64_t total, int64_t limit, int64_t unit) {
+    const int64_t parts = lemon__max(1, (total + limit - 1) / limit), units = (total + unit - 1) / unit;
+    return lemon__max(1, (units + parts - 1) / parts) * unit;
+}
+
+/*  A column of C that lies like a row is one: C^T = op(B)^T * op(A)^T. */
+static void lemon__turn(lemon__product *g) {
+    const lemon__product old = *g;
+    g->m = 1;
+    g->n = old.m;
+    g->a = old.b; g->a_row = old.b_col; g->a_step = old.b_step;
+    g->b = old.a; g->b_col = old.a_row; g->b_step = old.a_step;
+}
+
+static int lemon__path(const lemon__product *g) {
+    const int large = g->m == 1 || (g->k >= 64 && g->k * g->n >= LEMON__LARGE_B);
+    if (g->k == 0) return LEMON__BY_SCALE;      /* alpha 0 too: see lemon__plan */
+    if (large && g->m <= g->machine->few_dots && g->b_step == 1 && g->a_step == 1) return LEMON__BY_DOTS;
+    if (large && g->m <= g->machine->few_sums && g->b_col == 1) return LEMON__BY_SUMS;
+    return LEMON__BY_TILES;
+}
+
+/*  Makes all decisions, from the shape of the whole product.  Packing A pays from a few panels of B on, which read it
+    again; B in place must lie by rows, and pays if it is small and not read often. */
+static void lemon__plan(lemon__product *g) {
+    const lemon__machine *machine = g->machine;
+    int pack_a, pack_b;
+    if (g->alpha == 0) g->k = 0;
+    if (g->n == 1 && g->m > 1 && g->ldc == 1) lemon__turn(g);
+    pack_a = g->n > 4 * machine->nr;
+    pack_b = g->b_col != 1 || g->m > 8 * machine->mr || g->k * g->n > LEMON__LARGE_B;
+    g->path = lemon__path(g);
+    g->rows = lemon__share(g->m, machine->mr, 1);
+    g->block_m = lemon__share(g->m, machine->mc / machine->mr * g->rows, g->rows);
+    g->block_n = lemon__share(g->n, machine->nc, machine->nr);
+    g->block_k = lemon__share(g->k, machine->kc, 1);
+    g->packed_a = pack_a ? (g->block_m / g->rows * machine->a_width * g->block_k + 15) / 16 * 16 : 0;
+    g->packed_b = pack_b ? g->block_n * g->block_k : 0;
+}
+
+/*  The arguments as strides; the decisions come after, by lemon__plan. */
+static lemon__product lemon__product_of(lemon_isa isa, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
+                                        float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                                        float beta, float *c, int64_t ldc) {
+    lemon__product g;
+    g.machine = lemon__machine_of(isa);
+    g.a = a; g.a_row = trans_a ? 1 : lda; g.a_step = trans_a ? lda : 1;
+    g.b = b; g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
+    g.c = c; g.ldc = ldc;
+    g.m = m; g.n = n; g.k = k; g.alpha = alpha; g.beta = beta;
+    return g;
+}
+
+/*  A block of C stays in L1 while the rows of B pass. */
+static void lemon__sums(const lemon__product *g) {
+    int64_t j;
+    lemon__scale(g);
+    for (j = 0; j < g->n; j += LEMON__SUMS_COLUMNS)
+        g->machine->sums(g, j, lemon__min(j + LEMON__SUMS_COLUMNS, g->n));
+}
+
+static void lemon__product_run(const lemon__product *g, float *workspace) {
+    if (g->path == LEMON__BY_SCALE) lemon__scale(g);
+    else if (g->path == LEMON__BY_DOTS) g->machine->dots(g);
+    else if (g->path == LEMON__BY_SUMS) lemon__sums(g);
+    else lemon__tiles(g, workspace);
+}
+
+/*  The product on one thread and without checks, for use inside parallel tasks. `workspace` has LEMON__GEMM_WORKSPACE
+    bytes. */
+static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
+                        float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                        int64_t ldc) {
+    lemon__product g = lemon__product_of(isa, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    lemon__plan(&g);
+    lemon__product_run(&g, workspace);
+}
+
+/* ---- threads, and the public call ---- */
+
+/*  The packing buffers of the context's workers, made once: all of them or none. */
+LEMON__MAYBE_UNUSED static float *lemon__workspace(lemon_ctx *ctx, int worker) { return ctx->workspace[worker]; }
+
+static void lemon__workspaces_free(lemon_ctx *ctx) {
+    int i;
+    if (!ctx->workspace) return;
+    for (i = 0; i < ctx->threads; i++) lemon__free(ctx, ctx->workspace[i], LEMON__GEMM_WORKSPACE + LEMON__DECODE_BYTES);
+    lemon__free(ctx, ctx->workspace, (size_t)ctx->threads * sizeof *ctx->workspace);
+    ctx->workspace = NULL;
+}
+
+static lemon_status lemon__workspaces(lemon_ctx *ctx) {
+    int i, made = 0;
+    if (ctx->workspace) return LEMON_OK;
+    ctx->workspace = (float **)lemon__calloc(ctx, (size_t)ctx->threads * sizeof *ctx->workspace);
+    if (!ctx->workspace) return LEMON_E_MEMORY;
+    for (i = 0; i < ctx->threads; i++) {
+        ctx->workspace[i] = (float *)lemon__malloc(ctx, LEMON__GEMM_WORKSPACE + LEMON__DECODE_BYTES);
+        made += ctx->workspace[i] != NULL;
+    }
+    if (made == ctx->threads) return LEMON_OK;
+    lemon__workspaces_free(ctx);
+    return LEMON_E_MEMORY;
+}
+
+/*  How C is shared out: a grid of down x across parts. */
+typedef struct lemon__grid {
+    lemon_ctx *ctx;
+    const lemon__product *whole;
+    int64_t down, across;
+} lemon__grid;
+
+/*  Border q of `parts` in `total`, a multiple of `unit`. */
+static int64_t lemon__border(int64_t q, int64_t parts, int64_t total, int64_t unit) {
+    return lemon__min(total, (total + unit - 1) / unit * q / parts * unit);
+}
+
+static void lemon__grid_task(void *arg, int64_t index, int worker) {
+    const lemon__grid *grid = (const lemon__grid *)arg;
+    const lemon__product *whole = grid->whole;
+    const int64_t y = index % grid->down, x = index / grid->down, nr = whole->machine->nr;
+    const int64_t i = lemon__border(y, grid->down, whole->m, whole->rows);
+    const int64_t j = lemon__border(x, grid->across, whole->n, nr);
+    lemon__product part = *whole;
+    part.m = lemon__border(y + 1, grid->down, whole->m, whole->rows) - i;
+    part.n = lemon__border(x + 1, grid->across, whole->n, nr) - j;
+    part.a += i * whole->a_row;
+    part.b += j * whole->b_col;
+    part.c += i * whole->ldc + j;
+    lemon__product_run(&part, lemon__workspace(grid->ctx, worker));
+}
+
+/*  The grid of `parts` whose parts have the shortest sides: each part packs its own share of A and B. */
+static void lemon__grid_choose(lemon__grid *grid, int64_t parts) {
+    const lemon__product *g = grid->whole;
+    const int64_t tiles_m = (g->m + g->rows - 1) / g->rows, tiles_n = (g->n + g->machine->nr - 1) / g->machine->nr;
+    int64_t down, best = INT64_MAX;
+    grid->down = grid->across = 1;
+    for (down = 1; down <= parts; down++) {
+        const int64_t across = parts / down, sides = g->m / down + g->n / across;
+        if (parts % down || down > tiles_m || across > tiles_n || sides >= best) continue;
+        best = sides;
+        grid->down = down;
+        grid->across = across;
+    }
+}
+
+/*  Into how many parts: one if the threads cost more than they save (waking them takes ten microseconds or more), else
+    one a thread, or several where they are large, so that a thread which comes late or is interrupted leaves its share
+    to others.  For few rows what counts is how much of B must be read. */
+static int64_t lemon__parts(const lemon__product *g, int threads) {
+    const double b = (double)g->k * (double)g->n, tile = (double)(g->machine->mr * g->machine->nr);
+    const double work = g->path == LEMON__BY_TILES ? (double)g->m * b / (tile * 8192) : b / (4.0 * LEMON__LARGE_B);
+    if (threads == 1 || g->path == LEMON__BY_SCALE || work < 1) return 1;
+    return work < 8 ? threads : 4 * (int64_t)threads;
+}
+
+/*  The product on all threads of the context, without checks. lemon__workspaces() has returned LEMON_OK before. */
+static void lemon__gemm_threads(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
+                                const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                                int64_t ldc) {
+    lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
+                                         ldc);
+    lemon__grid grid;
+    lemon__plan(&g);
+    if (g.path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)m * (double)n * (double)k;
+    grid.ctx = ctx;
+    grid.whole = &g;
+    lemon__grid_choose(&grid, lemon__parts(&g, lemon__threads(ctx)));
+    lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
+}
+
+/*  One matrix of `rows` x `cols` as stored. */
+static lemon_status lemon__check_matrix(lemon_ctx *ctx, char name, const float *data, int64_t rows, int64_t cols,
+                                        int64_t ld, int used) {
+    if (ld < cols)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: ld%c is %lld, expected at least %lld (a row of %c)", name,
+                           (long long)ld, (long long)cols, name);
+    if (!data && used && rows > 0 && cols > 0)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is NULL, expected %lld x %lld floats", name,
+                           (long long)rows, (long long)cols);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda, int trans_b,
+                                         int64_t ldb) {
+    const int64_t size[3] = {g->m, g->n, g->k};
+    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
+    lemon_status status;
+    int i;
+    for (i = 0; i < 3; i++)
+        if (size[i] < 0)
+            return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %lld, expected 0 or more", "mnk"[i],
+                               (long long)size[i]);
+    status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
+    if (!status) status = lemon__check_matrix(ctx, 'b', g->b, trans_b ? g->n : g->k, trans_b ? g->k : g->n, ldb, used);
+    if (!status) status = lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
+    return status;
+}
+
+/*  Without a context there is no place to keep a workspace: just what is needed is allocated and freed, often nothing.
+    */
+static lemon_status lemon__product_alone(const lemon__product *g) {
+    const size_t bytes = g->path == LEMON__BY_TILES ? (size_t)(g->packed_a + g->packed_b) * sizeof(float) : 0;
+    float *workspace = bytes ? (float *)lemon__malloc(NULL, bytes) : NULL;
+    if (bytes && !workspace)
+        return lemon__fail(NULL, LEMON_E_MEMORY, "lemon_sgemm: no memory for %lld bytes", (long long)bytes);
+    lemon__product_run(g, workspace);
+    lemon__free(NULL, workspace, bytes);
+    return LEMON_OK;
+}
+
+/*  C = alpha * op(A) * op(B) + beta * C, single precision, row-major, with the meaning of cblas_sgemm; the public
+    declaration says the rest. */
+LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
+                                   float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                                   float *c, int64_t ldc) {
+    lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
+                                         ldc);
+    lemon_status status = lemon__check_product(ctx, &g, trans_a, lda, trans_b, ldb);
+    if (status || m == 0 || n == 0) return status;
+    if (!ctx) {
+        lemon__plan(&g);
+        return lemon__product_alone(&g);
+    }
+    status = lemon__workspaces(ctx);
+    if (!status) lemon__gemm_threads(ctx, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    return status;
+}
+/* ====================================================================================================================
+   5  KERNELS
+
+   What a transformer does besides multiplying matrices, each operation with its backward pass beside it.  Shape letters
+   throughout:  B sequences, T tokens in each, N = B * T rows, D width, H query heads, K key-value heads, C channels of a
+   head, F neurons, V vocabulary.
+
+   A kernel gets one struct, lemon__op: inputs, output, and where gradients go.  The tape fills it from its rows, the
+   inference session and the fusion walk fill it by hand, so that there is one implementation of each operation.
+   The backward kernel gets dy = dLoss/dOutput and writes dLoss/dInput to dx[i]; it adds to what is there if add[i],
+   overwrites it otherwise, and leaves inputs alone whose dx[i] is NULL.
+
+   Threads take blocks of rows, heads or columns.  A block's borders depend on shapes only, and no two tasks add to the
+   same number, so the bits are the same for any number of threads.
+
+   SIMD: the bodies are plain C, written so that compilers vectorise them (no branches in inner loops, sums in 16 lanes),
+   and compiled twice: for any CPU, and for AVX2.  Without FMA both give the same bits: the plain one is the other's twin.
+   ================================================================================================================== */
+
+typedef struct lemon__op {
+    lemon_tensor in[5];
+    float *dx[5];
+    int add[5];
+    float *y;                       /* [rows, cols] */
+    const float *dy;
+    int64_t rows, cols;
+    float *aux;                     /* what forward leaves for backward; size by lemon__op_info */
+    float *scratch;                 /* working memory of this run only */
+    int64_t scratch_each;           /* floats of it for each worker */
+    const int32_t *ids;             /* tokens (embed), targets (loss) */
+    int trans_a, trans_b;           /* matmul */
+    int64_t index;                  /* mix: which weight */
+    int64_t n_heads, kv_heads, head_dim;
+    int64_t seq;                    /* rows of a sequence */
+    int64_t pos, kv_rows;           /* attention: tokens before these in the cache, and rows of the cache per sequence */
+    float eps, theta;
+    const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
+    lemon_loss_options loss;
+    int gradient;                   /* loss: 1 makes the gradients too */
+} lemon__op;
+
+static const float *lemon__in(const lemon__op *op, int i) { return (const float *)op->in[i].data; }
+
+enum { LEMON__ROWS = 32, LEMON__COLS = 64, LEMON__LANES = 16 };     /* rows and columns of a task; lanes of a sum */
+
+/*  Compiles a body for any CPU and for AVX2, and chooses by the context's ISA. */
+#if LEMON__X86
+#define LEMON__CLONES(name, params, args)                                            \
+    static void name##_plain params { name##_body args; }                            \
+    LEMON__TARGET("avx2") static void name##_avx2 params { name##_body args; }       \
+    static void (*name(lemon_isa isa)) params { return isa == LEMON_ISA_SCALAR ? name##_plain : name##_avx2; }
+#else
+#define LEMON__CLONES(name, params, args)                                            \
+    static void name##_plain params { name##_body args; }                            \
+    static void (*name(lemon_isa isa)) params { (void)isa; return name##_plain; }
+#endif
+
+/* ---- exp and sums, the parts of all that follows ---- */
+
+/*  e^x by x = n ln2 + r, |r| <= ln2 / 2, a polynomial for e^r and n put into the exponent: relative error below 2e-7.
+    x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Both are done on the bits, as integers:
+    compilers may not vectorise comparisons of floats, which could trap. */
+LEMON__INLINE float lemon__exp(float x) {
+    int32_t bits, sign, size, nan, limit = 0x42ae0000;      /* the bits of 87 */
+    float n, r, p;
+    memcpy(&bits, &x, 4);
+    size = bits & 0x7fffffff;
+    sign = bits ^ size;
+    nan = (0x7f800000 - size) >> 31 & 0x7fc00000;
+    size = size < limit ? size : limit;
+    bits = sign | size;
+    memcpy(&x, &bits, 4);
+    n = x * 1.44269504f + 12582912.0f;                      /* adding 1.5 * 2^23 rounds to a whole number, */
+    memcpy(&bits, &n, 4);                                   /*   which stands in the low bits */
+    n = n - 12582912.0f;
+    r = x - n * 0.693359375f;                               /* ln2 in two parts, the first exact in few bits */
+    r = r + n * 2.12194440e-4f;
+    p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    bits = ((bits - 0x4b400000) * 8388608 + 0x3f800000) | nan;
+    memcpy(&r, &bits, 4);
+    return p * r;
+}
+
+LEMON__INLINE float lemon__lane_sum(const float *lane) {
+    float a[8], b[4];
+    int i;
+    for (i = 0; i < 8; i++) a[i] = lane[i] + lane[i + 8];
+    for (i = 0; i < 4; i++) b[i] = a[i] + a[i + 4];
+    return (b[0] + b[2]) + (b[1] + b[3]);
+}
+
+LEMON__INLINE float lemon__dot(const float *a, const float *b, int64_t n) {
+    float lane[LEMON__LANES] = {0};
+    int64_t i, j;
+    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
+        for (j = 0; j < LEMON__LANES; j++) lane[j] += a[i + j] * b[i + j];
+    for (j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
+    return lemon__lane_sum(lane);
+}
+
+LEMON__INLINE float lemon__max_of(const float *x, int64_t n) {
+    float lane[LEMON__LANES], top = x[0];
+    int64_t i, j;
+    for (j = 0; j < LEMON__LANES; j++) lane[j] = x[0];
+    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
+        for (j = 0; j < LEMON__LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+    for (j = 0; j < LEMON__LANES; j++) top = lane[j] > top ? lane[j] : top;
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+/*  x becomes e^(x - shift); returns the sum. */
+LEMON__INLINE float lemon__exp_sum(float *x, int64_t n, float shift) {
+    float lane[LEMON__LANES] = {0};
+    int64_t i, j;
+    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
+        for (j = 0; j < LEMON__LANES; j++) {
+            x[i + j] = lemon__exp(x[i + j] - shift);
+            lane[j] += x[i + j];
+        }
+    for (j = 0; i < n; i++, j++) {
+        x[i] = lemon__exp(x[i] - shift);
+        lane[j] += x[i];
+    }
+    return lemon__lane_sum(lane);
+}
+
+/* ---- running a body over blocks of rows, or of columns ---- */
+
+typedef void (*lemon__band)(const lemon__op *op, int64_t from, int64_t to);
+typedef struct lemon__bands { const lemon__op *op; lemon__band run; int64_t total, size; } lemon__bands;
+
+static void lemon__band_task(void *arg, int64_t index, int worker) {
+    const lemon__bands *blocks = (const lemon__bands *)arg;
+    int64_t from = index * blocks->size;
+    (void)worker;
+    blocks->run(blocks->op, from, lemon__min(from + blocks->size, blocks->total));
+}
+
+static void lemon__over(lemon_ctx *ctx, const lemon__op *op, lemon__band run, int64_t total, int64_t size) {
+    lemon__bands blocks;
+    blocks.op = op;
+    blocks.run = run;
+    blocks.total = total;
+    blocks.size = size;
+    lemon__parallel(ctx, lemon__ceil_div(total, size), lemon__band_task, &blocks);
+}
+
+/* ---- embedding: y[r] = table[ids[r]].  Backward: each task owns a range of ids and looks through all rows. ---- */
+
+static void lemon__embed_body(const lemon__op *op, int64_t from, int64_t to) {
+    for (; from < to; from++) lemon_row_to_f32(&op->in[0], op->ids[from], op->y + from * op->cols);
+}
+
+static void lemon__embed_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__embed_body, op->rows, LEMON__ROWS); }
+
+static void lemon__embed_back_body(const lemon__op *op, int64_t from, int64_t to) {
+    int64_t r, c, n = op->cols;
+    if (!op->add[0]) memset(op->dx[0] + from * n, 0, (size_t)((to - from) * n) * sizeof(float));
+    for (r = 0; r < op->rows; r++) {
+        float *d = op->dx[0] + op->ids[r] * n;
+        if (op->ids[r] < from || op->ids[r] >= to) continue;
+        for (c = 0; c < n; c++) d[c] += op->dy[r * n + c];
+    }
+}
+
+static void lemon__embed_backward(lemon_ctx *ctx, const lemon__op *op) {
+    int64_t vocab = op->in[0].rows;
+    if (op->dx[0]) lemon__over(ctx, op, lemon__embed_back_body, vocab, lemon__ceil_div(vocab, 8));
+}
+
+/* ---- matrix product, and its two gradients, which are matrix products ----
+        y = A B  has  dA = dY B^T  and  dB = A^T dY;  with transposes the same, each stored the way its matrix is. ---- */
+
+typedef struct lemon__weight_job { const lemon_tensor *w; const float *x; float *y; int64_t rows, block; lemon_ctx *ctx; } lemon__weight_job;
+
+static void lemon__weight_task(void *arg, int64_t index, int worker) {
+    const lemon__weight_job *job = (const lemon__weight_job *)arg;
+    float *workspace = lemon__workspace(job->ctx, worker), *rows = workspace + LEMON__GEMM_WORKSPACE / sizeof(float);
+    int64_t k = job->w->cols, from = index * job->block, n = lemon__min(job->block, job->w->rows - from), i;
+    for (i = 0; i < n; i++) lemon_row_to_f32(job->w, from + i, rows + i * k);
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, job->rows, n, k, 1.0f, job->x, k, rows, k, 0.0f, job->y + from, job->w->rows);
+}
+
+/*  y[rows, out] = x[rows, in] * W^T for W [out, in] of any storage type.  Other types than f32 are decoded a few rows at a
+    time into the worker's buffer, so the matrix is never expanded as a whole. */
+static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
+    lemon__weight_job job;
+    if (w->dtype == LEMON_F32) {
+        lemon__gemm_threads(ctx, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols, (const float *)w->data, w->cols, 0.0f, y, w->rows);
+        return;
+    }
+    ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
+    job.w = w;
+    job.x = x;
+    job.y = y;
+    job.rows = rows;
+    job.ctx = ctx;
+    job.block = lemon__max(1, lemon__min(64, LEMON__DECODE_FLOATS / w->cols));
+    lemon__parallel(ctx, lemon__ceil_div(w->rows, job.block), lemon__weight_task, &job);
+}
+
+static void lemon__matmul_forward(lemon_ctx *ctx, const lemon__op *op) {
+    const lemon_tensor *a = &op->in[0], *b = &op->in[1];
+    int64_t k = op->trans_a ? a->rows : a->cols;
+    if (op->trans_b && !op->trans_a) lemon__weight_product(ctx, op->rows, (const float *)a->data, b, op->y);
+    else lemon__gemm_threads(ctx, op->trans_a, op->trans_b, op->rows, op->cols, k, 1.0f, (const float *)a->data, a->cols,
+                             (const float *)b->data, b->cols, 0.0f, op->y, op->cols);
+}
+
+static void lemon__matmul_backward(lemon_ctx *ctx, const lemon__op *op) {
+    const lemon_tensor *ta = &op->in[0], *tb = &op->in[1];
+    const float *a = (const float *)ta->data, *b = (const float *)tb->data, *dy = op->dy;
+    int64_t m = op->rows, n = op->cols, k = op->trans_a ? ta->rows : ta->cols;
+    float beta_a = op->add[0] ? 1.0f : 0.0f, beta_b = op->add[1] ? 1.0f : 0.0f;
+    if (op->dx[0] && !op->trans_a)
+        lemon__gemm_threads(ctx, 0, !op->trans_b, m, k, n, 1.0f, dy, n, b, tb->cols, beta_a, op->dx[0], k);
+    if (op->dx[0] && op->trans_a)
+        lemon__gemm_threads(ctx, op->trans_b, 1, k, m, n, 1.0f, b, tb->cols, dy, n, beta_a, op->dx[0], m);
+    if (op->dx[1] && !op->trans_b)
+        lemon__gemm_threads(ctx, !op->trans_a, 0, k, n, m, 1.0f, a, ta->cols, dy, n, beta_b, op->dx[1], n);
+    if (op->dx[1] && op->trans_b)
+        lemon__gemm_threads(ctx, 1, op->trans_a, n, k, m, 1.0f, dy, n, a, ta->cols, beta_b, op->dx[1], k);
+}
+
+/* ---- residual: y = a + b; both get dy ---- */
+
+LEMON__INLINE void lemon__add_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *a = lemon__in(op, 0), *b = lemon__in(op, 1);
+    float *y = op->y;
+    int64_t i;
+    for (i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + b[i];
+}
+LEMON__CLONES(lemon__add_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__add_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__add_rows(ctx->isa), op->rows, LEMON__ROWS); }
+
+LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    int64_t i, n = (to - from) * op->cols;
+    const float *dy = op->dy + from * op->cols;
+    int side;
+    for (side = 0; side < 2; side++) {
+        float *d = op->dx[side];
+        if (d == NULL) continue;
+        d += from * op->cols;
+        if (op->add[side]) for (i = 0; i < n; i++) d[i] += dy[i];
+        else if (d != dy) memcpy(d, dy, (size_t)n * sizeof *d);
+    }
+}
+LEMON__CLONES(lemon__pass_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__add_backward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__pass_rows(ctx->isa), op->rows, LEMON__ROWS); }
+
+/* ---- the layer operator, one term at a time: y = a + w[index] * x  (a may be absent);  inputs x, w, a ---- */
+
+LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *x = lemon__in(op, 0), *a = lemon__in(op, 2);
+    float w = lemon__in(op, 1)[op->index], *y = op->y;
+    int64_t i;
+    if (a) for (i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + w * x[i];
+    else for (i = from * op->cols; i < to * op->cols; i++) y[i] = w * x[i];
+}
+LEMON__CLONES(lemon__mix_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__mix_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__mix_rows(ctx->isa), op->rows, LEMON__ROWS); }
+
+LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    float w = lemon__in(op, 1)[op->index], *dx = op->dx[0], *da = op->dx[2];
+    const float *dy = op->dy;
+    int64_t i, begin = from * op->cols, end = to * op->cols;
+    if (dx && op->add[0]) for (i = begin; i < end; i++) dx[i] += w * dy[i];
+    else if (dx) for (i = begin; i < end; i++) dx[i] = w * dy[i];
+    if (da && op->add[2]) for (i = begin; i < end; i++) da[i] += dy[i];
+    else if (da) memcpy(da + begin, dy + begin, (size_t)(end - begin) * sizeof *da);
+}
+LEMON__CLONES(lemon__mix_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+/*  The weight's gradient is one number, <dy, x>: summed row by row in float64, in order. */
+static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
+    const float *x = lemon__in(op, 0);
+    double sum = 0.0;
+    int64_t r;
+    lemon__over(ctx, op, lemon__mix_back_rows(ctx->isa), op->rows, LEMON__ROWS);
+    if (op->dx[1] == NULL) return;
+    if (!op->add[1] && op->index == 0) memset(op->dx[1], 0, (size_t)op->in[1].cols * sizeof(float));
+    for (r = 0; r < op->rows; r++) sum += (double)lemon__dot(op->dy + r * op->cols, x + r * op->cols, op->cols);
+    op->dx[1][op->index] += (float)sum;
+}
+
+/* ---- RMSNorm:  y_i = gain_i x_i / rms,  rms = sqrt(mean x^2 + eps).  aux keeps 1 / rms of each row.
+        With s = sum_i dy_i gain_i x_i:  dx_i = dy_i gain_i / rms - x_i s / (D rms^3),  dgain_i = sum over rows dy_i x_i / rms. ---- */
+
+LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *gain = lemon__in(op, 1);
+    int64_t i, n = op->cols;
+    for (; from < to; from++) {
+        const float *x = lemon__in(op, 0) + from * n;
+        float *y = op->y + from * n, inverse = 1.0f / sqrtf(lemon__dot(x, x, n) / (float)n + op->eps);
+        for (i = 0; i < n; i++) y[i] = x[i] * inverse * gain[i];
+        if (op->aux) op->aux[from] = inverse;
+    }
+}
+LEMON__CLONES(lemon__norm_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__norm_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__norm_rows(ctx->isa), op->rows, LEMON__ROWS); }
+
+LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *gain = lemon__in(op, 1);
+    int64_t i, j, n = op->cols;
+    for (; from < to; from++) {
+        const float *x = lemon__in(op, 0) + from * n, *dy = op->dy + from * n;
+        float *dx = op->dx[0] + from * n, inverse = op->aux[from], pull, lane[LEMON__LANES] = {0};
+        for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
+            for (j = 0; j < LEMON__LANES; j++) lane[j] += dy[i + j] * gain[i + j] * x[i + j];
+        for (j = 0; i < n; i++, j++) lane[j] += dy[i] * gain[i] * x[i];
+        pull = lemon__lane_sum(lane) * inverse * inverse * inverse / (float)n;
+        if (op->add[0]) for (i = 0; i < n; i++) dx[i] += dy[i] * gain[i] * inverse - x[i] * pull;
+        else for (i = 0; i < n; i++) dx[i] = dy[i] * gain[i] * inverse - x[i] * pull;
+    }
+}
+LEMON__CLONES(lemon__norm_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+LEMON__INLINE void lemon__norm_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *x = lemon__in(op, 0);
+    float *dgain = op->dx[1];
+    int64_t r, i, n = op->cols;
+    if (!op->add[1]) memset(dgain + from, 0, (size_t)(to - from) * sizeof(float));
+    for (r = 0; r < op->rows; r++)
+        for (i = from; i < to; i++) dgain[i] += op->dy[r * n + i] * x[r * n + i] * op->aux[r];
+}
+LEMON__CLONES(lemon__norm_back_cols, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__norm_backward(lemon_ctx *ctx, const lemon__op *op) {
+    if (op->dx[0]) lemon__over(ctx, op, lemon__norm_back_rows(ctx->isa), op->rows, LEMON__ROWS);
+    if (op->dx[1]) lemon__over(ctx, op, lemon__norm_back_cols(ctx->isa), op->cols, LEMON__COLS);
+}
+
+/* ---- RoPE: in each head, channels 2i and 2i+1 are a plane that turns by position * theta^(-2i/C).
+        A turn's backward is the turn back. ---- */
+
+/*  The cosines and sines of positions 0 ... seq-1: [seq, C/2, 2]. */
+static void lemon__rope_angles(float *angles, int64_t seq, int64_t head_dim, double theta) {
+    int64_t t, i;
+    for (i = 0; i < head_dim / 2; i++) {
+        double frequency = pow(theta, -2.0 * (double)i / (double)head_dim);
+        for (t = 0; t < seq; t++) {
+            float *pair = angles + (t * (head_dim / 2) + i) * 2;
+            pair[0] = (float)cos((double)t * frequency);
+            pair[1] = (float)sin((double)t * frequency);
+        }
+    }
+}
+
+LEMON__INLINE void lemon__rotate(const float *x, const float *angles, float sign, float *y, int64_t head_dim) {
+    int64_t i;
+    for (i = 0; i < head_dim; i += 2) {
+        float a = x[i], b = x[i + 1], c = angles[i], s = sign * angles[i + 1];
+        y[i] = a * c - b * s;
+        y[i + 1] = a * s + b * c;
+    }
+}
+
+static const float *lemon__rope_row(const lemon__op *op, int64_t row) {
+    return op->angles + (op->pos + row % op->seq) * op->head_dim;
+}
+
+static void lemon__rope_body(const lemon__op *op, int64_t from, int64_t to) {
+    int64_t h;
+    for (; from < to; from++)
+        for (h = 0; h < op->cols; h += op->head_dim)
+            lemon__rotate(lemon__in(op, 0) + from * op->cols + h, lemon__rope_row(op, from), 1.0f, op->y + from * op->cols + h, op->head_dim);
+}
+
+static void lemon__rope_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__rope_body, op->rows, LEMON__ROWS); }
+
+static void lemon__rope_back_body(const lemon__op *op, int64_t from, int64_t to) {
+    int64_t h, i, c = op->head_dim;
+    for (; from < to; from++)
+        for (h = 0; h < op->cols; h += c) {
+            const float *dy = op->dy + from * op->cols + h, *angles = lemon__rope_row(op, from);
+            float *dx = op->dx[0] + from * op->cols + h;
+            if (!op->add[0]) lemon__rotate(dy, angles, -1.0f, dx, c);
+            else for (i = 0; i < c; i += 2) {
+                float back[2];
+                lemon__rotate(dy + i, angles + i, -1.0f, back, 2);
+                dx[i] += back[0];
+                dx[i + 1] += back[1];
+            }
+        }
+}
+
+static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
+    if (op->dx[0]) lemon__over(ctx, op, lemon__rope_back_body, op->rows, LEMON__ROWS);
+}
+
+/* ---- causal grouped-query attention ----
+        For each head:  S = Q K^T / sqrt(C),  P = softmax of each row over the keys up to its own position,  Y = P V.
+        S is made for LEMON__ROWS queries at a time and thrown away; aux keeps log sum exp of each row [N, H], from which
+        backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
+            dS = P * (dP - d),   dQ = dS K / sqrt(C),   dK = dS^T Q / sqrt(C),   dV = P^T dY.
+        Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t. ---- */
+
+typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles; } lemon__attention_job;
+
+/*  Where one head of one sequence, and a tile of its queries, lie. */
+typedef struct lemon__query_tile {
+    const float *q, *k, *v;
+    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys that its last row sees */
+    int64_t q_width, kv_width;
+    int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
+    int64_t first_keys;             /* keys that the first row sees */
+    int64_t head;
+} lemon__query_tile;
+
+static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile) {
+    lemon__query_tile t;
+    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS;
+    t.q_width = op->n_heads * op->head_dim;
+    t.kv_width = op->kv_heads * op->head_dim;
+    t.rows = lemon__min(LEMON__ROWS, op->seq - from);
+    t.row = sequence * op->seq + from;
+    t.first_keys = op->pos + from + 1;
+    t.keys = op->pos + from + t.rows;
+    t.q_at = t.row * t.q_width + head * op->head_dim;
+    t.kv_at = sequence * op->kv_rows * t.kv_width + head / group * op->head_dim;
+    t.q = lemon__in(op, 0) + t.q_at;
+    t.k = lemon__in(op, 1) + t.kv_at;
+    t.v = lemon__in(op, 2) + t.kv_at;
+    t.head = head;
+    return t;
+}
+
+/*  Each row of scores to e^(s - top) over the keys it sees, zero beyond; row sums and log-sum-exps on the way. */
+LEMON__INLINE void lemon__softmax_tile_body(float *s, const lemon__query_tile *t, float *sums, float *lse, int64_t lse_stride) {
+    int64_t r;
+    for (r = 0; r < t->rows; r++) {
+        float *row = s + r * t->keys, top;
+        int64_t seen = t->first_keys + r;
+        top = lemon__max_of(row, seen);
+        sums[r] = lemon__exp_sum(row, seen, top);
+        memset(row + seen, 0, (size_t)(t->keys - seen) * sizeof *row);
+        if (lse) lse[r * lse_stride] = top + logf(sums[r]);
+    }
+}
+LEMON__CLONES(lemon__softmax_tile, (float *s, const lemon__query_tile *t, float *sums, float *lse, int64_t lse_stride),
+              (s, t, sums, lse, lse_stride))
+
+static void lemon__attention_task(void *arg, int64_t index, int worker) {
+    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+    const lemon__op *op = job->op;
+    lemon_isa isa = job->ctx->isa;
+    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r, c, n = op->head_dim;
+    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles);
+    float *s = op->scratch + worker * op->scratch_each, sums[LEMON__ROWS], *y = op->y + t.q_at;
+    float *workspace = lemon__workspace(job->ctx, worker), *lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
+    lemon__gemm(isa, workspace, 0, 1, t.rows, t.keys, n, 1.0f / sqrtf((float)n), t.q, t.q_width, t.k, t.kv_width, 0.0f, s, t.keys);
+    lemon__softmax_tile(isa)(s, &t, sums, lse, op->n_heads);
+    lemon__gemm(isa, workspace, 0, 0, t.rows, n, t.keys, 1.0f, s, t.keys, t.v, t.kv_width, 0.0f, y, t.q_width);
+    for (r = 0; r < t.rows; r++)
+        for (c = 0; c < n; c++) y[r * t.q_width + c] /= sums[r];
+}
+
+static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
+    double keys = (double)op->pos + 0.5 * (double)op->seq;
+    return 4.0 * (double)op->rows * (double)(op->n_heads * op->head_dim) * keys;
+}
+
+static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__attention_job job;
+    job.op = op;
+    job.ctx = ctx;
+    job.tiles = lemon__ceil_div(op->seq, LEMON__ROWS);
+    ctx->flops += lemon__attention_flops(op);
+    lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
+}
+
+/*  P from scores and log-sum-exp, and dS = P * (dP - d) / sqrt(C) in place of dP. */
+LEMON__INLINE void lemon__softmax_back_body(float *p, float *ds, const lemon__query_tile *t, const float *lse, int64_t lse_stride,
+                                            const float *dy, const float *y, int64_t n) {
+    float scale = 1.0f / sqrtf((float)n);
+    int64_t r, i;
+    for (r = 0; r < t->rows; r++) {
+        float *prow = p + r * t->keys, *dsrow = ds + r * t->keys, d = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
+        int64_t seen = t->first_keys + r;
+        lemon__exp_sum(prow, seen, lse[r * lse_stride]);
+        for (i = 0; i < seen; i++) dsrow[i] = prow[i] * (dsrow[i] - d) * scale;
+        memset(prow + seen, 0, (size_t)(t->keys - seen) * sizeof *prow);
+        memset(dsrow + seen, 0, (size_t)(t->keys - seen) * sizeof *dsrow);
+    }
+}
+LEMON__CLONES(lemon__softmax_back, (float *p, float *ds, const lemon__query_tile *t, const float *lse, int64_t lse_stride,
+              const float *dy, const float *y, int64_t n), (p, ds, t, lse, lse_stride, dy, y, n))
+
+static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace, float *p) {
+    const lemon__op *op = job->op;
+    lemon_isa isa = job->ctx->isa;
+    int64_t n = op->head_dim, m = t->rows, keys = t->keys;
+    const float *dy = op->dy + t->q_at;
+    float *ds = p + op->scratch_each / 2, scale = 1.0f / sqrtf((float)n);
+    lemon__gemm(isa, workspace, 0, 1, m, keys, n, scale, t->q, t->q_width, t->k, t->kv_width, 0.0f, p, keys);
+    lemon__gemm(isa, workspace, 0, 1, m, keys, n, 1.0f, dy, t->q_width, t->v, t->kv_width, 0.0f, ds, keys);
+    lemon__softmax_back(isa)(p, ds, t, op->aux + t->row * op->n_heads + t->head, op->n_heads, dy, op->y + t->q_at, n);
+    if (op->dx[0])
+        lemon__gemm(isa, workspace, 0, 0, m, n, keys, 1.0f, ds, keys, t->k, t->kv_width, op->add[0] ? 1.0f : 0.0f, op->dx[0] + t->q_at, t->q_width);
+    if (op->dx[1])
+        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, ds, keys, t->q, t->q_width, 1.0f, op->dx[1] + t->kv_at, t->kv_width);
+    if (op->dx[2])
+        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, p, keys, dy, t->q_width, 1.0f, op->dx[2] + t->kv_at, t->kv_width);
+}
+
+/*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
+static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
+    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t sequence = index / op->kv_heads, kv = index % op->kv_heads, group = op->n_heads / op->kv_heads, head, tile, r;
+    float *workspace = lemon__workspace(job->ctx, worker);
+    int side;
+    for (side = 1; side <= 2; side++) {
+        lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0);
+        for (r = 0; op->dx[side] && !op->add[side] && r < op->seq; r++)
+            memset(op->dx[side] + t.kv_at + r * t.kv_width, 0, (size_t)op->head_dim * sizeof(float));
+    }
+    for (head = kv * group; head < (kv + 1) * group; head++)
+        for (tile = 0; tile < job->tiles; tile++) {
+            lemon__query_tile t = lemon__attention_tile(op, sequence, head, tile);
+            lemon__attention_back_tile(job, &t, workspace, op->scratch + worker * op->scratch_each);
+        }
+}
+
+static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__attention_job job;
+    job.op = op;
+    job.ctx = ctx;
+    job.tiles = lemon__ceil_div(op->seq, LEMON__ROWS);
+    ctx->flops += 2.5 * lemon__attention_flops(op);
+    lemon__parallel(ctx, op->rows / op->seq * op->kv_heads, lemon__attention_back_task, &job);
+}
+
+/* ---- SwiGLU: y = silu(gate) * up, silu(g) = g / (1 + e^-g), silu' = s + silu (1 - s) with s = 1 / (1 + e^-g) ---- */
+
+LEMON__INLINE void lemon__swiglu_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1);
+    float *y = op->y;
+    int64_t i;
+    for (i = from * op->cols; i < to * op->cols; i++) y[i] = gate[i] / (1.0f + lemon__exp(-gate[i])) * up[i];
+}
+LEMON__CLONES(lemon__swiglu_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__swiglu_rows(ctx->isa), op->rows, LEMON__ROWS); }
+
+LEMON__INLINE void lemon__swiglu_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1), *dy = op->dy;
+    float *dgate = op->dx[0], *dup = op->dx[1];
+    int64_t i, begin = from * op->cols, end = to * op->cols;
+    if (dgate && !op->add[0]) memset(dgate + begin, 0, (size_t)(end - begin) * sizeof *dgate);
+    if (dup && !op->add[1]) memset(dup + begin, 0, (size_t)(end - begin) * sizeof *dup);
+    if (dgate) for (i = begin; i < end; i++) {
+        float s = 1.0f / (1.0f + lemon__exp(-gate[i])), silu = gate[i] * s;
+        dgate[i] += dy[i] * up[i] * (s + silu * (1.0f - s));
+    }
+    if (dup) for (i = begin; i < end; i++) dup[i] += dy[i] * (gate[i] / (1.0f + lemon__exp(-gate[i])));
+}
+LEMON__CLONES(lemon__swiglu_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__swiglu_back_rows(ctx->isa), op->rows, LEMON__ROWS); }
+
+/* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
+        With z the logits, p = softmax(z), t the target, q = softmax of the teacher's logits at temperature X:
+            loss = (1-W) (-log p_t) + W X^2 sum_v q_v log(q_v / p^X_v),  p^X = softmax(z / X)
+            dloss/dz_v = (1-W) (p_v - [v = t]) + W X (p^X_v - q_v).
+        Inputs hidden [N, D], output [V, D], teacher hidden, teacher output; aux holds the CE and KL of each row as doubles. ---- */
+
+enum { LEMON__LOSS_FLOATS = 1 << 19 };      /* logits alive at once: 2 MB, about one L2 cache */
+
+static int64_t lemon__loss_chunk(int64_t vocab) { return lemon__max(16, lemon__min(256, LEMON__LOSS_FLOATS / vocab / 16 * 16)); }
+
+typedef struct lemon__loss_job { const lemon__op *op; float *z, *teacher; int64_t first; float weight; } lemon__loss_job;
+
+/*  Logits to a softmax in place, and the log of its denominator. */
+LEMON__INLINE void lemon__softmax_row_body(float *z, int64_t n, float *log_sum) {
+    float top = lemon__max_of(z, n), sum = lemon__exp_sum(z, n, top), inverse = 1.0f / sum;
+    int64_t i;
+    for (i = 0; i < n; i++) z[i] *= inverse;
+    *log_sum = top + logf(sum);
+}
+LEMON__CLONES(lemon__softmax_row, (float *z, int64_t n, float *log_sum), (z, n, log_sum))
+
+/*  One row of distillation: z the student's logits, q the teacher's, which become soft * (p^X - q), the gradient.
+    KL = sum q (log q - log p) = sum q (zq - zp) / X - (log sum q - log sum p), without a logarithm for each entry. */
+LEMON__INLINE void lemon__distill_row_body(const float *z, float *q, int64_t n, float inverse, float soft, double *kl) {
+    float top_z = lemon__max_of(z, n) * inverse, top_q = lemon__max_of(q, n) * inverse, log_z, log_q;
+    float lane_z[LEMON__LANES] = {0}, lane_q[LEMON__LANES] = {0}, cross[LEMON__LANES] = {0};
+    int64_t i, j, m;
+    for (i = 0; i < n; i += LEMON__LANES)
+        for (j = 0, m = lemon__min(n - i, LEMON__LANES); j < m; j++) {
+            float e = lemon__exp(q[i + j] * inverse - top_q);
+            lane_z[j] += lemon__exp(z[i + j] * inverse - top_z);
+            lane_q[j] += e;
+            cross[j] += e * (q[i + j] - z[i + j]) * inverse;
+        }
+    log_z = top_z + logf(lemon__lane_sum(lane_z));
+    log_q = lemon__lane_sum(lane_q);
+    *kl = (double)(lemon__lane_sum(cross) / log_q);
+    log_q = top_q + logf(log_q);
+    *kl -= (double)log_q - (double)log_z;
+    for (i = 0; i < n; i++) q[i] = soft * (lemon__exp(z[i] * inverse - log_z) - lemon__exp(q[i] * inverse - log_q));
+}
+LEMON__CLONES(lemon__distill_row, (const float *z, float *q, int64_t n, float inverse, float soft, double *kl), (z, q, n, inverse, soft, kl))
+
+/*  z, a softmax already, becomes hard * (z - [v = target]) plus the distillation's gradient. */
+LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float hard) {
+    int64_t i;
+    for (i = 0; i < n; i++) z[i] *= hard;
+    z[target] -= hard;
+    if (q) for (i = 0; i < n; i++) z[i] += q[i];
+}
+LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float hard), (z, q, n, target, hard))
+
+static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r) {
+    const lemon__op *op = job->op;
+    int64_t vocab = op->in[1].rows, row = job->first + r;
+    int32_t target = op->ids[row];
+    float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, log_sum, w = op->loss.distill;
+    double *out = (double *)(void *)op->aux + 2 * row;
+    out[0] = out[1] = 0.0;
+    if (target < 0) { memset(z, 0, (size_t)vocab * sizeof *z); return; }
+    if (q) lemon__distill_row(isa)(z, q, vocab, 1.0f / op->loss.temperature, w * op->loss.temperature * job->weight, &out[1]);
+    out[0] = -(double)z[target];
+    lemon__softmax_row(isa)(z, vocab, &log_sum);
+    out[0] += (double)log_sum;
+    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, (1.0f - w) * job->weight);
+}
+
+typedef struct lemon__loss_rows { const lemon__loss_job *job; lemon_isa isa; } lemon__loss_rows;
+
+static void lemon__loss_task(void *arg, int64_t index, int worker) {
+    const lemon__loss_rows *rows = (const lemon__loss_rows *)arg;
+    (void)worker;
+    lemon__loss_row(rows->isa, rows->job, index);
+}
+
+/*  Gradients of one chunk: dHidden = dz W, and dW += dz^T hidden. */
+static void lemon__loss_gradients(lemon_ctx *ctx, const lemon__op *op, const float *dz, int64_t first, int64_t n) {
+    int64_t vocab = op->in[1].rows, width = op->in[1].cols;
+    const float *hidden = lemon__in(op, 0) + first * width, *output = lemon__in(op, 1);
+    if (op->dx[0])
+        lemon__gemm_threads(ctx, 0, 0, n, width, vocab, 1.0f, dz, vocab, output, width, op->add[0] ? 1.0f : 0.0f, op->dx[0] + first * width, width);
+    if (op->dx[1])
+        lemon__gemm_threads(ctx, 1, 0, vocab, width, n, 1.0f, dz, vocab, hidden, width, op->add[1] || first > 0 ? 1.0f : 0.0f, op->dx[1], width);
+}
+
+static void lemon__loss_chunk_run(lemon_ctx *ctx, const lemon__op *op, int64_t first, int64_t n, float weight) {
+    lemon__loss_job job;
+    lemon__loss_rows rows;
+    int64_t vocab = op->in[1].rows;
+    job.op = op;
+    job.first = first;
+    job.weight = weight;
+    job.z = op->scratch;
+    job.teacher = op->in[2].data ? op->scratch + lemon__loss_chunk(vocab) * vocab : NULL;
+    lemon__weight_product(ctx, n, lemon__in(op, 0) + first * op->in[0].cols, &op->in[1], job.z);
+    if (job.teacher) lemon__weight_product(ctx, n, lemon__in(op, 2) + first * op->in[2].cols, &op->in[3], job.teacher);
+    rows.job = &job;
+    rows.isa = ctx->isa;
+    lemon__parallel(ctx, n, lemon__loss_task, &rows);
+    if (op->gradient) lemon__loss_gradients(ctx, op, job.z, first, n);
+}
+
+/*  Forward, or with op->gradient forward and backward in one, so that logits are made once.  y: mean CE, mean KL. */
+static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
+    int64_t n = op->in[0].rows, chunk = lemon__loss_chunk(op->in[1].rows), first, r, counted = 0;
+    const double *row = (const double *)(const void *)op->aux;
+    double ce = 0.0, kl = 0.0;
+    for (r = 0; r < n; r++) counted += op->ids[r] >= 0;
+    for (first = 0; first < n; first += chunk)
+        lemon__loss_chunk_run(ctx, op, first, lemon__min(chunk, n - first), op->loss.scale / (float)lemon__max(1, counted));
+    for (r = 0; r < n; r++) { ce += row[2 * r]; kl += row[2 * r + 1]; }
+    op->y[0] = (float)(ce / (double)lemon__max(1, counted));
+    op->y[1] = (float)(kl / (double)lemon__max(1, counted));
+}
+
+/* ====================================================================================================================
+   6  TAPE
+
+   Reverse-mode automatic differentiation.  A computation is a list of rows, each an operation on earlier values.  Running
+   the rows in order gives the values; running them in reverse order, each one turning the gradient of its output into
+   gradients of its inputs (the chain rule), gives the derivative of the last value by all others, at about twice the cost
+   of the forward run however many parameters there are.
+
+   Time is a line: row i runs forward at time i, and backward at time 2n-1-i.  Every buffer is born at some time and dies
+   at another: a value after the last row that reads it (forward, or backward where that row's derivative needs it), a
+   gradient when the row that made the value has used it.  lemon_tape_plan lays buffers whose lives do not overlap over the
+   same memory, largest first, each at the lowest address that is free all its life (Pisarchyk and Lee 2020).
+   ================================================================================================================== */
+
+typedef enum lemon__code {
+    LEMON__EMBED, LEMON__MATMUL, LEMON__ADD, LEMON__MIX, LEMON__NORM, LEMON__ROPE, LEMON__ATTENTION, LEMON__SWIGLU, LEMON__LOSS
+} lemon__code;
+
+/*  What the tape must know of an operation: its kernels, what backward reads again, and how much memory it wants. */
+typedef struct lemon__op_info {
+    const char *name;
+    void (*forward)(lemon_ctx *ctx, const lemon__op *op);
+    void (*backward)(lemon_ctx *ctx, const lemon__op *op);
+    unsigned reads;                                             /* bit i: backward reads input i; bit 7: the output */
+    int64_t (*aux)(const lemon__op *op);                        /* floats kept from forward to backward */
+    int64_t (*scratch)(const lemon__op *op, int backward);      /* floats of one run, for each worker */
+} lemon__op_info;
+
+enum { LEMON__READS_OUT = 128 };
+
+static int64_t lemon__aux_norm(const lemon__op *op) { return op->rows; }
+static int64_t lemon__aux_attention(const lemon__op *op) { return op->rows * op->n_heads; }
+static int64_t lemon__scratch_attention(const lemon__op *op, int backward) {
+    return LEMON__ROWS * (op->pos + op->seq) * (backward ? 2 : 1);
+}
+
+static const lemon__op_info lemon__op_table[] = {
+    {"embed", lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
+    {"matmul", lemon__matmul_forward, lemon__matmul_backward, 1 | 2, NULL, NULL},
+    {"add", lemon__add_forward, lemon__add_backward, 0, NULL, NULL},
+    {"mix", lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
+    {"rms_norm", lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
+    {"rope", lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
+    {"attention", lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT, lemon__aux_attention, lemon__scratch_attention},
+    {"swiglu", lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
+    {"loss", lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL}      /* its memory: lemon__plan_loss */
+};
+
+typedef struct lemon__value {
+    lemon_tensor tensor;            /* shape; data of leaves, or set by the plan */
+    float *grad;                    /* of leaves that want one, or set by the plan */
+    int leaf, wants, keep;          /* wants: a gradient is asked for here or further up */
+    int reached;                    /* a loss depends on it */
+    int64_t born, dies, grad_born, grad_dies;
+} lemon__value;
+
+enum { LEMON__INPUTS = 5 };
+
+typedef struct lemon__tape_row {
+    lemon__code code;
+    lemon_var in[LEMON__INPUTS], out;       /* -1: absent */
+    lemon__op op;
+    float *scratch[2];                      /* forward, backward */
+} lemon__tape_row;
+
+struct lemon_tape {
+    lemon_ctx *ctx;
+    lemon_status status;                    /* the first error, kept */
+    lemon__value *values;
+    lemon__tape_row *rows;
+    int64_t n_values, values_capacity, n_rows, rows_capacity;
+    lemon_arena arena;                      /* angles of RoPE */
+    float *plan;                            /* all buffers */
+    size_t plan_bytes;
+    int planned, backward;
+};
+
+/* ---- recording ---- */
+
+LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape) {
+    if (ctx == NULL || tape == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tape_open: an argument is NULL");
+    *tape = NULL;
+    if (lemon__workspaces(ctx)) return LEMON_E_MEMORY;
+    *tape = (lemon_tape *)lemon__calloc(ctx, sizeof **tape);
+    if (*tape == NULL) return LEMON_E_MEMORY;
+    (*tape)->ctx = ctx;
+    return LEMON_OK;
+}
+
+LEMON_API void lemon_tape_close(lemon_tape *tape) {
+    lemon_ctx *ctx;
+    if (tape == NULL) return;
+    ctx = tape->ctx;
+    lemon_arena_free(ctx, &tape->arena);
+    lemon__free(ctx, tape->plan, tape->plan_bytes);
+    lemon__free(ctx, tape->values, (size_t)tape->values_capacity * sizeof *tape->values);
+    lemon__free(ctx, tape->rows, (size_t)tape->rows_capacity * sizeof *tape->rows);
+    lemon__free(ctx, tape, sizeof *tape);
+}
+
+/*  The one way in which recording fails: the first message stays. */
+LEMON__PRINTF(3, 4)
+static lemon_var lemon__tape_fail(lemon_tape *tape, lemon_status status, const char *format, ...) {
+    char message[LEMON__MESSAGE];
+    va_list args;
+    if (tape == NULL || tape->status) return -1;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    tape->status = lemon__fail(tape->ctx, status, "%s", message);
+    return -1;
+}
+
+/*  Room for one more element in an array that doubles. */
+static int lemon__room(lemon_tape *tape, void **array, int64_t count, int64_t *capacity, size_t each) {
+    int64_t bigger = *capacity ? *capacity * 2 : 64;
+    void *p;
+    if (count < *capacity) return 1;
+    p = lemon__grow(tape->ctx, *array, (size_t)*capacity * each, (size_t)bigger * each);
+    if (p == NULL) { if (!tape->status) tape->status = LEMON_E_MEMORY; return 0; }
+    *array = p;
+    *capacity = bigger;
+    return 1;
+}
+
+static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols) {
+    void *array = tape->values;
+    lemon__value *v;
+    int ok = lemon__room(tape, &array, tape->n_values, &tape->values_capacity, sizeof *tape->values);
+    tape->values = (lemon__value *)array;
+    if (!ok) return -1;
+    v = &tape->values[tape->n_values];
+    memset(v, 0, sizeof *v);
+    v->tensor.rows = rows;
+    v->tensor.cols = cols;
+    return (lemon_var)tape->n_values++;
+}
+
+static int lemon__tape_ready(lemon_tape *tape, const char *call) {
+    if (tape == NULL || tape->status) return 0;
+    if (tape->planned) lemon__tape_fail(tape, LEMON_E_ARG, "%s: the tape is planned already; record before lemon_tape_plan", call);
+    return !tape->planned;
+}
+
+static const lemon_tensor *lemon__tape_tensor(lemon_tape *tape, lemon_var x, const char *call) {
+    if (x >= 0 && x < tape->n_values) return &tape->values[x].tensor;
+    lemon__tape_fail(tape, LEMON_E_ARG, "%s: variable %d is not on this tape", call, (int)x);
+    return NULL;
+}
+
+/*  A new row with up to four inputs (-1: absent) and an output [rows, cols]; NULL on error. */
+static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int64_t rows, int64_t cols, lemon_var a, lemon_var b, lemon_var c, lemon_var d) {
+    void *array = tape->rows;
+    lemon_var in[LEMON__INPUTS], out;
+    lemon__tape_row *row;
+    int i, ok = lemon__room(tape, &array, tape->n_rows, &tape->rows_capacity, sizeof *tape->rows);
+    tape->rows = (lemon__tape_row *)array;
+    out = ok ? lemon__tape_value(tape, rows, cols) : -1;
+    if (out < 0) return NULL;
+    row = &tape->rows[tape->n_rows++];
+    memset(row, 0, sizeof *row);
+    in[0] = a; in[1] = b; in[2] = c; in[3] = d; in[4] = -1;
+    memcpy(row->in, in, sizeof in);
+    row->code = code;
+    row->out = out;
+    row->op.rows = rows;
+    row->op.cols = cols;
+    for (i = 0; i < LEMON__INPUTS; i++) {
+        if (in[i] < 0) continue;
+        row->op.in[i] = tape->values[in[i]].tensor;
+        tape->values[out].wants |= tape->values[in[i]].wants;
+    }
+    return row;
+}
+
+LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tensor) {
+    lemon_var x;
+    if (!lemon__tape_ready(tape, "lemon_tape_weight")) return -1;
+    if (tensor == NULL || tensor->data == NULL || tensor->rows < 1 || tensor->cols < 1)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_weight: the tensor is NULL or empty");
+    x = lemon__tape_value(tape, tensor->rows, tensor->cols);
+    if (x < 0) return -1;
+    tape->values[x].tensor = *tensor;
+    tape->values[x].leaf = 1;
+    return x;
+}
+
+LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *grad, int64_t rows, int64_t cols) {
+    lemon_tensor tensor;
+    lemon_var x;
+    memcpy(&tensor.data, &data, sizeof data);       /* a tensor's pointer is not const; leaves are only read */
+    tensor.dtype = LEMON_F32;
+    tensor.rows = rows;
+    tensor.cols = cols;
+    x = lemon_tape_weight(tape, &tensor);
+    if (x < 0) return -1;
+    tape->values[x].grad = grad;
+    tape->values[x].wants = grad != NULL;
+    return x;
+}
+
+LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows) {
+    const lemon_tensor *t;
+    lemon__tape_row *row;
+    if (!lemon__tape_ready(tape, "lemon_tape_embed") || (t = lemon__tape_tensor(tape, table, "lemon_tape_embed")) == NULL) return -1;
+    if (tokens == NULL || rows < 1) return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_embed: tokens is NULL or rows is %lld", (long long)rows);
+    row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
+    if (row == NULL) return -1;
+    row->op.ids = tokens;
+    return row->out;
+}
+
+LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b) {
+    const lemon_tensor *ta, *tb;
+    lemon__tape_row *row;
+    int64_t m, n, ka, kb;
+    if (!lemon__tape_ready(tape, "lemon_tape_matmul") || (ta = lemon__tape_tensor(tape, a, "lemon_tape_matmul")) == NULL ||
+        (tb = lemon__tape_tensor(tape, b, "lemon_tape_matmul")) == NULL) return -1;
+    m = trans_a ? ta->cols : ta->rows;
+    ka = trans_a ? ta->rows : ta->cols;
+    kb = trans_b ? tb->cols : tb->rows;
+    n = trans_b ? tb->rows : tb->cols;
+    if (ka != kb) return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_matmul: inner sizes are %lld and %lld, expected equal ones", (long long)ka, (long long)kb);
+    if (ta->dtype != LEMON_F32 || (tb->dtype != LEMON_F32 && (trans_a || !trans_b)))
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_matmul: a matrix is %s, expected f32 (other types only as b with trans_b)",
+                                lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
+    row = lemon__tape_push(tape, LEMON__MATMUL, m, n, a, b, -1, -1);
+    if (row == NULL) return -1;
+    row->op.trans_a = trans_a;
+    row->op.trans_b = trans_b;
+    return row->out;
+}
+
+/*  Operations on two values of one shape. */
+static lemon_var lemon__tape_pair(lemon_tape *tape, lemon__code code, lemon_var a, lemon_var b, const char *call) {
+    const lemon_tensor *ta, *tb;
+    lemon__tape_row *row;
+    if (!lemon__tape_ready(tape, call) || (ta = lemon__tape_tensor(tape, a, call)) == NULL || (tb = lemon__tape_tensor(tape, b, call)) == NULL) return -1;
+    if (ta->rows != tb->rows || ta->cols != tb->cols || ta->dtype != LEMON_F32 || tb->dtype != LEMON_F32)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: shapes are [%lld, %lld] and [%lld, %lld], expected equal ones of f32", call,
+                                (long long)ta->rows, (long long)ta->cols, (long long)tb->rows, (long long)tb->cols);
+    row = lemon__tape_push(tape, code, ta->rows, ta->cols, a, b, -1, -1);
+    return row ? row->out : -1;
+}
+
+LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b) { return lemon__tape_pair(tape, LEMON__ADD, a, b, "lemon_tape_add"); }
+LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up) { return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, "lemon_tape_swiglu"); }
+
+LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
+    const lemon_tensor *tx, *tg;
+    lemon__tape_row *row;
+    if (!lemon__tape_ready(tape, "lemon_tape_rms_norm") || (tx = lemon__tape_tensor(tape, x, "lemon_tape_rms_norm")) == NULL ||
+        (tg = lemon__tape_tensor(tape, gain, "lemon_tape_rms_norm")) == NULL) return -1;
+    if (tg->rows != 1 || tg->cols != tx->cols || tg->dtype != LEMON_F32)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_rms_norm: gain is [%lld, %lld], expected [1, %lld] of f32", (long long)tg->rows, (long long)tg->cols, (long long)tx->cols);
+    row = lemon__tape_push(tape, LEMON__NORM, tx->rows, tx->cols, x, gain, -1, -1);
+    if (row == NULL) return -1;
+    row->op.eps = eps;
+    return row->out;
+}
+
+/*  Angles for [seq, head_dim], shared by all rows that turn alike. */
+static const float *lemon__tape_angles(lemon_tape *tape, int64_t head_dim, int64_t seq, float theta) {
+    float *angles;
+    int64_t i;
+    for (i = 0; i < tape->n_rows; i++) {
+        const lemon__op *op = &tape->rows[i].op;
+        if (tape->rows[i].code == LEMON__ROPE && op->head_dim == head_dim && op->seq == seq && !(op->theta < theta) && !(op->theta > theta)) return op->angles;
+    }
+    angles = lemon__floats(tape->ctx, &tape->arena, seq, head_dim);
+    if (angles) lemon__rope_angles(angles, seq, head_dim, (double)theta);
+    else tape->status = LEMON_E_MEMORY;
+    return angles;
+}
+
+LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
+    const lemon_tensor *t;
+    const float *angles;
+    lemon__tape_row *row;
+    if (!lemon__tape_ready(tape, "lemon_tape_rope") || (t = lemon__tape_tensor(tape, x, "lemon_tape_rope")) == NULL) return -1;
+    if (head_dim < 2 || head_dim % 2 || seq < 1 || t->cols % head_dim || t->rows % seq)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_rope: x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
+                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+    angles = lemon__tape_angles(tape, head_dim, seq, theta);
+    row = angles ? lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1) : NULL;
+    if (row == NULL) return -1;
+    row->op.angles = angles;
+    row->op.head_dim = head_dim;
+    row->op.seq = seq;
+    row->op.theta = theta;
+    return row->out;
+}
+
+LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads, int64_t kv_heads, int64_t head_dim, int64_t seq) {
+    const lemon_tensor *tq, *tk, *tv;
+    const char *call = "lemon_tape_attention";
+    lemon__tape_row *row;
+    if (!lemon__tape_ready(tape, call) || (tq = lemon__tape_tensor(tape, q, call)) == NULL || (tk = lemon__tape_tensor(tape, k, call)) == NULL ||
+        (tv = lemon__tape_tensor(tape, v, call)) == NULL) return -1;
+    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq || tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim ||
+        tv->cols != tk->cols || tk->rows != tq->rows || tv->rows != tq->rows)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_attention: q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads of %lld, rows a multiple of %lld",
+                                (long long)tq->rows, (long long)tq->cols, (long long)tk->rows, (long long)tk->cols, (long long)tv->rows, (long long)tv->cols,
+                                (long long)n_heads, (long long)kv_heads, (long long)head_dim, (long long)seq);
+    row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
+    if (row == NULL) return -1;
+    row->op.n_heads = n_heads;
+    row->op.kv_heads = kv_heads;
+    row->op.head_dim = head_dim;
+    row->op.seq = row->op.kv_rows = seq;
+    return row->out;
+}
+
+LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t n, lemon_var weights) {
+    const lemon_tensor *first, *t;
+    lemon__tape_row *row;
+    lemon_var sum = -1;
+    int64_t i;
+    if (!lemon__tape_ready(tape, "lemon_tape_mix") || (t = lemon__tape_tensor(tape, weights, "lemon_tape_mix")) == NULL) return -1;
+    if (x == NULL || n < 1 || t->rows != 1 || t->cols != n)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_mix: weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows, (long long)t->cols, (long long)n);
+    for (i = 0; i < n; i++) {
+        first = lemon__tape_tensor(tape, x[0], "lemon_tape_mix");
+        t = lemon__tape_tensor(tape, x[i], "lemon_tape_mix");
+        if (first == NULL || t == NULL) return -1;
+        if (t->rows != first->rows || t->cols != first->cols)
+            return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_mix: term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i, (long long)t->rows, (long long)t->cols, (long long)first->rows, (long long)first->cols);
+        row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
+        if (row == NULL) return -1;
+        row->op.index = i;
+        sum = row->out;
+    }
+    return sum;
+}
+
+static int lemon__output_fits(const lemon_tensor *hidden, const lemon_tensor *output) {
+    return hidden && output && hidden->dtype == LEMON_F32 && output->cols == hidden->cols;
+}
+
+LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets, lemon_var teacher_hidden, lemon_var teacher_output,
+                                    const lemon_loss_options *options) {
+    const lemon_tensor *h, *o;
+    lemon__tape_row *row;
+    if (!lemon__tape_ready(tape, "lemon_tape_loss")) return -1;
+    h = lemon__tape_tensor(tape, hidden, "lemon_tape_loss");
+    o = lemon__tape_tensor(tape, output, "lemon_tape_loss");
+    if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_loss: hidden and output do not fit, targets is NULL, or temperature is not above 0");
+    if (teacher_hidden >= 0) {
+        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, "lemon_tape_loss"), *to = lemon__tape_tensor(tape, teacher_output, "lemon_tape_loss");
+        if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
+            return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_loss: the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, %lld tokens)", (long long)h->rows, (long long)o->rows);
+    }
+    row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden, teacher_hidden >= 0 ? teacher_output : -1);
+    if (row == NULL) return -1;
+    row->op.ids = targets;
+    row->op.loss = *options;
+    tape->values[row->out].keep = 1;
+    return row->out;
+}
+
+LEMON_API void lemon_tape_keep(lemon_tape *tape, lemon_var x) {
+    if (tape && x >= 0 && x < tape->n_values) tape->values[x].keep = 1;
+}
+
+/* ---- planning ---- */
+
+typedef struct lemon__buffer {
+    int64_t floats, born, dies, offset;
+    float **where;                          /* receives the address */
+} lemon__buffer;
+
+typedef struct lemon__layout { lemon__buffer *list; int64_t n, capacity; } lemon__layout;
+
+static void lemon__plan_add(lemon__layout *plan, int64_t floats, int64_t born, int64_t dies, float **where) {
+    lemon__buffer *b = &plan->list[plan->n];
+    if (floats <= 0) return;
+    plan->n++;
+    b->floats = (floats + 15) / 16 * 16;
+    b->born = born;
+    b->dies = dies;
+    b->where = where;
+}
+
+/*  Which values a loss depends on, and when values and gradients are first and last touched. */
+static void lemon__plan_lives(lemon_tape *tape) {
+    int64_t n = tape->n_rows, i, never = 2 * n;
+    int k;
+    for (i = n - 1; i >= 0; i--) {
+        lemon__tape_row *row = &tape->rows[i];
+        lemon__value *out = &tape->values[row->out];
+        unsigned reads = lemon__op_table[row->code].reads;
+        int again;
+        out->reached |= row->code == LEMON__LOSS;
+        again = tape->backward && out->reached && (out->wants || row->code == LEMON__LOSS);
+        out->born = i;
+        if (out->dies < i) out->dies = i;
+        if (again && (reads & LEMON__READS_OUT)) out->dies = 2 * n - 1 - i;
+        out->grad_dies = 2 * n - 1 - i;
+        for (k = 0; k < LEMON__INPUTS; k++) {
+            lemon__value *in;
+            int64_t last = again && ((reads >> k) & 1u) ? 2 * n - 1 - i : i;
+            if (row->in[k] < 0) continue;
+            in = &tape->values[row->in[k]];
+            if (in->dies < last) in->dies = last;
+            in->reached |= out->reached;
+            if (again && in->wants && in->grad_born == 0) in->grad_born = 2 * n - 1 - i;
+        }
+    }
+    for (i = 0; i < tape->n_values; i++)
+        if (tape->values[i].keep) tape->values[i].dies = tape->values[i].grad_dies = never;
+}
+
+static int lemon__plan_has_grad(const lemon_tape *tape, const lemon__value *v) {
+    return tape->backward && !v->leaf && v->wants && v->reached && v->grad_born > 0;
+}
+
+static void lemon__plan_collect(lemon_tape *tape, lemon__layout *plan) {
+    int64_t n = tape->n_rows, i, threads = tape->ctx->threads;
+    for (i = 0; i < tape->n_values; i++) {
+        lemon__value *v = &tape->values[i];
+        if (v->leaf) continue;
+        lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->born, v->dies, (float **)&v->tensor.data);
+        if (lemon__plan_has_grad(tape, v)) lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->grad_born, v->grad_dies, &v->grad);
+    }
+    for (i = 0; i < n; i++) {
+        lemon__tape_row *row = &tape->rows[i];
+        const lemon__op_info *info = &lemon__op_table[row->code];
+        int64_t back = 2 * n - 1 - i, chunk;
+        int again = tape->backward && tape->values[row->out].wants && tape->values[row->out].reached;
+        if (row->code == LEMON__LOSS) {                     /* logits of a chunk, the teacher's behind them */
+            chunk = lemon__loss_chunk(row->op.in[1].rows) * row->op.in[1].rows * (row->in[2] >= 0 ? 2 : 1);
+            lemon__plan_add(plan, 4 * row->op.in[0].rows, i, back, &row->op.aux);
+            lemon__plan_add(plan, chunk, i, back, &row->scratch[0]);
+            continue;
+        }
+        if (info->aux && again) lemon__plan_add(plan, info->aux(&row->op), i, back, &row->op.aux);
+        if (info->scratch == NULL) continue;
+        lemon__plan_add(plan, threads * info->scratch(&row->op, 0), i, i, &row->scratch[0]);
+        if (again) lemon__plan_add(plan, threads * info->scratch(&row->op, 1), back, back, &row->scratch[1]);
+    }
+}
+
+static int lemon__buffer_larger(const void *a, const void *b) {
+    const lemon__buffer *x = (const lemon__buffer *)a, *y = (const lemon__buffer *)b;
+    if (x->floats != y->floats) return x->floats < y->floats ? 1 : -1;
+    return x->born < y->born ? -1 : x->born > y->born;
+}
+
+/*  The lowest offset at which a buffer overlaps none of those placed before it that live at the same time. */
+static int64_t lemon__plan_offset(const lemon__layout *plan, int64_t which) {
+    const lemon__buffer *b = &plan->list[which];
+    int64_t offset = 0, i;
+    int moved = 1;
+    while (moved)
+        for (i = 0, moved = 0; i < which; i++) {
+            const lemon__buffer *o = &plan->list[i];
+            if (o->born > b->dies || o->dies < b->born || offset >= o->offset + o->floats || offset + b->floats <= o->offset) continue;
+            offset = o->offset + o->floats;
+            moved = 1;
+        }
+    return offset;
+}
+
+/*  Backward runs rows from the last: the first writer of a gradient overwrites it, later ones add.  Leaves always add. */
+static void lemon__plan_connect(lemon_tape *tape) {
+    int64_t i;
+    int k;
+    for (i = 0; i < tape->n_values; i++) tape->values[i].reached &= 1;
+    for (i = tape->n_rows - 1; i >= 0; i--) {
+        lemon__tape_row *row = &tape->rows[i];
+        lemon__value *out = &tape->values[row->out];
+        row->op.y = (float *)out->tensor.data;
+        row->op.dy = out->grad;
+        for (k = 0; k < LEMON__INPUTS; k++) {
+            lemon__value *in = row->in[k] >= 0 ? &tape->values[row->in[k]] : NULL;
+            if (in == NULL) continue;
+            row->op.in[k] = in->tensor;
+            if (!tape->backward || !out->reached || !in->wants) continue;
+            row->op.dx[k] = in->grad;
+            row->op.add[k] = in->leaf || (in->reached & 2);
+            in->reached |= 2;
+        }
+    }
+}
+
+LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *bytes) {
+    lemon__layout plan;
+    int64_t i, total = 0;
+    if (tape == NULL || tape->status) return tape ? tape->status : LEMON_E_ARG;
+    if (tape->planned) return lemon__fail(tape->ctx, LEMON_E_ARG, "lemon_tape_plan: the tape is planned already");
+    tape->backward = backward;
+    plan.n = 0;
+    plan.capacity = 2 * tape->n_values + 3 * tape->n_rows + 1;
+    plan.list = (lemon__buffer *)lemon__calloc(tape->ctx, (size_t)plan.capacity * sizeof *plan.list);
+    if (plan.list == NULL) return tape->status = LEMON_E_MEMORY;
+    lemon__plan_lives(tape);
+    lemon__plan_collect(tape, &plan);
+    qsort(plan.list, (size_t)plan.n, sizeof *plan.list, lemon__buffer_larger);
+    for (i = 0; i < plan.n; i++) {
+        plan.list[i].offset = lemon__plan_offset(&plan, i);
+        total = lemon__max(total, plan.list[i].offset + plan.list[i].floats);
+    }
+    tape->plan_bytes = (size_t)total * sizeof(float);
+    tape->plan = (float *)lemon__calloc(tape->ctx, tape->plan_bytes);
+    for (i = 0; tape->plan && i < plan.n; i++) *plan.list[i].where = tape->plan + plan.list[i].offset;
+    lemon__free(tape->ctx, plan.list, (size_t)plan.capacity * sizeof *plan.list);
+    if (tape->plan == NULL) return tape->status = LEMON_E_MEMORY;
+    lemon__plan_connect(tape);
+    tape->planned = 1;
+    if (bytes) *bytes = tape->plan_bytes;
+    return LEMON_OK;
+}
+
+/* ---- running ---- */
+
+static lemon_status lemon__tape_runnable(lemon_tape *tape, int backward, const char *call) {
+    if (tape == NULL) return LEMON_E_ARG;
+    if (tape->status) return tape->status;
+    if (!tape->planned || (backward && !tape->backward))
+        return lemon__fail(tape->ctx, LEMON_E_ARG, "%s: the tape is not planned for this; call lemon_tape_plan first", call);
+    return LEMON_OK;
+}
+
+static void lemon__tape_run_row(lemon_tape *tape, lemon__tape_row *row, int backward) {
+    const lemon__op_info *info = &lemon__op_table[row->code];
+    row->op.scratch = row->scratch[row->code == LEMON__LOSS ? 0 : backward];
+    row->op.scratch_each = info->scratch ? info->scratch(&row->op, backward) : 0;
+    row->op.gradient = backward;
+    if (backward) info->backward(tape->ctx, &row->op);
+    else info->forward(tape->ctx, &row->op);
+}
+
+LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
+    lemon_status status = lemon__tape_runnable(tape, 0, "lemon_tape_forward");
+    int64_t i;
+    for (i = 0; !status && i < tape->n_rows; i++)
+        if (tape->rows[i].code != LEMON__LOSS || !tape->backward) lemon__tape_run_row(tape, &tape->rows[i], 0);
+    return status;
+}
+
+LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {
+    lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
+    int64_t i;
+    for (i = tape ? tape->n_rows - 1 : -1; !status && i >= 0; i--) {
+        lemon__tape_row *row = &tape->rows[i];
+        lemon__value *out = &tape->values[row->out];
+        if (out->reached && (out->wants || row->code == LEMON__LOSS)) lemon__tape_run_row(tape, row, 1);
+    }
+    return status;
+}
+
+LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x) {
+    if (tape == NULL || x < 0 || x >= tape->n_values || tape->values[x].tensor.dtype != LEMON_F32) return NULL;
+    return tape->values[x].leaf || tape->values[x].keep ? (const float *)tape->values[x].tensor.data : NULL;
+}
+
+LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
+    if (tape == NULL || x < 0 || x >= tape->n_values) return NULL;
+    return tape->values[x].leaf || tape->values[x].keep ? tape->values[x].grad : NULL;
+}
+
+/* ====================================================================================================================
+   7  MODEL
+
+   A LLaMA-type transformer (Touvron et al. 2023).  Each token becomes a vector of d_model numbers, the residual stream.
+   Every layer reads the stream twice and adds to it twice:
+
+        x += Wo * attention(rope(Wq * norm(x)), rope(Wk * norm(x)), Wv * norm(x))       what other tokens know
+        x += W_down * (silu(W_gate * norm(x)) * (W_up * norm(x)))                       what this token makes of it
+
+   and the scores of the next token are output * norm(x).  Below stands one table of the weights; sizes, initial values,
+   checkpoints, training and fusion are loops over it, and nothing else in this header lists the weights.
+   ================================================================================================================== */
+
+static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
+    {"tok_embed", "model.embed_tokens", "token_embd", 0, 1, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL},
+    {"attn_norm", "input_layernorm", "attn_norm", 1, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"wq", "self_attn.q_proj", "attn_q", 1, 1, LEMON_JOINT_QUERY, LEMON_JOINT_RESIDUAL},
+    {"wk", "self_attn.k_proj", "attn_k", 1, 1, LEMON_JOINT_KEY, LEMON_JOINT_RESIDUAL},
+    {"wv", "self_attn.v_proj", "attn_v", 1, 1, LEMON_JOINT_VALUE, LEMON_JOINT_RESIDUAL},
+    {"wo", "self_attn.o_proj", "attn_output", 1, 1, LEMON_JOINT_RESIDUAL, LEMON_JOINT_HEADS},
+    {"ffn_norm", "post_attention_layernorm", "ffn_norm", 1, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"w_gate", "mlp.gate_proj", "ffn_gate", 1, 1, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
+    {"w_up", "mlp.up_proj", "ffn_up", 1, 1, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
+    {"w_down", "mlp.down_proj", "ffn_down", 1, 1, LEMON_JOINT_RESIDUAL, LEMON_JOINT_FFN},
+    {"final_norm", "model.norm", "output_norm", 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"output", "lm_head", "output", 0, 1, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL}
+};
+
+enum { LEMON__PER_LAYER = LEMON_W_DOWN - LEMON_ATTN_NORM + 1 };
+
+LEMON_API const lemon_role_info *lemon_role_get(lemon_role role) {
+    return (int)role >= 0 && role < LEMON_ROLE_COUNT ? &lemon__roles[role] : NULL;
+}
+
+LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
+    switch (joint) {
+    case LEMON_JOINT_VOCAB: return c->vocab_size;
+    case LEMON_JOINT_RESIDUAL: return c->d_model;
+    case LEMON_JOINT_QUERY: case LEMON_JOINT_HEADS: return (int64_t)c->n_heads * c->head_dim;
+    case LEMON_JOINT_KEY: case LEMON_JOINT_VALUE: return (int64_t)c->kv_heads * c->head_dim;
+    case LEMON_JOINT_FFN: return c->d_ffn;
+    default: return 1;
+    }
+}
+
+/* ---- config ---- */
+
+LEMON_API void lemon_config_defaults(lemon_config *config) {
+    memset(config, 0, sizeof *config);
+    config->max_seq = 256;
+    config->tied_embeddings = 1;
+    config->rope_theta = 10000.0f;
+    config->rms_norm_eps = 1e-5f;
+}
+
+/*  A field of the config with the range it may have: so large that no real model is refused, so small that no product of
+    sizes overflows 64 bits. */
+typedef struct lemon__range { const char *name; int64_t value, low, high; } lemon__range;
+
+LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
+    lemon__range fields[9];
+    int i;
+    if (c == NULL) return lemon__fail(ctx, LEMON_E_ARG, "the config is NULL");
+    {
+        const lemon__range ranges[9] = {
+            {"d_model", c->d_model, 1, 65536}, {"n_layers", c->n_layers, 1, 4096}, {"n_heads", c->n_heads, 1, 4096},
+            {"kv_heads", c->kv_heads, 1, 4096}, {"head_dim", c->head_dim, 2, 4096}, {"d_ffn", c->d_ffn, 1, 65536},
+            {"vocab_size", c->vocab_size, 1, 1 << 22}, {"max_seq", c->max_seq, 1, 1 << 24}, {"tied_embeddings", c->tied_embeddings, 0, 1}};
+        memcpy(fields, ranges, sizeof fields);
+    }
+    for (i = 0; i < 9; i++)
+        if (fields[i].value < fields[i].low || fields[i].value > fields[i].high)
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", fields[i].name, (long long)fields[i].value,
+                               (long long)fields[i].low, (long long)fields[i].high);
+    if (c->head_dim % 2) return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
+    if (c->n_heads % c->kv_heads)
+        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d", (int)c->kv_heads, (int)c->n_heads);
+    if ((int64_t)c->n_heads * c->head_dim > 65536)
+        return lemon__fail(ctx, LEMON_E_ARG, "n_heads times head_dim is %lld, expected at most 65536", (long long)c->n_heads * c->head_dim);
+    if (!(c->rope_theta > 0.0f) || !(c->rope_theta < 1e12f)) return lemon__fail(ctx, LEMON_E_ARG, "rope_theta is %g, expected a number above 0", (double)c->rope_theta);
+    if (!(c->rms_norm_eps >= 0.0f) || !(c->rms_norm_eps < 1.0f)) return lemon__fail(ctx, LEMON_E_ARG, "rms_norm_eps is %g, expected 0 to 1", (double)c->rms_norm_eps);
+    return LEMON_OK;
+}
+
+/* ---- the table, expanded: index of a parameter <-> role and layer ---- */
+
+static int64_t lemon__param_count(const lemon_config *c) { return 2 + (int64_t)LEMON__PER_LAYER * c->n_layers + !c->tied_embeddings; }
+
+static lemon_role lemon__param_role(const lemon_config *c, int64_t i, int64_t *layer) {
+    int64_t last = (int64_t)LEMON__PER_LAYER * c->n_layers;
+    *layer = 0;
+    if (i == 0) return LEMON_TOK_EMBED;
+    if (i > last) return i == last + 1 ? LEMON_FINAL_NORM : LEMON_OUTPUT;
+    *layer = (i - 1) / LEMON__PER_LAYER;
+    return (lemon_role)(LEMON_ATTN_NORM + (i - 1) % LEMON__PER_LAYER);
+}
+
+static int64_t lemon__param_index(const lemon_config *c, lemon_role role, int64_t layer) {
+    if (role == LEMON_TOK_EMBED || (role == LEMON_OUTPUT && c->tied_embeddings)) return 0;
+    if (role >= LEMON_FINAL_NORM) return 1 + (int64_t)LEMON__PER_LAYER * c->n_layers + (role - LEMON_FINAL_NORM);
+    return 1 + layer * LEMON__PER_LAYER + (role - LEMON_ATTN_NORM);
+}
+
+static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *rows, int64_t *cols) {
+    *rows = lemon_joint_size(c, lemon__roles[role].out);
+    *cols = lemon_joint_size(c, lemon__roles[role].in);
+}
+
+static void lemon__param_name(const lemon_model *model, int64_t i, char *out, size_t size) {
+    int64_t layer;
+    lemon_role role = lemon__param_role(&model->config, i, &layer);
+    if (lemon__roles[role].per_layer) snprintf(out, size, "layers.%lld.%s", (long long)layer, lemon__roles[role].name);
+    else snprintf(out, size, "%s", lemon__roles[role].name);
+}
+
+LEMON_API int64_t lemon_config_params(const lemon_config *c) {
+    int64_t total = 0, i, layer, rows, cols;
+    for (i = 0; c && i < lemon__param_count(c); i++) {
+        lemon__param_shape(c, lemon__param_role(c, i, &layer), &rows, &cols);
+        total += rows * cols;
+    }
+    return total;
+}
+
+/* ---- models ---- */
+
+static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
+    lemon_status status = lemon_config_check(ctx, config);
+    int64_t i, layer;
+    *model = NULL;
+    if (status) return status;
+    *model = (lemon_model *)lemon__calloc(ctx, sizeof **model);
+    if (*model == NULL) return LEMON_E_MEMORY;
+    (*model)->config = *config;
+    (*model)->n_params = lemon__param_count(config);
+    (*model)->params = (lemon_tensor *)lemon__calloc(ctx, (size_t)(*model)->n_params * sizeof(lemon_tensor));
+    if ((*model)->params == NULL) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+        return LEMON_E_MEMORY;
+    }
+    for (i = 0; i < (*model)->n_params; i++)
+        lemon__param_shape(config, lemon__param_role(config, i, &layer), &(*model)->params[i].rows, &(*model)->params[i].cols);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
+    int64_t count = lemon_config_params(&model->config), i, at = 0;
+    size_t bytes;
+    if (!lemon__mul((size_t)count, sizeof(float), &bytes)) bytes = SIZE_MAX;
+    model->block = (float *)lemon__calloc(ctx, bytes);
+    if (model->block == NULL) return LEMON_E_MEMORY;
+    model->block_count = count;
+    for (i = 0; i < model->n_params; i++) {
+        model->params[i].data = model->block + at;
+        model->params[i].dtype = LEMON_F32;
+        at += model->params[i].rows * model->params[i].cols;
+    }
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
+    lemon_status status;
+    if (ctx == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_create: an argument is NULL");
+    status = lemon__model_new(ctx, config, model);
+    if (!status) status = lemon__model_block(ctx, *model);
+    if (status) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+    }
+    return status;
+}
+
+LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
+    if (model == NULL) return;
+    lemon_tokenizer_free(ctx, model->tokenizer);
+    lemon__free(ctx, model->block, (size_t)model->block_count * sizeof(float));
+    lemon__free(ctx, model->params, (size_t)model->n_params * sizeof(lemon_tensor));
+    if (model->source.close) model->source.close(model->source.user);
+    lemon__free(ctx, model, sizeof *model);
+}
+
+LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer) {
+    if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT) return NULL;
+    if (layer < 0 || layer >= (lemon__roles[role].per_layer ? model->config.n_layers : 1)) return NULL;
+    return &model->params[lemon__param_index(&model->config, role, layer)];
+}
+
+LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed) {
+    lemon_rng rng;
+    int64_t i, j, layer;
+    if (ctx == NULL || model == NULL || model->block == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_init: the model is NULL or does not own f32 weights; lemon_model_clone makes one that does");
+    lemon_rng_seed(&rng, seed);
+    for (i = 0; i < model->n_params; i++) {
+        const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
+        float *w = (float *)model->params[i].data;
+        double deviation = info->out == LEMON_JOINT_RESIDUAL ? 0.02 / sqrt(2.0 * model->config.n_layers) : 0.02;
+        for (j = 0; j < model->params[i].rows * model->params[i].cols; j++)
+            w[j] = info->matrix ? (float)(deviation * lemon_rng_normal(&rng)) : 1.0f;
+    }
+    return LEMON_OK;
+}
+
+static void lemon__tensor_to_f32(const lemon_tensor *source, float *out) {
+    int64_t r;
+    for (r = 0; r < source->rows; r++) lemon_row_to_f32(source, r, out + r * source->cols);
+}
+
+LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model) {
+    lemon_status status;
+    int64_t i;
+    if (ctx == NULL || source == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_clone: an argument is NULL");
+    status = lemon_model_create(ctx, &source->config, model);
+    if (status) return status;
+    for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
+    if (source->tokenizer) status = lemon_tokenizer_clone(ctx, source->tokenizer, &(*model)->tokenizer);
+    if (status) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+    }
+    return status;
+}
+
+/*  Ids that a model can take: all in 0 ... vocab_size-1. */
+static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, const int32_t *ids, int64_t n) {
+    int64_t i;
+    for (i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= model->config.vocab_size)
+            return lemon__fail(ctx, LEMON_E_ARG, "token %lld is %d, expected 0 to %d (vocab_size); was it made with another tokenizer?", (long long)i, (int)ids[i],
+                               (int)model->config.vocab_size - 1);
+    return LEMON_OK;
+}
+
+/* ---- the forward pass on a tape: for training, evaluation and learned operators.
+        weights[i] is the variable of parameter i of the table; the result is norm(x) [batch * seq, D], which the output
+        matrix turns into scores. ---- */
+
+static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_var x, int64_t seq) {
+    lemon_var y = lemon_tape_rms_norm(tape, x, w[LEMON_ATTN_NORM], c->rms_norm_eps);
+    lemon_var q = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WQ], 1), c->head_dim, seq, c->rope_theta);
+    lemon_var k = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WK], 1), c->head_dim, seq, c->rope_theta);
+    lemon_var v = lemon_tape_matmul(tape, y, 0, w[LEMON_WV], 1), gate, up;
+    lemon_var z = lemon_tape_attention(tape, q, k, v, c->n_heads, c->kv_heads, c->head_dim, seq);
+    x = lemon_tape_add(tape, x, lemon_tape_matmul(tape, z, 0, w[LEMON_WO], 1));
+    y = lemon_tape_rms_norm(tape, x, w[LEMON_FFN_NORM], c->rms_norm_eps);
+    gate = lemon_tape_matmul(tape, y, 0, w[LEMON_W_GATE], 1);
+    up = lemon_tape_matmul(tape, y, 0, w[LEMON_W_UP], 1);
+    return lemon_tape_add(tape, x, lemon_tape_matmul(tape, lemon_tape_swiglu(tape, gate, up), 0, w[LEMON_W_DOWN], 1));
+}
+
+static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, const lemon_var *weights, const int32_t *tokens, int64_t batch, int64_t seq) {
+    lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
+    int64_t layer;
+    for (layer = 0; layer < c->n_layers; layer++)       /* w[role] is the role's parameter of this layer: the table in order */
+        x = lemon__tape_layer(tape, c, weights + layer * LEMON__PER_LAYER, x, seq);
+    return lemon_tape_rms_norm(tape, x, weights[lemon__param_index(c, LEMON_FINAL_NORM, 0)], c->rms_norm_eps);
+}
+
+/*  Leaves for all weights of a model; gradients go to grads, laid out as model->block is, or nowhere (NULL). */
+static void lemon__tape_weights(lemon_tape *tape, const lemon_model *model, float *grads, lemon_var *weights) {
+    int64_t i;
+    for (i = 0; i < model->n_params; i++) {
+        const lemon_tensor *t = &model->params[i];
+        if (grads) weights[i] = lemon_tape_leaf(tape, (const float *)t->data, grads + ((const float *)t->data - model->block), t->rows, t->cols);
+        else weights[i] = lemon_tape_weight(tape, t);
+    }
+}
+
+/* ---- the forward pass without a tape: for generation and for fusion, which stop between the steps ---- */
+
+/*  The state of rows on their way through a model: batch sequences of seq tokens each, after pos tokens already cached. */
+typedef struct lemon__walk {
+    lemon_ctx *ctx;
+    const lemon_model *model;
+    int64_t batch, seq, pos;
+    int64_t kv_rows;                /* rows of a sequence in k and v */
+    float *x;                       /* [N, D] the residual stream */
+    float *y;                       /* [N, D] its norm, with or without gain */
+    float *q, *z;                   /* [N, H*C] queries, outputs of the heads */
+    float *gate, *up;               /* [N, F]; gate becomes the neurons' output */
+    float *back;                    /* [N, D] what a block adds to x */
+    float *gain;                    /* [D] a gain in f32 */
+    float *angles, *scratch;
+    int64_t scratch_each;
+} lemon__walk;
+
+static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq; }
+
+/*  Memory for up to `rows` rows that look back over at most `keys` keys. */
+static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows, int64_t keys, lemon__walk *w) {
+    const lemon_config *c = &model->config;
+    int64_t heads = (int64_t)c->n_heads * c->head_dim;
+    memset(w, 0, sizeof *w);
+    w->ctx = ctx;
+    w->model = model;
+    w->scratch_each = LEMON__ROWS * keys;
+    w->x = lemon__floats(ctx, arena, rows, c->d_model);
+    w->y = lemon__floats(ctx, arena, rows, c->d_model);
+    w->back = lemon__floats(ctx, arena, rows, c->d_model);
+    w->gain = lemon__floats(ctx, arena, 1, c->d_model);
+    w->q = lemon__floats(ctx, arena, rows, heads);
+    w->z = lemon__floats(ctx, arena, rows, heads);
+    w->gate = lemon__floats(ctx, arena, rows, c->d_ffn);
+    w->up = lemon__floats(ctx, arena, rows, c->d_ffn);
+    w->angles = lemon__floats(ctx, arena, keys, c->head_dim);
+    w->scratch = lemon__floats(ctx, arena, ctx->threads, w->scratch_each);
+    if (!w->x || !w->y || !w->back || !w->gain || !w->q || !w->z || !w->gate || !w->up || !w->angles || !w->scratch) return LEMON_E_MEMORY;
+    lemon__rope_angles(w->angles, keys, c->head_dim, (double)c->rope_theta);
+    return lemon__workspaces(ctx);
+}
+
+static void lemon__walk_embed(lemon__walk *w, const int32_t *ids) {
+    lemon__op op;
+    memset(&op, 0, sizeof op);
+    op.in[0] = *lemon_model_param(w->model, LEMON_TOK_EMBED, 0);
+    op.ids = ids;
+    op.y = w->x;
+    op.rows = lemon__walk_rows(w);
+    op.cols = w->model->config.d_model;
+    lemon__embed_forward(w->ctx, &op);
+}
+
+/*  y = norm(x), times the gain of a role, or without gain where role is negative. */
+static void lemon__walk_norm(lemon__walk *w, int role, int64_t layer) {
+    lemon__op op;
+    int64_t i, d = w->model->config.d_model;
+    memset(&op, 0, sizeof op);
+    for (i = 0; i < d; i++) w->gain[i] = 1.0f;
+    if (role >= 0) lemon_row_to_f32(lemon_model_param(w->model, (lemon_role)role, layer), 0, w->gain);
+    op.in[0].data = w->x;
+    op.in[1].data = w->gain;
+    op.eps = w->model->config.rms_norm_eps;
+    op.y = w->y;
+    op.rows = lemon__walk_rows(w);
+    op.cols = d;
+    lemon__norm_forward(w->ctx, &op);
+}
+
+static void lemon__walk_product(lemon__walk *w, lemon_role role, int64_t layer, const float *x, float *y) {
+    lemon__weight_product(w->ctx, lemon__walk_rows(w), x, lemon_model_param(w->model, role, layer), y);
+}
+
+static void lemon__walk_turn(lemon__walk *w, float *x, int64_t heads) {
+    lemon__op op;
+    memset(&op, 0, sizeof op);
+    op.in[0].data = op.y = x;           /* in place: a plane is read whole before it is written */
+    op.angles = w->angles;
+    op.head_dim = w->model->config.head_dim;
+    op.rows = lemon__walk_rows(w);
+    op.cols = heads * op.head_dim;
+    op.seq = w->seq;
+    op.pos = w->pos;
+    lemon__rope_forward(w->ctx, &op);
+}
+
+/*  Queries, keys and values of the rows from y = norm(x).  k and v receive the rows at positions pos, pos+1, ...;
+    with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
+static void lemon__walk_qkv(lemon__walk *w, int64_t layer, float *k, float *v) {
+    int64_t at = w->pos * w->model->config.kv_heads * w->model->config.head_dim;
+    lemon__walk_product(w, LEMON_WQ, layer, w->y, w->q);
+    lemon__walk_product(w, LEMON_WK, layer, w->y, k + at);
+    lemon__walk_product(w, LEMON_WV, layer, w->y, v + at);
+    lemon__walk_turn(w, w->q, w->model->config.n_heads);
+    lemon__walk_turn(w, k + at, w->model->config.kv_heads);
+}
+
+/*  z = attention over keys and values 0 ... pos+seq-1 of each sequence. */
+static void lemon__walk_attend(lemon__walk *w, float *k, float *v) {
+    const lemon_config *c = &w->model->config;
+    lemon__op op;
+    memset(&op, 0, sizeof op);
+    op.in[0].data = w->q;
+    op.in[1].data = k;
+    op.in[2].data = v;
+    op.y = w->z;
+    op.rows = lemon__walk_rows(w);
+    op.cols = (int64_t)c->n_heads * c->head_dim;
+    op.n_heads = c->n_heads;
+    op.kv_heads = c->kv_heads;
+    op.head_dim = c->head_dim;
+    op.seq = w->seq;
+    op.pos = w->pos;
+    op.kv_rows = w->kv_rows;
+    op.scratch = w->scratch;
+    op.scratch_each = w->scratch_each;
+    lemon__attention_forward(w->ctx, &op);
+}
+
+/*  gate = silu(W_gate y) * (W_up y): the neurons' outputs. */
+static void lemon__walk_neurons(lemon__walk *w, int64_t layer) {
+    lemon__op op;
+    memset(&op, 0, sizeof op);
+    lemon__walk_product(w, LEMON_W_GATE, layer, w->y, w->gate);
+    lemon__walk_product(w, LEMON_W_UP, layer, w->y, w->up);
+    op.in[0].data = op.y = w->gate;
+    op.in[1].data = w->up;
+    op.rows = lemon__walk_rows(w);
+    op.cols = w->model->config.d_ffn;
+    lemon__swiglu_forward(w->ctx, &op);
+}
+
+/*  x += W * in, for the two matrices that write to the residual stream. */
+static void lemon__walk_write(lemon__walk *w, lemon_role role, int64_t layer, const float *in) {
+    lemon__op op;
+    memset(&op, 0, sizeof op);
+    lemon__walk_product(w, role, layer, in, w->back);
+    op.in[0].data = op.y = w->x;
+    op.in[1].data = w->back;
+    op.rows = lemon__walk_rows(w);
+    op.cols = w->model->config.d_model;
+    lemon__add_forward(w->ctx, &op);
+}
+
+static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v) {
+    lemon__walk_norm(w, LEMON_ATTN_NORM, layer);
+    lemon__walk_qkv(w, layer, k, v);
+    lemon__walk_attend(w, k, v);
+    lemon__walk_write(w, LEMON_WO, layer, w->z);
+    lemon__walk_norm(w, LEMON_FFN_NORM, layer);
+    lemon__walk_neurons(w, layer);
+    lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
+}
+
+/* ====================================================================================================================
+   8  CHECKPOINTS
+
+   Everything that lemon.h saves is one kind of file: a container of keys (name, type, value) and of tensors (name,
+   storage type, shape, data).  A model is such a file, a set of operators is one, the state of a training run is one.
+   The pack writes containers, the unpack reads them; what a file is about is only a matter of which keys and tensors
+   are in it.
+
+       0         header    8 magic "LEMON\r\n\x1a"   u32 version 1   u32 flags 0   u32 n_keys   u32 n_tensors
+                           u64 keys_bytes   u64 table_bytes   u64 data_bytes   u64 reserved 0
+                           u32 CRC-32 of keys and table   u32 CRC-32 of the 60 bytes before it
+       64        keys      u16 name bytes   u16 type (1 int64, 2 float64, 3 text)   u32 value bytes   name   value
+       then      table     u16 name bytes   u16 dtype   u64 rows   u64 cols   u64 offset   u64 bytes   u32 CRC-32   name
+       padded    data      padded to 64 with zeros; each tensor at its offset from here, padded to 64 likewise
+
+   All numbers are little-endian; names are 1 to 63 printable ASCII characters.  The magic breaks visibly when a
+   transfer changes line ends.  Every byte is either under a checksum or must be zero, so no flipped bit goes unseen.
+   The key "requires" lists the parts ("model", "operators", ...) that a reader must know; all others may be skipped.
+
+   A file is the work of a stranger until it is checked.  Readers here follow three rules: bytes are only reached
+   through a cursor that knows where they end; a size is believed only after it was compared with the file's real
+   size, so a small file cannot ask for much memory; shapes are checked against the config, in one place, before
+   anyone computes with them.
+   ================================================================================================================== */
+
+enum { LEMON__FILE_VERSION = 1, LEMON__HEADER = 64, LEMON__TABLE_ROW = 40, LEMON__NAME = 64 };
+enum { LEMON__INT = 1, LEMON__REAL = 2, LEMON__TEXT = 3 };
+
+static const char lemon__magic[8] = {'L', 'E', 'M', 'O', 'N', '\r', '\n', 0x1a};
+static const uint8_t lemon__zeros[64] = {0};
+
+/*  Puts a file's name before the message of a check that knew nothing of files. */
+static lemon_status lemon__blame(lemon_ctx *ctx, const char *name, lemon_status code) {
+    char text[LEMON__MESSAGE];
+    snprintf(text, sizeof text, "%s", lemon_error(ctx));
+    return lemon__fail(ctx, code, "%s: %s", name, text);
+}
+
+/* ---- growing arrays ---- */
+
+/*  An array with room for at least `need` elements of `each` bytes, twice as large as before if it had to grow. NULL
+    with a message when there is no memory; the old array is then unharmed. */
+static void *lemon__reserve(lemon_ctx *ctx, void *old, int64_t *capacity, int64_t need, size_t each) {
+    int64_t room = lemon__max(need, 2 * *capacity);
+    size_t bytes = SIZE_MAX;
+    void *p;
+    if (need <= *capacity && old) return old;
+    room = lemon__max(room, 16);
+    if ((uint64_t)room > SIZE_MAX || !lemon__mul((size_t)room, each, &bytes)) bytes = SIZE_MAX;
+    p = lemon__grow(ctx, old, (size_t)*capacity * each, bytes);
+    if (p) *capacity = room;
+    return p;
+}
+
+/* ---- words: byte strings found by their content; names in a file here, pieces of a vocabulary in chapter 9 ---- */
+
+typedef struct lemon__span { size_t start, bytes; } lemon__span;
+
+typedef struct lemon__words {
+    const uint8_t *blob;            /* what the spans point into; belongs to somebody else */
+    lemon__span *spans;             /* word i */
+    int64_t count, capacity;
+    int32_t *slots;                 /* hash table with open addressing: 1 + word, 0 where free */
+    int64_t n_slots, used;          /* n_slots is a power of two, at least twice `used` */
+} lemon__words;
+
+/*  FNV-1a (Fowler, Noll, Vo 1991), its upper half folded in. */
+static size_t lemon__hash(const uint8_t *bytes, size_t n) {
+    uint64_t h = 0xcbf29ce484222325u;
+    size_t i;
+    for (i = 0; i < n; i++) h = (h ^ bytes[i]) * 0x100000001b3u;
+    return (size_t)(h ^ h >> 32);
+}
+
+/*  The slot that holds these bytes, or the free one where they would go. */
+static int32_t *lemon__words_slot(const lemon__words *words, const uint8_t *bytes, size_t n) {
+    size_t mask = (size_t)words->n_slots - 1, i = lemon__hash(bytes, n) & mask;
+    for (; words->slots[i] != 0; i = (i + 1) & mask) {
+        const lemon__span *span = &words->spans[words->slots[i] - 1];
+        if (span->bytes == n && memcmp(words->blob + span->start, bytes, n) == 0) break;
+    }
+    return &words->slots[i];
+}
+
+/*  The word with these bytes, or -1. */
+static int32_t lemon__words_find(const lemon__words *words, const void *bytes, size_t n) {
+    return words->n_slots == 0 ? -1 : *lemon__words_slot(words, (const uint8_t *)bytes, n) - 1;
+}
+
+static int lemon__words_rehash(lemon_ctx *ctx, lemon__words *words) {
+    lemon__words old = *words;
+    int64_t i, n_slots = lemon__max(64, 2 * old.n_slots);
+    words->slots = (int32_t *)lemon__calloc(ctx, (size_t)n_slots * sizeof *words->slots);
+    if (words->slots == NULL) { words->slots = old.slots; return 0; }
+    words->n_slots = n_slots;
+    for (i = 0; i < old.n_slots; i++) {
+        const lemon__span *span;
+        if (old.slots[i] == 0) continue;
+        span = &words->spans[old.slots[i] - 1];
+        *lemon__words_slot(words, words->blob + span->start, span->bytes) = old.slots[i];
+    }
+    lemon__free(ctx, old.slots, (size_t)old.n_slots * sizeof *old.slots);
+    return 1;
+}
+
+/*  Appends a word; where `found` is set it can be found from now on, unless an equal one came before.  0: no memory. */
+static int lemon__words_push(lemon_ctx *ctx, lemon__words *words, size_t start, size_t bytes, int found) {
+    lemon__span *spans =
+        (lemon__span *)lemon__reserve(ctx, words->spans, &words->capacity, words->count + 1, sizeof *spans);
+    int32_t *slot;
+    if (spans == NULL) return 0;
+    words->spans = spans;
+    if (words->count >= INT32_MAX - 1) { lemon__fail(ctx, LEMON_E_MEMORY, "more than 2^31 words"); return 0; }
+    if (2 * words->used >= words->n_slots && !lemon__words_rehash(ctx, words)) return 0;
+    spans[words->count].start = start;
+    spans[words->count].bytes = bytes;
+    words->count++;
+    if (!found) return 1;
+    slot = lemon__words_slot(words, words->blob + start, bytes);
+    if (*slot == 0) { *slot = (int32_t)words->count; words->used++; }
+    return 1;
+}
+
+static void lemon__words_free(lemon_ctx *ctx, lemon__words *words) {
+    lemon__free(ctx, words->spans, (size_t)words->capacity * sizeof *words->spans);
+    lemon__free(ctx, words->slots, (size_t)words->n_slots * sizeof *words->slots);
+    memset(words, 0, sizeof *words);
+}
+
+/* ---- bytes in: a cursor that cannot run past the end ---- */
+
+/*  Reading past the end sets `bad` and gives zeros; so a whole record is read first, and checked once. */
+typedef struct lemon__cursor {
+    const uint8_t *bytes;
+    size_t size, at;
+    int bad;
+} lemon__cursor;
+
+static const uint8_t *lemon__take(lemon__cursor *c, size_t n) {
+    if (c->bad || n > c->size - c->at) { c->bad = 1; return NULL; }
+    c->at += n;
+    return c->bytes + (c->at - n);
+}
+
+static uint16_t lemon__take16(lemon__cursor *c) {
+    const uint8_t *p = lemon__take(c, 2);
+    return p ? lemon__get16(p) : (uint16_t)0;
+}
+static uint32_t lemon__take32(lemon__cursor *c) {
+    const uint8_t *p = lemon__take(c, 4);
+    return p ? lemon__get32(p) : 0;
+}
+static uint64_t lemon__take64(lemon__cursor *c) {
+    const uint8_t *p = lemon__take(c, 8);
+    return p ? lemon__get64(p) : 0;
+}
+
+static lemon__cursor lemon__cursor_over(const lemon_reader *reader) {
+    lemon__cursor c;
+    memset(&c, 0, sizeof c);
+    c.bytes = reader->map;
+    c.size = (size_t)reader->size;
+    return c;
+}
+
+static void lemon__reader_close(lemon_reader *reader) {
+    if (reader->close) reader->close(reader->user);
+    memset(reader, 0, sizeof *reader);
+}
+
+/*  Copies a piece of the file.  Our own file reader says itself what went wrong; for others it is said here. */
+static lemon_status lemon__fetch(lemon_ctx *ctx, const lemon_reader *reader, uint64_t offset, void *out, size_t bytes) {
+    lemon_status status;
+    if (offset > reader->size || bytes > reader->size - offset)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected at least %llu; the file is cut short",
+                           reader->name, (unsigned long long)reader->size, (unsigned long long)offset + bytes);
+    if (reader->map) {
+        if (bytes > 0) memcpy(out, reader->map + offset, bytes);
+        return LEMON_OK;
+    }
+    status = reader->read(reader->user, offset, out, bytes);
+    if (status && reader->read != lemon__file_read)
+        lemon__fail(ctx, LEMON_E_IO, "%s: %llu bytes at offset %llu could not be read", reader->name,
+                    (unsigned long long)bytes, (unsigned long long)offset);
+    return status ? LEMON_E_IO : LEMON_OK;
+}
+
+static int lemon__big_endian(void) {
+    const uint16_t one = 1;
+    uint8_t first;
+    memcpy(&first, &one, 1);
+    return first == 0;
+}
+
+/*  Turns numbers between file order (little-endian) and this host's, in place.  Half precision and quantised blocks are
+    kept in file order in memory too (chapter 3), so only whole words are turned. */
+static void lemon__swap(lemon_dtype dtype, void *data, size_t bytes) {
+    size_t width = dtype == LEMON_F32 || dtype == LEMON_I32 ? 4 : dtype == LEMON_F64 ? 8 : 1, i, k;
+    uint8_t *p = (uint8_t *)data;
+    if (!lemon__big_endian() || width == 1) return;
+    for (i = 0; i + width <= bytes; i += width)
+        for (k = 0; k < width / 2; k++) {
+            uint8_t byte = p[i + k];
+            p[i + k] = p[i + width - 1 - k];
+            p[i + width - 1 - k] = byte;
+        }
+}
+
+/*  A tensor of a mapped file has no const of its own: whoever may not write to it knows that by model->block being
+    NULL. */
+static void *lemon__unconst(const void *p) {
+    void *q;
+    memcpy(&q, &p, sizeof q);
+    return q;
+}
+
+/*  A file held in memory: this in front, then the bytes, then the name. */
+typedef struct lemon__held { lemon_ctx *ctx; size_t total; } lemon__held;
+
+static void lemon__held_close(void *user) {
+    lemon__held *held = (lemon__held *)user;
+    lemon__free(held->ctx, held, held->total);
+}
+
+/*  After this, all bytes stand at reader->map, aligned for doubles: all parsers below read memory, whatever the
+    reader can do.  What is mapped stays where it is, but on big-endian hosts, where numbers must be turned. */
+static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
+    size_t name_bytes = strlen(reader->name) + 1, size = (size_t)reader->size;
+    lemon__held *held;
+    uint8_t *bytes;
+    lemon_status status;
+    if (reader->close == lemon__held_close) return LEMON_OK;
+    if (reader->map && (uintptr_t)reader->map % 8 == 0 && !lemon__big_endian()) return LEMON_OK;
+    if (reader->size > SIZE_MAX / 4)
+        return lemon__fail(ctx, LEMON_E_MEMORY, "%s: size is %llu bytes, too much for this machine's address space",
+                           reader->name, (unsigned long long)reader->size);
+    held = (lemon__held *)lemon__malloc(ctx, LEMON__HEADER + size + name_bytes);
+    if (held == NULL) return LEMON_E_MEMORY;
+    held->ctx = ctx;
+    held->total = LEMON__HEADER + size + name_bytes;
+    bytes = (uint8_t *)held + LEMON__HEADER;
+    memcpy(bytes + size, reader->name, name_bytes);
+    status = lemon__fetch(ctx, reader, 0, bytes, size);
+    if (status) { lemon__held_close(held); return status; }
+    lemon__reader_close(reader);
+    reader->user = held;
+    reader->name = (const char *)(bytes + size);
+    reader->size = size;
+    reader->map = bytes;
+    reader->close = lemon__held_close;
+    return LEMON_OK;
+}
+
+/* ---- the pack: a container that is being written ---- */
+
+typedef struct lemon__packed {      /* a row of the tensor table */
+    char name[LEMON__NAME];
+    lemon_tensor source, stored; /* what is given, and what goes into the file (no data: rows pass through a buffer) */
+    uint64_t offset;
+    uint32_t crc;
+} lemon__packed;
+
+/*  Keys are copied, tensors are borrowed until lemon__pack_write.  Errors are sticky and come out there. */
+typedef struct lemon__pack {
+    lemon_ctx *ctx;
+    lemon_status status;
+    uint8_t *keys;
+    int64_t keys_bytes, keys_capacity, n_keys;
+    lemon__packed *tensors;
+    int64_t n_tensors, capacity;
+    uint64_t table_bytes, data_bytes;
+    lemon_arena scratch;            /* for tensors that exist only to be written */
+} lemon__pack;
+
+static uint64_t lemon__pad(uint64_t n) { return (n + 63) / 64 * 64; }
+
+static void lemon__pack_open(lemon_ctx *ctx, lemon__pack *pack) {
+    memset(pack, 0, sizeof *pack);
+    pack->ctx = ctx;
+}
+
+static void lemon__pack_close(lemon__pack *pack) {
+    lemon__free(pack->ctx, pack->keys, (size_t)pack->keys_capacity);
+    lemon__free(pack->ctx, pack->tensors, (size_t)pack->capacity * sizeof *pack->tensors);
+    lemon_arena_free(pack->ctx, &pack->scratch);
+    memset(pack, 0, sizeof *pack);
+}
+
+static int lemon__name_ok(const uint8_t *name, size_t bytes) {
+    size_t i;
+    for (i = 0; i < bytes; i++)
+        if (name[i] <= ' ' || name[i] > '~') return 0;
+    return bytes >= 1 && bytes < LEMON__NAME;
+}
+
+static void lemon__pack_key(lemon__pack *pack, const char *name, int type, const void *value, size_t bytes) {
+    size_t n = strlen(name), all = 8 + n + bytes;
+    uint8_t *p;
+    if (pack->status) return;
+    if (!lemon__name_ok((const uint8_t *)name, n) || bytes >= UINT32_MAX) {
+        pack->status = lemon__fail(pack->ctx, LEMON_E_ARG,
+                                   "key \"%.80s\" cannot be saved: its name or its text is too long", name);
+        return;
+    }
+    p = (uint8_t *)lemon__reserve(pack->ctx, pack->keys, &pack->keys_capacity, pack->keys_bytes + (int64_t)all, 1);
+    if (p == NULL) { pack->status = LEMON_E_MEMORY; return; }
+    pack->keys = p;
+    p += pack->keys_bytes;
+    lemon__put16(p, (uint16_t)n);
+    lemon__put16(p + 2, (uint16_t)type);
+    lemon__put32(p + 4, (uint32_t)bytes);
+    memcpy(p + 8, name, n);
+    if (bytes > 0) memcpy(p + 8 + n, value, bytes);
+    pack->keys_bytes += (int64_t)all;
+    pack->n_keys++;
+}
+
+static void lemon__pack_int(lemon__pack *pack, const char *name, int64_t value) {
+    uint8_t bytes[8];
+    lemon__put64(bytes, (uint64_t)value);
+    lemon__pack_key(pack, name, LEMON__INT, bytes, 8);
+}
+
+static void lemon__pack_real(lemon__pack *pack, const char *name, double value) {
+    uint8_t bytes[8];
+    uint64_t bits;
+    memcpy(&bits, &value, 8);
+    lemon__put64(bytes, bits);
+    lemon__pack_key(pack, name, LEMON__REAL, bytes, 8);
+}
+
+static void lemon__pack_text(lemon__pack *pack, const char *name, const char *text, size_t bytes) {
+    lemon__pack_key(pack, name, LEMON__TEXT, text, bytes);
+}
+
+/*  A tensor to be stored as type `as`: its own, or any of f32, bf16, f16, q8, q4 from any of these. */
+static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor, lemon_dtype as) {
+    size_t n = strlen(name), bytes;
+    lemon__packed *t;
+    lemon_tensor stored = *tensor;
+    if (pack->status) return;
+    stored.dtype = as;
+    stored.data = NULL;
+    bytes = lemon_tensor_bytes(&stored);
+    if (!lemon__name_ok((const uint8_t *)name, n) || tensor->data == NULL || bytes == 0 ||
+        (as != tensor->dtype && (as > LEMON_Q4 || tensor->dtype > LEMON_Q4))) {
+        pack->status = lemon__fail(
+            pack->ctx, LEMON_E_ARG, "tensor \"%.80s\" is %s [%lld, %lld], which cannot be saved as %s", name,
+            lemon_dtype_name(tensor->dtype), (long long)tensor->rows, (long long)tensor->cols, lemon_dtype_name(as));
+        return;
+    }
+    t = (lemon__packed *)lemon__reserve(pack->ctx, pack->tensors, &pack->capacity, pack->n_tensors + 1, sizeof *t);
+    if (t == NULL) { pack->status = LEMON_E_MEMORY; return; }
+    pack->tensors = t;
+    t += pack->n_tensors++;
+    memset(t, 0, sizeof *t);
+    memcpy(t->name, name, n);
+    t->source = *tensor;
+    t->stored = stored;
+    t->offset = pack->data_bytes;
+    pack->data_bytes += lemon__pad(bytes);
+    pack->table_bytes += LEMON__TABLE_ROW + n;
+}
+
+static lemon_status lemon__array_append(void *user, const void *bytes, size_t count);
+
+/*  Appends to a writer.  Our own writers say themselves what went wrong; for others it is said here. */
+static lemon_status lemon__append(lemon_ctx *ctx, const lemon_writer *writer, const void *bytes, size_t count) {
+    if (count == 0 || writer->append(writer->user, bytes, count) == LEMON_OK) return LEMON_OK;
+    if (writer->append != lemon__file_append && writer->append != lemon__array_append)
+        lemon__fail(ctx, LEMON_E_IO, "%s: %llu bytes could not be written", writer->name, (unsigned long long)count);
+    return LEMON_E_IO;
+}
+
+/*  Rows on their way into the file: so many at a time that checksum and writer get a fair piece. */
+typedef struct lemon__slab {
+    float *numbers;                 /* one row, decoded */
+    uint8_t *bytes;                 /* the rows as stored */
+    size_t numbers_bytes, size;
+} lemon__slab;
+
+enum { LEMON__SLAB = 65536 };
+
+static lemon_status lemon__slab_open(const lemon__pack *pack, lemon__slab *slab) {
+    int64_t i, cols = 1;
+    slab->size = LEMON__SLAB;
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon_tensor *stored = &pack->tensors[i].stored;
+        size_t row = lemon_row_bytes(stored->dtype, stored->cols);
+        if (stored->dtype == pack->tensors[i].source.dtype && !lemon__big_endian()) continue;
+        cols = lemon__max(cols, stored->cols);
+        slab->size = row > slab->size ? row : slab->size;
+    }
+    slab->numbers_bytes = (size_t)cols * sizeof(float);
+    slab->numbers = (float *)lemon__malloc(pack->ctx, slab->numbers_bytes);
+    slab->bytes = (uint8_t *)lemon__malloc(pack->ctx, slab->size);
+    return slab->numbers && slab->bytes ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+static void lemon__slab_close(const lemon__pack *pack, lemon__slab *slab) {
+    lemon__free(pack->ctx, slab->numbers, slab->numbers_bytes);
+    lemon__free(pack->ctx, slab->bytes, slab->size);
+}
+
+/*  Rows from ... from+n-1 of a tensor as the file has them: where they stand, or converted into the slab. */
+static const uint8_t *lemon__slab_fill(lemon__slab *slab, const lemon__packed *t, int64_t from, int64_t n) {
+    size_t bytes = (size_t)n * lemon_row_bytes(t->stored.dtype, t->stored.cols);
+    lemon_tensor rows = t->stored;
+    int64_t i;
+    if (t->stored.dtype == t->source.dtype) {
+        const uint8_t *source = lemon__row(&t->source, from);
+        if (!lemon__big_endian()) return source;
+        memcpy(slab->bytes, source, bytes);
+    } else {
+        rows.data = slab->bytes;
+        for (i = 0; i < n; i++) {
+            lemon_row_to_f32(&t->source, from + i, slab->numbers);
+            lemon_row_from_f32(&rows, i, slab->numbers);
+        }
+    }
+    lemon__swap(t->stored.dtype, slab->bytes, bytes);
+    return slab->bytes;
+}
+
+/*  One pass over a tensor: to the writer, or without one only for the checksum. */
+static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__slab *slab, lemon__packed *t,
+                                     const lemon_writer *writer) {
+    size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols), total = lemon_tensor_bytes(&t->stored);
+    int64_t row, n, step = lemon__max(1, (int64_t)(LEMON__SLAB / row_bytes));
+    lemon_status status = LEMON_OK;
+    for (row = 0; row < t->stored.rows && !status; row += n) {
+        const uint8_t *bytes;
+        n = lemon__min(step, t->stored.rows - row);
+        bytes = lemon__slab_fill(slab, t, row, n);
+        if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
+        else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
+    }
+    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, (size_t)(lemon__pad(total) - total));
+    return status;
+}
+
+static void lemon__pack_table(const lemon__pack *pack, uint8_t *p) {
+    int64_t i;
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        size_t n = strlen(t->name);
+        lemon__put16(p, (uint16_t)n);
+        lemon__put16(p + 2, (uint16_t)t->stored.dtype);
+        lemon__put64(p + 4, (uint64_t)t->stored.rows);
+        lemon__put64(p + 12, (uint64_t)t->stored.cols);
+        lemon__put64(p + 20, t->offset);
+        lemon__put64(p + 28, lemon_tensor_bytes(&t->stored));
+        lemon__put32(p + 36, t->crc);
+        memcpy(p + LEMON__TABLE_ROW, t->name, n);
+        p += LEMON__TABLE_ROW + n;
+    }
+}
+
+/*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
+static lemon_status lemon__pack_front(const lemon__pack *pack, const lemon_writer *writer) {
+    size_t keys = (size_t)pack->keys_bytes, meta = keys + (size_t)pack->table_bytes;
+    size_t all = (size_t)lemon__pad(LEMON__HEADER + meta);
+    uint8_t *p = (uint8_t *)lemon__calloc(pack->ctx, all);
+    lemon_status status;
+    if (p == NULL) return LEMON_E_MEMORY;
+    if (keys > 0) memcpy(p + LEMON__HEADER, pack->keys, keys);
+    lemon__pack_table(pack, p + LEMON__HEADER + keys);
+    memcpy(p, lemon__magic, 8);
+    lemon__put32(p + 8, LEMON__FILE_VERSION);
+    lemon__put32(p + 16, (uint32_t)pack->n_keys);
+    lemon__put32(p + 20, (uint32_t)pack->n_tensors);
+    lemon__put64(p + 24, keys);
+    lemon__put64(p + 32, pack->table_bytes);
+    lemon__put64(p + 40, pack->data_bytes);
+    lemon__put32(p + 56, lemon_crc32(0, p + LEMON__HEADER, meta));
+    lemon__put32(p + 60, lemon_crc32(0, p, 60));
+    status = lemon__append(pack->ctx, writer, p, all);
+    lemon__free(pack->ctx, p, all);
+    return status;
+}
+
+/*  Two passes, since the table with the checksums stands before the data and a writer cannot go back. */
+static lemon_status lemon__pack_stream(lemon__pack *pack, const lemon_writer *writer) {
+    lemon__slab slab;
+    lemon_status status = lemon__slab_open(pack, &slab);
+    int64_t i;
+    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], NULL);
+    if (!status) status = lemon__pack_front(pack, writer);
+    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], writer);
+    lemon__slab_close(pack, &slab);
+    return status;
+}
+
+/*  Writes the container and commits the writer; on any error, earlier ones included, the writer is aborted. */
+static lemon_status lemon__pack_write(lemon__pack *pack, const lemon_writer *writer) {
+    if (pack->status == LEMON_E_ARG) lemon__blame(pack->ctx, writer->name, pack->status);
+    if (!pack->status) pack->status = lemon__pack_stream(pack, writer);
+    if (pack->status) {
+        if (writer->abort) writer->abort(writer->user);
+    } else if (writer->commit && writer->commit(writer->user) != LEMON_OK) {
+        pack->status = LEMON_E_IO;
+        if (writer->append != lemon__file_append && writer->append != lemon__array_append)
+            lemon__fail(pack->ctx, LEMON_E_IO, "%s: could not be committed", writer->name);
+    }
+    return pack->status;
+}
+
+/*  The same to a file. */
+static lemon_status lemon__pack_write_file(lemon__pack *pack, const char *path) {
+    lemon_writer writer;
+    if (!pack->status) pack->status = lemon_file_writer(pack->ctx, path, &writer);
+    return pack->status ? pack->status : lemon__pack_write(pack, &writer);
+}
+
+/* ---- the unpack: a container that is being read ---- */
+
+typedef struct lemon__key { int type; const uint8_t *value; size_t bytes; } lemon__key;
+
+/*  Everything in here points into the file, which stays open (or in memory) as long as this does. */
+typedef struct lemon__unpack {
+    lemon_ctx *ctx;
+    lemon_reader source;
+    lemon__words key_names, tensor_names;
+    lemon__key *keys;
+    lemon_tensor *tensors;
+    int64_t keys_capacity, tensors_capacity;
+} lemon__unpack;
+
+typedef struct lemon__header {
+    uint32_t n_keys, n_tensors, meta_crc;
+    uint64_t keys_bytes, table_bytes, data_bytes, data_at;
+} lemon__header;
+
+#define LEMON__DAMAGED "the file is damaged; get it anew"
+
+static void lemon__unpack_close(lemon__unpack *u) {
+    lemon__free(u->ctx, u->keys, (size_t)u->keys_capacity * sizeof *u->keys);
+    lemon__free(u->ctx, u->tensors, (size_t)u->tensors_capacity * sizeof *u->tensors);
+    lemon__words_free(u->ctx, &u->key_names);
+    lemon__words_free(u->ctx, &u->tensor_names);
+    lemon__reader_close(&u->source);
+    memset(u, 0, sizeof *u);
+}
+
+/*  A number of the file that is not what it must be. */
+static lemon_status lemon__unpack_bad(const lemon__unpack *u, const char *field, uint64_t value, uint64_t expected) {
+    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %llu, expected %llu; " LEMON__DAMAGED, u->source.name, field,
+                       (unsigned long long)value, (unsigned long long)expected);
+}
+
+static lemon_status lemon__unpack_magic(const lemon__unpack *u) {
+    uint8_t magic[8];
+    lemon_status status = lemon__fetch(u->ctx, &u->source, 0, magic, 8);
+    if (!status && memcmp(magic, lemon__magic, 8) != 0)
+        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: the first 8 bytes are not those of a .lemon file%s",
+                             u->source.name,
+                             memcmp(magic, "LEMON", 5) == 0 ? "; a transfer in text mode may have changed it" : "");
+    return status;
+}
+
+/*  All that follows trusts these sizes, so they must add up to the file's own. */
+static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *h) {
+    lemon__cursor c = lemon__cursor_over(&u->source);
+    uint32_t version, flags, crc;
+    uint64_t reserved, room = u->source.size - LEMON__HEADER, front;
+    if (u->source.size < LEMON__HEADER) return lemon__unpack_bad(u, "size in bytes", u->source.size, LEMON__HEADER);
+    lemon__take(&c, 8);
+    version = lemon__take32(&c);
+    flags = lemon__take32(&c);
+    h->n_keys = lemon__take32(&c);
+    h->n_tensors = lemon__take32(&c);
+    h->keys_bytes = lemon__take64(&c);
+    h->table_bytes = lemon__take64(&c);
+    h->data_bytes = lemon__take64(&c);
+    reserved = lemon__take64(&c);
+    h->meta_crc = lemon__take32(&c);
+    crc = lemon__take32(&c);
+    if (version != LEMON__FILE_VERSION)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: version is %lu, expected %d; it is damaged, or a newer lemon.h wrote it",
+                           u->source.name, (unsigned long)version, LEMON__FILE_VERSION);
+    if (crc != lemon_crc32(0, c.bytes, 60))
+        return lemon__unpack_bad(u, "header CRC-32", crc, lemon_crc32(0, c.bytes, 60));
+    if (flags != 0) return lemon__unpack_bad(u, "flags", flags, 0);
+    if (reserved != 0) return lemon__unpack_bad(u, "reserved field", reserved, 0);
+    if (h->keys_bytes > room) return lemon__unpack_bad(u, "keys_bytes", h->keys_bytes, room);
+    if (h->table_bytes > room - h->keys_bytes)
+        return lemon__unpack_bad(u, "table_bytes", h->table_bytes, room - h->keys_bytes);
+    front = LEMON__HEADER + h->keys_bytes + h->table_bytes;
+    h->data_at = lemon__pad(front);
+    if (h->data_at > u->source.size || h->data_bytes != u->source.size - h->data_at)
+        return lemon__fail(
+            u->ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected %llu; the file was cut short or appended to",
+            u->source.name, (unsigned long long)u->source.size, (unsigned long long)(h->data_at + h->data_bytes));
+    crc = lemon_crc32(0, c.bytes + LEMON__HEADER, (size_t)(front - LEMON__HEADER));
+    if (crc != h->meta_crc) return lemon__unpack_bad(u, "CRC-32 of keys and tensor table", crc, h->meta_crc);
+    if (memcmp(c.bytes + front, lemon__zeros, (size_t)(h->data_at - front)) != 0)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: padding before the data is not zero; " LEMON__DAMAGED,
+                           u->source.name);
+    return LEMON_OK;
+}
+
+/*  A name at the cursor, which must be printable and new. */
+static lemon_status lemon__unpack_name(lemon__unpack *u, lemon__cursor *c, size_t bytes, lemon__words *names,
+                                       const char *what) {
+    const uint8_t *name = lemon__take(c, bytes);
+    if (name == NULL || !lemon__name_ok(name, bytes))
+        return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                           "%s: name of %s %lld is not 1 to 63 printable characters; " LEMON__DAMAGED, u->source.name,
+                           what, (long long)names->count);
+    if (lemon__words_find(names, name, bytes) >= 0)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s \"%.*s\" is there twice; " LEMON__DAMAGED, u->source.name,
+                           what, (int)bytes, (const char *)name);
+    return lemon__words_push(u->ctx, names, (size_t)(name - c->bytes), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
+    size_t n = lemon__take16(c);
+    lemon__key key, *keys;
+    lemon_status status;
+    key.type = lemon__take16(c);
+    key.bytes = lemon__take32(c);
+    status = lemon__unpack_name(u, c, n, &u->key_names, "key");
+    if (status) return status;
+    key.value = lemon__take(c, key.bytes);
+    if (key.value == NULL) return lemon__unpack_bad(u, "bytes of a key's value", key.bytes, c->size - c->at);
+    if (key.type < LEMON__INT || key.type > LEMON__TEXT)
+        return lemon__unpack_bad(u, "type of a key", (uint64_t)key.type, LEMON__TEXT);
+    if (key.type != LEMON__TEXT && key.bytes != 8) return lemon__unpack_bad(u, "bytes of a key's number", key.bytes, 8);
+    keys = (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, u->key_names.count, sizeof key);
+    if (keys == NULL) return LEMON_E_MEMORY;
+    u->keys = keys;
+    keys[u->key_names.count - 1] = key;
+    return LEMON_OK;
+}
+
+/*  A tensor's data: where they must be, as many as its shape takes, under their checksum, zeros behind them. */
+static lemon_status lemon__unpack_data(lemon__unpack *u, const lemon__header *h, const char *name, lemon_tensor *t,
+                                       uint64_t offset, uint64_t bytes, uint32_t crc) {
+    const uint8_t *data;
+    uint32_t actual;
+    if (offset > h->data_bytes || bytes > h->data_bytes - offset || lemon__pad(bytes) > h->data_bytes - offset)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                           "%s: tensor \"%s\" ends at byte %llu of the data, which have only %llu; " LEMON__DAMAGED,
+                           u->source.name, name, (unsigned long long)(offset + bytes),
+                           (unsigned long long)h->data_bytes);
+    data = u->source.map + (h->data_at + offset);
+    actual = lemon_crc32(0, data, (size_t)bytes);
+    if (actual != crc || memcmp(data + bytes, lemon__zeros, (size_t)(lemon__pad(bytes) - bytes)) != 0)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" %s; " LEMON__DAMAGED, u->source.name, name,
+                           actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
+    t->data = lemon__unconst(data);
+    lemon__swap(t->dtype, t->data, (size_t)bytes);
+    return LEMON_OK;
+}
+
+/*  A row of the tensor table.  *end is where the tensor before it ended: tensors stand one behind the other, so none
+    can overlap and none can hide bytes between. */
+static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__header *h, lemon__cursor *c,
+                                             uint64_t *end) {
+    size_t n = lemon__take16(c);
+    unsigned dtype = lemon__take16(c);
+    uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
+    uint32_t crc = lemon__take32(c);
+    char name[LEMON__NAME];
+    lemon_tensor t, *tensors;
+    lemon_status status = lemon__unpack_name(u, c, n, &u->tensor_names, "tensor");
+    if (status) return status;
+    memcpy(name, c->bytes + c->at - n, n);
+    name[n] = 0;
+    t.data = NULL;
+    t.dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
+    t.rows = rows <= INT64_MAX ? (int64_t)rows : 0;
+    t.cols = cols <= INT64_MAX ? (int64_t)cols : 0;
+    if (lemon_tensor_bytes(&t) == 0 || lemon_tensor_bytes(&t) != bytes)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                           "%s: tensor \"%s\" is %s [%llu, %llu] in %llu bytes, which cannot be; " LEMON__DAMAGED,
+                           u->source.name, name, lemon_dtype_name(t.dtype), (unsigned long long)rows,
+                           (unsigned long long)cols, (unsigned long long)bytes);
+    if (offset != lemon__pad(*end))
+        return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                           "%s: tensor \"%s\" begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
+                           u->source.name, name, (unsigned long long)offset, (unsigned long long)lemon__pad(*end));
+    status = lemon__unpack_data(u, h, name, &t, offset, bytes, crc);
+    if (status) return status;
+    tensors = (lemon_tensor *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity, u->tensor_names.count, sizeof t);
+    if (tensors == NULL) return LEMON_E_MEMORY;
+    u->tensors = tensors;
+    tensors[u->tensor_names.count - 1] = t;
+    *end = offset + bytes;
+    return LEMON_OK;
+}
+
+static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
+    lemon__cursor c = lemon__cursor_over(&u->source);
+    lemon_status status = LEMON_OK;
+    uint64_t end = 0;
+    uint32_t i;
+    c.at = LEMON__HEADER;
+    c.size = (size_t)(c.at + h->keys_bytes);
+    u->key_names.blob = u->tensor_names.blob = c.bytes;
+    for (i = 0; i < h->n_keys && !status; i++) status = lemon__unpack_one_key(u, &c);
+    if (!status && c.at != c.size) status = lemon__unpack_bad(u, "keys_bytes", h->keys_bytes, c.at - LEMON__HEADER);
+    c.size += (size_t)h->table_bytes;
+    for (i = 0; i < h->n_tensors && !status; i++) status = lemon__unpack_one_tensor(u, h, &c, &end);
+    if (!status && c.at != c.size)
+        status = lemon__unpack_bad(u, "table_bytes", h->table_bytes, c.at - LEMON__HEADER - h->keys_bytes);
+    if (!status && lemon__pad(end) != h->data_bytes)
+        status = lemon__unpack_bad(u, "data_bytes", h->data_bytes, lemon__pad(end));
+    return status;
+}
+
+/*  Whether a word stands in a list of words separated by blanks. */
+static int lemon__list_has(const char *list, size_t bytes, const char *word, size_t n) {
+    size_t i, begin = 0;
+    for (i = 0; i <= bytes; i++) {
+        if (i < bytes && list[i] != ' ') continue;
+        if (i - begin == n && memcmp(list + begin, word, n) == 0) return 1;
+        begin = i + 1;
+    }
+    return 0;
+}
+
+static int lemon__unpack_has(const lemon__unpack *u, const char *name) {
+    return lemon__words_find(&u->key_names, name, strlen(name)) >= 0;
+}
+
+/*  A key of a given type; NULL with a message where there is none. */
+static const lemon__key *lemon__unpack_key(const lemon__unpack *u, const char *name, int type) {
+    static const char *const types[] = {"", "an integer", "a real number", "a text"};
+    int32_t i = lemon__words_find(&u->key_names, name, strlen(name));
+    if (i >= 0 && u->keys[i].type == type) return &u->keys[i];
+    lemon__fail(u->ctx, LEMON_E_FORMAT,
+                i < 0 ? "%s: key \"%s\" is missing, expected %s" : "%s: key \"%s\" is of another type, expected %s",
+                u->source.name, name, types[type]);
+    return NULL;
+}
+
+static lemon_status lemon__unpack_number(const lemon__unpack *u, const char *name, int type, void *value) {
+    const lemon__key *key = lemon__unpack_key(u, name, type);
+    uint64_t bits = key ? lemon__get64(key->value) : 0;
+    memcpy(value, &bits, 8);
+    return key ? LEMON_OK : LEMON_E_FORMAT;
+}
+
+static lemon_status lemon__unpack_int(const lemon__unpack *u, const char *name, int64_t *value) {
+    return lemon__unpack_number(u, name, LEMON__INT, value);
+}
+
+static lemon_status lemon__unpack_real(const lemon__unpack *u, const char *name, double *value) {
+    return lemon__unpack_number(u, name, LEMON__REAL, value);
+}
+
+/*  The text is not terminated. */
+static lemon_status lemon__unpack_text(const lemon__unpack *u, const char *name, const char **text, size_t *bytes) {
+    const lemon__key *key = lemon__unpack_key(u, name, LEMON__TEXT);
+    *text = key ? (const char *)key->value : "";
+    *bytes = key ? key->bytes : 0;
+    return key ? LEMON_OK : LEMON_E_FORMAT;
+}
+
+/*  A tensor as it stands in the file; it must not be written to. */
+static lemon_status lemon__unpack_tensor(const lemon__unpack *u, const char *name, lemon_tensor *tensor) {
+    int32_t i = lemon__words_find(&u->tensor_names, name, strlen(name));
+    memset(tensor, 0, sizeof *tensor);
+    if (i < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
+    *tensor = u->tensors[i];
+    return LEMON_OK;
+}
+
+/*  The same where only one shape will do; `why` says where the expectation comes from, as in "d_model is 64". */
+static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
+                                         const char *why, lemon_tensor *tensor) {
+    lemon_status status = lemon__unpack_tensor(u, name, tensor);
+    if (status || (tensor->rows == rows && tensor->cols == cols)) return status;
+    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is [%lld, %lld], expected [%lld, %lld] (%s)",
+                       u->source.name, name, (long long)tensor->rows, (long long)tensor->cols, (long long)rows,
+                       (long long)cols, why);
+}
+
+/*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
+static lemon_status lemon__unpack_parts(const lemon__unpack *u, const char *known, const char *needed) {
+    const char *list;
+    size_t bytes, i, begin = 0;
+    lemon_status status = lemon__unpack_text(u, "requires", &list, &bytes);
+    if (status) return status;
+    for (i = 0; i <= bytes; i++) {
+        if (i < bytes && list[i] != ' ') continue;
+        if (i > begin && !lemon__list_has(known, strlen(known), list + begin, i - begin))
+            return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                               "%s: requires the part \"%.*s\", expected %s; it holds something else, "
+                               "or a newer lemon.h wrote it",
+                               u->source.name, (int)lemon__min((int64_t)(i - begin), 40), list + begin, known);
+        begin = i + 1;
+    }
+    if (lemon__list_has(list, bytes, needed, strlen(needed))) return LEMON_OK;
+    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: has no part \"%s\"; it holds something else", u->source.name,
+                       needed);
+}
+
+/*  Opens a container and checks all of it, checksums included.  Takes the reader over: it is closed by
+    lemon__unpack_close, or at once on error.  known: the parts that the caller can read; needed: the one that must be
+    there. */
+static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reader, const char *known,
+                                       const char *needed, lemon__unpack *u) {
+    lemon__header h;
+    lemon_status status;
+    memset(&h, 0, sizeof h);
+    memset(u, 0, sizeof *u);
+    u->ctx = ctx;
+    u->source = *reader;
+    status = lemon__unpack_magic(u);
+    if (!status) status = lemon__hold(ctx, &u->source);
+    if (!status) status = lemon__unpack_header(u, &h);
+    if (!status) status = lemon__unpack_contents(u, &h);
+    if (!status) status = lemon__unpack_parts(u, known, needed);
+    if (status) lemon__unpack_close(u);
+    return status;
+}
+
+/* ---- configs and models as keys and tensors ---- */
+
+static const struct lemon__field { const char *name; size_t offset; int real; } lemon__fields[] = {
+    {"d_model", offsetof(lemon_config, d_model), 0},       {"n_layers", offsetof(lemon_config, n_layers), 0},
+    {"n_heads", offsetof(lemon_config, n_heads), 0},       {"kv_heads", offsetof(lemon_config, kv_heads), 0},
+    {"head_dim", offsetof(lemon_config, head_dim), 0},     {"d_ffn", offsetof(lemon_config, d_ffn), 0},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0}, {"max_seq", offsetof(lemon_config, max_seq), 0},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1}, {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1}};
+enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0] };
+
+/*  prefix: "", or for files that hold two configs "teacher." and "student.". */
+static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemon_config *config) {
+    char name[LEMON__NAME];
+    int i;
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        const uint8_t *field = (const uint8_t *)config + lemon__fields[i].offset;
+        int32_t whole;
+        float real;
+        snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
+        memcpy(&whole, field, 4);
+        memcpy(&real, field, 4);
+        if (lemon__fields[i].real) lemon__pack_real(pack, name, (double)real);
+        else lemon__pack_int(pack, name, whole);
+    }
+}
+
+static lemon_status lemon__unpack_field(const lemon__unpack *u, const char *name, int is_real, uint8_t *field) {
+    int64_t whole;
+    int32_t narrow;
+    double number;
+    float real;
+    lemon_status status;
+    if (is_real) {
+        status = lemon__unpack_real(u, name, &number);
+        if (status) return status;
+        if (!(fabs(number) < 1e30))
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", u->source.name, name,
+                               number);
+        real = (float)number;
+        memcpy(field, &real, 4);
+        return LEMON_OK;
+    }
+    status = lemon__unpack_int(u, name, &whole);
+    if (status) return status;
+    if (whole < 0 || whole > INT32_MAX)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %ld", u->source.name, name,
+                           (long long)whole, (long)INT32_MAX);
+    narrow = (int32_t)whole;
+    memcpy(field, &narrow, 4);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
+    char name[LEMON__NAME];
+    lemon_status status = LEMON_OK;
+    int i;
+    memset(config, 0, sizeof *config);
+    for (i = 0; i < LEMON__FIELDS && !status; i++) {
+        snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
+        status = lemon__unpack_field(u, name, lemon__fields[i].real, (uint8_t *)config + lemon__fields[i].offset);
+    }
+    if (!status && lemon_config_check(u->ctx, config)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    return status;
+}
+
+/*  The tokenizer as keys and tensors is chapter 9's: the one place where this chapter looks ahead. */
+static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *tokenizer);
+static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer);
+
+/*  A tokenizer may be smaller than the model's vocabulary (some are padded), never larger. */
+static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *model) {
+    int32_t size = model->tokenizer ? lemon_tokenizer_size(model->tokenizer) : 0;
+    if (size <= model->config.vocab_size) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_ARG, "tokenizer has %ld pieces, expected at most %ld, which is vocab_size",
+                       (long)size, (long)model->config.vocab_size);
+}
+
+/*  The part "model": arch, the config, the table of parameters, and the tokenizer if there is one.  Matrices become
+    `dtype`; vectors stay f32, for they are few and everything is multiplied by them. */
+static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+    char name[LEMON__NAME];
+    int64_t i;
+    if (!pack->status && ((int)dtype < 0 || dtype > LEMON_Q4))
+        pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
+                                   lemon_dtype_name(dtype));
+    if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
+    lemon__pack_text(pack, "arch", "llama", 5);
+    lemon__pack_config(pack, "", &model->config);
+    for (i = 0; i < model->n_params; i++) {
+        lemon__param_name(model, i, name, sizeof name);
+        lemon__pack_tensor(pack, name, &model->params[i], model->params[i].rows == 1 ? LEMON_F32 : dtype);
+    }
+    if (!pack->status && model->tokenizer) pack->status = lemon__tokenizer_pack(pack, model->tokenizer);
+}
+
+/*  Which number of the config a parameter's shape follows from, in words: the joint on the side that does not fit. */
+static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_differ, char *out, size_t size) {
+    static const char *const joints[] = {"the gain of a norm has one row",
+                                         "vocab_size",
+                                         "d_model",
+                                         "n_heads * head_dim",
+                                         "kv_heads * head_dim",
+                                         "kv_heads * head_dim",
+                                         "n_heads * head_dim",
+                                         "d_ffn"};
+    int64_t layer;
+    const lemon_role_info *info = lemon_role_get(lemon__param_role(&model->config, i, &layer));
+    lemon_joint joint = rows_differ ? info->out : info->in;
+    if (joint == LEMON_JOINT_NONE) snprintf(out, size, "%s", joints[joint]);
+    else snprintf(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
+}
+
+/*  One parameter of the table: found by name, of the shape that the config asks for, of a type for weights. */
+static lemon_status lemon__unpack_param(const lemon__unpack *u, lemon_model *model, int64_t i) {
+    lemon_tensor *param = &model->params[i], found;
+    char name[LEMON__NAME], why[96] = "";
+    lemon_status status;
+    lemon__param_name(model, i, name, sizeof name);
+    status = lemon__unpack_tensor(u, name, &found);
+    if (status) return status;
+    lemon__shape_reason(model, i, found.rows != param->rows, why, sizeof why);
+    status = lemon__unpack_shaped(u, name, param->rows, param->cols, why, &found);
+    if (!status && found.dtype > (found.rows == 1 ? LEMON_F32 : LEMON_Q4))
+        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
+                             lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
+    if (!status) *param = found;
+    return status;
+}
+
+static lemon_status lemon__unpack_params(const lemon__unpack *u, lemon_model *model) {
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    for (i = 0; i < model->n_params && !status; i++) status = lemon__unpack_param(u, model, i);
+    if (!status && lemon__unpack_has(u, "tokenizer.type")) status = lemon__tokenizer_unpack(u, &model->tokenizer);
+    if (!status && lemon__vocabulary_check(u->ctx, model))
+        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    model->dtype = model->params[0].dtype;
+    memcpy(model->format, "lemon", 6);
+    return status;
+}
+
+/*  The part "model".  The weights stay where they stand in the file, so `u` must outlive the model. */
+static lemon_status lemon__unpack_model(const lemon__unpack *u, lemon_model **model) {
+    const char *arch;
+    size_t bytes;
+    lemon_config config;
+    lemon_status status = lemon__unpack_text(u, "arch", &arch, &bytes);
+    *model = NULL;
+    if (!status && (bytes != 5 || memcmp(arch, "llama", 5) != 0))
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: arch is \"%.*s\", expected \"llama\"", u->source.name,
+                           (int)(bytes < 40 ? bytes : 40), arch);
+    if (!status) status = lemon__unpack_config(u, "", &config);
+    if (status) return status;
+    if (config.n_layers > u->tensor_names.count)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: n_layers is %ld, but there are only %lld tensors",
+                           u->source.name, (long)config.n_layers, (long long)u->tensor_names.count);
+    status = lemon__model_new(u->ctx, &config, model);
+    if (!status) status = lemon__unpack_params(u, *model);
+    if (!status) return LEMON_OK;
+    lemon_model_free(u->ctx, *model);
+    *model = NULL;
+    return status;
+}
+
+/* ---- llama2.c's .bin, three versions.  Karpathy's run.c reads them so:
+
+       0   seven int32 (a negative vocabulary size: the output is not tied), then f32 weights, each role stacked over
+           the layers; behind the final norm two tables of RoPE factors that nobody needs any more; then the output,
+           if untied
+       1   "24ka", version, seven int32, one byte: tied; zeros up to byte 256; f32 weights, norms first
+       2   as 1, but behind the byte an int32: the group size; each matrix is int8 numbers, then an f32 scale for each
+           group of them
+   ---- */
+
+#define LEMON__L2C_MAGIC 0x616b3432u
+enum { LEMON__L2C_HEADER = 256, LEMON__L2C_STEPS = 13, LEMON__L2C_ROPE = LEMON_ROLE_COUNT };
+
+typedef struct lemon__llama2c {
+    lemon_ctx *ctx;
+    const char *name;
+    lemon_config config;
+    int version;
+    int64_t group;                  /* numbers that share a scale in version 2 */
+    lemon__cursor at;
+} lemon__llama2c;
+
+static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
+    {LEMON_TOK_EMBED, LEMON_ATTN_NORM, LEMON_WQ, LEMON_WK, LEMON_WV, LEMON_WO, LEMON_FFN_NORM, LEMON_W_GATE,
+     LEMON_W_DOWN, LEMON_W_UP, LEMON_FINAL_NORM, LEMON__L2C_ROPE, LEMON_OUTPUT},
+    {LEMON_ATTN_NORM, LEMON_FFN_NORM, LEMON_FINAL_NORM, LEMON_TOK_EMBED, LEMON_WQ, LEMON_WK, LEMON_WV, LEMON_WO,
+     LEMON_W_GATE, LEMON_W_DOWN, LEMON_W_UP, LEMON_OUTPUT, LEMON__L2C_ROPE}};
+
+static const char *const lemon__llama2c_fields[7] = {"d_model",  "d_ffn",      "n_layers", "n_heads",
+                                                     "kv_heads", "vocab_size", "max_seq"};
+
+/*  Sums and products that stop at the top instead of wrapping: what a hostile header asks for is then simply too
+    much. */
+static uint64_t lemon__sat_add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
+static uint64_t lemon__sat_mul(uint64_t a, uint64_t b) { return b != 0 && a > UINT64_MAX / b ? UINT64_MAX : a * b; }
+
+/*  How many tensors of a role are there, and how many numbers has each. */
+static uint64_t lemon__llama2c_numbers(const lemon__llama2c *in, int role, uint64_t *count) {
+    const lemon_config *c = &in->config;
+    const lemon_role_info *info;
+    *count = 1;
+    if (role == LEMON__L2C_ROPE) return in->version == 0 ? (uint64_t)c->max_seq * (uint64_t)c->head_dim : 0;
+    if (role == LEMON_OUTPUT && c->tied_embeddings) return 0;
+    info = lemon_role_get((lemon_role)role);
+    if (info->per_layer) *count = (uint64_t)c->n_layers;
+    return lemon__sat_mul(info->matrix ? (uint64_t)lemon_joint_size(c, info->out) : 1,
+                          (uint64_t)lemon_joint_size(c, info->in));
+}
+
+static int lemon__llama2c_quantised(const lemon__llama2c *in, int role) {
+    return in->version == 2 && role != LEMON__L2C_ROPE && lemon_role_get((lemon_role)role)->matrix;
+}
+
+/*  The size that a file with this header must have. */
+static lemon_status lemon__llama2c_size(const lemon__llama2c *in, uint64_t *size) {
+    uint64_t count, n, bytes;
+    int i;
+    *size = in->at.at;
+    for (i = 0; i < LEMON__L2C_STEPS; i++) {
+        int role = lemon__llama2c_order[in->version > 0][i];
+        n = lemon__llama2c_numbers(in, role, &count);
+        bytes = lemon__sat_mul(n, 4);
+        if (lemon__llama2c_quantised(in, role)) {
+            if (n % (uint64_t)in->group != 0)
+                return lemon__fail(in->ctx, LEMON_E_FORMAT,
+                                   "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
+                                   (long long)in->group, (unsigned long long)n, lemon_role_get((lemon_role)role)->name);
+            bytes = lemon__sat_add(n, lemon__sat_mul(n / (uint64_t)in->group, 4));
+        }
+        *size = lemon__sat_add(*size, lemon__sat_mul(bytes, count));
+    }
+    return LEMON_OK;
+}
+
+/*  The seven numbers, as they stand, into the config. */
+static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t field[7], int tied) {
+    lemon_config *c = &in->config;
+    int i;
+    for (i = 0; i < 7; i++)
+        if (field[i] < 1 || field[i] > INT32_MAX)
+            return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected at least 1; " LEMON__DAMAGED,
+                               in->name, lemon__llama2c_fields[i], (long long)field[i]);
+    if (field[0] % field[3] != 0)
+        return lemon__fail(in->ctx, LEMON_E_FORMAT,
+                           "%s: n_heads is %lld, expected a divisor of d_model, which is %lld; " LEMON__DAMAGED,
+                           in->name, (long long)field[3], (long long)field[0]);
+    lemon_config_defaults(c);
+    c->d_model = (int32_t)field[0];
+    c->d_ffn = (int32_t)field[1];
+    c->n_layers = (int32_t)field[2];
+    c->n_heads = (int32_t)field[3];
+    c->kv_heads = (int32_t)field[4];
+    c->vocab_size = (int32_t)field[5];
+    c->max_seq = (int32_t)field[6];
+    c->head_dim = (int32_t)(field[0] / field[3]);
+    c->tied_embeddings = tied;
+    c->rope_theta = 10000.0f;
+    c->rms_norm_eps = 1e-5f;
+    return lemon_config_check(in->ctx, c) ? lemon__blame(in->ctx, in->name, LEMON_E_FORMAT) : LEMON_OK;
+}
+
+static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
+    int i;
+    for (i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000ll;
+}
+
+static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
+    lemon__cursor *c = &in->at;
+    int64_t field[7], version = 0;
+    const uint8_t *flag;
+    int tied;
+    if (c->size >= 4 && lemon__get32(c->bytes) == LEMON__L2C_MAGIC) {
+        lemon__take(c, 4);
+        version = lemon__take32(c);
+        if (version != 1 && version != 2)
+            return lemon__fail(in->ctx, LEMON_E_UNSUPPORTED,
+                               "%s: version of the llama2.c file is %lld, expected 1 or 2", in->name,
+                               (long long)version);
+    }
+    in->version = (int)version;
+    lemon__llama2c_ints(c, field);
+    tied = field[5] > 0;
+    if (version == 0) {
+        if (!tied) field[5] = -field[5];
+    } else {
+        flag = lemon__take(c, 1);
+        tied = flag && *flag;
+        in->group = version == 2 ? lemon__take32(c) : 1;
+        c->at = LEMON__L2C_HEADER;
+        if (c->bad || c->size < LEMON__L2C_HEADER || in->group < 1 || *flag > 1)
+            return lemon__fail(in->ctx, LEMON_E_FORMAT,
+                               "%s: header of the llama2.c file is cut short or damaged; get it anew", in->name);
+    }
+    return lemon__llama2c_config(in, field, tied);
+}
+
+/*  The next tensor of the file as floats. */
+static void lemon__llama2c_read(lemon__llama2c *in, int quantised, float *out, uint64_t n) {
+    const uint8_t *p, *scales;
+    uint64_t i;
+    if (!quantised) {
+        p = lemon__take(&in->at, (size_t)(4 * n));
+        if (p == NULL || out == NULL) return;
+        memcpy(out, p, (size_t)(4 * n));
+        lemon__swap(LEMON_F32, out, (size_t)(4 * n));
+        return;
+    }
+    p = lemon__take(&in->at, (size_t)n);
+    scales = lemon__take(&in->at, (size_t)(n / (uint64_t)in->group * 4));
+    if (p == NULL || scales == NULL) return;
+    for (i = 0; i < n; i++) out[i] = (float)(int8_t)p[i] * lemon__getf32(scales + i / (uint64_t)in->group * 4);
+}
+
+static void lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model) {
+    uint64_t count, n, layer;
+    int i;
+    for (i = 0; i < LEMON__L2C_STEPS; i++) {
+        int role = lemon__llama2c_order[in->version > 0][i];
+        n = lemon__llama2c_numbers(in, role, &count);
+        for (layer = 0; layer < count && n > 0; layer++) {
+            float *out = role == LEMON__L2C_ROPE
+                             ? NULL
+                             : (float *)lemon_model_param(model, (lemon_role)role, (int64_t)layer)->data;
+            lemon__llama2c_read(in, lemon__llama2c_quantised(in, role), out, n);
+        }
+    }
+}
+
+/*  The header must account for every byte of the file before anything is allocated. */
+static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    lemon__llama2c in;
+    lemon_status status;
+    uint64_t size;
+    memset(&in, 0, sizeof in);
+    in.ctx = ctx;
+    in.name = reader->name;
+    in.at = lemon__cursor_over(reader);
+    status = lemon__llama2c_header(&in);
+    if (!status) status = lemon__llama2c_size(&in, &size);
+    if (status) return status;
+    if (size != reader->size)
+        return lemon__fail(ctx, LEMON_E_FORMAT,
+                           "%s: size is %llu bytes, expected %llu as llama2.c version %d with d_model %ld, d_ffn %ld, "
+                           "n_layers %ld, vocab_size %ld; " LEMON__DAMAGED,
+                           reader->name, (unsigned long long)reader->size, (unsigned long long)size, in.version,
+                           (long)in.config.d_model, (long)in.config.d_ffn, (long)in.config.n_layers,
+                           (long)in.config.vocab_size);
+    status = lemon_model_create(ctx, &in.config, model);
+    if (status) return status;
+    lemon__llama2c_weights(&in, *model);
+    memcpy((*model)->format, "llama2c", 8);
+    return LEMON_OK;
+}
+
+/* ---- loading: the content decides ---- */
+
+/*  A file without a magic may be llama2.c's version 0 if its first seven numbers could be sizes.  One or two that
+    could not still leave it one, a damaged one, so that the message can name them. */
+static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
+    lemon__cursor c;
+    int64_t field[7];
+    int i, likely = 0;
+    memset(&c, 0, sizeof c);
+    c.bytes = head;
+    c.size = n;
+    if (n < 28) return 0;
+    if (lemon__get32(head) == LEMON__L2C_MAGIC) return 1;
+    lemon__llama2c_ints(&c, field);
+    for (i = 0; i < 7; i++) {
+        int64_t size = i == 5 && field[i] < 0 ? -field[i] : field[i];
+        likely += size >= 1 && size <= 1 << 24;
+    }
+    return likely >= 5;
+}
+
+/*  What a file is that we cannot read, for the message. */
+static const char *lemon__sniff(const uint8_t *head, size_t n) {
+    size_t i;
+    if (n >= 4 && memcmp(head, "GGUF", 4) == 0) return "GGUF";
+    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32)) return "safetensors";
+    if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) return "a zip archive, as PyTorch writes";
+    if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) return "gzip, to be unpacked first";
+    for (i = 0; i < n; i++)
+        if (head[i] < ' ' && strchr("\t\n\r\f\v", head[i]) == NULL) break;
+    if (i == n) return "text";
+    return NULL;
+}
+
+static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *reader, const uint8_t *head, size_t n) {
+    const char *what = n > 0 ? lemon__sniff(head, n) : NULL;
+    if (n == 0) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: is empty, expected a model", reader->name);
+    if (what)
+        return lemon__fail(ctx, strcmp(what, "text") ? LEMON_E_UNSUPPORTED : LEMON_E_FORMAT,
+                           "%s: format is %s, expected .lemon or llama2.c's .bin; convert it to one of these",
+                           reader->name, what);
+    return lemon__fail(ctx, LEMON_E_FORMAT,
+                       "%s: format is unknown, expected .lemon or llama2.c's .bin; it is damaged or no model",
+                       reader->name);
+}
+
+/*  A .lemon model keeps its file, in which its weights stay. */
+static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    lemon__unpack u;
+    lemon_status status = lemon__unpack_open(ctx, reader, "model tokenizer", "model", &u);
+    if (status) return status;
+    status = lemon__unpack_model(&u, model);
+    if (!status) {
+        (*model)->source = u.source;
+        memset(&u.source, 0, sizeof u.source);
+    }
+    lemon__unpack_close(&u);
+    return status;
+}
+
+LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    uint8_t head[64];
+    size_t n;
+    lemon_reader r;
+    lemon_status status;
+    if (ctx == NULL || reader == NULL || model == NULL || reader->name == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or the reader's name, is NULL");
+    *model = NULL;
+    r = *reader;
+    n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
+    status = lemon__fetch(ctx, &r, 0, head, n);
+    if (!status && n >= 5 && memcmp(head, lemon__magic, 5) == 0) return lemon__load_lemon(ctx, &r, model);
+    if (!status && !lemon__looks_like_llama2c(head, n)) status = lemon__load_unknown(ctx, &r, head, n);
+    if (!status) status = lemon__hold(ctx, &r);
+    if (!status) status = lemon__load_llama2c(ctx, &r, model);
+    lemon__reader_close(&r);            /* its weights were copied */
+    return status;
+}
+
+LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model) {
+    lemon_reader reader;
+    lemon_status status;
+    if (ctx == NULL || path == NULL || model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
+    *model = NULL;
+    status = lemon_file_reader(ctx, path, &reader);
+    return status ? status : lemon_load_reader(ctx, &reader, model);
+}
+
+/* ---- saving ---- */
+
+/*  A writer that prints what it gets as a C array, and passes it on. */
+typedef struct lemon__array {
+    lemon_ctx *ctx;
+    lemon_writer out;
+    char name[LEMON__NAME];
+    int begun, column;
+} lemon__array;
+
+/*  The array is called after the file, in letters that C allows, and ends in _lemon. */
+static void lemon__array_name(const char *path, char *name) {
+    const char *p = path, *from = path;
+    int n = 0;
+    for (; *p; p++)
+        if (*p == '/' || *p == '\\') from = p + 1;
+    if (*from >= '0' && *from <= '9') name[n++] = '_';
+    for (; *from && *from != '.' && n < 40; from++) {
+        int plain = (*from >= 'a' && *from <= 'z') || (*from >= 'A' && *from <= 'Z') || (*from >= '0' && *from <= '9');
+        name[n++] = plain ? *from : '_';
+    }
+    memcpy(name + n, "_lemon", 7);
+}
+
+static lemon_status lemon__array_begin(lemon__array *array) {
+    char text[1024];
+    int n = snprintf(text, sizeof text,
+                     "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
+                     "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
+                     "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
+                     "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
+                     "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
+                     "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
+                     "static const unsigned char %s[] = {\n",
+                     array->name, array->name, array->name, array->name, array->name, array->name);
+    array->begun = 1;
+    return lemon__append(array->ctx, &array->out, text, (size_t)n);
+}
+
+static lemon_status lemon__array_append(void *user, const void *bytes, size_t count) {
+    lemon__array *array = (lemon__array *)user;
+    const uint8_t *p = (const uint8_t *)bytes, *end = p + count;
+    lemon_status status = array->begun ? LEMON_OK : lemon__array_begin(array);
+    char text[4096];
+    while (p < end && !status) {
+        size_t n = 0;
+        for (; p < end && n + 8 < sizeof text; p++) {
+            if (*p >= 100) text[n++] = (char)('0' + *p / 100);
+            if (*p >= 10) text[n++] = (char)('0' + *p / 10 % 10);
+            text[n++] = (char)('0' + *p % 10);
+            text[n++] = ',';
+            if (++array->column % 32 == 0) text[n++] = '\n';
+        }
+        array->column %= 32;
+        status = lemon__append(array->ctx, &array->out, text, n);
+    }
+    return status;
+}
+
+static void lemon__array_abort(void *user) {
+    lemon__array *array = (lemon__array *)user;
+    if (array->out.abort) array->out.abort(array->out.user);
+}
+
+static lemon_status lemon__array_commit(void *user) {
+    lemon__array *array = (lemon__array *)user;
+    lemon_status status = lemon__append(array->ctx, &array->out, "};\n#endif\n", 10);
+    if (!status) return array->out.commit(array->out.user);
+    lemon__array_abort(user);
+    return status;
+}
+
+static void lemon__array_writer(lemon_ctx *ctx, const lemon_writer *out, const char *path, lemon__array *array,
+                                lemon_writer *writer) {
+    memset(array, 0, sizeof *array);
+    array->ctx = ctx;
+    array->out = *out;
+    lemon__array_name(path, array->name);
+    writer->user = array;
+    writer->name = out->name;
+    writer->append = lemon__array_append;
+    writer->commit = lemon__array_commit;
+    writer->abort = lemon__array_abort;
+}
+
+LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
+                                         lemon_dtype dtype) {
+    lemon__pack pack;
+    lemon_status status;
+    if (ctx == NULL || writer == NULL || model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument is NULL");
+    lemon__pack_open(ctx, &pack);
+    lemon__pack_text(&pack, "requires", "model", 5);
+    lemon__pack_model(&pack, model, dtype);
+    status = lemon__pack_write(&pack, writer);
+    lemon__pack_close(&pack);
+    return status;
+}
+
+/*  The ending of a path with its dot; "" where there is none. */
+static const char *lemon__ending(const char *path) {
+    const char *p, *dot = "";
+    for (p = path; *p; p++) {
+        if (*p == '.') dot = p;
+        if (*p == '/' || *p == '\\') dot = "";
+    }
+    return dot;
+}
+
+LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon_writer file, writer;
+    lemon__array array;
+    lemon_status status;
+    int as_array;
+    if (ctx == NULL || path == NULL || model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save: an argument is NULL");
+    as_array = strcmp(lemon__ending(path), ".h") == 0;
+    if (!as_array && strcmp(lemon__ending(path), ".lemon") != 0)
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
+                           "%s: ending is \"%s\", expected .lemon or .h; these are what can be written", path,
+                           lemon__ending(path));
+    status = lemon_file_writer(ctx, path, &file);
+    if (status) return status;
+    writer = file;
+    if (as_array) lemon__array_writer(ctx, &file, path, &array, &writer);
+    return lemon_save_writer(ctx, &writer, model, dtype);
+}
+/* ====================================================================================================================
+   9  TOKENIZERS
+
+   A language model reads and writes ids, each of which stands for a piece of text.  The vocabulary is llama2.c's (and
+   so SentencePiece's): ids 0, 1 and 2 are unknown, begin (BOS) and end (EOS); then one piece for each byte, so that
+   any text can be written; then characters and longer pieces, each with a score.
+
+   To encode, a text is cut into characters, each of which becomes its piece, or its bytes where it has none.  Then
+   the two neighbours whose joined bytes are the piece with the best score are joined, again and again, until no
+   neighbours make a piece.  Looking at all pairs for each join would take quadratic time; here a heap hands out the
+   best pair, and a doubly linked list closes the gap that a join leaves.  Moreover no join can cross a place where
+   two bytes meet that never meet in any piece, so the text is first cut there, mostly between words, and each part is
+   encoded alone.
+
+   To learn a vocabulary (byte-pair encoding, Sennrich et al. 2016), the most frequent pair of neighbours becomes a
+   piece, again and again.  Earlier pieces get better scores, so the encoder repeats the joins in the order they were
+   learned in.
+   ================================================================================================================== */
+
+enum { LEMON__BOS = 1, LEMON__EOS = 2, LEMON__FIRST_BYTE = 3, LEMON__FIRST_PIECE = 259, LEMON__MAX_PIECES = 1 << 24 };
+
+struct lemon_tokenizer {
+    uint8_t *blob;                  /* all pieces, one behind the other */
+    int64_t blob_bytes, blob_capacity;
+    float *scores;
+    int64_t scores_capacity;
+    lemon__words pieces;            /* the piece of each id; found are those that text can become */
+    size_t longest;                 /* bytes of the longest piece */
+    int dummy_prefix;               /* a blank goes before a text that is not empty */
+    uint8_t meets[65536 / 8];       /* bit 256 a + b: byte b follows byte a inside of a piece that can be found */
+    uint8_t bytes[256];             /* what byte pieces stand for, to be pointed to */
+};
+
+/* ---- making and freeing ---- */
+
+LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) {
+    if (tokenizer == NULL) return;
+    lemon__free(ctx, tokenizer->blob, (size_t)tokenizer->blob_capacity);
+    lemon__free(ctx, tokenizer->scores, (size_t)tokenizer->scores_capacity * sizeof(float));
+    lemon__words_free(ctx, &tokenizer->pieces);
+    lemon__free(ctx, tokenizer, sizeof *tokenizer);
+}
+
+LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) { return (int32_t)tokenizer->pieces.count; }
+
+LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) { (void)tokenizer; return LEMON__BOS; }
+
+LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { (void)tokenizer; return LEMON__EOS; }
+
+static const uint8_t *lemon__piece(const lemon_tokenizer *tokenizer, int32_t id, size_t *bytes) {
+    *bytes = tokenizer->pieces.spans[id].bytes;
+    return tokenizer->blob + tokenizer->pieces.spans[id].start;
+}
+
+static int lemon__hex_digit(int c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
+
+/*  The byte that a piece of the form <0xNN> stands for, or -1. */
+static int lemon__byte_of(const uint8_t *piece, size_t n) {
+    int high, low;
+    if (n != 6 || memcmp(piece, "<0x", 3) != 0 || piece[5] != '>') return -1;
+    high = lemon__hex_digit(piece[3]);
+    low = lemon__hex_digit(piece[4]);
+    return high < 0 || low < 0 ? -1 : 16 * high + low;
+}
+
+static lemon_status lemon__tokenizer_new(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
+    lemon_tokenizer *t = (lemon_tokenizer *)lemon__calloc(ctx, sizeof *t);
+    int i;
+    *tokenizer = t;
+    if (t == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < 256; i++) t->bytes[i] = (uint8_t)i;
+    return LEMON_OK;
+}
+
+/*  Room for n more bytes at the end of the blob; NULL: no memory. */
+static uint8_t *lemon__tokenizer_room(lemon_ctx *ctx, lemon_tokenizer *t, size_t n) {
+    uint8_t *blob = (uint8_t *)lemon__reserve(ctx, t->blob, &t->blob_capacity, t->blob_bytes + (int64_t)n, 1);
+    if (blob == NULL) return NULL;
+    t->blob = blob;
+    t->pieces.blob = blob;
+    return blob + t->blob_bytes;
+}
+
+/*  Makes the n bytes that were put into that room the piece of the next id.  Special and byte pieces cannot be found:
+    no text becomes them by spelling them out. */
+static lemon_status lemon__tokenizer_push(lemon_ctx *ctx, lemon_tokenizer *t, float score, size_t n) {
+    int64_t id = t->pieces.count;
+    const uint8_t *piece = t->blob + t->blob_bytes;
+    int found = id >= LEMON__FIRST_BYTE && n > 0 && lemon__byte_of(piece, n) < 0;
+    float *scores = (float *)lemon__reserve(ctx, t->scores, &t->scores_capacity, id + 1, sizeof *scores);
+    size_t i;
+    if (scores == NULL) return LEMON_E_MEMORY;
+    t->scores = scores;
+    if (!lemon__words_push(ctx, &t->pieces, (size_t)t->blob_bytes, n, found)) return LEMON_E_MEMORY;
+    scores[id] = score;
+    t->blob_bytes += (int64_t)n;
+    t->longest = n > t->longest ? n : t->longest;
+    for (i = 1; found && i < n; i++) t->meets[32 * piece[i - 1] + piece[i] / 8] |= (uint8_t)(1u << piece[i] % 8);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__tokenizer_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const void *bytes, size_t n) {
+    uint8_t *room = lemon__tokenizer_room(ctx, t, n);
+    if (room == NULL) return LEMON_E_MEMORY;
+    if (n > 0) memcpy(room, bytes, n);
+    return lemon__tokenizer_push(ctx, t, score, n);
+}
+
+/*  The 259 pieces that every vocabulary begins with. */
+static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *t) {
+    static const char *const specials[LEMON__FIRST_BYTE] = {"<unk>", "\n<s>\n", "\n</s>\n"};
+    lemon_status status = LEMON_OK;
+    char text[8];
+    int i;
+    for (i = 0; i < LEMON__FIRST_BYTE && !status; i++)
+        status = lemon__tokenizer_add(ctx, t, 0.0f, specials[i], strlen(specials[i]));
+    for (i = 0; i < 256 && !status; i++) {
+        snprintf(text, sizeof text, "<0x%02X>", (unsigned)i);
+        status = lemon__tokenizer_add(ctx, t, 0.0f, text, 6);
+    }
+    return status;
+}
+
+LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
+    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
+    if (!status) status = lemon__tokenizer_add_bytes(ctx, *tokenizer);
+    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; }
+    return status;
+}
+
+LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
+                                             lemon_tokenizer **tokenizer) {
+    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
+    int32_t id;
+    for (id = 0; id < lemon_tokenizer_size(source) && !status; id++) {
+        size_t n;
+        const uint8_t *piece = lemon__piece(source, id, &n);
+        status = lemon__tokenizer_add(ctx, *tokenizer, source->scores[id], piece, n);
+    }
+    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; return status; }
+    (*tokenizer)->dummy_prefix = source->dummy_prefix;
+    return LEMON_OK;
+}
+
+/* ---- files: llama2.c's tokenizer.bin, and the part "tokenizer" of a .lemon file ---- */
+
+/*  What must hold of any vocabulary that came from a file: without the bytes, some text could not be written. */
+static lemon_status lemon__tokenizer_check(lemon_ctx *ctx, const char *name, const lemon_tokenizer *t) {
+    int32_t id, size = lemon_tokenizer_size(t);
+    size_t n;
+    for (id = 0; id < size; id++)
+        if (isnan(t->scores[id]))
+            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: score of piece %ld is NaN, expected a number", name, (long)id);
+    for (id = LEMON__FIRST_BYTE; id < LEMON__FIRST_PIECE; id++) {
+        const uint8_t *piece = id < size ? lemon__piece(t, id, &n) : NULL;
+        if (piece == NULL || lemon__byte_of(piece, n) != id - LEMON__FIRST_BYTE)
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
+                               "%s: piece %ld is not a byte, expected <0x%02X>; vocabularies without byte "
+                               "pieces are not supported",
+                               name, (long)id, (unsigned)(id - LEMON__FIRST_BYTE));
+    }
+    return LEMON_OK;
+}
+
+static lemon_status lemon__tokenizer_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
+                                           lemon_tokenizer *t) {
+    lemon__cursor c = lemon__cursor_over(reader);
+    uint32_t longest = lemon__take32(&c);
+    lemon_status status = LEMON_OK;
+    int32_t id;
+    for (id = 0; id < vocab_size && !status; id++) {
+        uint32_t bits = lemon__take32(&c), n = lemon__take32(&c);
+        const uint8_t *piece = lemon__take(&c, n);
+        float score;
+        if (piece == NULL)
+            return lemon__fail(ctx, LEMON_E_FORMAT,
+                               "%s: size is %llu bytes, which end within piece %ld, expected %ld pieces (vocab_size); "
+                               "the file is cut short or belongs to another model",
+                               reader->name, (unsigned long long)reader->size, (long)id, (long)vocab_size);
+        if (n > longest)
+            return lemon__fail(
+                ctx, LEMON_E_FORMAT,
+                "%s: piece %ld has %lu bytes, expected at most %lu, the length of the longest; " LEMON__DAMAGED,
+                reader->name, (long)id, (unsigned long)n, (unsigned long)longest);
+        memcpy(&score, &bits, 4);
+        status = lemon__tokenizer_add(ctx, t, score, piece, n);
+    }
+    if (!status && c.at != c.size)
+        status = lemon__fail(ctx, LEMON_E_FORMAT,
+                             "%s: %llu bytes follow the last piece, expected %ld pieces (vocab_size) and nothing more; "
+                             "it belongs to another model",
+                             reader->name, (unsigned long long)(c.size - c.at), (long)vocab_size);
+    /* with nothing but the bytes there is no blank to put before a text */
+    t->dummy_prefix = vocab_size > LEMON__FIRST_PIECE;
+    return status ? status : lemon__tokenizer_check(ctx, reader->name, t);
+}
+
+LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
+                                                   lemon_tokenizer **tokenizer) {
+    lemon_reader r = *reader;
+    lemon_status status = LEMON_OK;
+    *tokenizer = NULL;
+    if (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES)
+        status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
+                             LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
+    if (!status) status = lemon__hold(ctx, &r);
+    if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
+    if (!status) status = lemon__tokenizer_parse(ctx, &r, vocab_size, *tokenizer);
+    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; }
+    lemon__reader_close(&r);
+    return status;
+}
+
+LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
+                                            lemon_tokenizer **tokenizer) {
+    lemon_reader reader;
+    lemon_status status = lemon_file_reader(ctx, path, &reader);
+    *tokenizer = NULL;
+    return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
+}
+
+static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_tokenizer *t) {
+    uint8_t head[8];
+    lemon_status status;
+    int32_t id;
+    lemon__put32(head, (uint32_t)t->longest);
+    status = lemon__append(ctx, writer, head, 4);
+    for (id = 0; id < lemon_tokenizer_size(t) && !status; id++) {
+        size_t n;
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        uint32_t bits;
+        memcpy(&bits, &t->scores[id], 4);
+        lemon__put32(head, bits);
+        lemon__put32(head + 4, (uint32_t)n);
+        status = lemon__append(ctx, writer, head, 8);
+        if (!status) status = lemon__append(ctx, writer, piece, n);
+    }
+    return status;
+}
+
+LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
+    lemon_writer writer;
+    lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
+    status = lemon_file_writer(ctx, path, &writer);
+    if (status) return status;
+    status = lemon__tokenizer_write(ctx, &writer, tokenizer);
+    if (!status) return writer.commit(writer.user);
+    writer.abort(writer.user);
+    return status;
+}
+
+static lemon_tensor lemon__row_of(const void *data, lemon_dtype dtype, int64_t n) {
+    lemon_tensor t;
+    t.data = lemon__unconst(data);
+    t.dtype = dtype;
+    t.rows = 1;
+    t.cols = n;
+    return t;
+}
+
+/*  Scores, lengths and bytes of all pieces as three tensors. */
+static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *tokenizer) {
+    int32_t id, size = lemon_tokenizer_size(tokenizer);
+    int32_t *lengths = (int32_t *)lemon_arena_alloc(pack->ctx, &pack->scratch, (size_t)size * sizeof *lengths);
+    lemon_tensor scores = lemon__row_of(tokenizer->scores, LEMON_F32, size),
+                 counts = lemon__row_of(lengths, LEMON_I32, size);
+    lemon_tensor pieces = lemon__row_of(tokenizer->blob, LEMON_U8, tokenizer->blob_bytes);
+    if (lengths == NULL) return LEMON_E_MEMORY;
+    for (id = 0; id < size; id++) lengths[id] = (int32_t)tokenizer->pieces.spans[id].bytes;
+    lemon__pack_text(pack, "tokenizer.type", "llama2c", 7);
+    lemon__pack_int(pack, "tokenizer.dummy_prefix", tokenizer->dummy_prefix);
+    lemon__pack_tensor(pack, "tokenizer.scores", &scores, LEMON_F32);
+    lemon__pack_tensor(pack, "tokenizer.lengths", &counts, LEMON_I32);
+    lemon__pack_tensor(pack, "tokenizer.pieces", &pieces, LEMON_U8);
+    return pack->status;
+}
+
+static lemon_status lemon__tokenizer_from_tensors(const lemon__unpack *u, const lemon_tensor *scores,
+                                                  const lemon_tensor *lengths, const lemon_tensor *pieces,
+                                                  lemon_tokenizer *t) {
+    lemon__cursor c;
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    memset(&c, 0, sizeof c);
+    c.bytes = (const uint8_t *)pieces->data;
+    c.size = (size_t)pieces->cols;
+    for (i = 0; i < scores->cols && !status; i++) {
+        int32_t n = ((const int32_t *)lengths->data)[i];
+        const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
+        if (piece == NULL) break;
+        status = lemon__tokenizer_add(u->ctx, t, ((const float *)scores->data)[i], piece, (size_t)n);
+    }
+    if (status) return status;
+    if (i < scores->cols || c.at != c.size)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                           "%s: tensor \"tokenizer.lengths\" does not add up to the %lld bytes of \"tokenizer.pieces\"",
+                           u->source.name, (long long)pieces->cols);
+    return lemon__tokenizer_check(u->ctx, u->source.name, t);
+}
+
+static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
+    lemon_tensor scores, lengths, pieces;
+    const char *type;
+    size_t n;
+    int64_t dummy_prefix;
+    lemon_status status = lemon__unpack_text(u, "tokenizer.type", &type, &n);
+    *tokenizer = NULL;
+    if (!status && (n != 7 || memcmp(type, "llama2c", 7) != 0))
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: tokenizer.type is \"%.*s\", expected \"llama2c\"",
+                           u->source.name, (int)(n < 40 ? n : 40), type);
+    if (!status) status = lemon__unpack_int(u, "tokenizer.dummy_prefix", &dummy_prefix);
+    if (!status) status = lemon__unpack_tensor(u, "tokenizer.scores", &scores);
+    if (!status) status = lemon__unpack_shaped(u, "tokenizer.lengths", 1, scores.cols, "one for each score", &lengths);
+    if (!status) status = lemon__unpack_tensor(u, "tokenizer.pieces", &pieces);
+    if (!status && (scores.rows != 1 || scores.dtype != LEMON_F32 || lengths.dtype != LEMON_I32 || pieces.rows != 1 ||
+                    pieces.dtype != LEMON_U8 || scores.cols > LEMON__MAX_PIECES))
+        status = lemon__fail(u->ctx, LEMON_E_FORMAT,
+                             "%s: tensors tokenizer.scores, lengths and pieces must be rows of f32, i32 and u8",
+                             u->source.name);
+    if (!status) status = lemon__tokenizer_new(u->ctx, tokenizer);
+    if (!status) status = lemon__tokenizer_from_tensors(u, &scores, &lengths, &pieces, *tokenizer);
+    if (status) { lemon_tokenizer_free(u->ctx, *tokenizer); *tokenizer = NULL; return status; }
+    (*tokenizer)->dummy_prefix = dummy_prefix != 0;
+    return LEMON_OK;
+}
+
+/* ---- a heap: the item of highest rank first, of equal ones that of lowest order ---- */
+
+typedef struct lemon__ranked {
+    double rank;
+    uint64_t order;
+    int32_t item;
+    uint32_t size;                  /* bytes that the encoder's join covers */
+} lemon__ranked;
+
+typedef struct lemon__heap {
+    lemon__ranked *items;
+    int64_t count, capacity;
+} lemon__heap;
+
+static int lemon__before(const lemon__ranked *a, const lemon__ranked *b) {
+    if (a->rank > b->rank || a->rank < b->rank) return a->rank > b->rank;
+    return a->order < b->order;
+}
+
+static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, double rank, uint64_t order, int32_t item,
+                                     uint32_t size) {
+    lemon__ranked *items =
+        (lemon__ranked *)lemon__reserve(ctx, heap->items, &heap->capacity, heap->count + 1, sizeof *items);
+    lemon__ranked added;
+    int64_t i;
+    if (items == NULL) return LEMON_E_MEMORY;
+    heap->items = items;
+    added.rank = rank;
+    added.order = order;
+    added.item = item;
+    added.size = size;
+    for (i = heap->count++; i > 0 && lemon__before(&added, &items[(i - 1) / 2]); i = (i - 1) / 2)
+        items[i] = items[(i - 1) / 2];
+    items[i] = added;
+    return LEMON_OK;
+}
+
+/*  0: the heap is empty. */
+static int lemon__heap_pop(lemon__heap *heap, lemon__ranked *best) {
+    lemon__ranked *items = heap->items, last;
+    int64_t i = 0, child;
+    if (heap->count == 0) return 0;
+    *best = items[0];
+    last = items[--heap->count];
+    while ((child = 2 * i + 1) < heap->count) {
+        if (child + 1 < heap->count && lemon__before(&items[child + 1], &items[child])) child++;
+        if (!lemon__before(&items[child], &last)) break;
+        items[i] = items[child];
+        i = child;
+    }
+    items[i] = last;
+    return 1;
+}
+
+static void lemon__heap_free(lemon_ctx *ctx, lemon__heap *heap) {
+    lemon__free(ctx, heap->items, (size_t)heap->capacity * sizeof *heap->items);
+}
+
+/* ---- tokens ---- */
+
+LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens) {
+    lemon__free(ctx, tokens->ids, (size_t)tokens->capacity * sizeof *tokens->ids);
+    memset(tokens, 0, sizeof *tokens);
+}
+
+static lemon_status lemon__tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
+    int32_t *ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
+    if (ids == NULL) return LEMON_E_MEMORY;
+    tokens->ids = ids;
+    ids[tokens->count++] = id;
+    return LEMON_OK;
+}
+
+/* ---- encoding and decoding ---- */
+
+typedef struct lemon__symbol {
+    size_t start, bytes;            /* its place in the text; 0 bytes: it was joined to the one before it */
+    int32_t previous, next, id;     /* -1: none */
+} lemon__symbol;
+
+typedef struct lemon__encoder {
+    lemon_ctx *ctx;
+    const lemon_tokenizer *tokenizer;
+    const uint8_t *text;
+    lemon__symbol *symbols;
+    int64_t n_symbols, capacity;
+    lemon__heap heap;
+} lemon__encoder;
+
+/*  Bytes of the UTF-8 character that begins here; 1 for a byte that begins none. */
+static size_t lemon__char_bytes(const uint8_t *p, size_t n) {
+    size_t size = p[0] < 0xc0 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 1, i;
+    if (size > n) return 1;
+    for (i = 1; i < size; i++)
+        if ((p[i] & 0xc0) != 0x80) return 1;
+    return size;
+}
+
+static lemon_status lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
+    lemon__symbol *s = (lemon__symbol *)lemon__reserve(e->ctx, e->symbols, &e->capacity, e->n_symbols + 1, sizeof *s);
+    if (s == NULL) return LEMON_E_MEMORY;
+    if (e->n_symbols >= INT32_MAX)
+        return lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^31 characters in one run; break it up");
+    e->symbols = s;
+    s += e->n_symbols;
+    s->start = start;
+    s->bytes = bytes;
+    s->id = id;
+    s->previous = (int32_t)e->n_symbols - 1;
+    s->next = (int32_t)++e->n_symbols;
+    return LEMON_OK;
+}
+
+/*  Characters that are pieces, and bytes for those that are not. */
+static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t from, size_t to) {
+    lemon_status status = LEMON_OK;
+    size_t at, n, i;
+    e->n_symbols = 0;
+    for (at = from; at < to && !status; at += n) {
+        int32_t id;
+        n = lemon__char_bytes(e->text + at, to - at);
+        id = lemon__words_find(&e->tokenizer->pieces, e->text + at, n);
+        if (id >= 0) { status = lemon__encoder_symbol(e, at, n, id); continue; }
+        for (i = 0; i < n && !status; i++)
+            status = lemon__encoder_symbol(e, at + i, 1, e->text[at + i] + LEMON__FIRST_BYTE);
+    }
+    if (!status) e->symbols[e->n_symbols - 1].next = -1;
+    return status;
+}
+
+/*  Offers the join of a symbol with the next one to the heap, if it is a piece.  Bytes (and they alone have ids so low)
+    never join. */
+static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t left) {
+    const lemon__symbol *a, *b;
+    int32_t id;
+    if (left < 0 || e->symbols[left].next < 0) return LEMON_OK;
+    a = &e->symbols[left];
+    b = &e->symbols[a->next];
+    if (a->id < LEMON__FIRST_PIECE || b->id < LEMON__FIRST_PIECE || a->bytes + b->bytes > e->tokenizer->longest)
+        return LEMON_OK;
+    id = lemon__words_find(&e->tokenizer->pieces, e->text + a->start, a->bytes + b->bytes);
+    if (id < 0) return LEMON_OK;
+    return lemon__heap_push(e->ctx, &e->heap, (double)e->tokenizer->scores[id], (uint64_t)left, id,
+                            (uint32_t)(a->bytes + b->bytes));
+}
+
+/*  Joins a symbol with the next one, if the offer still holds: symbols only grow, so it does when the sizes still add
+    up. */
+static lemon_status lemon__encoder_join(lemon__encoder *e, const lemon__ranked *offer) {
+    int32_t left = (int32_t)offer->order;
+    lemon__symbol *a = &e->symbols[left], *b;
+    lemon_status status;
+    if (a->bytes == 0 || a->next < 0) return LEMON_OK;
+    b = &e->symbols[a->next];
+    if (a->bytes + b->bytes != offer->size) return LEMON_OK;
+    a->bytes += b->bytes;
+    a->id = offer->item;
+    a->next = b->next;
+    b->bytes = 0;
+    if (a->next >= 0) e->symbols[a->next].previous = left;
+    status = lemon__encoder_offer(e, a->previous);
+    return status ? status : lemon__encoder_offer(e, left);
+}
+
+/*  Encodes a part of the text that no join can leave. */
+static lemon_status lemon__encoder_part(lemon__encoder *e, size_t from, size_t to, lemon_tokens *tokens) {
+    lemon_status status = lemon__encoder_cut(e, from, to);
+    lemon__ranked offer;
+    int32_t i;
+    e->heap.count = 0;
+    for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
+    while (!status && lemon__heap_pop(&e->heap, &offer)) status = lemon__encoder_join(e, &offer);
+    for (i = 0; i >= 0 && !status; i = e->symbols[i].next)
+        status = lemon__tokens_push(e->ctx, tokens, e->symbols[i].id);
+    return status;
+}
+
+/*  Cuts where two bytes meet that meet in no piece.  That may cut a character in two, but only one that is no piece,
+    whose bytes would have stood alone anyway. */
+static lemon_status lemon__encoder_run(lemon__encoder *e, size_t n, lemon_tokens *tokens) {
+    lemon_status status = LEMON_OK;
+    size_t from = 0, at;
+    for (at = 1; at <= n && !status; at++) {
+        if (at < n && (e->tokenizer->meets[32 * e->text[at - 1] + e->text[at] / 8] >> e->text[at] % 8 & 1)) continue;
+        status = lemon__encoder_part(e, from, at, tokens);
+        from = at;
+    }
+    return status;
+}
+
+static lemon_status lemon__encode_plain(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const uint8_t *text,
+                                        size_t bytes, lemon_tokens *tokens) {
+    int64_t before = tokens->count;
+    lemon__encoder e;
+    lemon_status status;
+    memset(&e, 0, sizeof e);
+    e.ctx = ctx;
+    e.tokenizer = tokenizer;
+    e.text = text;
+    status = lemon__encoder_run(&e, bytes, tokens);
+    if (status) tokens->count = before;
+    lemon__free(ctx, e.symbols, (size_t)e.capacity * sizeof *e.symbols);
+    lemon__heap_free(ctx, &e.heap);
+    return status;
+}
+
+LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
+                                    lemon_tokens *tokens) {
+    uint8_t *copy;
+    lemon_status status;
+    if (tokenizer == NULL || tokens == NULL || (text == NULL && bytes > 0))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
+    if (bytes == 0) return LEMON_OK;
+    if (!tokenizer->dummy_prefix) return lemon__encode_plain(ctx, tokenizer, (const uint8_t *)text, bytes, tokens);
+    copy = (uint8_t *)lemon__malloc(ctx, bytes + 1);
+    if (copy == NULL) return LEMON_E_MEMORY;
+    copy[0] = ' ';
+    memcpy(copy + 1, text, bytes);
+    status = lemon__encode_plain(ctx, tokenizer, copy, bytes + 1, tokens);
+    lemon__free(ctx, copy, bytes + 1);
+    return status;
+}
+
+LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
+                                    const char **text, size_t *bytes) {
+    const uint8_t *piece;
+    int byte;
+    if (id < 0 || id >= lemon_tokenizer_size(tokenizer))
+        return lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)id,
+                           (long)lemon_tokenizer_size(tokenizer) - 1);
+    piece = lemon__piece(tokenizer, id, bytes);
+    byte = lemon__byte_of(piece, *bytes);
+    if (byte >= 0) {
+        piece = &tokenizer->bytes[byte];
+        *bytes = 1;
+    } else if (previous == LEMON__BOS && tokenizer->dummy_prefix && *bytes > 0 && piece[0] == ' ') {
+        piece++;
+        --*bytes;
+    }
+    *text = (const char *)piece;
+    return LEMON_OK;
+}
+
+/* ---- text to training data ---- */
+
+static int lemon__is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+static lemon_status lemon__tokens_document(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
+                                           size_t bytes, lemon_tokens *tokens) {
+    lemon_status status;
+    while (bytes > 0 && lemon__is_space(text[bytes - 1])) bytes--;
+    while (bytes > 0 && lemon__is_space(*text)) { text++; bytes--; }
+    if (bytes == 0) return LEMON_OK;
+    status = lemon__tokens_push(ctx, tokens, LEMON__BOS);
+    return status ? status : lemon_encode(ctx, tokenizer, text, bytes, tokens);
+}
+
+/*  Whether a line without its newline is the mark between documents. */
+static int lemon__is_mark(const char *line, size_t bytes) {
+    static const char mark[] = "<|endoftext|>";
+    if (bytes > 0 && line[bytes - 1] == '\r') bytes--;
+    return bytes == sizeof mark - 1 && memcmp(line, mark, bytes) == 0;
+}
+
+LEMON_API lemon_status lemon_tokens_from_text(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
+                                              size_t bytes, lemon_tokens *tokens) {
+    size_t from = 0, line, next;
+    int64_t before;
+    lemon_status status = LEMON_OK;
+    if (tokenizer == NULL || tokens == NULL || (text == NULL && bytes > 0))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_from_text: an argument is NULL");
+    before = tokens->count;
+    for (line = 0; line < bytes && !status; line = next) {
+        const char *newline = (const char *)memchr(text + line, '\n', bytes - line);
+        size_t end = newline ? (size_t)(newline - text) : bytes;
+        next = end + 1;
+        if (!lemon__is_mark(text + line, end - line)) continue;
+        status = lemon__tokens_document(ctx, tokenizer, text + from, line - from, tokens);
+        from = next;
+    }
+    if (!status && from < bytes) status = lemon__tokens_document(ctx, tokenizer, text + from, bytes - from, tokens);
+    if (status) tokens->count = before;
+    return status;
+}
+
+/*  Raw ids of 2 or 4 bytes each. */
+static lemon_status lemon__tokens_ids(lemon_ctx *ctx, const lemon_reader *reader, size_t width, int32_t vocab_size,
+                                      lemon_tokens *tokens) {
+    lemon__cursor c = lemon__cursor_over(reader);
+    lemon_status status = LEMON_OK;
+    if (c.size % width != 0)
+        return lemon__fail(ctx, LEMON_E_FORMAT,
+                           "%s: size is %llu bytes, expected a multiple of %d; the file is cut short", reader->name,
+                           (unsigned long long)c.size, (int)width);
+    while (c.at < c.size && !status) {
+        uint32_t id = width == 2 ? lemon__take16(&c) : lemon__take32(&c);
+        if (id >= (uint32_t)vocab_size)
+            return lemon__fail(
+                ctx, LEMON_E_FORMAT, "%s: token %llu is %lu, expected 0 to %ld; it was made for another vocabulary",
+                reader->name, (unsigned long long)(c.at / width - 1), (unsigned long)id, (long)vocab_size - 1);
+        status = lemon__tokens_push(ctx, tokens, (int32_t)id);
+    }
+    return status;
+}
+
+static lemon_status lemon__tokens_prose(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const lemon_reader *reader,
+                                        int32_t vocab_size, lemon_tokens *tokens) {
+    if (tokenizer == NULL)
+        return lemon__fail(
+            ctx, LEMON_E_ARG,
+            "%s: is text, but there is no tokenizer to read it with; give --tokenizer FILE, or token ids in a "
+            ".u16 or .u32 file",
+            reader->name);
+    if (lemon_tokenizer_size(tokenizer) > vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
+                           reader->name, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
+    return lemon_tokens_from_text(ctx, tokenizer, (const char *)reader->map, (size_t)reader->size, tokens);
+}
+
+static lemon_status lemon__tokens_file(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size,
+                                       const char *path, lemon_tokens *tokens) {
+    size_t width = strcmp(lemon__ending(path), ".u16") == 0 ? 2 : strcmp(lemon__ending(path), ".u32") == 0 ? 4 : 0;
+    lemon_reader reader;
+    lemon_status status = lemon_file_reader(ctx, path, &reader);
+    if (status) return status;
+    status = lemon__hold(ctx, &reader);
+    if (!status && width) status = lemon__tokens_ids(ctx, &reader, width, vocab_size, tokens);
+    else if (!status) status = lemon__tokens_prose(ctx, tokenizer, &reader, vocab_size, tokens);
+    lemon__reader_close(&reader);
+    return status;
+}
+
+LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size,
+                                               const char *const *paths, int64_t n_paths, lemon_tokens *tokens) {
+    int64_t i, before;
+    lemon_status status = LEMON_OK;
+    if (tokens == NULL || (paths == NULL && n_paths > 0) || vocab_size < 1)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "lemon_tokens_from_files: an argument is NULL, or vocab_size is not positive");
+    before = tokens->count;
+    for (i = 0; i < n_paths && !status; i++) status = lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens);
+    if (status) tokens->count = before;
+    return status;
+}
+
+/* ---- learning a vocabulary ---- */
+
+/*  How often each distinct piece of a text stands in it. */
+typedef struct lemon__tally {
+    lemon__words words;
+    int64_t *counts;
+    int64_t capacity;
+} lemon__tally;
+
+static lemon_status lemon__tally_add(lemon_ctx *ctx, lemon__tally *tally, size_t start, size_t bytes) {
+    int32_t i = lemon__words_find(&tally->words, tally->words.blob + start, bytes);
+    int64_t *counts;
+    if (i >= 0) { tally->counts[i]++; return LEMON_OK; }
+    counts = (int64_t *)lemon__reserve(ctx, tally->counts, &tally->capacity, tally->words.count + 1, sizeof *counts);
+    if (counts == NULL) return LEMON_E_MEMORY;
+    tally->counts = counts;
+    counts[tally->words.count] = 1;
+    return lemon__words_push(ctx, &tally->words, start, bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+static void lemon__tally_free(lemon_ctx *ctx, lemon__tally *tally) {
+    lemon__free(ctx, tally->counts, (size_t)tally->capacity * sizeof *tally->counts);
+    lemon__words_free(ctx, &tally->words);
+}
+
+/*  Two neighbouring symbols.  Its first 8 bytes are the word under which it is found. */
+typedef struct lemon__pair {
+    int32_t left, right;
+    int64_t count;                  /* over the whole text */
+    int64_t sighting;               /* the newest of the words that it was seen in, -1: none */
+} lemon__pair;
+
+typedef struct lemon__sighting { int64_t older; int32_t word; } lemon__sighting;
+
+typedef struct lemon__learner {
+    lemon_ctx *ctx;
+    lemon_tokenizer *tokenizer;
+    lemon__tally words;             /* the distinct words of the text */
+    lemon__span *spelling;          /* word w is now symbols[start ... start+bytes-1] */
+    int32_t *symbols;               /* ids; -1 is a character that has no piece */
+    size_t spelling_bytes, symbols_bytes;
+    lemon__words pair_names;
+    lemon__pair *pairs;
+    lemon__sighting *sightings;
+    int64_t pairs_capacity, n_sightings, sightings_capacity;
+    lemon__heap heap;
+} lemon__learner;
+
+/*  Letters (with all that is not ASCII), digits and marks cling to their like; 0 is what stands alone. */
+static int lemon__char_class(uint8_t c) {
+    if (c >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) return 1;
+    if (c >= '0' && c <= '9') return 2;
+    return c <= ' ' || c == 0x7f ? 0 : 3;
+}
+
+/*  The rule of words: a run of letters, of digits or of marks, with the blank before it; any other blank or control
+    character is a word of its own.  Whether two characters belong together depends on these two alone, so the
+    encoder, which knows no words, cannot join across words either. */
+static size_t lemon__word_end(const uint8_t *text, size_t n, size_t at) {
+    int class_of_run;
+    if (text[at] == ' ' && at + 1 < n && lemon__char_class(text[at + 1]) != 0) at++;
+    class_of_run = lemon__char_class(text[at++]);
+    while (class_of_run != 0 && at < n && lemon__char_class(text[at]) == class_of_run) at++;
+    return at;
+}
+
+/*  Single characters first: the blank, which goes before every text, then the most frequent ones, in half of the room
+    at most. Bytes that are no character, and NUL, which ends pieces in llama2.c, stay bytes. */
+static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, size_t n, int32_t size) {
+    lemon__tally chars;
+    lemon__heap heap;
+    lemon__ranked best;
+    lemon_status status = LEMON_OK;
+    size_t at, bytes;
+    int64_t i, room = ((int64_t)size - LEMON__FIRST_PIECE + 1) / 2;
+    memset(&chars, 0, sizeof chars);
+    memset(&heap, 0, sizeof heap);
+    chars.words.blob = text;
+    for (at = 0; at < n && !status; at += bytes) {
+        bytes = lemon__char_bytes(text + at, n - at);
+        if (text[at] != ' ' && text[at] != 0 && (bytes > 1 || text[at] < 0x80))
+            status = lemon__tally_add(l->ctx, &chars, at, bytes);
+    }
+    for (i = 0; i < chars.words.count && !status; i++)
+        status = lemon__heap_push(l->ctx, &heap, (double)chars.counts[i], (uint64_t)i, (int32_t)i, 0);
+    if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, 0.0f, " ", 1);
+    for (i = 1; i < room && !status && lemon__heap_pop(&heap, &best); i++) {
+        const lemon__span *span = &chars.words.spans[best.item];
+        status = lemon__tokenizer_add(l->ctx, l->tokenizer, 0.0f, text + span->start, span->bytes);
+    }
+    lemon__heap_free(l->ctx, &heap);
+    lemon__tally_free(l->ctx, &chars);
+    return status;
+}
+
+/*  The distinct words, each spelled in characters. */
+static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, size_t n) {
+    lemon_status status = LEMON_OK;
+    size_t at, end, total = 0;
+    int64_t w;
+    l->words.words.blob = text;
+    for (at = 0; at < n && !status; at = end) {
+        end = lemon__word_end(text, n, at);
+        status = lemon__tally_add(l->ctx, &l->words, at, end - at);
+    }
+    if (status) return status;
+    for (w = 0; w < l->words.words.count; w++) total += l->words.words.spans[w].bytes;
+    l->spelling_bytes = (size_t)l->words.words.count * sizeof *l->spelling;
+    l->symbols_bytes = total < SIZE_MAX / 8 ? total * sizeof *l->symbols : SIZE_MAX;
+    l->spelling = (lemon__span *)lemon__malloc(l->ctx, l->spelling_bytes);
+    l->symbols = (int32_t *)lemon__malloc(l->ctx, l->symbols_bytes);
+    if (l->spelling == NULL || l->symbols == NULL) return LEMON_E_MEMORY;
+    for (total = 0, w = 0; w < l->words.words.count; w++) {
+        lemon__span *spelling = &l->spelling[w];
+        size_t bytes;
+        at = l->words.words.spans[w].start;
+        end = at + l->words.words.spans[w].bytes;
+        spelling->start = total;
+        for (; at < end; at += bytes) {
+            bytes = lemon__char_bytes(text + at, end - at);
+            l->symbols[total++] = lemon__words_find(&l->tokenizer->pieces, text + at, bytes);
+        }
+        spelling->bytes = total - spelling->start;
+    }
+    return LEMON_OK;
+}
+
+static lemon_status lemon__learn_sighting(lemon__learner *l, lemon__pair *pair, int32_t word) {
+    lemon__sighting *s;
+    if (pair->sighting >= 0 && l->sightings[pair->sighting].word == word) return LEMON_OK;
+    s = (lemon__sighting *)lemon__reserve(l->ctx, l->sightings, &l->sightings_capacity, l->n_sightings + 1, sizeof *s);
+    if (s == NULL) return LEMON_E_MEMORY;
+    l->sightings = s;
+    s[l->n_sightings].word = word;
+    s[l->n_sightings].older = pair->sighting;
+    pair->sighting = l->n_sightings++;
+    return LEMON_OK;
+}
+
+/*  The pair of two symbols, made if it is new; NULL: no memory. */
+static lemon__pair *lemon__learn_pair(lemon__learner *l, int32_t left, int32_t right) {
+    int32_t key[2], i;
+    lemon__pair *pairs;
+    key[0] = left;
+    key[1] = right;
+    i = lemon__words_find(&l->pair_names, key, sizeof key);
+    if (i >= 0) return &l->pairs[i];
+    i = (int32_t)l->pair_names.count;
+    pairs = (lemon__pair *)lemon__reserve(l->ctx, l->pairs, &l->pairs_capacity, i + 1, sizeof *pairs);
+    if (pairs == NULL) return NULL;
+    l->pairs = pairs;
+    l->pair_names.blob = (const uint8_t *)pairs;
+    pairs[i].left = left;
+    pairs[i].right = right;
+    pairs[i].count = 0;
+    pairs[i].sighting = -1;
+    return lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof *pairs, sizeof key, 1) ? &pairs[i] : NULL;
+}
+
+/*  Two neighbours appear in a word (sign 1) or go (sign -1).  Pairs that became more frequent are offered to the heap
+    again; those that became rarer are put right when they come up. */
+static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
+    lemon__pair *pair;
+    lemon_status status;
+    if (left < 0 || right < 0) return LEMON_OK;
+    pair = lemon__learn_pair(l, left, right);
+    if (pair == NULL) return LEMON_E_MEMORY;
+    pair->count += sign * l->words.counts[word];
+    if (sign < 0) return LEMON_OK;
+    status = lemon__learn_sighting(l, pair, word);
+    if (status) return status;
+    return lemon__heap_push(l->ctx, &l->heap, (double)pair->count, (uint64_t)left << 32 | (uint64_t)right,
+                            (int32_t)(pair - l->pairs), 0);
+}
+
+static lemon_status lemon__learn_count_all(lemon__learner *l) {
+    lemon_status status = LEMON_OK;
+    int64_t w;
+    size_t i;
+    for (w = 0; w < l->words.words.count; w++) {
+        const int32_t *s = l->symbols + l->spelling[w].start;
+        for (i = 1; i < l->spelling[w].bytes && !status; i++)
+            status = lemon__learn_count(l, (int32_t)w, s[i - 1], s[i], 1);
+    }
+    return status;
+}
+
+/*  Joins a pair wherever it stands in a word, from the left, and counts what changes around it. */
+static lemon_status lemon__learn_join(lemon__learner *l, int32_t word, int32_t left, int32_t right, int32_t piece) {
+    int32_t *s = l->symbols + l->spelling[word].start;
+    size_t i = 0, n = 0, length = l->spelling[word].bytes;
+    lemon_status status = LEMON_OK;
+    while (i < length && !status) {
+        int32_t before = n > 0 ? s[n - 1] : -1, after = i + 2 < length ? s[i + 2] : -1;
+        if (s[i] != left || i + 1 >= length || s[i + 1] != right) { s[n++] = s[i++]; continue; }
+        status = lemon__learn_count(l, word, left, right, -1);
+        if (!status) status = lemon__learn_count(l, word, before, left, -1);
+        if (!status) status = lemon__learn_count(l, word, right, after, -1);
+        if (!status) status = lemon__learn_count(l, word, before, piece, 1);
+        if (!status) status = lemon__learn_count(l, word, piece, after, 1);
+        s[n++] = piece;
+        i += 2;
+    }
+    l->spelling[word].bytes = n;
+    return status;
+}
+
+/*  The piece that two pieces make: the next id, or one that was made before from another pair. -1: no memory. */
+static int32_t lemon__learn_piece(lemon__learner *l, int32_t left, int32_t right, float score) {
+    lemon_tokenizer *t = l->tokenizer;
+    size_t a = t->pieces.spans[left].bytes, b = t->pieces.spans[right].bytes;
+    uint8_t *room = lemon__tokenizer_room(l->ctx, t, a + b);
+    int32_t known;
+    if (room == NULL) return -1;
+    memcpy(room, t->blob + t->pieces.spans[left].start, a);
+    memcpy(room + a, t->blob + t->pieces.spans[right].start, b);
+    known = lemon__words_find(&t->pieces, room, a + b);
+    if (known >= 0) return known;
+    return lemon__tokenizer_push(l->ctx, t, score, a + b) ? -1 : lemon_tokenizer_size(t) - 1;
+}
+
+/*  The most frequent pair, smallest ids first where several are.  NULL: there is none left. */
+static lemon_status lemon__learn_best(lemon__learner *l, lemon__pair **best) {
+    lemon__ranked top;
+    lemon_status status = LEMON_OK;
+    *best = NULL;
+    while (!status && lemon__heap_pop(&l->heap, &top)) {
+        lemon__pair *pair = &l->pairs[top.item];
+        if (pair->count <= 0 || (double)pair->count > top.rank) continue; /* gone, or offered again at its new count */
+        *best = pair;
+        if (top.rank <= (double)pair->count) return LEMON_OK;
+        *best = NULL;
+        status = lemon__heap_push(l->ctx, &l->heap, (double)pair->count, top.order, top.item, 0);
+    }
+    return status;
+}
+
+static lemon_status lemon__learn_pieces(lemon__learner *l, int32_t size) {
+    int32_t first = lemon_tokenizer_size(l->tokenizer), known;
+    lemon_status status = LEMON_OK;
+    lemon__pair *best;
+    while ((known = lemon_tokenizer_size(l->tokenizer)) < size && !status) {
+        int32_t left, right, piece;
+        int64_t i;
+        status = lemon__learn_best(l, &best);
+        if (status) return status;
+        if (best == NULL)
+            return lemon__fail(
+                l->ctx, LEMON_E_ARG,
+                "size of the vocabulary is %ld, expected at most %ld: the text has no more pairs to learn; "
+                "give more text",
+                (long)size, (long)known);
+        left = best->left;
+        right = best->right;
+        i = best->sighting;
+        piece = lemon__learn_piece(l, left, right, -(float)(known - first));
+        if (piece < 0) return LEMON_E_MEMORY;
+        for (; i >= 0 && !status; i = l->sightings[i].older)
+            status = lemon__learn_join(l, l->sightings[i].word, left, right, piece);
+        if (!status) status = lemon__tick(l->ctx, "tokenizer", known + 1 - first, size - first, (double)NAN);
+    }
+    return status;
+}
+
+static void lemon__learner_free(lemon__learner *l) {
+    lemon__tally_free(l->ctx, &l->words);
+    lemon__free(l->ctx, l->spelling, l->spelling_bytes);
+    lemon__free(l->ctx, l->symbols, l->symbols_bytes);
+    lemon__words_free(l->ctx, &l->pair_names);
+    lemon__free(l->ctx, l->pairs, (size_t)l->pairs_capacity * sizeof *l->pairs);
+    lemon__free(l->ctx, l->sightings, (size_t)l->sightings_capacity * sizeof *l->sightings);
+    lemon__heap_free(l->ctx, &l->heap);
+}
+
+LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
+                                             lemon_tokenizer **tokenizer) {
+    const uint8_t *p = (const uint8_t *)text;
+    lemon__learner l;
+    lemon_status status;
+    *tokenizer = NULL;
+    if ((text == NULL && bytes > 0) || size <= LEMON__FIRST_PIECE || size > 65536)
+        return lemon__fail(ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected %d to 65536", (long)size,
+                           LEMON__FIRST_PIECE + 1);
+    memset(&l, 0, sizeof l);
+    l.ctx = ctx;
+    status = lemon_tokenizer_bytes(ctx, &l.tokenizer);
+    if (!status) status = lemon__learn_chars(&l, p, bytes, size);
+    if (!status) status = lemon__learn_words(&l, p, bytes);
+    if (!status) status = lemon__learn_count_all(&l);
+    if (!status) status = lemon__learn_pieces(&l, size);
+    lemon__learner_free(&l);
+    if (status) { lemon_tokenizer_free(ctx, l.tokenizer); return status; }
+    l.tokenizer->dummy_prefix = 1;
+    *tokenizer = l.tokenizer;
+    return LEMON_OK;
+}
+/* ====================================================================================================================
+   10  INFERENCE
+
+   To score the next token, a token needs the keys and values of all tokens before it, in every layer, and nothing else of
+   them.  A session keeps those (the KV cache), so that each token is computed once.  A prompt goes through in large
+   pieces (prefill, matrix times matrix), then one token at a time (decoding, matrix times vector: as fast as the weights
+   can be read from memory).
+   ================================================================================================================== */
+
+enum { LEMON__PREFILL = 128 };              /* rows of a piece of prompt */
+
+struct lemon_session {
+    lemon_ctx *ctx;
+    const lemon_model *model;
+    lemon__walk walk;
+    lemon_arena arena;
+    float **keys, **values;                 /* [n_layers] of [max_seq, K*C] */
+    float *logits;                          /* [V] */
+    int64_t length;
+};
+
+static lemon_status lemon__session_memory(lemon_session *s) {
+    const lemon_config *c = &s->model->config;
+    int64_t layer, width = (int64_t)c->kv_heads * c->head_dim;
+    lemon_status status = lemon__walk_open(s->ctx, &s->arena, s->model, lemon__min(LEMON__PREFILL, c->max_seq), c->max_seq, &s->walk);
+    if (status) return status;
+    s->logits = lemon__floats(s->ctx, &s->arena, 1, c->vocab_size);
+    s->keys = (float **)lemon_arena_alloc(s->ctx, &s->arena, (size_t)c->n_layers * sizeof(float *));
+    s->values = (float **)lemon_arena_alloc(s->ctx, &s->arena, (size_t)c->n_layers * sizeof(float *));
+    if (!s->logits || !s->keys || !s->values) return LEMON_E_MEMORY;
+    for (layer = 0; layer < c->n_layers; layer++) {
+        s->keys[layer] = lemon__floats(s->ctx, &s->arena, c->max_seq, width);
+        s->values[layer] = lemon__floats(s->ctx, &s->arena, c->max_seq, width);
+        if (!s->keys[layer] || !s->values[layer]) return LEMON_E_MEMORY;
+    }
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session) {
+    lemon_status status;
+    if (ctx == NULL || model == NULL || session == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: an argument is NULL");
+    *session = (lemon_session *)lemon__calloc(ctx, sizeof **session);
+    if (*session == NULL) return LEMON_E_MEMORY;
+    (*session)->ctx = ctx;
+    (*session)->model = model;
+    status = lemon__session_memory(*session);
+    if (status) {
+        lemon_session_close(*session);
+        *session = NULL;
+    }
+    return status;
+}
+
+LEMON_API void lemon_session_close(lemon_session *session) {
+    if (session == NULL) return;
+    lemon_arena_free(session->ctx, &session->arena);
+    lemon__free(session->ctx, session, sizeof *session);
+}
+
+LEMON_API int64_t lemon_session_length(const lemon_session *session) { return session ? session->length : 0; }
+
+LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length) {
+    if (session == NULL) return LEMON_E_ARG;
+    if (length < 0 || length > session->length)
+        return lemon__fail(session->ctx, LEMON_E_ARG, "lemon_session_rewind: length is %lld, expected 0 to %lld", (long long)length, (long long)session->length);
+    session->length = length;
+    return LEMON_OK;
+}
+
+/*  n <= LEMON__PREFILL tokens through all layers; walk.x then holds their stream. */
+static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
+    int64_t layer;
+    s->walk.batch = 1;
+    s->walk.seq = n;
+    s->walk.pos = s->length;
+    s->walk.kv_rows = s->model->config.max_seq;
+    lemon__walk_embed(&s->walk, ids);
+    for (layer = 0; layer < s->model->config.n_layers; layer++) lemon__walk_layer(&s->walk, layer, s->keys[layer], s->values[layer]);
+    s->length += n;
+}
+
+/*  Scores after the last row of the last piece. */
+static void lemon__session_logits(lemon_session *s) {
+    lemon__walk_norm(&s->walk, LEMON_FINAL_NORM, 0);
+    lemon__weight_product(s->ctx, 1, s->walk.y + (s->walk.seq - 1) * s->model->config.d_model, lemon_model_param(s->model, LEMON_OUTPUT, 0), s->logits);
+}
+
+LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits) {
+    lemon_status status;
+    int64_t left;
+    if (session == NULL) return LEMON_E_ARG;
+    left = session->model->config.max_seq - session->length;
+    if (ids == NULL || n < 1 || n > left)
+        return lemon__fail(session->ctx, LEMON_E_ARG, "lemon_session_feed: n is %lld, expected 1 to %lld, what is left of the context", (long long)n, (long long)left);
+    status = lemon__check_ids(session->ctx, session->model, ids, n);
+    while (!status && n > 0) {
+        int64_t piece = lemon__min(n, LEMON__PREFILL);
+        lemon__session_piece(session, ids, piece);
+        ids += piece;
+        n -= piece;
+    }
+    if (status || logits == NULL) return status;
+    lemon__session_logits(session);
+    *logits = session->logits;
+    return LEMON_OK;
+}
+
+/* ---- sampling ---- */
+
+LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
+    memset(sampling, 0, sizeof *sampling);
+    sampling->temperature = 1.0f;
+    sampling->top_p = 0.9f;
+    sampling->seed = 1;
+}
+
+static int32_t lemon__argmax(const float *x, int32_t n) {
+    int32_t best = 0, i;
+    for (i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+/*  Sorts ids by falling score, lower id first on ties: a merge sort, for it needs no global to compare through. */
+static void lemon__rank(const float *score, int32_t *ids, int32_t *other, int32_t n) {
+    int32_t width, i, *from = ids, *to = other, *swap;
+    for (width = 1; width < n; width = width > n / 2 ? n : width * 2) {
+        for (i = 0; i < n; i += 2 * width) {
+            int32_t a = i, mid = n - i > width ? i + width : n, b = mid, end = n - mid > width ? mid + width : n, out = i;
+            while (a < mid || b < end) to[out++] = b >= end || (a < mid && !(score[from[b]] > score[from[a]])) ? from[a++] : from[b++];
+            if (end == n) break;
+        }
+        swap = from; from = to; to = swap;
+    }
+    if (from != ids) memcpy(ids, from, (size_t)n * sizeof *ids);
+}
+
+/*  How many of the ranked candidates stay; p holds probabilities. */
+static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t n, const lemon_sampling *sampling) {
+    int32_t keep = sampling->top_k > 0 && sampling->top_k < n ? sampling->top_k : n, i;
+    double sum = 0.0, total = 0.0;
+    for (i = 0; i < keep; i++) total += (double)p[ranked[i]];
+    for (i = 0; i < keep && sampling->top_p < 1.0f; i++) {      /* the fewest that reach top_p, at least one */
+        sum += (double)p[ranked[i]];
+        if (sum >= (double)sampling->top_p * total) keep = i + 1;
+    }
+    while (keep > 1 && p[ranked[keep - 1]] < sampling->min_p * p[ranked[0]]) keep--;
+    return keep;
+}
+
+LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng, int32_t *scratch) {
+    int32_t *ranked = scratch, keep, i;
+    double sum = 0.0, target;
+    float top;
+    if (logits == NULL || sampling == NULL || n < 1) return -1;
+    if (!(sampling->temperature > 0.0f)) return lemon__argmax(logits, n);
+    if (rng == NULL || scratch == NULL) return -1;
+    top = lemon__max_of(logits, n);
+    for (i = 0; i < n; i++) {
+        logits[i] = lemon__exp((logits[i] - top) / sampling->temperature);
+        ranked[i] = i;
+    }
+    lemon__rank(logits, ranked, scratch + n, n);
+    keep = lemon__candidates(logits, ranked, n, sampling);
+    for (i = 0; i < keep; i++) sum += (double)logits[ranked[i]];
+    target = lemon_rng_uniform(rng) * sum;
+    for (i = 0, sum = 0.0; i < keep - 1; i++) {
+        sum += (double)logits[ranked[i]];
+        if (target < sum) break;
+    }
+    return ranked[i];
+}
+
+/* ---- text from a prompt ---- */
+
+typedef struct lemon__generation {
+    lemon_ctx *ctx;
+    const lemon_model *model;
+    lemon_session *session;
+    lemon_tokens *tokens;
+    int32_t *scratch;
+    lemon_rng rng;
+} lemon__generation;
+
+/*  Draws, hands out and feeds tokens until something ends it. */
+static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, const lemon_sampling *sampling,
+                                         int (*on_token)(void *, int32_t, const char *, size_t), void *user, float *logits, lemon_stop *stop) {
+    const lemon_tokenizer *t = g->model->tokenizer;
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    *stop = LEMON_STOP_COUNT;
+    for (i = 0; !status && i < n_new; i++) {
+        const char *text;
+        size_t bytes;
+        int32_t id = lemon_sample(logits, g->model->config.vocab_size, sampling, &g->rng, g->scratch), previous = g->tokens->ids[g->tokens->count - 1];
+        if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { *stop = LEMON_STOP_END; break; }
+        status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
+        if (!status) status = lemon__tokens_push(g->ctx, g->tokens, id);
+        if (!status && on_token && on_token(user, id, text, bytes)) { *stop = LEMON_STOP_CALLER; break; }
+        if (!status) status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
+        if (status || i + 1 == n_new) break;
+        if (lemon_session_length(g->session) >= g->model->config.max_seq) { *stop = LEMON_STOP_CONTEXT; break; }
+        status = lemon_session_feed(g->session, &id, 1, &logits);
+    }
+    return status;
+}
+
+static lemon_status lemon__generate_prompt(lemon__generation *g, const char *prompt, float **logits) {
+    const lemon_tokenizer *t = g->model->tokenizer;
+    lemon_status status = lemon__tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
+    if (!status && prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
+    if (!status && g->tokens->count > g->model->config.max_seq)
+        status = lemon__fail(g->ctx, LEMON_E_ARG, "the prompt has %lld tokens, expected at most %d, the model's context (max_seq); shorten it",
+                             (long long)g->tokens->count, (int)g->model->config.max_seq);
+    if (!status) status = lemon_session_feed(g->session, g->tokens->ids, g->tokens->count, logits);
+    return status;
+}
+
+LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new, const lemon_sampling *sampling,
+                                      int (*on_token)(void *user, int32_t id, const char *text, size_t bytes), void *user, lemon_tokens *tokens, lemon_stop *stop) {
+    lemon__generation g;
+    lemon_status status;
+    lemon_stop ignored;
+    float *logits = NULL;
+    size_t bytes;
+    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_generate: an argument is NULL");
+    if (model->tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
+    if (lemon_tokenizer_size(model->tokenizer) > model->config.vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d", (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
+    memset(&g, 0, sizeof g);
+    g.ctx = ctx;
+    g.model = model;
+    g.tokens = tokens;
+    tokens->count = 0;
+    lemon_rng_seed(&g.rng, sampling->seed);
+    bytes = (size_t)model->config.vocab_size * 2 * sizeof *g.scratch;
+    g.scratch = (int32_t *)lemon__malloc(ctx, bytes);
+    status = g.scratch ? lemon_session_open(ctx, model, &g.session) : LEMON_E_MEMORY;
+    if (!status) status = lemon__generate_prompt(&g, prompt, &logits);
+    if (!status) status = lemon__generate_loop(&g, n_new, sampling, on_token, user, logits, stop ? stop : &ignored);
+    lemon_session_close(g.session);
+    lemon__free(ctx, g.scratch, bytes);
+    return status;
+}
+
+/* ====================================================================================================================
+   11  TRAINING
+
+   Text is one long row of tokens, cut into windows of T; a window's inputs are t[s..s+T-1], its targets the same shifted
+   by one.  A step takes B windows, runs the tape forward and backward, limits the gradient's length, and moves every
+   weight by AdamW (Loshchilov and Hutter 2019):
+
+        m = 0.9 m + 0.1 g      v = 0.95 v + 0.05 g^2      w -= lr * (m' / (sqrt(v') + 1e-8) + decay * w)
+
+   with m' and v' corrected for their start at zero.  m is where the gradient has been pointing, v how large it is.
+
+   Nothing random is kept but a seed and a position: the order of windows is a function of (seed, epoch), so a run that
+   is resumed from weights, m, v and the step number goes on with the same bits.
+   ================================================================================================================== */
+
+static int64_t lemon__default_seq(const lemon_config *c, int64_t seq) { return seq > 0 ? seq : lemon__min(256, c->max_seq); }
+
+static lemon_status lemon__check_seq(lemon_ctx *ctx, const lemon_config *c, int64_t seq) {
+    if (seq >= 1 && seq <= c->max_seq) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, expected 1 to %d, the model's context (max_seq)", (long long)seq, (int)c->max_seq);
+}
+
+/* ---- evaluation ---- */
+
+enum { LEMON__EVAL_ROWS = 2048 };
+
+typedef struct lemon__evaluation {
+    lemon_tape *tape;
+    lemon_var loss;
+    int32_t *inputs, *targets;          /* [batch * seq] */
+    int64_t batch, seq;
+} lemon__evaluation;
+
+static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, lemon_arena *arena, lemon__evaluation *e) {
+    static const lemon_loss_options plain = {0.0f, 1.0f, 1.0f};
+    size_t ids = (size_t)(e->batch * e->seq) * sizeof(int32_t);
+    lemon_var *weights = (lemon_var *)lemon_arena_alloc(ctx, arena, (size_t)model->n_params * sizeof *weights), hidden;
+    lemon_status status;
+    e->inputs = (int32_t *)lemon_arena_alloc(ctx, arena, ids);
+    e->targets = (int32_t *)lemon_arena_alloc(ctx, arena, ids);
+    if (!weights || !e->inputs || !e->targets) return LEMON_E_MEMORY;
+    status = lemon_tape_open(ctx, &e->tape);
+    if (status) return status;
+    lemon__tape_weights(e->tape, model, NULL, weights);
+    hidden = lemon__tape_llama(e->tape, &model->config, weights, e->inputs, e->batch, e->seq);
+    e->loss = lemon_tape_loss(e->tape, hidden, weights[lemon__param_index(&model->config, LEMON_OUTPUT, 0)], e->targets, -1, -1, &plain);
+    return lemon_tape_plan(e->tape, 0, NULL);
+}
+
+/*  Fills a batch from token `at` on; places beyond the last target get target -1 and do not count.  Returns how many count. */
+static int64_t lemon__eval_fill(lemon__evaluation *e, const int32_t *ids, int64_t n, int64_t at) {
+    int64_t i, counted = 0;
+    for (i = 0; i < e->batch * e->seq; i++) {
+        int inside = at + i + 1 < n;
+        e->inputs[i] = inside ? ids[at + i] : 0;
+        e->targets[i] = inside ? ids[at + i + 1] : -1;
+        counted += inside;
+    }
+    return counted;
+}
+
+/*  The mean over ids[1..n-1]; what: name for progress, or NULL for none. */
+static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon_model *model, const int32_t *ids, int64_t n, int64_t seq, const char *what, double *loss) {
+    lemon__evaluation e;
+    lemon_arena arena = {NULL};
+    lemon_status status;
+    double sum = 0.0;
+    int64_t at, step;
+    memset(&e, 0, sizeof e);
+    e.seq = seq;
+    e.batch = lemon__max(1, lemon__min(LEMON__EVAL_ROWS / seq, lemon__ceil_div(n - 1, seq)));
+    step = e.batch * seq;
+    status = lemon__eval_open(ctx, model, &arena, &e);
+    for (at = 0; !status && at < n - 1; at += step) {
+        int64_t counted = lemon__eval_fill(&e, ids, n, at);
+        status = lemon_tape_forward(e.tape);
+        if (!status) sum += (double)lemon_tape_value(e.tape, e.loss)[0] * (double)counted;
+        if (!status && what) status = lemon__tick(ctx, what, lemon__min(at + step, n - 1), n - 1, sum / (double)lemon__min(at + step, n - 1));
+    }
+    lemon_tape_close(e.tape);
+    lemon_arena_free(ctx, &arena);
+    *loss = sum / (double)(n - 1);
+    return status;
+}
+
+LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens, int64_t seq, int64_t max_tokens, double *loss, int64_t *counted) {
+    int64_t n;
+    lemon_status status;
+    if (ctx == NULL || model == NULL || tokens == NULL || loss == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_eval: an argument is NULL");
+    n = max_tokens > 0 ? lemon__min(max_tokens, tokens->count) : tokens->count;
+    seq = lemon__default_seq(&model->config, seq);
+    status = lemon__check_seq(ctx, &model->config, seq);
+    if (!status && n < 2) status = lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least 2", (long long)n);
+    if (!status) status = lemon__check_ids(ctx, model, tokens->ids, n);
+    if (status) return status;
+    lemon__tick_begin(ctx, "eval");
+    status = lemon__eval_run(ctx, model, tokens->ids, n, seq, "eval", loss);
+    if (counted) *counted = n - 1;
+    return status;
+}
+
+/* ---- options ---- */
+
+LEMON_API void lemon_train_defaults(lemon_train_options *o) {
+    memset(o, 0, sizeof *o);
+    o->steps = 100;
+    o->batch = 8;
+    o->accumulate = 1;
+    o->lr = 1e-3;
+    o->min_lr = -1.0;
+    o->warmup = -1;
+    o->weight_decay = 0.1;
+    o->clip = 1.0;
+    o->temperature = 1.0;
+    o->seed = 1;
+}
+
+/*  Puts numbers in place of "choose for me". */
+static void lemon__train_resolve(const lemon_config *c, lemon_train_options *o) {
+    o->seq = lemon__default_seq(c, o->seq);
+    if (o->min_lr < 0.0) o->min_lr = o->lr / 10.0;
+    if (o->warmup < 0) o->warmup = o->steps / 20;
+    if (o->teacher == NULL) o->distill = 0.0;
+}
+
+static lemon_status lemon__train_check_teacher(lemon_ctx *ctx, const lemon_model *model, const lemon_train_options *o) {
+    const lemon_config *t = &o->teacher->config;
+    if (t->vocab_size != model->config.vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's", (int)t->vocab_size, (int)model->config.vocab_size);
+    return lemon__check_seq(ctx, t, o->seq);
+}
+
+static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens, const lemon_train_options *o) {
+    const lemon__range whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40}, {"batch", o->batch, 1, 1 << 20}, {"accumulate", o->accumulate, 1, o->batch},
+                                  {"eval_every", o->eval_every, 0, INT64_MAX}, {"save_every", o->save_every, 0, INT64_MAX}};
+    const struct { const char *name; double value, low, high; } real[] = {
+        {"lr", o->lr, 0.0, 1e3}, {"min_lr", o->min_lr, 0.0, 1e3}, {"weight_decay", o->weight_decay, 0.0, 1e3}, {"clip", o->clip, 0.0, 1e30},
+        {"distill", o->distill, 0.0, 1.0}, {"temperature", o->temperature, 1e-3, 1e3}};
+    lemon_status status = lemon__check_seq(ctx, &model->config, o->seq);
+    size_t i;
+    for (i = 0; !status && i < sizeof whole / sizeof whole[0]; i++)
+        if (whole[i].value < whole[i].low || whole[i].value > whole[i].high)
+            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", whole[i].name, (long long)whole[i].value, (long long)whole[i].low, (long long)whole[i].high);
+    for (i = 0; !status && i < sizeof real / sizeof real[0]; i++)
+        if (!(real[i].value >= real[i].low && real[i].value <= real[i].high))
+            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", real[i].name, real[i].value, real[i].low, real[i].high);
+    if (!status && o->batch % o->accumulate)
+        status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld", (long long)o->accumulate, (long long)o->batch);
+    if (!status && tokens->count < o->seq + 1)
+        status = lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq", (long long)tokens->count, (long long)o->seq + 1);
+    if (!status) status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
+    if (!status && o->teacher) status = lemon__train_check_teacher(ctx, model, o);
+    return status;
+}
+
+/*  The learning rate of step s = 1 ... steps. */
+static double lemon__rate(const lemon_train_options *o, int64_t s) {
+    double t;
+    if (s <= o->warmup) return o->lr * (double)s / (double)o->warmup;
+    if (o->schedule == LEMON_CONSTANT || o->steps <= o->warmup) return o->lr;
+    t = (double)(s - o->warmup) / (double)(o->steps - o->warmup);
+    return o->min_lr + 0.5 * (o->lr - o->min_lr) * (1.0 + cos(3.141592653589793 * t));
+}
+
+/* ---- the optimiser: the weights cut into segments that lie within one parameter each ---- */
+
+enum { LEMON__SEGMENT = 16384, LEMON__RECENT = 10 };
+
+typedef struct lemon__segment { int64_t at, count, param; float decay; } lemon__segment;
+
+typedef struct lemon__adam {
+    float *w, *g, *m, *v;               /* [count] */
+    int64_t count, n_segments;
+    lemon__segment *segments;
+    double *squares;                    /* [n_segments] sums of g^2 */
+    float rate, scale, unbias_m, unbias_v;
+} lemon__adam;
+
+/*  Memory for a->count numbers in at most n segments. */
+static lemon_status lemon__adam_make(lemon_ctx *ctx, lemon_arena *arena, int64_t n, lemon__adam *a) {
+    a->g = lemon__floats(ctx, arena, 1, a->count);
+    a->m = lemon__floats(ctx, arena, 1, a->count);
+    a->v = lemon__floats(ctx, arena, 1, a->count);
+    a->segments = (lemon__segment *)lemon_arena_alloc(ctx, arena, (size_t)n * sizeof *a->segments);
+    a->squares = (double *)lemon_arena_alloc(ctx, arena, (size_t)n * sizeof *a->squares);
+    return a->g && a->m && a->v && a->segments && a->squares ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  Cuts `size` numbers from `begin` on, which belong to one parameter, into segments. */
+static void lemon__adam_segments(lemon__adam *a, int64_t begin, int64_t size, int64_t param, float decay) {
+    int64_t at;
+    for (at = 0; at < size; at += LEMON__SEGMENT) {
+        lemon__segment *s = &a->segments[a->n_segments++];
+        s->at = begin + at;
+        s->count = lemon__min(LEMON__SEGMENT, size - at);
+        s->param = param;
+        s->decay = decay;
+    }
+}
+
+static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, double decay, lemon__adam *a) {
+    int64_t i, layer, n = 0;
+    a->w = model->block;
+    a->count = model->block_count;
+    for (i = 0; i < model->n_params; i++) n += lemon__ceil_div(model->params[i].rows * model->params[i].cols, LEMON__SEGMENT);
+    if (lemon__adam_make(ctx, arena, n, a)) return LEMON_E_MEMORY;
+    for (i = 0; i < model->n_params; i++)
+        lemon__adam_segments(a, (const float *)model->params[i].data - model->block, model->params[i].rows * model->params[i].cols, i,
+                             lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix ? (float)decay : 0.0f);
+    return LEMON_OK;
+}
+
+LEMON__INLINE void lemon__adam_segment_body(const lemon__adam *a, const lemon__segment *s) {
+    float *w = a->w + s->at, *g = a->g + s->at, *m = a->m + s->at, *v = a->v + s->at;
+    int64_t i;
+    for (i = 0; i < s->count; i++) {
+        float x = g[i] * a->scale;
+        m[i] = 0.9f * m[i] + 0.1f * x;
+        v[i] = 0.95f * v[i] + 0.05f * x * x;
+        w[i] -= a->rate * (m[i] * a->unbias_m / (sqrtf(v[i] * a->unbias_v) + 1e-8f) + s->decay * w[i]);
+    }
+}
+LEMON__CLONES(lemon__adam_segment, (const lemon__adam *a, const lemon__segment *s), (a, s))
+
+typedef struct lemon__adam_job { lemon__adam *adam; lemon_isa isa; } lemon__adam_job;
+
+static void lemon__adam_task(void *arg, int64_t index, int worker) {
+    const lemon__adam_job *job = (const lemon__adam_job *)arg;
+    (void)worker;
+    lemon__adam_segment(job->isa)(job->adam, &job->adam->segments[index]);
+}
+
+static void lemon__square_task(void *arg, int64_t index, int worker) {
+    const lemon__adam_job *job = (const lemon__adam_job *)arg;
+    const lemon__segment *s = &job->adam->segments[index];
+    const float *g = job->adam->g + s->at;
+    double sum = 0.0;
+    int64_t i;
+    (void)worker;
+    for (i = 0; i < s->count; i += 256) sum += (double)lemon__dot(g + i, g + i, lemon__min(256, s->count - i));
+    job->adam->squares[index] = sum;
+}
+
+/*  The length of the whole gradient. */
+static double lemon__adam_norm(lemon_ctx *ctx, lemon__adam *a) {
+    lemon__adam_job job;
+    double sum = 0.0;
+    int64_t i;
+    job.adam = a;
+    job.isa = ctx->isa;
+    lemon__parallel(ctx, a->n_segments, lemon__square_task, &job);
+    for (i = 0; i < a->n_segments; i++) sum += a->squares[i];
+    return sqrt(sum);
+}
+
+/*  Update number `step` (from 1) with a gradient that is `norm` long, clipped to `clip` if that is not 0. */
+static void lemon__adam_step(lemon_ctx *ctx, lemon__adam *a, int64_t step, double rate, double norm, double clip) {
+    lemon__adam_job job;
+    job.adam = a;
+    job.isa = ctx->isa;
+    a->rate = (float)rate;
+    a->scale = clip > 0.0 && norm > clip ? (float)(clip / norm) : 1.0f;
+    a->unbias_m = (float)(1.0 / (1.0 - pow(0.9, (double)step)));
+    a->unbias_v = (float)(1.0 / (1.0 - pow(0.95, (double)step)));
+    lemon__parallel(ctx, a->n_segments, lemon__adam_task, &job);
+}
+
+/* ---- which windows a step takes ---- */
+
+typedef struct lemon__windows {
+    const lemon_tokens *tokens;
+    int64_t seq, count;                 /* full windows in the text */
+    lemon_order order;
+    uint64_t seed;
+    int64_t epoch;                      /* of the permutation at hand; -1: none */
+    int64_t *permutation;               /* [count] */
+} lemon__windows;
+
+static lemon_status lemon__windows_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_tokens *tokens, int64_t seq, lemon_order order, uint64_t seed, lemon__windows *w) {
+    w->tokens = tokens;
+    w->seq = seq;
+    w->count = (tokens->count - 1) / seq;
+    w->order = order;
+    w->seed = seed;
+    w->epoch = -1;
+    w->permutation = (int64_t *)lemon_arena_alloc(ctx, arena, (size_t)w->count * sizeof *w->permutation);
+    return w->permutation ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+static void lemon__windows_shuffle(lemon__windows *w, int64_t epoch) {
+    lemon_rng rng;
+    int64_t i, j, t;
+    lemon_rng_seed(&rng, w->seed ^ (uint64_t)epoch * 0xd1342543de82ef95u);
+    for (i = 0; i < w->count; i++) w->permutation[i] = i;
+    for (i = w->count - 1; i > 0; i--) {
+        j = lemon_rng_below(&rng, i + 1);
+        t = w->permutation[i]; w->permutation[i] = w->permutation[j]; w->permutation[j] = t;
+    }
+    w->epoch = epoch;
+}
+
+/*  Windows number position, position+1, ... of the endless sequence of epochs. */
+static void lemon__windows_take(lemon__windows *w, int64_t position, int64_t n, int32_t *inputs, int32_t *targets) {
+    int64_t i, which;
+    for (i = 0; i < n; i++, position++) {
+        which = position % w->count;
+        if (w->order == LEMON_RANDOM) {
+            if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
+            which = w->permutation[which];
+        }
+        memcpy(inputs + i * w->seq, w->tokens->ids + which * w->seq, (size_t)w->seq * sizeof *inputs);
+        memcpy(targets + i * w->seq, w->tokens->ids + which * w->seq + 1, (size_t)w->seq * sizeof *targets);
+    }
+}
+
+/* ---- the trainer ---- */
+
+typedef struct lemon__trainer {
+    lemon_ctx *ctx;
+    lemon_model *model;
+    lemon_train_options o;              /* resolved */
+    lemon_arena arena;
+    lemon__adam adam;
+    lemon__windows windows;
+    lemon_tape *tape;
+    lemon_var loss;
+    int32_t *inputs, *targets;          /* of one part of a batch */
+    int64_t done;                       /* steps */
+    uint32_t data_crc, teacher_crc;
+    double recent[LEMON__RECENT];       /* losses of the last steps */
+    double started;
+    size_t planned;
+} lemon__trainer;
+
+static lemon_status lemon__trainer_tape(lemon__trainer *t) {
+    const lemon_train_options *o = &t->o;
+    int64_t batch = o->batch / o->accumulate, most = lemon__max(t->model->n_params, o->teacher ? o->teacher->n_params : 0);
+    lemon_loss_options loss;
+    lemon_var *weights = (lemon_var *)lemon_arena_alloc(t->ctx, &t->arena, (size_t)most * sizeof *weights), hidden, taught = -1, teaching = -1;
+    lemon_status status = weights ? lemon_tape_open(t->ctx, &t->tape) : LEMON_E_MEMORY;
+    if (status) return status;
+    loss.distill = (float)o->distill;
+    loss.temperature = (float)o->temperature;
+    loss.scale = (float)(1.0 / (double)o->accumulate);
+    if (o->teacher && o->distill > 0.0) {
+        lemon__tape_weights(t->tape, o->teacher, NULL, weights);
+        taught = lemon__tape_llama(t->tape, &o->teacher->config, weights, t->inputs, batch, o->seq);
+        teaching = weights[lemon__param_index(&o->teacher->config, LEMON_OUTPUT, 0)];
+    }
+    lemon__tape_weights(t->tape, t->model, t->adam.g, weights);
+    hidden = lemon__tape_llama(t->tape, &t->model->config, weights, t->inputs, batch, o->seq);
+    t->loss = lemon_tape_loss(t->tape, hidden, weights[lemon__param_index(&t->model->config, LEMON_OUTPUT, 0)], t->targets, taught, teaching, &loss);
+    return lemon_tape_plan(t->tape, 1, &t->planned);
+}
+
+static uint32_t lemon__model_crc(const lemon_model *model) {
+    uint32_t crc = 0;
+    int64_t i;
+    for (i = 0; model && i < model->n_params; i++) crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
+    return crc;
+}
+
+static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *tokens) {
+    int64_t rows = t->o.batch / t->o.accumulate * t->o.seq;
+    lemon_status status = lemon__adam_open(t->ctx, &t->arena, t->model, t->o.weight_decay, &t->adam);
+    if (!status) status = lemon__windows_open(t->ctx, &t->arena, tokens, t->o.seq, t->o.order, t->o.seed, &t->windows);
+    if (status) return status;
+    t->inputs = (int32_t *)lemon_arena_alloc(t->ctx, &t->arena, (size_t)rows * sizeof *t->inputs);
+    t->targets = (int32_t *)lemon_arena_alloc(t->ctx, &t->arena, (size_t)rows * sizeof *t->targets);
+    if (!t->inputs || !t->targets) return LEMON_E_MEMORY;
+    t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
+    t->teacher_crc = lemon__model_crc(t->o.teacher);
+    status = lemon__trainer_tape(t);
+    t->planned += 4 * (size_t)t->adam.count * sizeof(float);
+    return status;
+}
+
+static void lemon__trainer_close(lemon__trainer *t) {
+    lemon_tape_close(t->tape);
+    lemon_arena_free(t->ctx, &t->arena);
+}
+
+/* ---- saving and resuming ---- */
+
+/*  All that decides the course of a run, by the names of the tool's flags. */
+typedef struct lemon__condition { const char *name; double value; } lemon__condition;
+enum { LEMON__CONDITIONS = 16 };
+
+static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *out) {
+    const lemon_train_options *o = &t->o;
+    const lemon__condition list[LEMON__CONDITIONS] = {
+        {"batch", (double)o->batch}, {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
+        {"min-lr", o->schedule == LEMON_COSINE ? o->min_lr : 0.0}, {"warmup", (double)o->warmup}, {"schedule", (double)o->schedule},
+        {"weight-decay", o->weight_decay}, {"clip", o->clip}, {"distill", o->distill}, {"temperature", o->temperature},
+        {"order", (double)o->order}, {"seed", (double)o->seed}, {"data", (double)t->data_crc}, {"teacher", (double)t->teacher_crc},
+        {"steps", o->schedule == LEMON_COSINE ? (double)o->steps : 0.0}};    /* a constant rate may go on for longer */
+    memcpy(out, list, sizeof list);
+}
+
+static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t size) {
+    if (strlen(t->o.save_path) + 8 <= size) {
+        snprintf(path, size, "%s.resume", t->o.save_path);
+        return LEMON_OK;
+    }
+    return lemon__fail(t->ctx, LEMON_E_ARG, "the path to save to has %lu bytes, expected at most %lu", (unsigned long)strlen(t->o.save_path), (unsigned long)size - 8);
+}
+
+/*  A flat array as a tensor: [1, count]. */
+static lemon_tensor lemon__flat(void *data, lemon_dtype dtype, int64_t count) {
+    lemon_tensor t;
+    t.data = data;
+    t.dtype = dtype;
+    t.rows = 1;
+    t.cols = count;
+    return t;
+}
+
+static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
+    lemon__condition conditions[LEMON__CONDITIONS];
+    const struct { const char *name; lemon_tensor tensor; } arrays[] = {
+        {"weights", lemon__flat(t->adam.w, LEMON_F32, t->adam.count)}, {"m", lemon__flat(t->adam.m, LEMON_F32, t->adam.count)},
+        {"v", lemon__flat(t->adam.v, LEMON_F32, t->adam.count)}, {"recent", lemon__flat(t->recent, LEMON_F64, LEMON__RECENT)}};
+    lemon__pack pack;
+    lemon_status status;
+    char path[4096];
+    int i;
+    status = lemon__resume_path(t, path, sizeof path);
+    if (status) return status;
+    lemon__pack_open(t->ctx, &pack);
+    lemon__pack_text(&pack, "requires", "training", 8);
+    lemon__pack_config(&pack, "", &t->model->config);
+    lemon__train_conditions(t, conditions);
+    for (i = 0; i < LEMON__CONDITIONS; i++) lemon__pack_real(&pack, conditions[i].name, conditions[i].value);
+    lemon__pack_int(&pack, "done", t->done);
+    for (i = 0; i < 4; i++) lemon__pack_tensor(&pack, arrays[i].name, &arrays[i].tensor, arrays[i].tensor.dtype);
+    status = lemon__pack_write_file(&pack, path);
+    lemon__pack_close(&pack);
+    return status;
+}
+
+/*  The model, and what a later run needs to go on. */
+static lemon_status lemon__trainer_save(lemon__trainer *t, int state) {
+    lemon_status status;
+    if (t->o.save_path == NULL) return LEMON_OK;
+    status = lemon_save(t->ctx, t->o.save_path, t->model, LEMON_F32);
+    return status || !state ? status : lemon__trainer_save_state(t);
+}
+
+static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__unpack *u) {
+    lemon__condition now[LEMON__CONDITIONS];
+    lemon_config config;
+    double then = 0.0;
+    int i;
+    lemon_status status = lemon__unpack_config(u, "", &config);
+    if (!status && memcmp(&config, &t->model->config, sizeof config) != 0)
+        status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: is of a model of another shape; give the model with which the run began", u->source.name);
+    lemon__train_conditions(t, now);
+    for (i = 0; !status && i < LEMON__CONDITIONS; i++) {
+        status = lemon__unpack_real(u, now[i].name, &then);
+        if (!status && (then < now[i].value || then > now[i].value))
+            status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: --%s is %.9g, expected %.9g, with which the run began; give the same, or begin anew without --resume",
+                                 u->source.name, now[i].name, now[i].value, then);
+    }
+    return status;
+}
+
+static lemon_status lemon__resume_arrays(lemon__trainer *t, const lemon__unpack *u) {
+    const struct { const char *name; void *to; int64_t count; size_t each; } arrays[] = {
+        {"weights", t->adam.w, t->adam.count, 4}, {"m", t->adam.m, t->adam.count, 4}, {"v", t->adam.v, t->adam.count, 4}, {"recent", t->recent, LEMON__RECENT, 8}};
+    lemon_tensor found;
+    lemon_status status = LEMON_OK;
+    int i;
+    for (i = 0; !status && i < 4; i++) {
+        status = lemon__unpack_shaped(u, arrays[i].name, 1, arrays[i].count, "the model's size", &found);
+        if (!status && lemon_row_bytes(found.dtype, 1) != arrays[i].each)
+            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name, arrays[i].name, lemon_dtype_name(found.dtype));
+        if (!status) memcpy(arrays[i].to, found.data, (size_t)arrays[i].count * arrays[i].each);
+    }
+    return status;
+}
+
+static lemon_status lemon__trainer_resume(lemon__trainer *t) {
+    lemon_reader reader;
+    lemon__unpack u;
+    char path[4096];
+    lemon_status status = t->o.save_path ? lemon__resume_path(t, path, sizeof path) : lemon__fail(t->ctx, LEMON_E_ARG, "resume needs save_path");
+    if (!status) status = lemon_file_reader(t->ctx, path, &reader);
+    if (!status) status = lemon__unpack_open(t->ctx, &reader, "training", "training", &u);
+    if (status) return status;
+    status = lemon__resume_check(t, &u);
+    if (!status) status = lemon__unpack_int(&u, "done", &t->done);
+    if (!status && (t->done < 0 || t->done > t->o.steps))
+        status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: %lld steps are done, expected at most --steps, which is %lld", path, (long long)t->done, (long long)t->o.steps);
+    if (!status) status = lemon__resume_arrays(t, &u);
+    lemon__unpack_close(&u);
+    return status;
+}
+
+/* ---- one step, and all of them ---- */
+
+/*  The gradient of a whole batch in adam.g, and the step's loss and KL. */
+static lemon_status lemon__trainer_gradient(lemon__trainer *t, lemon_step *step) {
+    int64_t part, batch = t->o.batch / t->o.accumulate;
+    lemon_status status = LEMON_OK;
+    memset(t->adam.g, 0, (size_t)t->adam.count * sizeof(float));
+    for (part = 0; !status && part < t->o.accumulate; part++) {
+        lemon__windows_take(&t->windows, t->done * t->o.batch + part * batch, batch, t->inputs, t->targets);
+        status = lemon_tape_forward(t->tape);
+        if (!status) status = lemon_tape_backward(t->tape);
+        if (status) break;
+        step->loss += (double)lemon_tape_value(t->tape, t->loss)[0] / (double)t->o.accumulate;
+        step->kl += (double)lemon_tape_value(t->tape, t->loss)[1] / (double)t->o.accumulate;
+    }
+    return status;
+}
+
+static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step *step) {
+    char name[64] = "loss";
+    int64_t i;
+    for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
+    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, name, sizeof name);
+    lemon__trainer_save(t, 1);
+    return lemon__fail(t->ctx, LEMON_E_DIVERGED, "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before this step; lower lr or clip more",
+                       (long long)step->step, step->loss, name);
+}
+
+static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
+    const lemon_tokens *e = t->o.eval_tokens;
+    return lemon__eval_run(t->ctx, t->model, e->ids, e->count, t->o.seq, NULL, loss);
+}
+
+static lemon_status lemon__trainer_step(lemon__trainer *t) {
+    lemon_step step;
+    lemon_status status;
+    memset(&step, 0, sizeof step);
+    step.step = t->done + 1;
+    step.tokens = step.step * t->o.batch * t->o.seq;
+    step.lr = lemon__rate(&t->o, step.step);
+    step.eval_loss = (double)NAN;
+    status = lemon__trainer_gradient(t, &step);
+    if (status) return status;
+    step.grad_norm = lemon__adam_norm(t->ctx, &t->adam);
+    if (!isfinite(step.loss) || !isfinite(step.kl) || !isfinite(step.grad_norm)) return lemon__trainer_diverged(t, &step);
+    lemon__adam_step(t->ctx, &t->adam, step.step, step.lr, step.grad_norm, t->o.clip);
+    t->recent[t->done % LEMON__RECENT] = step.loss;
+    t->done++;
+    if (t->o.eval_tokens && t->o.eval_every > 0 && t->done % t->o.eval_every == 0) status = lemon__trainer_eval(t, &step.eval_loss);
+    step.seconds = lemon__seconds() - t->started;
+    if (!status && t->o.on_step) t->o.on_step(t->o.user, &step);
+    if (!status) status = lemon__tick(t->ctx, "train", t->done, t->o.steps, step.loss);
+    if (status == LEMON_E_CANCELLED) {
+        lemon_status saved = t->done < t->o.steps ? lemon__trainer_save(t, 1) : LEMON_OK;
+        return saved ? saved : lemon__fail(t->ctx, LEMON_E_CANCELLED, "training was stopped after step %lld of %lld", (long long)t->done, (long long)t->o.steps);
+    }
+    if (!status && t->o.save_every > 0 && (t->done % t->o.save_every == 0 || t->done == t->o.steps)) status = lemon__trainer_save(t, 1);
+    return status;
+}
+
+static lemon_status lemon__trainer_finish(lemon__trainer *t, lemon_train_result *result) {
+    int64_t n = lemon__min(t->done, LEMON__RECENT), i;
+    lemon_status status = LEMON_OK;
+    memset(result, 0, sizeof *result);
+    result->steps = t->done;
+    result->tokens = t->done * t->o.batch * t->o.seq;
+    for (i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
+    result->eval_loss = (double)NAN;
+    if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
+    result->planned_bytes = t->planned;
+    result->seconds = lemon__seconds() - t->started;
+    return status;
+}
+
+LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lemon_tokens *tokens, const lemon_train_options *options, lemon_train_result *result) {
+    lemon__trainer t;
+    lemon_train_result ignored;
+    lemon_status status;
+    if (ctx == NULL || model == NULL || tokens == NULL || options == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: an argument is NULL");
+    if (model->block == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
+    memset(&t, 0, sizeof t);
+    t.ctx = ctx;
+    t.model = model;
+    t.o = *options;
+    t.started = lemon__seconds();
+    lemon__tick_begin(ctx, "train");
+    lemon__train_resolve(&model->config, &t.o);
+    status = lemon__train_check(ctx, model, tokens, &t.o);
+    if (!status && t.o.eval_tokens && t.o.eval_tokens->count < 2) status = lemon__fail(ctx, LEMON_E_ARG, "the evaluation text has %lld tokens, expected at least 2", (long long)t.o.eval_tokens->count);
+    if (!status && t.o.eval_tokens) status = lemon__check_ids(ctx, model, t.o.eval_tokens->ids, t.o.eval_tokens->count);
+    if (!status) status = lemon__trainer_open(&t, tokens);
+    if (!status && t.o.resume) status = lemon__trainer_resume(&t);
+    while (!status && t.done < t.o.steps) status = lemon__trainer_step(&t);
+    if (!status) status = lemon__trainer_finish(&t, result ? result : &ignored);
+    if (!status && t.o.save_every == 0) status = lemon__trainer_save(&t, 0);
+    lemon__trainer_close(&t);
+    return status;
+}
+
+/* ====================================================================================================================
+   12  FUSION
+
+   Every way of making a small transformer from the weights of a large one is a choice of the same two linear operators.
+   The layer operator says which teacher layers a student layer is made of; the dimension operator is a pair of maps at
+   each joint of the network, a write map on the output side of a matrix and a read map on its input side:
+
+        W_student = sum over k in the field of  weight_k * Out_k * W_k * In_k^T   (+ a correction, where one was solved)
+
+   There is one type for them (lemon_operators), one function that applies them, and one function a method that fills them:
+
+        select, drop      channels evenly spaced; the first layers, or spaced ones           Xu et al. 2024 (2311.18823)
+        subclone          channels ranked by activation, rescaled; spaced layers             Samragh et al. 2023 (2312.09299)
+        ligo              from a selection, operators learned by gradients                   Wang et al. 2023 (2303.00980)
+        lemon             operators solved on activations by least squares, layer by layer, and learned where asked for;
+                          without the solving, learned alone: the recipe of the paper        Chen et al. 2024
+
+   How lemon solves.  Some text goes through the teacher.  The student's residual stream is a projection P of the teacher's
+   on the directions in which its normalised activations vary most.  Then, layer by layer, with the activations of both
+   models on the same text at hand:
+     1. read maps: the student's normalised activation y_s must predict the teacher's, y_t:  R = E[y_t y_s^T] E[y_s y_s^T]^-1;
+     2. heads and neurons are chosen by how much they write;
+     3. the matrices that write to the stream are solved against what the student still lacks, P x_t - x_s, over all
+        teacher layers up to the next one that is kept: so dropped layers are made up for, and errors do not pile up.
+   Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
+   ================================================================================================================== */
+
+/* ---- places: which map stands at which side of which role ---- */
+
+static const struct { const char *name; lemon_joint joint; int per_layer; } lemon__places[LEMON_PLACE_COUNT] = {
+    {"residual", LEMON_JOINT_RESIDUAL, 0}, {"gain", LEMON_JOINT_RESIDUAL, 0}, {"read_output", LEMON_JOINT_RESIDUAL, 0},
+    {"read_attn", LEMON_JOINT_RESIDUAL, 1}, {"read_ffn", LEMON_JOINT_RESIDUAL, 1}, {"query", LEMON_JOINT_QUERY, 1},
+    {"key", LEMON_JOINT_KEY, 1}, {"value", LEMON_JOINT_VALUE, 1}, {"read_heads", LEMON_JOINT_HEADS, 1},
+    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}};
+
+/*  out, in: places of a role's maps (-1: none, the vocabulary); gain: the norm whose gain the role reads (-1: none). */
+static const struct { int out, in, gain; } lemon__role_places[LEMON_ROLE_COUNT] = {
+    {-1, LEMON_AT_RESIDUAL, -1}, {-1, LEMON_AT_GAIN, -1},
+    {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM}, {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
+    {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM}, {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, -1},
+    {-1, LEMON_AT_GAIN, -1}, {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM}, {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
+    {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, -1}, {-1, LEMON_AT_GAIN, -1}, {-1, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
+
+LEMON_API const char *lemon_place_name(lemon_place place) {
+    return (int)place >= 0 && place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
+}
+
+/* ---- operator sets ---- */
+
+/*  The slot's own map: student 0 where it has none (slot 0's serves), field 0 where it contributes nothing. */
+static lemon_map *lemon__own_map(const lemon_operators *ops, int place, int64_t layer, int64_t slot) {
+    if (!lemon__places[place].per_layer) layer = slot = 0;
+    return &ops->maps[((int64_t)place * ops->student.n_layers + layer) * ops->slots + slot];
+}
+
+LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer, int64_t slot) {
+    const lemon_map *map;
+    if (operators == NULL || (int)place < 0 || place >= LEMON_PLACE_COUNT || layer < 0 || layer >= operators->student.n_layers ||
+        slot < 0 || slot >= operators->slots) return NULL;
+    map = lemon__own_map(operators, (int)place, layer, slot);
+    return map->student ? map : lemon__own_map(operators, (int)place, layer, 0);
+}
+
+static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student, int64_t slots, lemon_operators **out) {
+    lemon_operators *ops = (lemon_operators *)lemon__calloc(ctx, sizeof *ops);
+    size_t cells = (size_t)(student->n_layers * slots);
+    int64_t i;
+    *out = ops;
+    if (ops == NULL) return LEMON_E_MEMORY;
+    ops->teacher = *teacher;
+    ops->student = *student;
+    ops->slots = slots;
+    ops->layer = (int32_t *)lemon_arena_alloc(ctx, &ops->arena, cells * sizeof *ops->layer);
+    ops->layer_weight = (float *)lemon_arena_alloc(ctx, &ops->arena, cells * sizeof *ops->layer_weight);
+    ops->maps = (lemon_map *)lemon_arena_alloc(ctx, &ops->arena, LEMON_PLACE_COUNT * cells * sizeof *ops->maps);
+    ops->correction = (lemon_tensor *)lemon_arena_alloc(ctx, &ops->arena, (size_t)lemon__param_count(student) * sizeof *ops->correction);
+    if (!ops->layer || !ops->layer_weight || !ops->maps || !ops->correction) {
+        lemon_operators_free(ctx, ops);
+        *out = NULL;
+        return LEMON_E_MEMORY;
+    }
+    for (i = 0; i < (int64_t)cells; i++) ops->layer[i] = -1;
+    return LEMON_OK;
+}
+
+LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) {
+    if (operators == NULL) return;
+    lemon_arena_free(ctx, &operators->arena);
+    lemon__free(ctx, operators, sizeof *operators);
+}
+
+/*  Makes a map of the place's shape with `field` coefficients a student channel, all zero; the index too where sparse. */
+static lemon_map *lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot, int64_t field) {
+    lemon_map *map = lemon__own_map(ops, place, layer, slot);
+    map->student = lemon_joint_size(&ops->student, lemon__places[place].joint);
+    map->teacher = lemon_joint_size(&ops->teacher, lemon__places[place].joint);
+    map->field = field;
+    map->index = NULL;
+    map->value = lemon__floats(ctx, &ops->arena, map->student, field);
+    if (field < map->teacher) map->index = lemon__ids(ctx, &ops->arena, map->student, field);
+    return map->value && (map->index || field == map->teacher) ? map : NULL;
+}
+
+/*  A selection: student channel i is scale times teacher channel index[i]. */
+static lemon_status lemon__map_select(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot, const int32_t *index, float scale) {
+    lemon_map *map = lemon__map_make(ctx, ops, place, layer, slot, 1);
+    int64_t i;
+    if (map == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < map->student; i++) {
+        if (map->index) map->index[i] = index[i];
+        map->value[i] = scale;
+    }
+    return LEMON_OK;
+}
+
+/*  The map written out: dense [student, teacher]. */
+static void lemon__map_expand(const lemon_map *map, float *out) {
+    int64_t i, f;
+    if (map->index == NULL && map->field > 0) {
+        memcpy(out, map->value, (size_t)(map->student * map->teacher) * sizeof *out);
+        return;
+    }
+    memset(out, 0, (size_t)(map->student * map->teacher) * sizeof *out);
+    for (i = 0; i < map->student; i++)
+        for (f = 0; f < map->field; f++) out[i * map->teacher + map->index[i * map->field + f]] += map->value[i * map->field + f];
+}
+
+/* ---- apply ---- */
+
+/*  y[student, cols] += weight * map * w[teacher, cols]. */
+static void lemon__map_rows(lemon_ctx *ctx, const lemon_map *map, float weight, const float *w, int64_t cols, float *y) {
+    int64_t i, f, c;
+    if (map->index == NULL && map->field > 0) {
+        lemon__gemm_threads(ctx, 0, 0, map->student, cols, map->teacher, weight, map->value, map->teacher, w, cols, 1.0f, y, cols);
+        return;
+    }
+    for (i = 0; i < map->student; i++)
+        for (f = 0; f < map->field; f++) {
+            const float *row = w + map->index[i * map->field + f] * cols;
+            float v = weight * map->value[i * map->field + f];
+            for (c = 0; c < cols; c++) y[i * cols + c] += v * row[c];
+        }
+}
+
+/*  y[rows, student] = w[rows, teacher] * map^T. */
+static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float *y) {
+    int64_t r, i, f;
+    if (map->index == NULL && map->field > 0) {
+        lemon__gemm_threads(ctx, 0, 1, rows, map->student, map->teacher, 1.0f, w, map->teacher, map->value, map->teacher, 0.0f, y, map->student);
+        return;
+    }
+    for (r = 0; r < rows; r++)
+        for (i = 0; i < map->student; i++) {
+            float sum = 0.0f;
+            for (f = 0; f < map->field; f++) sum += map->value[i * map->field + f] * w[r * map->teacher + map->index[i * map->field + f]];
+            y[r * map->student + i] = sum;
+        }
+}
+
+/*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are folded. */
+static void lemon__teacher_weight(const lemon_model *teacher, lemon_role role, int64_t layer, int fold, float *gain, float *out) {
+    const lemon_tensor *w = lemon_model_param(teacher, role, layer);
+    int64_t r, c;
+    lemon__tensor_to_f32(w, out);
+    if (!fold || lemon__role_places[role].gain < 0) return;
+    lemon_row_to_f32(lemon_model_param(teacher, (lemon_role)lemon__role_places[role].gain, layer), 0, gain);
+    for (r = 0; r < w->rows; r++)
+        for (c = 0; c < w->cols; c++) out[r * w->cols + c] *= gain[c];
+}
+
+/*  Whether a student norm starts at 1, its gain being in the matrices that read it. */
+static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
+    return ops->fold_gains && !lemon__roles[role].matrix && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
+}
+
+/*  How many slots a role sums over, and the weight and teacher layer of one. */
+static int64_t lemon__role_slots(const lemon_operators *ops, lemon_role role) { return lemon__roles[role].per_layer ? ops->slots : 1; }
+
+static float lemon__slot(const lemon_operators *ops, lemon_role role, int64_t layer, int64_t slot, int64_t *source) {
+    *source = 0;
+    if (!lemon__roles[role].per_layer) return 1.0f;
+    *source = ops->layer[layer * ops->slots + slot];
+    return *source < 0 ? 0.0f : ops->layer_weight[layer * ops->slots + slot];
+}
+
+/*  out += weight * Out * W * In^T for one slot. */
+static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher, lemon_role role, int64_t layer, int64_t slot, float *out) {
+    const lemon_map *write = lemon__role_places[role].out < 0 ? NULL : lemon_operators_map(ops, (lemon_place)lemon__role_places[role].out, layer, slot);
+    const lemon_map *read = lemon_operators_map(ops, (lemon_place)lemon__role_places[role].in, layer, slot);
+    int64_t source, rows, cols, i;
+    float weight = lemon__slot(ops, role, layer, slot, &source), *w, *half, *gain;
+    lemon_arena arena = {NULL};
+    lemon_status status = LEMON_E_MEMORY;
+    if (source < 0 || read->field == 0 || (write && write->field == 0)) return LEMON_OK;
+    lemon__param_shape(&ops->teacher, role, &rows, &cols);
+    w = lemon__floats(ctx, &arena, rows, cols);
+    half = lemon__floats(ctx, &arena, rows, read->student);
+    gain = lemon__floats(ctx, &arena, 1, ops->teacher.d_model);
+    if (w && half && gain) {
+        lemon__teacher_weight(teacher, role, source, ops->fold_gains, gain, w);
+        lemon__map_cols(ctx, read, w, rows, half);
+        if (write) lemon__map_rows(ctx, write, weight, half, read->student, out);
+        else for (i = 0; i < rows * read->student; i++) out[i] += weight * half[i];
+        status = LEMON_OK;
+    }
+    lemon_arena_free(ctx, &arena);
+    return status;
+}
+
+/*  One parameter of the student. */
+static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher, int correction, int64_t param, lemon_model *student) {
+    int64_t layer, slot, i;
+    lemon_role role = lemon__param_role(&ops->student, param, &layer);
+    lemon_tensor *out = &student->params[param];
+    const float *extra = (const float *)ops->correction[param].data;
+    float *w = (float *)out->data;
+    lemon_status status = LEMON_OK;
+    memset(w, 0, lemon_tensor_bytes(out));
+    if (lemon__gain_folded(ops, role)) for (i = 0; i < out->cols; i++) w[i] = 1.0f;
+    else for (slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
+        status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
+    for (i = 0; !status && correction && extra && i < out->rows * out->cols; i++) w[i] += extra[i];
+    return status;
+}
+
+LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher, int correction, lemon_model **student) {
+    lemon_status status;
+    int64_t i;
+    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
+    *student = NULL;
+    if (lemon_config_params(&teacher->config) != lemon_config_params(&operators->teacher) || teacher->config.d_model != operators->teacher.d_model ||
+        teacher->config.n_layers != operators->teacher.n_layers || teacher->config.d_ffn != operators->teacher.d_ffn || teacher->config.vocab_size != operators->teacher.vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "the operators are for a teacher of %d wide, %d layers, FFN %d, vocabulary %d; this one is %d, %d, %d, %d", (int)operators->teacher.d_model,
+                           (int)operators->teacher.n_layers, (int)operators->teacher.d_ffn, (int)operators->teacher.vocab_size, (int)teacher->config.d_model,
+                           (int)teacher->config.n_layers, (int)teacher->config.d_ffn, (int)teacher->config.vocab_size);
+    status = lemon__workspaces(ctx);
+    if (!status) status = lemon_model_create(ctx, &operators->student, student);
+    for (i = 0; !status && i < (*student)->n_params; i++) status = lemon__apply_param(ctx, operators, teacher, correction, i, *student);
+    if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*student)->tokenizer);
+    if (status) {
+        lemon_model_free(ctx, *student);
+        *student = NULL;
+    }
+    return status;
+}
+
+/* ---- saving and loading ---- */
+
+static void lemon__map_name(char *out, size_t size, int place, int64_t layer, int64_t slot, const char *part) {
+    snprintf(out, size, "map.%s.%lld.%lld.%s", lemon__places[place].name, (long long)layer, (long long)slot, part);
+}
+
+static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, int place, int64_t layer, int64_t slot) {
+    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
+    lemon_tensor t;
+    char name[80];
+    if (map->student == 0) return;
+    lemon__map_name(name, sizeof name, place, layer, slot, "field");
+    lemon__pack_int(pack, name, map->field);
+    if (map->field == 0) return;
+    t.rows = map->student;
+    t.cols = map->field;
+    t.dtype = LEMON_F32;
+    t.data = map->value;
+    lemon__map_name(name, sizeof name, place, layer, slot, "value");
+    lemon__pack_tensor(pack, name, &t, LEMON_F32);
+    if (map->index == NULL) return;
+    t.dtype = LEMON_I32;
+    t.data = map->index;
+    lemon__map_name(name, sizeof name, place, layer, slot, "index");
+    lemon__pack_tensor(pack, name, &t, LEMON_I32);
+}
+
+/*  Calls for each place, student layer and slot that a set has. */
+typedef lemon_status (*lemon__map_visit)(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot);
+
+static lemon_status lemon__maps_each(lemon_operators *ops, lemon__map_visit visit, void *user) {
+    int place;
+    int64_t layer, slot;
+    lemon_status status = LEMON_OK;
+    for (place = 0; place < LEMON_PLACE_COUNT; place++)
+        for (layer = 0; layer < (lemon__places[place].per_layer ? ops->student.n_layers : 1); layer++)
+            for (slot = 0; !status && slot < (lemon__places[place].per_layer ? ops->slots : 1); slot++) status = visit(user, ops, place, layer, slot);
+    return status;
+}
+
+static lemon_status lemon__pack_map_visit(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
+    lemon__pack_map((lemon__pack *)user, ops, place, layer, slot);
+    return LEMON_OK;
+}
+
+static void lemon__correction_name(const lemon_config *c, int64_t param, char *out, size_t size) {
+    int64_t layer;
+    lemon_role role = lemon__param_role(c, param, &layer);
+    snprintf(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
+}
+
+LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators) {
+    lemon_operators ops;
+    lemon_tensor t;
+    lemon__pack pack;
+    lemon_status status;
+    int64_t i, cells;
+    char name[80];
+    if (ctx == NULL || path == NULL || operators == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_save: an argument is NULL");
+    ops = *operators;
+    cells = ops.student.n_layers * ops.slots;
+    lemon__pack_open(ctx, &pack);
+    lemon__pack_text(&pack, "requires", "operators", 9);
+    lemon__pack_config(&pack, "teacher.", &ops.teacher);
+    lemon__pack_config(&pack, "student.", &ops.student);
+    lemon__pack_text(&pack, "method", ops.method, strlen(ops.method));
+    lemon__pack_int(&pack, "fold_gains", ops.fold_gains);
+    lemon__pack_int(&pack, "slots", ops.slots);
+    t = lemon__flat(ops.layer, LEMON_I32, cells);
+    lemon__pack_tensor(&pack, "layer", &t, LEMON_I32);
+    t = lemon__flat(ops.layer_weight, LEMON_F32, cells);
+    lemon__pack_tensor(&pack, "layer_weight", &t, LEMON_F32);
+    lemon__maps_each(&ops, lemon__pack_map_visit, &pack);
+    for (i = 0; i < lemon__param_count(&ops.student); i++) {
+        if (ops.correction[i].data == NULL) continue;
+        lemon__correction_name(&ops.student, i, name, sizeof name);
+        lemon__pack_tensor(&pack, name, &ops.correction[i], LEMON_F32);
+    }
+    status = lemon__pack_write_file(&pack, path);
+    lemon__pack_close(&pack);
+    return status;
+}
+
+typedef struct lemon__map_loader { lemon_ctx *ctx; const lemon__unpack *u; } lemon__map_loader;
+
+static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *name, int64_t high, int64_t *value) {
+    lemon_status status = lemon__unpack_int(u, name, value);
+    if (status || (*value >= 0 && *value <= high)) return status;
+    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %lld", u->source.name, name, (long long)*value, (long long)high);
+}
+
+/*  A part of a map in the file, of the type and shape that it must have. */
+static lemon_status lemon__unpack_map_part(const lemon__unpack *u, int place, int64_t layer, int64_t slot, const char *part, const lemon_map *map, lemon_dtype dtype, const void **data) {
+    lemon_tensor t;
+    char name[80];
+    lemon_status status;
+    lemon__map_name(name, sizeof name, place, layer, slot, part);
+    status = lemon__unpack_shaped(u, name, map->student, map->field, "the student's shape and the map's field", &t);
+    if (!status && t.dtype != dtype) status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name, lemon_dtype_name(t.dtype), lemon_dtype_name(dtype));
+    if (!status) *data = t.data;
+    return status;
+}
+
+static lemon_status lemon__unpack_map(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
+    const lemon__map_loader *loader = (const lemon__map_loader *)user;
+    const lemon__unpack *u = loader->u;
+    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[place].joint), field, i;
+    const void *value = NULL, *index = NULL;
+    lemon_map shape, *map;
+    lemon_status status;
+    char name[80];
+    lemon__map_name(name, sizeof name, place, layer, slot, "field");
+    if (!lemon__unpack_has(u, name)) return slot ? LEMON_OK : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+    status = lemon__unpack_field_of(u, name, teacher, &field);
+    if (status) return status;
+    shape.student = lemon_joint_size(&ops->student, lemon__places[place].joint);
+    shape.field = field;
+    if (field > 0) status = lemon__unpack_map_part(u, place, layer, slot, "value", &shape, LEMON_F32, &value);
+    if (!status && field > 0 && field < teacher) status = lemon__unpack_map_part(u, place, layer, slot, "index", &shape, LEMON_I32, &index);
+    if (status) return status;
+    map = lemon__map_make(loader->ctx, ops, place, layer, slot, field);
+    if (map == NULL) return LEMON_E_MEMORY;
+    if (value) memcpy(map->value, value, (size_t)(map->student * field) * sizeof *map->value);
+    if (index) memcpy(map->index, index, (size_t)(map->student * field) * sizeof *map->index);
+    for (i = 0; index && i < map->student * field; i++)
+        if (map->index[i] < 0 || map->index[i] >= teacher)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name, name, (int)map->index[i], (long long)teacher - 1);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops) {
+    int64_t cells = ops->student.n_layers * ops->slots, i;
+    lemon_tensor layer, weight;
+    lemon_status status = lemon__unpack_shaped(u, "layer", 1, cells, "the student's layers times slots", &layer);
+    if (!status) status = lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight);
+    if (status) return status;
+    if (layer.dtype != LEMON_I32 || weight.dtype != LEMON_F32) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %s, expected i32", u->source.name, lemon_dtype_name(layer.dtype));
+    memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
+    memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
+    for (i = 0; i < cells; i++)
+        if (ops->layer[i] < -1 || ops->layer[i] >= ops->teacher.n_layers)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %d, expected -1 to %d", u->source.name, (int)ops->layer[i], (int)ops->teacher.n_layers - 1);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__unpack_corrections(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators *ops) {
+    int64_t i, layer;
+    lemon_status status = LEMON_OK;
+    lemon_tensor *c, t;
+    char name[80];
+    for (i = 0; !status && i < lemon__param_count(&ops->student); i++) {
+        lemon__correction_name(&ops->student, i, name, sizeof name);
+        if (lemon__unpack_tensor(u, name, &t) != LEMON_OK) continue;
+        c = &ops->correction[i];
+        lemon__param_shape(&ops->student, lemon__param_role(&ops->student, i, &layer), &c->rows, &c->cols);
+        if (t.rows != c->rows || t.cols != c->cols || t.dtype != LEMON_F32) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name, name);
+        c->data = lemon__floats(ctx, &ops->arena, c->rows, c->cols);
+        if (c->data == NULL) return LEMON_E_MEMORY;
+        memcpy(c->data, t.data, lemon_tensor_bytes(c));
+    }
+    return status;
+}
+
+static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
+    lemon_config teacher, student;
+    lemon__map_loader loader;
+    const char *method = NULL;
+    size_t bytes = 0;
+    int64_t fold = 0, slots = 0;
+    lemon_status status = lemon__unpack_config(u, "teacher.", &teacher);
+    loader.ctx = ctx;
+    loader.u = u;
+    if (!status) status = lemon__unpack_config(u, "student.", &student);
+    if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
+    if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
+    if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
+    if (!status && (slots < 1 || student.n_layers > u->tensor_names.count)) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold", u->source.name, (long long)slots, (int)student.n_layers);
+    if (!status) status = lemon__operators_new(ctx, &teacher, &student, slots, operators);
+    if (status) return status;
+    (*operators)->fold_gains = (int)fold;
+    memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
+    status = lemon__unpack_layers(u, *operators);
+    if (!status) status = lemon__maps_each(*operators, lemon__unpack_map, &loader);
+    return status ? status : lemon__unpack_corrections(ctx, u, *operators);
+}
+
+LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
+    lemon_reader reader;
+    lemon__unpack u;
+    lemon_status status;
+    if (ctx == NULL || path == NULL || operators == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_load: an argument is NULL");
+    *operators = NULL;
+    status = lemon_file_reader(ctx, path, &reader);
+    if (!status) status = lemon__unpack_open(ctx, &reader, "operators", "operators", &u);
+    if (status) return status;
+    status = lemon__operators_read(ctx, &u, operators);
+    lemon__unpack_close(&u);
+    if (status) {
+        lemon_operators_free(ctx, *operators);
+        *operators = NULL;
+    }
+    return status;
+}
+
+/* ---- a fusion under way ---- */
+
+typedef struct lemon__fill {
+    lemon_ctx *ctx;
+    const lemon_model *teacher;
+    const lemon_config *tc, *sc;
+    const lemon_fuse_options *o;
+    int64_t learn;                  /* steps */
+    lemon_operators *ops;
+    lemon_model *student;           /* solved so far */
+    lemon_arena arena;
+    const int32_t *ids;             /* calibration text: windows of seq tokens, the last of them held out */
+    int64_t seq, windows, kept, batch;
+    int64_t *main;                  /* [L student] the teacher layer that each student layer stands for */
+    double *channel;                /* what lemon__observe found: mean |x| of channels [D], */
+    double *neuron;                 /*   mean |output| of neurons [L, F], */
+    double *head;                   /*   mean length of heads' outputs [L, H], */
+    double *covariance;             /*   and E[y y^T] of the normalised stream [D, D]; all of the teacher */
+} lemon__fill;
+
+/*  i-th of n places spread over 0 ... total-1, the ends pinned to the ends; a single one is the last. */
+static int64_t lemon__spaced(int64_t i, int64_t n, int64_t total) {
+    return n == 1 ? total - 1 : (2 * i * (total - 1) + (n - 1)) / (2 * (n - 1));
+}
+
+/*  The last teacher layer that student layer i answers for: up to the next one that is kept. */
+static int64_t lemon__field_end(const lemon__fill *f, int64_t i) { return i + 1 < f->sc->n_layers ? f->main[i + 1] - 1 : f->tc->n_layers - 1; }
+
+/* ---- covariances: float32 products of a batch of rows, summed in float64 ---- */
+
+typedef struct lemon__cov {
+    double *sum;                    /* [m, n]: sum over rows of a_row^T b_row */
+    float *part;
+    int64_t m, n;
+} lemon__cov;
+
+static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, lemon__cov *cov) {
+    cov->m = m;
+    cov->n = n;
+    cov->sum = lemon__doubles(ctx, arena, m, n);
+    cov->part = lemon__floats(ctx, arena, m, n);
+    return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
+    int64_t i;
+    lemon__gemm_threads(ctx, 1, 0, cov->m, cov->n, rows, 1.0f, a, cov->m, b, cov->n, 0.0f, cov->part, cov->n);
+    for (i = 0; i < cov->m * cov->n; i++) cov->sum[i] += (double)cov->part[i];
+}
+
+/* ---- least squares: given S = sum s s^T and T = sum t s^T, the W that minimises
+            sum |t - W s|^2 + ridge * mean(diag S) * |W - W0|^2,
+        which is W = W0 + (T - W0 S)(S + ridge * mean I)^-1, by Cholesky in float64.  The ridge is the one of a few whose W
+        predicts best on rows that were held out. ---- */
+
+enum { LEMON__RIDGES = 5 };
+static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0};
+
+/*  S and T over the rows to learn from (0) and the rows held out (1). */
+typedef struct lemon__moments { lemon__cov s[2], t[2]; } lemon__moments;
+
+static lemon_status lemon__moments_make(lemon_ctx *ctx, lemon_arena *arena, int64_t targets, int64_t sources, lemon__moments *m) {
+    int k;
+    lemon_status status = LEMON_OK;
+    for (k = 0; k < 2 && !status; k++) {
+        status = lemon__cov_make(ctx, arena, sources, sources, &m->s[k]);
+        if (!status) status = lemon__cov_make(ctx, arena, targets, sources, &m->t[k]);
+    }
+    return status;
+}
+
+static void lemon__moments_add(lemon_ctx *ctx, lemon__moments *m, int held, const float *target, const float *source, int64_t rows) {
+    lemon__cov_add(ctx, &m->s[held], source, source, rows);
+    lemon__cov_add(ctx, &m->t[held], target, source, rows);
+}
+
+static double lemon__dot64(const double *a, const double *b, int64_t n) {
+    double lane[4] = {0, 0, 0, 0};
+    int64_t i, j;
+    for (i = 0; i + 4 <= n; i += 4)
+        for (j = 0; j < 4; j++) lane[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) lane[0] += a[i] * b[i];
+    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
+}
+
+/*  A = L L^T in place, lower triangle; 0 if A is not positive definite. */
+static int lemon__cholesky(double *a, int64_t n) {
+    int64_t i, j;
+    for (i = 0; i < n; i++) {
+        for (j = 0; j < i; j++) a[i * n + j] = (a[i * n + j] - lemon__dot64(a + i * n, a + j * n, j)) / a[j * n + j];
+        a[i * n + i] -= lemon__dot64(a + i * n, a + i * n, i);
+        if (!(a[i * n + i] > 0.0)) return 0;
+        a[i * n + i] = sqrt(a[i * n + i]);
+    }
+    return 1;
+}
+
+/*  Rows x L L^T = b solved in place; up = L^T, so that both passes read memory in order. */
+typedef struct lemon__solve_job { const double *low, *up; double *b; int64_t n; } lemon__solve_job;
+
+static void lemon__solve_task(void *arg, int64_t index, int worker) {
+    const lemon__solve_job *job = (const lemon__solve_job *)arg;
+    int64_t n = job->n, i;
+    double *b = job->b + index * n;
+    (void)worker;
+    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(job->low + i * n, b, i)) / job->low[i * n + i];
+    for (i = n - 1; i >= 0; i--) b[i] = (b[i] - lemon__dot64(job->up + i * n + i + 1, b + i + 1, n - 1 - i)) / job->low[i * n + i];
+}
+
+typedef struct lemon__solver {
+    lemon_ctx *ctx;
+    int64_t m, n;                   /* W is [m, n] */
+    double *a, *up;                 /* [n, n] */
+    double *residual;               /* T - W0 S  [m, n] */
+    double *step, *best;            /* W - W0    [m, n] */
+} lemon__solver;
+
+static lemon_status lemon__solver_open(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, lemon__solver *s) {
+    s->ctx = ctx;
+    s->m = m;
+    s->n = n;
+    s->a = lemon__doubles(ctx, arena, n, n);
+    s->up = lemon__doubles(ctx, arena, n, n);
+    s->residual = lemon__doubles(ctx, arena, m, n);
+    s->step = lemon__doubles(ctx, arena, m, n);
+    s->best = lemon__doubles(ctx, arena, m, n);
+    return s->a && s->up && s->residual && s->step && s->best ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  T - W S for W = w0. */
+static void lemon__solver_residual(const lemon__solver *s, const double *t, const double *ss, const float *w0, double *out) {
+    int64_t i, j, k;
+    memcpy(out, t, (size_t)(s->m * s->n) * sizeof *out);
+    for (i = 0; i < s->m; i++)
+        for (k = 0; k < s->n; k++) {
+            double w = (double)w0[i * s->n + k];
+            if (w < 0.0 || w > 0.0) for (j = 0; j < s->n; j++) out[i * s->n + j] -= w * ss[k * s->n + j];
+        }
+}
+
+/*  step = residual (S + ridge mean I)^-1. */
+static int lemon__solver_step(lemon__solver *s, const double *ss, double ridge) {
+    lemon__solve_job job;
+    int64_t i, j, n = s->n;
+    double mean = 0.0;
+    for (i = 0; i < n; i++) mean += ss[i * n + i] / (double)n;
+    memcpy(s->a, ss, (size_t)(n * n) * sizeof *s->a);
+    for (i = 0; i < n; i++) s->a[i * n + i] += ridge * mean + 1e-30;
+    if (!lemon__cholesky(s->a, n)) return 0;
+    for (i = 0; i < n; i++)
+        for (j = i; j < n; j++) s->up[i * n + j] = s->a[j * n + i];
+    memcpy(s->step, s->residual, (size_t)(s->m * n) * sizeof *s->step);
+    job.low = s->a;
+    job.up = s->up;
+    job.b = s->step;
+    job.n = n;
+    lemon__parallel(s->ctx, s->m, lemon__solve_task, &job);
+    s->ctx->flops += (double)n * (double)n * (double)n / 3.0 + 2.0 * (double)s->m * (double)n * (double)n;
+    return 1;
+}
+
+/*  The error of W0 + step less that of W0, on the moments S and R = T - W0 S:  tr(step S step^T) - 2 tr(step R^T). */
+static double lemon__solver_gain(const lemon__solver *s, const double *ss, const double *residual) {
+    int64_t i, k, n = s->n;
+    double sum = 0.0;
+    for (i = 0; i < s->m; i++) {
+        const double *d = s->step + i * n;
+        for (k = 0; k < n; k++) sum += d[k] * (lemon__dot64(ss + k * n, d, n) - 2.0 * residual[i * n + k]);
+    }
+    return sum;
+}
+
+/*  w [m, n] holds W0 and receives W.  Where no ridge makes held-out rows better predicted than W0 does, W0 stays. */
+static lemon_status lemon__least_squares(lemon_ctx *ctx, const lemon__moments *moments, float *w) {
+    int64_t m = moments->t[0].m, n = moments->t[0].n, i;
+    lemon_arena arena = {NULL};
+    lemon__solver s;
+    double *held = lemon__doubles(ctx, &arena, m, n), best = 0.0, gain;
+    lemon_status status = held ? lemon__solver_open(ctx, &arena, m, n, &s) : LEMON_E_MEMORY;
+    int k, found = 0;
+    if (!status) {
+        lemon__solver_residual(&s, moments->t[0].sum, moments->s[0].sum, w, s.residual);
+        lemon__solver_residual(&s, moments->t[1].sum, moments->s[1].sum, w, held);
+        for (k = 0; k < LEMON__RIDGES; k++) {
+            if (!lemon__solver_step(&s, moments->s[0].sum, lemon__ridges[k])) continue;
+            gain = lemon__solver_gain(&s, moments->s[1].sum, held);
+            if (!(gain < best)) continue;
+            best = gain;
+            found = 1;
+            memcpy(s.best, s.step, (size_t)(m * n) * sizeof *s.best);
+        }
+        for (i = 0; found && i < m * n; i++) w[i] += (float)s.best[i];
+    }
+    lemon_arena_free(ctx, &arena);
+    return status;
+}
+
+/* ---- the symmetric eigenproblem: Householder's reduction to three diagonals, then implicit QL steps on those
+        (Martin, Reinsch and Wilkinson 1968; Bowdler et al. 1968), in float64 ---- */
+
+/*  A [n, n] -> tridiagonal d, e with A = Q tridiag Q^T; q receives Q^T. */
+static void lemon__tridiagonal(double *a, int64_t n, double *d, double *e, double *q, double *p) {
+    int64_t k, i, j;
+    for (k = 0; k + 2 < n; k++) {
+        double *v = a + k * n, norm = sqrt(lemon__dot64(v + k + 1, v + k + 1, n - k - 1)), dot = 0.0, size;
+        e[k] = v[k + 1] > 0.0 ? -norm : norm;
+        v[k + 1] -= e[k];                                   /* v: the direction that is mirrored, kept in row k */
+        size = sqrt(lemon__dot64(v + k + 1, v + k + 1, n - k - 1));
+        for (i = k + 1; i < n; i++) v[i] = size > 0.0 ? v[i] / size : 0.0;
+        for (i = k + 1; i < n; i++) p[i] = lemon__dot64(a + i * n + k + 1, v + k + 1, n - k - 1);
+        for (i = k + 1; i < n; i++) dot += p[i] * v[i];
+        for (i = k + 1; i < n; i++) p[i] = 2.0 * (p[i] - dot * v[i]);
+        for (i = k + 1; i < n; i++)
+            for (j = k + 1; j < n; j++) a[i * n + j] -= v[i] * p[j] + p[i] * v[j];
+    }
+    if (n > 1) e[n - 2] = a[(n - 2) * n + n - 1];
+    for (i = 0; i < n; i++) d[i] = a[i * n + i];
+    memset(q, 0, (size_t)(n * n) * sizeof *q);
+    for (i = 0; i < n; i++) q[i * n + i] = 1.0;
+    for (k = n - 3; k >= 0; k--) {                          /* Q^T rows: (..., mirror_1 e_i): apply mirrors from the last */
+        const double *v = a + k * n;
+        for (i = k + 1; i < n; i++) {
+            double dot = lemon__dot64(q + i * n + k + 1, v + k + 1, n - k - 1);
+            for (j = k + 1; j < n; j++) q[i * n + j] -= 2.0 * dot * v[j];
+        }
+    }
+}
+
+/*  One QL step on rows l ... m of the tridiagonal; rows of z turn with it. */
+static void lemon__ql_step(double *d, double *e, double *z, int64_t n, int64_t l, int64_t m) {
+    double g = (d[l + 1] - d[l]) / (2.0 * e[l]), r = sqrt(g * g + 1.0), s = 1.0, c = 1.0, p = 0.0;
+    int64_t i, k;
+    g = d[m] - d[l] + e[l] / (g + (g < 0.0 ? -r : r));
+    for (i = m - 1; i >= l; i--) {
+        double f = s * e[i], b = c * e[i], *z0 = z + i * n, *z1 = z0 + n;
+        r = sqrt(f * f + g * g);
+        e[i + 1] = r;
+        if (!(r > 0.0)) { d[i + 1] -= p; e[m] = 0.0; return; }
+        s = f / r;
+        c = g / r;
+        g = d[i + 1] - p;
+        r = (d[i] - g) * s + 2.0 * c * b;
+        p = s * r;
+        d[i + 1] = g + p;
+        g = c * r - b;
+        for (k = 0; k < n; k++) {
+            f = z1[k];
+            z1[k] = s * z0[k] + c * f;
+            z0[k] = c * z0[k] - s * f;
+        }
+    }
+    d[l] -= p;
+    e[l] = g;
+    e[m] = 0.0;
+}
+
+/*  Eigenvalues d (in no order) and eigenvectors, the rows of z, of the symmetric a [n, n], which is destroyed. */
+static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d, double *z) {
+    size_t bytes = (size_t)(2 * n) * sizeof(double);
+    double *e = (double *)lemon__calloc(ctx, bytes);
+    int64_t l, m;
+    int step;
+    if (e == NULL) return LEMON_E_MEMORY;
+    lemon__tridiagonal(a, n, d, e, z, e + n);
+    for (l = 0; l < n; l++)
+        for (step = 0; step < 100; step++) {
+            for (m = l; m + 1 < n && fabs(e[m]) > 1e-16 * (fabs(d[m]) + fabs(d[m + 1])); m++) {}
+            if (m == l) break;
+            lemon__ql_step(d, e, z, n, l, m);
+        }
+    ctx->flops += 9.0 * (double)n * (double)n * (double)n;
+    lemon__free(ctx, e, bytes);
+    return LEMON_OK;
+}
+
+/* ---- choosing: the `count` best of `total`, in rising order; NULL scores: evenly spaced ---- */
+
+static lemon_status lemon__choose(lemon_ctx *ctx, const double *score, int64_t total, int64_t count, int32_t *out) {
+    lemon_arena arena = {NULL};
+    float *s = lemon__floats(ctx, &arena, 1, total);
+    int32_t *ids = lemon__ids(ctx, &arena, 2, total), *chosen;
+    double top = 0.0;
+    int64_t i, n = 0;
+    if (s == NULL || ids == NULL) { lemon_arena_free(ctx, &arena); return LEMON_E_MEMORY; }
+    for (i = 0; score && i < total; i++) top = score[i] > top ? score[i] : top;
+    for (i = 0; i < total; i++) {
+        s[i] = score && top > 0.0 ? (float)(score[i] / top) : 0.0f;
+        ids[i] = (int32_t)i;
+    }
+    if (score == NULL) for (i = 0; i < count; i++) out[i] = (int32_t)(i * total / count);
+    else {
+        lemon__rank(s, ids, ids + total, (int32_t)total);
+        chosen = ids + total;                               /* mark, then gather in order */
+        memset(chosen, 0, (size_t)total * sizeof *chosen);
+        for (i = 0; i < count; i++) chosen[ids[i]] = 1;
+        for (i = 0; i < total; i++)
+            if (chosen[i]) out[n++] = (int32_t)i;
+    }
+    lemon_arena_free(ctx, &arena);
+    return LEMON_OK;
+}
+
+/*  Query heads for the student, [H student].  Query heads that share a key-value head in the student come, where it can be
+    so, from one that they share in the teacher: its heads are cut into groups of the student's size, the best first, and
+    the best groups are taken.  Else the best heads, in order. */
+static lemon_status lemon__choose_heads(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s, const double *score, int32_t *query) {
+    int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s, g, i;
+    lemon_arena arena = {NULL};
+    int32_t *order, *groups;
+    double *total;
+    lemon_status status = LEMON_OK;
+    if (parts * t->kv_heads < s->kv_heads) return lemon__choose(ctx, score, t->n_heads, s->n_heads, query);
+    order = lemon__ids(ctx, &arena, 1, t->n_heads);
+    groups = lemon__ids(ctx, &arena, 1, s->kv_heads);
+    total = lemon__doubles(ctx, &arena, 1, parts * t->kv_heads);
+    if (!order || !groups || !total) status = LEMON_E_MEMORY;
+    for (i = 0; !status && i < t->n_heads; i++) order[i] = (int32_t)i;
+    for (g = 0; !status && g < t->kv_heads; g++)            /* this key-value head's queries, the best first */
+        for (i = 0; i < parts * group_s; i++) {
+            int32_t *o = order + g * group_t, swap = o[i];
+            int64_t j, best = i;
+            for (j = i + 1; score && j < group_t; j++)
+                if (score[o[j]] > score[o[best]]) best = j;
+            o[i] = o[best];
+            o[best] = swap;
+            total[g * parts + i / group_s] += score ? score[o[i]] : 0.0;
+        }
+    if (!status) status = lemon__choose(ctx, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups);
+    for (g = 0; !status && g < s->kv_heads; g++)
+        for (i = 0; i < group_s; i++) query[g * group_s + i] = order[groups[g] / parts * group_t + groups[g] % parts * group_s + i];
+    lemon_arena_free(ctx, &arena);
+    return status;
+}
+
+/* ---- the maps of attention, given the query heads that stay ---- */
+
+/*  How much each teacher key-value head matters to a student one, for a plane of keys or for all values. */
+typedef struct lemon__head_weights {
+    const double *query_energy;     /* [H teacher, C/2] E |q|^2 of each plane; NULL: all alike */
+    const double *write_energy;     /* [H teacher] how much a head writes; NULL: all alike */
+} lemon__head_weights;
+
+/*  One student key-value channel as the weighted mean of the same channel of the teacher heads that its queries used to
+    read: where the weights are the queries' energies this is the least-squares merge, min sum E|q|^2 |k - k_h|^2. */
+static void lemon__merge_channel(const lemon_config *t, const int32_t *query, int64_t group, const double *energy, int64_t stride, int64_t channel, int32_t *index, float *value) {
+    int64_t per = t->n_heads / t->kv_heads, i, j, used = 0;
+    double sum = 0.0;
+    for (i = 0; i < group; i++) sum += energy ? energy[query[i] * stride] : 1.0;
+    for (i = 0; i < group; i++) {
+        int32_t from = (int32_t)(query[i] / per * t->head_dim + channel);
+        double part = sum > 0.0 ? (energy ? energy[query[i] * stride] : 1.0) / sum : 1.0 / (double)group;
+        for (j = 0; j < used && index[j] != from; j++) {}
+        if (j == used) { index[used] = from; value[used++] = 0.0f; }
+        value[j] += (float)part;
+    }
+    if (used == 1) value[0] = 1.0f;                         /* nothing merged: exactly a copy */
+}
+
+static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query, const lemon__head_weights *w) {
+    int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim, width = lemon__min(group, f->tc->kv_heads), h, c;
+    lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, 0, lemon__min(width, (int64_t)f->tc->kv_heads * f->tc->head_dim - 1));
+    if (map == NULL) return LEMON_E_MEMORY;
+    for (h = 0; h < f->sc->kv_heads; h++)
+        for (c = 0; c < f->sc->head_dim; c++) {
+            int64_t at = (h * f->sc->head_dim + c) * map->field, plane = c / 2 * ratio;
+            if (place == LEMON_AT_KEY)
+                lemon__merge_channel(f->tc, query + h * group, group, w->query_energy ? w->query_energy + plane : NULL, f->tc->head_dim / 2, 2 * plane + c % 2, map->index + at, map->value + at);
+            else
+                lemon__merge_channel(f->tc, query + h * group, group, w->write_energy, 1, c * ratio, map->index + at, map->value + at);
+        }
+    return LEMON_OK;
+}
+
+/*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
+    plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale. */
+static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const lemon__head_weights *w, float read_scale) {
+    int64_t ratio = f->tc->head_dim / f->sc->head_dim, n = (int64_t)f->sc->n_heads * f->sc->head_dim, i;
+    lemon_arena arena = {NULL};
+    int32_t *turning = lemon__ids(f->ctx, &arena, 2, n), *plain = turning + n;
+    lemon_status status = turning ? LEMON_OK : LEMON_E_MEMORY;
+    for (i = 0; !status && i < n; i++) {
+        int64_t from = (int64_t)query[i / f->sc->head_dim] * f->tc->head_dim, c = i % f->sc->head_dim;
+        turning[i] = (int32_t)(from + c / 2 * ratio * 2 + c % 2);
+        plain[i] = (int32_t)(from + c * ratio);
+    }
+    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_QUERY, layer, 0, turning, 1.0f / sqrtf((float)ratio));
+    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_HEADS, layer, 0, plain, read_scale);
+    if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, w);
+    if (!status) status = lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, w);
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+/* ---- watching the teacher ---- */
+
+typedef struct lemon__teacher_run { lemon__walk walk; float *k, *v; } lemon__teacher_run;
+
+static lemon_status lemon__run_open(lemon__fill *f, lemon_arena *arena, const lemon_model *model, lemon__teacher_run *run) {
+    int64_t rows = f->batch * f->seq, width = (int64_t)model->config.kv_heads * model->config.head_dim;
+    lemon_status status = lemon__walk_open(f->ctx, arena, model, rows, f->seq, &run->walk);
+    run->k = lemon__floats(f->ctx, arena, rows, width);
+    run->v = lemon__floats(f->ctx, arena, rows, width);
+    run->walk.seq = run->walk.kv_rows = f->seq;
+    return status ? status : run->k && run->v ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  Sets the windows of a batch; batches do not straddle the border between those kept and those held out.
+    Returns its rows; *held says which side it is on. */
+static int64_t lemon__run_batch(const lemon__fill *f, lemon__teacher_run *run, int64_t first, int *held) {
+    int64_t end = first < f->kept ? f->kept : f->windows;
+    *held = first >= f->kept;
+    run->walk.batch = lemon__min(f->batch, end - first);
+    return run->walk.batch * f->seq;
+}
+
+static void lemon__add_abs(const float *x, int64_t rows, int64_t cols, double *sum) {
+    int64_t r, c;
+    for (r = 0; r < rows; r++)
+        for (c = 0; c < cols; c++) sum[c] += fabs((double)x[r * cols + c]);
+}
+
+static void lemon__add_lengths(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
+    int64_t r, g;
+    for (r = 0; r < rows; r++)
+        for (g = 0; g < groups; g++) {
+            const float *p = x + (r * groups + g) * each;
+            sum[g] += sqrt((double)lemon__dot(p, p, each));
+        }
+}
+
+/*  One teacher layer on the batch at hand, with what is measured on the way. */
+static void lemon__observe_layer(lemon__fill *f, lemon__teacher_run *run, int64_t layer, lemon__cov *cov) {
+    lemon__walk *w = &run->walk;
+    int64_t rows = lemon__walk_rows(w);
+    lemon__walk_norm(w, -1, 0);
+    lemon__cov_add(f->ctx, cov, w->y, w->y, rows);
+    lemon__walk_norm(w, LEMON_ATTN_NORM, layer);
+    lemon__walk_qkv(w, layer, run->k, run->v);
+    lemon__walk_attend(w, run->k, run->v);
+    lemon__add_lengths(w->z, rows, f->tc->n_heads, f->tc->head_dim, f->head + layer * f->tc->n_heads);
+    lemon__walk_write(w, LEMON_WO, layer, w->z);
+    lemon__walk_norm(w, -1, 0);
+    lemon__cov_add(f->ctx, cov, w->y, w->y, rows);
+    lemon__walk_norm(w, LEMON_FFN_NORM, layer);
+    lemon__walk_neurons(w, layer);
+    lemon__add_abs(w->gate, rows, f->tc->d_ffn, f->neuron + layer * f->tc->d_ffn);
+    lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
+    lemon__add_abs(w->x, rows, f->tc->d_model, f->channel);
+}
+
+/*  Fills channel, neuron, head and covariance from the windows that are kept. */
+static lemon_status lemon__observe(lemon__fill *f) {
+    lemon__teacher_run run;
+    lemon__cov cov;
+    lemon_arena arena = {NULL};
+    int64_t first, layer, i;
+    int held;
+    lemon_status status = lemon__run_open(f, &arena, f->teacher, &run);
+    if (!status) status = lemon__cov_make(f->ctx, &arena, f->tc->d_model, f->tc->d_model, &cov);
+    f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->tc->d_model);
+    f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->d_ffn);
+    f->head = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->n_heads);
+    f->covariance = lemon__doubles(f->ctx, &f->arena, f->tc->d_model, f->tc->d_model);
+    if (!status && (!f->channel || !f->neuron || !f->head || !f->covariance)) status = LEMON_E_MEMORY;
+    for (first = 0; !status && first < f->kept; first += f->batch) {
+        int64_t rows = lemon__run_batch(f, &run, first, &held);
+        lemon__walk_embed(&run.walk, f->ids + first * f->seq);
+        for (layer = 0; layer < f->tc->n_layers; layer++) lemon__observe_layer(f, &run, layer, &cov);
+        lemon__walk_norm(&run.walk, -1, 0);
+        lemon__cov_add(f->ctx, &cov, run.walk.y, run.walk.y, rows);
+        status = lemon__tick(f->ctx, "watch the teacher", lemon__min(first + f->batch, f->kept), f->kept, (double)NAN);
+    }
+    for (i = 0; !status && i < f->tc->d_model * (int64_t)f->tc->d_model; i++) f->covariance[i] = cov.sum[i];
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+/* ---- methods that select: select, drop, subclone, and the start of those that learn ---- */
+
+typedef struct lemon__selection {
+    int spaced_layers;              /* 1: spread, ends pinned; 0: the first ones */
+    int ranked;                     /* channels by activation; 0: evenly spaced */
+    int rescaled;                   /* reads grow by sqrt(teacher / student), so that outputs keep their size */
+} lemon__selection;
+
+static float lemon__read_scale(const lemon__selection *s, int64_t teacher, int64_t student) {
+    return s->rescaled ? sqrtf((float)teacher / (float)student) : 1.0f;
+}
+
+/*  Slot 0 is the main layer with weight 1; further slots are its nearest neighbours, with weight 0 until something is learned. */
+static void lemon__select_layers(lemon__fill *f, const lemon__selection *s) {
+    int64_t i, k, step;
+    for (i = 0; i < f->sc->n_layers; i++) {
+        int32_t *layer = f->ops->layer + i * f->ops->slots;
+        f->main[i] = s->spaced_layers ? lemon__spaced(i, f->sc->n_layers, f->tc->n_layers) : i;
+        layer[0] = (int32_t)f->main[i];
+        f->ops->layer_weight[i * f->ops->slots] = 1.0f;
+        for (k = 1, step = 1; k < f->ops->slots && step <= f->tc->n_layers; step++) {
+            if (f->main[i] - step >= 0) layer[k++] = (int32_t)(f->main[i] - step);
+            if (k < f->ops->slots && f->main[i] + step < f->tc->n_layers) layer[k++] = (int32_t)(f->main[i] + step);
+        }
+    }
+}
+
+static lemon_status lemon__select_residual(lemon__fill *f, const lemon__selection *s, const int32_t *channel) {
+    static const lemon_place plain[2] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN};
+    static const lemon_place reads[3] = {LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN, LEMON_AT_READ_FFN};
+    float scale = lemon__read_scale(s, f->tc->d_model, f->sc->d_model);
+    int64_t layer;
+    int k;
+    lemon_status status = LEMON_OK;
+    for (k = 0; k < 2 && !status; k++) status = lemon__map_select(f->ctx, f->ops, (int)plain[k], 0, 0, channel, 1.0f);
+    for (k = 0; k < 3; k++)
+        for (layer = 0; !status && layer < (lemon__places[reads[k]].per_layer ? f->sc->n_layers : 1); layer++)
+            status = lemon__map_select(f->ctx, f->ops, (int)reads[k], layer, 0, channel, scale);
+    return status;
+}
+
+static lemon_status lemon__select_layer(lemon__fill *f, const lemon__selection *s, int64_t layer, int32_t *index) {
+    static const lemon__head_weights alike = {NULL, NULL};
+    const double *head = s->ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL, *neuron = s->ranked ? f->neuron + f->main[layer] * f->tc->d_ffn : NULL;
+    lemon_status status = lemon__choose_heads(f->ctx, f->tc, f->sc, head, index);
+    if (!status) status = lemon__map_heads(f, layer, index, &alike, lemon__read_scale(s, f->tc->n_heads, f->sc->n_heads));
+    if (!status) status = lemon__choose(f->ctx, neuron, f->tc->d_ffn, f->sc->d_ffn, index);
+    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_FFN, layer, 0, index, 1.0f);
+    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_NEURONS, layer, 0, index, lemon__read_scale(s, f->tc->d_ffn, f->sc->d_ffn));
+    return status;
+}
+
+static lemon_status lemon__fill_selection(lemon__fill *f, const lemon__selection *s) {
+    int64_t most = lemon__max(lemon__max(f->sc->d_model, f->sc->d_ffn), f->sc->n_heads), layer;
+    int32_t *index = lemon__ids(f->ctx, &f->arena, 1, most);
+    lemon_status status = index ? LEMON_OK : LEMON_E_MEMORY;
+    if (!status && s->ranked) status = lemon__observe(f);
+    lemon__select_layers(f, s);
+    if (!status) status = lemon__choose(f->ctx, s->ranked ? f->channel : NULL, f->tc->d_model, f->sc->d_model, index);
+    if (!status) status = lemon__select_residual(f, s, index);
+    for (layer = 0; !status && layer < f->sc->n_layers; layer++) status = lemon__select_layer(f, s, layer, index);
+    return status;
+}
+
+static lemon_status lemon__fill_select(lemon__fill *f) { static const lemon__selection s = {0, 0, 0}; return lemon__fill_selection(f, &s); }
+static lemon_status lemon__fill_drop(lemon__fill *f) { static const lemon__selection s = {1, 0, 0}; return lemon__fill_selection(f, &s); }
+static lemon_status lemon__fill_subclone(lemon__fill *f) { static const lemon__selection s = {1, 1, 1}; return lemon__fill_selection(f, &s); }
+
+static lemon_status lemon__fill_ligo(lemon__fill *f) {
+    f->ops->fold_gains = 1;
+    return lemon__fill_drop(f);
+}
+
+/* ---- lemon: the basis of the student's residual stream ---- */
+
+/*  Rows of P [d_s, d_t]: the eigenvectors of the covariance with the largest eigenvalues. */
+static lemon_status lemon__basis_top(lemon__fill *f, float *p) {
+    int64_t n = f->tc->d_model, i, j;
+    lemon_arena arena = {NULL};
+    double *a = lemon__doubles(f->ctx, &arena, n, n), *z = lemon__doubles(f->ctx, &arena, n, n), *d = lemon__doubles(f->ctx, &arena, 1, n);
+    int32_t *order = lemon__ids(f->ctx, &arena, 1, n);
+    lemon_status status = a && z && d && order ? LEMON_OK : LEMON_E_MEMORY;
+    if (!status) {
+        memcpy(a, f->covariance, (size_t)(n * n) * sizeof *a);
+        status = lemon__eigen(f->ctx, a, n, d, z);
+    }
+    if (!status) status = lemon__choose(f->ctx, d, n, f->sc->d_model, order);
+    for (i = 0; !status && i < f->sc->d_model; i++)
+        for (j = 0; j < n; j++) p[i * n + j] = (float)z[order[i] * n + j];
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+/*  The same span of directions by as few channels as can be: reduced row echelon form with the largest pivots.  Each row
+    then has a channel of its own (its pivot) and what it takes of the others; all but the `field` largest are dropped. */
+static void lemon__basis_sparse(float *p, int64_t rows, int64_t cols, int64_t field, char *done) {
+    int64_t step, r, c, i, j;
+    memset(done, 0, (size_t)rows);
+    for (step = 0; step < rows; step++) {
+        int64_t best_r = -1, best_c = 0;
+        for (r = 0; r < rows; r++)
+            for (c = 0; !done[r] && c < cols; c++)
+                if (best_r < 0 || fabsf(p[r * cols + c]) > fabsf(p[best_r * cols + best_c])) { best_r = r; best_c = c; }
+        done[best_r] = 1;
+        for (c = 0; c < cols; c++)
+            if (c != best_c) p[best_r * cols + c] /= p[best_r * cols + best_c];
+        p[best_r * cols + best_c] = 1.0f;
+        for (r = 0; r < rows; r++) {
+            float factor = p[r * cols + best_c];
+            for (c = 0; r != best_r && c < cols; c++) p[r * cols + c] -= factor * p[best_r * cols + c];
+        }
+    }
+    for (i = 0; i < rows; i++)
+        for (step = cols; step > field; step--) {           /* drop the smallest, one by one */
+            int64_t least = -1;
+            for (j = 0; j < cols; j++)
+                if ((p[i * cols + j] < 0.0f || p[i * cols + j] > 0.0f) && (least < 0 || fabsf(p[i * cols + j]) < fabsf(p[i * cols + least]))) least = j;
+            if (least >= 0 && step <= cols) p[i * cols + least] = 0.0f;
+        }
+}
+
+/*  P scaled so that the student's stream is as large as the teacher's: the norms' eps keeps its meaning. */
+static void lemon__basis_scale(const lemon__fill *f, float *p) {
+    int64_t n = f->tc->d_model, rows = f->sc->d_model, i, j, k;
+    double mine = 0.0, all = 0.0;
+    float scale;
+    for (i = 0; i < n; i++) all += f->covariance[i * n + i];
+    for (i = 0; i < rows; i++)
+        for (j = 0; j < n; j++)
+            for (k = 0; k < n; k++) mine += (double)p[i * n + j] * f->covariance[j * n + k] * (double)p[i * n + k];
+    scale = (float)sqrt(all * (double)rows / (mine * (double)n));
+    for (i = 0; i < rows * n; i++) p[i] *= scale;
+}
+
+/*  A map of the place from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not zero. */
+static lemon_status lemon__map_from(lemon__fill *f, int place, int64_t layer, int64_t slot, const float *dense, const float *pattern, int64_t field) {
+    lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, slot, field);
+    int64_t i, c, n;
+    if (map == NULL) return LEMON_E_MEMORY;
+    if (map->index == NULL) {
+        memcpy(map->value, dense, (size_t)(map->student * map->teacher) * sizeof *dense);
+        return LEMON_OK;
+    }
+    for (i = 0; i < map->student; i++)
+        for (c = 0, n = 0; c < map->teacher && n < field; c++)
+            if (pattern[i * map->teacher + c] < 0.0f || pattern[i * map->teacher + c] > 0.0f) {
+                map->index[i * field + n] = (int32_t)c;
+                map->value[i * field + n++] = dense[i * map->teacher + c];
+            }
+    return LEMON_OK;
+}
+
+typedef struct lemon__solve {
+    lemon__fill *f;
+    lemon_arena arena;              /* for the whole fusion */
+    float *p;                       /* [d_s, d_t] */
+    int64_t field;                  /* teacher channels that a student channel reads */
+    float *xt, *xs, *zt, *zs, *hs;  /* all rows: streams, heads' outputs, student's neurons */
+    float **ht;                     /* [slots] teacher's neurons, and room for those of layers without a slot */
+    float *spare;
+    float *r;                       /* [batch rows, d_s] what the student lacks */
+    lemon__teacher_run t, s;
+    double *energy;                 /* importance of heads, then of neurons */
+    int32_t *chosen;
+} lemon__solve;
+
+/*  P, and the maps that follow from it alone; gains go by the squares of P, the best diagonal for P diag(g) P^T. */
+static lemon_status lemon__solve_basis(lemon__solve *v) {
+    lemon__fill *f = v->f;
+    int64_t n = f->tc->d_model, rows = f->sc->d_model, i, j;
+    float *gain = lemon__floats(f->ctx, &v->arena, rows, n);
+    char *done = (char *)lemon_arena_alloc(f->ctx, &v->arena, (size_t)rows);
+    lemon_status status = LEMON_OK;
+    v->p = lemon__floats(f->ctx, &v->arena, rows, n);
+    v->field = f->o->field_dims > 0 && f->o->field_dims < n ? f->o->field_dims : n;
+    if (!gain || !done || !v->p) return LEMON_E_MEMORY;
+    if (rows == n) for (i = 0; i < n; i++) v->p[i * n + i] = 1.0f;
+    else {
+        status = lemon__basis_top(f, v->p);
+        if (!status && v->field < n) lemon__basis_sparse(v->p, rows, n, v->field, done);
+        lemon__basis_scale(f, v->p);
+    }
+    for (i = 0; i < rows; i++) {
+        double sum = 0.0;
+        for (j = 0; j < n; j++) sum += (double)v->p[i * n + j] * (double)v->p[i * n + j];
+        for (j = 0; j < n; j++) gain[i * n + j] = (float)((double)v->p[i * n + j] * (double)v->p[i * n + j] / sum);
+    }
+    if (!status) status = lemon__map_from(f, LEMON_AT_RESIDUAL, 0, 0, v->p, v->p, v->field);
+    return status ? status : lemon__map_from(f, LEMON_AT_GAIN, 0, 0, gain, v->p, v->field);
+}
+
+/* ---- lemon: read maps ---- */
+
+/*  Least squares for one teacher channel from the student channels that may be read: the rows of S that `allowed` names. */
+static int lemon__masked_row(const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n, double *a, double *b, float *w) {
+    int64_t i, j, all = s->n;
+    double mean = 0.0;
+    for (i = 0; i < n; i++) mean += s->sum[allowed[i] * all + allowed[i]] / (double)n;
+    for (i = 0; i < n; i++) {
+        for (j = 0; j < n; j++) a[i * n + j] = s->sum[allowed[i] * all + allowed[j]];
+        a[i * n + i] += 1e-3 * mean + 1e-30;
+        b[i] = t[allowed[i]];
+        for (j = 0; j < n; j++) b[i] -= (double)w[allowed[j]] * s->sum[allowed[j] * all + allowed[i]];
+    }
+    if (!lemon__cholesky(a, n)) return 0;
+    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
+    for (i = n - 1; i >= 0; i--) {
+        for (j = i + 1; j < n; j++) b[i] -= a[j * n + i] * b[j];
+        b[i] /= a[i * n + i];
+    }
+    for (i = 0; i < n; i++) w[allowed[i]] += (float)b[i];
+    return 1;
+}
+
+static lemon_status lemon__masked_squares(lemon__solve *v, const lemon__moments *m, float *w) {
+    int64_t ds = v->f->sc->d_model, dt = v->f->tc->d_model, c, i, n;
+    lemon_arena arena = {NULL};
+    double *a = lemon__doubles(v->f->ctx, &arena, ds, ds), *b = lemon__doubles(v->f->ctx, &arena, 1, ds);
+    int32_t *allowed = lemon__ids(v->f->ctx, &arena, 1, ds);
+    lemon_status status = a && b && allowed ? LEMON_OK : LEMON_E_MEMORY;
+    for (c = 0; !status && c < dt; c++) {
+        for (i = 0, n = 0; i < ds; i++)
+            if (v->p[i * dt + c] < 0.0f || v->p[i * dt + c] > 0.0f) allowed[n++] = (int32_t)i;
+        if (n > 0) lemon__masked_row(&m->s[0], m->t[0].sum + c * ds, allowed, n, a, b, w + c * ds);
+    }
+    lemon_arena_free(v->f->ctx, &arena);
+    return status;
+}
+
+static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out) {
+    int64_t r, c;
+    for (r = 0; r < rows; r++)
+        for (c = 0; c < cols; c++) out[c * rows + r] = in[r * cols + c];
+}
+
+/*  The read map at a place from the moments of (teacher's norm, student's norm); pulled towards P's own inverse. */
+static lemon_status lemon__solve_read(lemon__solve *v, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
+    int64_t ds = v->f->sc->d_model, dt = v->f->tc->d_model, i, c;
+    lemon_arena arena = {NULL};
+    float *w = lemon__floats(v->f->ctx, &arena, dt, ds), *map = lemon__floats(v->f->ctx, &arena, ds, dt);
+    lemon_status status = w && map ? LEMON_OK : LEMON_E_MEMORY;
+    for (i = 0; !status && i < ds; i++) {
+        double sum = 0.0;
+        for (c = 0; c < dt; c++) sum += (double)v->p[i * dt + c] * (double)v->p[i * dt + c];
+        for (c = 0; c < dt; c++) w[c * ds + i] = (float)((double)v->p[i * dt + c] / sum);
+    }
+    if (!status) status = v->field < dt ? lemon__masked_squares(v, m, w) : lemon__least_squares(v->f->ctx, m, w);
+    if (!status) {
+        lemon__transpose(w, dt, ds, map);
+        status = lemon__map_from(v->f, place, layer, slot, map, v->p, v->field);
+    }
+    lemon_arena_free(v->f->ctx, &arena);
+    return status;
+}
+
+/*  An inner read map (heads, neurons) from the moments of (teacher's outputs, student's), pulled towards the selection
+    that the map holds now. */
+static lemon_status lemon__solve_inner(lemon__solve *v, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
+    const lemon_map *now = lemon__own_map(v->f->ops, place, layer, slot);
+    int64_t ns = now->student, nt = now->teacher;
+    lemon_arena arena = {NULL};
+    float *map = lemon__floats(v->f->ctx, &arena, ns, nt), *w = lemon__floats(v->f->ctx, &arena, nt, ns);
+    lemon_status status = map && w ? LEMON_OK : LEMON_E_MEMORY;
+    if (!status) {
+        lemon__map_expand(now, map);
+        lemon__transpose(map, ns, nt, w);
+        status = lemon__least_squares(v->f->ctx, m, w);
+    }
+    if (!status) {
+        lemon__transpose(w, nt, ns, map);
+        status = lemon__map_from(v->f, place, layer, slot, map, map, nt);
+    }
+    lemon_arena_free(v->f->ctx, &arena);
+    return status;
+}
+
+/* ---- lemon: write side ---- */
+
+static lemon_status lemon__solve_apply(lemon__solve *v, lemon_role role, int64_t layer) {
+    return lemon__apply_param(v->f->ctx, v->f->ops, v->f->teacher, 1, lemon__param_index(v->f->sc, role, layer), v->f->student);
+}
+
+/*  What the student's stream lacks on the batch at hand: r = P x_t - x_s. */
+static void lemon__solve_lack(lemon__solve *v) {
+    int64_t rows = lemon__walk_rows(&v->t.walk), ds = v->f->sc->d_model, dt = v->f->tc->d_model, i;
+    lemon__gemm_threads(v->f->ctx, 0, 1, rows, ds, dt, 1.0f, v->t.walk.x, dt, v->p, dt, 0.0f, v->r, ds);
+    for (i = 0; i < rows * ds; i++) v->r[i] -= v->s.walk.x[i];
+}
+
+/*  A matrix that writes to the stream: fused from its maps, then solved on the moments of (lack, inputs), pulled towards
+    the fused one.  The difference is its correction. */
+static lemon_status lemon__solve_write(lemon__solve *v, lemon_role role, int64_t layer, const lemon__moments *m) {
+    lemon__fill *f = v->f;
+    int64_t param = lemon__param_index(f->sc, role, layer), i;
+    lemon_tensor *w = &f->student->params[param], *c = &f->ops->correction[param];
+    lemon_status status = lemon__solve_apply(v, role, layer);
+    float *fused;
+    if (status || !f->o->correction) return status;
+    *c = *w;
+    c->data = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
+    if (c->data == NULL) return LEMON_E_MEMORY;
+    fused = (float *)c->data;
+    memcpy(fused, w->data, lemon_tensor_bytes(w));
+    status = lemon__least_squares(f->ctx, m, (float *)w->data);
+    for (i = 0; i < w->rows * w->cols; i++) fused[i] = ((float *)w->data)[i] - fused[i];
+    return status;
+}
+
+/*  Points both walks at a batch of windows: streams, heads and neurons are read and written in place. */
+static int lemon__solve_batch(lemon__solve *v, int64_t first) {
+    const lemon__fill *f = v->f;
+    int64_t at = first * f->seq;
+    int held;
+    lemon__run_batch(f, &v->t, first, &held);
+    lemon__run_batch(f, &v->s, first, &held);
+    v->t.walk.x = v->xt + at * f->tc->d_model;
+    v->s.walk.x = v->xs + at * f->sc->d_model;
+    v->t.walk.z = v->zt + at * f->tc->n_heads * f->tc->head_dim;
+    v->s.walk.z = v->zs + at * f->sc->n_heads * f->sc->head_dim;
+    v->s.walk.gate = v->hs + at * f->sc->d_ffn;
+    return held;
+}
+
+static int64_t lemon__solve_next(const lemon__fill *f, int64_t first) { return first + f->batch < f->kept || first >= f->kept ? first + f->batch : f->kept; }
+
+static void lemon__attention_of(lemon__teacher_run *run, int64_t layer) {
+    lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
+    lemon__walk_qkv(&run->walk, layer, run->k, run->v);
+    lemon__walk_attend(&run->walk, run->k, run->v);
+}
+
+/*  Energy of each head: E |P Wo_h z_h|^2 = sum over its channels of G * C, G = (P Wo)^T (P Wo), C = E[z z^T]. */
+static lemon_status lemon__head_energy(lemon__solve *v, int64_t layer, const lemon__cov *c, double *energy) {
+    int64_t n = c->n, d = v->f->tc->head_dim, h, a, b, i, ds = v->f->sc->d_model, dt = v->f->tc->d_model;
+    lemon_arena arena = {NULL};
+    float *wo = lemon__floats(v->f->ctx, &arena, dt, n), *w = lemon__floats(v->f->ctx, &arena, ds, n);
+    if (wo && w) {
+        lemon__tensor_to_f32(lemon_model_param(v->f->teacher, LEMON_WO, layer), wo);
+        lemon__gemm_threads(v->f->ctx, 0, 0, ds, n, dt, 1.0f, v->p, dt, wo, n, 0.0f, w, n);
+        for (h = 0; h < n / d; h++)
+            for (a = h * d, energy[h] = 0.0; a < (h + 1) * d; a++)
+                for (b = h * d; b < (h + 1) * d; b++) {
+                    double g = 0.0;
+                    for (i = 0; i < ds; i++) g += (double)w[i * n + a] * (double)w[i * n + b];
+                    energy[h] += g * c->sum[a * n + b];
+                }
+    }
+    lemon_arena_free(v->f->ctx, &arena);
+    return wo && w ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  E |q|^2 of each plane of each query head, from the queries of the batch at hand. */
+static void lemon__query_energy(const lemon__solve *v, double *energy) {
+    int64_t rows = lemon__walk_rows(&v->t.walk), planes = (int64_t)v->f->tc->n_heads * v->f->tc->head_dim / 2, r, i;
+    const float *q = v->t.walk.q;
+    for (r = 0; r < rows; r++, q += 2 * planes)
+        for (i = 0; i < planes; i++) energy[i] += (double)q[2 * i] * (double)q[2 * i] + (double)q[2 * i + 1] * (double)q[2 * i + 1];
+}
+
+/*  The teacher's main layer up to its attention, the student's read map for it, and which heads stay. */
+static lemon_status lemon__solve_attention_in(lemon__solve *v, int64_t i) {
+    lemon__fill *f = v->f;
+    int64_t main = f->main[i], heads = (int64_t)f->tc->n_heads * f->tc->head_dim, first;
+    lemon_arena arena = {NULL};
+    lemon__moments m;
+    lemon__cov c;
+    lemon__head_weights weights;
+    double *planes = lemon__doubles(f->ctx, &arena, 1, heads / 2);
+    lemon_status status = planes ? lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m) : LEMON_E_MEMORY;
+    if (!status) status = lemon__cov_make(f->ctx, &arena, heads, heads, &c);
+    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
+        int held = lemon__solve_batch(v, first);
+        lemon__walk_norm(&v->t.walk, -1, 0);
+        lemon__walk_norm(&v->s.walk, -1, 0);
+        lemon__moments_add(f->ctx, &m, held, v->t.walk.y, v->s.walk.y, lemon__walk_rows(&v->s.walk));
+        lemon__attention_of(&v->t, main);
+        lemon__query_energy(v, planes);
+        lemon__cov_add(f->ctx, &c, v->t.walk.z, v->t.walk.z, lemon__walk_rows(&v->t.walk));
+        lemon__walk_write(&v->t.walk, LEMON_WO, main, v->t.walk.z);
+    }
+    if (!status) status = lemon__solve_read(v, LEMON_AT_READ_ATTN, i, 0, &m);
+    if (!status) status = lemon__head_energy(v, main, &c, v->energy);
+    if (!status) status = lemon__choose_heads(f->ctx, f->tc, f->sc, v->energy, v->chosen);
+    weights.query_energy = planes;
+    weights.write_energy = v->energy;
+    if (!status) status = lemon__map_heads(f, i, v->chosen, &weights, 1.0f);
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+/*  The student's attention with what it has read, then its output matrix. */
+static lemon_status lemon__solve_attention_out(lemon__solve *v, int64_t i) {
+    static const lemon_role roles[4] = {LEMON_ATTN_NORM, LEMON_WQ, LEMON_WK, LEMON_WV};
+    lemon__fill *f = v->f;
+    int64_t qt = (int64_t)f->tc->n_heads * f->tc->head_dim, qs = (int64_t)f->sc->n_heads * f->sc->head_dim, first;
+    lemon_arena arena = {NULL};
+    lemon__moments out, inner;
+    lemon_status status = lemon__moments_make(f->ctx, &arena, f->sc->d_model, qs, &out);
+    int k;
+    if (!status) status = lemon__moments_make(f->ctx, &arena, qt, qs, &inner);
+    for (k = 0; k < 4 && !status; k++) status = lemon__solve_apply(v, roles[k], i);
+    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
+        int held = lemon__solve_batch(v, first);
+        int64_t rows = lemon__walk_rows(&v->s.walk);
+        lemon__attention_of(&v->s, i);
+        lemon__solve_lack(v);
+        lemon__moments_add(f->ctx, &out, held, v->r, v->s.walk.z, rows);
+        lemon__moments_add(f->ctx, &inner, held, v->t.walk.z, v->s.walk.z, rows);
+    }
+    if (!status) status = lemon__solve_inner(v, LEMON_AT_READ_HEADS, i, 0, &inner);
+    if (!status) status = lemon__solve_write(v, LEMON_WO, i, &out);
+    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
+        lemon__solve_batch(v, first);
+        lemon__walk_write(&v->s.walk, LEMON_WO, i, v->s.walk.z);
+    }
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+/*  Energy of neurons, E h^2 |P w_down|^2, into energy [F]. */
+static lemon_status lemon__neuron_energy(lemon__solve *v, int64_t layer, const double *squares, double *energy) {
+    int64_t n = v->f->tc->d_ffn, ds = v->f->sc->d_model, dt = v->f->tc->d_model, i, j;
+    lemon_arena arena = {NULL};
+    float *down = lemon__floats(v->f->ctx, &arena, dt, n), *w = lemon__floats(v->f->ctx, &arena, ds, n);
+    if (down && w) {
+        lemon__tensor_to_f32(lemon_model_param(v->f->teacher, LEMON_W_DOWN, layer), down);
+        lemon__gemm_threads(v->f->ctx, 0, 0, ds, n, dt, 1.0f, v->p, dt, down, n, 0.0f, w, n);
+        for (j = 0; j < n; j++) energy[j] = 0.0;
+        for (i = 0; i < ds; i++)
+            for (j = 0; j < n; j++) energy[j] += (double)w[i * n + j] * (double)w[i * n + j] * squares[j];
+    }
+    lemon_arena_free(v->f->ctx, &arena);
+    return down && w ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  The slot that holds a teacher layer in a student layer's field, or -1. */
+static int64_t lemon__slot_of(const lemon_operators *ops, int64_t i, int64_t layer) {
+    int64_t k;
+    for (k = 0; k < ops->slots; k++)
+        if (ops->layer[i * ops->slots + k] == layer) return k;
+    return -1;
+}
+
+static void lemon__add_squares(const float *x, int64_t rows, int64_t cols, double *sum) {
+    int64_t r, c;
+    for (r = 0; r < rows; r++)
+        for (c = 0; c < cols; c++) sum[c] += (double)x[r * cols + c] * (double)x[r * cols + c];
+}
+
+/*  One teacher layer of the field through its FFN; where it has a slot, its read map and its neurons' energies. */
+static lemon_status lemon__solve_ffn_layer(lemon__solve *v, int64_t i, int64_t layer) {
+    lemon__fill *f = v->f;
+    int64_t slot = lemon__slot_of(f->ops, i, layer), first;
+    lemon_arena arena = {NULL};
+    lemon__moments m;
+    double *squares = lemon__doubles(f->ctx, &arena, 1, f->tc->d_ffn);
+    lemon_status status = squares ? lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m) : LEMON_E_MEMORY;
+    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
+        int held = lemon__solve_batch(v, first);
+        int64_t rows = lemon__walk_rows(&v->t.walk);
+        v->t.walk.gate = slot >= 0 ? v->ht[slot] + first * f->seq * f->tc->d_ffn : v->spare;
+        if (layer != f->main[i]) {
+            lemon__attention_of(&v->t, layer);
+            lemon__walk_write(&v->t.walk, LEMON_WO, layer, v->t.walk.z);
+        }
+        lemon__walk_norm(&v->t.walk, -1, 0);
+        lemon__walk_norm(&v->s.walk, -1, 0);
+        lemon__moments_add(f->ctx, &m, held, v->t.walk.y, v->s.walk.y, rows);
+        lemon__walk_norm(&v->t.walk, LEMON_FFN_NORM, layer);
+        lemon__walk_neurons(&v->t.walk, layer);
+        lemon__add_squares(v->t.walk.gate, rows, f->tc->d_ffn, squares);
+        lemon__walk_write(&v->t.walk, LEMON_W_DOWN, layer, v->t.walk.gate);
+    }
+    if (!status && slot >= 0) status = lemon__solve_read(v, LEMON_AT_READ_FFN, i, slot, &m);
+    if (!status && slot >= 0) status = lemon__neuron_energy(v, layer, squares, v->energy + slot * f->tc->d_ffn);
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+/*  The best neurons of all slots together: each slot's maps select its own, and nothing where it has none. */
+static lemon_status lemon__solve_neurons(lemon__solve *v, int64_t i) {
+    static const lemon_place places[2] = {LEMON_AT_FFN, LEMON_AT_READ_NEURONS};
+    lemon__fill *f = v->f;
+    int64_t n = f->tc->d_ffn, slot, c, used = 0;
+    int k;
+    lemon_status status;
+    while (used < f->ops->slots && f->ops->layer[i * f->ops->slots + used] >= 0) used++;
+    status = lemon__choose(f->ctx, v->energy, used * n, f->sc->d_ffn, v->chosen);
+    for (slot = 0; !status && slot < f->ops->slots; slot++)
+        for (k = 0; k < 2 && !status; k++) {
+            lemon_map *map;
+            int64_t mine = 0;
+            for (c = 0; c < f->sc->d_ffn; c++) mine += v->chosen[c] / n == slot;
+            map = lemon__map_make(f->ctx, f->ops, (int)places[k], i, slot, mine > 0 ? 1 : 0);
+            if (map == NULL) return LEMON_E_MEMORY;
+            for (c = 0; mine > 0 && c < f->sc->d_ffn; c++) {
+                if (map->index) map->index[c] = (int32_t)(v->chosen[c] % n);
+                map->value[c] = v->chosen[c] / n == slot ? 1.0f : 0.0f;
+            }
+        }
+    return status;
+}
+
+/*  The student's FFN with what it has read, then W_down against all that it still lacks at the field's end. */
+static lemon_status lemon__solve_ffn_out(lemon__solve *v, int64_t i) {
+    static const lemon_role roles[3] = {LEMON_FFN_NORM, LEMON_W_GATE, LEMON_W_UP};
+    lemon__fill *f = v->f;
+    int64_t first, slot;
+    lemon_arena arena = {NULL};
+    lemon__moments out, *inner = (lemon__moments *)lemon_arena_alloc(f->ctx, &arena, (size_t)f->ops->slots * sizeof *inner);
+    lemon_status status = inner ? lemon__moments_make(f->ctx, &arena, f->sc->d_model, f->sc->d_ffn, &out) : LEMON_E_MEMORY;
+    int k;
+    for (slot = 0; !status && slot < f->ops->slots; slot++) status = lemon__moments_make(f->ctx, &arena, f->tc->d_ffn, f->sc->d_ffn, &inner[slot]);
+    for (k = 0; k < 3 && !status; k++) status = lemon__solve_apply(v, roles[k], i);
+    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
+        int held = lemon__solve_batch(v, first);
+        int64_t rows = lemon__walk_rows(&v->s.walk);
+        lemon__walk_norm(&v->s.walk, LEMON_FFN_NORM, i);
+        lemon__walk_neurons(&v->s.walk, i);
+        lemon__solve_lack(v);
+        lemon__moments_add(f->ctx, &out, held, v->r, v->s.walk.gate, rows);
+        for (slot = 0; slot < f->ops->slots && f->ops->layer[i * f->ops->slots + slot] >= 0; slot++)
+            lemon__moments_add(f->ctx, &inner[slot], held, v->ht[slot] + first * f->seq * f->tc->d_ffn, v->s.walk.gate, rows);
+    }
+    for (slot = 0; !status && slot < f->ops->slots; slot++)
+        if (lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, slot)->field > 0) status = lemon__solve_inner(v, LEMON_AT_READ_NEURONS, i, slot, &inner[slot]);
+    if (!status) status = lemon__solve_write(v, LEMON_W_DOWN, i, &out);
+    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
+        lemon__solve_batch(v, first);
+        lemon__walk_write(&v->s.walk, LEMON_W_DOWN, i, v->s.walk.gate);
+    }
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+static lemon_status lemon__solve_layer(lemon__solve *v, int64_t i) {
+    int64_t layer;
+    lemon_status status = lemon__solve_attention_in(v, i);
+    if (!status) status = lemon__solve_attention_out(v, i);
+    for (layer = v->f->main[i]; !status && layer <= lemon__field_end(v->f, i); layer++) status = lemon__solve_ffn_layer(v, i, layer);
+    if (!status) status = lemon__solve_neurons(v, i);
+    if (!status) status = lemon__solve_ffn_out(v, i);
+    if (!status) status = lemon__tick(v->f->ctx, "solve", i + 1, v->f->sc->n_layers, (double)NAN);
+    return status;
+}
+
+/* ---- lemon: the output side ---- */
+
+/*  centred [V, n] = e less its mean row: softmax does not see what all logits share. */
+static void lemon__centre(float *e, int64_t rows, int64_t n) {
+    int64_t r, c;
+    for (c = 0; c < n; c++) {
+        double mean = 0.0;
+        for (r = 0; r < rows; r++) mean += (double)e[r * n + c] / (double)rows;
+        for (r = 0; r < rows; r++) e[r * n + c] -= (float)mean;
+    }
+}
+
+/*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2, whose
+    normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
+static lemon_status lemon__solve_gain(lemon__solve *v, const lemon__moments *reads) {
+    lemon__fill *f = v->f;
+    int64_t vocab = f->sc->vocab_size, ds = f->sc->d_model, dt = f->tc->d_model, i, j, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0);
+    lemon_arena arena = {NULL};
+    float *es = lemon__floats(f->ctx, &arena, vocab, ds), *et = lemon__floats(f->ctx, &arena, vocab, dt), *gain = lemon__floats(f->ctx, &arena, 1, dt);
+    float *ss = lemon__floats(f->ctx, &arena, ds, ds), *st = lemon__floats(f->ctx, &arena, ds, dt), *g = (float *)f->student->params[param].data;
+    lemon_tensor *correction = &f->ops->correction[param];
+    lemon__moments m;
+    lemon_status status = es && et && gain && ss && st ? lemon__moments_make(f->ctx, &arena, 1, ds, &m) : LEMON_E_MEMORY;
+    int k;
+    if (!status) {
+        lemon__tensor_to_f32(&f->student->params[0], es);
+        lemon__tensor_to_f32(lemon_model_param(f->teacher, LEMON_OUTPUT, 0), et);
+        lemon_row_to_f32(lemon_model_param(f->teacher, LEMON_FINAL_NORM, 0), 0, gain);
+        lemon__centre(es, vocab, ds);
+        lemon__centre(et, vocab, dt);
+        lemon__gemm_threads(f->ctx, 1, 0, ds, ds, vocab, 1.0f, es, ds, es, ds, 0.0f, ss, ds);
+        lemon__gemm_threads(f->ctx, 1, 0, ds, dt, vocab, 1.0f, es, ds, et, dt, 0.0f, st, dt);
+        for (k = 0; k < 2; k++)
+            for (i = 0; i < ds; i++) {
+                for (j = 0; j < ds; j++) m.s[k].sum[i * ds + j] = (double)ss[i * ds + j] * reads->s[k].sum[i * ds + j];
+                for (j = 0; j < dt; j++) m.t[k].sum[i] += (double)st[i * dt + j] * (double)gain[j] * reads->t[k].sum[j * ds + i];
+            }
+        correction->rows = 1;
+        correction->cols = ds;
+        correction->data = lemon__floats(f->ctx, &f->ops->arena, 1, ds);
+        if (correction->data == NULL) status = LEMON_E_MEMORY;
+    }
+    if (!status) {
+        float *delta = (float *)correction->data;
+        for (i = 0; i < ds; i++) delta[i] = -g[i];
+        status = lemon__least_squares(f->ctx, &m, g);
+        for (i = 0; i < ds; i++) delta[i] += g[i];
+    }
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+static lemon_status lemon__solve_output(lemon__solve *v) {
+    lemon__fill *f = v->f;
+    lemon_arena arena = {NULL};
+    lemon__moments m;
+    int64_t first;
+    lemon_status status = lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m);
+    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
+        int held = lemon__solve_batch(v, first);
+        lemon__walk_norm(&v->t.walk, -1, 0);
+        lemon__walk_norm(&v->s.walk, -1, 0);
+        lemon__moments_add(f->ctx, &m, held, v->t.walk.y, v->s.walk.y, lemon__walk_rows(&v->s.walk));
+    }
+    if (!status) status = lemon__solve_read(v, LEMON_AT_READ_OUTPUT, 0, 0, &m);
+    if (!status) status = lemon__solve_apply(v, LEMON_FINAL_NORM, 0);
+    if (!status && !f->sc->tied_embeddings) status = lemon__solve_apply(v, LEMON_OUTPUT, 0);
+    if (!status && f->sc->tied_embeddings && f->o->correction) status = lemon__solve_gain(v, &m);
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+/* ---- lemon: all of it ---- */
+
+static lemon_status lemon__solve_memory(lemon__solve *v) {
+    lemon__fill *f = v->f;
+    int64_t rows = f->windows * f->seq, slot, batch = f->batch * f->seq;
+    lemon_status status = lemon__run_open(f, &v->arena, f->teacher, &v->t);
+    if (!status) status = lemon__run_open(f, &v->arena, f->student, &v->s);
+    v->spare = v->t.walk.gate;
+    v->xt = lemon__floats(f->ctx, &v->arena, rows, f->tc->d_model);
+    v->xs = lemon__floats(f->ctx, &v->arena, rows, f->sc->d_model);
+    v->zt = lemon__floats(f->ctx, &v->arena, rows, (int64_t)f->tc->n_heads * f->tc->head_dim);
+    v->zs = lemon__floats(f->ctx, &v->arena, rows, (int64_t)f->sc->n_heads * f->sc->head_dim);
+    v->hs = lemon__floats(f->ctx, &v->arena, rows, f->sc->d_ffn);
+    v->r = lemon__floats(f->ctx, &v->arena, batch, f->sc->d_model);
+    v->energy = lemon__doubles(f->ctx, &v->arena, 1, lemon__max(f->ops->slots * f->tc->d_ffn, f->tc->n_heads));
+    v->chosen = lemon__ids(f->ctx, &v->arena, 1, lemon__max(f->sc->d_ffn, f->sc->n_heads));
+    v->ht = (float **)lemon_arena_alloc(f->ctx, &v->arena, (size_t)f->ops->slots * sizeof *v->ht);
+    if (!v->xt || !v->xs || !v->zt || !v->zs || !v->hs || !v->r || !v->energy || !v->chosen || !v->ht) return LEMON_E_MEMORY;
+    for (slot = 0; slot < f->ops->slots; slot++)
+        if ((v->ht[slot] = lemon__floats(f->ctx, &v->arena, rows, f->tc->d_ffn)) == NULL) return LEMON_E_MEMORY;
+    return status;
+}
+
+/*  The streams after the embedding, and the teacher's after layers before the first that is kept. */
+static lemon_status lemon__solve_begin(lemon__solve *v) {
+    lemon__fill *f = v->f;
+    int64_t first, layer;
+    lemon_status status = lemon__solve_apply(v, LEMON_TOK_EMBED, 0);
+    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
+        lemon__solve_batch(v, first);
+        lemon__walk_embed(&v->t.walk, f->ids + first * f->seq);
+        lemon__walk_embed(&v->s.walk, f->ids + first * f->seq);
+        for (layer = 0; layer < f->main[0]; layer++) lemon__walk_layer(&v->t.walk, layer, v->t.k, v->t.v);
+    }
+    return status;
+}
+
+/*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows. */
+static void lemon__solve_fields(lemon__fill *f) {
+    int64_t i, k;
+    for (i = 0; i < f->sc->n_layers; i++) f->main[i] = lemon__spaced(i, f->sc->n_layers, f->tc->n_layers);
+    for (i = 0; i < f->sc->n_layers; i++)
+        for (k = 0; k < f->ops->slots && f->main[i] + k <= lemon__field_end(f, i); k++) {
+            f->ops->layer[i * f->ops->slots + k] = (int32_t)(f->main[i] + k);
+            f->ops->layer_weight[i * f->ops->slots + k] = 1.0f;
+        }
+}
+
+/*  Attention comes from the main layer alone: the other slots' maps there are empty. */
+static lemon_status lemon__solve_empty(lemon__fill *f) {
+    static const lemon_place places[5] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE, LEMON_AT_READ_HEADS};
+    int64_t i, slot;
+    int k;
+    for (k = 0; k < 5; k++)
+        for (i = 0; i < f->sc->n_layers; i++)
+            for (slot = 1; slot < f->ops->slots; slot++)
+                if (lemon__map_make(f->ctx, f->ops, (int)places[k], i, slot, 0) == NULL) return LEMON_E_MEMORY;
+    return LEMON_OK;
+}
+
+static lemon_status lemon__fill_solved(lemon__fill *f) {
+    lemon__solve v;
+    int64_t i;
+    lemon_status status;
+    memset(&v, 0, sizeof v);
+    v.f = f;
+    f->ops->fold_gains = 1;
+    lemon__solve_fields(f);
+    status = lemon__solve_empty(f);
+    if (!status) status = lemon__observe(f);
+    if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
+    if (!status) status = lemon__solve_memory(&v);
+    if (!status) status = lemon__solve_basis(&v);
+    if (!status) status = lemon__solve_begin(&v);
+    for (i = 0; !status && i < f->sc->n_layers; i++) status = lemon__solve_layer(&v, i);
+    if (!status) status = lemon__solve_output(&v);
+    lemon_arena_free(f->ctx, &v.arena);
+    return status;
+}
+
+/*  Without solving: the paper's own recipe begins with a selection of channels and layers inside the fields. */
+static lemon_status lemon__fill_lemon(lemon__fill *f) {
+    static const lemon__selection plain = {1, 1, 0};
+    if (f->o->solve) return lemon__fill_solved(f);
+    f->ops->fold_gains = 1;
+    return lemon__fill_selection(f, &plain);
+}
+
+/* ---- learning the operators by gradients: the student's weights are products on the tape, Out * W * In^T with W fixed,
+        and the loss of the language model reaches the maps and the layer weights through them ---- */
+
+enum { LEMON__LEARN_ROWS = 2048 };
+
+typedef struct lemon__learn {
+    lemon__fill *f;
+    lemon_arena arena;
+    lemon__adam adam;               /* over all maps written out dense, then the layer weights */
+    float *mask;                    /* 1: learned, 0: outside the receptive field */
+    int64_t *at;                    /* [maps of the set] where in the block, -1: not learned */
+    lemon_var *map;                 /* [maps of the set] */
+    lemon_var *source;              /* [parameters of the teacher] folded weights, -1: not yet on the tape */
+    lemon_var *alpha;               /* [L student] layer weights */
+    lemon_tape *tape;
+    lemon_var loss;
+    lemon__windows windows;
+    lemon_tokens text;
+    int32_t *inputs, *targets;
+    int64_t batch;
+} lemon__learn;
+
+static int lemon__learned_place(const lemon__fill *f, int place) {
+    return place != LEMON_AT_GAIN && (place != LEMON_AT_READ_OUTPUT || !f->sc->tied_embeddings);
+}
+
+/*  1 where slots share all maps and differ in weight only: the layer operator can then be learned too. */
+static int lemon__shared_maps(const lemon_operators *ops, lemon_role role, int64_t layer) {
+    int64_t slot;
+    for (slot = 1; slot < ops->slots; slot++)
+        if (lemon__own_map(ops, lemon__role_places[role].in, layer, slot)->student || lemon__own_map(ops, lemon__role_places[role].out, layer, slot)->student) return 0;
+    return 1;
+}
+
+/*  Places in the block, in the order of the set. */
+static lemon_status lemon__learn_place(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
+    lemon__learn *l = (lemon__learn *)user;
+    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
+    int64_t i = map - ops->maps;
+    l->at[i] = -1;
+    if (map->student == 0 || map->field == 0 || !lemon__learned_place(l->f, place)) return LEMON_OK;
+    l->at[i] = l->adam.count;
+    l->adam.count += map->student * map->teacher;
+    return LEMON_OK;
+}
+
+/*  The mask of a map whose field is limited: what it reads now (solved), or the channels that stand within field_dims of its
+    own in the order of activation (selected). */
+static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask) {
+    lemon__fill *f = l->f;
+    int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
+    lemon_arena arena = {NULL};
+    float *score = lemon__floats(f->ctx, &arena, 1, n);
+    int32_t *order = lemon__ids(f->ctx, &arena, 2, n), *rank = order + n;
+    lemon_status status = score && order ? LEMON_OK : LEMON_E_MEMORY;
+    for (j = 0; !status && j < n; j++) {
+        score[j] = f->channel ? (float)f->channel[j] : 0.0f;
+        order[j] = (int32_t)j;
+    }
+    if (!status) {
+        lemon__rank(score, order, rank, (int32_t)n);
+        for (j = 0; j < n; j++) rank[order[j]] = (int32_t)j;
+        lemon__map_expand(map, mask);
+        for (i = 0; i < map->student; i++) {
+            int64_t own = map->index ? rank[map->index[i * map->field]] : rank[i];
+            for (j = 0; j < n; j++) {
+                float now = mask[i * n + j];
+                int near = rank[j] >= own - half && rank[j] <= own + half;
+                mask[i * n + j] = (f->o->solve ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
+            }
+        }
+    }
+    lemon_arena_free(f->ctx, &arena);
+    return status;
+}
+
+static lemon_status lemon__learn_fill(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
+    lemon__learn *l = (lemon__learn *)user;
+    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
+    int64_t i = map - ops->maps, at = l->at[i], n = map->student * map->teacher, k;
+    if (at < 0) return LEMON_OK;
+    lemon__map_expand(map, l->adam.w + at);
+    for (k = 0; k < n; k++) l->mask[at + k] = 1.0f;
+    l->map[i] = lemon_tape_leaf(l->tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
+    if (l->f->o->field_dims > 0 && lemon__places[place].joint == LEMON_JOINT_RESIDUAL) return lemon__learn_mask(l, map, l->mask + at);
+    return LEMON_OK;
+}
+
+/*  The variable of the map that serves a slot; -1 where the slot contributes nothing. */
+static lemon_var lemon__learn_map(const lemon__learn *l, int place, int64_t layer, int64_t slot) {
+    const lemon_map *map = lemon_operators_map(l->f->ops, (lemon_place)place, layer, slot);
+    return map->field > 0 ? l->map[map - l->f->ops->maps] : -1;
+}
+
+/*  A teacher weight on the tape, gains folded, as a constant. */
+static lemon_var lemon__learn_source(lemon__learn *l, lemon_role role, int64_t layer) {
+    lemon__fill *f = l->f;
+    const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
+    lemon_var *at = &l->source[role == LEMON_OUTPUT ? lemon__param_count(f->tc) : t - f->teacher->params];
+    float *w, *gain;
+    if (*at >= 0) return *at;
+    w = lemon__floats(f->ctx, &l->arena, t->rows, t->cols);
+    gain = lemon__floats(f->ctx, &l->arena, 1, f->tc->d_model);
+    if (w == NULL || gain == NULL) return -1;
+    lemon__teacher_weight(f->teacher, role, layer, 1, gain, w);
+    return *at = lemon_tape_leaf(l->tape, w, NULL, t->rows, t->cols);
+}
+
+static lemon_var lemon__learn_product(lemon__learn *l, lemon_role role, lemon_var w, int64_t layer, int64_t slot) {
+    lemon_var read = lemon__learn_map(l, lemon__role_places[role].in, layer, slot), write;
+    w = lemon_tape_matmul(l->tape, w, 0, read, 1);
+    if (lemon__role_places[role].out < 0) return w;
+    write = lemon__learn_map(l, lemon__role_places[role].out, layer, slot);
+    return lemon_tape_matmul(l->tape, write, 0, w, 0);
+}
+
+/*  A matrix of the student: its slots' sources mixed, then mapped, where they share maps; else mapped one by one and added. */
+static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t layer) {
+    const lemon_operators *ops = l->f->ops;
+    int64_t slots = lemon__role_slots(ops, role), slot, source;
+    lemon_var sum = -1, *terms = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)slots * sizeof *terms);
+    if (terms == NULL) return -1;
+    if (slots > 1 && lemon__shared_maps(ops, role, layer)) {
+        for (slot = 0; slot < slots; slot++) terms[slot] = lemon__learn_source(l, role, ops->layer[layer * slots + slot]);
+        return lemon__learn_product(l, role, lemon_tape_mix(l->tape, terms, slots, l->alpha[layer]), layer, 0);
+    }
+    for (slot = 0; slot < slots; slot++) {
+        lemon__slot(ops, role, layer, slot, &source);
+        if (source < 0 || lemon__learn_map(l, lemon__role_places[role].in, layer, slot) < 0) continue;
+        if (lemon__role_places[role].out >= 0 && lemon__learn_map(l, lemon__role_places[role].out, layer, slot) < 0) continue;
+        terms[0] = lemon__learn_product(l, role, lemon__learn_source(l, role, source), layer, slot);
+        sum = sum < 0 ? terms[0] : lemon_tape_add(l->tape, sum, terms[0]);
+    }
+    return sum;
+}
+
+/*  All weights of the student as variables; norms as they are, corrections added as constants. */
+static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, lemon_var *weights) {
+    int64_t i, layer;
+    for (i = 0; i < student->n_params; i++) {
+        lemon_role role = lemon__param_role(l->f->sc, i, &layer);
+        const lemon_tensor *c = &l->f->ops->correction[i];
+        if (!lemon__roles[role].matrix) { weights[i] = lemon_tape_weight(l->tape, &student->params[i]); continue; }
+        weights[i] = lemon__learn_matrix(l, role, layer);
+        if (c->data) weights[i] = lemon_tape_add(l->tape, weights[i], lemon_tape_weight(l->tape, c));
+    }
+}
+
+static lemon_status lemon__learn_block(lemon__learn *l) {
+    lemon_operators *ops = l->f->ops;
+    size_t maps = (size_t)(LEMON_PLACE_COUNT * ops->student.n_layers * ops->slots);
+    int64_t at, i, layers = ops->student.n_layers;
+    l->at = (int64_t *)lemon_arena_alloc(l->f->ctx, &l->arena, maps * sizeof *l->at);
+    l->map = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, maps * sizeof *l->map);
+    l->alpha = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)layers * sizeof *l->alpha);
+    l->source = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)(lemon__param_count(l->f->tc) + 1) * sizeof *l->source);
+    if (!l->at || !l->map || !l->alpha || !l->source) return LEMON_E_MEMORY;
+    for (i = 0; i <= lemon__param_count(l->f->tc); i++) l->source[i] = -1;
+    lemon__maps_each(ops, lemon__learn_place, l);
+    at = l->adam.count;
+    l->adam.count += layers * ops->slots;
+    if (lemon__adam_make(l->f->ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam)) return LEMON_E_MEMORY;
+    lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
+    l->adam.w = lemon__floats(l->f->ctx, &l->arena, 1, l->adam.count);
+    l->mask = lemon__floats(l->f->ctx, &l->arena, 1, l->adam.count);
+    if (!l->adam.w || !l->mask) return LEMON_E_MEMORY;
+    for (i = 0; i < layers; i++, at += ops->slots) {
+        memcpy(l->adam.w + at, ops->layer_weight + i * ops->slots, (size_t)ops->slots * sizeof(float));
+        l->alpha[i] = lemon_tape_leaf(l->tape, l->adam.w + at, l->adam.g + at, 1, ops->slots);
+    }
+    for (i = 0; i < layers * ops->slots; i++) l->mask[l->adam.count - 1 - i] = 1.0f;
+    return lemon__maps_each(ops, lemon__learn_fill, l);
+}
+
+static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *student) {
+    static const lemon_loss_options plain = {0.0f, 1.0f, 1.0f};
+    lemon__fill *f = l->f;
+    lemon_var *weights = (lemon_var *)lemon_arena_alloc(f->ctx, &l->arena, (size_t)student->n_params * sizeof *weights), hidden;
+    size_t ids;
+    lemon_status status = weights ? lemon_tape_open(f->ctx, &l->tape) : LEMON_E_MEMORY;
+    if (!status) status = lemon__learn_block(l);
+    l->batch = lemon__max(1, LEMON__LEARN_ROWS / f->seq);
+    ids = (size_t)(l->batch * f->seq) * sizeof(int32_t);
+    l->inputs = (int32_t *)lemon_arena_alloc(f->ctx, &l->arena, ids);
+    l->targets = (int32_t *)lemon_arena_alloc(f->ctx, &l->arena, ids);
+    l->text.ids = (int32_t *)lemon__unconst(f->ids);
+    l->text.count = f->kept * f->seq;
+    if (!status && (!l->inputs || !l->targets)) status = LEMON_E_MEMORY;
+    if (!status) status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
+    if (!status && l->windows.count < 1) status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
+    if (status) return status;
+    lemon__learn_weights(l, student, weights);
+    hidden = lemon__tape_llama(l->tape, f->sc, weights, l->inputs, l->batch, f->seq);
+    l->loss = lemon_tape_loss(l->tape, hidden, weights[lemon__param_index(f->sc, LEMON_OUTPUT, 0)], l->targets, -1, -1, &plain);
+    return lemon_tape_plan(l->tape, 1, NULL);
+}
+
+static lemon_status lemon__learn_steps(lemon__learn *l) {
+    lemon_ctx *ctx = l->f->ctx;
+    lemon_train_options o;
+    int64_t step, i;
+    lemon_status status = LEMON_OK;
+    lemon_train_defaults(&o);
+    o.steps = l->f->learn;
+    o.lr = l->f->o->learn_lr;
+    lemon__train_resolve(l->f->sc, &o);
+    for (step = 1; !status && step <= o.steps; step++) {
+        double norm, loss;
+        memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
+        lemon__windows_take(&l->windows, (step - 1) * l->batch, l->batch, l->inputs, l->targets);
+        status = lemon_tape_forward(l->tape);
+        if (!status) status = lemon_tape_backward(l->tape);
+        if (status) return status;
+        loss = (double)lemon_tape_value(l->tape, l->loss)[0];
+        for (i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
+        norm = lemon__adam_norm(ctx, &l->adam);
+        if (!isfinite(loss) || !isfinite(norm)) return lemon__fail(ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr", (long long)step, loss);
+        lemon__adam_step(ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
+        status = lemon__tick(ctx, "learn", step, o.steps, loss);
+    }
+    return status;
+}
+
+/*  What was learned, back into the set: each map anew, so that the old ones are still there if they turn out better. */
+static lemon_status lemon__learn_write(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
+    lemon__learn *l = (lemon__learn *)user;
+    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
+    int64_t at = l->at[map - ops->maps], field = 0, i, j;
+    const float *mask = l->mask + at;
+    if (at < 0) return LEMON_OK;
+    for (i = 0; i < map->student; i++) {
+        int64_t n = 0;
+        for (j = 0; j < map->teacher; j++) n += mask[i * map->teacher + j] > 0.0f;
+        field = lemon__max(field, n);
+    }
+    return lemon__map_from(l->f, place, layer, slot, l->adam.w + at, mask, field);
+}
+
+static lemon_status lemon__held_out_loss(lemon__fill *f, double *loss) {
+    lemon_model *student = NULL;
+    lemon_status status = lemon_operators_apply(f->ctx, f->ops, f->teacher, f->o->correction, &student);
+    if (!status) status = lemon__eval_run(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq, NULL, loss);
+    lemon_model_free(f->ctx, student);
+    return status;
+}
+
+/*  Refines the operators; keeps the result only if held-out text says so.  *loss: on it, before and after. */
+static lemon_status lemon__learn_operators(lemon__fill *f, double *before, double *after) {
+    lemon__learn l;
+    lemon_model *student = NULL;
+    lemon_operators *ops = f->ops;
+    size_t maps = (size_t)(LEMON_PLACE_COUNT * ops->student.n_layers * ops->slots) * sizeof *ops->maps, layers = (size_t)(ops->student.n_layers * ops->slots) * sizeof(float);
+    lemon_map *old;
+    float *old_weights;
+    lemon_status status;
+    memset(&l, 0, sizeof l);
+    l.f = f;
+    old = (lemon_map *)lemon_arena_alloc(f->ctx, &l.arena, maps);
+    old_weights = (float *)lemon_arena_alloc(f->ctx, &l.arena, layers);
+    status = old && old_weights ? lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student) : LEMON_E_MEMORY;
+    if (!status) status = lemon__learn_open(&l, student);
+    if (!status) status = lemon__learn_steps(&l);
+    if (!status) {
+        memcpy(old, ops->maps, maps);
+        memcpy(old_weights, ops->layer_weight, layers);
+        status = lemon__maps_each(ops, lemon__learn_write, &l);
+        memcpy(ops->layer_weight, l.adam.w + l.adam.count - ops->student.n_layers * ops->slots, layers);
+    }
+    if (!status) status = lemon__held_out_loss(f, after);
+    if (!status && !(*after < *before)) {
+        memcpy(ops->maps, old, maps);
+        memcpy(ops->layer_weight, old_weights, layers);
+        *after = *before;
+    }
+    lemon_tape_close(l.tape);
+    lemon_arena_free(f->ctx, &l.arena);
+    lemon_model_free(f->ctx, student);
+    return status;
+}
+
+/* ---- methods, options, text ---- */
+
+typedef struct lemon__method {
+    const char *name;
+    lemon_status (*fill)(lemon__fill *f);
+    int needs_text;
+    int64_t learn;                  /* steps where the options leave it to the method */
+} lemon__method;
+
+static const lemon__method lemon__methods[] = {
+    {"lemon", lemon__fill_lemon, 1, 0}, {"ligo", lemon__fill_ligo, 1, 100}, {"subclone", lemon__fill_subclone, 1, 0},
+    {"select", lemon__fill_select, 0, 0}, {"drop", lemon__fill_drop, 0, 0}, {"random", NULL, 0, 0}};
+enum { LEMON__METHODS = sizeof lemon__methods / sizeof lemon__methods[0] };
+
+LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
+    memset(o, 0, sizeof *o);
+    o->method = "lemon";
+    o->tokens = 32768;
+    o->solve = 1;
+    o->correction = 1;
+    o->learn_steps = -1;
+    o->learn_lr = 1e-3;
+    o->seed = 1;
+}
+
+static const lemon__method *lemon__method_find(const char *name) {
+    int i;
+    for (i = 0; name && i < LEMON__METHODS; i++)
+        if (strcmp(name, lemon__methods[i].name) == 0) return &lemon__methods[i];
+    return NULL;
+}
+
+/*  How many teacher layers a student layer's field holds. */
+static int64_t lemon__field_slots(const lemon_config *t, const lemon_config *s, const lemon_fuse_options *o) {
+    int64_t most = 1, i, limit = lemon__min(o->field_layers > 0 ? o->field_layers : INT64_MAX, t->n_layers);
+    if (strcmp(o->method, "ligo") == 0) return limit;
+    if (strcmp(o->method, "lemon") != 0) return 1;
+    if (!o->solve) return o->field_layers > 0 ? limit : lemon__min(3, t->n_layers);
+    for (i = 0; i < s->n_layers; i++) {
+        int64_t end = i + 1 < s->n_layers ? lemon__spaced(i + 1, s->n_layers, t->n_layers) : t->n_layers;
+        most = lemon__max(most, end - lemon__spaced(i, s->n_layers, t->n_layers));
+    }
+    return lemon__min(most, limit);
+}
+
+/*  Shapes that can be had from this teacher; the message names the nearest one where this cannot. */
+static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s, const lemon_fuse_options *o) {
+    const struct { const char *name; int64_t student, teacher; } sizes[] = {
+        {"d_model", s->d_model, t->d_model}, {"n_layers", s->n_layers, t->n_layers}, {"n_heads", s->n_heads, t->n_heads},
+        {"head_dim", s->head_dim, t->head_dim}, {"d_ffn", s->d_ffn, t->d_ffn}};
+    size_t i;
+    int64_t nearest;
+    if (s->vocab_size != t->vocab_size) return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size, (int)t->vocab_size);
+    if (strcmp(o->method, "random") == 0) return LEMON_OK;
+    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        if (sizes[i].student > sizes[i].teacher)
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected at most %lld, the teacher's; %lld is the nearest that can be", sizes[i].name,
+                               (long long)sizes[i].student, (long long)sizes[i].teacher, (long long)sizes[i].teacher);
+    for (nearest = s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
+    if (t->head_dim % s->head_dim)
+        return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; %lld is the nearest that can be",
+                           (int)s->head_dim, (int)t->head_dim, (long long)nearest);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student, const lemon_fuse_options *o) {
+    lemon_status status = lemon_config_check(ctx, student);
+    if (status) return status;
+    if (lemon__method_find(o->method) == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "method is \"%.40s\", expected lemon, ligo, subclone, select, drop or random", o->method ? o->method : "(NULL)");
+    if (o->tokens < 64) return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
+    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !(o->learn_lr >= 0.0))
+        return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected none below 0", (long long)o->seq,
+                           (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
+    return lemon__fuse_check_shape(ctx, &teacher->config, student, o);
+}
+
+/*  Text of the teacher's own, at temperature 1: windows that each begin with BOS. */
+static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq, uint64_t seed, lemon_tokens *text) {
+    static const lemon_sampling plain = {1.0f, 0, 1.0f, 0.0f, 0};
+    size_t bytes = (size_t)teacher->config.vocab_size * 2 * sizeof(int32_t);
+    int32_t *scratch = (int32_t *)lemon__malloc(ctx, bytes), id;
+    lemon_session *session = NULL;
+    lemon_rng rng;
+    float *logits;
+    lemon_status status = scratch ? lemon_session_open(ctx, teacher, &session) : LEMON_E_MEMORY;
+    lemon_rng_seed(&rng, seed);
+    while (!status && text->count < count) {
+        int64_t i;
+        lemon_session_rewind(session, 0);
+        id = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer) : (int32_t)lemon__min(1, teacher->config.vocab_size - 1);
+        for (i = 0; !status && i < seq; i++) {
+            status = lemon__tokens_push(ctx, text, id);
+            if (!status) status = lemon_session_feed(session, &id, 1, &logits);
+            if (!status) id = lemon_sample(logits, teacher->config.vocab_size, &plain, &rng, scratch);
+        }
+        if (!status) status = lemon__tick(ctx, "sample text", lemon__min(text->count, count), count, (double)NAN);
+    }
+    lemon_session_close(session);
+    lemon__free(ctx, scratch, bytes);
+    return status;
+}
+
+/*  Cuts the text into windows, ten at least where that can be, and holds a tenth of them out. */
+static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
+    int64_t n = lemon__min(f->o->tokens, text->count);
+    f->ids = text->ids;
+    f->seq = lemon__default_seq(f->tc, f->o->seq);
+    f->seq = lemon__min(f->seq, lemon__min(f->tc->max_seq, f->sc->max_seq));
+    while (n / f->seq < 10 && f->seq > 16) f->seq /= 2;
+    f->windows = n / f->seq;
+    f->kept = f->windows - lemon__max(1, f->windows / 10);
+    f->batch = lemon__max(1, LEMON__EVAL_ROWS / f->seq);
+    if (f->kept < 1 || f->seq < 2) return lemon__fail(f->ctx, LEMON_E_ARG, "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
+    return lemon__check_ids(f->ctx, f->teacher, text->ids, n);
+}
+
+static lemon_status lemon__fill_run(lemon__fill *f, const lemon__method *method, lemon_fuse_result *result) {
+    lemon_status status = method->fill(f);
+    if (!status && f->ids) status = lemon__held_out_loss(f, &result->init_loss);
+    if (!status && f->learn > 0) {
+        result->learned_from = result->init_loss;
+        status = lemon__learn_operators(f, &result->learned_from, &result->init_loss);
+    }
+    return status;
+}
+
+/*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
+static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators, lemon_fuse_result *result) {
+    const lemon__method *method = lemon__method_find(f->o->method);
+    lemon_tokens own = {NULL, 0, 0};
+    lemon_status status = lemon__workspaces(f->ctx);
+    if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f->tc, f->sc, f->o), operators);
+    if (status) return status;
+    f->ops = *operators;
+    memcpy(f->ops->method, method->name, strlen(method->name) + 1);
+    f->learn = f->o->learn_steps >= 0 ? f->o->learn_steps : method->learn;
+    f->main = (int64_t *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->sc->n_layers * sizeof *f->main);
+    if (f->main == NULL) status = LEMON_E_MEMORY;
+    if (!status && text == NULL && (method->needs_text || f->learn > 0)) {
+        status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed, &own);
+        text = &own;
+    }
+    if (!status && text) status = lemon__fill_text(f, text);
+    if (!status) status = lemon__fill_run(f, method, result);
+    if (f->ids && (method->needs_text || f->learn > 0)) result->calibration_tokens = f->windows * f->seq;
+    lemon_tokens_free(f->ctx, &own);
+    return status;
+}
+
+static lemon_fuse_result lemon__fuse_nothing(void) {
+    lemon_fuse_result r;
+    memset(&r, 0, sizeof r);
+    r.init_loss = r.learned_from = (double)NAN;
+    return r;
+}
+
+LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student, const lemon_tokens *text,
+                                            const lemon_fuse_options *options, lemon_operators **operators, lemon_fuse_result *result) {
+    lemon__fill f;
+    lemon_fuse_result r = lemon__fuse_nothing();
+    lemon_status status;
+    double started = lemon__seconds(), flops;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
+    *operators = NULL;
+    flops = ctx->flops;
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (!status && lemon__method_find(options->method)->fill == NULL) status = lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
+    if (status) return status;
+    memset(&f, 0, sizeof f);
+    f.ctx = ctx;
+    f.teacher = teacher;
+    f.tc = &teacher->config;
+    f.sc = student;
+    f.o = options;
+    status = lemon__fill_open(&f, text, operators, &r);
+    lemon_model_free(ctx, f.student);
+    lemon_arena_free(ctx, &f.arena);
+    if (status) {
+        lemon_operators_free(ctx, *operators);
+        *operators = NULL;
+    }
+    r.flops = ctx->flops - flops;
+    r.seconds = lemon__seconds() - started;
+    if (result) *result = r;
+    return status;
+}
+
+/*  The baseline that knows nothing of the teacher but its vocabulary. */
+static lemon_status lemon__fuse_random(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student, const lemon_tokens *text,
+                                       const lemon_fuse_options *o, lemon_model **model, lemon_fuse_result *result) {
+    lemon__fill f;
+    lemon_status status = lemon_model_create(ctx, student, model);
+    if (!status) status = lemon_model_init(ctx, *model, o->seed);
+    if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*model)->tokenizer);
+    if (status || text == NULL) return status;
+    memset(&f, 0, sizeof f);
+    f.ctx = ctx;
+    f.teacher = teacher;
+    f.tc = &teacher->config;
+    f.sc = student;
+    f.o = o;
+    status = lemon__fill_text(&f, text);
+    if (!status) status = lemon__eval_run(ctx, *model, f.ids + f.kept * f.seq, (f.windows - f.kept) * f.seq, f.seq, NULL, &result->init_loss);
+    return status;
+}
+
+LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student, const lemon_tokens *text,
+                                  const lemon_fuse_options *options, lemon_model **model, lemon_fuse_result *result) {
+    lemon_operators *operators = NULL;
+    lemon_fuse_result r = lemon__fuse_nothing();
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse: an argument is NULL");
+    *model = NULL;
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (status) return status;
+    if (lemon__method_find(options->method)->fill == NULL) status = lemon__fuse_random(ctx, teacher, student, text, options, model, &r);
+    else {
+        status = lemon_operators_fill(ctx, teacher, student, text, options, &operators, &r);
+        if (!status) status = lemon_operators_apply(ctx, operators, teacher, options->correction, model);
+        lemon_operators_free(ctx, operators);
+    }
+    if (status) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+    }
+    if (result) *result = r;
+    return status;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* LEMON_IMPLEMENTED */
+#endif /* LEMON_IMPLEMENTATION */
+
+/*
+    LICENCE - choose whichever you prefer.
+
+    ALTERNATIVE A - Public Domain (www.unlicense.org)
+    This is free and unencumbered software released into the public domain.  Anyone is free to copy, modify, publish, use,
+    compile, sell, or distribute this software, either in source code form or as a compiled binary, for any purpose,
+    commercial or non-commercial, and by any means.  In jurisdictions that recognize copyright laws, the author or authors
+    of this software dedicate any and all copyright interest in the software to the public domain.  We make this dedication
+    for the benefit of the public at large and to the detriment of our heirs and successors.  We intend this dedication to
+    be an overt act of relinquishment in perpetuity of all present and future rights to this software under copyright law.
+    THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+    WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT.  IN NO EVENT SHALL THE AUTHORS BE
+    LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+    OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+    ALTERNATIVE B - MIT No Attribution
+    Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+    documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+    rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+    persons to whom the Software is furnished to do so.
+    THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+    WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT.  IN NO EVENT SHALL THE AUTHORS OR
+    COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+    OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+*/
