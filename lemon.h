@@ -89,7 +89,9 @@
 #define LEMON_VERSION_PATCH 0
 #define LEMON_VERSION "0.1.0"
 
-#ifdef LEMON_STATIC
+#if defined(LEMON_STATIC) && (defined(__GNUC__) || defined(__clang__))
+#define LEMON_API static __attribute__((unused))
+#elif defined(LEMON_STATIC)
 #define LEMON_API static
 #else
 #define LEMON_API extern
@@ -7283,8 +7285,9 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
     step.seconds = lemon__seconds() - t->started;
     if (!status && t->o.on_step) t->o.on_step(t->o.user, &step);
     if (!status) status = lemon__tick(t->ctx, "train", t->done, t->o.steps, step.loss);
+    if (status == LEMON_E_CANCELLED && t->done == t->o.steps) status = LEMON_OK;       /* nothing was left to stop */
     if (status == LEMON_E_CANCELLED) {
-        lemon_status saved = t->done < t->o.steps ? lemon__trainer_save(t, 1) : LEMON_OK;
+        lemon_status saved = lemon__trainer_save(t, 1);
         return saved ? saved : lemon__fail(t->ctx, LEMON_E_CANCELLED, "training was stopped after step %lld of %lld", (long long)t->done, (long long)t->o.steps);
     }
     if (!status && t->o.save_every > 0 && (t->done % t->o.save_every == 0 || t->done == t->o.steps)) status = lemon__trainer_save(t, 1);
@@ -8238,6 +8241,7 @@ static lemon_status lemon__observe(lemon__fill *f) {
     int64_t first, layer, i;
     int held;
     lemon_status status = lemon__run_open(f, &arena, f->teacher, &run);
+    memset(&cov, 0, sizeof cov);
     if (!status) status = lemon__cov_make(f->ctx, &arena, f->tc->d_model, f->tc->d_model, &cov);
     f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->tc->d_model);
     f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->d_ffn);
