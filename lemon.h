@@ -8336,50 +8336,46 @@ static lemon_status lemon__fill_ligo(lemon__fill *f) {
 
 /* ---- lemon: the basis of the student's residual stream ---- */
 
-/*  Rows of P [d_s, d_t]: the eigenvectors of the covariance with the largest eigenvalues. */
-static lemon_status lemon__basis_top(lemon__fill *f, float *p) {
-    int64_t n = f->tc->d_model, i, j;
+/*  The next block of channels: the one with most energy that is not taken yet, and those most correlated with it. */
+static void lemon__basis_block(const double *cov, int64_t n, char *taken, int64_t size, int32_t *block) {
+    int64_t i, j;
+    for (i = 0; i < size; i++) {
+        double best = -1.0;
+        for (j = 0; j < n; j++) {
+            double c = i == 0 ? cov[j * n + j] : fabs(cov[block[0] * n + j]) / sqrt(cov[j * n + j] + 1e-30);
+            if (taken[j] || !(c > best)) continue;
+            best = c;
+            block[i] = (int32_t)j;
+        }
+        taken[block[i]] = 1;
+    }
+}
+
+/*  Rows of P [d_s, d_t]: the eigenvectors of the covariance with the largest eigenvalues; with a field, those of its blocks
+    of `field` channels.  So a student channel reads `field` teacher channels (one: a selection; all: the principal
+    components), and the rows are orthogonal, which the norms need: |P x| must go with |x|. */
+static lemon_status lemon__basis(lemon__fill *f, int64_t field, float *p) {
+    int64_t n = f->tc->d_model, at, i, j;
     lemon_arena arena = {NULL};
-    double *a = lemon__doubles(f->ctx, &arena, n, n), *z = lemon__doubles(f->ctx, &arena, n, n), *d = lemon__doubles(f->ctx, &arena, 1, n);
-    int32_t *order = lemon__ids(f->ctx, &arena, 1, n);
-    lemon_status status = a && z && d && order ? LEMON_OK : LEMON_E_MEMORY;
-    if (!status) {
-        memcpy(a, f->covariance, (size_t)(n * n) * sizeof *a);
-        status = lemon__eigen(f->ctx, a, n, d, z);
+    double *a = lemon__doubles(f->ctx, &arena, field, field), *z = lemon__doubles(f->ctx, &arena, field, field);
+    double *d = lemon__doubles(f->ctx, &arena, 1, n), *vectors = lemon__doubles(f->ctx, &arena, n, n);
+    int32_t *block = lemon__ids(f->ctx, &arena, 1, field), *order = lemon__ids(f->ctx, &arena, 1, n);
+    char *taken = (char *)lemon_arena_alloc(f->ctx, &arena, (size_t)n);
+    lemon_status status = a && z && d && vectors && block && order && taken ? LEMON_OK : LEMON_E_MEMORY;
+    for (at = 0; !status && at < n; at += field) {
+        int64_t size = lemon__min(field, n - at);
+        lemon__basis_block(f->covariance, n, taken, size, block);
+        for (i = 0; i < size; i++)
+            for (j = 0; j < size; j++) a[i * size + j] = f->covariance[block[i] * n + block[j]];
+        status = lemon__eigen(f->ctx, a, size, d + at, z);
+        for (i = 0; i < size; i++)
+            for (j = 0; j < size; j++) vectors[(at + i) * n + block[j]] = z[i * size + j];
     }
     if (!status) status = lemon__choose(f->ctx, d, n, f->sc->d_model, order);
     for (i = 0; !status && i < f->sc->d_model; i++)
-        for (j = 0; j < n; j++) p[i * n + j] = (float)z[order[i] * n + j];
+        for (j = 0; j < n; j++) p[i * n + j] = (float)vectors[order[i] * n + j];
     lemon_arena_free(f->ctx, &arena);
     return status;
-}
-
-/*  The same span of directions by as few channels as can be: reduced row echelon form with the largest pivots.  Each row
-    then has a channel of its own (its pivot) and what it takes of the others; all but the `field` largest are dropped. */
-static void lemon__basis_sparse(float *p, int64_t rows, int64_t cols, int64_t field, char *done) {
-    int64_t step, r, c, i, j;
-    memset(done, 0, (size_t)rows);
-    for (step = 0; step < rows; step++) {
-        int64_t best_r = -1, best_c = 0;
-        for (r = 0; r < rows; r++)
-            for (c = 0; !done[r] && c < cols; c++)
-                if (best_r < 0 || fabsf(p[r * cols + c]) > fabsf(p[best_r * cols + best_c])) { best_r = r; best_c = c; }
-        done[best_r] = 1;
-        for (c = 0; c < cols; c++)
-            if (c != best_c) p[best_r * cols + c] /= p[best_r * cols + best_c];
-        p[best_r * cols + best_c] = 1.0f;
-        for (r = 0; r < rows; r++) {
-            float factor = p[r * cols + best_c];
-            for (c = 0; r != best_r && c < cols; c++) p[r * cols + c] -= factor * p[best_r * cols + c];
-        }
-    }
-    for (i = 0; i < rows; i++)
-        for (step = cols; step > field; step--) {           /* drop the smallest, one by one */
-            int64_t least = -1;
-            for (j = 0; j < cols; j++)
-                if ((p[i * cols + j] < 0.0f || p[i * cols + j] > 0.0f) && (least < 0 || fabsf(p[i * cols + j]) < fabsf(p[i * cols + least]))) least = j;
-            if (least >= 0 && step <= cols) p[i * cols + least] = 0.0f;
-        }
 }
 
 /*  P scaled so that the student's stream is as large as the teacher's: the norms' eps keeps its meaning. */
@@ -8432,15 +8428,13 @@ static lemon_status lemon__solve_basis(lemon__solve *v) {
     lemon__fill *f = v->f;
     int64_t n = f->tc->d_model, rows = f->sc->d_model, i, j;
     float *gain = lemon__floats(f->ctx, &v->arena, rows, n);
-    char *done = (char *)lemon_arena_alloc(f->ctx, &v->arena, (size_t)rows);
     lemon_status status = LEMON_OK;
     v->p = lemon__floats(f->ctx, &v->arena, rows, n);
     v->field = f->o->field_dims > 0 && f->o->field_dims < n ? f->o->field_dims : n;
-    if (!gain || !done || !v->p) return LEMON_E_MEMORY;
+    if (!gain || !v->p) return LEMON_E_MEMORY;
     if (rows == n) for (i = 0; i < n; i++) v->p[i * n + i] = 1.0f;
     else {
-        status = lemon__basis_top(f, v->p);
-        if (!status && v->field < n) lemon__basis_sparse(v->p, rows, n, v->field, done);
+        status = lemon__basis(f, v->field, v->p);
         lemon__basis_scale(f, v->p);
     }
     for (i = 0; i < rows; i++) {
@@ -8995,9 +8989,13 @@ static int lemon__learned_place(const lemon__fill *f, int place) {
 
 /*  1 where slots share all maps and differ in weight only: the layer operator can then be learned too. */
 static int lemon__shared_maps(const lemon_operators *ops, lemon_role role, int64_t layer) {
+    int places[2], k;
     int64_t slot;
-    for (slot = 1; slot < ops->slots; slot++)
-        if (lemon__own_map(ops, lemon__role_places[role].in, layer, slot)->student || lemon__own_map(ops, lemon__role_places[role].out, layer, slot)->student) return 0;
+    places[0] = lemon__role_places[role].in;
+    places[1] = lemon__role_places[role].out;
+    for (k = 0; k < 2; k++)
+        for (slot = 1; lemon__places[places[k]].per_layer && slot < ops->slots; slot++)
+            if (lemon__own_map(ops, places[k], layer, slot)->student) return 0;
     return 1;
 }
 
@@ -9268,7 +9266,7 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     o->solve = 1;
     o->correction = 1;
     o->learn_steps = -1;
-    o->learn_lr = 1e-3;
+    o->learn_lr = 3e-3;
     o->seed = 1;
 }
 
