@@ -229,7 +229,9 @@ LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count);
 /*  How numbers are stored.  q8 and q4 are blocks of 32 along a row: an f16 scale, then 32 signed bytes, or 16 bytes that
     hold two 4-bit numbers each (value = scale * (nibble - 8); low nibbles are numbers 0..15 of the block).  They are
     GGUF's Q8_0 and Q4_0; the last block of a row may be padded with zeros. */
-typedef enum lemon_dtype { LEMON_F32 = 0, LEMON_BF16, LEMON_F16, LEMON_Q8, LEMON_Q4, LEMON_U8, LEMON_I32, LEMON_F64, LEMON_DTYPE_COUNT } lemon_dtype;
+typedef enum lemon_dtype {
+    LEMON_F32 = 0, LEMON_BF16, LEMON_F16, LEMON_Q8, LEMON_Q4, LEMON_U8, LEMON_I32, LEMON_F64, LEMON_DTYPE_COUNT
+} lemon_dtype;
 
 /*  A dense row-major matrix [rows, cols] or vector [1, cols] in memory that somebody else owns. */
 typedef struct lemon_tensor {
@@ -238,7 +240,7 @@ typedef struct lemon_tensor {
     int64_t rows, cols;
 } lemon_tensor;
 
-LEMON_API const char *lemon_dtype_name(lemon_dtype dtype);       /* "f32", "bf16", "f16", "q8", "q4", "u8", "i32", "f64" */
+LEMON_API const char *lemon_dtype_name(lemon_dtype dtype); /* "f32", "bf16", "f16", "q8", "q4", "u8", "i32", "f64" */
 LEMON_API int lemon_dtype_parse(const char *name);               /* -1: unknown */
 /*  Bytes of one row of `cols` numbers, and of a whole tensor; 0 where that is not representable (overflow, bad dtype). */
 LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols);
@@ -264,9 +266,9 @@ LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena);
     ctx may be NULL: one thread.  The result has the same bits for any number of threads.
     LEMON_E_ARG: a negative size, an ld smaller than a row, a NULL where data are needed.  LEMON_E_MEMORY: no packing
     buffers.  Threads: as any call on a context; with NULL, any number at once. */
-LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
-                                   const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
-                                   int64_t ldc);
+LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
+                                   float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                                   float *c, int64_t ldc);
 
 /* ====================================================================================================================
    6  TAPE: reverse-mode automatic differentiation   (chapter 5, the kernels under it, has no public part)
@@ -316,7 +318,8 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
     KL, without scale; after lemon_tape_backward it is filled in as well. */
 typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
-                                    lemon_var teacher_hidden, lemon_var teacher_output, const lemon_loss_options *options);
+                                    lemon_var teacher_hidden, lemon_var teacher_output,
+                                    const lemon_loss_options *options);
 /*  Keeps a value (and its gradient) readable after the run; otherwise its memory may serve others. */
 LEMON_API void lemon_tape_keep(lemon_tape *tape, lemon_var x);
 
@@ -443,7 +446,8 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
 /*  A vocabulary in llama2.c's manner: pieces with scores; id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3.  Text is cut
     into characters, then neighbours whose joint is a piece are merged, best score first, leftmost first on ties;
     characters that are no piece become bytes.  With nothing but the bytes it is a byte-level tokenizer. */
-LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size, lemon_tokenizer **tokenizer);
+LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
+                                            lemon_tokenizer **tokenizer);
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
                                                    lemon_tokenizer **tokenizer);
 /*  The byte-level tokenizer: 259 ids. */
@@ -454,7 +458,8 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                                              lemon_tokenizer **tokenizer);
 /*  Writes llama2.c's tokenizer.bin. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer);
-LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source, lemon_tokenizer **tokenizer);
+LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
+                                             lemon_tokenizer **tokenizer);
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer);
 LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer);
 LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer);
@@ -476,8 +481,8 @@ LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *token
                                     const char **text, size_t *bytes);
 /*  Text to training data: documents are split at lines that are exactly <|endoftext|>, stripped of ASCII white space,
     empty ones dropped; each becomes BOS and its tokens.  Appends to tokens. */
-LEMON_API lemon_status lemon_tokens_from_text(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
-                                              lemon_tokens *tokens);
+LEMON_API lemon_status lemon_tokens_from_text(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
+                                              size_t bytes, lemon_tokens *tokens);
 /*  The same from files, in order; .u16 and .u32 files hold raw little-endian ids (below vocab_size).  tokenizer may be
     NULL if all files hold ids. */
 LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size,
@@ -509,7 +514,8 @@ typedef struct lemon_sampling {
 } lemon_sampling;
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling);    /* temperature 1, top_p 0.9, seed 1 */
 /*  Draws one id.  logits [n] are changed.  scratch: n * 2 int32_t of the caller's. */
-LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng, int32_t *scratch);
+LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng,
+                               int32_t *scratch);
 
 /*  Text from a prompt.  on_token (may be NULL) sees each new token and its bytes; a non-zero result ends the generation.
     Stops after n_new tokens, at EOS or BOS, or at the end of the context; *stop (may be NULL) receives which.
@@ -517,8 +523,8 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
 typedef enum lemon_stop { LEMON_STOP_COUNT = 0, LEMON_STOP_END, LEMON_STOP_CONTEXT, LEMON_STOP_CALLER } lemon_stop;
 LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new,
                                       const lemon_sampling *sampling,
-                                      int (*on_token)(void *user, int32_t id, const char *text, size_t bytes), void *user,
-                                      lemon_tokens *tokens, lemon_stop *stop);
+                                      int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
+                                      void *user, lemon_tokens *tokens, lemon_stop *stop);
 
 /* ====================================================================================================================
    11  TRAINING: evaluation, AdamW, schedules, distillation, resume
@@ -557,7 +563,7 @@ typedef struct lemon_train_options {
     const lemon_tokens *eval_tokens;     /* NULL: none */
     int64_t eval_every;                  /* steps; 0: only at the end */
     const char *save_path;               /* NULL: nothing is saved; else the model goes there at the end, */
-    int64_t save_every;                  /*   and it and save_path.resume every so many steps (0: at the end only, no .resume) */
+    int64_t save_every; /*   and it and save_path.resume every so many steps (0: at the end only, no .resume) */
     int resume;                          /* go on from save_path.resume */
     void (*on_step)(void *user, const lemon_step *step);    /* may be NULL */
     void *user;
@@ -618,7 +624,7 @@ typedef enum lemon_place {
 typedef struct lemon_operators {
     lemon_config teacher, student;
     char method[16];
-    int fold_gains;           /* 1: gains are multiplied into the matrices that read them, the student's gains start at 1 */
+    int fold_gains; /* 1: gains are multiplied into the matrices that read them, the student's gains start at 1 */
     int64_t slots;
     int32_t *layer;           /* [L of the student, slots] teacher layer, or -1: empty */
     float *layer_weight;      /* [L of the student, slots] */
@@ -628,7 +634,8 @@ typedef struct lemon_operators {
 } lemon_operators;
 
 /*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
-LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer, int64_t slot);
+LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
+                                               int64_t slot);
 LEMON_API const char *lemon_place_name(lemon_place place);
 
 /*  How to fuse.  Fill it with lemon_fuse_defaults, then change what you like. */
@@ -640,7 +647,7 @@ typedef struct lemon_fuse_options {
     int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
     int solve;                /* lemon: 1 solves the operators on activations, 0 begins with a selection */
     int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In */
-    int64_t learn_steps;      /* then learns the operators by gradients; < 0: the method's own number (ligo 100, others 0) */
+    int64_t learn_steps; /* then learns the operators by gradients; < 0: the method's own number (ligo 100, others 0) */
     double learn_lr;
     uint64_t seed;
 } lemon_fuse_options;
@@ -667,8 +674,8 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
                                             lemon_operators **operators, lemon_fuse_result *result);
 /*  Applies operators to a teacher of the shape they were made for: one loop over the table of parameters.  Corrections
     belong to the teacher they were solved on; correction 0 leaves them out. */
-LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
-                                             int correction, lemon_model **student);
+LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
+                                             const lemon_model *teacher, int correction, lemon_model **student);
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
@@ -792,7 +799,9 @@ static uint16_t lemon__get16(const uint8_t *p) { return (uint16_t)(p[0] | (uint1
 static uint32_t lemon__get32(const uint8_t *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
-static uint64_t lemon__get64(const uint8_t *p) { return (uint64_t)lemon__get32(p) | (uint64_t)lemon__get32(p + 4) << 32; }
+static uint64_t lemon__get64(const uint8_t *p) {
+    return (uint64_t)lemon__get32(p) | (uint64_t)lemon__get32(p + 4) << 32;
+}
 static float lemon__getf32(const uint8_t *p) {
     uint32_t bits = lemon__get32(p);
     float x;
@@ -800,8 +809,14 @@ static float lemon__getf32(const uint8_t *p) {
     return x;
 }
 static void lemon__put16(uint8_t *p, uint16_t v) { p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); }
-static void lemon__put32(uint8_t *p, uint32_t v) { lemon__put16(p, (uint16_t)v); lemon__put16(p + 2, (uint16_t)(v >> 16)); }
-static void lemon__put64(uint8_t *p, uint64_t v) { lemon__put32(p, (uint32_t)v); lemon__put32(p + 4, (uint32_t)(v >> 32)); }
+static void lemon__put32(uint8_t *p, uint32_t v) {
+    lemon__put16(p, (uint16_t)v);
+    lemon__put16(p + 2, (uint16_t)(v >> 16));
+}
+static void lemon__put64(uint8_t *p, uint64_t v) {
+    lemon__put32(p, (uint32_t)v);
+    lemon__put32(p + 4, (uint32_t)(v >> 32));
+}
 
 /* ---- status and messages ---- */
 
@@ -982,14 +997,15 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
     progress.loss = loss;
     progress.seconds = now - ctx->tick_start;
     if (ctx->options.progress(ctx->options.user, &progress) == 0) return LEMON_OK;
-    return lemon__fail(ctx, LEMON_E_CANCELLED, "%s was stopped after %lld of %lld", what, (long long)done, (long long)total);
+    return lemon__fail(ctx, LEMON_E_CANCELLED, "%s was stopped after %lld of %lld", what, (long long)done,
+                       (long long)total);
 }
 
 /* ---- threads: one pool a context.  A job is a count of tasks that workers take one by one from a shared counter.
         Who takes a task cannot matter for its result: tasks write to places of their own. ---- */
 
 #if LEMON__THREADS
-enum { LEMON__SPINS = 2000 };      /* a few microseconds: long enough between two layers, short enough for a shared core */
+enum { LEMON__SPINS = 2000 }; /* a few microseconds: long enough between two layers, short enough for a shared core */
 
 typedef struct lemon__worker { lemon__pool *pool; pthread_t thread; int index; } lemon__worker;
 
@@ -1310,7 +1326,8 @@ static lemon_status lemon__file_commit(void *user) {
 LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon_reader *reader) {
     lemon__file *file;
     lemon_status status;
-    if (ctx == NULL || path == NULL || reader == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_reader: an argument is NULL");
+    if (ctx == NULL || path == NULL || reader == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_reader: an argument is NULL");
     memset(reader, 0, sizeof *reader);
     file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
@@ -1327,7 +1344,8 @@ LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon
 LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon_writer *writer) {
     lemon__file *file;
     lemon_status status;
-    if (ctx == NULL || path == NULL || writer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_writer: an argument is NULL");
+    if (ctx == NULL || path == NULL || writer == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_writer: an argument is NULL");
     file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
     status = lemon__file_open_write(file);
@@ -1374,10 +1392,12 @@ LEMON_API float lemon_f32_from_f16(uint16_t x) {
     uint32_t sign = (uint32_t)(x & 0x8000u) << 16, a = (uint32_t)(x & 0x7fffu) << 13;
     if (a >= 0x0f800000u) return lemon__float(sign | (a + 0x70000000u));            /* Inf, NaN */
     if (a >= 0x00800000u) return lemon__float(sign | (a + 0x38000000u));
-    return lemon__float(sign | lemon__bits(lemon__float(a + 0x38800000u) - lemon__float(0x38800000u)));    /* subnormal */
+    return lemon__float(sign | lemon__bits(lemon__float(a + 0x38800000u) - lemon__float(0x38800000u))); /* subnormal */
 }
 
-LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed) { rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u; }
+LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed) {
+    rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u;
+}
 
 LEMON_API uint64_t lemon_rng_next(lemon_rng *rng) {
     uint64_t z = (rng->state += 0x9e3779b97f4a7c15u);
@@ -1392,7 +1412,9 @@ LEMON_API int64_t lemon_rng_below(lemon_rng *rng, int64_t n) {
     return (int64_t)(x % range);
 }
 
-LEMON_API double lemon_rng_uniform(lemon_rng *rng) { return (double)(lemon_rng_next(rng) >> 11) * (1.0 / 9007199254740992.0); }
+LEMON_API double lemon_rng_uniform(lemon_rng *rng) {
+    return (double)(lemon_rng_next(rng) >> 11) * (1.0 / 9007199254740992.0);
+}
 
 /*  Box and Muller 1958; the second of the pair is not kept, so that the state stays one number. */
 LEMON_API double lemon_rng_normal(lemon_rng *rng) {
@@ -1529,7 +1551,8 @@ static void lemon__blocks_decode(const uint8_t *in, float *out, int64_t cols, si
 static void lemon__blocks_encode(const float *in, uint8_t *out, int64_t cols, size_t block_bytes,
                                  void (*encode)(const float *, uint8_t *, int64_t)) {
     int64_t i;
-    for (i = 0; i < cols; i += LEMON__BLOCK, out += block_bytes) encode(in + i, out, lemon__min(LEMON__BLOCK, cols - i));
+    for (i = 0; i < cols; i += LEMON__BLOCK, out += block_bytes)
+        encode(in + i, out, lemon__min(LEMON__BLOCK, cols - i));
 }
 
 LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out) {
@@ -1601,7 +1624,8 @@ LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena) {
 /*  rows * cols numbers of `each` bytes from an arena; the size is checked for overflow. */
 static void *lemon__numbers(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int64_t cols, size_t each) {
     size_t n = 0, bytes = 0;
-    if (rows < 0 || cols < 0 || !lemon__mul((size_t)rows, (size_t)cols, &n) || !lemon__mul(n, each, &bytes)) bytes = SIZE_MAX;
+    if (rows < 0 || cols < 0 || !lemon__mul((size_t)rows, (size_t)cols, &n) || !lemon__mul(n, each, &bytes))
+        bytes = SIZE_MAX;
     return lemon_arena_alloc(ctx, arena, bytes);
 }
 
@@ -2483,7 +2507,7 @@ typedef struct lemon__op {
     int64_t index;                  /* mix: which weight */
     int64_t n_heads, kv_heads, head_dim;
     int64_t seq;                    /* rows of a sequence */
-    int64_t pos, kv_rows;           /* attention: tokens before these in the cache, and rows of the cache per sequence */
+    int64_t pos, kv_rows; /* attention: tokens before these in the cache, and rows of the cache per sequence */
     float eps, theta;
     const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
     lemon_loss_options loss;
@@ -2609,7 +2633,9 @@ static void lemon__embed_body(const lemon__op *op, int64_t from, int64_t to) {
     for (; from < to; from++) lemon_row_to_f32(&op->in[0], op->ids[from], op->y + from * op->cols);
 }
 
-static void lemon__embed_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__embed_body, op->rows, LEMON__ROWS); }
+static void lemon__embed_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__embed_body, op->rows, LEMON__ROWS);
+}
 
 static void lemon__embed_back_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t r, c, n = op->cols;
@@ -2629,14 +2655,21 @@ static void lemon__embed_backward(lemon_ctx *ctx, const lemon__op *op) {
 /* ---- matrix product, and its two gradients, which are matrix products ----
         y = A B  has  dA = dY B^T  and  dB = A^T dY;  with transposes the same, each stored the way its matrix is. ---- */
 
-typedef struct lemon__weight_job { const lemon_tensor *w; const float *x; float *y; int64_t rows, block; lemon_ctx *ctx; } lemon__weight_job;
+typedef struct lemon__weight_job {
+    const lemon_tensor *w;
+    const float *x;
+    float *y;
+    int64_t rows, block;
+    lemon_ctx *ctx;
+} lemon__weight_job;
 
 static void lemon__weight_task(void *arg, int64_t index, int worker) {
     const lemon__weight_job *job = (const lemon__weight_job *)arg;
     float *workspace = lemon__workspace(job->ctx, worker), *rows = workspace + LEMON__GEMM_WORKSPACE / sizeof(float);
     int64_t k = job->w->cols, from = index * job->block, n = lemon__min(job->block, job->w->rows - from), i;
     for (i = 0; i < n; i++) lemon_row_to_f32(job->w, from + i, rows + i * k);
-    lemon__gemm(job->ctx->isa, workspace, 0, 1, job->rows, n, k, 1.0f, job->x, k, rows, k, 0.0f, job->y + from, job->w->rows);
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, job->rows, n, k, 1.0f, job->x, k, rows, k, 0.0f, job->y + from,
+                job->w->rows);
 }
 
 /*  y[rows, out] = x[rows, in] * W^T for W [out, in] of any storage type.  Other types than f32 are decoded a few rows at a
@@ -2644,7 +2677,8 @@ static void lemon__weight_task(void *arg, int64_t index, int worker) {
 static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     lemon__weight_job job;
     if (w->dtype == LEMON_F32) {
-        lemon__gemm_threads(ctx, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols, (const float *)w->data, w->cols, 0.0f, y, w->rows);
+        lemon__gemm_threads(ctx, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols, (const float *)w->data, w->cols, 0.0f,
+                            y, w->rows);
         return;
     }
     ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
@@ -2661,8 +2695,9 @@ static void lemon__matmul_forward(lemon_ctx *ctx, const lemon__op *op) {
     const lemon_tensor *a = &op->in[0], *b = &op->in[1];
     int64_t k = op->trans_a ? a->rows : a->cols;
     if (op->trans_b && !op->trans_a) lemon__weight_product(ctx, op->rows, (const float *)a->data, b, op->y);
-    else lemon__gemm_threads(ctx, op->trans_a, op->trans_b, op->rows, op->cols, k, 1.0f, (const float *)a->data, a->cols,
-                             (const float *)b->data, b->cols, 0.0f, op->y, op->cols);
+    else
+        lemon__gemm_threads(ctx, op->trans_a, op->trans_b, op->rows, op->cols, k, 1.0f, (const float *)a->data, a->cols,
+                            (const float *)b->data, b->cols, 0.0f, op->y, op->cols);
 }
 
 static void lemon__matmul_backward(lemon_ctx *ctx, const lemon__op *op) {
@@ -2690,7 +2725,9 @@ LEMON__INLINE void lemon__add_rows_body(const lemon__op *op, int64_t from, int64
 }
 LEMON__CLONES(lemon__add_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
-static void lemon__add_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__add_rows(ctx->isa), op->rows, LEMON__ROWS); }
+static void lemon__add_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__add_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
 
 LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t i, n = (to - from) * op->cols;
@@ -2706,7 +2743,9 @@ LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int6
 }
 LEMON__CLONES(lemon__pass_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
-static void lemon__add_backward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__pass_rows(ctx->isa), op->rows, LEMON__ROWS); }
+static void lemon__add_backward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__pass_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
 
 /* ---- the layer operator, one term at a time: y = a + w[index] * x  (a may be absent);  inputs x, w, a ---- */
 
@@ -2719,7 +2758,9 @@ LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64
 }
 LEMON__CLONES(lemon__mix_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
-static void lemon__mix_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__mix_rows(ctx->isa), op->rows, LEMON__ROWS); }
+static void lemon__mix_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__mix_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
 
 LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     float w = lemon__in(op, 1)[op->index], *dx = op->dx[0], *da = op->dx[2];
@@ -2759,7 +2800,9 @@ LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int6
 }
 LEMON__CLONES(lemon__norm_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
-static void lemon__norm_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__norm_rows(ctx->isa), op->rows, LEMON__ROWS); }
+static void lemon__norm_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__norm_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
 
 LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     const float *gain = lemon__in(op, 1);
@@ -2825,10 +2868,13 @@ static void lemon__rope_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t h;
     for (; from < to; from++)
         for (h = 0; h < op->cols; h += op->head_dim)
-            lemon__rotate(lemon__in(op, 0) + from * op->cols + h, lemon__rope_row(op, from), 1.0f, op->y + from * op->cols + h, op->head_dim);
+            lemon__rotate(lemon__in(op, 0) + from * op->cols + h, lemon__rope_row(op, from), 1.0f,
+                          op->y + from * op->cols + h, op->head_dim);
 }
 
-static void lemon__rope_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__rope_body, op->rows, LEMON__ROWS); }
+static void lemon__rope_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__rope_body, op->rows, LEMON__ROWS);
+}
 
 static void lemon__rope_back_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t h, i, c = op->head_dim;
@@ -2888,7 +2934,8 @@ static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequ
 }
 
 /*  Each row of scores to e^(s - top) over the keys it sees, zero beyond; row sums and log-sum-exps on the way. */
-LEMON__INLINE void lemon__softmax_tile_body(float *s, const lemon__query_tile *t, float *sums, float *lse, int64_t lse_stride) {
+LEMON__INLINE void lemon__softmax_tile_body(float *s, const lemon__query_tile *t, float *sums, float *lse,
+                                            int64_t lse_stride) {
     int64_t r;
     for (r = 0; r < t->rows; r++) {
         float *row = s + r * t->keys, top;
@@ -2906,11 +2953,13 @@ static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
     lemon_isa isa = job->ctx->isa;
-    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r, c, n = op->head_dim;
+    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r, c,
+            n = op->head_dim;
     lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles);
     float *s = op->scratch + worker * op->scratch_each, sums[LEMON__ROWS], *y = op->y + t.q_at;
     float *workspace = lemon__workspace(job->ctx, worker), *lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
-    lemon__gemm(isa, workspace, 0, 1, t.rows, t.keys, n, 1.0f / sqrtf((float)n), t.q, t.q_width, t.k, t.kv_width, 0.0f, s, t.keys);
+    lemon__gemm(isa, workspace, 0, 1, t.rows, t.keys, n, 1.0f / sqrtf((float)n), t.q, t.q_width, t.k, t.kv_width, 0.0f,
+                s, t.keys);
     lemon__softmax_tile(isa)(s, &t, sums, lse, op->n_heads);
     lemon__gemm(isa, workspace, 0, 0, t.rows, n, t.keys, 1.0f, s, t.keys, t.v, t.kv_width, 0.0f, y, t.q_width);
     for (r = 0; r < t.rows; r++)
@@ -2932,12 +2981,13 @@ static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
 }
 
 /*  P from scores and log-sum-exp, and dS = P * (dP - d) / sqrt(C) in place of dP. */
-LEMON__INLINE void lemon__softmax_back_body(float *p, float *ds, const lemon__query_tile *t, const float *lse, int64_t lse_stride,
-                                            const float *dy, const float *y, int64_t n) {
+LEMON__INLINE void lemon__softmax_back_body(float *p, float *ds, const lemon__query_tile *t, const float *lse,
+                                            int64_t lse_stride, const float *dy, const float *y, int64_t n) {
     float scale = 1.0f / sqrtf((float)n);
     int64_t r, i;
     for (r = 0; r < t->rows; r++) {
-        float *prow = p + r * t->keys, *dsrow = ds + r * t->keys, d = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
+        float *prow = p + r * t->keys, *dsrow = ds + r * t->keys,
+              d = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
         int64_t seen = t->first_keys + r;
         lemon__exp_sum(prow, seen, lse[r * lse_stride]);
         for (i = 0; i < seen; i++) dsrow[i] = prow[i] * (dsrow[i] - d) * scale;
@@ -2945,10 +2995,13 @@ LEMON__INLINE void lemon__softmax_back_body(float *p, float *ds, const lemon__qu
         memset(dsrow + seen, 0, (size_t)(t->keys - seen) * sizeof *dsrow);
     }
 }
-LEMON__CLONES(lemon__softmax_back, (float *p, float *ds, const lemon__query_tile *t, const float *lse, int64_t lse_stride,
-              const float *dy, const float *y, int64_t n), (p, ds, t, lse, lse_stride, dy, y, n))
+LEMON__CLONES(lemon__softmax_back,
+              (float *p, float *ds, const lemon__query_tile *t, const float *lse, int64_t lse_stride, const float *dy,
+               const float *y, int64_t n),
+              (p, ds, t, lse, lse_stride, dy, y, n))
 
-static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace, float *p) {
+static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace,
+                                       float *p) {
     const lemon__op *op = job->op;
     lemon_isa isa = job->ctx->isa;
     int64_t n = op->head_dim, m = t->rows, keys = t->keys;
@@ -2958,18 +3011,22 @@ static void lemon__attention_back_tile(const lemon__attention_job *job, const le
     lemon__gemm(isa, workspace, 0, 1, m, keys, n, 1.0f, dy, t->q_width, t->v, t->kv_width, 0.0f, ds, keys);
     lemon__softmax_back(isa)(p, ds, t, op->aux + t->row * op->n_heads + t->head, op->n_heads, dy, op->y + t->q_at, n);
     if (op->dx[0])
-        lemon__gemm(isa, workspace, 0, 0, m, n, keys, 1.0f, ds, keys, t->k, t->kv_width, op->add[0] ? 1.0f : 0.0f, op->dx[0] + t->q_at, t->q_width);
+        lemon__gemm(isa, workspace, 0, 0, m, n, keys, 1.0f, ds, keys, t->k, t->kv_width, op->add[0] ? 1.0f : 0.0f,
+                    op->dx[0] + t->q_at, t->q_width);
     if (op->dx[1])
-        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, ds, keys, t->q, t->q_width, 1.0f, op->dx[1] + t->kv_at, t->kv_width);
+        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, ds, keys, t->q, t->q_width, 1.0f, op->dx[1] + t->kv_at,
+                    t->kv_width);
     if (op->dx[2])
-        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, p, keys, dy, t->q_width, 1.0f, op->dx[2] + t->kv_at, t->kv_width);
+        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, p, keys, dy, t->q_width, 1.0f, op->dx[2] + t->kv_at,
+                    t->kv_width);
 }
 
 /*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
 static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
-    int64_t sequence = index / op->kv_heads, kv = index % op->kv_heads, group = op->n_heads / op->kv_heads, head, tile, r;
+    int64_t sequence = index / op->kv_heads, kv = index % op->kv_heads, group = op->n_heads / op->kv_heads, head, tile,
+            r;
     float *workspace = lemon__workspace(job->ctx, worker);
     int side;
     for (side = 1; side <= 2; side++) {
@@ -3003,7 +3060,9 @@ LEMON__INLINE void lemon__swiglu_rows_body(const lemon__op *op, int64_t from, in
 }
 LEMON__CLONES(lemon__swiglu_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
-static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__swiglu_rows(ctx->isa), op->rows, LEMON__ROWS); }
+static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__swiglu_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
 
 LEMON__INLINE void lemon__swiglu_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1), *dy = op->dy;
@@ -3019,7 +3078,9 @@ LEMON__INLINE void lemon__swiglu_back_rows_body(const lemon__op *op, int64_t fro
 }
 LEMON__CLONES(lemon__swiglu_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
-static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) { lemon__over(ctx, op, lemon__swiglu_back_rows(ctx->isa), op->rows, LEMON__ROWS); }
+static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__swiglu_back_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
 
 /* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
         With z the logits, p = softmax(z), t the target, q = softmax of the teacher's logits at temperature X:
@@ -3029,9 +3090,16 @@ static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) { lemon_
 
 enum { LEMON__LOSS_FLOATS = 1 << 19 };      /* logits alive at once: 2 MB, about one L2 cache */
 
-static int64_t lemon__loss_chunk(int64_t vocab) { return lemon__max(16, lemon__min(256, LEMON__LOSS_FLOATS / vocab / 16 * 16)); }
+static int64_t lemon__loss_chunk(int64_t vocab) {
+    return lemon__max(16, lemon__min(256, LEMON__LOSS_FLOATS / vocab / 16 * 16));
+}
 
-typedef struct lemon__loss_job { const lemon__op *op; float *z, *teacher; int64_t first; float weight; } lemon__loss_job;
+typedef struct lemon__loss_job {
+    const lemon__op *op;
+    float *z, *teacher;
+    int64_t first;
+    float weight;
+} lemon__loss_job;
 
 /*  Logits to a softmax in place, and the log of its denominator. */
 LEMON__INLINE void lemon__softmax_row_body(float *z, int64_t n, float *log_sum) {
@@ -3062,7 +3130,8 @@ LEMON__INLINE void lemon__distill_row_body(const float *z, float *q, int64_t n, 
     *kl -= (double)log_q - (double)log_z;
     for (i = 0; i < n; i++) q[i] = soft * (lemon__exp(z[i] * inverse - log_z) - lemon__exp(q[i] * inverse - log_q));
 }
-LEMON__CLONES(lemon__distill_row, (const float *z, float *q, int64_t n, float inverse, float soft, double *kl), (z, q, n, inverse, soft, kl))
+LEMON__CLONES(lemon__distill_row, (const float *z, float *q, int64_t n, float inverse, float soft, double *kl),
+              (z, q, n, inverse, soft, kl))
 
 /*  z, a softmax already, becomes hard * (z - [v = target]) plus the distillation's gradient. */
 LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float hard) {
@@ -3071,7 +3140,8 @@ LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64
     z[target] -= hard;
     if (q) for (i = 0; i < n; i++) z[i] += q[i];
 }
-LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float hard), (z, q, n, target, hard))
+LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float hard),
+              (z, q, n, target, hard))
 
 static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r) {
     const lemon__op *op = job->op;
@@ -3081,7 +3151,9 @@ static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r
     double *out = (double *)(void *)op->aux + 2 * row;
     out[0] = out[1] = 0.0;
     if (target < 0) { memset(z, 0, (size_t)vocab * sizeof *z); return; }
-    if (q) lemon__distill_row(isa)(z, q, vocab, 1.0f / op->loss.temperature, w * op->loss.temperature * job->weight, &out[1]);
+    if (q)
+        lemon__distill_row(isa)(z, q, vocab, 1.0f / op->loss.temperature, w * op->loss.temperature * job->weight,
+                                &out[1]);
     out[0] = -(double)z[target];
     lemon__softmax_row(isa)(z, vocab, &log_sum);
     out[0] += (double)log_sum;
@@ -3101,9 +3173,11 @@ static void lemon__loss_gradients(lemon_ctx *ctx, const lemon__op *op, const flo
     int64_t vocab = op->in[1].rows, width = op->in[1].cols;
     const float *hidden = lemon__in(op, 0) + first * width, *output = lemon__in(op, 1);
     if (op->dx[0])
-        lemon__gemm_threads(ctx, 0, 0, n, width, vocab, 1.0f, dz, vocab, output, width, op->add[0] ? 1.0f : 0.0f, op->dx[0] + first * width, width);
+        lemon__gemm_threads(ctx, 0, 0, n, width, vocab, 1.0f, dz, vocab, output, width, op->add[0] ? 1.0f : 0.0f,
+                            op->dx[0] + first * width, width);
     if (op->dx[1])
-        lemon__gemm_threads(ctx, 1, 0, vocab, width, n, 1.0f, dz, vocab, hidden, width, op->add[1] || first > 0 ? 1.0f : 0.0f, op->dx[1], width);
+        lemon__gemm_threads(ctx, 1, 0, vocab, width, n, 1.0f, dz, vocab, hidden, width,
+                            op->add[1] || first > 0 ? 1.0f : 0.0f, op->dx[1], width);
 }
 
 static void lemon__loss_chunk_run(lemon_ctx *ctx, const lemon__op *op, int64_t first, int64_t n, float weight) {
@@ -3130,7 +3204,8 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
     double ce = 0.0, kl = 0.0;
     for (r = 0; r < n; r++) counted += op->ids[r] >= 0;
     for (first = 0; first < n; first += chunk)
-        lemon__loss_chunk_run(ctx, op, first, lemon__min(chunk, n - first), op->loss.scale / (float)lemon__max(1, counted));
+        lemon__loss_chunk_run(ctx, op, first, lemon__min(chunk, n - first),
+                              op->loss.scale / (float)lemon__max(1, counted));
     for (r = 0; r < n; r++) { ce += row[2 * r]; kl += row[2 * r + 1]; }
     op->y[0] = (float)(ce / (double)lemon__max(1, counted));
     op->y[1] = (float)(kl / (double)lemon__max(1, counted));
@@ -3151,7 +3226,15 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
    ================================================================================================================== */
 
 typedef enum lemon__code {
-    LEMON__EMBED, LEMON__MATMUL, LEMON__ADD, LEMON__MIX, LEMON__NORM, LEMON__ROPE, LEMON__ATTENTION, LEMON__SWIGLU, LEMON__LOSS
+    LEMON__EMBED,
+    LEMON__MATMUL,
+    LEMON__ADD,
+    LEMON__MIX,
+    LEMON__NORM,
+    LEMON__ROPE,
+    LEMON__ATTENTION,
+    LEMON__SWIGLU,
+    LEMON__LOSS
 } lemon__code;
 
 /*  What the tape must know of an operation: its kernels, what backward reads again, and how much memory it wants. */
@@ -3179,9 +3262,10 @@ static const lemon__op_info lemon__op_table[] = {
     {"mix", lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
     {"rms_norm", lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
     {"rope", lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
-    {"attention", lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT, lemon__aux_attention, lemon__scratch_attention},
+    {"attention", lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT,
+     lemon__aux_attention, lemon__scratch_attention},
     {"swiglu", lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
-    {"loss", lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL}      /* its memory: lemon__plan_loss */
+    {"loss", lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL} /* its memory: lemon__plan_loss */
 };
 
 typedef struct lemon__value {
@@ -3276,7 +3360,8 @@ static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols)
 
 static int lemon__tape_ready(lemon_tape *tape, const char *call) {
     if (tape == NULL || tape->status) return 0;
-    if (tape->planned) lemon__tape_fail(tape, LEMON_E_ARG, "%s: the tape is planned already; record before lemon_tape_plan", call);
+    if (tape->planned)
+        lemon__tape_fail(tape, LEMON_E_ARG, "%s: the tape is planned already; record before lemon_tape_plan", call);
     return !tape->planned;
 }
 
@@ -3287,7 +3372,8 @@ static const lemon_tensor *lemon__tape_tensor(lemon_tape *tape, lemon_var x, con
 }
 
 /*  A new row with up to four inputs (-1: absent) and an output [rows, cols]; NULL on error. */
-static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int64_t rows, int64_t cols, lemon_var a, lemon_var b, lemon_var c, lemon_var d) {
+static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int64_t rows, int64_t cols, lemon_var a,
+                                         lemon_var b, lemon_var c, lemon_var d) {
     void *array = tape->rows;
     lemon_var in[LEMON__INPUTS], out;
     lemon__tape_row *row;
@@ -3340,8 +3426,11 @@ LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *
 LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows) {
     const lemon_tensor *t;
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_embed") || (t = lemon__tape_tensor(tape, table, "lemon_tape_embed")) == NULL) return -1;
-    if (tokens == NULL || rows < 1) return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_embed: tokens is NULL or rows is %lld", (long long)rows);
+    if (!lemon__tape_ready(tape, "lemon_tape_embed") ||
+        (t = lemon__tape_tensor(tape, table, "lemon_tape_embed")) == NULL)
+        return -1;
+    if (tokens == NULL || rows < 1)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_embed: tokens is NULL or rows is %lld", (long long)rows);
     row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
     if (row == NULL) return -1;
     row->op.ids = tokens;
@@ -3352,15 +3441,21 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
     const lemon_tensor *ta, *tb;
     lemon__tape_row *row;
     int64_t m, n, ka, kb;
-    if (!lemon__tape_ready(tape, "lemon_tape_matmul") || (ta = lemon__tape_tensor(tape, a, "lemon_tape_matmul")) == NULL ||
-        (tb = lemon__tape_tensor(tape, b, "lemon_tape_matmul")) == NULL) return -1;
+    if (!lemon__tape_ready(tape, "lemon_tape_matmul") ||
+        (ta = lemon__tape_tensor(tape, a, "lemon_tape_matmul")) == NULL ||
+        (tb = lemon__tape_tensor(tape, b, "lemon_tape_matmul")) == NULL)
+        return -1;
     m = trans_a ? ta->cols : ta->rows;
     ka = trans_a ? ta->rows : ta->cols;
     kb = trans_b ? tb->cols : tb->rows;
     n = trans_b ? tb->rows : tb->cols;
-    if (ka != kb) return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_matmul: inner sizes are %lld and %lld, expected equal ones", (long long)ka, (long long)kb);
+    if (ka != kb)
+        return lemon__tape_fail(tape, LEMON_E_ARG,
+                                "lemon_tape_matmul: inner sizes are %lld and %lld, expected equal ones", (long long)ka,
+                                (long long)kb);
     if (ta->dtype != LEMON_F32 || (tb->dtype != LEMON_F32 && (trans_a || !trans_b)))
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_matmul: a matrix is %s, expected f32 (other types only as b with trans_b)",
+        return lemon__tape_fail(tape, LEMON_E_ARG,
+                                "lemon_tape_matmul: a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
     row = lemon__tape_push(tape, LEMON__MATMUL, m, n, a, b, -1, -1);
     if (row == NULL) return -1;
@@ -3373,24 +3468,35 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
 static lemon_var lemon__tape_pair(lemon_tape *tape, lemon__code code, lemon_var a, lemon_var b, const char *call) {
     const lemon_tensor *ta, *tb;
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, call) || (ta = lemon__tape_tensor(tape, a, call)) == NULL || (tb = lemon__tape_tensor(tape, b, call)) == NULL) return -1;
+    if (!lemon__tape_ready(tape, call) || (ta = lemon__tape_tensor(tape, a, call)) == NULL ||
+        (tb = lemon__tape_tensor(tape, b, call)) == NULL)
+        return -1;
     if (ta->rows != tb->rows || ta->cols != tb->cols || ta->dtype != LEMON_F32 || tb->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: shapes are [%lld, %lld] and [%lld, %lld], expected equal ones of f32", call,
+        return lemon__tape_fail(tape, LEMON_E_ARG,
+                                "%s: shapes are [%lld, %lld] and [%lld, %lld], expected equal ones of f32", call,
                                 (long long)ta->rows, (long long)ta->cols, (long long)tb->rows, (long long)tb->cols);
     row = lemon__tape_push(tape, code, ta->rows, ta->cols, a, b, -1, -1);
     return row ? row->out : -1;
 }
 
-LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b) { return lemon__tape_pair(tape, LEMON__ADD, a, b, "lemon_tape_add"); }
-LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up) { return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, "lemon_tape_swiglu"); }
+LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b) {
+    return lemon__tape_pair(tape, LEMON__ADD, a, b, "lemon_tape_add");
+}
+LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up) {
+    return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, "lemon_tape_swiglu");
+}
 
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
     const lemon_tensor *tx, *tg;
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_rms_norm") || (tx = lemon__tape_tensor(tape, x, "lemon_tape_rms_norm")) == NULL ||
-        (tg = lemon__tape_tensor(tape, gain, "lemon_tape_rms_norm")) == NULL) return -1;
+    if (!lemon__tape_ready(tape, "lemon_tape_rms_norm") ||
+        (tx = lemon__tape_tensor(tape, x, "lemon_tape_rms_norm")) == NULL ||
+        (tg = lemon__tape_tensor(tape, gain, "lemon_tape_rms_norm")) == NULL)
+        return -1;
     if (tg->rows != 1 || tg->cols != tx->cols || tg->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_rms_norm: gain is [%lld, %lld], expected [1, %lld] of f32", (long long)tg->rows, (long long)tg->cols, (long long)tx->cols);
+        return lemon__tape_fail(tape, LEMON_E_ARG,
+                                "lemon_tape_rms_norm: gain is [%lld, %lld], expected [1, %lld] of f32",
+                                (long long)tg->rows, (long long)tg->cols, (long long)tx->cols);
     row = lemon__tape_push(tape, LEMON__NORM, tx->rows, tx->cols, x, gain, -1, -1);
     if (row == NULL) return -1;
     row->op.eps = eps;
@@ -3403,7 +3509,9 @@ static const float *lemon__tape_angles(lemon_tape *tape, int64_t head_dim, int64
     int64_t i;
     for (i = 0; i < tape->n_rows; i++) {
         const lemon__op *op = &tape->rows[i].op;
-        if (tape->rows[i].code == LEMON__ROPE && op->head_dim == head_dim && op->seq == seq && !(op->theta < theta) && !(op->theta > theta)) return op->angles;
+        if (tape->rows[i].code == LEMON__ROPE && op->head_dim == head_dim && op->seq == seq && !(op->theta < theta) &&
+            !(op->theta > theta))
+            return op->angles;
     }
     angles = lemon__floats(tape->ctx, &tape->arena, seq, head_dim);
     if (angles) lemon__rope_angles(angles, seq, head_dim, (double)theta);
@@ -3415,10 +3523,13 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
     const lemon_tensor *t;
     const float *angles;
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_rope") || (t = lemon__tape_tensor(tape, x, "lemon_tape_rope")) == NULL) return -1;
+    if (!lemon__tape_ready(tape, "lemon_tape_rope") || (t = lemon__tape_tensor(tape, x, "lemon_tape_rope")) == NULL)
+        return -1;
     if (head_dim < 2 || head_dim % 2 || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_rope: x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
-                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+        return lemon__tape_fail(
+            tape, LEMON_E_ARG,
+            "lemon_tape_rope: x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
+            (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
     angles = lemon__tape_angles(tape, head_dim, seq, theta);
     row = angles ? lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1) : NULL;
     if (row == NULL) return -1;
@@ -3429,17 +3540,23 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
     return row->out;
 }
 
-LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads, int64_t kv_heads, int64_t head_dim, int64_t seq) {
+LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
+                                         int64_t kv_heads, int64_t head_dim, int64_t seq) {
     const lemon_tensor *tq, *tk, *tv;
     const char *call = "lemon_tape_attention";
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, call) || (tq = lemon__tape_tensor(tape, q, call)) == NULL || (tk = lemon__tape_tensor(tape, k, call)) == NULL ||
-        (tv = lemon__tape_tensor(tape, v, call)) == NULL) return -1;
-    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq || tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim ||
-        tv->cols != tk->cols || tk->rows != tq->rows || tv->rows != tq->rows)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_attention: q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads of %lld, rows a multiple of %lld",
-                                (long long)tq->rows, (long long)tq->cols, (long long)tk->rows, (long long)tk->cols, (long long)tv->rows, (long long)tv->cols,
-                                (long long)n_heads, (long long)kv_heads, (long long)head_dim, (long long)seq);
+    if (!lemon__tape_ready(tape, call) || (tq = lemon__tape_tensor(tape, q, call)) == NULL ||
+        (tk = lemon__tape_tensor(tape, k, call)) == NULL || (tv = lemon__tape_tensor(tape, v, call)) == NULL)
+        return -1;
+    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq ||
+        tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
+        tk->rows != tq->rows || tv->rows != tq->rows)
+        return lemon__tape_fail(tape, LEMON_E_ARG,
+                                "lemon_tape_attention: q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected "
+                                "%lld and %lld heads of %lld, rows a multiple of %lld",
+                                (long long)tq->rows, (long long)tq->cols, (long long)tk->rows, (long long)tk->cols,
+                                (long long)tv->rows, (long long)tv->cols, (long long)n_heads, (long long)kv_heads,
+                                (long long)head_dim, (long long)seq);
     row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
     if (row == NULL) return -1;
     row->op.n_heads = n_heads;
@@ -3454,15 +3571,19 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
     lemon__tape_row *row;
     lemon_var sum = -1;
     int64_t i;
-    if (!lemon__tape_ready(tape, "lemon_tape_mix") || (t = lemon__tape_tensor(tape, weights, "lemon_tape_mix")) == NULL) return -1;
+    if (!lemon__tape_ready(tape, "lemon_tape_mix") || (t = lemon__tape_tensor(tape, weights, "lemon_tape_mix")) == NULL)
+        return -1;
     if (x == NULL || n < 1 || t->rows != 1 || t->cols != n)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_mix: weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows, (long long)t->cols, (long long)n);
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_mix: weights are [%lld, %lld], expected [1, %lld]",
+                                (long long)t->rows, (long long)t->cols, (long long)n);
     for (i = 0; i < n; i++) {
         first = lemon__tape_tensor(tape, x[0], "lemon_tape_mix");
         t = lemon__tape_tensor(tape, x[i], "lemon_tape_mix");
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
-            return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_mix: term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i, (long long)t->rows, (long long)t->cols, (long long)first->rows, (long long)first->cols);
+            return lemon__tape_fail(
+                tape, LEMON_E_ARG, "lemon_tape_mix: term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
+                (long long)t->rows, (long long)t->cols, (long long)first->rows, (long long)first->cols);
         row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
         if (row == NULL) return -1;
         row->op.index = i;
@@ -3475,7 +3596,8 @@ static int lemon__output_fits(const lemon_tensor *hidden, const lemon_tensor *ou
     return hidden && output && hidden->dtype == LEMON_F32 && output->cols == hidden->cols;
 }
 
-LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets, lemon_var teacher_hidden, lemon_var teacher_output,
+LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
+                                    lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options) {
     const lemon_tensor *h, *o;
     lemon__tape_row *row;
@@ -3483,13 +3605,20 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
     h = lemon__tape_tensor(tape, hidden, "lemon_tape_loss");
     o = lemon__tape_tensor(tape, output, "lemon_tape_loss");
     if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_loss: hidden and output do not fit, targets is NULL, or temperature is not above 0");
+        return lemon__tape_fail(
+            tape, LEMON_E_ARG,
+            "lemon_tape_loss: hidden and output do not fit, targets is NULL, or temperature is not above 0");
     if (teacher_hidden >= 0) {
-        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, "lemon_tape_loss"), *to = lemon__tape_tensor(tape, teacher_output, "lemon_tape_loss");
+        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, "lemon_tape_loss"),
+                           *to = lemon__tape_tensor(tape, teacher_output, "lemon_tape_loss");
         if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
-            return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_loss: the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, %lld tokens)", (long long)h->rows, (long long)o->rows);
+            return lemon__tape_fail(tape, LEMON_E_ARG,
+                                    "lemon_tape_loss: the teacher's hidden rows and vocabulary do not fit the "
+                                    "student's (%lld rows, %lld tokens)",
+                                    (long long)h->rows, (long long)o->rows);
     }
-    row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden, teacher_hidden >= 0 ? teacher_output : -1);
+    row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden,
+                           teacher_hidden >= 0 ? teacher_output : -1);
     if (row == NULL) return -1;
     row->op.ids = targets;
     row->op.loss = *options;
@@ -3559,7 +3688,8 @@ static void lemon__plan_collect(lemon_tape *tape, lemon__layout *plan) {
         lemon__value *v = &tape->values[i];
         if (v->leaf) continue;
         lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->born, v->dies, (float **)&v->tensor.data);
-        if (lemon__plan_has_grad(tape, v)) lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->grad_born, v->grad_dies, &v->grad);
+        if (lemon__plan_has_grad(tape, v))
+            lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->grad_born, v->grad_dies, &v->grad);
     }
     for (i = 0; i < n; i++) {
         lemon__tape_row *row = &tape->rows[i];
@@ -3593,7 +3723,9 @@ static int64_t lemon__plan_offset(const lemon__layout *plan, int64_t which) {
     while (moved)
         for (i = 0, moved = 0; i < which; i++) {
             const lemon__buffer *o = &plan->list[i];
-            if (o->born > b->dies || o->dies < b->born || offset >= o->offset + o->floats || offset + b->floats <= o->offset) continue;
+            if (o->born > b->dies || o->dies < b->born || offset >= o->offset + o->floats ||
+                offset + b->floats <= o->offset)
+                continue;
             offset = o->offset + o->floats;
             moved = 1;
         }
@@ -3656,7 +3788,8 @@ static lemon_status lemon__tape_runnable(lemon_tape *tape, int backward, const c
     if (tape == NULL) return LEMON_E_ARG;
     if (tape->status) return tape->status;
     if (!tape->planned || (backward && !tape->backward))
-        return lemon__fail(tape->ctx, LEMON_E_ARG, "%s: the tape is not planned for this; call lemon_tape_plan first", call);
+        return lemon__fail(tape->ctx, LEMON_E_ARG, "%s: the tape is not planned for this; call lemon_tape_plan first",
+                           call);
     return LEMON_OK;
 }
 
@@ -3762,29 +3895,41 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
     int i;
     if (c == NULL) return lemon__fail(ctx, LEMON_E_ARG, "the config is NULL");
     {
-        const lemon__range ranges[9] = {
-            {"d_model", c->d_model, 1, 65536}, {"n_layers", c->n_layers, 1, 4096}, {"n_heads", c->n_heads, 1, 4096},
-            {"kv_heads", c->kv_heads, 1, 4096}, {"head_dim", c->head_dim, 2, 4096}, {"d_ffn", c->d_ffn, 1, 65536},
-            {"vocab_size", c->vocab_size, 1, 1 << 22}, {"max_seq", c->max_seq, 1, 1 << 24}, {"tied_embeddings", c->tied_embeddings, 0, 1}};
+        const lemon__range ranges[9] = {{"d_model", c->d_model, 1, 65536},
+                                        {"n_layers", c->n_layers, 1, 4096},
+                                        {"n_heads", c->n_heads, 1, 4096},
+                                        {"kv_heads", c->kv_heads, 1, 4096},
+                                        {"head_dim", c->head_dim, 2, 4096},
+                                        {"d_ffn", c->d_ffn, 1, 65536},
+                                        {"vocab_size", c->vocab_size, 1, 1 << 22},
+                                        {"max_seq", c->max_seq, 1, 1 << 24},
+                                        {"tied_embeddings", c->tied_embeddings, 0, 1}};
         memcpy(fields, ranges, sizeof fields);
     }
     for (i = 0; i < 9; i++)
         if (fields[i].value < fields[i].low || fields[i].value > fields[i].high)
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", fields[i].name, (long long)fields[i].value,
-                               (long long)fields[i].low, (long long)fields[i].high);
-    if (c->head_dim % 2) return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", fields[i].name,
+                               (long long)fields[i].value, (long long)fields[i].low, (long long)fields[i].high);
+    if (c->head_dim % 2)
+        return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
     if (c->n_heads % c->kv_heads)
-        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d", (int)c->kv_heads, (int)c->n_heads);
+        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d",
+                           (int)c->kv_heads, (int)c->n_heads);
     if ((int64_t)c->n_heads * c->head_dim > 65536)
-        return lemon__fail(ctx, LEMON_E_ARG, "n_heads times head_dim is %lld, expected at most 65536", (long long)c->n_heads * c->head_dim);
-    if (!(c->rope_theta > 0.0f) || !(c->rope_theta < 1e12f)) return lemon__fail(ctx, LEMON_E_ARG, "rope_theta is %g, expected a number above 0", (double)c->rope_theta);
-    if (!(c->rms_norm_eps >= 0.0f) || !(c->rms_norm_eps < 1.0f)) return lemon__fail(ctx, LEMON_E_ARG, "rms_norm_eps is %g, expected 0 to 1", (double)c->rms_norm_eps);
+        return lemon__fail(ctx, LEMON_E_ARG, "n_heads times head_dim is %lld, expected at most 65536",
+                           (long long)c->n_heads * c->head_dim);
+    if (!(c->rope_theta > 0.0f) || !(c->rope_theta < 1e12f))
+        return lemon__fail(ctx, LEMON_E_ARG, "rope_theta is %g, expected a number above 0", (double)c->rope_theta);
+    if (!(c->rms_norm_eps >= 0.0f) || !(c->rms_norm_eps < 1.0f))
+        return lemon__fail(ctx, LEMON_E_ARG, "rms_norm_eps is %g, expected 0 to 1", (double)c->rms_norm_eps);
     return LEMON_OK;
 }
 
 /* ---- the table, expanded: index of a parameter <-> role and layer ---- */
 
-static int64_t lemon__param_count(const lemon_config *c) { return 2 + (int64_t)LEMON__PER_LAYER * c->n_layers + !c->tied_embeddings; }
+static int64_t lemon__param_count(const lemon_config *c) {
+    return 2 + (int64_t)LEMON__PER_LAYER * c->n_layers + !c->tied_embeddings;
+}
 
 static lemon_role lemon__param_role(const lemon_config *c, int64_t i, int64_t *layer) {
     int64_t last = (int64_t)LEMON__PER_LAYER * c->n_layers;
@@ -3840,7 +3985,8 @@ static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config,
         return LEMON_E_MEMORY;
     }
     for (i = 0; i < (*model)->n_params; i++)
-        lemon__param_shape(config, lemon__param_role(config, i, &layer), &(*model)->params[i].rows, &(*model)->params[i].cols);
+        lemon__param_shape(config, lemon__param_role(config, i, &layer), &(*model)->params[i].rows,
+                           &(*model)->params[i].cols);
     return LEMON_OK;
 }
 
@@ -3890,7 +4036,9 @@ LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint
     lemon_rng rng;
     int64_t i, j, layer;
     if (ctx == NULL || model == NULL || model->block == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_init: the model is NULL or does not own f32 weights; lemon_model_clone makes one that does");
+        return lemon__fail(
+            ctx, LEMON_E_ARG,
+            "lemon_model_init: the model is NULL or does not own f32 weights; lemon_model_clone makes one that does");
     lemon_rng_seed(&rng, seed);
     for (i = 0; i < model->n_params; i++) {
         const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
@@ -3910,7 +4058,8 @@ static void lemon__tensor_to_f32(const lemon_tensor *source, float *out) {
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model) {
     lemon_status status;
     int64_t i;
-    if (ctx == NULL || source == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_clone: an argument is NULL");
+    if (ctx == NULL || source == NULL || model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_clone: an argument is NULL");
     status = lemon_model_create(ctx, &source->config, model);
     if (status) return status;
     for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
@@ -3927,8 +4076,9 @@ static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, c
     int64_t i;
     for (i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= model->config.vocab_size)
-            return lemon__fail(ctx, LEMON_E_ARG, "token %lld is %d, expected 0 to %d (vocab_size); was it made with another tokenizer?", (long long)i, (int)ids[i],
-                               (int)model->config.vocab_size - 1);
+            return lemon__fail(ctx, LEMON_E_ARG,
+                               "token %lld is %d, expected 0 to %d (vocab_size); was it made with another tokenizer?",
+                               (long long)i, (int)ids[i], (int)model->config.vocab_size - 1);
     return LEMON_OK;
 }
 
@@ -3936,7 +4086,8 @@ static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, c
         weights[i] is the variable of parameter i of the table; the result is norm(x) [batch * seq, D], which the output
         matrix turns into scores. ---- */
 
-static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_var x, int64_t seq) {
+static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_var x,
+                                   int64_t seq) {
     lemon_var y = lemon_tape_rms_norm(tape, x, w[LEMON_ATTN_NORM], c->rms_norm_eps);
     lemon_var q = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WQ], 1), c->head_dim, seq, c->rope_theta);
     lemon_var k = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WK], 1), c->head_dim, seq, c->rope_theta);
@@ -3949,10 +4100,12 @@ static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, cons
     return lemon_tape_add(tape, x, lemon_tape_matmul(tape, lemon_tape_swiglu(tape, gate, up), 0, w[LEMON_W_DOWN], 1));
 }
 
-static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, const lemon_var *weights, const int32_t *tokens, int64_t batch, int64_t seq) {
+static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, const lemon_var *weights,
+                                   const int32_t *tokens, int64_t batch, int64_t seq) {
     lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
     int64_t layer;
-    for (layer = 0; layer < c->n_layers; layer++)       /* w[role] is the role's parameter of this layer: the table in order */
+    for (layer = 0; layer < c->n_layers;
+         layer++) /* w[role] is the role's parameter of this layer: the table in order */
         x = lemon__tape_layer(tape, c, weights + layer * LEMON__PER_LAYER, x, seq);
     return lemon_tape_rms_norm(tape, x, weights[lemon__param_index(c, LEMON_FINAL_NORM, 0)], c->rms_norm_eps);
 }
@@ -3962,7 +4115,9 @@ static void lemon__tape_weights(lemon_tape *tape, const lemon_model *model, floa
     int64_t i;
     for (i = 0; i < model->n_params; i++) {
         const lemon_tensor *t = &model->params[i];
-        if (grads) weights[i] = lemon_tape_leaf(tape, (const float *)t->data, grads + ((const float *)t->data - model->block), t->rows, t->cols);
+        if (grads)
+            weights[i] = lemon_tape_leaf(tape, (const float *)t->data, grads + ((const float *)t->data - model->block),
+                                         t->rows, t->cols);
         else weights[i] = lemon_tape_weight(tape, t);
     }
 }
@@ -3988,7 +4143,8 @@ typedef struct lemon__walk {
 static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq; }
 
 /*  Memory for up to `rows` rows that look back over at most `keys` keys. */
-static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows, int64_t keys, lemon__walk *w) {
+static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows,
+                                     int64_t keys, lemon__walk *w) {
     const lemon_config *c = &model->config;
     int64_t heads = (int64_t)c->n_heads * c->head_dim;
     memset(w, 0, sizeof *w);
@@ -4005,7 +4161,8 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     w->up = lemon__floats(ctx, arena, rows, c->d_ffn);
     w->angles = lemon__floats(ctx, arena, keys, c->head_dim);
     w->scratch = lemon__floats(ctx, arena, ctx->threads, w->scratch_each);
-    if (!w->x || !w->y || !w->back || !w->gain || !w->q || !w->z || !w->gate || !w->up || !w->angles || !w->scratch) return LEMON_E_MEMORY;
+    if (!w->x || !w->y || !w->back || !w->gain || !w->q || !w->z || !w->gate || !w->up || !w->angles || !w->scratch)
+        return LEMON_E_MEMORY;
     lemon__rope_angles(w->angles, keys, c->head_dim, (double)c->rope_theta);
     return lemon__workspaces(ctx);
 }
@@ -6514,7 +6671,8 @@ struct lemon_session {
 static lemon_status lemon__session_memory(lemon_session *s) {
     const lemon_config *c = &s->model->config;
     int64_t layer, width = (int64_t)c->kv_heads * c->head_dim;
-    lemon_status status = lemon__walk_open(s->ctx, &s->arena, s->model, lemon__min(LEMON__PREFILL, c->max_seq), c->max_seq, &s->walk);
+    lemon_status status =
+        lemon__walk_open(s->ctx, &s->arena, s->model, lemon__min(LEMON__PREFILL, c->max_seq), c->max_seq, &s->walk);
     if (status) return status;
     s->logits = lemon__floats(s->ctx, &s->arena, 1, c->vocab_size);
     s->keys = (float **)lemon_arena_alloc(s->ctx, &s->arena, (size_t)c->n_layers * sizeof(float *));
@@ -6530,7 +6688,8 @@ static lemon_status lemon__session_memory(lemon_session *s) {
 
 LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session) {
     lemon_status status;
-    if (ctx == NULL || model == NULL || session == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: an argument is NULL");
+    if (ctx == NULL || model == NULL || session == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: an argument is NULL");
     *session = (lemon_session *)lemon__calloc(ctx, sizeof **session);
     if (*session == NULL) return LEMON_E_MEMORY;
     (*session)->ctx = ctx;
@@ -6554,7 +6713,8 @@ LEMON_API int64_t lemon_session_length(const lemon_session *session) { return se
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length) {
     if (session == NULL) return LEMON_E_ARG;
     if (length < 0 || length > session->length)
-        return lemon__fail(session->ctx, LEMON_E_ARG, "lemon_session_rewind: length is %lld, expected 0 to %lld", (long long)length, (long long)session->length);
+        return lemon__fail(session->ctx, LEMON_E_ARG, "lemon_session_rewind: length is %lld, expected 0 to %lld",
+                           (long long)length, (long long)session->length);
     session->length = length;
     return LEMON_OK;
 }
@@ -6567,14 +6727,16 @@ static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n
     s->walk.pos = s->length;
     s->walk.kv_rows = s->model->config.max_seq;
     lemon__walk_embed(&s->walk, ids);
-    for (layer = 0; layer < s->model->config.n_layers; layer++) lemon__walk_layer(&s->walk, layer, s->keys[layer], s->values[layer]);
+    for (layer = 0; layer < s->model->config.n_layers; layer++)
+        lemon__walk_layer(&s->walk, layer, s->keys[layer], s->values[layer]);
     s->length += n;
 }
 
 /*  Scores after the last row of the last piece. */
 static void lemon__session_logits(lemon_session *s) {
     lemon__walk_norm(&s->walk, LEMON_FINAL_NORM, 0);
-    lemon__weight_product(s->ctx, 1, s->walk.y + (s->walk.seq - 1) * s->model->config.d_model, lemon_model_param(s->model, LEMON_OUTPUT, 0), s->logits);
+    lemon__weight_product(s->ctx, 1, s->walk.y + (s->walk.seq - 1) * s->model->config.d_model,
+                          lemon_model_param(s->model, LEMON_OUTPUT, 0), s->logits);
 }
 
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits) {
@@ -6583,7 +6745,9 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
     if (session == NULL) return LEMON_E_ARG;
     left = session->model->config.max_seq - session->length;
     if (ids == NULL || n < 1 || n > left)
-        return lemon__fail(session->ctx, LEMON_E_ARG, "lemon_session_feed: n is %lld, expected 1 to %lld, what is left of the context", (long long)n, (long long)left);
+        return lemon__fail(session->ctx, LEMON_E_ARG,
+                           "lemon_session_feed: n is %lld, expected 1 to %lld, what is left of the context",
+                           (long long)n, (long long)left);
     status = lemon__check_ids(session->ctx, session->model, ids, n);
     while (!status && n > 0) {
         int64_t piece = lemon__min(n, LEMON__PREFILL);
@@ -6618,8 +6782,10 @@ static void lemon__rank(const float *score, int32_t *ids, int32_t *other, int32_
     int32_t width, i, *from = ids, *to = other, *swap;
     for (width = 1; width < n; width = width > n / 2 ? n : width * 2) {
         for (i = 0; i < n; i += 2 * width) {
-            int32_t a = i, mid = n - i > width ? i + width : n, b = mid, end = n - mid > width ? mid + width : n, out = i;
-            while (a < mid || b < end) to[out++] = b >= end || (a < mid && !(score[from[b]] > score[from[a]])) ? from[a++] : from[b++];
+            int32_t a = i, mid = n - i > width ? i + width : n, b = mid, end = n - mid > width ? mid + width : n,
+                    out = i;
+            while (a < mid || b < end)
+                to[out++] = b >= end || (a < mid && !(score[from[b]] > score[from[a]])) ? from[a++] : from[b++];
             if (end == n) break;
         }
         swap = from; from = to; to = swap;
@@ -6640,7 +6806,8 @@ static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t 
     return keep;
 }
 
-LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng, int32_t *scratch) {
+LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng,
+                               int32_t *scratch) {
     int32_t *ranked = scratch, keep, i;
     double sum = 0.0, target;
     float top;
@@ -6676,7 +6843,8 @@ typedef struct lemon__generation {
 
 /*  Draws, hands out and feeds tokens until something ends it. */
 static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, const lemon_sampling *sampling,
-                                         int (*on_token)(void *, int32_t, const char *, size_t), void *user, float *logits, lemon_stop *stop) {
+                                         int (*on_token)(void *, int32_t, const char *, size_t), void *user,
+                                         float *logits, lemon_stop *stop) {
     const lemon_tokenizer *t = g->model->tokenizer;
     lemon_status status = LEMON_OK;
     int64_t i;
@@ -6684,7 +6852,8 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
     for (i = 0; !status && i < n_new; i++) {
         const char *text;
         size_t bytes;
-        int32_t id = lemon_sample(logits, g->model->config.vocab_size, sampling, &g->rng, g->scratch), previous = g->tokens->ids[g->tokens->count - 1];
+        int32_t id = lemon_sample(logits, g->model->config.vocab_size, sampling, &g->rng, g->scratch),
+                previous = g->tokens->ids[g->tokens->count - 1];
         if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { *stop = LEMON_STOP_END; break; }
         status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
         if (!status) status = lemon__tokens_push(g->ctx, g->tokens, id);
@@ -6702,23 +6871,30 @@ static lemon_status lemon__generate_prompt(lemon__generation *g, const char *pro
     lemon_status status = lemon__tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
     if (!status && prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
     if (!status && g->tokens->count > g->model->config.max_seq)
-        status = lemon__fail(g->ctx, LEMON_E_ARG, "the prompt has %lld tokens, expected at most %d, the model's context (max_seq); shorten it",
-                             (long long)g->tokens->count, (int)g->model->config.max_seq);
+        status =
+            lemon__fail(g->ctx, LEMON_E_ARG,
+                        "the prompt has %lld tokens, expected at most %d, the model's context (max_seq); shorten it",
+                        (long long)g->tokens->count, (int)g->model->config.max_seq);
     if (!status) status = lemon_session_feed(g->session, g->tokens->ids, g->tokens->count, logits);
     return status;
 }
 
-LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new, const lemon_sampling *sampling,
-                                      int (*on_token)(void *user, int32_t id, const char *text, size_t bytes), void *user, lemon_tokens *tokens, lemon_stop *stop) {
+LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new,
+                                      const lemon_sampling *sampling,
+                                      int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
+                                      void *user, lemon_tokens *tokens, lemon_stop *stop) {
     lemon__generation g;
     lemon_status status;
     lemon_stop ignored;
     float *logits = NULL;
     size_t bytes;
-    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_generate: an argument is NULL");
-    if (model->tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
+    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_generate: an argument is NULL");
+    if (model->tokenizer == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
     if (lemon_tokenizer_size(model->tokenizer) > model->config.vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d", (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
+        return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d",
+                           (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
     memset(&g, 0, sizeof g);
     g.ctx = ctx;
     g.model = model;
@@ -6750,11 +6926,14 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
    is resumed from weights, m, v and the step number goes on with the same bits.
    ================================================================================================================== */
 
-static int64_t lemon__default_seq(const lemon_config *c, int64_t seq) { return seq > 0 ? seq : lemon__min(256, c->max_seq); }
+static int64_t lemon__default_seq(const lemon_config *c, int64_t seq) {
+    return seq > 0 ? seq : lemon__min(256, c->max_seq);
+}
 
 static lemon_status lemon__check_seq(lemon_ctx *ctx, const lemon_config *c, int64_t seq) {
     if (seq >= 1 && seq <= c->max_seq) return LEMON_OK;
-    return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, expected 1 to %d, the model's context (max_seq)", (long long)seq, (int)c->max_seq);
+    return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, expected 1 to %d, the model's context (max_seq)", (long long)seq,
+                       (int)c->max_seq);
 }
 
 /* ---- evaluation ---- */
@@ -6768,7 +6947,8 @@ typedef struct lemon__evaluation {
     int64_t batch, seq;
 } lemon__evaluation;
 
-static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, lemon_arena *arena, lemon__evaluation *e) {
+static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, lemon_arena *arena,
+                                     lemon__evaluation *e) {
     static const lemon_loss_options plain = {0.0f, 1.0f, 1.0f};
     size_t ids = (size_t)(e->batch * e->seq) * sizeof(int32_t);
     lemon_var *weights = (lemon_var *)lemon_arena_alloc(ctx, arena, (size_t)model->n_params * sizeof *weights), hidden;
@@ -6780,7 +6960,8 @@ static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, l
     if (status) return status;
     lemon__tape_weights(e->tape, model, NULL, weights);
     hidden = lemon__tape_llama(e->tape, &model->config, weights, e->inputs, e->batch, e->seq);
-    e->loss = lemon_tape_loss(e->tape, hidden, weights[lemon__param_index(&model->config, LEMON_OUTPUT, 0)], e->targets, -1, -1, &plain);
+    e->loss = lemon_tape_loss(e->tape, hidden, weights[lemon__param_index(&model->config, LEMON_OUTPUT, 0)], e->targets,
+                              -1, -1, &plain);
     return lemon_tape_plan(e->tape, 0, NULL);
 }
 
@@ -6797,7 +6978,8 @@ static int64_t lemon__eval_fill(lemon__evaluation *e, const int32_t *ids, int64_
 }
 
 /*  The mean over ids[1..n-1]; what: name for progress, or NULL for none. */
-static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon_model *model, const int32_t *ids, int64_t n, int64_t seq, const char *what, double *loss) {
+static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon_model *model, const int32_t *ids, int64_t n,
+                                    int64_t seq, const char *what, double *loss) {
     lemon__evaluation e;
     lemon_arena arena = {NULL};
     lemon_status status;
@@ -6812,7 +6994,9 @@ static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon_model *model, co
         int64_t counted = lemon__eval_fill(&e, ids, n, at);
         status = lemon_tape_forward(e.tape);
         if (!status) sum += (double)lemon_tape_value(e.tape, e.loss)[0] * (double)counted;
-        if (!status && what) status = lemon__tick(ctx, what, lemon__min(at + step, n - 1), n - 1, sum / (double)lemon__min(at + step, n - 1));
+        if (!status && what)
+            status =
+                lemon__tick(ctx, what, lemon__min(at + step, n - 1), n - 1, sum / (double)lemon__min(at + step, n - 1));
     }
     lemon_tape_close(e.tape);
     lemon_arena_free(ctx, &arena);
@@ -6820,14 +7004,17 @@ static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon_model *model, co
     return status;
 }
 
-LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens, int64_t seq, int64_t max_tokens, double *loss, int64_t *counted) {
+LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens, int64_t seq,
+                                  int64_t max_tokens, double *loss, int64_t *counted) {
     int64_t n;
     lemon_status status;
-    if (ctx == NULL || model == NULL || tokens == NULL || loss == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_eval: an argument is NULL");
+    if (ctx == NULL || model == NULL || tokens == NULL || loss == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_eval: an argument is NULL");
     n = max_tokens > 0 ? lemon__min(max_tokens, tokens->count) : tokens->count;
     seq = lemon__default_seq(&model->config, seq);
     status = lemon__check_seq(ctx, &model->config, seq);
-    if (!status && n < 2) status = lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least 2", (long long)n);
+    if (!status && n < 2)
+        status = lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least 2", (long long)n);
     if (!status) status = lemon__check_ids(ctx, model, tokens->ids, n);
     if (status) return status;
     lemon__tick_begin(ctx, "eval");
@@ -6863,28 +7050,40 @@ static void lemon__train_resolve(const lemon_config *c, lemon_train_options *o) 
 static lemon_status lemon__train_check_teacher(lemon_ctx *ctx, const lemon_model *model, const lemon_train_options *o) {
     const lemon_config *t = &o->teacher->config;
     if (t->vocab_size != model->config.vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's", (int)t->vocab_size, (int)model->config.vocab_size);
+        return lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's",
+                           (int)t->vocab_size, (int)model->config.vocab_size);
     return lemon__check_seq(ctx, t, o->seq);
 }
 
-static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens, const lemon_train_options *o) {
-    const lemon__range whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40}, {"batch", o->batch, 1, 1 << 20}, {"accumulate", o->accumulate, 1, o->batch},
-                                  {"eval_every", o->eval_every, 0, INT64_MAX}, {"save_every", o->save_every, 0, INT64_MAX}};
-    const struct { const char *name; double value, low, high; } real[] = {
-        {"lr", o->lr, 0.0, 1e3}, {"min_lr", o->min_lr, 0.0, 1e3}, {"weight_decay", o->weight_decay, 0.0, 1e3}, {"clip", o->clip, 0.0, 1e30},
-        {"distill", o->distill, 0.0, 1.0}, {"temperature", o->temperature, 1e-3, 1e3}};
+static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
+                                       const lemon_train_options *o) {
+    const lemon__range whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40},
+                                  {"batch", o->batch, 1, 1 << 20},
+                                  {"accumulate", o->accumulate, 1, o->batch},
+                                  {"eval_every", o->eval_every, 0, INT64_MAX},
+                                  {"save_every", o->save_every, 0, INT64_MAX}};
+    const struct { const char *name; double value, low, high;
+    } real[] = {
+        {"lr", o->lr, 0.0, 1e30},     {"min_lr", o->min_lr, 0.0, 1e30},  {"weight_decay", o->weight_decay, 0.0, 1e3},
+        {"clip", o->clip, 0.0, 1e30}, {"distill", o->distill, 0.0, 1.0}, {"temperature", o->temperature, 1e-3, 1e3}};
     lemon_status status = lemon__check_seq(ctx, &model->config, o->seq);
     size_t i;
     for (i = 0; !status && i < sizeof whole / sizeof whole[0]; i++)
         if (whole[i].value < whole[i].low || whole[i].value > whole[i].high)
-            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", whole[i].name, (long long)whole[i].value, (long long)whole[i].low, (long long)whole[i].high);
+            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", whole[i].name,
+                                 (long long)whole[i].value, (long long)whole[i].low, (long long)whole[i].high);
     for (i = 0; !status && i < sizeof real / sizeof real[0]; i++)
         if (!(real[i].value >= real[i].low && real[i].value <= real[i].high))
-            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", real[i].name, real[i].value, real[i].low, real[i].high);
+            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", real[i].name, real[i].value,
+                                 real[i].low, real[i].high);
     if (!status && o->batch % o->accumulate)
-        status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld", (long long)o->accumulate, (long long)o->batch);
+        status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld",
+                             (long long)o->accumulate, (long long)o->batch);
     if (!status && tokens->count < o->seq + 1)
-        status = lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq", (long long)tokens->count, (long long)o->seq + 1);
+        status =
+            lemon__fail(ctx, LEMON_E_ARG,
+                        "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq",
+                        (long long)tokens->count, (long long)o->seq + 1);
     if (!status) status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
     if (!status && o->teacher) status = lemon__train_check_teacher(ctx, model, o);
     return status;
@@ -6935,14 +7134,17 @@ static void lemon__adam_segments(lemon__adam *a, int64_t begin, int64_t size, in
     }
 }
 
-static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, double decay, lemon__adam *a) {
+static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, double decay,
+                                     lemon__adam *a) {
     int64_t i, layer, n = 0;
     a->w = model->block;
     a->count = model->block_count;
-    for (i = 0; i < model->n_params; i++) n += lemon__ceil_div(model->params[i].rows * model->params[i].cols, LEMON__SEGMENT);
+    for (i = 0; i < model->n_params; i++)
+        n += lemon__ceil_div(model->params[i].rows * model->params[i].cols, LEMON__SEGMENT);
     if (lemon__adam_make(ctx, arena, n, a)) return LEMON_E_MEMORY;
     for (i = 0; i < model->n_params; i++)
-        lemon__adam_segments(a, (const float *)model->params[i].data - model->block, model->params[i].rows * model->params[i].cols, i,
+        lemon__adam_segments(a, (const float *)model->params[i].data - model->block,
+                             model->params[i].rows * model->params[i].cols, i,
                              lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix ? (float)decay : 0.0f);
     return LEMON_OK;
 }
@@ -7013,7 +7215,8 @@ typedef struct lemon__windows {
     int64_t *permutation;               /* [count] */
 } lemon__windows;
 
-static lemon_status lemon__windows_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_tokens *tokens, int64_t seq, lemon_order order, uint64_t seed, lemon__windows *w) {
+static lemon_status lemon__windows_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_tokens *tokens, int64_t seq,
+                                        lemon_order order, uint64_t seed, lemon__windows *w) {
     w->tokens = tokens;
     w->seq = seq;
     w->count = (tokens->count - 1) / seq;
@@ -7071,9 +7274,11 @@ typedef struct lemon__trainer {
 
 static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     const lemon_train_options *o = &t->o;
-    int64_t batch = o->batch / o->accumulate, most = lemon__max(t->model->n_params, o->teacher ? o->teacher->n_params : 0);
+    int64_t batch = o->batch / o->accumulate,
+            most = lemon__max(t->model->n_params, o->teacher ? o->teacher->n_params : 0);
     lemon_loss_options loss;
-    lemon_var *weights = (lemon_var *)lemon_arena_alloc(t->ctx, &t->arena, (size_t)most * sizeof *weights), hidden, taught = -1, teaching = -1;
+    lemon_var *weights = (lemon_var *)lemon_arena_alloc(t->ctx, &t->arena, (size_t)most * sizeof *weights), hidden,
+              taught = -1, teaching = -1;
     lemon_status status = weights ? lemon_tape_open(t->ctx, &t->tape) : LEMON_E_MEMORY;
     if (status) return status;
     loss.distill = (float)o->distill;
@@ -7086,14 +7291,16 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     }
     lemon__tape_weights(t->tape, t->model, t->adam.g, weights);
     hidden = lemon__tape_llama(t->tape, &t->model->config, weights, t->inputs, batch, o->seq);
-    t->loss = lemon_tape_loss(t->tape, hidden, weights[lemon__param_index(&t->model->config, LEMON_OUTPUT, 0)], t->targets, taught, teaching, &loss);
+    t->loss = lemon_tape_loss(t->tape, hidden, weights[lemon__param_index(&t->model->config, LEMON_OUTPUT, 0)],
+                              t->targets, taught, teaching, &loss);
     return lemon_tape_plan(t->tape, 1, &t->planned);
 }
 
 static uint32_t lemon__model_crc(const lemon_model *model) {
     uint32_t crc = 0;
     int64_t i;
-    for (i = 0; model && i < model->n_params; i++) crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
+    for (i = 0; model && i < model->n_params; i++)
+        crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
     return crc;
 }
 
@@ -7126,11 +7333,22 @@ enum { LEMON__CONDITIONS = 16 };
 static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *out) {
     const lemon_train_options *o = &t->o;
     const lemon__condition list[LEMON__CONDITIONS] = {
-        {"batch", (double)o->batch}, {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
-        {"min-lr", o->schedule == LEMON_COSINE ? o->min_lr : 0.0}, {"warmup", (double)o->warmup}, {"schedule", (double)o->schedule},
-        {"weight-decay", o->weight_decay}, {"clip", o->clip}, {"distill", o->distill}, {"temperature", o->temperature},
-        {"order", (double)o->order}, {"seed", (double)o->seed}, {"data", (double)t->data_crc}, {"teacher", (double)t->teacher_crc},
-        {"steps", o->schedule == LEMON_COSINE ? (double)o->steps : 0.0}};    /* a constant rate may go on for longer */
+        {"batch", (double)o->batch},
+        {"seq", (double)o->seq},
+        {"accumulate", (double)o->accumulate},
+        {"lr", o->lr},
+        {"min-lr", o->schedule == LEMON_COSINE ? o->min_lr : 0.0},
+        {"warmup", (double)o->warmup},
+        {"schedule", (double)o->schedule},
+        {"weight-decay", o->weight_decay},
+        {"clip", o->clip},
+        {"distill", o->distill},
+        {"temperature", o->temperature},
+        {"order", (double)o->order},
+        {"seed", (double)o->seed},
+        {"data", (double)t->data_crc},
+        {"teacher", (double)t->teacher_crc},
+        {"steps", o->schedule == LEMON_COSINE ? (double)o->steps : 0.0}}; /* a constant rate may go on for longer */
     memcpy(out, list, sizeof list);
 }
 
@@ -7139,7 +7357,8 @@ static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t siz
         snprintf(path, size, "%s.resume", t->o.save_path);
         return LEMON_OK;
     }
-    return lemon__fail(t->ctx, LEMON_E_ARG, "the path to save to has %lu bytes, expected at most %lu", (unsigned long)strlen(t->o.save_path), (unsigned long)size - 8);
+    return lemon__fail(t->ctx, LEMON_E_ARG, "the path to save to has %lu bytes, expected at most %lu",
+                       (unsigned long)strlen(t->o.save_path), (unsigned long)size - 8);
 }
 
 /*  A flat array as a tensor: [1, count]. */
@@ -7154,9 +7373,11 @@ static lemon_tensor lemon__flat(void *data, lemon_dtype dtype, int64_t count) {
 
 static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
     lemon__condition conditions[LEMON__CONDITIONS];
-    const struct { const char *name; lemon_tensor tensor; } arrays[] = {
-        {"weights", lemon__flat(t->adam.w, LEMON_F32, t->adam.count)}, {"m", lemon__flat(t->adam.m, LEMON_F32, t->adam.count)},
-        {"v", lemon__flat(t->adam.v, LEMON_F32, t->adam.count)}, {"recent", lemon__flat(t->recent, LEMON_F64, LEMON__RECENT)}};
+    const struct { const char *name; lemon_tensor tensor;
+    } arrays[] = {{"weights", lemon__flat(t->adam.w, LEMON_F32, t->adam.count)},
+                  {"m", lemon__flat(t->adam.m, LEMON_F32, t->adam.count)},
+                  {"v", lemon__flat(t->adam.v, LEMON_F32, t->adam.count)},
+                  {"recent", lemon__flat(t->recent, LEMON_F64, LEMON__RECENT)}};
     lemon__pack pack;
     lemon_status status;
     char path[4096];
@@ -7190,27 +7411,35 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     int i;
     lemon_status status = lemon__unpack_config(u, "", &config);
     if (!status && memcmp(&config, &t->model->config, sizeof config) != 0)
-        status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: is of a model of another shape; give the model with which the run began", u->source.name);
+        status =
+            lemon__fail(t->ctx, LEMON_E_ARG,
+                        "%s: is of a model of another shape; give the model with which the run began", u->source.name);
     lemon__train_conditions(t, now);
     for (i = 0; !status && i < LEMON__CONDITIONS; i++) {
         status = lemon__unpack_real(u, now[i].name, &then);
         if (!status && (then < now[i].value || then > now[i].value))
-            status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: --%s is %.9g, expected %.9g, with which the run began; give the same, or begin anew without --resume",
+            status = lemon__fail(t->ctx, LEMON_E_ARG,
+                                 "%s: --%s is %.9g, expected %.9g, with which the run began; give the same, or begin "
+                                 "anew without --resume",
                                  u->source.name, now[i].name, now[i].value, then);
     }
     return status;
 }
 
 static lemon_status lemon__resume_arrays(lemon__trainer *t, const lemon__unpack *u) {
-    const struct { const char *name; void *to; int64_t count; size_t each; } arrays[] = {
-        {"weights", t->adam.w, t->adam.count, 4}, {"m", t->adam.m, t->adam.count, 4}, {"v", t->adam.v, t->adam.count, 4}, {"recent", t->recent, LEMON__RECENT, 8}};
+    const struct { const char *name; void *to; int64_t count; size_t each;
+    } arrays[] = {{"weights", t->adam.w, t->adam.count, 4},
+                  {"m", t->adam.m, t->adam.count, 4},
+                  {"v", t->adam.v, t->adam.count, 4},
+                  {"recent", t->recent, LEMON__RECENT, 8}};
     lemon_tensor found;
     lemon_status status = LEMON_OK;
     int i;
     for (i = 0; !status && i < 4; i++) {
         status = lemon__unpack_shaped(u, arrays[i].name, 1, arrays[i].count, "the model's size", &found);
         if (!status && lemon_row_bytes(found.dtype, 1) != arrays[i].each)
-            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name, arrays[i].name, lemon_dtype_name(found.dtype));
+            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name, arrays[i].name,
+                                 lemon_dtype_name(found.dtype));
         if (!status) memcpy(arrays[i].to, found.data, (size_t)arrays[i].count * arrays[i].each);
     }
     return status;
@@ -7220,14 +7449,16 @@ static lemon_status lemon__trainer_resume(lemon__trainer *t) {
     lemon_reader reader;
     lemon__unpack u;
     char path[4096];
-    lemon_status status = t->o.save_path ? lemon__resume_path(t, path, sizeof path) : lemon__fail(t->ctx, LEMON_E_ARG, "resume needs save_path");
+    lemon_status status = t->o.save_path ? lemon__resume_path(t, path, sizeof path)
+                                         : lemon__fail(t->ctx, LEMON_E_ARG, "resume needs save_path");
     if (!status) status = lemon_file_reader(t->ctx, path, &reader);
     if (!status) status = lemon__unpack_open(t->ctx, &reader, "training", "training", &u);
     if (status) return status;
     status = lemon__resume_check(t, &u);
     if (!status) status = lemon__unpack_int(&u, "done", &t->done);
     if (!status && (t->done < 0 || t->done > t->o.steps))
-        status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: %lld steps are done, expected at most --steps, which is %lld", path, (long long)t->done, (long long)t->o.steps);
+        status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: %lld steps are done, expected at most --steps, which is %lld",
+                             path, (long long)t->done, (long long)t->o.steps);
     if (!status) status = lemon__resume_arrays(t, &u);
     lemon__unpack_close(&u);
     return status;
@@ -7257,7 +7488,9 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
     if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, name, sizeof name);
     lemon__trainer_save(t, 1);
-    return lemon__fail(t->ctx, LEMON_E_DIVERGED, "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before this step; lower lr or clip more",
+    return lemon__fail(t->ctx, LEMON_E_DIVERGED,
+                       "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
+                       "this step; lower lr or clip more",
                        (long long)step->step, step->loss, name);
 }
 
@@ -7277,20 +7510,25 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
     status = lemon__trainer_gradient(t, &step);
     if (status) return status;
     step.grad_norm = lemon__adam_norm(t->ctx, &t->adam);
-    if (!isfinite(step.loss) || !isfinite(step.kl) || !isfinite(step.grad_norm)) return lemon__trainer_diverged(t, &step);
+    if (!isfinite(step.loss) || !isfinite(step.kl) || !isfinite(step.grad_norm))
+        return lemon__trainer_diverged(t, &step);
     lemon__adam_step(t->ctx, &t->adam, step.step, step.lr, step.grad_norm, t->o.clip);
     t->recent[t->done % LEMON__RECENT] = step.loss;
     t->done++;
-    if (t->o.eval_tokens && t->o.eval_every > 0 && t->done % t->o.eval_every == 0) status = lemon__trainer_eval(t, &step.eval_loss);
+    if (t->o.eval_tokens && t->o.eval_every > 0 && t->done % t->o.eval_every == 0)
+        status = lemon__trainer_eval(t, &step.eval_loss);
     step.seconds = lemon__seconds() - t->started;
     if (!status && t->o.on_step) t->o.on_step(t->o.user, &step);
     if (!status) status = lemon__tick(t->ctx, "train", t->done, t->o.steps, step.loss);
     if (status == LEMON_E_CANCELLED && t->done == t->o.steps) status = LEMON_OK;       /* nothing was left to stop */
     if (status == LEMON_E_CANCELLED) {
         lemon_status saved = lemon__trainer_save(t, 1);
-        return saved ? saved : lemon__fail(t->ctx, LEMON_E_CANCELLED, "training was stopped after step %lld of %lld", (long long)t->done, (long long)t->o.steps);
+        return saved ? saved
+                     : lemon__fail(t->ctx, LEMON_E_CANCELLED, "training was stopped after step %lld of %lld",
+                                   (long long)t->done, (long long)t->o.steps);
     }
-    if (!status && t->o.save_every > 0 && (t->done % t->o.save_every == 0 || t->done == t->o.steps)) status = lemon__trainer_save(t, 1);
+    if (!status && t->o.save_every > 0 && (t->done % t->o.save_every == 0 || t->done == t->o.steps))
+        status = lemon__trainer_save(t, 1);
     return status;
 }
 
@@ -7308,12 +7546,16 @@ static lemon_status lemon__trainer_finish(lemon__trainer *t, lemon_train_result 
     return status;
 }
 
-LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lemon_tokens *tokens, const lemon_train_options *options, lemon_train_result *result) {
+LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lemon_tokens *tokens,
+                                   const lemon_train_options *options, lemon_train_result *result) {
     lemon__trainer t;
     lemon_train_result ignored;
     lemon_status status;
-    if (ctx == NULL || model == NULL || tokens == NULL || options == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: an argument is NULL");
-    if (model->block == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
+    if (ctx == NULL || model == NULL || tokens == NULL || options == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: an argument is NULL");
+    if (model->block == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
     memset(&t, 0, sizeof t);
     t.ctx = ctx;
     t.model = model;
@@ -7322,7 +7564,9 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     lemon__tick_begin(ctx, "train");
     lemon__train_resolve(&model->config, &t.o);
     status = lemon__train_check(ctx, model, tokens, &t.o);
-    if (!status && t.o.eval_tokens && t.o.eval_tokens->count < 2) status = lemon__fail(ctx, LEMON_E_ARG, "the evaluation text has %lld tokens, expected at least 2", (long long)t.o.eval_tokens->count);
+    if (!status && t.o.eval_tokens && t.o.eval_tokens->count < 2)
+        status = lemon__fail(ctx, LEMON_E_ARG, "the evaluation text has %lld tokens, expected at least 2",
+                             (long long)t.o.eval_tokens->count);
     if (!status && t.o.eval_tokens) status = lemon__check_ids(ctx, model, t.o.eval_tokens->ids, t.o.eval_tokens->count);
     if (!status) status = lemon__trainer_open(&t, tokens);
     if (!status && t.o.resume) status = lemon__trainer_resume(&t);
@@ -7369,12 +7613,19 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}};
 
 /*  out, in: places of a role's maps (-1: none, the vocabulary); gain: the norm whose gain the role reads (-1: none). */
-static const struct { int out, in, gain; } lemon__role_places[LEMON_ROLE_COUNT] = {
-    {-1, LEMON_AT_RESIDUAL, -1}, {-1, LEMON_AT_GAIN, -1},
-    {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM}, {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-    {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM}, {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, -1},
-    {-1, LEMON_AT_GAIN, -1}, {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM}, {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
-    {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, -1}, {-1, LEMON_AT_GAIN, -1}, {-1, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
+static const struct { int out, in, gain;
+} lemon__role_places[LEMON_ROLE_COUNT] = {{-1, LEMON_AT_RESIDUAL, -1},
+                                          {-1, LEMON_AT_GAIN, -1},
+                                          {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
+                                          {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
+                                          {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
+                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, -1},
+                                          {-1, LEMON_AT_GAIN, -1},
+                                          {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
+                                          {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
+                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, -1},
+                                          {-1, LEMON_AT_GAIN, -1},
+                                          {-1, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
 LEMON_API const char *lemon_place_name(lemon_place place) {
     return (int)place >= 0 && place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
@@ -7388,15 +7639,18 @@ static lemon_map *lemon__own_map(const lemon_operators *ops, int place, int64_t 
     return &ops->maps[((int64_t)place * ops->student.n_layers + layer) * ops->slots + slot];
 }
 
-LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer, int64_t slot) {
+LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
+                                               int64_t slot) {
     const lemon_map *map;
-    if (operators == NULL || (int)place < 0 || place >= LEMON_PLACE_COUNT || layer < 0 || layer >= operators->student.n_layers ||
-        slot < 0 || slot >= operators->slots) return NULL;
+    if (operators == NULL || (int)place < 0 || place >= LEMON_PLACE_COUNT || layer < 0 ||
+        layer >= operators->student.n_layers || slot < 0 || slot >= operators->slots)
+        return NULL;
     map = lemon__own_map(operators, (int)place, layer, slot);
     return map->student ? map : lemon__own_map(operators, (int)place, layer, 0);
 }
 
-static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student, int64_t slots, lemon_operators **out) {
+static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                         int64_t slots, lemon_operators **out) {
     lemon_operators *ops = (lemon_operators *)lemon__calloc(ctx, sizeof *ops);
     size_t cells = (size_t)(student->n_layers * slots);
     int64_t i;
@@ -7408,7 +7662,8 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
     ops->layer = (int32_t *)lemon_arena_alloc(ctx, &ops->arena, cells * sizeof *ops->layer);
     ops->layer_weight = (float *)lemon_arena_alloc(ctx, &ops->arena, cells * sizeof *ops->layer_weight);
     ops->maps = (lemon_map *)lemon_arena_alloc(ctx, &ops->arena, LEMON_PLACE_COUNT * cells * sizeof *ops->maps);
-    ops->correction = (lemon_tensor *)lemon_arena_alloc(ctx, &ops->arena, (size_t)lemon__param_count(student) * sizeof *ops->correction);
+    ops->correction = (lemon_tensor *)lemon_arena_alloc(ctx, &ops->arena,
+                                                        (size_t)lemon__param_count(student) * sizeof *ops->correction);
     if (!ops->layer || !ops->layer_weight || !ops->maps || !ops->correction) {
         lemon_operators_free(ctx, ops);
         *out = NULL;
@@ -7425,7 +7680,8 @@ LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) 
 }
 
 /*  Makes a map of the place's shape with `field` coefficients a student channel, all zero; the index too where sparse. */
-static lemon_map *lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot, int64_t field) {
+static lemon_map *lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot,
+                                  int64_t field) {
     lemon_map *map = lemon__own_map(ops, place, layer, slot);
     map->student = lemon_joint_size(&ops->student, lemon__places[place].joint);
     map->teacher = lemon_joint_size(&ops->teacher, lemon__places[place].joint);
@@ -7437,7 +7693,8 @@ static lemon_map *lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, int plac
 }
 
 /*  A selection: student channel i is scale times teacher channel index[i]. */
-static lemon_status lemon__map_select(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot, const int32_t *index, float scale) {
+static lemon_status lemon__map_select(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot,
+                                      const int32_t *index, float scale) {
     lemon_map *map = lemon__map_make(ctx, ops, place, layer, slot, 1);
     int64_t i;
     if (map == NULL) return LEMON_E_MEMORY;
@@ -7457,16 +7714,19 @@ static void lemon__map_expand(const lemon_map *map, float *out) {
     }
     memset(out, 0, (size_t)(map->student * map->teacher) * sizeof *out);
     for (i = 0; i < map->student; i++)
-        for (f = 0; f < map->field; f++) out[i * map->teacher + map->index[i * map->field + f]] += map->value[i * map->field + f];
+        for (f = 0; f < map->field; f++)
+            out[i * map->teacher + map->index[i * map->field + f]] += map->value[i * map->field + f];
 }
 
 /* ---- apply ---- */
 
 /*  y[student, cols] += weight * map * w[teacher, cols]. */
-static void lemon__map_rows(lemon_ctx *ctx, const lemon_map *map, float weight, const float *w, int64_t cols, float *y) {
+static void lemon__map_rows(lemon_ctx *ctx, const lemon_map *map, float weight, const float *w, int64_t cols,
+                            float *y) {
     int64_t i, f, c;
     if (map->index == NULL && map->field > 0) {
-        lemon__gemm_threads(ctx, 0, 0, map->student, cols, map->teacher, weight, map->value, map->teacher, w, cols, 1.0f, y, cols);
+        lemon__gemm_threads(ctx, 0, 0, map->student, cols, map->teacher, weight, map->value, map->teacher, w, cols,
+                            1.0f, y, cols);
         return;
     }
     for (i = 0; i < map->student; i++)
@@ -7481,19 +7741,22 @@ static void lemon__map_rows(lemon_ctx *ctx, const lemon_map *map, float weight, 
 static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float *y) {
     int64_t r, i, f;
     if (map->index == NULL && map->field > 0) {
-        lemon__gemm_threads(ctx, 0, 1, rows, map->student, map->teacher, 1.0f, w, map->teacher, map->value, map->teacher, 0.0f, y, map->student);
+        lemon__gemm_threads(ctx, 0, 1, rows, map->student, map->teacher, 1.0f, w, map->teacher, map->value,
+                            map->teacher, 0.0f, y, map->student);
         return;
     }
     for (r = 0; r < rows; r++)
         for (i = 0; i < map->student; i++) {
             float sum = 0.0f;
-            for (f = 0; f < map->field; f++) sum += map->value[i * map->field + f] * w[r * map->teacher + map->index[i * map->field + f]];
+            for (f = 0; f < map->field; f++)
+                sum += map->value[i * map->field + f] * w[r * map->teacher + map->index[i * map->field + f]];
             y[r * map->student + i] = sum;
         }
 }
 
 /*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are folded. */
-static void lemon__teacher_weight(const lemon_model *teacher, lemon_role role, int64_t layer, int fold, float *gain, float *out) {
+static void lemon__teacher_weight(const lemon_model *teacher, lemon_role role, int64_t layer, int fold, float *gain,
+                                  float *out) {
     const lemon_tensor *w = lemon_model_param(teacher, role, layer);
     int64_t r, c;
     lemon__tensor_to_f32(w, out);
@@ -7509,7 +7772,9 @@ static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
 }
 
 /*  How many slots a role sums over, and the weight and teacher layer of one. */
-static int64_t lemon__role_slots(const lemon_operators *ops, lemon_role role) { return lemon__roles[role].per_layer ? ops->slots : 1; }
+static int64_t lemon__role_slots(const lemon_operators *ops, lemon_role role) {
+    return lemon__roles[role].per_layer ? ops->slots : 1;
+}
 
 static float lemon__slot(const lemon_operators *ops, lemon_role role, int64_t layer, int64_t slot, int64_t *source) {
     *source = 0;
@@ -7519,8 +7784,11 @@ static float lemon__slot(const lemon_operators *ops, lemon_role role, int64_t la
 }
 
 /*  out += weight * Out * W * In^T for one slot. */
-static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher, lemon_role role, int64_t layer, int64_t slot, float *out) {
-    const lemon_map *write = lemon__role_places[role].out < 0 ? NULL : lemon_operators_map(ops, (lemon_place)lemon__role_places[role].out, layer, slot);
+static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
+                                      lemon_role role, int64_t layer, int64_t slot, float *out) {
+    const lemon_map *write = lemon__role_places[role].out < 0
+                                 ? NULL
+                                 : lemon_operators_map(ops, (lemon_place)lemon__role_places[role].out, layer, slot);
     const lemon_map *read = lemon_operators_map(ops, (lemon_place)lemon__role_places[role].in, layer, slot);
     int64_t source, rows, cols, i;
     float weight = lemon__slot(ops, role, layer, slot, &source), *w, *half, *gain;
@@ -7543,7 +7811,8 @@ static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops
 }
 
 /*  One parameter of the student. */
-static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher, int correction, int64_t param, lemon_model *student) {
+static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
+                                       int correction, int64_t param, lemon_model *student) {
     int64_t layer, slot, i;
     lemon_role role = lemon__param_role(&ops->student, param, &layer);
     lemon_tensor *out = &student->params[param];
@@ -7558,19 +7827,27 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     return status;
 }
 
-LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher, int correction, lemon_model **student) {
+LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
+                                             const lemon_model *teacher, int correction, lemon_model **student) {
     lemon_status status;
     int64_t i;
-    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
+    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
     *student = NULL;
-    if (lemon_config_params(&teacher->config) != lemon_config_params(&operators->teacher) || teacher->config.d_model != operators->teacher.d_model ||
-        teacher->config.n_layers != operators->teacher.n_layers || teacher->config.d_ffn != operators->teacher.d_ffn || teacher->config.vocab_size != operators->teacher.vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "the operators are for a teacher of %d wide, %d layers, FFN %d, vocabulary %d; this one is %d, %d, %d, %d", (int)operators->teacher.d_model,
-                           (int)operators->teacher.n_layers, (int)operators->teacher.d_ffn, (int)operators->teacher.vocab_size, (int)teacher->config.d_model,
-                           (int)teacher->config.n_layers, (int)teacher->config.d_ffn, (int)teacher->config.vocab_size);
+    if (lemon_config_params(&teacher->config) != lemon_config_params(&operators->teacher) ||
+        teacher->config.d_model != operators->teacher.d_model ||
+        teacher->config.n_layers != operators->teacher.n_layers || teacher->config.d_ffn != operators->teacher.d_ffn ||
+        teacher->config.vocab_size != operators->teacher.vocab_size)
+        return lemon__fail(
+            ctx, LEMON_E_ARG,
+            "the operators are for a teacher of %d wide, %d layers, FFN %d, vocabulary %d; this one is %d, %d, %d, %d",
+            (int)operators->teacher.d_model, (int)operators->teacher.n_layers, (int)operators->teacher.d_ffn,
+            (int)operators->teacher.vocab_size, (int)teacher->config.d_model, (int)teacher->config.n_layers,
+            (int)teacher->config.d_ffn, (int)teacher->config.vocab_size);
     status = lemon__workspaces(ctx);
     if (!status) status = lemon_model_create(ctx, &operators->student, student);
-    for (i = 0; !status && i < (*student)->n_params; i++) status = lemon__apply_param(ctx, operators, teacher, correction, i, *student);
+    for (i = 0; !status && i < (*student)->n_params; i++)
+        status = lemon__apply_param(ctx, operators, teacher, correction, i, *student);
     if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*student)->tokenizer);
     if (status) {
         lemon_model_free(ctx, *student);
@@ -7615,7 +7892,8 @@ static lemon_status lemon__maps_each(lemon_operators *ops, lemon__map_visit visi
     lemon_status status = LEMON_OK;
     for (place = 0; place < LEMON_PLACE_COUNT; place++)
         for (layer = 0; layer < (lemon__places[place].per_layer ? ops->student.n_layers : 1); layer++)
-            for (slot = 0; !status && slot < (lemon__places[place].per_layer ? ops->slots : 1); slot++) status = visit(user, ops, place, layer, slot);
+            for (slot = 0; !status && slot < (lemon__places[place].per_layer ? ops->slots : 1); slot++)
+                status = visit(user, ops, place, layer, slot);
     return status;
 }
 
@@ -7637,7 +7915,8 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
     lemon_status status;
     int64_t i, cells;
     char name[80];
-    if (ctx == NULL || path == NULL || operators == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_save: an argument is NULL");
+    if (ctx == NULL || path == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_save: an argument is NULL");
     ops = *operators;
     cells = ops.student.n_layers * ops.slots;
     lemon__pack_open(ctx, &pack);
@@ -7667,17 +7946,22 @@ typedef struct lemon__map_loader { lemon_ctx *ctx; const lemon__unpack *u; } lem
 static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *name, int64_t high, int64_t *value) {
     lemon_status status = lemon__unpack_int(u, name, value);
     if (status || (*value >= 0 && *value <= high)) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %lld", u->source.name, name, (long long)*value, (long long)high);
+    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %lld", u->source.name, name,
+                       (long long)*value, (long long)high);
 }
 
 /*  A part of a map in the file, of the type and shape that it must have. */
-static lemon_status lemon__unpack_map_part(const lemon__unpack *u, int place, int64_t layer, int64_t slot, const char *part, const lemon_map *map, lemon_dtype dtype, const void **data) {
+static lemon_status lemon__unpack_map_part(const lemon__unpack *u, int place, int64_t layer, int64_t slot,
+                                           const char *part, const lemon_map *map, lemon_dtype dtype,
+                                           const void **data) {
     lemon_tensor t;
     char name[80];
     lemon_status status;
     lemon__map_name(name, sizeof name, place, layer, slot, part);
     status = lemon__unpack_shaped(u, name, map->student, map->field, "the student's shape and the map's field", &t);
-    if (!status && t.dtype != dtype) status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name, lemon_dtype_name(t.dtype), lemon_dtype_name(dtype));
+    if (!status && t.dtype != dtype)
+        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
+                             lemon_dtype_name(t.dtype), lemon_dtype_name(dtype));
     if (!status) *data = t.data;
     return status;
 }
@@ -7691,13 +7975,15 @@ static lemon_status lemon__unpack_map(void *user, lemon_operators *ops, int plac
     lemon_status status;
     char name[80];
     lemon__map_name(name, sizeof name, place, layer, slot, "field");
-    if (!lemon__unpack_has(u, name)) return slot ? LEMON_OK : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+    if (!lemon__unpack_has(u, name))
+        return slot ? LEMON_OK : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
     status = lemon__unpack_field_of(u, name, teacher, &field);
     if (status) return status;
     shape.student = lemon_joint_size(&ops->student, lemon__places[place].joint);
     shape.field = field;
     if (field > 0) status = lemon__unpack_map_part(u, place, layer, slot, "value", &shape, LEMON_F32, &value);
-    if (!status && field > 0 && field < teacher) status = lemon__unpack_map_part(u, place, layer, slot, "index", &shape, LEMON_I32, &index);
+    if (!status && field > 0 && field < teacher)
+        status = lemon__unpack_map_part(u, place, layer, slot, "index", &shape, LEMON_I32, &index);
     if (status) return status;
     map = lemon__map_make(loader->ctx, ops, place, layer, slot, field);
     if (map == NULL) return LEMON_E_MEMORY;
@@ -7705,7 +7991,8 @@ static lemon_status lemon__unpack_map(void *user, lemon_operators *ops, int plac
     if (index) memcpy(map->index, index, (size_t)(map->student * field) * sizeof *map->index);
     for (i = 0; index && i < map->student * field; i++)
         if (map->index[i] < 0 || map->index[i] >= teacher)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name, name, (int)map->index[i], (long long)teacher - 1);
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name,
+                               name, (int)map->index[i], (long long)teacher - 1);
     return LEMON_OK;
 }
 
@@ -7713,14 +8000,18 @@ static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators
     int64_t cells = ops->student.n_layers * ops->slots, i;
     lemon_tensor layer, weight;
     lemon_status status = lemon__unpack_shaped(u, "layer", 1, cells, "the student's layers times slots", &layer);
-    if (!status) status = lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight);
+    if (!status)
+        status = lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight);
     if (status) return status;
-    if (layer.dtype != LEMON_I32 || weight.dtype != LEMON_F32) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %s, expected i32", u->source.name, lemon_dtype_name(layer.dtype));
+    if (layer.dtype != LEMON_I32 || weight.dtype != LEMON_F32)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %s, expected i32", u->source.name,
+                           lemon_dtype_name(layer.dtype));
     memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
     memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
     for (i = 0; i < cells; i++)
         if (ops->layer[i] < -1 || ops->layer[i] >= ops->teacher.n_layers)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %d, expected -1 to %d", u->source.name, (int)ops->layer[i], (int)ops->teacher.n_layers - 1);
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %d, expected -1 to %d", u->source.name,
+                               (int)ops->layer[i], (int)ops->teacher.n_layers - 1);
     return LEMON_OK;
 }
 
@@ -7734,7 +8025,9 @@ static lemon_status lemon__unpack_corrections(lemon_ctx *ctx, const lemon__unpac
         if (lemon__unpack_tensor(u, name, &t) != LEMON_OK) continue;
         c = &ops->correction[i];
         lemon__param_shape(&ops->student, lemon__param_role(&ops->student, i, &layer), &c->rows, &c->cols);
-        if (t.rows != c->rows || t.cols != c->cols || t.dtype != LEMON_F32) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name, name);
+        if (t.rows != c->rows || t.cols != c->cols || t.dtype != LEMON_F32)
+            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name,
+                               name);
         c->data = lemon__floats(ctx, &ops->arena, c->rows, c->cols);
         if (c->data == NULL) return LEMON_E_MEMORY;
         memcpy(c->data, t.data, lemon_tensor_bytes(c));
@@ -7755,7 +8048,9 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
     if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
-    if (!status && (slots < 1 || student.n_layers > u->tensor_names.count)) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold", u->source.name, (long long)slots, (int)student.n_layers);
+    if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
+        status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
+                             u->source.name, (long long)slots, (int)student.n_layers);
     if (!status) status = lemon__operators_new(ctx, &teacher, &student, slots, operators);
     if (status) return status;
     (*operators)->fold_gains = (int)fold;
@@ -7769,7 +8064,8 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
     lemon_reader reader;
     lemon__unpack u;
     lemon_status status;
-    if (ctx == NULL || path == NULL || operators == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_load: an argument is NULL");
+    if (ctx == NULL || path == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_load: an argument is NULL");
     *operators = NULL;
     status = lemon_file_reader(ctx, path, &reader);
     if (!status) status = lemon__unpack_open(ctx, &reader, "operators", "operators", &u);
@@ -7809,7 +8105,9 @@ static int64_t lemon__spaced(int64_t i, int64_t n, int64_t total) {
 }
 
 /*  The last teacher layer that student layer i answers for: up to the next one that is kept. */
-static int64_t lemon__field_end(const lemon__fill *f, int64_t i) { return i + 1 < f->sc->n_layers ? f->main[i + 1] - 1 : f->tc->n_layers - 1; }
+static int64_t lemon__field_end(const lemon__fill *f, int64_t i) {
+    return i + 1 < f->sc->n_layers ? f->main[i + 1] - 1 : f->tc->n_layers - 1;
+}
 
 /* ---- covariances: float32 products of a batch of rows, summed in float64 ---- */
 
@@ -7844,7 +8142,8 @@ static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0}
 /*  S and T over the rows to learn from (0) and the rows held out (1). */
 typedef struct lemon__moments { lemon__cov s[2], t[2]; } lemon__moments;
 
-static lemon_status lemon__moments_make(lemon_ctx *ctx, lemon_arena *arena, int64_t targets, int64_t sources, lemon__moments *m) {
+static lemon_status lemon__moments_make(lemon_ctx *ctx, lemon_arena *arena, int64_t targets, int64_t sources,
+                                        lemon__moments *m) {
     int k;
     lemon_status status = LEMON_OK;
     for (k = 0; k < 2 && !status; k++) {
@@ -7854,7 +8153,8 @@ static lemon_status lemon__moments_make(lemon_ctx *ctx, lemon_arena *arena, int6
     return status;
 }
 
-static void lemon__moments_add(lemon_ctx *ctx, lemon__moments *m, int held, const float *target, const float *source, int64_t rows) {
+static void lemon__moments_add(lemon_ctx *ctx, lemon__moments *m, int held, const float *target, const float *source,
+                               int64_t rows) {
     lemon__cov_add(ctx, &m->s[held], source, source, rows);
     lemon__cov_add(ctx, &m->t[held], target, source, rows);
 }
@@ -7889,7 +8189,8 @@ static void lemon__solve_task(void *arg, int64_t index, int worker) {
     double *b = job->b + index * n;
     (void)worker;
     for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(job->low + i * n, b, i)) / job->low[i * n + i];
-    for (i = n - 1; i >= 0; i--) b[i] = (b[i] - lemon__dot64(job->up + i * n + i + 1, b + i + 1, n - 1 - i)) / job->low[i * n + i];
+    for (i = n - 1; i >= 0; i--)
+        b[i] = (b[i] - lemon__dot64(job->up + i * n + i + 1, b + i + 1, n - 1 - i)) / job->low[i * n + i];
 }
 
 typedef struct lemon__solver {
@@ -7913,7 +8214,8 @@ static lemon_status lemon__solver_open(lemon_ctx *ctx, lemon_arena *arena, int64
 }
 
 /*  T - W S for W = w0. */
-static void lemon__solver_residual(const lemon__solver *s, const double *t, const double *ss, const float *w0, double *out) {
+static void lemon__solver_residual(const lemon__solver *s, const double *t, const double *ss, const float *w0,
+                                   double *out) {
     int64_t i, j, k;
     memcpy(out, t, (size_t)(s->m * s->n) * sizeof *out);
     for (i = 0; i < s->m; i++)
@@ -8002,7 +8304,7 @@ static void lemon__tridiagonal(double *a, int64_t n, double *d, double *e, doubl
     for (i = 0; i < n; i++) d[i] = a[i * n + i];
     memset(q, 0, (size_t)(n * n) * sizeof *q);
     for (i = 0; i < n; i++) q[i * n + i] = 1.0;
-    for (k = n - 3; k >= 0; k--) {                          /* Q^T rows: (..., mirror_1 e_i): apply mirrors from the last */
+    for (k = n - 3; k >= 0; k--) { /* Q^T rows: (..., mirror_1 e_i): apply mirrors from the last */
         const double *v = a + k * n;
         for (i = k + 1; i < n; i++) {
             double dot = lemon__dot64(q + i * n + k + 1, v + k + 1, n - k - 1);
@@ -8088,7 +8390,8 @@ static lemon_status lemon__choose(lemon_ctx *ctx, const double *score, int64_t t
 /*  Query heads for the student, [H student].  Query heads that share a key-value head in the student come, where it can be
     so, from one that they share in the teacher: its heads are cut into groups of the student's size, the best first, and
     the best groups are taken.  Else the best heads, in order. */
-static lemon_status lemon__choose_heads(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s, const double *score, int32_t *query) {
+static lemon_status lemon__choose_heads(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
+                                        const double *score, int32_t *query) {
     int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s, g, i;
     lemon_arena arena = {NULL};
     int32_t *order, *groups;
@@ -8112,7 +8415,8 @@ static lemon_status lemon__choose_heads(lemon_ctx *ctx, const lemon_config *t, c
         }
     if (!status) status = lemon__choose(ctx, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups);
     for (g = 0; !status && g < s->kv_heads; g++)
-        for (i = 0; i < group_s; i++) query[g * group_s + i] = order[groups[g] / parts * group_t + groups[g] % parts * group_s + i];
+        for (i = 0; i < group_s; i++)
+            query[g * group_s + i] = order[groups[g] / parts * group_t + groups[g] % parts * group_s + i];
     lemon_arena_free(ctx, &arena);
     return status;
 }
@@ -8127,7 +8431,8 @@ typedef struct lemon__head_weights {
 
 /*  One student key-value channel as the weighted mean of the same channel of the teacher heads that its queries used to
     read: where the weights are the queries' energies this is the least-squares merge, min sum E|q|^2 |k - k_h|^2. */
-static void lemon__merge_channel(const lemon_config *t, const int32_t *query, int64_t group, const double *energy, int64_t stride, int64_t channel, int32_t *index, float *value) {
+static void lemon__merge_channel(const lemon_config *t, const int32_t *query, int64_t group, const double *energy,
+                                 int64_t stride, int64_t channel, int32_t *index, float *value) {
     int64_t per = t->n_heads / t->kv_heads, i, j, used = 0;
     double sum = 0.0;
     for (i = 0; i < group; i++) sum += energy ? energy[query[i] * stride] : 1.0;
@@ -8141,24 +8446,30 @@ static void lemon__merge_channel(const lemon_config *t, const int32_t *query, in
     if (used == 1) value[0] = 1.0f;                         /* nothing merged: exactly a copy */
 }
 
-static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query, const lemon__head_weights *w) {
-    int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim, width = lemon__min(group, f->tc->kv_heads), h, c;
-    lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, 0, lemon__min(width, (int64_t)f->tc->kv_heads * f->tc->head_dim - 1));
+static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query,
+                                          const lemon__head_weights *w) {
+    int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim,
+            width = lemon__min(group, f->tc->kv_heads), h, c;
+    lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, 0,
+                                     lemon__min(width, (int64_t)f->tc->kv_heads * f->tc->head_dim - 1));
     if (map == NULL) return LEMON_E_MEMORY;
     for (h = 0; h < f->sc->kv_heads; h++)
         for (c = 0; c < f->sc->head_dim; c++) {
             int64_t at = (h * f->sc->head_dim + c) * map->field, plane = c / 2 * ratio;
             if (place == LEMON_AT_KEY)
-                lemon__merge_channel(f->tc, query + h * group, group, w->query_energy ? w->query_energy + plane : NULL, f->tc->head_dim / 2, 2 * plane + c % 2, map->index + at, map->value + at);
+                lemon__merge_channel(f->tc, query + h * group, group, w->query_energy ? w->query_energy + plane : NULL,
+                                     f->tc->head_dim / 2, 2 * plane + c % 2, map->index + at, map->value + at);
             else
-                lemon__merge_channel(f->tc, query + h * group, group, w->write_energy, 1, c * ratio, map->index + at, map->value + at);
+                lemon__merge_channel(f->tc, query + h * group, group, w->write_energy, 1, c * ratio, map->index + at,
+                                     map->value + at);
         }
     return LEMON_OK;
 }
 
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
     plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale. */
-static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const lemon__head_weights *w, float read_scale) {
+static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const lemon__head_weights *w,
+                                     float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, n = (int64_t)f->sc->n_heads * f->sc->head_dim, i;
     lemon_arena arena = {NULL};
     int32_t *turning = lemon__ids(f->ctx, &arena, 2, n), *plain = turning + n;
@@ -8168,7 +8479,8 @@ static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_
         turning[i] = (int32_t)(from + c / 2 * ratio * 2 + c % 2);
         plain[i] = (int32_t)(from + c * ratio);
     }
-    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_QUERY, layer, 0, turning, 1.0f / sqrtf((float)ratio));
+    if (!status)
+        status = lemon__map_select(f->ctx, f->ops, LEMON_AT_QUERY, layer, 0, turning, 1.0f / sqrtf((float)ratio));
     if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_HEADS, layer, 0, plain, read_scale);
     if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, w);
     if (!status) status = lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, w);
@@ -8180,7 +8492,8 @@ static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_
 
 typedef struct lemon__teacher_run { lemon__walk walk; float *k, *v; } lemon__teacher_run;
 
-static lemon_status lemon__run_open(lemon__fill *f, lemon_arena *arena, const lemon_model *model, lemon__teacher_run *run) {
+static lemon_status lemon__run_open(lemon__fill *f, lemon_arena *arena, const lemon_model *model,
+                                    lemon__teacher_run *run) {
     int64_t rows = f->batch * f->seq, width = (int64_t)model->config.kv_heads * model->config.head_dim;
     lemon_status status = lemon__walk_open(f->ctx, arena, model, rows, f->seq, &run->walk);
     run->k = lemon__floats(f->ctx, arena, rows, width);
@@ -8304,12 +8617,16 @@ static lemon_status lemon__select_residual(lemon__fill *f, const lemon__selectio
 
 static lemon_status lemon__select_layer(lemon__fill *f, const lemon__selection *s, int64_t layer, int32_t *index) {
     static const lemon__head_weights alike = {NULL, NULL};
-    const double *head = s->ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL, *neuron = s->ranked ? f->neuron + f->main[layer] * f->tc->d_ffn : NULL;
+    const double *head = s->ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL,
+                 *neuron = s->ranked ? f->neuron + f->main[layer] * f->tc->d_ffn : NULL;
     lemon_status status = lemon__choose_heads(f->ctx, f->tc, f->sc, head, index);
-    if (!status) status = lemon__map_heads(f, layer, index, &alike, lemon__read_scale(s, f->tc->n_heads, f->sc->n_heads));
+    if (!status)
+        status = lemon__map_heads(f, layer, index, &alike, lemon__read_scale(s, f->tc->n_heads, f->sc->n_heads));
     if (!status) status = lemon__choose(f->ctx, neuron, f->tc->d_ffn, f->sc->d_ffn, index);
     if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_FFN, layer, 0, index, 1.0f);
-    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_NEURONS, layer, 0, index, lemon__read_scale(s, f->tc->d_ffn, f->sc->d_ffn));
+    if (!status)
+        status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_NEURONS, layer, 0, index,
+                                   lemon__read_scale(s, f->tc->d_ffn, f->sc->d_ffn));
     return status;
 }
 
@@ -8325,9 +8642,18 @@ static lemon_status lemon__fill_selection(lemon__fill *f, const lemon__selection
     return status;
 }
 
-static lemon_status lemon__fill_select(lemon__fill *f) { static const lemon__selection s = {0, 0, 0}; return lemon__fill_selection(f, &s); }
-static lemon_status lemon__fill_drop(lemon__fill *f) { static const lemon__selection s = {1, 0, 0}; return lemon__fill_selection(f, &s); }
-static lemon_status lemon__fill_subclone(lemon__fill *f) { static const lemon__selection s = {1, 1, 1}; return lemon__fill_selection(f, &s); }
+static lemon_status lemon__fill_select(lemon__fill *f) {
+    static const lemon__selection s = {0, 0, 0};
+    return lemon__fill_selection(f, &s);
+}
+static lemon_status lemon__fill_drop(lemon__fill *f) {
+    static const lemon__selection s = {1, 0, 0};
+    return lemon__fill_selection(f, &s);
+}
+static lemon_status lemon__fill_subclone(lemon__fill *f) {
+    static const lemon__selection s = {1, 1, 1};
+    return lemon__fill_selection(f, &s);
+}
 
 static lemon_status lemon__fill_ligo(lemon__fill *f) {
     f->ops->fold_gains = 1;
@@ -8392,7 +8718,8 @@ static void lemon__basis_scale(const lemon__fill *f, float *p) {
 }
 
 /*  A map of the place from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not zero. */
-static lemon_status lemon__map_from(lemon__fill *f, int place, int64_t layer, int64_t slot, const float *dense, const float *pattern, int64_t field) {
+static lemon_status lemon__map_from(lemon__fill *f, int place, int64_t layer, int64_t slot, const float *dense,
+                                    const float *pattern, int64_t field) {
     lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, slot, field);
     int64_t i, c, n;
     if (map == NULL) return LEMON_E_MEMORY;
@@ -8449,7 +8776,8 @@ static lemon_status lemon__solve_basis(lemon__solve *v) {
 /* ---- lemon: read maps ---- */
 
 /*  Least squares for one teacher channel from the student channels that may be read: the rows of S that `allowed` names. */
-static int lemon__masked_row(const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n, double *a, double *b, float *w) {
+static int lemon__masked_row(const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n, double *a,
+                             double *b, float *w) {
     int64_t i, j, all = s->n;
     double mean = 0.0;
     for (i = 0; i < n; i++) mean += s->sum[allowed[i] * all + allowed[i]] / (double)n;
@@ -8491,7 +8819,8 @@ static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float 
 }
 
 /*  The read map at a place from the moments of (teacher's norm, student's norm); pulled towards P's own inverse. */
-static lemon_status lemon__solve_read(lemon__solve *v, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
+static lemon_status lemon__solve_read(lemon__solve *v, int place, int64_t layer, int64_t slot,
+                                      const lemon__moments *m) {
     int64_t ds = v->f->sc->d_model, dt = v->f->tc->d_model, i, c;
     lemon_arena arena = {NULL};
     float *w = lemon__floats(v->f->ctx, &arena, dt, ds), *map = lemon__floats(v->f->ctx, &arena, ds, dt);
@@ -8512,7 +8841,8 @@ static lemon_status lemon__solve_read(lemon__solve *v, int place, int64_t layer,
 
 /*  An inner read map (heads, neurons) from the moments of (teacher's outputs, student's), pulled towards the selection
     that the map holds now. */
-static lemon_status lemon__solve_inner(lemon__solve *v, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
+static lemon_status lemon__solve_inner(lemon__solve *v, int place, int64_t layer, int64_t slot,
+                                       const lemon__moments *m) {
     const lemon_map *now = lemon__own_map(v->f->ops, place, layer, slot);
     int64_t ns = now->student, nt = now->teacher;
     lemon_arena arena = {NULL};
@@ -8534,7 +8864,8 @@ static lemon_status lemon__solve_inner(lemon__solve *v, int place, int64_t layer
 /* ---- lemon: write side ---- */
 
 static lemon_status lemon__solve_apply(lemon__solve *v, lemon_role role, int64_t layer) {
-    return lemon__apply_param(v->f->ctx, v->f->ops, v->f->teacher, 1, lemon__param_index(v->f->sc, role, layer), v->f->student);
+    return lemon__apply_param(v->f->ctx, v->f->ops, v->f->teacher, 1, lemon__param_index(v->f->sc, role, layer),
+                              v->f->student);
 }
 
 /*  What the student's stream lacks on the batch at hand: r = P x_t - x_s. */
@@ -8578,7 +8909,9 @@ static int lemon__solve_batch(lemon__solve *v, int64_t first) {
     return held;
 }
 
-static int64_t lemon__solve_next(const lemon__fill *f, int64_t first) { return first + f->batch < f->kept || first >= f->kept ? first + f->batch : f->kept; }
+static int64_t lemon__solve_next(const lemon__fill *f, int64_t first) {
+    return first + f->batch < f->kept || first >= f->kept ? first + f->batch : f->kept;
+}
 
 static void lemon__attention_of(lemon__teacher_run *run, int64_t layer) {
     lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
@@ -8611,7 +8944,8 @@ static void lemon__query_energy(const lemon__solve *v, double *energy) {
     int64_t rows = lemon__walk_rows(&v->t.walk), planes = (int64_t)v->f->tc->n_heads * v->f->tc->head_dim / 2, r, i;
     const float *q = v->t.walk.q;
     for (r = 0; r < rows; r++, q += 2 * planes)
-        for (i = 0; i < planes; i++) energy[i] += (double)q[2 * i] * (double)q[2 * i] + (double)q[2 * i + 1] * (double)q[2 * i + 1];
+        for (i = 0; i < planes; i++)
+            energy[i] += (double)q[2 * i] * (double)q[2 * i] + (double)q[2 * i + 1] * (double)q[2 * i + 1];
 }
 
 /*  The teacher's main layer up to its attention, the student's read map for it, and which heads stay. */
@@ -8623,7 +8957,8 @@ static lemon_status lemon__solve_attention_in(lemon__solve *v, int64_t i) {
     lemon__cov c;
     lemon__head_weights weights;
     double *planes = lemon__doubles(f->ctx, &arena, 1, heads / 2);
-    lemon_status status = planes ? lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m) : LEMON_E_MEMORY;
+    lemon_status status =
+        planes ? lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m) : LEMON_E_MEMORY;
     if (!status) status = lemon__cov_make(f->ctx, &arena, heads, heads, &c);
     for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
         int held = lemon__solve_batch(v, first);
@@ -8711,7 +9046,8 @@ static lemon_status lemon__solve_ffn_layer(lemon__solve *v, int64_t i, int64_t l
     lemon_arena arena = {NULL};
     lemon__moments m;
     double *squares = lemon__doubles(f->ctx, &arena, 1, f->tc->d_ffn);
-    lemon_status status = squares ? lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m) : LEMON_E_MEMORY;
+    lemon_status status =
+        squares ? lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m) : LEMON_E_MEMORY;
     for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
         int held = lemon__solve_batch(v, first);
         int64_t rows = lemon__walk_rows(&v->t.walk);
@@ -8764,10 +9100,13 @@ static lemon_status lemon__solve_ffn_out(lemon__solve *v, int64_t i) {
     lemon__fill *f = v->f;
     int64_t first, slot;
     lemon_arena arena = {NULL};
-    lemon__moments out, *inner = (lemon__moments *)lemon_arena_alloc(f->ctx, &arena, (size_t)f->ops->slots * sizeof *inner);
-    lemon_status status = inner ? lemon__moments_make(f->ctx, &arena, f->sc->d_model, f->sc->d_ffn, &out) : LEMON_E_MEMORY;
+    lemon__moments out,
+        *inner = (lemon__moments *)lemon_arena_alloc(f->ctx, &arena, (size_t)f->ops->slots * sizeof *inner);
+    lemon_status status =
+        inner ? lemon__moments_make(f->ctx, &arena, f->sc->d_model, f->sc->d_ffn, &out) : LEMON_E_MEMORY;
     int k;
-    for (slot = 0; !status && slot < f->ops->slots; slot++) status = lemon__moments_make(f->ctx, &arena, f->tc->d_ffn, f->sc->d_ffn, &inner[slot]);
+    for (slot = 0; !status && slot < f->ops->slots; slot++)
+        status = lemon__moments_make(f->ctx, &arena, f->tc->d_ffn, f->sc->d_ffn, &inner[slot]);
     for (k = 0; k < 3 && !status; k++) status = lemon__solve_apply(v, roles[k], i);
     for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
         int held = lemon__solve_batch(v, first);
@@ -8777,10 +9116,12 @@ static lemon_status lemon__solve_ffn_out(lemon__solve *v, int64_t i) {
         lemon__solve_lack(v);
         lemon__moments_add(f->ctx, &out, held, v->r, v->s.walk.gate, rows);
         for (slot = 0; slot < f->ops->slots && f->ops->layer[i * f->ops->slots + slot] >= 0; slot++)
-            lemon__moments_add(f->ctx, &inner[slot], held, v->ht[slot] + first * f->seq * f->tc->d_ffn, v->s.walk.gate, rows);
+            lemon__moments_add(f->ctx, &inner[slot], held, v->ht[slot] + first * f->seq * f->tc->d_ffn, v->s.walk.gate,
+                               rows);
     }
     for (slot = 0; !status && slot < f->ops->slots; slot++)
-        if (lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, slot)->field > 0) status = lemon__solve_inner(v, LEMON_AT_READ_NEURONS, i, slot, &inner[slot]);
+        if (lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, slot)->field > 0)
+            status = lemon__solve_inner(v, LEMON_AT_READ_NEURONS, i, slot, &inner[slot]);
     if (!status) status = lemon__solve_write(v, LEMON_W_DOWN, i, &out);
     for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
         lemon__solve_batch(v, first);
@@ -8794,7 +9135,8 @@ static lemon_status lemon__solve_layer(lemon__solve *v, int64_t i) {
     int64_t layer;
     lemon_status status = lemon__solve_attention_in(v, i);
     if (!status) status = lemon__solve_attention_out(v, i);
-    for (layer = v->f->main[i]; !status && layer <= lemon__field_end(v->f, i); layer++) status = lemon__solve_ffn_layer(v, i, layer);
+    for (layer = v->f->main[i]; !status && layer <= lemon__field_end(v->f, i); layer++)
+        status = lemon__solve_ffn_layer(v, i, layer);
     if (!status) status = lemon__solve_neurons(v, i);
     if (!status) status = lemon__solve_ffn_out(v, i);
     if (!status) status = lemon__tick(v->f->ctx, "solve", i + 1, v->f->sc->n_layers, (double)NAN);
@@ -8817,13 +9159,17 @@ static void lemon__centre(float *e, int64_t rows, int64_t n) {
     normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
 static lemon_status lemon__solve_gain(lemon__solve *v, const lemon__moments *reads) {
     lemon__fill *f = v->f;
-    int64_t vocab = f->sc->vocab_size, ds = f->sc->d_model, dt = f->tc->d_model, i, j, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0);
+    int64_t vocab = f->sc->vocab_size, ds = f->sc->d_model, dt = f->tc->d_model, i, j,
+            param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0);
     lemon_arena arena = {NULL};
-    float *es = lemon__floats(f->ctx, &arena, vocab, ds), *et = lemon__floats(f->ctx, &arena, vocab, dt), *gain = lemon__floats(f->ctx, &arena, 1, dt);
-    float *ss = lemon__floats(f->ctx, &arena, ds, ds), *st = lemon__floats(f->ctx, &arena, ds, dt), *g = (float *)f->student->params[param].data;
+    float *es = lemon__floats(f->ctx, &arena, vocab, ds), *et = lemon__floats(f->ctx, &arena, vocab, dt),
+          *gain = lemon__floats(f->ctx, &arena, 1, dt);
+    float *ss = lemon__floats(f->ctx, &arena, ds, ds), *st = lemon__floats(f->ctx, &arena, ds, dt),
+          *g = (float *)f->student->params[param].data;
     lemon_tensor *correction = &f->ops->correction[param];
     lemon__moments m;
-    lemon_status status = es && et && gain && ss && st ? lemon__moments_make(f->ctx, &arena, 1, ds, &m) : LEMON_E_MEMORY;
+    lemon_status status =
+        es && et && gain && ss && st ? lemon__moments_make(f->ctx, &arena, 1, ds, &m) : LEMON_E_MEMORY;
     int k;
     if (!status) {
         lemon__tensor_to_f32(&f->student->params[0], es);
@@ -8836,7 +9182,8 @@ static lemon_status lemon__solve_gain(lemon__solve *v, const lemon__moments *rea
         for (k = 0; k < 2; k++)
             for (i = 0; i < ds; i++) {
                 for (j = 0; j < ds; j++) m.s[k].sum[i * ds + j] = (double)ss[i * ds + j] * reads->s[k].sum[i * ds + j];
-                for (j = 0; j < dt; j++) m.t[k].sum[i] += (double)st[i * dt + j] * (double)gain[j] * reads->t[k].sum[j * ds + i];
+                for (j = 0; j < dt; j++)
+                    m.t[k].sum[i] += (double)st[i * dt + j] * (double)gain[j] * reads->t[k].sum[j * ds + i];
             }
         correction->rows = 1;
         correction->cols = ds;
@@ -8890,7 +9237,8 @@ static lemon_status lemon__solve_memory(lemon__solve *v) {
     v->energy = lemon__doubles(f->ctx, &v->arena, 1, lemon__max(f->ops->slots * f->tc->d_ffn, f->tc->n_heads));
     v->chosen = lemon__ids(f->ctx, &v->arena, 1, lemon__max(f->sc->d_ffn, f->sc->n_heads));
     v->ht = (float **)lemon_arena_alloc(f->ctx, &v->arena, (size_t)f->ops->slots * sizeof *v->ht);
-    if (!v->xt || !v->xs || !v->zt || !v->zs || !v->hs || !v->r || !v->energy || !v->chosen || !v->ht) return LEMON_E_MEMORY;
+    if (!v->xt || !v->xs || !v->zt || !v->zs || !v->hs || !v->r || !v->energy || !v->chosen || !v->ht)
+        return LEMON_E_MEMORY;
     for (slot = 0; slot < f->ops->slots; slot++)
         if ((v->ht[slot] = lemon__floats(f->ctx, &v->arena, rows, f->tc->d_ffn)) == NULL) return LEMON_E_MEMORY;
     return status;
@@ -8923,7 +9271,8 @@ static void lemon__solve_fields(lemon__fill *f) {
 
 /*  Attention comes from the main layer alone: the other slots' maps there are empty. */
 static lemon_status lemon__solve_empty(lemon__fill *f) {
-    static const lemon_place places[5] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE, LEMON_AT_READ_HEADS};
+    static const lemon_place places[5] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
+                                          LEMON_AT_READ_HEADS};
     int64_t i, slot;
     int k;
     for (k = 0; k < 5; k++)
@@ -9049,7 +9398,8 @@ static lemon_status lemon__learn_fill(void *user, lemon_operators *ops, int plac
     lemon__map_expand(map, l->adam.w + at);
     for (k = 0; k < n; k++) l->mask[at + k] = 1.0f;
     l->map[i] = lemon_tape_leaf(l->tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
-    if (l->f->o->field_dims > 0 && lemon__places[place].joint == LEMON_JOINT_RESIDUAL) return lemon__learn_mask(l, map, l->mask + at);
+    if (l->f->o->field_dims > 0 && lemon__places[place].joint == LEMON_JOINT_RESIDUAL)
+        return lemon__learn_mask(l, map, l->mask + at);
     return LEMON_OK;
 }
 
@@ -9088,13 +9438,15 @@ static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t l
     lemon_var sum = -1, *terms = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)slots * sizeof *terms);
     if (terms == NULL) return -1;
     if (slots > 1 && lemon__shared_maps(ops, role, layer)) {
-        for (slot = 0; slot < slots; slot++) terms[slot] = lemon__learn_source(l, role, ops->layer[layer * slots + slot]);
+        for (slot = 0; slot < slots; slot++)
+            terms[slot] = lemon__learn_source(l, role, ops->layer[layer * slots + slot]);
         return lemon__learn_product(l, role, lemon_tape_mix(l->tape, terms, slots, l->alpha[layer]), layer, 0);
     }
     for (slot = 0; slot < slots; slot++) {
         lemon__slot(ops, role, layer, slot, &source);
         if (source < 0 || lemon__learn_map(l, lemon__role_places[role].in, layer, slot) < 0) continue;
-        if (lemon__role_places[role].out >= 0 && lemon__learn_map(l, lemon__role_places[role].out, layer, slot) < 0) continue;
+        if (lemon__role_places[role].out >= 0 && lemon__learn_map(l, lemon__role_places[role].out, layer, slot) < 0)
+            continue;
         terms[0] = lemon__learn_product(l, role, lemon__learn_source(l, role, source), layer, slot);
         sum = sum < 0 ? terms[0] : lemon_tape_add(l->tape, sum, terms[0]);
     }
@@ -9120,13 +9472,15 @@ static lemon_status lemon__learn_block(lemon__learn *l) {
     l->at = (int64_t *)lemon_arena_alloc(l->f->ctx, &l->arena, maps * sizeof *l->at);
     l->map = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, maps * sizeof *l->map);
     l->alpha = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)layers * sizeof *l->alpha);
-    l->source = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)(lemon__param_count(l->f->tc) + 1) * sizeof *l->source);
+    l->source = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena,
+                                               (size_t)(lemon__param_count(l->f->tc) + 1) * sizeof *l->source);
     if (!l->at || !l->map || !l->alpha || !l->source) return LEMON_E_MEMORY;
     for (i = 0; i <= lemon__param_count(l->f->tc); i++) l->source[i] = -1;
     lemon__maps_each(ops, lemon__learn_place, l);
     at = l->adam.count;
     l->adam.count += layers * ops->slots;
-    if (lemon__adam_make(l->f->ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam)) return LEMON_E_MEMORY;
+    if (lemon__adam_make(l->f->ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam))
+        return LEMON_E_MEMORY;
     lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
     l->adam.w = lemon__floats(l->f->ctx, &l->arena, 1, l->adam.count);
     l->mask = lemon__floats(l->f->ctx, &l->arena, 1, l->adam.count);
@@ -9142,7 +9496,8 @@ static lemon_status lemon__learn_block(lemon__learn *l) {
 static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *student) {
     static const lemon_loss_options plain = {0.0f, 1.0f, 1.0f};
     lemon__fill *f = l->f;
-    lemon_var *weights = (lemon_var *)lemon_arena_alloc(f->ctx, &l->arena, (size_t)student->n_params * sizeof *weights), hidden;
+    lemon_var *weights = (lemon_var *)lemon_arena_alloc(f->ctx, &l->arena, (size_t)student->n_params * sizeof *weights),
+              hidden;
     size_t ids;
     lemon_status status = weights ? lemon_tape_open(f->ctx, &l->tape) : LEMON_E_MEMORY;
     if (!status) status = lemon__learn_block(l);
@@ -9153,12 +9508,15 @@ static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *studen
     l->text.ids = (int32_t *)lemon__unconst(f->ids);
     l->text.count = f->kept * f->seq;
     if (!status && (!l->inputs || !l->targets)) status = LEMON_E_MEMORY;
-    if (!status) status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
-    if (!status && l->windows.count < 1) status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
+    if (!status)
+        status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
+    if (!status && l->windows.count < 1)
+        status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
     if (status) return status;
     lemon__learn_weights(l, student, weights);
     hidden = lemon__tape_llama(l->tape, f->sc, weights, l->inputs, l->batch, f->seq);
-    l->loss = lemon_tape_loss(l->tape, hidden, weights[lemon__param_index(f->sc, LEMON_OUTPUT, 0)], l->targets, -1, -1, &plain);
+    l->loss = lemon_tape_loss(l->tape, hidden, weights[lemon__param_index(f->sc, LEMON_OUTPUT, 0)], l->targets, -1, -1,
+                              &plain);
     return lemon_tape_plan(l->tape, 1, NULL);
 }
 
@@ -9181,7 +9539,9 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
         loss = (double)lemon_tape_value(l->tape, l->loss)[0];
         for (i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
         norm = lemon__adam_norm(ctx, &l->adam);
-        if (!isfinite(loss) || !isfinite(norm)) return lemon__fail(ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr", (long long)step, loss);
+        if (!isfinite(loss) || !isfinite(norm))
+            return lemon__fail(ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr",
+                               (long long)step, loss);
         lemon__adam_step(ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
         status = lemon__tick(ctx, "learn", step, o.steps, loss);
     }
@@ -9206,7 +9566,9 @@ static lemon_status lemon__learn_write(void *user, lemon_operators *ops, int pla
 static lemon_status lemon__held_out_loss(lemon__fill *f, double *loss) {
     lemon_model *student = NULL;
     lemon_status status = lemon_operators_apply(f->ctx, f->ops, f->teacher, f->o->correction, &student);
-    if (!status) status = lemon__eval_run(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq, NULL, loss);
+    if (!status)
+        status = lemon__eval_run(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq,
+                                 NULL, loss);
     lemon_model_free(f->ctx, student);
     return status;
 }
@@ -9216,7 +9578,8 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     lemon__learn l;
     lemon_model *student = NULL;
     lemon_operators *ops = f->ops;
-    size_t maps = (size_t)(LEMON_PLACE_COUNT * ops->student.n_layers * ops->slots) * sizeof *ops->maps, layers = (size_t)(ops->student.n_layers * ops->slots) * sizeof(float);
+    size_t maps = (size_t)(LEMON_PLACE_COUNT * ops->student.n_layers * ops->slots) * sizeof *ops->maps,
+           layers = (size_t)(ops->student.n_layers * ops->slots) * sizeof(float);
     lemon_map *old;
     float *old_weights;
     lemon_status status;
@@ -9224,7 +9587,8 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     l.f = f;
     old = (lemon_map *)lemon_arena_alloc(f->ctx, &l.arena, maps);
     old_weights = (float *)lemon_arena_alloc(f->ctx, &l.arena, layers);
-    status = old && old_weights ? lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student) : LEMON_E_MEMORY;
+    status = old && old_weights ? lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student)
+                                : LEMON_E_MEMORY;
     if (!status) status = lemon__learn_open(&l, student);
     if (!status) status = lemon__learn_steps(&l);
     if (!status) {
@@ -9291,39 +9655,54 @@ static int64_t lemon__field_slots(const lemon_config *t, const lemon_config *s, 
 }
 
 /*  Shapes that can be had from this teacher; the message names the nearest one where this cannot. */
-static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s, const lemon_fuse_options *o) {
-    const struct { const char *name; int64_t student, teacher; } sizes[] = {
-        {"d_model", s->d_model, t->d_model}, {"n_layers", s->n_layers, t->n_layers}, {"n_heads", s->n_heads, t->n_heads},
-        {"head_dim", s->head_dim, t->head_dim}, {"d_ffn", s->d_ffn, t->d_ffn}};
+static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
+                                            const lemon_fuse_options *o) {
+    const struct { const char *name; int64_t student, teacher;
+    } sizes[] = {{"d_model", s->d_model, t->d_model},
+                 {"n_layers", s->n_layers, t->n_layers},
+                 {"n_heads", s->n_heads, t->n_heads},
+                 {"head_dim", s->head_dim, t->head_dim},
+                 {"d_ffn", s->d_ffn, t->d_ffn}};
     size_t i;
     int64_t nearest;
-    if (s->vocab_size != t->vocab_size) return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size, (int)t->vocab_size);
+    if (s->vocab_size != t->vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
+                           (int)t->vocab_size);
     if (strcmp(o->method, "random") == 0) return LEMON_OK;
     for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         if (sizes[i].student > sizes[i].teacher)
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected at most %lld, the teacher's; %lld is the nearest that can be", sizes[i].name,
-                               (long long)sizes[i].student, (long long)sizes[i].teacher, (long long)sizes[i].teacher);
+            return lemon__fail(
+                ctx, LEMON_E_ARG, "%s is %lld, expected at most %lld, the teacher's; %lld is the nearest that can be",
+                sizes[i].name, (long long)sizes[i].student, (long long)sizes[i].teacher, (long long)sizes[i].teacher);
     for (nearest = s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
     if (t->head_dim % s->head_dim)
-        return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; %lld is the nearest that can be",
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; %lld "
+                           "is the nearest that can be",
                            (int)s->head_dim, (int)t->head_dim, (long long)nearest);
     return LEMON_OK;
 }
 
-static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student, const lemon_fuse_options *o) {
+static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                      const lemon_fuse_options *o) {
     lemon_status status = lemon_config_check(ctx, student);
     if (status) return status;
     if (lemon__method_find(o->method) == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "method is \"%.40s\", expected lemon, ligo, subclone, select, drop or random", o->method ? o->method : "(NULL)");
-    if (o->tokens < 64) return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "method is \"%.40s\", expected lemon, ligo, subclone, select, drop or random",
+                           o->method ? o->method : "(NULL)");
+    if (o->tokens < 64)
+        return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
     if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !(o->learn_lr >= 0.0))
-        return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected none below 0", (long long)o->seq,
-                           (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected none below 0",
+                           (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
     return lemon__fuse_check_shape(ctx, &teacher->config, student, o);
 }
 
 /*  Text of the teacher's own, at temperature 1: windows that each begin with BOS. */
-static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq, uint64_t seed, lemon_tokens *text) {
+static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq,
+                                       uint64_t seed, lemon_tokens *text) {
     static const lemon_sampling plain = {1.0f, 0, 1.0f, 0.0f, 0};
     size_t bytes = (size_t)teacher->config.vocab_size * 2 * sizeof(int32_t);
     int32_t *scratch = (int32_t *)lemon__malloc(ctx, bytes), id;
@@ -9335,7 +9714,8 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     while (!status && text->count < count) {
         int64_t i;
         lemon_session_rewind(session, 0);
-        id = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer) : (int32_t)lemon__min(1, teacher->config.vocab_size - 1);
+        id = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer)
+                                : (int32_t)lemon__min(1, teacher->config.vocab_size - 1);
         for (i = 0; !status && i < seq; i++) {
             status = lemon__tokens_push(ctx, text, id);
             if (!status) status = lemon_session_feed(session, &id, 1, &logits);
@@ -9358,7 +9738,9 @@ static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
     f->windows = n / f->seq;
     f->kept = f->windows - lemon__max(1, f->windows / 10);
     f->batch = lemon__max(1, LEMON__EVAL_ROWS / f->seq);
-    if (f->kept < 1 || f->seq < 2) return lemon__fail(f->ctx, LEMON_E_ARG, "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
+    if (f->kept < 1 || f->seq < 2)
+        return lemon__fail(f->ctx, LEMON_E_ARG,
+                           "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
     return lemon__check_ids(f->ctx, f->teacher, text->ids, n);
 }
 
@@ -9373,7 +9755,8 @@ static lemon_status lemon__fill_run(lemon__fill *f, const lemon__method *method,
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
-static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators, lemon_fuse_result *result) {
+static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
+                                     lemon_fuse_result *result) {
     const lemon__method *method = lemon__method_find(f->o->method);
     lemon_tokens own = {NULL, 0, 0};
     lemon_status status = lemon__workspaces(f->ctx);
@@ -9385,7 +9768,8 @@ static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, l
     f->main = (int64_t *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->sc->n_layers * sizeof *f->main);
     if (f->main == NULL) status = LEMON_E_MEMORY;
     if (!status && text == NULL && (method->needs_text || f->learn > 0)) {
-        status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed, &own);
+        status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed,
+                                    &own);
         text = &own;
     }
     if (!status && text) status = lemon__fill_text(f, text);
@@ -9402,17 +9786,20 @@ static lemon_fuse_result lemon__fuse_nothing(void) {
     return r;
 }
 
-LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student, const lemon_tokens *text,
-                                            const lemon_fuse_options *options, lemon_operators **operators, lemon_fuse_result *result) {
+LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                            const lemon_tokens *text, const lemon_fuse_options *options,
+                                            lemon_operators **operators, lemon_fuse_result *result) {
     lemon__fill f;
     lemon_fuse_result r = lemon__fuse_nothing();
     lemon_status status;
     double started = lemon__seconds(), flops;
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
     *operators = NULL;
     flops = ctx->flops;
     status = lemon__fuse_check(ctx, teacher, student, options);
-    if (!status && lemon__method_find(options->method)->fill == NULL) status = lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
+    if (!status && lemon__method_find(options->method)->fill == NULL)
+        status = lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
     if (status) return status;
     memset(&f, 0, sizeof f);
     f.ctx = ctx;
@@ -9434,8 +9821,9 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
 }
 
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
-static lemon_status lemon__fuse_random(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student, const lemon_tokens *text,
-                                       const lemon_fuse_options *o, lemon_model **model, lemon_fuse_result *result) {
+static lemon_status lemon__fuse_random(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       const lemon_tokens *text, const lemon_fuse_options *o, lemon_model **model,
+                                       lemon_fuse_result *result) {
     lemon__fill f;
     lemon_status status = lemon_model_create(ctx, student, model);
     if (!status) status = lemon_model_init(ctx, *model, o->seed);
@@ -9448,20 +9836,25 @@ static lemon_status lemon__fuse_random(lemon_ctx *ctx, const lemon_model *teache
     f.sc = student;
     f.o = o;
     status = lemon__fill_text(&f, text);
-    if (!status) status = lemon__eval_run(ctx, *model, f.ids + f.kept * f.seq, (f.windows - f.kept) * f.seq, f.seq, NULL, &result->init_loss);
+    if (!status)
+        status = lemon__eval_run(ctx, *model, f.ids + f.kept * f.seq, (f.windows - f.kept) * f.seq, f.seq, NULL,
+                                 &result->init_loss);
     return status;
 }
 
-LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student, const lemon_tokens *text,
-                                  const lemon_fuse_options *options, lemon_model **model, lemon_fuse_result *result) {
+LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                  const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
+                                  lemon_fuse_result *result) {
     lemon_operators *operators = NULL;
     lemon_fuse_result r = lemon__fuse_nothing();
     lemon_status status;
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse: an argument is NULL");
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse: an argument is NULL");
     *model = NULL;
     status = lemon__fuse_check(ctx, teacher, student, options);
     if (status) return status;
-    if (lemon__method_find(options->method)->fill == NULL) status = lemon__fuse_random(ctx, teacher, student, text, options, model, &r);
+    if (lemon__method_find(options->method)->fill == NULL)
+        status = lemon__fuse_random(ctx, teacher, student, text, options, model, &r);
     else {
         status = lemon_operators_fill(ctx, teacher, student, text, options, &operators, &r);
         if (!status) status = lemon_operators_apply(ctx, operators, teacher, options->correction, model);
