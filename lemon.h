@@ -2780,7 +2780,7 @@ static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
     int64_t r;
     lemon__over(ctx, op, lemon__mix_back_rows(ctx->isa), op->rows, LEMON__ROWS);
     if (op->dx[1] == NULL) return;
-    if (!op->add[1] && op->index == 0) memset(op->dx[1], 0, (size_t)op->in[1].cols * sizeof(float));
+    if (!op->add[1]) memset(op->dx[1], 0, (size_t)op->in[1].cols * sizeof(float));
     for (r = 0; r < op->rows; r++) sum += (double)lemon__dot(op->dy + r * op->cols, x + r * op->cols, op->cols);
     op->dx[1][op->index] += (float)sum;
 }
@@ -3457,6 +3457,8 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
         return lemon__tape_fail(tape, LEMON_E_ARG,
                                 "lemon_tape_matmul: a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
+    if (tb->dtype != LEMON_F32 && tape->values[a].wants)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_matmul: a gradient cannot pass a matrix of %s, expected f32", lemon_dtype_name(tb->dtype));
     row = lemon__tape_push(tape, LEMON__MATMUL, m, n, a, b, -1, -1);
     if (row == NULL) return -1;
     row->op.trans_a = trans_a;
@@ -3608,6 +3610,8 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
         return lemon__tape_fail(
             tape, LEMON_E_ARG,
             "lemon_tape_loss: hidden and output do not fit, targets is NULL, or temperature is not above 0");
+    if (o->dtype != LEMON_F32 && tape->values[hidden].wants)
+        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_loss: a gradient cannot pass a matrix of %s, expected f32", lemon_dtype_name(o->dtype));
     if (teacher_hidden >= 0) {
         const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, "lemon_tape_loss"),
                            *to = lemon__tape_tensor(tape, teacher_output, "lemon_tape_loss");
