@@ -1,0 +1,411 @@
+/*  Chapter 5: the private exp, each kernel's forward against naive loops in double, the AVX2 clones against their plain
+    twins bit by bit, and weights of every storage type.  LEMON_ISA chooses the kernels. */
+#include "check.h"
+
+/* ---- exp ---- */
+
+static void test_exp(void) {
+    uint32_t bits, step = light() ? 99991 : 997;
+    double worst = 0, at = 0;
+    for (bits = 0; bits < 0x42ae0000u - step; bits += step) {       /* 0 ... 87, both signs */
+        float x = lemon__float(bits);
+        int sign;
+        for (sign = 0; sign < 2; sign++, x = -x) {
+            double want = exp((double)x), error = fabs((double)lemon__exp(x) - want) / want;
+            if (error > worst) { worst = error; at = (double)x; }
+        }
+    }
+    detail("relative error %.3g at %.9g", worst, at);
+    check(worst < 2e-7, "exp is right to 2e-7 on -87 ... 87");
+    check(!(lemon__exp(1000.0f) > lemon__exp(87.0f)) && !(lemon__exp(-INFINITY) > lemon__exp(-87.0f)) &&
+              lemon__exp(-INFINITY) >= 0 && isfinite(lemon__exp(INFINITY)),
+          "beyond, it stays at the ends");
+    check(isnan(lemon__exp((float)NAN)) && isnan(lemon__exp(-(float)NAN)), "NaN stays NaN");
+    check(!(lemon__exp(0.0f) < 1) && !(lemon__exp(0.0f) > 1), "exp of 0 is 1");
+}
+
+/* ---- a bench of random buffers, filled anew for each test ---- */
+
+enum { ROOM = 1 << 16 };
+static float in[5][ROOM], out[ROOM], grad[3][ROOM], extra[ROOM];
+static lemon_rng rng;
+
+static void refill(void) {
+    int i;
+    for (i = 0; i < 5; i++) fill_normal(&rng, in[i], ROOM, 1.0);
+    fill_normal(&rng, extra, ROOM, 1.0);
+    memset(out, 0, sizeof out);
+}
+
+static lemon__op op_of(int64_t rows, int64_t cols) {
+    lemon__op op;
+    int i;
+    memset(&op, 0, sizeof op);
+    for (i = 0; i < 3; i++) op.in[i].data = in[i];
+    op.rows = rows;
+    op.cols = cols;
+    op.y = out;
+    op.dy = in[4];
+    op.eps = 1e-5f;
+    return op;
+}
+
+/*  The largest |got - want|, relative where want is above 1; leaves a detail.  Infinite for NaN. */
+static double worst_of(const float *got, const double *want, int64_t n) {
+    double worst = 0;
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        double scale = fabs(want[i]) > 1 ? fabs(want[i]) : 1, error = fabs((double)got[i] - want[i]) / scale;
+        if (error <= worst) continue;
+        worst = isnan(error) ? (double)INFINITY : error;
+        detail("[%d] is %.9g, expected %.9g", (int)i, (double)got[i], want[i]);
+    }
+    return worst;
+}
+
+/* ---- forward against double ---- */
+
+static void test_norm(lemon_ctx *ctx, int64_t rows, int64_t cols) {
+    double *want = (double *)malloc((size_t)(rows * cols) * sizeof *want);
+    lemon__op op = op_of(rows, cols);
+    int64_t r, c;
+    char name[80];
+    refill();
+    op.eps = 0.25f;                                     /* large, so that leaving it out would show */
+    for (r = 0; r < rows; r++) {
+        double sum = 0;
+        for (c = 0; c < cols; c++) sum += (double)in[0][r * cols + c] * (double)in[0][r * cols + c];
+        for (c = 0; c < cols; c++)
+            want[r * cols + c] = (double)in[0][r * cols + c] / sqrt(sum / (double)cols + 0.25) * (double)in[1][c];
+    }
+    lemon__norm_forward(ctx, &op);
+    snprintf(name, sizeof name, "rms_norm [%d, %d] is the naive loop", (int)rows, (int)cols);
+    check(worst_of(out, want, rows * cols) < 1e-5, name);
+    free(want);
+}
+
+static void test_rope(lemon_ctx *ctx, int64_t heads, int64_t head_dim, int64_t seq, int64_t pos, double theta) {
+    int64_t rows = seq * 2, cols = heads * head_dim, r, h, i;
+    double *want = (double *)malloc((size_t)(rows * cols) * sizeof *want);
+    float *angles = (float *)malloc((size_t)((pos + seq) * head_dim) * sizeof *angles);
+    lemon__op op = op_of(rows, cols);
+    char name[80];
+    refill();
+    lemon__rope_angles(angles, pos + seq, head_dim, theta);
+    op.angles = angles;
+    op.head_dim = head_dim;
+    op.seq = seq;
+    op.pos = pos;
+    for (r = 0; r < rows; r++)
+        for (h = 0; h < heads; h++)
+            for (i = 0; i < head_dim; i += 2) {
+                double turn = (double)(pos + r % seq) * pow(theta, -(double)i / (double)head_dim);
+                double x = (double)in[0][r * cols + h * head_dim + i], y = (double)in[0][r * cols + h * head_dim + i + 1];
+                want[r * cols + h * head_dim + i] = x * cos(turn) - y * sin(turn);
+                want[r * cols + h * head_dim + i + 1] = x * sin(turn) + y * cos(turn);
+            }
+    lemon__rope_forward(ctx, &op);
+    snprintf(name, sizeof name, "rope of %d heads of %d from position %d is the naive turn", (int)heads, (int)head_dim, (int)pos);
+    check(worst_of(out, want, rows * cols) < 1e-5, name);
+    free(want);
+    free(angles);
+}
+
+typedef struct attention_case { int64_t batch, seq, pos, heads, kv, dim; } attention_case;
+
+/*  Attention of one query, by the definition. */
+static void naive_attend(const attention_case *a, const float *q, const float *k, const float *v, int64_t keys, double *y) {
+    int64_t width = a->kv * a->dim, j, c;
+    double *p = (double *)malloc((size_t)keys * sizeof *p), sum = 0, top = -1e300;
+    for (j = 0; j < keys; j++) {
+        p[j] = 0;
+        for (c = 0; c < a->dim; c++) p[j] += (double)q[c] * (double)k[j * width + c] / sqrt((double)a->dim);
+        top = p[j] > top ? p[j] : top;
+    }
+    for (j = 0; j < keys; j++) sum += p[j] = exp(p[j] - top);
+    for (c = 0; c < a->dim; c++)
+        for (j = 0, y[c] = 0; j < keys; j++) y[c] += p[j] / sum * (double)v[j * width + c];
+    free(p);
+}
+
+static void test_attention(lemon_ctx *ctx, attention_case a) {
+    int64_t rows = a.batch * a.seq, cols = a.heads * a.dim, kv_rows = a.pos + a.seq + 3, width = a.kv * a.dim, r, h;
+    double *want = (double *)malloc((size_t)(rows * cols) * sizeof *want);
+    float *room = (float *)malloc((size_t)(LEMON__ROWS * (a.pos + a.seq) * ctx->threads) * sizeof *room);
+    lemon__op op = op_of(rows, cols);
+    char name[112];
+    refill();
+    op.n_heads = a.heads;
+    op.kv_heads = a.kv;
+    op.head_dim = a.dim;
+    op.seq = a.seq;
+    op.pos = a.pos;
+    op.kv_rows = kv_rows;
+    op.scratch = room;
+    op.scratch_each = LEMON__ROWS * (a.pos + a.seq);
+    for (r = 0; r < rows; r++)
+        for (h = 0; h < a.heads; h++) {
+            int64_t at = r / a.seq * kv_rows * width + h / (a.heads / a.kv) * a.dim;
+            naive_attend(&a, in[0] + r * cols + h * a.dim, in[1] + at, in[2] + at, a.pos + r % a.seq + 1,
+                         want + r * cols + h * a.dim);
+        }
+    lemon__attention_forward(ctx, &op);
+    snprintf(name, sizeof name, "attention: %d x %d tokens after %d, %d heads on %d of %d", (int)a.batch, (int)a.seq, (int)a.pos,
+             (int)a.heads, (int)a.kv, (int)a.dim);
+    check(worst_of(out, want, rows * cols) < 1e-5, name);
+    free(want);
+    free(room);
+}
+
+/*  Scores of some hundreds: a softmax that did not take the maximum off would overflow. */
+static void test_steep_attention(lemon_ctx *ctx) {
+    attention_case a = {1, 40, 0, 1, 1, 4};
+    float room[LEMON__ROWS * 40 * 4];
+    lemon__op op = op_of(40, 4);
+    int64_t i, r;
+    double worst = 0, y[4];
+    refill();
+    for (i = 0; i < 160; i++) in[0][i] *= 40.0f;
+    op.n_heads = op.kv_heads = 1;
+    op.head_dim = 4;
+    op.seq = op.kv_rows = 40;
+    op.scratch = room;
+    op.scratch_each = LEMON__ROWS * 40;
+    lemon__attention_forward(ctx, &op);
+    for (r = 0; r < 40; r++) {
+        naive_attend(&a, in[0] + r * 4, in[1], in[2], r + 1, y);
+        for (i = 0; i < 4; i++) worst = fabs(y[i] - (double)out[r * 4 + i]) > worst ? fabs(y[i] - (double)out[r * 4 + i]) : worst;
+    }
+    detail("off by %g", worst);
+    check(worst < 1e-3 && isfinite(out[159]), "attention with scores of hundreds neither overflows nor drifts");
+}
+
+static void test_swiglu(lemon_ctx *ctx, int64_t rows, int64_t cols) {
+    double *want = (double *)malloc((size_t)(rows * cols) * sizeof *want);
+    lemon__op op = op_of(rows, cols);
+    int64_t i;
+    char name[80];
+    refill();
+    for (i = 0; i < rows * cols; i++) {
+        if (i % 5 == 0) in[0][i] *= 30.0f;
+        want[i] = (double)in[0][i] / (1 + exp(-(double)in[0][i])) * (double)in[1][i];
+    }
+    lemon__swiglu_forward(ctx, &op);
+    snprintf(name, sizeof name, "swiglu [%d, %d] is the naive loop", (int)rows, (int)cols);
+    check(worst_of(out, want, rows * cols) < 1e-6, name);
+    free(want);
+}
+
+/* ---- weights of every storage type ---- */
+
+static void test_weights(lemon_ctx *ctx, lemon_dtype dtype, int64_t rows, int64_t n, int64_t k) {
+    double *want = (double *)malloc((size_t)(rows * n) * sizeof *want);
+    float *row = (float *)malloc((size_t)k * sizeof *row);
+    lemon_tensor w;
+    char name[80];
+    int64_t r, i, c;
+    refill();
+    w.dtype = dtype;
+    w.rows = n;
+    w.cols = k;
+    w.data = malloc(lemon_tensor_bytes(&w));
+    for (i = 0; i < n; i++) {
+        fill_normal(&rng, row, k, 1 / sqrt((double)k));
+        lemon_row_from_f32(&w, i, row);
+        lemon_row_to_f32(&w, i, row);
+        for (r = 0; r < rows; r++)
+            for (c = 0, want[r * n + i] = 0; c < k; c++) want[r * n + i] += (double)row[c] * (double)in[0][r * k + c];
+    }
+    lemon__workspaces(ctx);
+    lemon__weight_product(ctx, rows, in[0], &w, out);
+    snprintf(name, sizeof name, "%s weight [%d, %d] times %d rows", lemon_dtype_name(dtype), (int)n, (int)k, (int)rows);
+    check(worst_of(out, want, rows * n) < 1e-5, name);
+    free(w.data);
+    free(row);
+    free(want);
+}
+
+/* ---- clones: the plain one is the AVX2 one's twin ---- */
+
+#if LEMON__X86
+typedef void (*band)(const lemon__op *op, int64_t from, int64_t to);
+
+/*  Runs both on equal buffers; `add` chooses whether gradients are added to. */
+static int bands_agree(band plain, band avx2, int64_t rows, int64_t cols, int add) {
+    static float first[4][ROOM];
+    lemon__op op = op_of(rows, cols);
+    int k, i, ok = 1;
+    refill();
+    op.aux = extra;
+    op.index = 1;
+    for (k = 0; k < 2; k++) {
+        for (i = 0; i < 3; i++) {
+            memcpy(grad[i], in[3], sizeof in[3]);
+            op.dx[i] = grad[i];
+            op.add[i] = add;
+        }
+        memset(out, 0, sizeof out);
+        (k ? avx2 : plain)(&op, 0, rows);
+        for (i = 0; i < 4; i++) {
+            const float *result = i < 3 ? grad[i] : out;
+            if (k == 0) memcpy(first[i], result, sizeof first[i]);
+            else ok &= memcmp(first[i], result, sizeof first[i]) == 0;
+        }
+    }
+    return ok;
+}
+
+static void test_bands(void) {
+    static const struct { const char *name; band plain, avx2; } pairs[] = {
+        {"add", lemon__add_rows_plain, lemon__add_rows_avx2}, {"add back", lemon__pass_rows_plain, lemon__pass_rows_avx2},
+        {"mix", lemon__mix_rows_plain, lemon__mix_rows_avx2}, {"mix back", lemon__mix_back_rows_plain, lemon__mix_back_rows_avx2},
+        {"rms_norm", lemon__norm_rows_plain, lemon__norm_rows_avx2},
+        {"rms_norm back", lemon__norm_back_rows_plain, lemon__norm_back_rows_avx2},
+        {"rms_norm gain back", lemon__norm_back_cols_plain, lemon__norm_back_cols_avx2},
+        {"swiglu", lemon__swiglu_rows_plain, lemon__swiglu_rows_avx2},
+        {"swiglu back", lemon__swiglu_back_rows_plain, lemon__swiglu_back_rows_avx2}};
+    static const int64_t shapes[][2] = {{1, 1}, {1, 15}, {3, 16}, {5, 17}, {7, 64}, {33, 172}, {4, 1000}};
+    size_t p, s;
+    char name[80];
+    for (p = 0; p < sizeof pairs / sizeof pairs[0]; p++) {
+        int ok = 1, columns = pairs[p].plain == lemon__norm_back_cols_plain;
+        for (s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+            int64_t rows = shapes[s][0], cols = columns ? shapes[s][0] : shapes[s][1];   /* that one's bands are columns */
+            ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 0);
+            ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 1);
+        }
+        snprintf(name, sizeof name, "%s: AVX2 has the bits of plain C", pairs[p].name);
+        check(ok, name);
+    }
+}
+
+static void test_rows_of_loss(void) {
+    static const int64_t widths[] = {1, 2, 15, 16, 17, 512, 1001};
+    static float a[2][1024], b[2][1024];
+    float log_sum[2];
+    double kl[2];
+    size_t w;
+    int soft = 1, distil = 1, slope = 1;
+    for (w = 0; w < sizeof widths / sizeof widths[0]; w++) {
+        int64_t n = widths[w];
+        refill();
+        memcpy(a[0], in[0], sizeof a[0]);
+        memcpy(a[1], in[0], sizeof a[1]);
+        lemon__softmax_row_plain(a[0], n, &log_sum[0]);
+        lemon__softmax_row_avx2(a[1], n, &log_sum[1]);
+        soft &= memcmp(a[0], a[1], sizeof a[0]) == 0 && memcmp(&log_sum[0], &log_sum[1], 4) == 0;
+        memcpy(b[0], in[1], sizeof b[0]);
+        memcpy(b[1], in[1], sizeof b[1]);
+        lemon__distill_row_plain(in[2], b[0], n, 0.5f, 0.7f, &kl[0]);
+        lemon__distill_row_avx2(in[2], b[1], n, 0.5f, 0.7f, &kl[1]);
+        distil &= memcmp(b[0], b[1], sizeof b[0]) == 0 && memcmp(&kl[0], &kl[1], 8) == 0;
+        lemon__loss_gradient_row_plain(a[0], b[0], n, n - 1, 0.3f);
+        lemon__loss_gradient_row_avx2(a[1], b[1], n, n - 1, 0.3f);
+        slope &= memcmp(a[0], a[1], sizeof a[0]) == 0;
+    }
+    check(soft, "softmax: AVX2 has the bits of plain C");
+    check(distil, "distillation: AVX2 has the bits of plain C");
+    check(slope, "gradient of the loss: AVX2 has the bits of plain C");
+}
+
+static void test_adam_clones(void) {
+    static float state[2][4][1000];
+    lemon__adam a;
+    lemon__segment s;
+    int k, i;
+    refill();
+    memset(&a, 0, sizeof a);
+    s.at = 3;
+    s.count = 990;
+    s.param = 0;
+    s.decay = 0.1f;
+    a.rate = 1e-3f;
+    a.scale = 0.7f;
+    a.unbias_m = 2.0f;
+    a.unbias_v = 5.0f;
+    for (k = 0; k < 2; k++) {
+        for (i = 0; i < 4; i++) memcpy(state[k][i], in[i], sizeof state[k][i]);
+        for (i = 0; i < 1000; i++) state[k][3][i] = fabsf(state[k][3][i]);
+        a.w = state[k][0];
+        a.g = state[k][1];
+        a.m = state[k][2];
+        a.v = state[k][3];
+        (k ? lemon__adam_segment_avx2 : lemon__adam_segment_plain)(&a, &s);
+    }
+    check(memcmp(state[0], state[1], sizeof state[0]) == 0, "AdamW: AVX2 has the bits of plain C");
+    check(memcmp(state[0][0], in[0], 12) == 0 && memcmp(state[0][0] + 993, in[0] + 993, 28) == 0,
+          "AdamW leaves alone what is outside its segment");
+}
+
+static void test_softmax_tiles(void) {
+    static float p[2][32 * 70], ds[2][32 * 70];
+    float sums[2][32], lse[2][64];
+    lemon__query_tile t;
+    int k;
+    memset(&t, 0, sizeof t);
+    memset(lse, 0, sizeof lse);
+    refill();
+    t.rows = 32;
+    t.first_keys = 39;
+    t.keys = 70;
+    t.q_width = 24;
+    for (k = 0; k < 2; k++) {
+        memcpy(p[k], in[0], sizeof p[k]);
+        memcpy(ds[k], in[1], sizeof ds[k]);
+        (k ? lemon__softmax_tile_avx2 : lemon__softmax_tile_plain)(p[k], &t, sums[k], lse[k], 2);
+    }
+    check(memcmp(p[0], p[1], sizeof p[0]) == 0 && memcmp(sums[0], sums[1], sizeof sums[0]) == 0 &&
+              memcmp(lse[0], lse[1], sizeof lse[0]) == 0,
+          "attention's softmax: AVX2 has the bits of plain C");
+    for (k = 0; k < 2; k++) {
+        memcpy(p[k], in[0], sizeof p[k]);
+        (k ? lemon__softmax_back_avx2 : lemon__softmax_back_plain)(p[k], ds[k], &t, lse[0], 2, in[2], in[3], 24);
+    }
+    check(memcmp(p[0], p[1], sizeof p[0]) == 0 && memcmp(ds[0], ds[1], sizeof ds[0]) == 0,
+          "attention's softmax backward: AVX2 has the bits of plain C");
+}
+
+static void test_clones(void) {
+    if (!lemon_isa_supported(LEMON_ISA_AVX2)) {
+        skip("AVX2 has the bits of plain C");
+        return;
+    }
+    test_bands();
+    test_rows_of_loss();
+    test_adam_clones();
+    test_softmax_tiles();
+}
+#else
+static void test_clones(void) { skip("AVX2 has the bits of plain C"); }
+#endif
+
+int main(void) {
+    static const attention_case cases[] = {{1, 1, 0, 1, 1, 2}, {1, 5, 0, 2, 2, 4}, {2, 31, 0, 4, 2, 8}, {3, 33, 0, 6, 1, 6},
+                                           {1, 100, 0, 3, 3, 16}, {1, 1, 70, 4, 2, 8}, {1, 9, 64, 8, 4, 8}, {1, 40, 17, 2, 1, 22}};
+    lemon_ctx *ctx = open_ctx(2);
+    size_t i;
+    int dtype;
+    lemon_rng_seed(&rng, 1);
+    lemon__workspaces(ctx);
+    test_exp();
+    test_norm(ctx, 1, 1);
+    test_norm(ctx, 3, 15);
+    test_norm(ctx, 70, 64);
+    test_norm(ctx, 33, 177);
+    test_rope(ctx, 1, 2, 5, 0, 10000);
+    test_rope(ctx, 3, 8, 40, 0, 10000);
+    test_rope(ctx, 2, 6, 7, 300, 500000);
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) test_attention(ctx, cases[i]);
+    test_steep_attention(ctx);
+    test_swiglu(ctx, 1, 1);
+    test_swiglu(ctx, 40, 172);
+    for (dtype = LEMON_F32; dtype <= LEMON_Q4; dtype++) {
+        test_weights(ctx, (lemon_dtype)dtype, 1, 70, 64);
+        test_weights(ctx, (lemon_dtype)dtype, 5, 131, 100);
+        test_weights(ctx, (lemon_dtype)dtype, 3, 130, 1500);
+    }
+    test_clones();
+    lemon_close(ctx);
+    check(heap.live == 0, "nothing is left allocated");
+    return check_done();
+}
