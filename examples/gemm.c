@@ -48,7 +48,7 @@ static double largest_difference(const float *a, const float *b, int count) {
 }
 
 static int compare(const float *x, const float *w, float *expected, float *y) {
-    const double gflop = 2.0 * TOKENS * OUTPUTS * INPUTS / 1e9;
+    const double gflop = 2.0 * (double)(TOKENS * OUTPUTS * INPUTS) / 1e9;
     double start = seconds(), slow_time, fast_time, difference;
     int i, calls = 200;
     naive(x, w, expected);
