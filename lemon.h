@@ -3620,6 +3620,8 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
                                     "lemon_tape_loss: the teacher's hidden rows and vocabulary do not fit the "
                                     "student's (%lld rows, %lld tokens)",
                                     (long long)h->rows, (long long)o->rows);
+        if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
+            return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_loss: the teacher wants a gradient, expected constants");
     }
     row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden,
                            teacher_hidden >= 0 ? teacher_output : -1);
