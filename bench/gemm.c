@@ -37,7 +37,7 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- the peak: multiply-adds in registers ------------------------------------------------------------------------- */
+/* ---- the peak: multiply-adds in registers ---------------------------------------------------------------------- */
 
 #define PEAK_CHAINS 12           /* independent sums: x86 cores need 8 to 10 (latency 4 or 5, two a cycle) */
 #define PEAK_ROUNDS 2000000

@@ -4,9 +4,9 @@
         bench/build/starts --methods random,drop,select,subclone,ligo,lemon --seeds 5
 
     Each method makes a student of the same shape.  On seed 1 it is trained with every learning rate of the grid, and
-    the rate with the lowest validation loss at the last step is its rate; with that one it is trained on the other seeds
-    too.  A seed decides the random numbers of the fusion, the piece of the training text that is calibrated on, and the
-    order of the training windows.  The rate is constant, nothing is distilled, all methods get the same number of steps.
+    the rate with the lowest validation loss at the last step is its rate; with that one it is trained on the other
+    seeds too.  A seed decides the random numbers of the fusion, the piece of the training text that is calibrated on,
+    and the order of the training windows.  The rate is constant, nothing is distilled, all methods get the same steps.
 
     Standard output is a Markdown table of validation losses, mean and standard deviation over the seeds; the CSV file
     holds every single run, the search too.  Progress goes to standard error.  */

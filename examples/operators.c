@@ -4,10 +4,10 @@
         examples/build/operators examples/data/teacher.lemon
 
     All ways of making a small transformer from a large one fill the same operators; they differ in the numbers.  This
-    program fills them in two ways for the same student and draws them, student channels downwards, teacher channels
-    to the right, the darker the larger.  "subclone" selects: each student channel is one teacher channel, so a row
-    has one mark.  "lemon" solves: a student channel is a mixture of all teacher channels, found by least squares,
-    while whole heads are still selected.  The layer operator says from which teacher layers a student layer is made.  */
+    program fills them in two ways for the same student and draws them, student channels downwards, teacher channels to
+    the right, the darker the larger.  "subclone" selects: each student channel is one teacher channel, so a row has
+    one mark.  "lemon" solves: a student channel is a mixture of all teacher channels, found by least squares, while
+    whole heads are still selected.  The layer operator says from which teacher layers a student layer is made.  */
 #ifndef LEMON_LINKED
 #define LEMON_IMPLEMENTATION
 #endif
