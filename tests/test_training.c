@@ -1,0 +1,698 @@
+/*  Chapter 11: evaluation windows, schedules, orders, AdamW against a naive double-precision trainer, accumulation, resume
+    to the last bit, divergence, cancelling, distillation. */
+#include "reference.h"
+#include <sys/wait.h>
+
+/* ---- a small world: a model, a text with something to learn, options ---- */
+
+enum { TEXT = 1200 };
+static int32_t text_ids[TEXT];
+static lemon_tokens text = {text_ids, TEXT, TEXT};
+
+static lemon_config world_config(void) {
+    lemon_config c = tiny_config(16, 2, 2, 1, 8, 24, 30, 1);
+    c.max_seq = 32;
+    return c;
+}
+
+/*  A walk on a ring of 30 with few kinds of steps. */
+static void world_text(void) {
+    lemon_rng rng;
+    int i;
+    lemon_rng_seed(&rng, 4);
+    for (i = 1; i < TEXT; i++) text_ids[i] = (int32_t)((text_ids[i - 1] + 1 + 3 * lemon_rng_below(&rng, 3)) % 30);
+}
+
+static lemon_model *world_model(lemon_ctx *ctx) {
+    lemon_config c = world_config();
+    lemon_model *m = NULL;
+    lemon_model_create(ctx, &c, &m);
+    lemon_model_init(ctx, m, 1);
+    return m;
+}
+
+/*  What on_step saw. */
+enum { LOG = 128 };
+typedef struct record {
+    lemon_step steps[LOG];
+    int n;
+    lemon_model *model;
+    float *snapshot;            /* of the weights, taken after each step */
+    int poison_at, exit_at;
+    long calls[LOG];
+} record;
+
+static void on_step(void *user, const lemon_step *step) {
+    record *r = (record *)user;
+    if (r->n < LOG) r->calls[r->n] = heap.calls;
+    if (r->n < LOG) r->steps[r->n++] = *step;
+    if (step->step == r->exit_at) _exit(9);
+    if (step->step == r->poison_at) {
+        int64_t i;
+        for (i = 0; i < r->model->block_count; i++) r->model->block[i] *= 1e25f;
+    }
+    if (r->snapshot) memcpy(r->snapshot, r->model->block, (size_t)r->model->block_count * sizeof(float));
+}
+
+static lemon_train_options world_options(record *r) {
+    lemon_train_options o;
+    lemon_train_defaults(&o);
+    o.steps = 12;
+    o.batch = 4;
+    o.seq = 16;
+    o.lr = 5e-3;
+    o.on_step = on_step;
+    o.user = r;
+    memset(r, 0, sizeof *r);
+    return o;
+}
+
+/*  Trains a fresh model; the result is checked by the caller through what it left. */
+static lemon_status train_fresh(lemon_ctx *ctx, const lemon_train_options *o, lemon_train_result *result, float **weights) {
+    lemon_model *m = world_model(ctx);
+    lemon_status status = lemon_train(ctx, m, &text, o, result);
+    if (weights) {
+        *weights = (float *)malloc((size_t)m->block_count * sizeof **weights);
+        memcpy(*weights, m->block, (size_t)m->block_count * sizeof **weights);
+    }
+    lemon_model_free(ctx, m);
+    return status;
+}
+
+static int64_t world_count(void) {
+    lemon_config c = world_config();
+    return lemon_config_params(&c);
+}
+
+/* ---- evaluation ---- */
+
+static double naive_window(const lemon_model *m, const double *w, const int32_t *ids, int64_t n) {
+    double *scores = ref_room(n * m->config.vocab_size), loss;
+    ref_model(&m->config, w, ids, n, n, scores);
+    loss = ref_loss(scores, NULL, ids + 1, n, m->config.vocab_size, 1).ce;
+    free(scores);
+    return loss;
+}
+
+static void test_eval(lemon_ctx *ctx) {
+    static const int64_t cases[][2] = {{16, 0}, {7, 0}, {32, 0}, {1, 50}, {16, 33}, {16, 34}, {16, 2}, {13, 27}, {0, 100}};
+    lemon_config c = world_config();
+    lemon_model *m = lively_model(ctx, &c, 3);
+    double *w = ref_weights(m);
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int64_t n = cases[i][1] ? cases[i][1] : TEXT, seq = cases[i][0] ? cases[i][0] : 32, at, counted = 0;
+        double want = 0, loss = 0;
+        char name[96];
+        for (at = 0; at < n - 1; at += seq) {
+            int64_t rows = n - 1 - at < seq ? n - 1 - at : seq;
+            want += naive_window(m, w, text_ids + at, rows) * (double)rows;
+        }
+        snprintf(name, sizeof name, "evaluation by windows of %d over %d tokens", (int)cases[i][0], (int)n);
+        check(fine(ctx, lemon_eval(ctx, m, &text, cases[i][0], cases[i][1], &loss, &counted)) && counted == n - 1 &&
+                  near_to(loss, want / (double)(n - 1), 1e-5),
+              name);
+    }
+    free(w);
+    lemon_model_free(ctx, m);
+}
+
+/*  More rows than one batch of evaluation holds: the last batch is ragged. */
+static void test_eval_batches(lemon_ctx *ctx) {
+    enum { N = 5000 };
+    lemon_config c = tiny_config(4, 1, 1, 1, 4, 5, 12, 0);
+    lemon_model *m = lively_model(ctx, &c, 3);
+    double *w = ref_weights(m), want = 0, loss = 0;
+    int32_t *ids = (int32_t *)malloc(N * sizeof *ids);
+    lemon_tokens tokens;
+    lemon_rng rng;
+    int64_t at;
+    lemon_rng_seed(&rng, 1);
+    fill_ids(&rng, ids, N, 12);
+    tokens.ids = ids;
+    tokens.count = tokens.capacity = N;
+    for (at = 0; at < N - 1; at += 9) {
+        int64_t rows = N - 1 - at < 9 ? N - 1 - at : 9;
+        want += naive_window(m, w, ids + at, rows) * (double)rows;
+    }
+    check(fine(ctx, lemon_eval(ctx, m, &tokens, 9, 0, &loss, NULL)) && near_to(loss, want / (N - 1), 1e-5),
+          "evaluation over several batches of windows");
+    free(w);
+    free(ids);
+    lemon_model_free(ctx, m);
+}
+
+static void test_eval_refusals(lemon_ctx *ctx) {
+    lemon_model *m = world_model(ctx);
+    lemon_tokens one = {text_ids, 1, 1};
+    int32_t wrong[3] = {1, 30, 2};
+    lemon_tokens beyond = {wrong, 3, 3};
+    double loss;
+    check(fails_with(ctx, lemon_eval(ctx, m, &text, 33, 0, &loss, NULL), LEMON_E_ARG, "seq is 33, expected 1 to 32"), "eval refuses seq beyond the context");
+    check(fails_with(ctx, lemon_eval(ctx, m, &one, 16, 0, &loss, NULL), LEMON_E_ARG, "expected at least 2"), "eval refuses one token");
+    check(fails_with(ctx, lemon_eval(ctx, m, &beyond, 16, 0, &loss, NULL), LEMON_E_ARG, "token 1 is 30"), "eval refuses ids beyond the vocabulary");
+    lemon_model_free(ctx, m);
+}
+
+/* ---- the learning rate ---- */
+
+static double naive_rate(const lemon_train_options *o, int64_t s) {
+    double least = o->min_lr < 0 ? o->lr / 10 : o->min_lr, rate;
+    int64_t warmup = o->warmup < 0 ? o->steps / 20 : o->warmup;
+    if (warmup > 0 && s <= warmup) return o->lr * fmin(1, (double)s / (double)warmup);
+    if (o->schedule == LEMON_CONSTANT) return o->lr;
+    rate = (double)(s - warmup) / (double)(o->steps - warmup);
+    return least + (o->lr - least) * (1 + cos(acos(-1.0) * rate)) / 2;
+}
+
+static void test_rates(lemon_ctx *ctx) {
+    static const struct { const char *name; int64_t steps, warmup; lemon_schedule schedule; double least; } cases[] = {
+        {"cosine, all by default", 40, -1, LEMON_COSINE, -1}, {"cosine to 0 without warm-up", 15, 0, LEMON_COSINE, 0},
+        {"cosine to 1e-3, warm-up 7", 20, 7, LEMON_COSINE, 1e-3}, {"constant, warm-up 5", 12, 5, LEMON_CONSTANT, -1},
+        {"warm-up longer than the run", 6, 10, LEMON_COSINE, -1}};
+    record r;
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lemon_train_options o = world_options(&r);
+        char name[96];
+        int s, ok;
+        o.steps = cases[i].steps;
+        o.warmup = cases[i].warmup;
+        o.schedule = cases[i].schedule;
+        o.min_lr = cases[i].least;
+        o.batch = 1;
+        o.seq = 4;
+        ok = fine(ctx, train_fresh(ctx, &o, NULL, NULL)) && r.n == o.steps;
+        for (s = 0; ok && s < r.n; s++) ok = near_to(r.steps[s].lr / o.lr, naive_rate(&o, s + 1) / o.lr, 1e-12) && r.steps[s].step == s + 1 &&
+                                             r.steps[s].tokens == 4 * (s + 1);
+        snprintf(name, sizeof name, "learning rate: %s", cases[i].name);
+        check(ok, name);
+    }
+}
+
+/* ---- which windows a step takes: at rate 0 the loss of a step tells ---- */
+
+static void test_sequential(lemon_ctx *ctx) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_model *m = world_model(ctx);
+    double *w = ref_weights(m);
+    int64_t windows = (TEXT - 1) / 16;                          /* 74: 12 steps of 10 wrap around */
+    int s, b, ok;
+    o.lr = 0;
+    o.batch = 10;
+    o.order = LEMON_SEQUENTIAL;
+    ok = fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && r.n == 12;
+    for (s = 0; ok && s < 12; s++) {
+        double want = 0;
+        for (b = 0; b < 10; b++) want += naive_window(m, w, text_ids + (s * 10 + b) % windows * 16, 16) / 10;
+        ok = near_to(r.steps[s].loss, want, 1e-5);
+    }
+    check(ok, "sequential: windows s B ... s B + B - 1, modulo their number");
+    free(w);
+    lemon_model_free(ctx, m);
+}
+
+/*  One epoch at rate 0, a window a step: fills order with the window of each step, -1 where none has that loss. */
+static void epoch_order(lemon_ctx *ctx, uint64_t seed, int windows, int epochs, int *order) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_config c = world_config();
+    lemon_model *m = lively_model(ctx, &c, 9);
+    double *w = ref_weights(m), loss[LOG];
+    lemon_tokens some = text;
+    int i, s;
+    some.count = windows * 16 + 1 + 5;                          /* a last, short window is never taken */
+    o.lr = 0;
+    o.batch = 1;
+    o.seed = seed;
+    o.steps = windows * epochs;
+    lemon_train(ctx, m, &some, &o, NULL);
+    for (i = 0; i < windows; i++) loss[i] = naive_window(m, w, text_ids + i * 16, 16);
+    for (s = 0; s < windows * epochs; s++)
+        for (i = 0, order[s] = -1; i < windows; i++)
+            if (s < r.n && fabs(r.steps[s].loss - loss[i]) < 1e-4) order[s] = i;
+    free(w);
+    lemon_model_free(ctx, m);
+}
+
+static void test_random_order(lemon_ctx *ctx) {
+    enum { N = 20 };
+    int a[2 * N], b[2 * N], i, times[2][N] = {{0}}, wrong = 0, sorted = 1;
+    epoch_order(ctx, 1, N, 2, a);
+    epoch_order(ctx, 2, N, 2, b);
+    for (i = 0; i < 2 * N; i++) {
+        if (a[i] >= 0) times[i / N][a[i]]++;
+        if (i % N) sorted &= a[i] > a[i - 1];
+    }
+    for (i = 0; i < N; i++) wrong += times[0][i] != 1 || times[1][i] != 1;
+    check(wrong == 0, "random: each window once an epoch, the short last one never");
+    check(!sorted && memcmp(a, a + N, sizeof a / 2) != 0, "in another order each epoch");
+    check(memcmp(a, b, sizeof a) != 0, "and for each seed");
+    epoch_order(ctx, 1, N, 2, b);
+    check(memcmp(a, b, sizeof a) == 0, "the same for the same seed");
+}
+
+/* ---- AdamW, naively: gradients by finite differences, all in double ---- */
+
+typedef struct naive_adam { double *w, *m, *v, *g; int64_t n; } naive_adam;
+
+static double naive_batch(const lemon_model *m, const double *w, int64_t step, int batch, int seq) {
+    double sum = 0;
+    int b;
+    for (b = 0; b < batch; b++) sum += naive_window(m, w, text_ids + (step * batch + b) * seq, seq) / batch;
+    return sum;
+}
+
+static int is_gain(const lemon_model *m, int64_t at) {
+    int64_t p = 0, layer;
+    while (at >= m->params[p].rows * m->params[p].cols) {
+        at -= m->params[p].rows * m->params[p].cols;
+        p++;
+    }
+    return !lemon_role_get(lemon__param_role(&m->config, p, &layer))->matrix;
+}
+
+/*  One step; returns the gradient's norm before clipping. */
+static double naive_step(const lemon_model *model, naive_adam *a, int64_t step, const lemon_train_options *o) {
+    double norm = 0, h = 1e-5, clip;
+    int64_t i;
+    for (i = 0; i < a->n; i++) {
+        double keep = a->w[i];
+        a->w[i] = keep + h;
+        a->g[i] = naive_batch(model, a->w, step, (int)o->batch, (int)o->seq);
+        a->w[i] = keep - h;
+        a->g[i] = (a->g[i] - naive_batch(model, a->w, step, (int)o->batch, (int)o->seq)) / (2 * h);
+        a->w[i] = keep;
+        norm += a->g[i] * a->g[i];
+    }
+    norm = sqrt(norm);
+    clip = o->clip > 0 && norm > o->clip ? o->clip / norm : 1;
+    for (i = 0; i < a->n; i++) {
+        double g = a->g[i] * clip, decay = is_gain(model, i) ? 0 : o->weight_decay, t = (double)step + 1;
+        a->m[i] = 0.9 * a->m[i] + 0.1 * g;
+        a->v[i] = 0.95 * a->v[i] + 0.05 * g * g;
+        a->w[i] -= naive_rate(o, step + 1) * (a->m[i] / (1 - pow(0.9, t)) / (sqrt(a->v[i] / (1 - pow(0.95, t))) + 1e-8) + decay * a->w[i]);
+    }
+    return norm;
+}
+
+static void test_adam(lemon_ctx *ctx, double clip, const char *name) {
+    lemon_config c = tiny_config(6, 1, 2, 1, 4, 7, 30, 0);
+    lemon_model *m = lively_model(ctx, &c, 2);
+    record r;
+    lemon_train_options o = world_options(&r);
+    naive_adam a;
+    double worst = 0, mean = 0, moved = 0, *start = ref_weights(m);
+    int64_t i, s;
+    int ok = 1;
+    char line[96];
+    o.steps = 4;
+    o.warmup = 2;
+    o.batch = 2;
+    o.seq = 6;
+    o.clip = clip;
+    o.weight_decay = 0.3;
+    o.order = LEMON_SEQUENTIAL;
+    a.n = m->block_count;
+    a.w = ref_weights(m);
+    a.m = ref_room(a.n);
+    a.v = ref_room(a.n);
+    a.g = ref_room(a.n);
+    ok = fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && r.n == 4;
+    for (s = 0; ok && s < 4; s++) {
+        ok = near_to(r.steps[s].loss, naive_batch(m, a.w, s, 2, 6), 1e-4);
+        ok = ok && near_to(r.steps[s].grad_norm, naive_step(m, &a, s, &o), 1e-3);
+    }
+    snprintf(line, sizeof line, "AdamW, %s: losses and gradient norms of the naive trainer", name);
+    check(ok, line);
+    for (i = 0; i < a.n; i++) {
+        double error = fabs((double)m->block[i] - a.w[i]) / o.lr;
+        mean += error / (double)a.n;
+        moved += fabs(a.w[i] - start[i]) / o.lr / (double)a.n;
+        worst = error > worst ? error : worst;
+    }
+    detail("in units of the rate: mean error %.2g, worst %.2g, mean way %.2g", mean, worst, moved);
+    snprintf(line, sizeof line, "AdamW, %s: weights of the naive trainer", name);
+    check(mean < 3e-4 && worst < 0.1 && moved > 0.5, line);
+    free(a.w); free(a.m); free(a.v); free(a.g); free(start);
+    lemon_model_free(ctx, m);
+}
+
+/* ---- accumulation, threads, memory ---- */
+
+static void test_accumulate(lemon_ctx *ctx) {
+    record r[3];
+    float *w[3];
+    int i, s, ok = 1;
+    int64_t k;
+    double worst = 0;
+    for (i = 0; i < 3; i++) {
+        lemon_train_options o = world_options(&r[i]);
+        o.accumulate = 1 << i;
+        ok &= fine(ctx, train_fresh(ctx, &o, NULL, &w[i]));
+        for (s = 0; ok && s < 12; s++) ok = near_to(r[i].steps[s].loss, r[0].steps[s].loss, 1e-5) && near_to(r[i].steps[s].grad_norm, r[0].steps[s].grad_norm, 1e-4);
+        for (k = 0; ok && k < world_count(); k++) worst = fmax(worst, fabs((double)w[i][k] - (double)w[0][k]));
+    }
+    check(ok, "a batch in 2 or 4 parts has the losses and norms of one in one part");
+    detail("weights differ by %g", worst);
+    check(ok && worst < 1e-3, "and nearly its weights after 12 steps");
+    for (i = 0; i < 3; i++) free(w[i]);
+}
+
+static void test_threads(void) {
+    float *w[3];
+    record r[3];
+    int threads, ok = 1;
+    size_t bytes = (size_t)world_count() * sizeof(float);
+    for (threads = 1; threads <= 3; threads++) {
+        lemon_ctx *ctx = open_ctx(threads);
+        lemon_train_options o = world_options(&r[threads - 1]);
+        ok &= fine(ctx, train_fresh(ctx, &o, NULL, &w[threads - 1]));
+        lemon_close(ctx);
+    }
+    check(ok && memcmp(w[0], w[1], bytes) == 0 && memcmp(w[0], w[2], bytes) == 0, "1, 2 and 3 threads train the same bits");
+    for (threads = 0; threads < 3; threads++) free(w[threads]);
+}
+
+static void test_allocations(lemon_ctx *ctx) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_train_result result;
+    size_t before = lemon_memory(ctx, NULL);
+    int s, same = 1;
+    check(fine(ctx, train_fresh(ctx, &o, &result, NULL)), "training works");
+    for (s = 1; s < r.n; s++) same &= r.calls[s] == r.calls[0];
+    check(r.n == 12 && same, "no step after the first allocates");
+    check(lemon_memory(ctx, NULL) == before, "training leaves nothing allocated");
+    check(result.planned_bytes > 16 * (size_t)world_count(), "the planned bytes count weights, gradients and moments");
+}
+
+static void test_memory(lemon_ctx *ctx) {
+    long live = heap.live;
+    int n, bad = 0, done = 0;
+    for (n = 1; !done && n < 200; n++) {
+        record r;
+        lemon_train_options o = world_options(&r);
+        lemon_model *m = world_model(ctx);
+        lemon_status status;
+        o.steps = 1;
+        o.eval_tokens = &text;
+        heap.calls = 0;
+        heap.fail_at = n;
+        status = lemon_train(ctx, m, &text, &o, NULL);
+        heap.fail_at = 0;
+        done = status == LEMON_OK;
+        bad += !done && status != LEMON_E_MEMORY;
+        lemon_model_free(ctx, m);
+        bad += heap.live != live;
+    }
+    check(done && bad == 0 && n > 5, "training survives every failed allocation");
+}
+
+/* ---- learning, results, saving ---- */
+
+static void test_result(lemon_ctx *ctx) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_train_result result;
+    lemon_model *m = world_model(ctx), *back = NULL;
+    lemon_tokens held = {text_ids, 200, 200};
+    double mean = 0, loss = 0;
+    int s, marks = 1;
+    o.steps = 40;
+    o.eval_tokens = &held;
+    o.eval_every = 15;
+    o.save_path = scratch("out.lemon");
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, &result)), "a run with evaluation and saving");
+    detail("%g to %g", r.steps[0].loss, r.steps[39].loss);
+    check(r.steps[39].loss < 0.9 * r.steps[0].loss, "the loss falls");
+    for (s = 30; s < 40; s++) mean += r.steps[s].loss / 10;
+    check(near_to(result.train_loss, mean, 1e-12) && result.steps == 40 && result.tokens == 40 * 64, "train_loss is the mean of the last ten steps");
+    lemon_eval(ctx, m, &held, 16, 0, &loss, NULL);
+    check(near_to(result.eval_loss, loss, 1e-9), "eval_loss is that of the trained model");
+    for (s = 0; s < 40; s++) marks &= isnan(r.steps[s].eval_loss) == ((s + 1) % 15 != 0);
+    check(marks, "every 15 steps are evaluated, others are NaN");
+    check(fine(ctx, lemon_load(ctx, o.save_path, &back)) && memcmp(lemon_model_param(back, LEMON_WQ, 1)->data, lemon_model_param(m, LEMON_WQ, 1)->data, 16 * 16 * 4) == 0,
+          "what is saved is what was trained");
+    check(!exists(scratch("out.lemon.resume")), "without save_every there is no .resume");
+    lemon_model_free(ctx, back);
+    lemon_model_free(ctx, m);
+}
+
+static void test_refusals(lemon_ctx *ctx) {
+    static const struct { size_t field; int whole; double value; const char *message; } wrongs[] = {
+        {offsetof(lemon_train_options, steps), 1, 0, "steps is 0"}, {offsetof(lemon_train_options, batch), 1, 0, "batch is 0"},
+        {offsetof(lemon_train_options, seq), 1, 33, "seq is 33"}, {offsetof(lemon_train_options, accumulate), 1, 3, "accumulate is 3, expected a divisor of batch"},
+        {offsetof(lemon_train_options, accumulate), 1, 0, "accumulate is 0"}, {offsetof(lemon_train_options, lr), 0, -1, "lr is -1"},
+        {offsetof(lemon_train_options, lr), 0, (double)NAN, "lr is"}, {offsetof(lemon_train_options, clip), 0, -2, "clip is -2"},
+        {offsetof(lemon_train_options, weight_decay), 0, -0.5, "weight_decay is -0.5"}, {offsetof(lemon_train_options, temperature), 0, 0, "temperature is 0"},
+        {offsetof(lemon_train_options, save_every), 1, -1, "save_every is -1"}};
+    record r;
+    lemon_tokens few = {text_ids, 16, 16};
+    lemon_model *m = world_model(ctx), *mapped = NULL, *other = NULL;
+    lemon_config c = world_config();
+    lemon_train_options o;
+    size_t i;
+    char name[96];
+    for (i = 0; i < sizeof wrongs / sizeof wrongs[0]; i++) {
+        int64_t whole = (int64_t)(wrongs[i].whole ? wrongs[i].value : 0);
+        o = world_options(&r);
+        memcpy((char *)&o + wrongs[i].field, wrongs[i].whole ? (const void *)&whole : (const void *)&wrongs[i].value, 8);
+        snprintf(name, sizeof name, "train refuses: %s", wrongs[i].message);
+        check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, wrongs[i].message) && r.n == 0, name);
+    }
+    o = world_options(&r);
+    check(fails_with(ctx, lemon_train(ctx, m, &few, &o, NULL), LEMON_E_ARG, "the text has 16 tokens, expected at least 17"), "train refuses a text without one window");
+    c.vocab_size = 31;
+    other = lively_model(ctx, &c, 1);
+    o.teacher = other;
+    o.distill = 0.5;
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "vocab_size is 31, expected 30"), "train refuses a teacher of another vocabulary");
+    o = world_options(&r);
+    lemon_save(ctx, scratch("q8.lemon"), m, LEMON_Q8);
+    lemon_load(ctx, scratch("q8.lemon"), &mapped);
+    check(fails_with(ctx, lemon_train(ctx, mapped, &text, &o, NULL), LEMON_E_ARG, "does not own f32 weights"), "train refuses weights it cannot change");
+    lemon_model_free(ctx, m);
+    lemon_model_free(ctx, other);
+    lemon_model_free(ctx, mapped);
+}
+
+/* ---- resume ---- */
+
+static void test_killed(void) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_ctx *ctx;
+    lemon_model *m;
+    int status = 0;
+    pid_t child;
+    o.save_every = 4;
+    o.save_path = scratch("whole.lemon");
+    ctx = open_ctx(1);
+    check(fine(ctx, train_fresh(ctx, &o, NULL, NULL)) && exists(scratch("whole.lemon.resume")), "a run that saves as it goes");
+    lemon_close(ctx);
+    fflush(stdout);
+    o.save_path = scratch("killed.lemon");
+    child = fork();
+    if (child == 0) {                                           /* dies without a word two steps after it saved */
+        r.exit_at = 6;
+        ctx = open_ctx(1);
+        train_fresh(ctx, &o, NULL, NULL);
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 9 && exists(scratch("killed.lemon.resume")) && !same_files(scratch("whole.lemon"), o.save_path),
+          "the same run, killed at step 6");
+    ctx = open_ctx(2);                                          /* goes on, with more threads */
+    m = world_model(ctx);
+    memset(&r, 0, sizeof r);
+    o.resume = 1;
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && r.n == 8 && r.steps[0].step == 5, "resumed, it goes on behind step 4");
+    check(same_files(scratch("whole.lemon"), scratch("killed.lemon")), "and ends with the same bits of weights");
+    check(same_files(scratch("whole.lemon.resume"), scratch("killed.lemon.resume")), "and of optimiser and position");
+    lemon_model_free(ctx, m);
+    lemon_close(ctx);
+}
+
+static int stop_at_once(void *user, const lemon_progress *p) { (void)user; return strcmp(p->what, "train") == 0; }
+
+static void test_cancelled(void) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_options options;
+    lemon_ctx *stopping, *ctx = open_ctx(1);
+    lemon_model *m, *saved = NULL;
+    memset(&options, 0, sizeof options);
+    options.threads = 1;
+    options.progress = stop_at_once;
+    stopping = lemon_open(&options);
+    m = world_model(stopping);
+    o.save_path = scratch("cancelled.lemon");
+    check(fails_with(stopping, lemon_train(stopping, m, &text, &o, NULL), LEMON_E_CANCELLED, "training was stopped after step 1 of 12"),
+          "the progress callback stops training");
+    check(fine(ctx, lemon_load(ctx, o.save_path, &saved)) && memcmp(lemon_model_param(saved, LEMON_TOK_EMBED, 0)->data, m->block, 30 * 16 * 4) == 0 &&
+              exists(scratch("cancelled.lemon.resume")),
+          "and what it came to is saved");
+    lemon_model_free(ctx, saved);
+    lemon_model_free(stopping, m);
+    lemon_close(stopping);
+    m = world_model(ctx);
+    o.resume = 1;
+    o.save_every = 4;
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && same_files(scratch("whole.lemon"), o.save_path) &&
+              same_files(scratch("whole.lemon.resume"), scratch("cancelled.lemon.resume")),
+          "resumed, it ends with the bits of the run that was never stopped");
+    lemon_model_free(ctx, m);
+    lemon_close(ctx);
+}
+
+/*  Whatever would change the run is refused by the name of its flag. */
+static void test_resume_refusals(lemon_ctx *ctx) {
+    static const char *const names[] = {"batch", "seq", "accumulate", "lr", "min-lr", "warmup", "schedule", "weight-decay", "clip",
+                                        "temperature", "order", "seed", "data", "teacher", "steps"};
+    record r;
+    lemon_model *m = world_model(ctx);
+    lemon_tokens shorter = text;
+    size_t i;
+    char name[96], flag[32];
+    for (i = 0; i < sizeof names / sizeof names[0]; i++) {
+        lemon_train_options o = world_options(&r);
+        lemon_status status;
+        o.resume = 1;
+        o.save_path = scratch("whole.lemon");
+        switch (i) {
+        case 0: o.batch = 8; break;
+        case 1: o.seq = 8; break;
+        case 2: o.accumulate = 2; break;
+        case 3: o.lr = 4e-3; o.min_lr = 5e-4; break;
+        case 4: o.min_lr = 1e-4; break;
+        case 5: o.warmup = 3; break;
+        case 6: o.schedule = LEMON_CONSTANT; o.min_lr = 5e-4; break;
+        case 7: o.weight_decay = 0.2; break;
+        case 8: o.clip = 2; break;
+        case 9: o.temperature = 2; break;
+        case 10: o.order = LEMON_SEQUENTIAL; break;
+        case 11: o.seed = 2; break;
+        case 12: shorter.count = TEXT - 1; break;
+        case 13: o.teacher = m; break;
+        default: o.steps = 13; break;
+        }
+        status = lemon_train(ctx, m, i == 12 ? &shorter : &text, &o, NULL);
+        snprintf(flag, sizeof flag, "--%s is", names[i]);
+        /* a constant schedule has no min-lr and no steps to compare, so it may be named by the first that differs */
+        if (i == 6) snprintf(flag, sizeof flag, "with which the run began");
+        snprintf(name, sizeof name, "resume refuses another %s", names[i]);
+        check(fails_with(ctx, status, LEMON_E_ARG, flag) && r.n == 0, name);
+    }
+    lemon_model_free(ctx, m);
+}
+
+static void test_resume_damage(lemon_ctx *ctx) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_config c = world_config();
+    lemon_model *m = world_model(ctx), *other;
+    size_t n;
+    char *bytes = slurp(scratch("whole.lemon.resume"), &n);
+    o.resume = 1;
+    o.save_path = scratch("none.lemon");
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_IO, "none.lemon.resume"), "resume without a file names it");
+    o.save_path = scratch("cut.lemon");
+    spill(scratch("cut.lemon.resume"), bytes, n / 2);
+    check(lemon_train(ctx, m, &text, &o, NULL) == LEMON_E_FORMAT && strstr(lemon_error(ctx), "cut.lemon.resume"), "a .resume that was cut is refused");
+    bytes[n - 100] = (char)(bytes[n - 100] ^ 4);
+    spill(scratch("cut.lemon.resume"), bytes, n);
+    check(lemon_train(ctx, m, &text, &o, NULL) == LEMON_E_FORMAT, "one with a flipped bit is refused");
+    spill(scratch("cut.lemon.resume"), "", 0);
+    check(lemon_train(ctx, m, &text, &o, NULL) != LEMON_OK, "an empty one is refused");
+    c.d_ffn = 25;
+    other = lively_model(ctx, &c, 1);
+    o.save_path = scratch("whole.lemon");
+    check(fails_with(ctx, lemon_train(ctx, other, &text, &o, NULL), LEMON_E_ARG, "another shape"), "resume refuses a model of another shape");
+    o.save_path = NULL;
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "save_path"), "resume without a path is refused");
+    free(bytes);
+    lemon_model_free(ctx, m);
+    lemon_model_free(ctx, other);
+}
+
+/* ---- divergence ---- */
+
+static void test_diverged(lemon_ctx *ctx) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_model *m = world_model(ctx), *saved = NULL;
+    size_t bytes = (size_t)m->block_count * sizeof(float);
+    float *last = (float *)malloc(bytes);
+    r.model = m;
+    r.snapshot = last;
+    r.poison_at = 3;
+    o.save_path = scratch("diverged.lemon");
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_DIVERGED, "step 4: the loss is") && r.n == 3, "a loss or gradient that is not finite stops the run");
+    check(memcmp(last, m->block, bytes) == 0, "with the weights as they were before that step");
+    check(fine(ctx, lemon_load(ctx, o.save_path, &saved)) && memcmp(lemon_model_param(saved, LEMON_TOK_EMBED, 0)->data, last, 30 * 16 * 4) == 0, "which are saved");
+    free(last);
+    lemon_model_free(ctx, saved);
+    lemon_model_free(ctx, m);
+}
+
+/* ---- distillation ---- */
+
+static void test_distillation(lemon_ctx *ctx) {
+    lemon_config c = tiny_config(24, 2, 4, 2, 6, 30, 30, 0);
+    lemon_model *teacher = lively_model(ctx, &c, 5), *m = world_model(ctx);
+    double *w = ref_weights(teacher), *v = ref_weights(m), *scores = ref_room(16 * 30), *taught = ref_room(16 * 30), kl = 0;
+    record r;
+    lemon_train_options o = world_options(&r);
+    int b;
+    for (b = 0; b < 4; b++) {
+        ref_model(&c, w, text_ids + b * 16, 16, 16, taught);
+        ref_model(&m->config, v, text_ids + b * 16, 16, 16, scores);
+        kl += ref_loss(scores, taught, text_ids + b * 16 + 1, 16, 30, 2).kl / 4;
+    }
+    o.steps = 60;
+    o.order = LEMON_SEQUENTIAL;
+    o.teacher = teacher;
+    o.distill = 1;
+    o.temperature = 2;
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && near_to(r.steps[0].kl, kl, 1e-5), "the KL of the first step is the naive one");
+    detail("%g to %g", r.steps[0].kl, r.steps[59].kl);
+    check(r.steps[59].kl < 0.7 * r.steps[0].kl, "learning from a teacher alone lowers the KL");
+    memset(&r, 0, sizeof r);
+    o.distill = 0;
+    o.steps = 2;
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && !(r.steps[1].kl > 0) && !(r.steps[1].kl < 0), "with weight 0 there is no KL");
+    free(w); free(v); free(scores); free(taught);
+    lemon_model_free(ctx, teacher);
+    lemon_model_free(ctx, m);
+}
+
+int main(void) {
+    lemon_ctx *ctx = open_ctx(2);
+    lemon__workspaces(ctx);
+    world_text();
+    test_eval(ctx);
+    test_eval_batches(ctx);
+    test_eval_refusals(ctx);
+    test_rates(ctx);
+    test_sequential(ctx);
+    test_random_order(ctx);
+    test_adam(ctx, 1.0, "clipped");
+    test_adam(ctx, 0.0, "not clipped");
+    test_accumulate(ctx);
+    test_threads();
+    test_allocations(ctx);
+    test_memory(ctx);
+    test_result(ctx);
+    test_refusals(ctx);
+    test_killed();
+    test_cancelled();
+    test_resume_refusals(ctx);
+    test_resume_damage(ctx);
+    test_diverged(ctx);
+    test_distillation(ctx);
+    lemon_close(ctx);
+    check(heap.live == 0, "nothing is left allocated");
+    return check_done();
+}
