@@ -8102,6 +8102,7 @@ typedef struct lemon__fill {
     double *channel;                /* what lemon__observe found: mean |x| of channels [D], */
     double *neuron;                 /*   mean |output| of neurons [L, F], */
     double *head;                   /*   mean length of heads' outputs [L, H], */
+    double *influence;              /*   1 - cosine between a layer's input and output [L], */
     double *covariance;             /*   and E[y y^T] of the normalised stream [D, D]; all of the teacher */
 } lemon__fill;
 
@@ -8532,10 +8533,21 @@ static void lemon__add_lengths(const float *x, int64_t rows, int64_t groups, int
         }
 }
 
-/*  One teacher layer on the batch at hand, with what is measured on the way. */
-static void lemon__observe_layer(lemon__fill *f, lemon__teacher_run *run, int64_t layer, lemon__cov *cov) {
+static double lemon__turned(const float *before, const float *after, int64_t rows, int64_t n) {
+    double sum = 0.0;
+    int64_t r;
+    for (r = 0; r < rows; r++, before += n, after += n) {
+        double both = (double)lemon__dot(before, after, n), size = (double)lemon__dot(before, before, n) * (double)lemon__dot(after, after, n);
+        sum += size > 0.0 ? 1.0 - both / sqrt(size) : 0.0;
+    }
+    return sum;
+}
+
+/*  One teacher layer on the batch at hand, with what is measured on the way; before: room for a copy of the stream. */
+static void lemon__observe_layer(lemon__fill *f, lemon__teacher_run *run, int64_t layer, lemon__cov *cov, float *before) {
     lemon__walk *w = &run->walk;
     int64_t rows = lemon__walk_rows(w);
+    memcpy(before, w->x, (size_t)(rows * f->tc->d_model) * sizeof *before);
     lemon__walk_norm(w, -1, 0);
     lemon__cov_add(f->ctx, cov, w->y, w->y, rows);
     lemon__walk_norm(w, LEMON_ATTN_NORM, layer);
@@ -8550,6 +8562,7 @@ static void lemon__observe_layer(lemon__fill *f, lemon__teacher_run *run, int64_
     lemon__add_abs(w->gate, rows, f->tc->d_ffn, f->neuron + layer * f->tc->d_ffn);
     lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
     lemon__add_abs(w->x, rows, f->tc->d_model, f->channel);
+    f->influence[layer] += lemon__turned(before, w->x, rows, f->tc->d_model);
 }
 
 /*  Fills channel, neuron, head and covariance from the windows that are kept. */
@@ -8559,18 +8572,20 @@ static lemon_status lemon__observe(lemon__fill *f) {
     lemon_arena arena = {NULL};
     int64_t first, layer, i;
     int held;
+    float *before = lemon__floats(f->ctx, &arena, f->batch * f->seq, f->tc->d_model);
     lemon_status status = lemon__run_open(f, &arena, f->teacher, &run);
     memset(&cov, 0, sizeof cov);
     if (!status) status = lemon__cov_make(f->ctx, &arena, f->tc->d_model, f->tc->d_model, &cov);
     f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->tc->d_model);
     f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->d_ffn);
     f->head = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->n_heads);
+    f->influence = lemon__doubles(f->ctx, &f->arena, 1, f->tc->n_layers);
     f->covariance = lemon__doubles(f->ctx, &f->arena, f->tc->d_model, f->tc->d_model);
-    if (!status && (!f->channel || !f->neuron || !f->head || !f->covariance)) status = LEMON_E_MEMORY;
+    if (!status && (!before || !f->channel || !f->neuron || !f->head || !f->influence || !f->covariance)) status = LEMON_E_MEMORY;
     for (first = 0; !status && first < f->kept; first += f->batch) {
         int64_t rows = lemon__run_batch(f, &run, first, &held);
         lemon__walk_embed(&run.walk, f->ids + first * f->seq);
-        for (layer = 0; layer < f->tc->n_layers; layer++) lemon__observe_layer(f, &run, layer, &cov);
+        for (layer = 0; layer < f->tc->n_layers; layer++) lemon__observe_layer(f, &run, layer, &cov, before);
         lemon__walk_norm(&run.walk, -1, 0);
         lemon__cov_add(f->ctx, &cov, run.walk.y, run.walk.y, rows);
         status = lemon__tick(f->ctx, "watch the teacher", lemon__min(first + f->batch, f->kept), f->kept, (double)NAN);
@@ -9264,10 +9279,23 @@ static lemon_status lemon__solve_begin(lemon__solve *v) {
     return status;
 }
 
+/*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block influence,
+    Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours. */
+static lemon_status lemon__solve_layers(lemon__fill *f) {
+    int32_t *chosen = lemon__ids(f->ctx, &f->arena, 1, f->sc->n_layers);
+    int64_t i, last = f->tc->n_layers - 1;
+    lemon_status status;
+    if (chosen == NULL) return LEMON_E_MEMORY;
+    f->influence[last] = 1e30;
+    if (f->sc->n_layers > 1) f->influence[0] = 1e30;
+    status = lemon__choose(f->ctx, f->influence, f->tc->n_layers, f->sc->n_layers, chosen);
+    for (i = 0; i < f->sc->n_layers; i++) f->main[i] = chosen[i];
+    return status;
+}
+
 /*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows. */
 static void lemon__solve_fields(lemon__fill *f) {
     int64_t i, k;
-    for (i = 0; i < f->sc->n_layers; i++) f->main[i] = lemon__spaced(i, f->sc->n_layers, f->tc->n_layers);
     for (i = 0; i < f->sc->n_layers; i++)
         for (k = 0; k < f->ops->slots && f->main[i] + k <= lemon__field_end(f, i); k++) {
             f->ops->layer[i * f->ops->slots + k] = (int32_t)(f->main[i] + k);
@@ -9295,9 +9323,10 @@ static lemon_status lemon__fill_solved(lemon__fill *f) {
     memset(&v, 0, sizeof v);
     v.f = f;
     f->ops->fold_gains = 1;
-    lemon__solve_fields(f);
-    status = lemon__solve_empty(f);
-    if (!status) status = lemon__observe(f);
+    status = lemon__observe(f);
+    if (!status) status = lemon__solve_layers(f);
+    if (!status) lemon__solve_fields(f);
+    if (!status) status = lemon__solve_empty(f);
     if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
     if (!status) status = lemon__solve_memory(&v);
     if (!status) status = lemon__solve_basis(&v);
@@ -9648,16 +9677,12 @@ static const lemon__method *lemon__method_find(const char *name) {
 }
 
 /*  How many teacher layers a student layer's field holds. */
-static int64_t lemon__field_slots(const lemon_config *t, const lemon_config *s, const lemon_fuse_options *o) {
-    int64_t most = 1, i, limit = lemon__min(o->field_layers > 0 ? o->field_layers : INT64_MAX, t->n_layers);
-    if (strcmp(o->method, "ligo") == 0) return limit;
-    if (strcmp(o->method, "lemon") != 0) return 1;
-    if (!o->solve) return o->field_layers > 0 ? limit : lemon__min(3, t->n_layers);
-    for (i = 0; i < s->n_layers; i++) {
-        int64_t end = i + 1 < s->n_layers ? lemon__spaced(i + 1, s->n_layers, t->n_layers) : t->n_layers;
-        most = lemon__max(most, end - lemon__spaced(i, s->n_layers, t->n_layers));
-    }
-    return lemon__min(most, limit);
+static int64_t lemon__field_slots(const lemon_config *t, const lemon_fuse_options *o) {
+    int64_t own = 1;
+    if (strcmp(o->method, "ligo") == 0) own = t->n_layers;
+    else if (strcmp(o->method, "lemon") != 0) return 1;
+    else if (!o->solve) own = 3;
+    return lemon__min(o->field_layers > 0 ? o->field_layers : own, t->n_layers);
 }
 
 /*  Shapes that can be had from this teacher; the message names the nearest one where this cannot. */
@@ -9766,7 +9791,7 @@ static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, l
     const lemon__method *method = lemon__method_find(f->o->method);
     lemon_tokens own = {NULL, 0, 0};
     lemon_status status = lemon__workspaces(f->ctx);
-    if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f->tc, f->sc, f->o), operators);
+    if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f->tc, f->o), operators);
     if (status) return status;
     f->ops = *operators;
     memcpy(f->ops->method, method->name, strlen(method->name) + 1);
