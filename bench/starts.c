@@ -77,7 +77,7 @@ static void usage(FILE *f) {
           "  --batch N         8 windows a step\n"
           "  --seq N           256 tokens a window\n"
           "  --warmup N        0 steps\n"
-          "  --tokens N        12000 for calibration\n"
+          "  --tokens N        32768 for calibration\n"
           "  --eval-tokens N   0: the whole validation text\n"
           "  --threads N       0: all cores\n"
           "  --csv FILE        bench/build/starts.csv\n", f);
@@ -186,7 +186,7 @@ static void bench_defaults(bench *b) {
     b->seeds = 3;
     b->batch = 8;
     b->seq = 256;
-    b->tokens = 12000;
+    b->tokens = 32768;
     methods_parse(b, "random,subclone,lemon");
     list_parse(&b->rates, "1e-3,2e-3,3e-3,5e-3");
     list_parse(&b->points, "0,10,20,30,50,100,150,200,250,300");
