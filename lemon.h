@@ -9416,8 +9416,8 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
             int64_t own = map->index ? rank[map->index[i * map->field]] : rank[i];
             for (j = 0; j < n; j++) {
                 float now = mask[i * n + j];
-                int near = rank[j] >= own - half && rank[j] <= own + half;
-                mask[i * n + j] = (f->o->solve ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
+                int near = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
+                mask[i * n + j] = (f->student ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
             }
         }
     }
@@ -9454,7 +9454,7 @@ static lemon_var lemon__learn_source(lemon__learn *l, lemon_role role, int64_t l
     w = lemon__floats(f->ctx, &l->arena, t->rows, t->cols);
     gain = lemon__floats(f->ctx, &l->arena, 1, f->tc->d_model);
     if (w == NULL || gain == NULL) return -1;
-    lemon__teacher_weight(f->teacher, role, layer, 1, gain, w);
+    lemon__teacher_weight(f->teacher, role, layer, f->ops->fold_gains, gain, w);
     return *at = lemon_tape_leaf(l->tape, w, NULL, t->rows, t->cols);
 }
 
@@ -9496,7 +9496,8 @@ static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, le
         const lemon_tensor *c = &l->f->ops->correction[i];
         if (!lemon__roles[role].matrix) { weights[i] = lemon_tape_weight(l->tape, &student->params[i]); continue; }
         weights[i] = lemon__learn_matrix(l, role, layer);
-        if (c->data) weights[i] = lemon_tape_add(l->tape, weights[i], lemon_tape_weight(l->tape, c));
+        if (c->data && l->f->o->correction)
+            weights[i] = lemon_tape_add(l->tape, weights[i], lemon_tape_weight(l->tape, c));
     }
 }
 

@@ -1,0 +1,883 @@
+/*  Chapter 12: each method gives a teacher of its own shape back; what the fillers promise; apply against a naive product
+    in double; gradients of learned operators against finite differences; saving, refusals, fields, threads. */
+#include "reference.h"
+
+/* ---- a small world: a teacher that has learned something, and its text ---- */
+
+enum { TEXT = 6000 };
+static int32_t text_ids[TEXT];
+static lemon_tokens text = {text_ids, TEXT, TEXT};
+static lemon_model *teacher, *untied_teacher;
+
+static lemon_config teacher_config(int tied) { return tiny_config(24, 4, 4, 2, 8, 40, 40, tied); }
+
+/*  Smaller in every way: the student that most tests make. */
+static lemon_config student_config(void) {
+    lemon_config c = teacher_config(1);
+    c.d_model = 16;
+    c.n_layers = 2;
+    c.n_heads = 2;
+    c.kv_heads = 1;
+    c.d_ffn = 24;
+    return c;
+}
+
+static void world_text(void) {
+    lemon_rng rng;
+    int i;
+    lemon_rng_seed(&rng, 4);
+    for (i = 2; i < TEXT; i++) text_ids[i] = (int32_t)((text_ids[i - 1] + 3 * (text_ids[i - 2] % 4) + 1 + 5 * lemon_rng_below(&rng, 3)) % 40);
+}
+
+static lemon_model *world_teacher(lemon_ctx *ctx, int tied) {
+    lemon_config c = teacher_config(tied);
+    lemon_model *m = NULL;
+    lemon_train_options o;
+    lemon_model_create(ctx, &c, &m);
+    lemon_model_init(ctx, m, 2);
+    lemon_train_defaults(&o);
+    o.steps = 150;
+    o.batch = 8;
+    o.seq = 32;
+    o.lr = 1e-2;
+    if (lemon_train(ctx, m, &text, &o, NULL)) printf("FAIL the teacher learns: %s\n", lemon_error(ctx));
+    return m;
+}
+
+static lemon_fuse_options options_of(const char *method) {
+    lemon_fuse_options o;
+    lemon_fuse_defaults(&o);
+    o.method = method;
+    o.tokens = 3000;
+    o.seq = 32;
+    o.learn_steps = 0;
+    return o;
+}
+
+static lemon_operators *filled(lemon_ctx *ctx, const lemon_model *from, const lemon_config *shape, const lemon_fuse_options *o) {
+    lemon_operators *ops = NULL;
+    if (lemon_operators_fill(ctx, from, shape, &text, o, &ops, NULL)) detail("%s", lemon_error(ctx));
+    return ops;
+}
+
+static double loss_of(lemon_ctx *ctx, const lemon_model *m, const lemon_tokens *tokens, int64_t most) {
+    double loss = (double)NAN;
+    if (lemon_eval(ctx, m, tokens, 0, most, &loss, NULL)) return (double)NAN;
+    return loss;
+}
+
+static double fused_loss(lemon_ctx *ctx, const lemon_model *from, const lemon_config *shape, const lemon_tokens *tokens,
+                         const lemon_fuse_options *o, int64_t most) {
+    lemon_model *m = NULL;
+    double loss = (double)NAN;
+    if (fine(ctx, lemon_fuse(ctx, from, shape, tokens, o, &m, NULL))) loss = loss_of(ctx, m, tokens, most);
+    lemon_model_free(ctx, m);
+    return loss;
+}
+
+/* ---- the teacher's own shape ---- */
+
+static void test_own_shape(lemon_ctx *ctx, const lemon_model *from, const lemon_tokens *tokens, int64_t most, const char *what) {
+    static const struct { const char *name, *method; int solve; double within; } ways[] = {
+        {"select", "select", 1, 1e-6}, {"drop", "drop", 1, 1e-6}, {"subclone", "subclone", 1, 1e-6}, {"ligo", "ligo", 1, 1e-6},
+        {"lemon, not solved", "lemon", 0, 1e-6}, {"lemon, solved", "lemon", 1, 1e-4}};
+    double want = loss_of(ctx, from, tokens, most);
+    size_t i;
+    int untie;
+    for (i = 0; i < sizeof ways / sizeof ways[0]; i++)
+        for (untie = 0; untie <= from->config.tied_embeddings; untie++) {
+            lemon_fuse_options o = options_of(ways[i].method);
+            lemon_config shape = from->config;
+            char name[128];
+            double loss;
+            o.solve = ways[i].solve;
+            o.seq = 0;
+            if (untie) shape.tied_embeddings = 0;
+            loss = fused_loss(ctx, from, &shape, tokens, &o, most);
+            snprintf(name, sizeof name, "own shape gives the teacher's loss: %s%s, %s", what, untie ? " untied" : "", ways[i].name);
+            if (isnan(loss)) check(0, name);
+            else check(near_to(loss, want, ways[i].within), name);
+        }
+}
+
+/* ---- selections ---- */
+
+/*  1 if a map takes just the named channels, each with the value. */
+static int takes(const lemon_map *map, const int32_t *index, int64_t n, double value) {
+    int64_t i;
+    if (map == NULL || map->student != n || map->field != 1 || map->index == NULL) return 0;
+    for (i = 0; i < n; i++) {
+        detail("channel %d is %g of %d, expected %g of %d", (int)i, (double)map->value[i], (int)map->index[i], value, (int)index[i]);
+        if (map->index[i] != index[i] || fabs((double)map->value[i] - value) > 1e-6) return 0;
+    }
+    return 1;
+}
+
+static void test_select(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("select");
+    lemon_operators *ops = filled(ctx, teacher, &shape, &o);
+    int32_t residual[16], neurons[24], i;
+    int ok = ops != NULL;
+    for (i = 0; i < 16; i++) residual[i] = i * 24 / 16;
+    for (i = 0; i < 24; i++) neurons[i] = i * 40 / 24;
+    check(ok && takes(lemon_operators_map(ops, LEMON_AT_RESIDUAL, 0, 0), residual, 16, 1) &&
+              takes(lemon_operators_map(ops, LEMON_AT_READ_FFN, 1, 0), residual, 16, 1) &&
+              takes(lemon_operators_map(ops, LEMON_AT_GAIN, 0, 0), residual, 16, 1),
+          "select takes evenly spaced channels, at both ends alike");
+    check(ok && takes(lemon_operators_map(ops, LEMON_AT_FFN, 0, 0), neurons, 24, 1) &&
+              takes(lemon_operators_map(ops, LEMON_AT_READ_NEURONS, 1, 0), neurons, 24, 1),
+          "and evenly spaced neurons");
+    check(ok && ops->slots == 1 && ops->layer[0] == 0 && ops->layer[1] == 1, "and the first layers");
+    lemon_operators_free(ctx, ops);
+}
+
+static void test_spaced(lemon_ctx *ctx) {
+    static const char *const methods[] = {"drop", "subclone", "lemon"};
+    size_t i;
+    int32_t n;
+    for (i = 0; i < 3; i++) {
+        int ok = 1;
+        char name[64];
+        for (n = 2; n <= 4; n++) {
+            lemon_config shape = student_config();
+            lemon_fuse_options o = options_of(methods[i]);
+            lemon_operators *ops;
+            int32_t k;
+            shape.n_layers = n;
+            ops = filled(ctx, teacher, &shape, &o);
+            ok &= ops != NULL && ops->layer[0] == 0 && ops->layer[(n - 1) * ops->slots] == 3;
+            for (k = 1; ok && k < n; k++) ok = ops->layer[k * ops->slots] > ops->layer[(k - 1) * ops->slots];
+            lemon_operators_free(ctx, ops);
+        }
+        snprintf(name, sizeof name, "%s keeps the first and the last layer, in order", methods[i]);
+        check(ok, name);
+    }
+}
+
+/*  Reads grow by sqrt(teacher's width / student's), so that a product keeps its size; writes are copies. */
+static void test_subclone(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("subclone");
+    lemon_operators *ops = filled(ctx, teacher, &shape, &o);
+    const lemon_map *write, *read;
+    int ok = ops != NULL, i;
+    check(ok && (write = lemon_operators_map(ops, LEMON_AT_RESIDUAL, 0, 0)) != NULL &&
+              takes(lemon_operators_map(ops, LEMON_AT_READ_ATTN, 0, 0), write->index, 16, sqrt(24.0 / 16)) &&
+              takes(lemon_operators_map(ops, LEMON_AT_READ_NEURONS, 1, 0), lemon_operators_map(ops, LEMON_AT_FFN, 1, 0)->index, 24, sqrt(40.0 / 24)),
+          "subclone rescales what reads, by the channels that are written");
+    read = ok ? lemon_operators_map(ops, LEMON_AT_RESIDUAL, 0, 0) : NULL;
+    for (i = 1; read && i < 16; i++) ok &= read->index[i] > read->index[i - 1];
+    check(ok && near_to((double)read->value[3], 1, 0), "in the teacher's order, copied as they are");
+    lemon_operators_free(ctx, ops);
+}
+
+/*  Neurons that never fire and heads that write nothing are the last to be kept, by every method that looks. */
+static void test_dead(lemon_ctx *ctx) {
+    static const char *const methods[] = {"subclone", "lemon"};
+    lemon_model *m = NULL;
+    lemon_config shape = student_config();
+    int64_t layer, i, j;
+    size_t k;
+    lemon_model_clone(ctx, teacher, &m);
+    for (layer = 0; layer < 4; layer++) {
+        float *up = (float *)lemon_model_param(m, LEMON_W_UP, layer)->data, *wv = (float *)lemon_model_param(m, LEMON_WV, layer)->data;
+        for (i = 0; i < 40; i += 3)                             /* 14 of 40 neurons */
+            for (j = 0; j < 24; j++) up[i * 24 + j] = 0;
+        for (i = 0; i < 8 * 24; i++) wv[i] = 0;                 /* key-value head 0, so query heads 0 and 1 */
+    }
+    for (k = 0; k < 2; k++) {
+        lemon_fuse_options o = options_of(methods[k]);
+        lemon_operators *ops;
+        char name[80];
+        int ok;
+        ops = filled(ctx, m, &shape, &o);
+        ok = ops != NULL;
+        for (layer = 0; ok && layer < 2; layer++) {
+            const lemon_map *neurons = lemon_operators_map(ops, LEMON_AT_FFN, layer, 0), *query = lemon_operators_map(ops, LEMON_AT_QUERY, layer, 0);
+            for (i = 0; ok && neurons->field == 1 && i < neurons->student; i++) ok = neurons->index[i] % 3 != 0;
+            for (i = 0; ok && i < query->student; i++) ok = query->index[i] >= 16;
+        }
+        snprintf(name, sizeof name, "%s keeps no dead neuron and no dead head", methods[k]);
+        check(ok, name);
+        lemon_operators_free(ctx, ops);
+    }
+    lemon_model_free(ctx, m);
+}
+
+/* ---- heads ---- */
+
+static void test_groups(lemon_ctx *ctx) {
+    static const char *const methods[] = {"select", "subclone", "lemon"};
+    size_t k;
+    int64_t layer, i;
+    for (k = 0; k < 3; k++) {
+        lemon_config shape = student_config();
+        lemon_fuse_options o = options_of(methods[k]);
+        lemon_operators *ops;
+        char name[80];
+        int together, sums;
+        ops = filled(ctx, teacher, &shape, &o);                 /* 2 heads on 1, from 4 on 2: one group must be taken whole */
+        together = ops != NULL;
+        for (layer = 0; together && layer < 2; layer++) {
+            const lemon_map *q = lemon_operators_map(ops, LEMON_AT_QUERY, layer, 0), *key = lemon_operators_map(ops, LEMON_AT_KEY, layer, 0);
+            together = q->index[0] / 16 == q->index[8] / 16 && q->index[0] / 8 != q->index[8] / 8;
+            for (i = 0; together && i < 8; i++) together = key->index[i * key->field] / 8 == q->index[0] / 16;
+        }
+        snprintf(name, sizeof name, "%s keeps a group of heads together, with its own keys", methods[k]);
+        check(together, name);
+        lemon_operators_free(ctx, ops);
+        shape.n_heads = 4;                                      /* 4 on 1: both key heads of the teacher merge */
+        ops = filled(ctx, teacher, &shape, &o);
+        sums = ops != NULL;
+        for (layer = 0; sums && layer < 2; layer++)
+            for (i = 0; sums && i < 16; i++) {
+                const lemon_map *map = lemon_operators_map(ops, i < 8 ? LEMON_AT_KEY : LEMON_AT_VALUE, layer, 0);
+                const float *value = map->value + i % 8 * map->field;
+                detail("field %d: %g and %g", (int)map->field, (double)value[0], map->field > 1 ? (double)value[1] : 0.0);
+                sums = map->field == 2 && value[0] >= 0 && value[1] >= 0 && fabs((double)value[0] + (double)value[1] - 1) < 1e-5 &&
+                       map->index[i % 8 * 2] != map->index[i % 8 * 2 + 1] && map->index[i % 8 * 2] % 8 == i % 8;
+            }
+        snprintf(name, sizeof name, "%s merges key-value heads by weights that sum to 1", methods[k]);
+        check(sums, name);
+        lemon_operators_free(ctx, ops);
+    }
+}
+
+/*  1 if each channel of a map with room for more is a copy of the named one. */
+static int takes_first(const lemon_map *map, const int32_t *index, int64_t n) {
+    int64_t i, f;
+    for (i = 0; i < n; i++)
+        for (f = 0; f < map->field; f++) {
+            double want = f == 0 ? 1 : 0;
+            detail("channel %d is %g of %d", (int)i, (double)map->value[i * map->field + f], (int)map->index[i * map->field + f]);
+            if ((f == 0 && map->index[i * map->field] != index[i]) || fabs((double)map->value[i * map->field + f] - want) > 1e-6) return 0;
+        }
+    return map->student == n;
+}
+
+static void test_head_dim(lemon_ctx *ctx) {
+    lemon_config shape = teacher_config(1);
+    lemon_fuse_options o = options_of("drop");
+    lemon_operators *ops;
+    int32_t turning[16];
+    int i;
+    shape.head_dim = 4;
+    ops = filled(ctx, teacher, &shape, &o);
+    for (i = 0; i < 16; i++) turning[i] = i / 4 * 8 + i % 4 / 2 * 4 + i % 2;    /* plane i is plane 2 i */
+    check(ops && takes(lemon_operators_map(ops, LEMON_AT_QUERY, 0, 0), turning, 16, sqrt(0.5)), "at half the head_dim, queries take planes 2 i and shrink by sqrt(1/2)");
+    check(ops && takes_first(lemon_operators_map(ops, LEMON_AT_KEY, 0, 0), turning, 8), "keys the same planes, unscaled");
+    lemon_operators_free(ctx, ops);
+}
+
+/* ---- apply, naively: Out * W * In^T in double ---- */
+
+static double *expanded(const lemon_map *map) {
+    double *m = ref_room(map->student * map->teacher);
+    int64_t i, f;
+    for (i = 0; i < map->student; i++)
+        for (f = 0; f < map->field; f++) m[i * map->teacher + (map->index ? map->index[i * map->field + f] : f)] += (double)map->value[i * map->field + f];
+    return m;
+}
+
+/*  The places of a role's maps, from the documentation of lemon_place. */
+static int write_place(lemon_role role) {
+    switch (role) {
+    case LEMON_WQ: return LEMON_AT_QUERY;
+    case LEMON_WK: return LEMON_AT_KEY;
+    case LEMON_WV: return LEMON_AT_VALUE;
+    case LEMON_WO: case LEMON_W_DOWN: return LEMON_AT_RESIDUAL;
+    case LEMON_W_GATE: case LEMON_W_UP: return LEMON_AT_FFN;
+    default: return -1;
+    }
+}
+static int read_place(lemon_role role) {
+    switch (role) {
+    case LEMON_TOK_EMBED: return LEMON_AT_RESIDUAL;
+    case LEMON_WQ: case LEMON_WK: case LEMON_WV: return LEMON_AT_READ_ATTN;
+    case LEMON_WO: return LEMON_AT_READ_HEADS;
+    case LEMON_W_GATE: case LEMON_W_UP: return LEMON_AT_READ_FFN;
+    case LEMON_W_DOWN: return LEMON_AT_READ_NEURONS;
+    case LEMON_OUTPUT: return LEMON_AT_READ_OUTPUT;
+    default: return LEMON_AT_GAIN;
+    }
+}
+static int gain_role(lemon_role role) {
+    if (role == LEMON_WQ || role == LEMON_WK || role == LEMON_WV) return LEMON_ATTN_NORM;
+    if (role == LEMON_W_GATE || role == LEMON_W_UP) return LEMON_FFN_NORM;
+    return role == LEMON_OUTPUT ? LEMON_FINAL_NORM : -1;
+}
+
+/*  Adds one slot's share of a student's weight to out [rows, cols]. */
+static void naive_slot(const lemon_operators *ops, const lemon_model *from, lemon_role role, int64_t layer, int64_t slot, double *out) {
+    int per_layer = lemon_role_get(role)->per_layer;
+    int64_t source = per_layer ? ops->layer[layer * ops->slots + slot] : 0, i, j, n;
+    double weight = per_layer ? (double)ops->layer_weight[layer * ops->slots + slot] : 1;
+    const lemon_map *in = lemon_operators_map(ops, (lemon_place)read_place(role), per_layer ? layer : 0, slot);
+    const lemon_map *to = write_place(role) < 0 ? NULL : lemon_operators_map(ops, (lemon_place)write_place(role), layer, slot);
+    const lemon_tensor *t;
+    double *w, *read, *half;
+    if (source < 0 || in->field == 0 || (to && to->field == 0)) return;
+    t = lemon_model_param(from, role, source);
+    w = ref_room(t->rows * t->cols);
+    for (i = 0; i < t->rows * t->cols; i++) {
+        double gain = ops->fold_gains && gain_role(role) >= 0 ? (double)((float *)lemon_model_param(from, (lemon_role)gain_role(role), source)->data)[i % t->cols] : 1;
+        w[i] = weight * gain * (double)((float *)t->data)[i];
+    }
+    read = expanded(in);
+    half = ref_room(t->rows * in->student);
+    ref_matmul(w, 0, read, 1, t->rows, in->student, t->cols, half);
+    n = to ? to->student : t->rows;
+    if (to) {
+        double *write = expanded(to), *all = ref_room(n * in->student);
+        ref_matmul(write, 0, half, 0, n, in->student, t->rows, all);
+        free(write);
+        free(half);
+        half = all;
+    }
+    for (j = 0; j < n * in->student; j++) out[j] += half[j];
+    free(w);
+    free(read);
+    free(half);
+}
+
+/*  All weights of the student, one behind the other. */
+static double *naive_apply(const lemon_operators *ops, const lemon_model *from, int correction) {
+    double *all = ref_room(lemon_config_params(&ops->student)), *w = all;
+    int64_t p, layer, i, slot, rows, cols;
+    for (p = 0; p < lemon__param_count(&ops->student); p++) {
+        lemon_role role = lemon__param_role(&ops->student, p, &layer);
+        const lemon_role_info *info = lemon_role_get(role);
+        rows = lemon_joint_size(&ops->student, info->out);
+        cols = lemon_joint_size(&ops->student, info->in);
+        if (!info->matrix && ops->fold_gains && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings))
+            for (i = 0; i < cols; i++) w[i] = 1;
+        else
+            for (slot = 0; slot < (info->per_layer ? ops->slots : 1); slot++) naive_slot(ops, from, role, layer, slot, w);
+        for (i = 0; correction && ops->correction[p].data && i < rows * cols; i++) w[i] += (double)((float *)ops->correction[p].data)[i];
+        w += rows * cols;
+    }
+    return all;
+}
+
+static void test_apply(lemon_ctx *ctx) {
+    static const struct { const char *name, *method; int solve; int64_t field_layers, field_dims; } ways[] = {
+        {"select", "select", 1, 0, 0}, {"subclone", "subclone", 1, 0, 0}, {"lemon, not solved", "lemon", 0, 3, 0},
+        {"lemon, solved", "lemon", 1, 0, 0}, {"lemon, solved in small fields", "lemon", 1, 2, 5}};
+    size_t k;
+    int tied, correction;
+    int64_t i;
+    for (k = 0; k < sizeof ways / sizeof ways[0]; k++)
+        for (tied = 0; tied < 2; tied++) {
+            lemon_config shape = student_config();
+            lemon_fuse_options o = options_of(ways[k].method);
+            lemon_operators *ops;
+            char name[96];
+            int ok;
+            o.solve = ways[k].solve;
+            o.field_layers = ways[k].field_layers;
+            o.field_dims = ways[k].field_dims;
+            shape.tied_embeddings = tied;
+            ops = filled(ctx, tied ? teacher : untied_teacher, &shape, &o);
+            ok = ops != NULL;
+            for (correction = 0; ok && correction < 2; correction++) {
+                lemon_model *m = NULL;
+                double *want = naive_apply(ops, tied ? teacher : untied_teacher, correction);
+                ok = fine(ctx, lemon_operators_apply(ctx, ops, tied ? teacher : untied_teacher, correction, &m));
+                for (i = 0; ok && i < m->block_count; i++) ok = near_to((double)m->block[i], want[i], 2e-5);
+                lemon_model_free(ctx, m);
+                free(want);
+            }
+            snprintf(name, sizeof name, "apply is Out W In', naively: %s, %s", ways[k].name, tied ? "tied" : "untied");
+            check(ok, name);
+            lemon_operators_free(ctx, ops);
+        }
+}
+
+static void test_correction(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("lemon");
+    lemon_operators *ops = filled(ctx, teacher, &shape, &o);
+    lemon_model *with = NULL, *without = NULL, *fused = NULL;
+    int64_t i, layer, parts = 0, elsewhere = 0;
+    for (i = 0; ops && i < lemon__param_count(&shape); i++) {
+        lemon_role role = lemon__param_role(&shape, i, &layer);
+        if (ops->correction[i].data == NULL) continue;
+        if (role == LEMON_WO || role == LEMON_W_DOWN) parts++;
+        else elsewhere += role != LEMON_FINAL_NORM && role != LEMON_OUTPUT;
+    }
+    check(parts == 4 && elsewhere == 0, "corrections stand at the matrices that write to the stream");
+    lemon_operators_apply(ctx, ops, teacher, 1, &with);
+    lemon_operators_apply(ctx, ops, teacher, 0, &without);
+    check(with && without && memcmp(with->block, without->block, (size_t)with->block_count * 4) != 0, "a correction can be left out");
+    check(with && without && loss_of(ctx, with, &text, 2000) < loss_of(ctx, without, &text, 2000), "and is worth having");
+    lemon_model_free(ctx, without);
+    without = NULL;
+    o.correction = 0;
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &fused, NULL)), "a fusion without corrections");
+    lemon_operators_free(ctx, ops);
+    ops = filled(ctx, teacher, &shape, &o);
+    lemon_operators_apply(ctx, ops, teacher, 0, &without);
+    check(fused && without && memcmp(fused->block, without->block, (size_t)fused->block_count * 4) == 0, "is that of its operators alone");
+    lemon_operators_free(ctx, ops);
+    lemon_model_free(ctx, with);
+    lemon_model_free(ctx, without);
+    lemon_model_free(ctx, fused);
+}
+
+/* ---- saved operators ---- */
+
+static void test_saved(lemon_ctx *ctx, const char *method, int solve, int64_t field_dims, const char *name) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of(method);
+    lemon_operators *ops, *back = NULL;
+    lemon_model *a = NULL, *b = NULL;
+    char line[96];
+    o.solve = solve;
+    o.field_dims = field_dims;
+    ops = filled(ctx, teacher, &shape, &o);
+    snprintf(line, sizeof line, "operators saved and loaded apply to the same bits: %s", name);
+    check(ops && fine(ctx, lemon_operators_save(ctx, scratch("ops.lemon"), ops)) && fine(ctx, lemon_operators_load(ctx, scratch("ops.lemon"), &back)) &&
+              strcmp(back->method, method) == 0 && fine(ctx, lemon_operators_apply(ctx, ops, teacher, 1, &a)) &&
+              fine(ctx, lemon_operators_apply(ctx, back, teacher, 1, &b)) && memcmp(a->block, b->block, (size_t)a->block_count * 4) == 0,
+          line);
+    lemon_model_free(ctx, a);
+    lemon_model_free(ctx, b);
+    lemon_operators_free(ctx, ops);
+    lemon_operators_free(ctx, back);
+}
+
+static void test_saved_wrong(lemon_ctx *ctx) {
+    lemon_config shape = student_config(), other = teacher_config(1);
+    lemon_fuse_options o = options_of("lemon");
+    lemon_operators *ops = filled(ctx, teacher, &shape, &o), *back = NULL;
+    lemon_model *m = NULL, *wide;
+    lemon_rng rng;
+    size_t n, i;
+    char *bytes;
+    int bad = 0;
+    other.d_ffn = 41;
+    wide = lively_model(ctx, &other, 1);
+    check(fails_with(ctx, lemon_operators_apply(ctx, ops, wide, 1, &m), LEMON_E_ARG, "the operators are for a teacher of") && m == NULL, "operators refuse a teacher of another shape");
+    lemon_operators_save(ctx, scratch("ops.lemon"), ops);
+    lemon_operators_free(ctx, ops);
+    lemon_model_free(ctx, wide);
+    check(lemon_load(ctx, scratch("ops.lemon"), &m) != LEMON_OK && m == NULL, "operators are not a model");
+    lemon_save(ctx, scratch("model.lemon"), teacher, LEMON_F32);
+    check(lemon_operators_load(ctx, scratch("model.lemon"), &back) != LEMON_OK && back == NULL, "a model is not operators");
+    bytes = slurp(scratch("ops.lemon"), &n);
+    lemon_rng_seed(&rng, 1);
+    for (i = 0; bytes && i < 60; i++) {                         /* a flipped bit is refused; so is a file that was cut */
+        size_t at = (size_t)lemon_rng_below(&rng, (int64_t)n);
+        bytes[at] = (char)(bytes[at] ^ 16);
+        spill(scratch("bent.lemon"), bytes, i % 3 ? n : at);
+        bytes[at] = (char)(bytes[at] ^ 16);
+        if (lemon_operators_load(ctx, scratch("bent.lemon"), &back) == LEMON_OK) {
+            lemon_operators_free(ctx, back);
+            bad += i % 3 == 0;
+        } else bad += back != NULL;
+    }
+    check(bytes && bad == 0, "damaged operator files are refused");
+    free(bytes);
+}
+
+/* ---- refusals ---- */
+
+static void test_refusals(lemon_ctx *ctx) {
+    static const struct { size_t field; int32_t value; const char *message; } wrongs[] = {
+        {offsetof(lemon_config, d_model), 25, "d_model is 25, expected at most 24, the teacher's; 24 is the nearest"},
+        {offsetof(lemon_config, n_layers), 5, "n_layers is 5, expected at most 4, the teacher's; 4 is the nearest"},
+        {offsetof(lemon_config, n_heads), 6, "n_heads is 6, expected at most 4"}, {offsetof(lemon_config, d_ffn), 41, "d_ffn is 41, expected at most 40"},
+        {offsetof(lemon_config, head_dim), 6, "head_dim is 6, expected a divisor of the teacher's 8, so that RoPE's speeds agree; 8 is the nearest"},
+        {offsetof(lemon_config, vocab_size), 39, "vocab_size is 39, expected 40"}, {offsetof(lemon_config, d_model), 0, "d_model is 0"}};
+    lemon_tokens few = {text_ids, 20, 20};
+    int32_t wrong_ids[100] = {0};
+    lemon_tokens beyond = {wrong_ids, 100, 100};
+    lemon_model *m = NULL;
+    lemon_fuse_options o;
+    lemon_config shape;
+    size_t i;
+    char name[128];
+    for (i = 0; i < sizeof wrongs / sizeof wrongs[0]; i++) {
+        shape = student_config();
+        o = options_of("lemon");
+        memcpy((char *)&shape + wrongs[i].field, &wrongs[i].value, 4);
+        snprintf(name, sizeof name, "refused: %s", wrongs[i].message);
+        check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, wrongs[i].message) && m == NULL, name);
+    }
+    shape = student_config();
+    o = options_of("lemons");
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, "method is \"lemons\", expected"), "refused: an unknown method");
+    o.method = NULL;
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, "method is"), "refused: no method");
+    o = options_of("lemon");
+    check(lemon_fuse(ctx, teacher, &shape, &few, &o, &m, NULL) == LEMON_E_ARG && m == NULL, "refused: a text too short");
+    wrong_ids[50] = 40;
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &beyond, &o, &m, NULL), LEMON_E_ARG, "token 50 is 40"), "refused: ids beyond the vocabulary");
+    o.tokens = 63;
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, "tokens is 63"), "refused: 63 tokens");
+    o = options_of("random");
+    {
+        lemon_operators *ops = NULL;
+        check(fails_with(ctx, lemon_operators_fill(ctx, teacher, &shape, &text, &o, &ops, NULL), LEMON_E_ARG, "has no operators") && ops == NULL, "refused: operators of the random method");
+    }
+}
+
+/* ---- methods compared, learning ---- */
+
+static void test_ranking(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("lemon");
+    double solved = fused_loss(ctx, teacher, &shape, &text, &o, 0), cloned, dropped, random, none = loss_of(ctx, teacher, &text, 0);
+    lemon_model *m = NULL, *fresh = NULL;
+    o = options_of("subclone");
+    cloned = fused_loss(ctx, teacher, &shape, &text, &o, 0);
+    o = options_of("drop");
+    dropped = fused_loss(ctx, teacher, &shape, &text, &o, 0);
+    o = options_of("random");
+    o.seed = 5;
+    random = fused_loss(ctx, teacher, &shape, &text, &o, 0);
+    detail("teacher %.3f, solved %.3f, subclone %.3f, drop %.3f, random %.3f", none, solved, cloned, dropped, random);
+    check(none < solved && solved < cloned && solved < dropped && solved < random, "solved LEMON starts below subclone, drop and random");
+    lemon_fuse(ctx, teacher, &shape, NULL, &o, &m, NULL);
+    lemon_model_create(ctx, &shape, &fresh);
+    lemon_model_init(ctx, fresh, 5);
+    check(m && memcmp(m->block, fresh->block, (size_t)m->block_count * 4) == 0, "random is the usual init by its seed");
+    lemon_model_free(ctx, m);
+    lemon_model_free(ctx, fresh);
+}
+
+static void test_learning(lemon_ctx *ctx, const char *method, int solve, int64_t steps, int must, const char *name) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of(method);
+    lemon_fuse_result r, plain;
+    lemon_model *m = NULL, *before = NULL;
+    char line[112];
+    o.solve = solve;
+    lemon_fuse(ctx, teacher, &shape, &text, &o, &before, &plain);
+    o.learn_steps = steps;
+    o.learn_lr = 1e-2;
+    snprintf(line, sizeof line, "learning improves held-out text or is not kept: %s", name);
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, &r)) && r.init_loss <= r.learned_from && near_to(r.learned_from, plain.init_loss, 1e-9), line);
+    detail("%g to %g", r.learned_from, r.init_loss);
+    snprintf(line, sizeof line, "learning lowers the loss: %s", name);
+    if (must) check(r.init_loss < r.learned_from - 0.02, line);
+    lemon_model_free(ctx, m);
+    m = NULL;
+    if (must) lemon_model_free(ctx, before);
+    if (must) return;                                           /* from a start that bad, even ruin may be an improvement */
+    o.learn_lr = 30;
+    snprintf(line, sizeof line, "ruinous learning is thrown away: %s", name);
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, &r)) && !(r.init_loss < r.learned_from) &&
+              memcmp(m->block, before->block, (size_t)m->block_count * 4) == 0,
+          line);
+    lemon_model_free(ctx, m);
+    lemon_model_free(ctx, before);
+}
+
+/*  What the tape of learning makes of the operators, against finite differences of the naive apply and the naive model.
+    A filled set is opened for learning as lemon__learn_operators does, and run once. */
+typedef struct learn_bench {
+    lemon__fill f;
+    lemon__learn l;
+    lemon_model *student;
+    lemon_operators *ops;
+} learn_bench;
+
+static double learn_naive(learn_bench *b) {
+    lemon__fill *f = &b->f;
+    double *w, *scores, loss;
+    int64_t rows = b->l.batch * f->seq;
+    w = naive_apply(b->ops, f->teacher, 1);
+    scores = ref_room(rows * f->sc->vocab_size);
+    ref_model(f->sc, w, b->l.inputs, rows, f->seq, scores);
+    loss = ref_loss(scores, NULL, b->l.targets, rows, f->sc->vocab_size, 1).ce;
+    free(w);
+    free(scores);
+    return loss;
+}
+
+static int learn_open(lemon_ctx *ctx, learn_bench *b, const lemon_config *shape, const lemon_fuse_options *o) {
+    memset(b, 0, sizeof *b);
+    b->ops = filled(ctx, teacher, shape, o);
+    if (b->ops == NULL) return 0;
+    b->f.ctx = ctx;
+    b->f.teacher = teacher;
+    b->f.tc = &teacher->config;
+    b->f.sc = shape;
+    b->f.o = o;
+    b->f.ops = b->ops;
+    b->l.f = &b->f;
+    if (!fine(ctx, lemon__fill_text(&b->f, &text)) || !fine(ctx, lemon_operators_apply(ctx, b->ops, teacher, o->correction, &b->student)) ||
+        !fine(ctx, lemon__learn_open(&b->l, b->student)))
+        return 0;
+    lemon__windows_take(&b->l.windows, 0, b->l.batch, b->l.inputs, b->l.targets);
+    return fine(ctx, lemon_tape_forward(b->l.tape)) && fine(ctx, lemon_tape_backward(b->l.tape));
+}
+
+static void learn_close(lemon_ctx *ctx, learn_bench *b) {
+    lemon_tape_close(b->l.tape);
+    lemon_arena_free(ctx, &b->l.arena);
+    lemon_model_free(ctx, b->student);
+    lemon_operators_free(ctx, b->ops);
+}
+
+/*  Moves one coefficient by h; floats, so the step that was taken is what counts. */
+static double nudge(learn_bench *b, float *x, double h) {
+    const float keep = *x;
+    double up, down, step;
+    *x = (float)((double)keep + h);
+    step = (double)*x;
+    up = learn_naive(b);
+    *x = (float)((double)keep - h);
+    step -= (double)*x;
+    down = learn_naive(b);
+    *x = keep;
+    return (up - down) / step;
+}
+
+static void test_learned_gradients(lemon_ctx *ctx, const char *method, int solve, int64_t layers, const char *name) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of(method);
+    learn_bench b;
+    lemon_rng rng;
+    int place, ok, tried = 0;
+    int64_t layer, slot, k;
+    char line[112];
+    o.solve = solve;
+    o.field_layers = layers;
+    o.tokens = 400;
+    lemon_rng_seed(&rng, 6);
+    ok = learn_open(ctx, &b, &shape, &o);
+    snprintf(line, sizeof line, "the tape of learning has the loss of the applied operators: %s", name);
+    ok = ok && near_to((double)lemon_tape_value(b.l.tape, b.l.loss)[0], learn_naive(&b), 2e-5);
+    check(ok, line);
+    for (place = 0; ok && place < LEMON_PLACE_COUNT; place++)
+        for (layer = 0; layer < (lemon__places[place].per_layer ? shape.n_layers : 1); layer++)
+            for (slot = 0; slot < (lemon__places[place].per_layer ? b.ops->slots : 1); slot++) {
+                lemon_map *map = lemon__own_map(b.ops, place, layer, slot);
+                int64_t at = b.l.at[map - b.ops->maps];
+                for (k = 0; ok && at >= 0 && k < 2; k++) {      /* two coefficients of each map */
+                    int64_t i = lemon_rng_below(&rng, map->student), f = lemon_rng_below(&rng, map->field);
+                    int64_t column = map->index ? map->index[i * map->field + f] : f;
+                    double got = (double)b.l.adam.g[at + i * map->teacher + column], want = nudge(&b, map->value + i * map->field + f, 1e-3);
+                    detail("%s %d.%d [%d, %d]: %.7g, expected %.7g", lemon_place_name((lemon_place)place), (int)layer, (int)slot, (int)i, (int)column, got, want);
+                    ok = fabs(got - want) <= 1e-3 * fabs(want) + 2e-5;
+                    tried++;
+                }
+            }
+    for (k = 0; ok && layers > 1 && k < shape.n_layers * b.ops->slots; k++) {
+        double got = (double)b.l.adam.g[b.l.adam.count - shape.n_layers * b.ops->slots + k], want = nudge(&b, b.ops->layer_weight + k, 1e-3);
+        detail("layer weight %d: %.7g, expected %.7g", (int)k, got, want);
+        ok = fabs(got - want) <= 1e-3 * fabs(want) + 2e-5;
+    }
+    snprintf(line, sizeof line, "gradients of learned operators by finite differences: %s", name);
+    check(ok && tried > 20, line);
+    learn_close(ctx, &b);
+}
+
+/* ---- text of the teacher's own, fields, threads, memory ---- */
+
+static void test_own_text(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("lemon");
+    lemon_fuse_result r;
+    lemon_model *a = NULL, *b = NULL;
+    double with_text = fused_loss(ctx, teacher, &shape, &text, &o, 0), loss;
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, NULL, &o, &a, &r)) && r.calibration_tokens > 2000 && isfinite(r.init_loss), "without text the teacher samples its own");
+    loss = loss_of(ctx, a, &text, 0);
+    detail("%g, with real text %g", loss, with_text);
+    check(loss < with_text + 0.3, "which is nearly as good as real text");
+    lemon_fuse(ctx, teacher, &shape, NULL, &o, &b, NULL);
+    check(a && b && memcmp(a->block, b->block, (size_t)a->block_count * 4) == 0, "and the same for the same seed");
+    lemon_model_free(ctx, a);
+    lemon_model_free(ctx, b);
+    a = NULL;
+    o = options_of("select");
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, NULL, &o, &a, &r)) && r.calibration_tokens == 0 && isnan(r.init_loss), "a selection needs no text and takes none");
+    lemon_model_free(ctx, a);
+}
+
+static int within_field(const lemon_operators *ops, int64_t limit) {
+    static const lemon_place places[] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN, LEMON_AT_READ_FFN};
+    size_t k;
+    int64_t layer, i, f;
+    for (k = 0; k < 5; k++)
+        for (layer = 0; layer < (lemon__places[places[k]].per_layer ? ops->student.n_layers : 1); layer++) {
+            const lemon_map *map = lemon_operators_map(ops, places[k], layer, 0);
+            detail("%s has a field of %d, expected at most %d", lemon_place_name(places[k]), (int)map->field, (int)limit);
+            if (map->field > limit || (map->field > 0 && map->index == NULL)) return 0;
+            for (i = 0; i < map->student; i++) {                /* a student channel's channels are different ones */
+                int64_t used = 0;
+                for (f = 0; f < map->field; f++) used += map->value[i * map->field + f] < 0 || map->value[i * map->field + f] > 0;
+                if (used > limit) return 0;
+            }
+        }
+    return 1;
+}
+
+static void test_fields(lemon_ctx *ctx) {
+    static const struct { const char *name; int solve; int64_t learn; } ways[] = {{"solved", 1, 0}, {"learned alone", 0, 8}, {"solved and learned", 1, 8}};
+    size_t k;
+    for (k = 0; k < 3; k++) {
+        lemon_config shape = student_config();
+        lemon_fuse_options o = options_of("lemon");
+        lemon_operators *ops;
+        char name[80];
+        int64_t i;
+        int near = 1;
+        o.solve = ways[k].solve;
+        o.learn_steps = ways[k].learn;
+        o.learn_lr = 1e-2;
+        o.field_dims = 4;
+        o.field_layers = 2;
+        ops = filled(ctx, teacher, &shape, &o);
+        snprintf(name, sizeof name, "no student channel reads more than 4 teacher channels: %s", ways[k].name);
+        check(ops && within_field(ops, 4), name);
+        for (i = 0; ops && i < 2 * ops->slots; i++) near &= ops->slots <= 2 && ops->layer[i] < 4;
+        snprintf(name, sizeof name, "nor a student layer more than 2: %s", ways[k].name);
+        check(ops && near, name);
+        lemon_operators_free(ctx, ops);
+    }
+}
+
+static void test_threads(void) {
+    static const struct { const char *name, *method; int64_t learn; } ways[] = {{"solved", "lemon", 0}, {"subclone", "subclone", 0}, {"ligo", "ligo", 6}};
+    size_t k;
+    int threads;
+    for (k = 0; k < 3; k++) {
+        lemon_config shape = student_config();
+        float *first = NULL;
+        int same = 1;
+        char name[80];
+        for (threads = 1; threads <= 2; threads++) {
+            lemon_ctx *ctx = open_ctx(threads);
+            lemon_fuse_options o = options_of(ways[k].method);
+            lemon_model *m = NULL;
+            o.learn_steps = ways[k].learn;
+            if (fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL))) {
+                size_t bytes = (size_t)m->block_count * sizeof(float);
+                if (first == NULL) memcpy(first = (float *)malloc(bytes), m->block, bytes);
+                else same = memcmp(first, m->block, bytes) == 0;
+            } else same = 0;
+            lemon_model_free(ctx, m);
+            lemon_close(ctx);
+        }
+        free(first);
+        snprintf(name, sizeof name, "1 and 2 threads fuse the same bits: %s", ways[k].name);
+        check(same, name);
+    }
+}
+
+static void test_memory(lemon_ctx *ctx, const char *method, int64_t learn) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of(method);
+    long live = heap.live, n, step = 1;
+    int bad = 0, done = 0;
+    char name[80];
+    o.tokens = 320;
+    o.learn_steps = learn;
+    for (n = 1; !done && n < 100000; n += step, step += n > 40) {
+        lemon_model *m = NULL;
+        lemon_status status;
+        heap.calls = 0;
+        heap.fail_at = n;
+        status = lemon_fuse(ctx, teacher, &shape, NULL, &o, &m, NULL);
+        heap.fail_at = 0;
+        done = status == LEMON_OK;
+        bad += !done && (status != LEMON_E_MEMORY || m != NULL);
+        lemon_model_free(ctx, m);
+        bad += heap.live != live;
+    }
+    snprintf(name, sizeof name, "fusion survives failed allocations: %s%s", method, learn ? ", learning" : "");
+    check(done && bad == 0 && n > 10, name);
+}
+
+/* ---- real data ---- */
+
+static void test_real(lemon_ctx *ctx) {
+    char path[512], tok[512], train[512], valid[512];
+    const char *file = train;
+    lemon_model *m = NULL, *student = NULL;
+    lemon_tokenizer *t = NULL;
+    lemon_tokens tokens = {NULL, 0, 0}, held = {NULL, 0, 0};
+    lemon_config shape;
+    lemon_fuse_options o;
+    lemon_fuse_result r;
+    double solved = (double)NAN, cloned = (double)NAN;
+    if (!data_path("stories260K.bin", path, 512) || !data_path("tok512.bin", tok, 512) || !data_path("tinystories_train.txt", train, 512) ||
+        !data_path("tinystories_valid.txt", valid, 512)) {
+        skip("stories260K fused");
+        return;
+    }
+    lemon_load(ctx, path, &m);
+    lemon_tokenizer_load(ctx, tok, 512, &t);
+    lemon_tokens_from_files(ctx, t, 512, &file, 1, &tokens);
+    file = valid;
+    lemon_tokens_from_files(ctx, t, 512, &file, 1, &held);
+    test_own_shape(ctx, m, &tokens, 3000, "stories260K");
+    shape = m->config;
+    shape.d_model = 48;
+    shape.n_layers = 3;
+    shape.n_heads = 6;
+    shape.kv_heads = 3;
+    shape.d_ffn = 112;
+    o = options_of("lemon");
+    o.tokens = 12000;
+    o.seq = 0;
+    if (fine(ctx, lemon_fuse(ctx, m, &shape, &tokens, &o, &student, &r))) solved = loss_of(ctx, student, &held, 10000);
+    lemon_model_free(ctx, student);
+    student = NULL;
+    o.method = "subclone";
+    if (fine(ctx, lemon_fuse(ctx, m, &shape, &tokens, &o, &student, &r))) cloned = loss_of(ctx, student, &held, 10000);
+    detail("solved %g, subclone %g", solved, cloned);
+    check(solved < 3.6 && solved < cloned - 1, "stories260K at a third: solved starts below 3.6, far below subclone");
+    lemon_model_free(ctx, student);
+    lemon_tokens_free(ctx, &tokens);
+    lemon_tokens_free(ctx, &held);
+    lemon_tokenizer_free(ctx, t);
+    lemon_model_free(ctx, m);
+}
+
+int main(void) {
+    lemon_ctx *ctx = open_ctx(2);
+    world_text();
+    teacher = world_teacher(ctx, 1);
+    untied_teacher = world_teacher(ctx, 0);
+    test_own_shape(ctx, teacher, &text, 0, "tied");
+    test_own_shape(ctx, untied_teacher, &text, 0, "untied");
+    test_select(ctx);
+    test_spaced(ctx);
+    test_subclone(ctx);
+    test_dead(ctx);
+    test_groups(ctx);
+    test_head_dim(ctx);
+    test_apply(ctx);
+    test_correction(ctx);
+    test_saved(ctx, "lemon", 1, 0, "solved");
+    test_saved(ctx, "lemon", 1, 5, "solved, sparse");
+    test_saved(ctx, "lemon", 0, 0, "not solved");
+    test_saved(ctx, "subclone", 1, 0, "subclone");
+    test_saved_wrong(ctx);
+    test_refusals(ctx);
+    test_ranking(ctx);
+    test_learning(ctx, "ligo", 1, 30, 1, "ligo");
+    test_learning(ctx, "lemon", 0, 30, 1, "lemon, not solved");
+    test_learning(ctx, "lemon", 1, 20, 0, "lemon, solved");
+    test_learned_gradients(ctx, "ligo", 1, 2, "ligo");
+    test_learned_gradients(ctx, "lemon", 0, 3, "lemon, not solved");
+    test_learned_gradients(ctx, "lemon", 1, 0, "lemon, solved");
+    test_learned_gradients(ctx, "subclone", 1, 0, "subclone");
+    test_own_text(ctx);
+    test_fields(ctx);
+    test_threads();
+    test_memory(ctx, "select", 0);
+    test_memory(ctx, "lemon", 0);
+    test_memory(ctx, "ligo", 1);
+    test_real(ctx);
+    lemon_model_free(ctx, teacher);
+    lemon_model_free(ctx, untied_teacher);
+    lemon_close(ctx);
+    check(heap.live == 0, "nothing is left allocated");
+    return check_done();
+}
