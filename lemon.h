@@ -1005,7 +1005,9 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
         Who takes a task cannot matter for its result: tasks write to places of their own. ---- */
 
 #if LEMON__THREADS
-enum { LEMON__SPINS = 2000 }; /* a few microseconds: long enough between two layers, short enough for a shared core */
+/*  How often a waiting thread looks before it sleeps: about a millisecond.  Longer than the gap between two products, for a
+    thread that slept is woken late, and often on the core of the one that woke it. */
+enum { LEMON__SPINS = 100000 };
 
 typedef struct lemon__worker { lemon__pool *pool; pthread_t thread; int index; } lemon__worker;
 
@@ -1017,7 +1019,7 @@ struct lemon__pool {
     int64_t count, next;            /* next: the shared counter */
     unsigned job;                   /* number of the newest job */
     int open;                       /* it may still be joined */
-    int active;                     /* workers inside it */
+    unsigned active;                /* workers inside it */
     int stop;
     int n;                          /* threads besides the caller's */
     lemon__worker worker[LEMON__MAX_THREADS];
@@ -1031,9 +1033,10 @@ static void lemon__pool_work(lemon__pool *pool, int worker) {
     }
 }
 
-static void lemon__pool_spin(const unsigned *word, unsigned old) {
+/*  Waits, for a while, until a word is no longer (same = 1) or again (same = 0) what it was. */
+static void lemon__pool_spin(const unsigned *word, unsigned value, int same) {
     int i;
-    for (i = 0; i < LEMON__SPINS && __atomic_load_n(word, __ATOMIC_RELAXED) == old; i++) {
+    for (i = 0; i < LEMON__SPINS && (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) == same; i++) {
 #if LEMON__X86
         __builtin_ia32_pause();
 #endif
@@ -1045,7 +1048,7 @@ static void *lemon__pool_main(void *arg) {
     lemon__pool *pool = self->pool;
     unsigned seen = 0;
     for (;;) {
-        lemon__pool_spin(&pool->job, seen);
+        lemon__pool_spin(&pool->job, seen, 1);
         pthread_mutex_lock(&pool->lock);
         while (!pool->stop && (pool->job == seen || !pool->open)) {
             seen = pool->job;       /* a job that closed before we came is not ours any more */
@@ -1053,11 +1056,11 @@ static void *lemon__pool_main(void *arg) {
         }
         if (pool->stop) break;
         seen = pool->job;
-        pool->active++;
+        __atomic_fetch_add(&pool->active, 1u, __ATOMIC_RELEASE);
         pthread_mutex_unlock(&pool->lock);
         lemon__pool_work(pool, self->index);
         pthread_mutex_lock(&pool->lock);
-        if (--pool->active == 0) pthread_cond_signal(&pool->idle);
+        if (__atomic_sub_fetch(&pool->active, 1u, __ATOMIC_RELEASE) == 0) pthread_cond_signal(&pool->idle);
         pthread_mutex_unlock(&pool->lock);
     }
     pthread_mutex_unlock(&pool->lock);
@@ -1077,6 +1080,9 @@ static void lemon__pool_run(lemon__pool *pool, int64_t count, lemon__task task, 
     lemon__pool_work(pool, 0);
     pthread_mutex_lock(&pool->lock);
     pool->open = 0;                 /* who has not come by now need not: all tasks are taken */
+    pthread_mutex_unlock(&pool->lock);
+    lemon__pool_spin(&pool->active, 0, 0);
+    pthread_mutex_lock(&pool->lock);
     while (pool->active > 0) pthread_cond_wait(&pool->idle, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }
