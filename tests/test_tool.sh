@@ -1,0 +1,241 @@
+#!/bin/sh
+# The command line tool: exit statuses, messages, JSON, every command, malformed files; then the whole job on real data.
+cd "$(dirname "$0")" || exit 1
+. ./harness.sh
+scratch=$PWD/${CHECK_SCRATCH:-build/scratch/tool}
+mkdir -p "$scratch"
+lemon=$PWD/../examples/lemon
+stories=$PWD/../examples/stories
+data=$(data_folder)
+cd "$scratch" || exit 1
+
+# run ARGS...: the tool's exit status in $status, its output in out, its messages in err.
+run() {
+    "$lemon" "$@" > out 2> err < /dev/null
+    status=$?
+}
+
+# expect STATUS TEXT ARGS...: the exit status, and a message that contains the text, in the one form that errors have.
+expect() {
+    want=$1
+    text=$2
+    shift 2
+    run "$@"
+    name="exit $want: lemon $*"
+    if [ "$status" -ne "$want" ]; then fail "$name" "exit $status, $(head -n 1 err)"
+    elif [ "$want" -ne 0 ] && ! grep -q '^lemon: error: ' err; then fail "$name" "no message"
+    elif ! cat out err | grep -qF -e "$text"; then fail "$name" "expected \"$text\", got \"$(head -n 1 err)\""
+    else ok "$name"; fi
+}
+
+# field NAME: a field of the JSON object that is the last line of out.
+field() { tail -n 1 out | sed -n "s/.*[{ ]\"$1\": *\(\"[^\"]*\"\|\[[^]]*\]\|[^,}]*\).*/\1/p"; }
+
+# fields NAME FIELDS...: the last line is one object with these fields, and with no other.
+fields() {
+    name=$1
+    shift
+    line=$(tail -n 1 out)
+    case $line in "{"*"}") ;; *) fail "$name" "no object: $line"; return ;; esac
+    for each in "$@"; do
+        [ -n "$(field "$each")" ] || { fail "$name" "no $each in $line"; return; }
+    done
+    count=$(echo "$line" | sed 's/"text": "\([^"\\]\|\\.\)*"/"text": ""/' | grep -o '"[a-z0-9_]*":' | wc -l)
+    if [ "$count" -eq $# ]; then ok "$name"; else fail "$name" "$count fields, expected $#"; fi
+}
+
+# holds NAME EXPRESSION: arithmetic by awk.
+holds() { if awk "BEGIN { exit !($2) }" < /dev/null; then ok "$1"; else fail "$1" "$2"; fi; }
+
+# ---- usage ----
+
+expect 0 "usage: lemon COMMAND"
+expect 0 "usage: lemon COMMAND" --help
+expect 0 "lemon" --version
+for command in info convert fuse train eval generate tokenize init vocab; do
+    expect 0 "usage: lemon $command" $command --help
+done
+expect 2 "no command" bogus
+expect 2 "argument" info
+expect 2 "argument" convert a.lemon
+expect 2 "--bogus" info m.lemon --bogus
+expect 2 "--steps" train m.lemon out.lemon --data t.txt
+expect 2 "--data" eval m.lemon
+expect 2 "abc" train m.lemon out.lemon --data t.txt --steps abc
+expect 2 "--steps" train m.lemon out.lemon --data t.txt --steps 0
+expect 2 "--top-p" generate m.lemon --top-p 1.5
+expect 2 "--method" fuse m.lemon out.lemon --dim 8 --layers 1 --heads 1 --kv-heads 1 --ffn 8 --method lemmon
+expect 2 "--dtype" convert m.lemon out.lemon --dtype f8
+expect 2 "--dim" fuse m.lemon out.lemon --layers 1 --heads 1 --kv-heads 1 --ffn 8
+expect 2 "--threads" info m.lemon --threads 1000
+
+# ---- a small world: a vocabulary, a model and a text of our own ----
+
+"$stories" --seed 5 --count 60 > text.txt
+"$stories" --seed 6 --count 6 > held.txt
+expect 0 "" vocab tok.bin --data text.txt --size 300 --quiet
+expect 0 "" init m.lemon --dim 32 --layers 4 --heads 4 --kv-heads 2 --ffn 64 --seq 64 --tokenizer tok.bin --quiet
+run info m.lemon --json
+fields "info --json" format dtype params d_model n_layers n_heads kv_heads head_dim d_ffn vocab_size max_seq rope_theta \
+    rms_norm_eps tied_embeddings
+holds "info: $(field params) parameters as the formula has it" \
+    "$(field params) == 300 * 32 + 32 + 4 * (2 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32)"
+run tokenize m.lemon "Hello, you"
+check "tokenize writes one line of ids, BOS first" grep -qE '^1( [0-9]+)+$' out
+
+train="train m.lemon t.lemon --data text.txt --steps 12 --batch 4 --seq 32 --lr 5e-3"
+run $train --eval-data held.txt --log log.csv --json
+check "training ends well" test "$status" -eq 0
+fields "train --json" steps tokens train_loss eval_loss tokens_per_second peak_bytes
+holds "train: steps and tokens" "$(field steps) == 12 && $(field tokens) == 12 * 4 * 32"
+check "the log has its head" grep -qx 'step,tokens,loss,kl,lr,grad_norm,seconds' log.csv
+holds "and a line a step" "$(grep -c '^[0-9]*,[0-9]*,' log.csv) == 12"
+loss=$(field eval_loss)
+run eval t.lemon --data held.txt --seq 32 --json
+fields "eval --json" loss ppl tokens
+holds "eval has the loss that training ended with" "($loss - $(field loss))^2 < 1e-10"
+holds "perplexity is e to the loss" "($(field ppl) / exp($(field loss)) - 1)^2 < 1e-10"
+first=$(field loss)
+run eval m.lemon --data held.txt --seq 32 --json
+holds "training lowered it" "$first < $(field loss) - 0.1"
+
+run $train --threads 1 --quiet
+cp t.lemon one.lemon
+run $train --threads 2 --quiet
+check "one thread and two train the same file" cmp one.lemon t.lemon
+
+# ---- saved, interrupted, resumed ----
+
+run $train --save-every 4 --quiet
+check "saving as it goes does not change the run" cmp one.lemon t.lemon
+cp t.lemon.resume whole.resume
+expect 2 "--lr" $train --resume --lr 4e-3
+expect 0 "" $train --resume --quiet
+check "a finished run resumed is the same" cmp one.lemon t.lemon
+rm -f t.lemon t.lemon.resume
+expect 1 "t.lemon.resume" $train --resume
+long="train m.lemon i.lemon --data text.txt --batch 4 --seq 32 --lr 5e-3 --schedule constant"
+if command -v timeout > /dev/null; then
+    timeout -s INT 1 true
+    timeout --preserve-status -s INT 1 "$lemon" $long --steps 1000000 > out 2> err < /dev/null
+    status=$?
+    check "an interrupt is exit 3" test "$status" -eq 3
+    check "with the state saved" test -f i.lemon.resume
+    steps=$(sed -n 's/.*step \([0-9]*\) of.*/\1/p' err | tail -n 1)
+    check "the message says where it stopped" test -n "$steps"
+    more=$((${steps:-0} + 3))
+    expect 0 "" $long --steps $more --resume --quiet --warmup 50000
+    cp i.lemon resumed.lemon
+    rm -f i.lemon i.lemon.resume
+    run $long --steps $more --quiet --warmup 50000
+    check "resumed, it ends with the bits of the run that was never stopped" cmp resumed.lemon i.lemon
+else
+    skip "an interrupt is exit 3"
+fi
+expect 4 "not finite" train m.lemon n.lemon --data text.txt --steps 50 --batch 2 --seq 32 --lr 1000 --clip 0 --weight-decay 1000
+expect 0 "" info n.lemon
+
+# ---- fusing ----
+
+shape="--dim 16 --layers 2 --heads 2 --kv-heads 1 --ffn 32"
+run fuse one.lemon f.lemon $shape --data text.txt --tokens 3000 --save-operators f.ops --report f.html --json
+check "fusing ends well" test "$status" -eq 0
+fields "fuse --json" method teacher_params student_params calibration_tokens flops seconds peak_bytes init_loss
+holds "fuse: parameters of the student" "$(field student_params) == 300 * 16 + 16 + 2 * (2 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 32 * 16)"
+check "the report is a page with figures of its own" grep -q '<svg' f.html
+check "and refers to nothing outside" sh -c '! grep -qE "(src|href)=.?https?:" f.html'
+expect 0 "" fuse one.lemon g.lemon $shape --operators f.ops --quiet
+check "saved operators give the same student" cmp f.lemon g.lemon
+for method in lemon ligo subclone select drop random; do
+    run fuse one.lemon "$method.lemon" $shape --data text.txt --tokens 2000 --method $method --learn 2 --json
+    check "fuse --method $method" test "$status" -eq 0
+done
+expect 0 "" fuse one.lemon o.lemon $shape --tokens 1000 --no-solve --learn 2 --field-layers 2 --field-dims 4 --quiet
+expect 0 "" fuse one.lemon o.lemon $shape --tokens 1000 --no-correction --untie --quiet
+expect 2 "the nearest" fuse one.lemon o.lemon --dim 33 --layers 2 --heads 2 --kv-heads 1 --ffn 32
+expect 2 "kv_heads" fuse one.lemon o.lemon --dim 16 --layers 2 --heads 2 --kv-heads 3 --ffn 32
+expect 0 "" train f.lemon d.lemon --data text.txt --steps 3 --batch 2 --seq 32 --teacher one.lemon --distill 0.9 --temperature 2 --quiet
+
+# ---- generating, converting ----
+
+run generate one.lemon --prompt "Once" -n 20 --temp 0 --json
+fields "generate --json" text tokens tokens_per_second
+first=$(field tokens)
+run generate one.lemon --prompt "Once" -n 20 --temp 0 --seed 9 --json
+check "greedy text knows no seed" test "$first" = "$(field tokens)"
+run generate one.lemon -n 30 --temp 1.5 --top-p 1 --seed 1 --json
+first=$(field tokens)
+run generate one.lemon -n 30 --temp 1.5 --top-p 1 --seed 2 --json
+check "another seed, another text" test "$first" != "$(field tokens)"
+for dtype in f32 bf16 f16 q8 q4; do
+    run convert one.lemon c.lemon --dtype $dtype --quiet
+    run info c.lemon --json
+    check "convert to $dtype" test "$(field dtype)" = "\"$dtype\""
+done
+expect 0 "" convert one.lemon c.lemon --quiet
+check "convert without a type is a copy" cmp one.lemon c.lemon
+expect 0 "" convert one.lemon array.h --quiet
+check "a C array compiles" sh -c 'echo "#include \"array.h\"" > array.c && ${CC:-cc} -c array.c -o array.o'
+
+# ---- what cannot be done ----
+
+: > empty.lemon
+head -c 5000 one.lemon > cut.lemon
+head -c 30 one.lemon > stub.lemon
+printf 'Once upon a time there was a text that was no model at all, and that was that.' > prose.lemon
+head -c 4096 /dev/zero > zero.bin
+cp one.lemon bent.lemon && printf 'XYZ' | dd of=bent.lemon bs=1 seek=3000 conv=notrunc 2> /dev/null
+for file in empty.lemon cut.lemon stub.lemon prose.lemon zero.bin bent.lemon f.ops whole.resume f.html tok.bin none.lemon .; do
+    expect 1 "$file" info $file
+done
+for file in empty.lemon cut.lemon prose.lemon one.lemon none.bin; do
+    expect 1 "$file" tokenize m.lemon hello --tokenizer $file
+done
+for file in empty.lemon one.lemon whole.resume; do
+    expect 1 "$file" fuse one.lemon o.lemon $shape --operators $file
+done
+expect 1 "none.txt" eval m.lemon --data none.txt
+: > empty.txt
+printf 'abc' > odd.u16
+expect 2 "tokens" eval m.lemon --data empty.txt
+expect 1 "odd.u16" eval m.lemon --data odd.u16
+expect 1 "none/out.lemon" convert one.lemon none/out.lemon
+cp one.lemon keep.lemon
+expect 1 "cut.lemon" convert cut.lemon keep.lemon
+check "a failure leaves the old file as it was" cmp one.lemon keep.lemon
+check "and nothing beside it" sh -c '! ls *.tmp'
+LEMON_ISA=neon run info m.lemon
+check "an ISA that this CPU lacks is wrong usage" test "$status" -eq 2
+
+# ---- real data ----
+
+if [ -z "$data" ]; then
+    skip "the whole job on stories260K"
+    done_checking
+fi
+real="--tokenizer $data/tok512.bin"
+run eval "$data/stories260K.bin" $real --data "$data/tinystories_valid.txt" --json
+holds "stories260K: loss 1.4447836 on 104,970 targets" "($(field loss) - 1.4447836)^2 < 1e-10 && $(field tokens) == 104970"
+run eval "$data/stories260K-v1.bin" $real --data "$data/tinystories_valid.txt" --max-tokens 20000 --json
+holds "stories260K-v1: loss 1.3531445 on the first 20,000" "($(field loss) - 1.3531445)^2 < 1e-10"
+run tokenize "$data/stories260K.bin" "$(printf 'Hello, wörld! 日本 🙂\n\ttabs  two')" $real
+check "tok512 gives the ids of shared/data" test "$(cat out)" = \
+    "1 346 306 414 432 263 198 185 420 341 443 410 233 154 168 233 159 175 410 243 162 156 133 13 12 413 412 430 419 410 259 424 414"
+run generate "$data/stories260K.bin" $real --prompt "Once upon a time, there was a dog" -n 160 --temp 0 --json
+check "stories260K: greedy ids, token for token" test "$(field tokens | tr -d '[],')" = "$(tr -s ' \n' ' ' < "$data/greedy_dog.ids" | sed 's/ *$//')"
+run generate "$data/stories260K.bin" $real -n 200 --temp 0 --json
+check "and from BOS alone" test "$(field tokens | tr -d '[],')" = "$(tr -s ' \n' ' ' < "$data/greedy_empty.ids" | sed 's/ *$//')"
+run fuse "$data/stories260K.bin" third.lemon $real --dim 48 --layers 3 --heads 6 --kv-heads 3 --ffn 112 --tokens 12k \
+    --data "$data/tinystories_train.txt" --json
+holds "stories260K fused to $(field student_params) parameters, about a third" \
+    "$(field student_params) < 0.4 * $(field teacher_params) && $(field student_params) > 0.3 * $(field teacher_params)"
+holds "it starts at $(field init_loss), below 3.7" "$(field init_loss) < 3.7"
+run train third.lemon trained.lemon --data "$data/tinystories_train.txt" --steps 50 --batch 16 --seq 128 --lr 2e-3 --schedule constant \
+    --eval-data "$data/tinystories_valid.txt" --json
+loss=$(field eval_loss)
+holds "after 50 steps it is at $loss, below 2.9" "$loss < 2.9"
+run eval trained.lemon --data "$data/tinystories_valid.txt" --seq 128 --json
+holds "loaded again it has that loss" "($(field loss) - $loss)^2 < 1e-10"
+run generate trained.lemon --prompt "Once upon a time" -n 40 --temp 0 --json
+check "and goes on with a story" test "$(field tokens | wc -w)" -gt 20
+done_checking
