@@ -126,7 +126,8 @@ typedef enum lemon_isa {
     LEMON_ISA_NEON
 } lemon_isa;
 
-/*  Where long work stands; given to the progress callback about ten times a second, and at the end of each piece of work. */
+/*  Where long work stands; given to the progress callback about ten times a second, and at the end of each piece of
+    work. */
 typedef struct lemon_progress {
     const char *what;         /* "train", "fuse", "eval", "generate", ... */
     int64_t done, total;      /* units of work; total may be 0 when it is not known */
@@ -155,7 +156,7 @@ LEMON_API lemon_ctx *lemon_open(const lemon_options *options);
 /*  Ends the threads and frees the context.  What was made with it must have been freed before.  NULL is fine. */
 LEMON_API void lemon_close(lemon_ctx *ctx);
 
-/*  The message of the last call that failed in this context; "" if none did.  Never NULL; valid until the next failure. */
+/*  The message of the last call that failed in this context; "" if none did.  Never NULL; valid until the next failure */
 LEMON_API const char *lemon_error(const lemon_ctx *ctx);
 
 /*  A status as a short English phrase; a static string. */
@@ -186,7 +187,7 @@ typedef struct lemon_reader {
     void (*close)(void *user);  /* may be NULL */
 } lemon_reader;
 
-/*  Where bytes go: appended in order, then committed (all is safe under its final name) or aborted (nothing is left). */
+/*  Where bytes go: appended in order, then committed (all is safe under its final name) or aborted (nothing is left) */
 typedef struct lemon_writer {
     void *user;
     const char *name;
@@ -210,8 +211,8 @@ LEMON_API float lemon_f32_from_bf16(uint16_t x);
 LEMON_API uint16_t lemon_f16_from_f32(float x);
 LEMON_API float lemon_f32_from_f16(uint16_t x);
 
-/*  A random number generator (SplitMix64, Steele et al. 2014): the state is a counter, so it can be saved as one number.
-    The same seed gives the same numbers everywhere. */
+/*  A random number generator (SplitMix64, Steele et al. 2014): the state is a counter, so it can be saved as one
+    number. The same seed gives the same numbers everywhere. */
 typedef struct lemon_rng { uint64_t state; } lemon_rng;
 LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed);
 LEMON_API uint64_t lemon_rng_next(lemon_rng *rng);               /* 64 random bits */
@@ -226,9 +227,9 @@ LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count);
    3  TENSORS: a dense view, storage types, arenas
    ================================================================================================================== */
 
-/*  How numbers are stored.  q8 and q4 are blocks of 32 along a row: an f16 scale, then 32 signed bytes, or 16 bytes that
-    hold two 4-bit numbers each (value = scale * (nibble - 8); low nibbles are numbers 0..15 of the block).  They are
-    GGUF's Q8_0 and Q4_0; the last block of a row may be padded with zeros. */
+/*  How numbers are stored.  q8 and q4 are blocks of 32 along a row: an f16 scale, then 32 signed bytes, or 16 bytes
+    that hold two 4-bit numbers each (value = scale * (nibble - 8); low nibbles are numbers 0..15 of the block).  They
+    are GGUF's Q8_0 and Q4_0; the last block of a row may be padded with zeros. */
 typedef enum lemon_dtype {
     LEMON_F32 = 0, LEMON_BF16, LEMON_F16, LEMON_Q8, LEMON_Q4, LEMON_U8, LEMON_I32, LEMON_F64, LEMON_DTYPE_COUNT
 } lemon_dtype;
@@ -242,7 +243,7 @@ typedef struct lemon_tensor {
 
 LEMON_API const char *lemon_dtype_name(lemon_dtype dtype); /* "f32", "bf16", "f16", "q8", "q4", "u8", "i32", "f64" */
 LEMON_API int lemon_dtype_parse(const char *name);               /* -1: unknown */
-/*  Bytes of one row of `cols` numbers, and of a whole tensor; 0 where that is not representable (overflow, bad dtype). */
+/*  Bytes of one row of `cols` numbers, and of a whole tensor; 0 where that is not representable (overflow, bad dtype) */
 LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols);
 LEMON_API size_t lemon_tensor_bytes(const lemon_tensor *tensor);
 /*  Decodes row `row` of a tensor (f32, bf16, f16, q8, q4) into cols floats, and encodes cols floats into a row. */
@@ -323,8 +324,8 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
 /*  Keeps a value (and its gradient) readable after the run; otherwise its memory may serve others. */
 LEMON_API void lemon_tape_keep(lemon_tape *tape, lemon_var x);
 
-/*  Lays out all memory; backward 0: only lemon_tape_forward will be called, and values are freed as soon as they are used.
-    bytes (may be NULL) receives what the plan takes. */
+/*  Lays out all memory; backward 0: only lemon_tape_forward will be called, and values are freed as soon as they are
+    used. bytes (may be NULL) receives what the plan takes. */
 LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *bytes);
 /*  Runs all operations in order.  On a tape planned for backward, the loss itself is left to lemon_tape_backward. */
 LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape);
@@ -398,7 +399,7 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *config, lemon_joint joint
 
 typedef struct lemon_tokenizer lemon_tokenizer;
 
-/*  A model: a config, and the table of parameters laid over memory.  Read its fields freely; write only through params. */
+/*  A model: a config, and the table of parameters laid over memory.  Read its fields freely; write only through params */
 typedef struct lemon_model {
     lemon_config config;
     int64_t n_params;         /* tensors, not numbers: the table expanded, in the order of lemon_role and layer */
@@ -432,8 +433,8 @@ LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role r
 LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model);
 /*  The same from any reader; takes the reader over (it is closed with the model, or at once on error). */
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model);
-/*  Saves a model.  The path decides: *.lemon (f32, bf16, f16, q8, q4), *.h (a C array that holds a .lemon file). Vectors
-    stay f32 in the quantised types.  The file appears whole under its name, or not at all. */
+/*  Saves a model.  The path decides: *.lemon (f32, bf16, f16, q8, q4), *.h (a C array that holds a .lemon file).
+    Vectors stay f32 in the quantised types.  The file appears whole under its name, or not at all. */
 LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype);
 /*  The .lemon bytes to any writer, which is committed, or aborted on error. */
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
@@ -452,8 +453,9 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
                                                    lemon_tokenizer **tokenizer);
 /*  The byte-level tokenizer: 259 ids. */
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer);
-/*  Learns a vocabulary of `size` pieces (260 ... 65536) from text by byte-pair encoding (Sennrich et al. 2016): the most
-    frequent pair of neighbours becomes a piece, again and again; merges stay within a word and the blank before it. */
+/*  Learns a vocabulary of `size` pieces (260 ... 65536) from text by byte-pair encoding (Sennrich et al. 2016): the
+    most frequent pair of neighbours becomes a piece, again and again; merges stay within a word and the blank before
+    it. */
 LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
                                              lemon_tokenizer **tokenizer);
 /*  Writes llama2.c's tokenizer.bin. */
@@ -475,8 +477,8 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
 /*  Appends the ids of `text` (no BOS is added) to tokens, which begins as a zeroed struct. */
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
                                     lemon_tokens *tokens);
-/*  The bytes of one token: *text points into the tokenizer, valid as long as that.  previous: the id before it (llama2.c
-    drops the blank after BOS), or -1. */
+/*  The bytes of one token: *text points into the tokenizer, valid as long as that.  previous: the id before it
+    (llama2.c drops the blank after BOS), or -1. */
 LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
                                     const char **text, size_t *bytes);
 /*  Text to training data: documents are split at lines that are exactly <|endoftext|>, stripped of ASCII white space,
@@ -492,13 +494,13 @@ LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_token
    10  INFERENCE: the key-value cache, sampling
    ================================================================================================================== */
 
-/*  A conversation with a model: the keys and values of all tokens so far.  The model is only read; many sessions can share
-    it.  The context of a session must stay open as long as it. */
+/*  A conversation with a model: the keys and values of all tokens so far.  The model is only read; many sessions can
+    share it.  The context of a session must stay open as long as it. */
 typedef struct lemon_session lemon_session;
 LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session);
 LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine */
-/*  Feeds n tokens (prefill: many; decoding: one).  *logits (may be NULL) points to the [V] scores of what comes after the
-    last of them; yours to change until the next call.  LEMON_E_ARG when the context would overflow. */
+/*  Feeds n tokens (prefill: many; decoding: one).  *logits (may be NULL) points to the [V] scores of what comes after
+    the last of them; yours to change until the next call.  LEMON_E_ARG when the context would overflow. */
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits);
 LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
@@ -517,9 +519,9 @@ LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling);    /* temperat
 LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng,
                                int32_t *scratch);
 
-/*  Text from a prompt.  on_token (may be NULL) sees each new token and its bytes; a non-zero result ends the generation.
-    Stops after n_new tokens, at EOS or BOS, or at the end of the context; *stop (may be NULL) receives which.
-    tokens receives BOS, prompt and continuation (not the token that ended it). */
+/*  Text from a prompt.  on_token (may be NULL) sees each new token and its bytes; a non-zero result ends the
+    generation. Stops after n_new tokens, at EOS or BOS, or at the end of the context; *stop (may be NULL) receives
+    which. tokens receives BOS, prompt and continuation (not the token that ended it). */
 typedef enum lemon_stop { LEMON_STOP_COUNT = 0, LEMON_STOP_END, LEMON_STOP_CONTEXT, LEMON_STOP_CALLER } lemon_stop;
 LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new,
                                       const lemon_sampling *sampling,
@@ -530,9 +532,9 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
    11  TRAINING: evaluation, AdamW, schedules, distillation, resume
    ================================================================================================================== */
 
-/*  Mean negative log-likelihood in nats of tokens[1..] in windows of `seq` (0: 256 or the model's context, the smaller):
-    inputs t[s..s+T-1], targets t[s+1..s+T] for s = 0, T, 2T ..., the last window shorter.  max_tokens > 0 takes only the
-    first max_tokens tokens.  *counted (may be NULL) receives the number of targets. */
+/*  Mean negative log-likelihood in nats of tokens[1..] in windows of `seq` (0: 256 or the model's context, the
+    smaller): inputs t[s..s+T-1], targets t[s+1..s+T] for s = 0, T, 2T ..., the last window shorter.  max_tokens > 0
+    takes only the first max_tokens tokens.  *counted (may be NULL) receives the number of targets. */
 LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens, int64_t seq,
                                   int64_t max_tokens, double *loss, int64_t *counted);
 
@@ -568,7 +570,8 @@ typedef struct lemon_train_options {
     void (*on_step)(void *user, const lemon_step *step);    /* may be NULL */
     void *user;
 } lemon_train_options;
-/*  100 steps of 8 windows, lr 1e-3 cosine to a tenth, warm-up 1/20, decay 0.1, clip 1, temperature 1, order random, seed 1. */
+/*  100 steps of 8 windows, lr 1e-3 cosine to a tenth, warm-up 1/20, decay 0.1, clip 1, temperature 1, order random,
+    seed 1. */
 LEMON_API void lemon_train_defaults(lemon_train_options *options);
 
 /*  What a training run came to. */
@@ -649,7 +652,7 @@ typedef struct lemon_fuse_options {
     int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In */
     int64_t learn_steps; /* then learns the operators by gradients; < 0: the method's own number (ligo 100, others 0) */
     double learn_lr;
-    uint64_t seed;
+    uint64_t seed;            /* of sampled text, random weights and the order of learning */
 } lemon_fuse_options;
 /*  lemon, 32768 tokens, solved, with correction, nothing learned, seed 1. */
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
@@ -756,8 +759,8 @@ extern "C" {
 
 enum { LEMON__MAX_THREADS = 256, LEMON__ALIGN = 64, LEMON__MESSAGE = 512 };
 
-/*  Behind each worker's packing buffers: room in which chapter 5 decodes some rows of a weight that is not f32; at least
-    one row, for no joint of a model is wider (lemon_config_check). */
+/*  Behind each worker's packing buffers: room in which chapter 5 decodes some rows of a weight that is not f32; at
+    least one row, for no joint of a model is wider (lemon_config_check). */
 enum { LEMON__DECODE_FLOATS = 65536, LEMON__DECODE_BYTES = 4 * LEMON__DECODE_FLOATS };
 
 typedef void (*lemon__task)(void *arg, int64_t index, int worker);
@@ -1005,8 +1008,8 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
         Who takes a task cannot matter for its result: tasks write to places of their own. ---- */
 
 #if LEMON__THREADS
-/*  How often a waiting thread looks before it sleeps: about a millisecond.  Longer than the gap between two products, for a
-    thread that slept is woken late, and often on the core of the one that woke it. */
+/*  How often a waiting thread looks before it sleeps: about a millisecond.  Longer than the gap between two products,
+    for a thread that slept is woken late, and often on the core of the one that woke it. */
 enum { LEMON__SPINS = 100000 };
 
 typedef struct lemon__worker { lemon__pool *pool; pthread_t thread; int index; } lemon__worker;
@@ -1428,8 +1431,8 @@ LEMON_API double lemon_rng_normal(lemon_rng *rng) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
 
-/*  Eight tables make eight bytes a step ("slicing by 8", Kounavis and Berry 2005).  They are made anew for each call that
-    is long enough to pay, so that there is no global to set up. */
+/*  Eight tables make eight bytes a step ("slicing by 8", Kounavis and Berry 2005).  They are made anew for each call
+    that is long enough to pay, so that there is no global to set up. */
 static void lemon__crc_tables(uint32_t table[8][256]) {
     uint32_t i, k, c;
     for (i = 0; i < 256; i++) {
@@ -2061,8 +2064,7 @@ LEMON__TARGET_##V static void lemon__dot_##V##_##rows(const lemon__product *g, i
     LEMON__ROWS_##rows(LEMON__DOT_STORE, V) \
 }
 
-/*  Few rows of A, B plain: adds four scaled rows of B at once to each of `rows` rows of C, in columns col to last - 1.
-    */
+/*  Few rows of A, B plain: adds four scaled rows of B at once to each of `rows` rows of C, in columns col to last - 1 */
 #define LEMON__SUM_SCALE(V, i, at) \
     const float *a##i = g->a + (row + i) * g->a_row + p * g->a_step; \
     float *c##i = g->c + (row + i) * g->ldc; \
@@ -2202,8 +2204,7 @@ static lemon__panels lemon__panels_of(const lemon__machine *machine, float *out,
     return v;
 }
 
-/*  The inner two loops: all tiles of a block of m x n elements of C. `t` comes with everything but a, b, c and columns.
-    */
+/*  The inner two loops: all tiles of a block of m x n elements of C. `t` comes with everything but a, b, c and columns */
 static void lemon__block(const lemon__product *g, lemon__tile *t, lemon__panels a, lemon__panels b, float *c, int64_t m,
                          int64_t n) {
     const lemon__machine *machine = g->machine;
@@ -2450,8 +2451,7 @@ static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g
     return status;
 }
 
-/*  Without a context there is no place to keep a workspace: just what is needed is allocated and freed, often nothing.
-    */
+/*  Without a context there is no place to keep a workspace: just what is needed is allocated and freed, often nothing */
 static lemon_status lemon__product_alone(const lemon__product *g) {
     const size_t bytes = g->path == LEMON__BY_TILES ? (size_t)(g->packed_a + g->packed_b) * sizeof(float) : 0;
     float *workspace = bytes ? (float *)lemon__malloc(NULL, bytes) : NULL;
@@ -2678,8 +2678,8 @@ static void lemon__weight_task(void *arg, int64_t index, int worker) {
                 job->w->rows);
 }
 
-/*  y[rows, out] = x[rows, in] * W^T for W [out, in] of any storage type.  Other types than f32 are decoded a few rows at a
-    time into the worker's buffer, so the matrix is never expanded as a whole. */
+/*  y[rows, out] = x[rows, in] * W^T for W [out, in] of any storage type.  Other types than f32 are decoded a few rows
+    at a time into the worker's buffer, so the matrix is never expanded as a whole. */
 static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     lemon__weight_job job;
     if (w->dtype == LEMON_F32) {
@@ -3744,7 +3744,7 @@ static int64_t lemon__plan_offset(const lemon__layout *plan, int64_t which) {
     return offset;
 }
 
-/*  Backward runs rows from the last: the first writer of a gradient overwrites it, later ones add.  Leaves always add. */
+/*  Backward runs rows from the last: the first writer of a gradient overwrites it, later ones add.  Leaves always add */
 static void lemon__plan_connect(lemon_tape *tape) {
     int64_t i;
     int k;
@@ -3898,8 +3898,8 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
     config->rms_norm_eps = 1e-5f;
 }
 
-/*  A field of the config with the range it may have: so large that no real model is refused, so small that no product of
-    sizes overflows 64 bits. */
+/*  A field of the config with the range it may have: so large that no real model is refused, so small that no product
+    of sizes overflows 64 bits. */
 typedef struct lemon__range { const char *name; int64_t value, low, high; } lemon__range;
 
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
@@ -4136,7 +4136,7 @@ static void lemon__tape_weights(lemon_tape *tape, const lemon_model *model, floa
 
 /* ---- the forward pass without a tape: for generation and for fusion, which stop between the steps ---- */
 
-/*  The state of rows on their way through a model: batch sequences of seq tokens each, after pos tokens already cached. */
+/*  The state of rows on their way through a model: batch sequences of seq tokens each, after pos tokens already cached */
 typedef struct lemon__walk {
     lemon_ctx *ctx;
     const lemon_model *model;
@@ -6977,7 +6977,8 @@ static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, l
     return lemon_tape_plan(e->tape, 0, NULL);
 }
 
-/*  Fills a batch from token `at` on; places beyond the last target get target -1 and do not count.  Returns how many count. */
+/*  Fills a batch from token `at` on; places beyond the last target get target -1 and do not count.  Returns how many
+    count. */
 static int64_t lemon__eval_fill(lemon__evaluation *e, const int32_t *ids, int64_t n, int64_t at) {
     int64_t i, counted = 0;
     for (i = 0; i < e->batch * e->seq; i++) {
@@ -7606,9 +7607,9 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
         lemon             operators solved on activations by least squares, layer by layer, and learned where asked for;
                           without the solving, learned alone: the recipe of the paper        Chen et al. 2024
 
-   How lemon solves.  Some text goes through the teacher.  The student's residual stream is a projection P of the teacher's
-   on the directions in which its normalised activations vary most.  Then, layer by layer, with the activations of both
-   models on the same text at hand:
+   How lemon solves.  Some text goes through the teacher.  Those of its layers are kept that turn the stream most, the ends
+   always.  The student's residual stream is a projection P of the teacher's on the directions in which its normalised
+   activations vary most.  Then, layer by layer, with the activations of both models on the same text at hand:
      1. read maps: the student's normalised activation y_s must predict the teacher's, y_t:  R = E[y_t y_s^T] E[y_s y_s^T]^-1;
      2. heads and neurons are chosen by how much they write;
      3. the matrices that write to the stream are solved against what the student still lacks, P x_t - x_s, over all
@@ -7691,7 +7692,7 @@ LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) 
     lemon__free(ctx, operators, sizeof *operators);
 }
 
-/*  Makes a map of the place's shape with `field` coefficients a student channel, all zero; the index too where sparse. */
+/*  Makes a map of the place's shape with `field` coefficients a student channel, all zero; the index too where sparse */
 static lemon_map *lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot,
                                   int64_t field) {
     lemon_map *map = lemon__own_map(ops, place, layer, slot);
@@ -7766,7 +7767,8 @@ static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w
         }
 }
 
-/*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are folded. */
+/*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are
+    folded. */
 static void lemon__teacher_weight(const lemon_model *teacher, lemon_role role, int64_t layer, int fold, float *gain,
                                   float *out) {
     const lemon_tensor *w = lemon_model_param(teacher, role, layer);
@@ -8400,9 +8402,9 @@ static lemon_status lemon__choose(lemon_ctx *ctx, const double *score, int64_t t
     return LEMON_OK;
 }
 
-/*  Query heads for the student, [H student].  Query heads that share a key-value head in the student come, where it can be
-    so, from one that they share in the teacher: its heads are cut into groups of the student's size, the best first, and
-    the best groups are taken.  Else the best heads, in order. */
+/*  Query heads for the student, [H student].  Query heads that share a key-value head in the student come, where it can
+    be so, from one that they share in the teacher: its heads are cut into groups of the student's size, the best first,
+    and the best groups are taken.  Else the best heads, in order. */
 static lemon_status lemon__choose_heads(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
                                         const double *score, int32_t *query) {
     int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s, g, i;
@@ -8613,7 +8615,8 @@ static float lemon__read_scale(const lemon__selection *s, int64_t teacher, int64
     return s->rescaled ? sqrtf((float)teacher / (float)student) : 1.0f;
 }
 
-/*  Slot 0 is the main layer with weight 1; further slots are its nearest neighbours, with weight 0 until something is learned. */
+/*  Slot 0 is the main layer with weight 1; further slots are its nearest neighbours, with weight 0 until something is
+    learned. */
 static void lemon__select_layers(lemon__fill *f, const lemon__selection *s) {
     int64_t i, k, step;
     for (i = 0; i < f->sc->n_layers; i++) {
@@ -8704,9 +8707,9 @@ static void lemon__basis_block(const double *cov, int64_t n, char *taken, int64_
     }
 }
 
-/*  Rows of P [d_s, d_t]: the eigenvectors of the covariance with the largest eigenvalues; with a field, those of its blocks
-    of `field` channels.  So a student channel reads `field` teacher channels (one: a selection; all: the principal
-    components), and the rows are orthogonal, which the norms need: |P x| must go with |x|. */
+/*  Rows of P [d_s, d_t]: the eigenvectors of the covariance with the largest eigenvalues; with a field, those of its
+    blocks of `field` channels.  So a student channel reads `field` teacher channels (one: a selection; all: the
+    principal components), and the rows are orthogonal, which the norms need: |P x| must go with |x|. */
 static lemon_status lemon__basis(lemon__fill *f, int64_t field, float *p) {
     int64_t n = f->tc->d_model, at, i, j;
     lemon_arena arena = {NULL};
@@ -8744,7 +8747,8 @@ static void lemon__basis_scale(const lemon__fill *f, float *p) {
     for (i = 0; i < rows * n; i++) p[i] *= scale;
 }
 
-/*  A map of the place from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not zero. */
+/*  A map of the place from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not
+    zero. */
 static lemon_status lemon__map_from(lemon__fill *f, int place, int64_t layer, int64_t slot, const float *dense,
                                     const float *pattern, int64_t field) {
     lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, slot, field);
@@ -8802,7 +8806,8 @@ static lemon_status lemon__solve_basis(lemon__solve *v) {
 
 /* ---- lemon: read maps ---- */
 
-/*  Least squares for one teacher channel from the student channels that may be read: the rows of S that `allowed` names. */
+/*  Least squares for one teacher channel from the student channels that may be read: the rows of S that `allowed`
+    names. */
 static int lemon__masked_row(const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n, double *a,
                              double *b, float *w) {
     int64_t i, j, all = s->n;
@@ -8902,8 +8907,8 @@ static void lemon__solve_lack(lemon__solve *v) {
     for (i = 0; i < rows * ds; i++) v->r[i] -= v->s.walk.x[i];
 }
 
-/*  A matrix that writes to the stream: fused from its maps, then solved on the moments of (lack, inputs), pulled towards
-    the fused one.  The difference is its correction. */
+/*  A matrix that writes to the stream: fused from its maps, then solved on the moments of (lack, inputs), pulled
+    towards the fused one.  The difference is its correction. */
 static lemon_status lemon__solve_write(lemon__solve *v, lemon_role role, int64_t layer, const lemon__moments *m) {
     lemon__fill *f = v->f;
     int64_t param = lemon__param_index(f->sc, role, layer), i;
@@ -9182,8 +9187,8 @@ static void lemon__centre(float *e, int64_t rows, int64_t n) {
     }
 }
 
-/*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2, whose
-    normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
+/*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2,
+    whose normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
 static lemon_status lemon__solve_gain(lemon__solve *v, const lemon__moments *reads) {
     lemon__fill *f = v->f;
     int64_t vocab = f->sc->vocab_size, ds = f->sc->d_model, dt = f->tc->d_model, i, j,
@@ -9285,8 +9290,8 @@ static lemon_status lemon__solve_begin(lemon__solve *v) {
     return status;
 }
 
-/*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block influence,
-    Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours. */
+/*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block
+    influence, Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours. */
 static lemon_status lemon__solve_layers(lemon__fill *f) {
     int32_t *chosen = lemon__ids(f->ctx, &f->arena, 1, f->sc->n_layers);
     int64_t i, last = f->tc->n_layers - 1;
@@ -9401,8 +9406,8 @@ static lemon_status lemon__learn_place(void *user, lemon_operators *ops, int pla
     return LEMON_OK;
 }
 
-/*  The mask of a map whose field is limited: what it reads now (solved), or the channels that stand within field_dims of its
-    own in the order of activation (selected). */
+/*  The mask of a map whose field is limited: what it reads now (solved), or the channels that stand within field_dims
+    of its own in the order of activation (selected). */
 static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask) {
     lemon__fill *f = l->f;
     int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
@@ -9472,7 +9477,8 @@ static lemon_var lemon__learn_product(lemon__learn *l, lemon_role role, lemon_va
     return lemon_tape_matmul(l->tape, write, 0, w, 0);
 }
 
-/*  A matrix of the student: its slots' sources mixed, then mapped, where they share maps; else mapped one by one and added. */
+/*  A matrix of the student: its slots' sources mixed, then mapped, where they share maps; else mapped one by one and
+    added. */
 static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t layer) {
     const lemon_operators *ops = l->f->ops;
     int64_t slots = lemon__role_slots(ops, role), slot, source;
