@@ -27,7 +27,7 @@ awk '
 export CI=true
 for block in block.*; do
     [ -f "$block" ] || continue
-    what=$(grep -v '^#' "$block" | head -n 1 | cut -c 1-60)
+    what=$(grep -v '^#' "$block" | grep . | head -n 1 | cut -c 1-60)
     case $block in
     *.sh) sh -e "$block" > "$block.out" 2>&1 < /dev/null ;;
     *) $cc -O1 -I. -x c "$block" -o "$block.program" -lm -pthread > "$block.out" 2>&1 && "./$block.program" >> "$block.out" 2>&1 < /dev/null ;;
@@ -40,6 +40,6 @@ if ls block.*.sh block.*.c > /dev/null 2>&1; then ok "the README has blocks to r
 grep -oE 'make -C (examples|tests|bench)( [a-z]+)?' README.md | sort -u > targets
 while read -r _ _ folder target; do
     [ -d "$folder" ] || { fail "make -C $folder $target" "no such folder"; continue; }
-    check "make -C $folder $target is there" make -C "$folder" -n $target
+    check "make -C $folder $target is there" sh -c "make -C $folder -pq : 2> /dev/null | grep -q '^${target:-all}:'"
 done < targets
 done_checking
