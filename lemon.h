@@ -8174,38 +8174,49 @@ static void lemon__moments_add(lemon_ctx *ctx, lemon__moments *m, int held, cons
     lemon__cov_add(ctx, &m->t[held], target, source, rows);
 }
 
-static double lemon__dot64(const double *a, const double *b, int64_t n) {
-    double lane[4] = {0, 0, 0, 0};
+LEMON__INLINE double lemon__dot64(const double *a, const double *b, int64_t n) {
+    double lane[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     int64_t i, j;
-    for (i = 0; i + 4 <= n; i += 4)
-        for (j = 0; j < 4; j++) lane[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) lane[0] += a[i] * b[i];
-    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
+    for (i = 0; i + 8 <= n; i += 8)
+        for (j = 0; j < 8; j++) lane[j] += a[i + j] * b[i + j];
+    for (j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
 }
 
-/*  A = L L^T in place, lower triangle; 0 if A is not positive definite. */
-static int lemon__cholesky(double *a, int64_t n) {
+/*  A = L L^T in place, lower triangle; *ok 0 if A is not positive definite. */
+LEMON__INLINE void lemon__cholesky_body(double *a, int64_t n, int *ok) {
     int64_t i, j;
-    for (i = 0; i < n; i++) {
-        for (j = 0; j < i; j++) a[i * n + j] = (a[i * n + j] - lemon__dot64(a + i * n, a + j * n, j)) / a[j * n + j];
+    *ok = 1;
+    for (i = 0; i < n && *ok; i++) {
+        for (j = 0; j < i; j++)
+            a[i * n + j] = (a[i * n + j] - lemon__dot64(a + i * n, a + j * n, j)) / a[j * n + j];
         a[i * n + i] -= lemon__dot64(a + i * n, a + i * n, i);
-        if (!(a[i * n + i] > 0.0)) return 0;
+        *ok = a[i * n + i] > 0.0;
         a[i * n + i] = sqrt(a[i * n + i]);
     }
-    return 1;
 }
+LEMON__CLONES(lemon__cholesky, (double *a, int64_t n, int *ok), (a, n, ok))
 
-/*  Rows x L L^T = b solved in place; up = L^T, so that both passes read memory in order. */
-typedef struct lemon__solve_job { const double *low, *up; double *b; int64_t n; } lemon__solve_job;
+/*  x with L L^T x = b, in place; up = L^T, so that both passes read memory in order. */
+LEMON__INLINE void lemon__solve_row_body(const double *low, const double *up, double *b, int64_t n) {
+    int64_t i;
+    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(low + i * n, b, i)) / low[i * n + i];
+    for (i = n - 1; i >= 0; i--)
+        b[i] = (b[i] - lemon__dot64(up + i * n + i + 1, b + i + 1, n - 1 - i)) / low[i * n + i];
+}
+LEMON__CLONES(lemon__solve_row, (const double *low, const double *up, double *b, int64_t n), (low, up, b, n))
+
+typedef struct lemon__solve_job {
+    lemon_isa isa;
+    const double *low, *up;
+    double *b;
+    int64_t n;
+} lemon__solve_job;
 
 static void lemon__solve_task(void *arg, int64_t index, int worker) {
     const lemon__solve_job *job = (const lemon__solve_job *)arg;
-    int64_t n = job->n, i;
-    double *b = job->b + index * n;
     (void)worker;
-    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(job->low + i * n, b, i)) / job->low[i * n + i];
-    for (i = n - 1; i >= 0; i--)
-        b[i] = (b[i] - lemon__dot64(job->up + i * n + i + 1, b + i + 1, n - 1 - i)) / job->low[i * n + i];
+    lemon__solve_row(job->isa)(job->low, job->up, job->b + index * job->n, job->n);
 }
 
 typedef struct lemon__solver {
@@ -8244,14 +8255,17 @@ static void lemon__solver_residual(const lemon__solver *s, const double *t, cons
 static int lemon__solver_step(lemon__solver *s, const double *ss, double ridge) {
     lemon__solve_job job;
     int64_t i, j, n = s->n;
+    int ok;
     double mean = 0.0;
     for (i = 0; i < n; i++) mean += ss[i * n + i] / (double)n;
     memcpy(s->a, ss, (size_t)(n * n) * sizeof *s->a);
     for (i = 0; i < n; i++) s->a[i * n + i] += ridge * mean + 1e-30;
-    if (!lemon__cholesky(s->a, n)) return 0;
+    lemon__cholesky(s->ctx->isa)(s->a, n, &ok);
+    if (!ok) return 0;
     for (i = 0; i < n; i++)
         for (j = i; j < n; j++) s->up[i * n + j] = s->a[j * n + i];
     memcpy(s->step, s->residual, (size_t)(s->m * n) * sizeof *s->step);
+    job.isa = s->ctx->isa;
     job.low = s->a;
     job.up = s->up;
     job.b = s->step;
@@ -8301,7 +8315,7 @@ static lemon_status lemon__least_squares(lemon_ctx *ctx, const lemon__moments *m
         (Martin, Reinsch and Wilkinson 1968; Bowdler et al. 1968), in float64 ---- */
 
 /*  A [n, n] -> tridiagonal d, e with A = Q tridiag Q^T; q receives Q^T. */
-static void lemon__tridiagonal(double *a, int64_t n, double *d, double *e, double *q, double *p) {
+LEMON__INLINE void lemon__tridiagonal_body(double *a, int64_t n, double *d, double *e, double *q, double *p) {
     int64_t k, i, j;
     for (k = 0; k + 2 < n; k++) {
         double *v = a + k * n, norm = sqrt(lemon__dot64(v + k + 1, v + k + 1, n - k - 1)), dot = 0.0, size;
@@ -8328,8 +8342,10 @@ static void lemon__tridiagonal(double *a, int64_t n, double *d, double *e, doubl
     }
 }
 
+LEMON__CLONES(lemon__tridiagonal, (double *a, int64_t n, double *d, double *e, double *q, double *p), (a, n, d, e, q, p))
+
 /*  One QL step on rows l ... m of the tridiagonal; rows of z turn with it. */
-static void lemon__ql_step(double *d, double *e, double *z, int64_t n, int64_t l, int64_t m) {
+LEMON__INLINE void lemon__ql_step_body(double *d, double *e, double *z, int64_t n, int64_t l, int64_t m) {
     double g = (d[l + 1] - d[l]) / (2.0 * e[l]), r = sqrt(g * g + 1.0), s = 1.0, c = 1.0, p = 0.0;
     int64_t i, k;
     g = d[m] - d[l] + e[l] / (g + (g < 0.0 ? -r : r));
@@ -8356,6 +8372,8 @@ static void lemon__ql_step(double *d, double *e, double *z, int64_t n, int64_t l
     e[m] = 0.0;
 }
 
+LEMON__CLONES(lemon__ql_step, (double *d, double *e, double *z, int64_t n, int64_t l, int64_t m), (d, e, z, n, l, m))
+
 /*  Eigenvalues d (in no order) and eigenvectors, the rows of z, of the symmetric a [n, n], which is destroyed. */
 static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d, double *z) {
     size_t bytes = (size_t)(2 * n) * sizeof(double);
@@ -8363,12 +8381,12 @@ static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d
     int64_t l, m;
     int step;
     if (e == NULL) return LEMON_E_MEMORY;
-    lemon__tridiagonal(a, n, d, e, z, e + n);
+    lemon__tridiagonal(ctx->isa)(a, n, d, e, z, e + n);
     for (l = 0; l < n; l++)
         for (step = 0; step < 100; step++) {
             for (m = l; m + 1 < n && fabs(e[m]) > 1e-16 * (fabs(d[m]) + fabs(d[m + 1])); m++) {}
             if (m == l) break;
-            lemon__ql_step(d, e, z, n, l, m);
+            lemon__ql_step(ctx->isa)(d, e, z, n, l, m);
         }
     ctx->flops += 9.0 * (double)n * (double)n * (double)n;
     lemon__free(ctx, e, bytes);
@@ -8808,10 +8826,11 @@ static lemon_status lemon__solve_basis(lemon__solve *v) {
 
 /*  Least squares for one teacher channel from the student channels that may be read: the rows of S that `allowed`
     names. */
-static int lemon__masked_row(const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n, double *a,
+static void lemon__masked_row(lemon_isa isa, const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n, double *a,
                              double *b, float *w) {
     int64_t i, j, all = s->n;
     double mean = 0.0;
+    int ok;
     for (i = 0; i < n; i++) mean += s->sum[allowed[i] * all + allowed[i]] / (double)n;
     for (i = 0; i < n; i++) {
         for (j = 0; j < n; j++) a[i * n + j] = s->sum[allowed[i] * all + allowed[j]];
@@ -8819,14 +8838,14 @@ static int lemon__masked_row(const lemon__cov *s, const double *t, const int32_t
         b[i] = t[allowed[i]];
         for (j = 0; j < n; j++) b[i] -= (double)w[allowed[j]] * s->sum[allowed[j] * all + allowed[i]];
     }
-    if (!lemon__cholesky(a, n)) return 0;
+    lemon__cholesky(isa)(a, n, &ok);
+    if (!ok) return;
     for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
     for (i = n - 1; i >= 0; i--) {
         for (j = i + 1; j < n; j++) b[i] -= a[j * n + i] * b[j];
         b[i] /= a[i * n + i];
     }
     for (i = 0; i < n; i++) w[allowed[i]] += (float)b[i];
-    return 1;
 }
 
 static lemon_status lemon__masked_squares(lemon__solve *v, const lemon__moments *m, float *w) {
@@ -8838,7 +8857,7 @@ static lemon_status lemon__masked_squares(lemon__solve *v, const lemon__moments 
     for (c = 0; !status && c < dt; c++) {
         for (i = 0, n = 0; i < ds; i++)
             if (v->p[i * dt + c] < 0.0f || v->p[i * dt + c] > 0.0f) allowed[n++] = (int32_t)i;
-        if (n > 0) lemon__masked_row(&m->s[0], m->t[0].sum + c * ds, allowed, n, a, b, w + c * ds);
+        if (n > 0) lemon__masked_row(v->f->ctx->isa, &m->s[0], m->t[0].sum + c * ds, allowed, n, a, b, w + c * ds);
     }
     lemon_arena_free(v->f->ctx, &arena);
     return status;
