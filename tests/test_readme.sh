@@ -12,7 +12,7 @@ if [ ! -f ../README.md ]; then
     fail "there is a README"
     done_checking
 fi
-cp ../lemon.h ../README.md "$copy"
+cp -p ../lemon.h ../README.md "$copy"       # times are kept: what is built need not be built again
 cp -Rp ../examples "$copy"
 [ -d ../bench ] && cp -Rp ../bench "$copy"
 cp -p Makefile "$copy" 2> /dev/null && mkdir -p "$copy/tests" && mv "$copy/Makefile" "$copy/tests"
