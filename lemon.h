@@ -729,11 +729,9 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 
 #if defined(__GNUC__) || defined(__clang__)
 #define LEMON__INLINE static inline __attribute__((always_inline))
-#define LEMON__MAYBE_UNUSED __attribute__((unused))
 #define LEMON__PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
 #define LEMON__INLINE static inline
-#define LEMON__MAYBE_UNUSED
 #define LEMON__PRINTF(text, first)
 #endif
 
@@ -890,7 +888,7 @@ static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
 }
 
 /*  A larger block with the old contents; on NULL the old block stays valid. */
-LEMON__MAYBE_UNUSED static void *lemon__grow(lemon_ctx *ctx, void *old, size_t old_bytes, size_t new_bytes) {
+static void *lemon__grow(lemon_ctx *ctx, void *old, size_t old_bytes, size_t new_bytes) {
     void *p = lemon__malloc(ctx, new_bytes);
     if (p && old) {
         memcpy(p, old, old_bytes < new_bytes ? old_bytes : new_bytes);
@@ -2332,7 +2330,7 @@ static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_
 /* ---- threads, and the public call ---- */
 
 /*  The packing buffers of the context's workers, made once: all of them or none. */
-LEMON__MAYBE_UNUSED static float *lemon__workspace(lemon_ctx *ctx, int worker) { return ctx->workspace[worker]; }
+static float *lemon__workspace(lemon_ctx *ctx, int worker) { return ctx->workspace[worker]; }
 
 static void lemon__workspaces_free(lemon_ctx *ctx) {
     int i;
