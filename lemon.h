@@ -3462,7 +3462,9 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
                                 "lemon_tape_matmul: a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
     if (tb->dtype != LEMON_F32 && tape->values[a].wants)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_matmul: a gradient cannot pass a matrix of %s, expected f32", lemon_dtype_name(tb->dtype));
+        return lemon__tape_fail(tape, LEMON_E_ARG,
+                                "lemon_tape_matmul: a gradient cannot pass a matrix of %s, expected f32",
+                                lemon_dtype_name(tb->dtype));
     row = lemon__tape_push(tape, LEMON__MATMUL, m, n, a, b, -1, -1);
     if (row == NULL) return -1;
     row->op.trans_a = trans_a;
@@ -3615,7 +3617,9 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
             tape, LEMON_E_ARG,
             "lemon_tape_loss: hidden and output do not fit, targets is NULL, or temperature is not above 0");
     if (o->dtype != LEMON_F32 && tape->values[hidden].wants)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_loss: a gradient cannot pass a matrix of %s, expected f32", lemon_dtype_name(o->dtype));
+        return lemon__tape_fail(tape, LEMON_E_ARG,
+                                "lemon_tape_loss: a gradient cannot pass a matrix of %s, expected f32",
+                                lemon_dtype_name(o->dtype));
     if (teacher_hidden >= 0) {
         const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, "lemon_tape_loss"),
                            *to = lemon__tape_tensor(tape, teacher_output, "lemon_tape_loss");
@@ -3625,7 +3629,8 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
                                     "student's (%lld rows, %lld tokens)",
                                     (long long)h->rows, (long long)o->rows);
         if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
-            return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_loss: the teacher wants a gradient, expected constants");
+            return lemon__tape_fail(tape, LEMON_E_ARG,
+                                    "lemon_tape_loss: the teacher wants a gradient, expected constants");
     }
     row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden,
                            teacher_hidden >= 0 ? teacher_output : -1);
@@ -7021,6 +7026,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
     lemon_status status;
     if (ctx == NULL || model == NULL || tokens == NULL || loss == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_eval: an argument is NULL");
+    if (seq < 0) return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, expected 0 or more", (long long)seq);
     n = max_tokens > 0 ? lemon__min(max_tokens, tokens->count) : tokens->count;
     seq = lemon__default_seq(&model->config, seq);
     status = lemon__check_seq(ctx, &model->config, seq);
@@ -7839,6 +7845,21 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     return status;
 }
 
+/*  Operators fit a teacher that has the sizes of the one they were made for; the first that differs is named. */
+static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected) {
+    const struct { const char *name; int32_t is, expected; } sizes[] = {
+        {"d_model", is->d_model, expected->d_model}, {"n_layers", is->n_layers, expected->n_layers},
+        {"n_heads", is->n_heads, expected->n_heads}, {"kv_heads", is->kv_heads, expected->kv_heads},
+        {"head_dim", is->head_dim, expected->head_dim}, {"d_ffn", is->d_ffn, expected->d_ffn},
+        {"vocab_size", is->vocab_size, expected->vocab_size}};
+    size_t i;
+    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        if (sizes[i].is != sizes[i].expected)
+            return lemon__fail(ctx, LEMON_E_ARG, "the teacher's %s is %d, expected %d, that of the operators' teacher",
+                               sizes[i].name, (int)sizes[i].is, (int)sizes[i].expected);
+    return LEMON_OK;
+}
+
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student) {
     lemon_status status;
@@ -7846,16 +7867,8 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
     if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
     *student = NULL;
-    if (lemon_config_params(&teacher->config) != lemon_config_params(&operators->teacher) ||
-        teacher->config.d_model != operators->teacher.d_model ||
-        teacher->config.n_layers != operators->teacher.n_layers || teacher->config.d_ffn != operators->teacher.d_ffn ||
-        teacher->config.vocab_size != operators->teacher.vocab_size)
-        return lemon__fail(
-            ctx, LEMON_E_ARG,
-            "the operators are for a teacher of %d wide, %d layers, FFN %d, vocabulary %d; this one is %d, %d, %d, %d",
-            (int)operators->teacher.d_model, (int)operators->teacher.n_layers, (int)operators->teacher.d_ffn,
-            (int)operators->teacher.vocab_size, (int)teacher->config.d_model, (int)teacher->config.n_layers,
-            (int)teacher->config.d_ffn, (int)teacher->config.vocab_size);
+    status = lemon__same_shape(ctx, &teacher->config, &operators->teacher);
+    if (status) return status;
     status = lemon__workspaces(ctx);
     if (!status) status = lemon_model_create(ctx, &operators->student, student);
     for (i = 0; !status && i < (*student)->n_params; i++)

@@ -15,18 +15,25 @@
 #include "../lemon.h"
 #include <float.h>
 
+/*  Not every program uses all of this. */
+#if defined(__GNUC__) || defined(__clang__)
+#define CHECK_UNUSED __attribute__((unused))
+#else
+#define CHECK_UNUSED
+#endif
+
 static int check_passed, check_failed, check_skipped;
 static char check_detail[2048];
 
 /*  CHECK_LIGHT, for smaller loads where a full one would take minutes: 1 in `make sanitize`, 2 in `make valgrind`, which
     leaves out the real data too. */
-LEMON__MAYBE_UNUSED static int light(void) {
+CHECK_UNUSED static int light(void) {
     const char *text = getenv("CHECK_LIGHT");
     return text ? (int)strtol(text, NULL, 10) : 0;
 }
 
 LEMON__PRINTF(1, 2)
-LEMON__MAYBE_UNUSED static void detail(const char *format, ...) {
+CHECK_UNUSED static void detail(const char *format, ...) {
     va_list args;
     va_start(args, format);
     vsnprintf(check_detail, sizeof check_detail, format, args);
@@ -39,37 +46,38 @@ static void check_line(const char *result, const char *name, const char *more) {
     check_detail[0] = 0;
 }
 
-LEMON__MAYBE_UNUSED static int check(int ok, const char *name) {
+CHECK_UNUSED static int check(int ok, const char *name) {
     check_line(ok ? "ok  " : "FAIL", name, ok ? "" : check_detail);
     if (ok) check_passed++;
     else check_failed++;
     return ok;
 }
 
-LEMON__MAYBE_UNUSED static void skip(const char *name) {
+CHECK_UNUSED static void skip(const char *name) {
     check_line("skip", name, "");
     check_skipped++;
 }
 
 /*  1 if a is b within `tolerance`, absolute below 1 and relative above; NaN is near nothing.  Leaves a detail. */
-LEMON__MAYBE_UNUSED static int near_to(double a, double b, double tolerance) {
+CHECK_UNUSED static int near_to(double a, double b, double tolerance) {
     detail("%.9g, expected %.9g within %g", a, b, tolerance);
     return fabs(a - b) <= tolerance * (fabs(b) > 1.0 ? fabs(b) : 1.0);
 }
 
 /*  1 if a call failed with this status and a message that contains the text. */
-LEMON__MAYBE_UNUSED static int fails_with(lemon_ctx *ctx, lemon_status got, lemon_status want, const char *text) {
-    detail("%s, \"%s\"; expected %s, \"...%s...\"", lemon_status_name(got), lemon_error(ctx), lemon_status_name(want), text);
+CHECK_UNUSED static int fails_with(lemon_ctx *ctx, lemon_status got, lemon_status want, const char *text) {
+    detail("%s, \"%s\"; expected %s, \"...%s...\"", lemon_status_name(got), lemon_error(ctx), lemon_status_name(want),
+           text);
     return got == want && strstr(lemon_error(ctx), text) != NULL;
 }
 
 /*  1 if a call succeeded; else the message becomes the detail. */
-LEMON__MAYBE_UNUSED static int fine(lemon_ctx *ctx, lemon_status status) {
+CHECK_UNUSED static int fine(lemon_ctx *ctx, lemon_status status) {
     if (status) detail("%s: %s", lemon_status_name(status), lemon_error(ctx));
     return status == LEMON_OK;
 }
 
-LEMON__MAYBE_UNUSED static int check_done(void) {
+CHECK_UNUSED static int check_done(void) {
     printf("%d passed, %d failed, %d skipped\n", check_passed, check_failed, check_skipped);
     return check_failed != 0;
 }
@@ -79,7 +87,7 @@ LEMON__MAYBE_UNUSED static int check_done(void) {
 typedef struct check_heap { long calls, fail_at, live; } check_heap;
 static check_heap heap;
 
-LEMON__MAYBE_UNUSED static void *heap_resize(void *user, void *old, size_t old_bytes, size_t new_bytes) {
+CHECK_UNUSED static void *heap_resize(void *user, void *old, size_t old_bytes, size_t new_bytes) {
     check_heap *h = (check_heap *)user;
     (void)old_bytes;
     if (new_bytes == 0) {
@@ -93,7 +101,7 @@ LEMON__MAYBE_UNUSED static void *heap_resize(void *user, void *old, size_t old_b
 }
 
 /*  A context on that allocator; the ISA is LEMON_ISA's or the best. */
-LEMON__MAYBE_UNUSED static lemon_ctx *open_ctx(int threads) {
+CHECK_UNUSED static lemon_ctx *open_ctx(int threads) {
     lemon_options options;
     lemon_ctx *ctx;
     memset(&options, 0, sizeof options);
@@ -111,18 +119,18 @@ LEMON__MAYBE_UNUSED static lemon_ctx *open_ctx(int threads) {
 
 /* ---- numbers that are the same in every run ---- */
 
-LEMON__MAYBE_UNUSED static void fill_normal(lemon_rng *rng, float *x, int64_t n, double deviation) {
+CHECK_UNUSED static void fill_normal(lemon_rng *rng, float *x, int64_t n, double deviation) {
     while (n-- > 0) *x++ = (float)(deviation * lemon_rng_normal(rng));
 }
 
-LEMON__MAYBE_UNUSED static void fill_ids(lemon_rng *rng, int32_t *ids, int64_t n, int32_t vocab) {
+CHECK_UNUSED static void fill_ids(lemon_rng *rng, int32_t *ids, int64_t n, int32_t vocab) {
     while (n-- > 0) *ids++ = (int32_t)lemon_rng_below(rng, vocab);
 }
 
 /* ---- files ---- */
 
 /*  The path of a file of real data in $LEMON_DATA, ../../shared/data or ../shared/data; NULL where it is not. */
-LEMON__MAYBE_UNUSED static const char *data_path(const char *name, char *out, size_t size) {
+CHECK_UNUSED static const char *data_path(const char *name, char *out, size_t size) {
     const char *folders[3];
     int i;
     if (light() > 1) return NULL;
@@ -142,7 +150,7 @@ LEMON__MAYBE_UNUSED static const char *data_path(const char *name, char *out, si
 }
 
 /*  A file's bytes, to be freed, with a 0 behind them; NULL where it is not. */
-LEMON__MAYBE_UNUSED static char *slurp(const char *path, size_t *n) {
+CHECK_UNUSED static char *slurp(const char *path, size_t *n) {
     FILE *f = fopen(path, "rb");
     size_t room = 1 << 16, got;
     char *p;
@@ -158,14 +166,14 @@ LEMON__MAYBE_UNUSED static char *slurp(const char *path, size_t *n) {
     return p;
 }
 
-LEMON__MAYBE_UNUSED static void spill(const char *path, const void *bytes, size_t n) {
+CHECK_UNUSED static void spill(const char *path, const void *bytes, size_t n) {
     FILE *f = fopen(path, "wb");
     if (f == NULL) return;
     fwrite(bytes, 1, n, f);
     fclose(f);
 }
 
-LEMON__MAYBE_UNUSED static int same_files(const char *a, const char *b) {
+CHECK_UNUSED static int same_files(const char *a, const char *b) {
     size_t n, m;
     char *x = slurp(a, &n), *y = slurp(b, &m);
     int same = x && y && n == m && memcmp(x, y, n) == 0;
@@ -174,25 +182,25 @@ LEMON__MAYBE_UNUSED static int same_files(const char *a, const char *b) {
     return same;
 }
 
-LEMON__MAYBE_UNUSED static int exists(const char *path) {
+CHECK_UNUSED static int exists(const char *path) {
     FILE *f = fopen(path, "rb");
     if (f) fclose(f);
     return f != NULL;
 }
 
 /*  Where test programs put files: a folder of this program's own below build/. */
-LEMON__MAYBE_UNUSED static const char *scratch(const char *name) {
+CHECK_UNUSED static const char *scratch(const char *name) {
     static char paths[8][256];
     static int next;
     char *path = paths[next++ % 8];
     const char *folder = getenv("CHECK_SCRATCH");
-    snprintf(path, sizeof paths[0], "%s/%s", folder ? folder : ".", name);
+    snprintf(path, sizeof paths[0], "%s/%s", folder ? folder : "build", name);
     return path;
 }
 
 /* ---- small models ---- */
 
-LEMON__MAYBE_UNUSED static lemon_config tiny_config(int32_t d, int32_t layers, int32_t heads, int32_t kv,
+CHECK_UNUSED static lemon_config tiny_config(int32_t d, int32_t layers, int32_t heads, int32_t kv,
                                                     int32_t head_dim, int32_t ffn, int32_t vocab, int tied) {
     lemon_config c;
     lemon_config_defaults(&c);
@@ -209,7 +217,7 @@ LEMON__MAYBE_UNUSED static lemon_config tiny_config(int32_t d, int32_t layers, i
 }
 
 /*  A model with weights large enough that every part of it matters, and gains that are not all 1. */
-LEMON__MAYBE_UNUSED static lemon_model *lively_model(lemon_ctx *ctx, const lemon_config *c, uint64_t seed) {
+CHECK_UNUSED static lemon_model *lively_model(lemon_ctx *ctx, const lemon_config *c, uint64_t seed) {
     lemon_model *model = NULL;
     lemon_rng rng;
     int64_t i, j, layer;
@@ -222,7 +230,8 @@ LEMON__MAYBE_UNUSED static lemon_model *lively_model(lemon_ctx *ctx, const lemon
         const lemon_role_info *info = lemon_role_get(lemon__param_role(c, i, &layer));
         float *w = (float *)model->params[i].data;
         for (j = 0; j < model->params[i].rows * model->params[i].cols; j++)
-            w[j] = (float)(info->matrix ? 1.2 / sqrt((double)model->params[i].cols) * lemon_rng_normal(&rng) : 1.0 + 0.3 * lemon_rng_normal(&rng));
+            w[j] = (float)(info->matrix ? 1.2 / sqrt((double)model->params[i].cols) * lemon_rng_normal(&rng)
+                                        : 1.0 + 0.3 * lemon_rng_normal(&rng));
     }
     return model;
 }

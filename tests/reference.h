@@ -6,7 +6,7 @@
 #include "check.h"
 
 /*  y[m, n] = op(a) * op(b); k is the inner size. */
-LEMON__MAYBE_UNUSED static void ref_matmul(const double *a, int trans_a, const double *b, int trans_b, int64_t m, int64_t n,
+CHECK_UNUSED static void ref_matmul(const double *a, int trans_a, const double *b, int trans_b, int64_t m, int64_t n,
                                            int64_t k, double *y) {
     int64_t i, j, q;
     for (i = 0; i < m; i++)
@@ -15,7 +15,8 @@ LEMON__MAYBE_UNUSED static void ref_matmul(const double *a, int trans_a, const d
                 y[i * n + j] += (trans_a ? a[q * m + i] : a[i * k + q]) * (trans_b ? b[j * k + q] : b[q * n + j]);
 }
 
-LEMON__MAYBE_UNUSED static void ref_norm(const double *x, const double *gain, int64_t rows, int64_t cols, double eps, double *y) {
+CHECK_UNUSED static void ref_norm(const double *x, const double *gain, int64_t rows, int64_t cols, double eps,
+                                  double *y) {
     int64_t r, c;
     for (r = 0; r < rows; r++, x += cols, y += cols) {
         double sum = 0;
@@ -24,7 +25,7 @@ LEMON__MAYBE_UNUSED static void ref_norm(const double *x, const double *gain, in
     }
 }
 
-LEMON__MAYBE_UNUSED static void ref_rope(double *x, int64_t rows, int64_t cols, int64_t head_dim, int64_t seq, double theta) {
+CHECK_UNUSED static void ref_rope(double *x, int64_t rows, int64_t cols, int64_t head_dim, int64_t seq, double theta) {
     int64_t r, c;
     for (r = 0; r < rows; r++)
         for (c = 0; c < cols; c += 2) {
@@ -35,7 +36,7 @@ LEMON__MAYBE_UNUSED static void ref_rope(double *x, int64_t rows, int64_t cols, 
         }
 }
 
-LEMON__MAYBE_UNUSED static void ref_attention(const double *q, const double *k, const double *v, int64_t rows, int64_t heads,
+CHECK_UNUSED static void ref_attention(const double *q, const double *k, const double *v, int64_t rows, int64_t heads,
                                               int64_t kv, int64_t dim, int64_t seq, double *y) {
     double *p = (double *)malloc((size_t)seq * sizeof *p);
     int64_t r, h, j, c;
@@ -54,13 +55,13 @@ LEMON__MAYBE_UNUSED static void ref_attention(const double *q, const double *k, 
     free(p);
 }
 
-LEMON__MAYBE_UNUSED static void ref_swiglu(const double *gate, const double *up, int64_t n, double *y) {
+CHECK_UNUSED static void ref_swiglu(const double *gate, const double *up, int64_t n, double *y) {
     int64_t i;
     for (i = 0; i < n; i++) y[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
 }
 
 /*  log softmax of one row of scores at a temperature. */
-LEMON__MAYBE_UNUSED static void ref_log_softmax(const double *z, int64_t n, double temperature, double *out) {
+CHECK_UNUSED static void ref_log_softmax(const double *z, int64_t n, double temperature, double *out) {
     double top = z[0], sum = 0;
     int64_t i;
     for (i = 1; i < n; i++) top = z[i] > top ? z[i] : top;
@@ -70,8 +71,8 @@ LEMON__MAYBE_UNUSED static void ref_log_softmax(const double *z, int64_t n, doub
 
 /*  What lemon_tape_loss is said to be; taught NULL: no teacher's scores. */
 typedef struct ref_losses { double ce, kl; } ref_losses;
-LEMON__MAYBE_UNUSED static ref_losses ref_loss(const double *scores, const double *taught, const int32_t *targets, int64_t rows,
-                                               int64_t vocab, double temperature) {
+CHECK_UNUSED static ref_losses ref_loss(const double *scores, const double *taught, const int32_t *targets,
+                                        int64_t rows, int64_t vocab, double temperature) {
     double *p = (double *)malloc((size_t)vocab * sizeof *p), *q = (double *)malloc((size_t)vocab * sizeof *q);
     ref_losses sum = {0, 0};
     int64_t r, v, counted = 0;
@@ -98,11 +99,12 @@ LEMON__MAYBE_UNUSED static ref_losses ref_loss(const double *scores, const doubl
 
 typedef struct ref_buffers { double *x, *y, *q, *k, *v, *z, *gate, *up, *back; } ref_buffers;
 
-LEMON__MAYBE_UNUSED static double *ref_room(int64_t n) { return (double *)calloc((size_t)n, sizeof(double)); }
+CHECK_UNUSED static double *ref_room(int64_t n) { return (double *)calloc((size_t)n, sizeof(double)); }
 
 /*  One layer; returns what lies behind its weights. */
 static const double *ref_layer(const lemon_config *c, const double *w, int64_t rows, int64_t seq, ref_buffers *b) {
-    int64_t d = c->d_model, hq = (int64_t)c->n_heads * c->head_dim, hk = (int64_t)c->kv_heads * c->head_dim, f = c->d_ffn, i;
+    int64_t d = c->d_model, hq = (int64_t)c->n_heads * c->head_dim, hk = (int64_t)c->kv_heads * c->head_dim,
+            f = c->d_ffn, i;
     const double *norm = w, *wq = norm + d, *wk = wq + hq * d, *wv = wk + hk * d, *wo = wv + hk * d;
     const double *norm2 = wo + d * hq, *gate = norm2 + d, *up = gate + f * d, *down = up + f * d;
     ref_norm(b->x, norm, rows, d, (double)c->rms_norm_eps, b->y);
@@ -124,8 +126,8 @@ static const double *ref_layer(const lemon_config *c, const double *w, int64_t r
 }
 
 /*  Scores [rows, V] of rows = whole sequences of seq tokens. */
-LEMON__MAYBE_UNUSED static void ref_model(const lemon_config *c, const double *w, const int32_t *ids, int64_t rows, int64_t seq,
-                                          double *scores) {
+CHECK_UNUSED static void ref_model(const lemon_config *c, const double *w, const int32_t *ids, int64_t rows,
+                                   int64_t seq, double *scores) {
     int64_t d = c->d_model, hq = (int64_t)c->n_heads * c->head_dim, i, layer;
     const double *embed = w;
     ref_buffers b;
@@ -147,7 +149,7 @@ LEMON__MAYBE_UNUSED static void ref_model(const lemon_config *c, const double *w
 }
 
 /*  A model's weights in double. */
-LEMON__MAYBE_UNUSED static double *ref_weights(const lemon_model *model) {
+CHECK_UNUSED static double *ref_weights(const lemon_model *model) {
     double *w = ref_room(model->block_count);
     int64_t i;
     for (i = 0; i < model->block_count; i++) w[i] = (double)model->block[i];

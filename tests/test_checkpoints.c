@@ -289,10 +289,12 @@ static void test_messages(lemon_ctx *ctx) {
     *p = 'x';
     check(message_has(ctx, &m, "key \"d_model\"", "missing"), "a missing key is named");
     *p = 'd';
-    p = m.bytes + find_bytes(&m, "layers.0.ffn_norm") - 20; /* where its offset stands; all gains are 1, so checksums agree */
+    p = m.bytes + find_bytes(&m, "layers.0.ffn_norm") -
+        20; /* where its offset stands; all gains are 1, so checksums agree */
     at = (int)lemon__get64(p);
     lemon__put64(p, lemon__get64(m.bytes + find_bytes(&m, "layers.0.attn_norm") - 20));
-    check(message_has(ctx, &m, "tensor \"layers.0.ffn_norm\" begins at byte", "expected"), "tensors that overlap are refused");
+    check(message_has(ctx, &m, "tensor \"layers.0.ffn_norm\" begins at byte", "expected"),
+          "tensors that overlap are refused");
     lemon__put64(p, (uint64_t)at);
     p = m.bytes + find_bytes(&m, "layers.1.wq");
     p[10] = 'k';

@@ -26,7 +26,8 @@ static void world_text(void) {
     lemon_rng rng;
     int i;
     lemon_rng_seed(&rng, 4);
-    for (i = 2; i < TEXT; i++) text_ids[i] = (int32_t)((text_ids[i - 1] + 3 * (text_ids[i - 2] % 4) + 1 + 5 * lemon_rng_below(&rng, 3)) % 40);
+    for (i = 2; i < TEXT; i++)
+        text_ids[i] = (int32_t)((text_ids[i - 1] + 3 * (text_ids[i - 2] % 4) + 1 + 5 * lemon_rng_below(&rng, 3)) % 40);
 }
 
 static lemon_model *world_teacher(lemon_ctx *ctx, int tied) {
@@ -54,7 +55,8 @@ static lemon_fuse_options options_of(const char *method) {
     return o;
 }
 
-static lemon_operators *filled(lemon_ctx *ctx, const lemon_model *from, const lemon_config *shape, const lemon_fuse_options *o) {
+static lemon_operators *filled(lemon_ctx *ctx, const lemon_model *from, const lemon_config *shape,
+                               const lemon_fuse_options *o) {
     lemon_operators *ops = NULL;
     if (lemon_operators_fill(ctx, from, shape, &text, o, &ops, NULL)) detail("%s", lemon_error(ctx));
     return ops;
@@ -77,10 +79,12 @@ static double fused_loss(lemon_ctx *ctx, const lemon_model *from, const lemon_co
 
 /* ---- the teacher's own shape ---- */
 
-static void test_own_shape(lemon_ctx *ctx, const lemon_model *from, const lemon_tokens *tokens, int64_t most, const char *what) {
-    static const struct { const char *name, *method; int solve; double within; } ways[] = {
-        {"select", "select", 1, 1e-6}, {"drop", "drop", 1, 1e-6}, {"subclone", "subclone", 1, 1e-6}, {"ligo", "ligo", 1, 1e-6},
-        {"lemon, not solved", "lemon", 0, 1e-6}, {"lemon, solved", "lemon", 1, 1e-4}};
+static void test_own_shape(lemon_ctx *ctx, const lemon_model *from, const lemon_tokens *tokens, int64_t most,
+                           const char *what) {
+    static const struct { const char *name, *method; int solve; double within;
+    } ways[] = {{"select", "select", 1, 1e-6},           {"drop", "drop", 1, 1e-6},
+                {"subclone", "subclone", 1, 1e-6},       {"ligo", "ligo", 1, 1e-6},
+                {"lemon, not solved", "lemon", 0, 1e-6}, {"lemon, solved", "lemon", 1, 1e-4}};
     double want = loss_of(ctx, from, tokens, most);
     size_t i;
     int untie;
@@ -94,7 +98,8 @@ static void test_own_shape(lemon_ctx *ctx, const lemon_model *from, const lemon_
             o.seq = 0;
             if (untie) shape.tied_embeddings = 0;
             loss = fused_loss(ctx, from, &shape, tokens, &o, most);
-            snprintf(name, sizeof name, "own shape gives the teacher's loss: %s%s, %s", what, untie ? " untied" : "", ways[i].name);
+            snprintf(name, sizeof name, "own shape gives the teacher's loss: %s%s, %s", what, untie ? " untied" : "",
+                     ways[i].name);
             if (isnan(loss)) check(0, name);
             else check(near_to(loss, want, ways[i].within), name);
         }
@@ -107,7 +112,8 @@ static int takes(const lemon_map *map, const int32_t *index, int64_t n, double v
     int64_t i;
     if (map == NULL || map->student != n || map->field != 1 || map->index == NULL) return 0;
     for (i = 0; i < n; i++) {
-        detail("channel %d is %g of %d, expected %g of %d", (int)i, (double)map->value[i], (int)map->index[i], value, (int)index[i]);
+        detail("channel %d is %g of %d, expected %g of %d", (int)i, (double)map->value[i], (int)map->index[i], value,
+               (int)index[i]);
         if (map->index[i] != index[i] || fabs((double)map->value[i] - value) > 1e-6) return 0;
     }
     return 1;
@@ -164,7 +170,8 @@ static void test_subclone(lemon_ctx *ctx) {
     int ok = ops != NULL, i;
     check(ok && (write = lemon_operators_map(ops, LEMON_AT_RESIDUAL, 0, 0)) != NULL &&
               takes(lemon_operators_map(ops, LEMON_AT_READ_ATTN, 0, 0), write->index, 16, sqrt(24.0 / 16)) &&
-              takes(lemon_operators_map(ops, LEMON_AT_READ_NEURONS, 1, 0), lemon_operators_map(ops, LEMON_AT_FFN, 1, 0)->index, 24, sqrt(40.0 / 24)),
+              takes(lemon_operators_map(ops, LEMON_AT_READ_NEURONS, 1, 0),
+                    lemon_operators_map(ops, LEMON_AT_FFN, 1, 0)->index, 24, sqrt(40.0 / 24)),
           "subclone rescales what reads, by the channels that are written");
     read = ok ? lemon_operators_map(ops, LEMON_AT_RESIDUAL, 0, 0) : NULL;
     for (i = 1; read && i < 16; i++) ok &= read->index[i] > read->index[i - 1];
@@ -181,7 +188,8 @@ static void test_dead(lemon_ctx *ctx) {
     size_t k;
     lemon_model_clone(ctx, teacher, &m);
     for (layer = 0; layer < 4; layer++) {
-        float *up = (float *)lemon_model_param(m, LEMON_W_UP, layer)->data, *wv = (float *)lemon_model_param(m, LEMON_WV, layer)->data;
+        float *up = (float *)lemon_model_param(m, LEMON_W_UP, layer)->data,
+              *wv = (float *)lemon_model_param(m, LEMON_WV, layer)->data;
         for (i = 0; i < 40; i += 3)                             /* 14 of 40 neurons */
             for (j = 0; j < 24; j++) up[i * 24 + j] = 0;
         for (i = 0; i < 8 * 24; i++) wv[i] = 0;                 /* key-value head 0, so query heads 0 and 1 */
@@ -194,7 +202,8 @@ static void test_dead(lemon_ctx *ctx) {
         ops = filled(ctx, m, &shape, &o);
         ok = ops != NULL;
         for (layer = 0; ok && layer < 2; layer++) {
-            const lemon_map *neurons = lemon_operators_map(ops, LEMON_AT_FFN, layer, 0), *query = lemon_operators_map(ops, LEMON_AT_QUERY, layer, 0);
+            const lemon_map *neurons = lemon_operators_map(ops, LEMON_AT_FFN, layer, 0),
+                            *query = lemon_operators_map(ops, LEMON_AT_QUERY, layer, 0);
             for (i = 0; ok && neurons->field == 1 && i < neurons->student; i++) ok = neurons->index[i] % 3 != 0;
             for (i = 0; ok && i < query->student; i++) ok = query->index[i] >= 16;
         }
@@ -217,10 +226,11 @@ static void test_groups(lemon_ctx *ctx) {
         lemon_operators *ops;
         char name[80];
         int together, sums;
-        ops = filled(ctx, teacher, &shape, &o);                 /* 2 heads on 1, from 4 on 2: one group must be taken whole */
+        ops = filled(ctx, teacher, &shape, &o); /* 2 heads on 1, from 4 on 2: one group must be taken whole */
         together = ops != NULL;
         for (layer = 0; together && layer < 2; layer++) {
-            const lemon_map *q = lemon_operators_map(ops, LEMON_AT_QUERY, layer, 0), *key = lemon_operators_map(ops, LEMON_AT_KEY, layer, 0);
+            const lemon_map *q = lemon_operators_map(ops, LEMON_AT_QUERY, layer, 0),
+                            *key = lemon_operators_map(ops, LEMON_AT_KEY, layer, 0);
             together = q->index[0] / 16 == q->index[8] / 16 && q->index[0] / 8 != q->index[8] / 8;
             for (i = 0; together && i < 8; i++) together = key->index[i * key->field] / 8 == q->index[0] / 16;
         }
@@ -234,8 +244,10 @@ static void test_groups(lemon_ctx *ctx) {
             for (i = 0; sums && i < 16; i++) {
                 const lemon_map *map = lemon_operators_map(ops, i < 8 ? LEMON_AT_KEY : LEMON_AT_VALUE, layer, 0);
                 const float *value = map->value + i % 8 * map->field;
-                detail("field %d: %g and %g", (int)map->field, (double)value[0], map->field > 1 ? (double)value[1] : 0.0);
-                sums = map->field == 2 && value[0] >= 0 && value[1] >= 0 && fabs((double)value[0] + (double)value[1] - 1) < 1e-5 &&
+                detail("field %d: %g and %g", (int)map->field, (double)value[0],
+                       map->field > 1 ? (double)value[1] : 0.0);
+                sums = map->field == 2 && value[0] >= 0 && value[1] >= 0 &&
+                       fabs((double)value[0] + (double)value[1] - 1) < 1e-5 &&
                        map->index[i % 8 * 2] != map->index[i % 8 * 2 + 1] && map->index[i % 8 * 2] % 8 == i % 8;
             }
         snprintf(name, sizeof name, "%s merges key-value heads by weights that sum to 1", methods[k]);
@@ -250,8 +262,11 @@ static int takes_first(const lemon_map *map, const int32_t *index, int64_t n) {
     for (i = 0; i < n; i++)
         for (f = 0; f < map->field; f++) {
             double want = f == 0 ? 1 : 0;
-            detail("channel %d is %g of %d", (int)i, (double)map->value[i * map->field + f], (int)map->index[i * map->field + f]);
-            if ((f == 0 && map->index[i * map->field] != index[i]) || fabs((double)map->value[i * map->field + f] - want) > 1e-6) return 0;
+            detail("channel %d is %g of %d", (int)i, (double)map->value[i * map->field + f],
+                   (int)map->index[i * map->field + f]);
+            if ((f == 0 && map->index[i * map->field] != index[i]) ||
+                fabs((double)map->value[i * map->field + f] - want) > 1e-6)
+                return 0;
         }
     return map->student == n;
 }
@@ -265,8 +280,10 @@ static void test_head_dim(lemon_ctx *ctx) {
     shape.head_dim = 4;
     ops = filled(ctx, teacher, &shape, &o);
     for (i = 0; i < 16; i++) turning[i] = i / 4 * 8 + i % 4 / 2 * 4 + i % 2;    /* plane i is plane 2 i */
-    check(ops && takes(lemon_operators_map(ops, LEMON_AT_QUERY, 0, 0), turning, 16, sqrt(0.5)), "at half the head_dim, queries take planes 2 i and shrink by sqrt(1/2)");
-    check(ops && takes_first(lemon_operators_map(ops, LEMON_AT_KEY, 0, 0), turning, 8), "keys the same planes, unscaled");
+    check(ops && takes(lemon_operators_map(ops, LEMON_AT_QUERY, 0, 0), turning, 16, sqrt(0.5)),
+          "at half the head_dim, queries take planes 2 i and shrink by sqrt(1/2)");
+    check(ops && takes_first(lemon_operators_map(ops, LEMON_AT_KEY, 0, 0), turning, 8),
+          "keys the same planes, unscaled");
     lemon_operators_free(ctx, ops);
 }
 
@@ -276,7 +293,9 @@ static double *expanded(const lemon_map *map) {
     double *m = ref_room(map->student * map->teacher);
     int64_t i, f;
     for (i = 0; i < map->student; i++)
-        for (f = 0; f < map->field; f++) m[i * map->teacher + (map->index ? map->index[i * map->field + f] : f)] += (double)map->value[i * map->field + f];
+        for (f = 0; f < map->field; f++)
+            m[i * map->teacher + (map->index ? map->index[i * map->field + f] : f)] +=
+                (double)map->value[i * map->field + f];
     return m;
 }
 
@@ -309,19 +328,24 @@ static int gain_role(lemon_role role) {
 }
 
 /*  Adds one slot's share of a student's weight to out [rows, cols]. */
-static void naive_slot(const lemon_operators *ops, const lemon_model *from, lemon_role role, int64_t layer, int64_t slot, double *out) {
+static void naive_slot(const lemon_operators *ops, const lemon_model *from, lemon_role role, int64_t layer,
+                       int64_t slot, double *out) {
     int per_layer = lemon_role_get(role)->per_layer;
     int64_t source = per_layer ? ops->layer[layer * ops->slots + slot] : 0, i, j, n;
     double weight = per_layer ? (double)ops->layer_weight[layer * ops->slots + slot] : 1;
     const lemon_map *in = lemon_operators_map(ops, (lemon_place)read_place(role), per_layer ? layer : 0, slot);
-    const lemon_map *to = write_place(role) < 0 ? NULL : lemon_operators_map(ops, (lemon_place)write_place(role), layer, slot);
+    const lemon_map *to =
+        write_place(role) < 0 ? NULL : lemon_operators_map(ops, (lemon_place)write_place(role), layer, slot);
     const lemon_tensor *t;
     double *w, *read, *half;
     if (source < 0 || in->field == 0 || (to && to->field == 0)) return;
     t = lemon_model_param(from, role, source);
     w = ref_room(t->rows * t->cols);
     for (i = 0; i < t->rows * t->cols; i++) {
-        double gain = ops->fold_gains && gain_role(role) >= 0 ? (double)((float *)lemon_model_param(from, (lemon_role)gain_role(role), source)->data)[i % t->cols] : 1;
+        double gain =
+            ops->fold_gains && gain_role(role) >= 0
+                ? (double)((float *)lemon_model_param(from, (lemon_role)gain_role(role), source)->data)[i % t->cols]
+                : 1;
         w[i] = weight * gain * (double)((float *)t->data)[i];
     }
     read = expanded(in);
@@ -353,8 +377,10 @@ static double *naive_apply(const lemon_operators *ops, const lemon_model *from, 
         if (!info->matrix && ops->fold_gains && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings))
             for (i = 0; i < cols; i++) w[i] = 1;
         else
-            for (slot = 0; slot < (info->per_layer ? ops->slots : 1); slot++) naive_slot(ops, from, role, layer, slot, w);
-        for (i = 0; correction && ops->correction[p].data && i < rows * cols; i++) w[i] += (double)((float *)ops->correction[p].data)[i];
+            for (slot = 0; slot < (info->per_layer ? ops->slots : 1); slot++)
+                naive_slot(ops, from, role, layer, slot, w);
+        for (i = 0; correction && ops->correction[p].data && i < rows * cols; i++)
+            w[i] += (double)((float *)ops->correction[p].data)[i];
         w += rows * cols;
     }
     return all;
@@ -409,8 +435,10 @@ static void test_correction(lemon_ctx *ctx) {
     check(parts == 4 && elsewhere == 0, "corrections stand at the matrices that write to the stream");
     lemon_operators_apply(ctx, ops, teacher, 1, &with);
     lemon_operators_apply(ctx, ops, teacher, 0, &without);
-    check(with && without && memcmp(with->block, without->block, (size_t)with->block_count * 4) != 0, "a correction can be left out");
-    check(with && without && loss_of(ctx, with, &text, 2000) < loss_of(ctx, without, &text, 2000), "and is worth having");
+    check(with && without && memcmp(with->block, without->block, (size_t)with->block_count * 4) != 0,
+          "a correction can be left out");
+    check(with && without && loss_of(ctx, with, &text, 2000) < loss_of(ctx, without, &text, 2000),
+          "and is worth having");
     lemon_model_free(ctx, without);
     without = NULL;
     o.correction = 0;
@@ -418,7 +446,8 @@ static void test_correction(lemon_ctx *ctx) {
     lemon_operators_free(ctx, ops);
     ops = filled(ctx, teacher, &shape, &o);
     lemon_operators_apply(ctx, ops, teacher, 0, &without);
-    check(fused && without && memcmp(fused->block, without->block, (size_t)fused->block_count * 4) == 0, "is that of its operators alone");
+    check(fused && without && memcmp(fused->block, without->block, (size_t)fused->block_count * 4) == 0,
+          "is that of its operators alone");
     lemon_operators_free(ctx, ops);
     lemon_model_free(ctx, with);
     lemon_model_free(ctx, without);
@@ -437,9 +466,11 @@ static void test_saved(lemon_ctx *ctx, const char *method, int solve, int64_t fi
     o.field_dims = field_dims;
     ops = filled(ctx, teacher, &shape, &o);
     snprintf(line, sizeof line, "operators saved and loaded apply to the same bits: %s", name);
-    check(ops && fine(ctx, lemon_operators_save(ctx, scratch("ops.lemon"), ops)) && fine(ctx, lemon_operators_load(ctx, scratch("ops.lemon"), &back)) &&
-              strcmp(back->method, method) == 0 && fine(ctx, lemon_operators_apply(ctx, ops, teacher, 1, &a)) &&
-              fine(ctx, lemon_operators_apply(ctx, back, teacher, 1, &b)) && memcmp(a->block, b->block, (size_t)a->block_count * 4) == 0,
+    check(ops && fine(ctx, lemon_operators_save(ctx, scratch("ops.lemon"), ops)) &&
+              fine(ctx, lemon_operators_load(ctx, scratch("ops.lemon"), &back)) && strcmp(back->method, method) == 0 &&
+              fine(ctx, lemon_operators_apply(ctx, ops, teacher, 1, &a)) &&
+              fine(ctx, lemon_operators_apply(ctx, back, teacher, 1, &b)) &&
+              memcmp(a->block, b->block, (size_t)a->block_count * 4) == 0,
           line);
     lemon_model_free(ctx, a);
     lemon_model_free(ctx, b);
@@ -458,16 +489,20 @@ static void test_saved_wrong(lemon_ctx *ctx) {
     int bad = 0;
     other.d_ffn = 41;
     wide = lively_model(ctx, &other, 1);
-    check(fails_with(ctx, lemon_operators_apply(ctx, ops, wide, 1, &m), LEMON_E_ARG, "the operators are for a teacher of") && m == NULL, "operators refuse a teacher of another shape");
+    check(
+        fails_with(ctx, lemon_operators_apply(ctx, ops, wide, 1, &m), LEMON_E_ARG, "that of the operators' teacher") &&
+            m == NULL,
+        "operators refuse a teacher of another shape");
     lemon_operators_save(ctx, scratch("ops.lemon"), ops);
     lemon_operators_free(ctx, ops);
     lemon_model_free(ctx, wide);
     check(lemon_load(ctx, scratch("ops.lemon"), &m) != LEMON_OK && m == NULL, "operators are not a model");
     lemon_save(ctx, scratch("model.lemon"), teacher, LEMON_F32);
-    check(lemon_operators_load(ctx, scratch("model.lemon"), &back) != LEMON_OK && back == NULL, "a model is not operators");
+    check(lemon_operators_load(ctx, scratch("model.lemon"), &back) != LEMON_OK && back == NULL,
+          "a model is not operators");
     bytes = slurp(scratch("ops.lemon"), &n);
     lemon_rng_seed(&rng, 1);
-    for (i = 0; bytes && i < 60; i++) {                         /* a flipped bit is refused; so is a file that was cut */
+    for (i = 0; bytes && i < 60; i++) { /* a flipped bit is refused; so is a file that was cut */
         size_t at = (size_t)lemon_rng_below(&rng, (int64_t)n);
         bytes[at] = (char)(bytes[at] ^ 16);
         spill(scratch("bent.lemon"), bytes, i % 3 ? n : at);
@@ -484,12 +519,16 @@ static void test_saved_wrong(lemon_ctx *ctx) {
 /* ---- refusals ---- */
 
 static void test_refusals(lemon_ctx *ctx) {
-    static const struct { size_t field; int32_t value; const char *message; } wrongs[] = {
+    static const struct { size_t field; int32_t value; const char *message;
+    } wrongs[] = {
         {offsetof(lemon_config, d_model), 25, "d_model is 25, expected at most 24, the teacher's; 24 is the nearest"},
         {offsetof(lemon_config, n_layers), 5, "n_layers is 5, expected at most 4, the teacher's; 4 is the nearest"},
-        {offsetof(lemon_config, n_heads), 6, "n_heads is 6, expected at most 4"}, {offsetof(lemon_config, d_ffn), 41, "d_ffn is 41, expected at most 40"},
-        {offsetof(lemon_config, head_dim), 6, "head_dim is 6, expected a divisor of the teacher's 8, so that RoPE's speeds agree; 8 is the nearest"},
-        {offsetof(lemon_config, vocab_size), 39, "vocab_size is 39, expected 40"}, {offsetof(lemon_config, d_model), 0, "d_model is 0"}};
+        {offsetof(lemon_config, n_heads), 6, "n_heads is 6, expected at most 4"},
+        {offsetof(lemon_config, d_ffn), 41, "d_ffn is 41, expected at most 40"},
+        {offsetof(lemon_config, head_dim), 6,
+         "head_dim is 6, expected a divisor of the teacher's 8, so that RoPE's speeds agree; 8 is the nearest"},
+        {offsetof(lemon_config, vocab_size), 39, "vocab_size is 39, expected 40"},
+        {offsetof(lemon_config, d_model), 0, "d_model is 0"}};
     lemon_tokens few = {text_ids, 20, 20};
     int32_t wrong_ids[100] = {0};
     lemon_tokens beyond = {wrong_ids, 100, 100};
@@ -503,23 +542,34 @@ static void test_refusals(lemon_ctx *ctx) {
         o = options_of("lemon");
         memcpy((char *)&shape + wrongs[i].field, &wrongs[i].value, 4);
         snprintf(name, sizeof name, "refused: %s", wrongs[i].message);
-        check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, wrongs[i].message) && m == NULL, name);
+        check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, wrongs[i].message) &&
+                  m == NULL,
+              name);
     }
     shape = student_config();
     o = options_of("lemons");
-    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, "method is \"lemons\", expected"), "refused: an unknown method");
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG,
+                     "method is \"lemons\", expected"),
+          "refused: an unknown method");
     o.method = NULL;
-    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, "method is"), "refused: no method");
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, "method is"),
+          "refused: no method");
     o = options_of("lemon");
-    check(lemon_fuse(ctx, teacher, &shape, &few, &o, &m, NULL) == LEMON_E_ARG && m == NULL, "refused: a text too short");
+    check(lemon_fuse(ctx, teacher, &shape, &few, &o, &m, NULL) == LEMON_E_ARG && m == NULL,
+          "refused: a text too short");
     wrong_ids[50] = 40;
-    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &beyond, &o, &m, NULL), LEMON_E_ARG, "token 50 is 40"), "refused: ids beyond the vocabulary");
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &beyond, &o, &m, NULL), LEMON_E_ARG, "token 50 is 40"),
+          "refused: ids beyond the vocabulary");
     o.tokens = 63;
-    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, "tokens is 63"), "refused: 63 tokens");
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL), LEMON_E_ARG, "tokens is 63"),
+          "refused: 63 tokens");
     o = options_of("random");
     {
         lemon_operators *ops = NULL;
-        check(fails_with(ctx, lemon_operators_fill(ctx, teacher, &shape, &text, &o, &ops, NULL), LEMON_E_ARG, "has no operators") && ops == NULL, "refused: operators of the random method");
+        check(fails_with(ctx, lemon_operators_fill(ctx, teacher, &shape, &text, &o, &ops, NULL), LEMON_E_ARG,
+                         "has no operators") &&
+                  ops == NULL,
+              "refused: operators of the random method");
     }
 }
 
@@ -528,7 +578,8 @@ static void test_refusals(lemon_ctx *ctx) {
 static void test_ranking(lemon_ctx *ctx) {
     lemon_config shape = student_config();
     lemon_fuse_options o = options_of("lemon");
-    double solved = fused_loss(ctx, teacher, &shape, &text, &o, 0), cloned, dropped, random, none = loss_of(ctx, teacher, &text, 0);
+    double solved = fused_loss(ctx, teacher, &shape, &text, &o, 0), cloned, dropped, random,
+           none = loss_of(ctx, teacher, &text, 0);
     lemon_model *m = NULL, *fresh = NULL;
     o = options_of("subclone");
     cloned = fused_loss(ctx, teacher, &shape, &text, &o, 0);
@@ -538,7 +589,8 @@ static void test_ranking(lemon_ctx *ctx) {
     o.seed = 5;
     random = fused_loss(ctx, teacher, &shape, &text, &o, 0);
     detail("teacher %.3f, solved %.3f, subclone %.3f, drop %.3f, random %.3f", none, solved, cloned, dropped, random);
-    check(none < solved && solved < cloned && solved < dropped && solved < random, "solved LEMON starts below subclone, drop and random");
+    check(none < solved && solved < cloned && solved < dropped && solved < random,
+          "solved LEMON starts below subclone, drop and random");
     lemon_fuse(ctx, teacher, &shape, NULL, &o, &m, NULL);
     lemon_model_create(ctx, &shape, &fresh);
     lemon_model_init(ctx, fresh, 5);
@@ -558,14 +610,16 @@ static void test_learning(lemon_ctx *ctx, const char *method, int solve, int64_t
     o.learn_steps = steps;
     o.learn_lr = 1e-2;
     snprintf(line, sizeof line, "learning improves held-out text or is not kept: %s", name);
-    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, &r)) && r.init_loss <= r.learned_from && near_to(r.learned_from, plain.init_loss, 1e-9), line);
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, &r)) && r.init_loss <= r.learned_from &&
+              near_to(r.learned_from, plain.init_loss, 1e-9),
+          line);
     detail("%g to %g", r.learned_from, r.init_loss);
     snprintf(line, sizeof line, "learning lowers the loss: %s", name);
     if (must) check(r.init_loss < r.learned_from - 0.02, line);
     lemon_model_free(ctx, m);
     m = NULL;
     if (must) lemon_model_free(ctx, before);
-    if (must) return;                                           /* from a start that bad, even ruin may be an improvement */
+    if (must) return; /* from a start that bad, even ruin may be an improvement */
     o.learn_lr = 30;
     snprintf(line, sizeof line, "ruinous learning is thrown away: %s", name);
     check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, &r)) && !(r.init_loss < r.learned_from) &&
@@ -608,7 +662,8 @@ static int learn_open(lemon_ctx *ctx, learn_bench *b, const lemon_config *shape,
     b->f.o = o;
     b->f.ops = b->ops;
     b->l.f = &b->f;
-    if (!fine(ctx, lemon__fill_text(&b->f, &text)) || !fine(ctx, lemon_operators_apply(ctx, b->ops, teacher, o->correction, &b->student)) ||
+    if (!fine(ctx, lemon__fill_text(&b->f, &text)) ||
+        !fine(ctx, lemon_operators_apply(ctx, b->ops, teacher, o->correction, &b->student)) ||
         !fine(ctx, lemon__learn_open(&b->l, b->student)))
         return 0;
     lemon__windows_take(&b->l.windows, 0, b->l.batch, b->l.inputs, b->l.targets);
@@ -660,14 +715,17 @@ static void test_learned_gradients(lemon_ctx *ctx, const char *method, int solve
                 for (k = 0; ok && at >= 0 && k < 2; k++) {      /* two coefficients of each map */
                     int64_t i = lemon_rng_below(&rng, map->student), f = lemon_rng_below(&rng, map->field);
                     int64_t column = map->index ? map->index[i * map->field + f] : f;
-                    double got = (double)b.l.adam.g[at + i * map->teacher + column], want = nudge(&b, map->value + i * map->field + f, 1e-3);
-                    detail("%s %d.%d [%d, %d]: %.7g, expected %.7g", lemon_place_name((lemon_place)place), (int)layer, (int)slot, (int)i, (int)column, got, want);
+                    double got = (double)b.l.adam.g[at + i * map->teacher + column],
+                           want = nudge(&b, map->value + i * map->field + f, 1e-3);
+                    detail("%s %d.%d [%d, %d]: %.7g, expected %.7g", lemon_place_name((lemon_place)place), (int)layer,
+                           (int)slot, (int)i, (int)column, got, want);
                     ok = fabs(got - want) <= 1e-3 * fabs(want) + 2e-5;
                     tried++;
                 }
             }
     for (k = 0; ok && layers > 1 && k < shape.n_layers * b.ops->slots; k++) {
-        double got = (double)b.l.adam.g[b.l.adam.count - shape.n_layers * b.ops->slots + k], want = nudge(&b, b.ops->layer_weight + k, 1e-3);
+        double got = (double)b.l.adam.g[b.l.adam.count - shape.n_layers * b.ops->slots + k],
+               want = nudge(&b, b.ops->layer_weight + k, 1e-3);
         detail("layer weight %d: %.7g, expected %.7g", (int)k, got, want);
         ok = fabs(got - want) <= 1e-3 * fabs(want) + 2e-5;
     }
@@ -684,7 +742,9 @@ static void test_own_text(lemon_ctx *ctx) {
     lemon_fuse_result r;
     lemon_model *a = NULL, *b = NULL;
     double with_text = fused_loss(ctx, teacher, &shape, &text, &o, 0), loss;
-    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, NULL, &o, &a, &r)) && r.calibration_tokens > 2000 && isfinite(r.init_loss), "without text the teacher samples its own");
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, NULL, &o, &a, &r)) && r.calibration_tokens > 2000 &&
+              isfinite(r.init_loss),
+          "without text the teacher samples its own");
     loss = loss_of(ctx, a, &text, 0);
     detail("%g, with real text %g", loss, with_text);
     check(loss < with_text + 0.3, "which is nearly as good as real text");
@@ -694,22 +754,27 @@ static void test_own_text(lemon_ctx *ctx) {
     lemon_model_free(ctx, b);
     a = NULL;
     o = options_of("select");
-    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, NULL, &o, &a, &r)) && r.calibration_tokens == 0 && isnan(r.init_loss), "a selection needs no text and takes none");
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, NULL, &o, &a, &r)) && r.calibration_tokens == 0 &&
+              isnan(r.init_loss),
+          "a selection needs no text and takes none");
     lemon_model_free(ctx, a);
 }
 
 static int within_field(const lemon_operators *ops, int64_t limit) {
-    static const lemon_place places[] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN, LEMON_AT_READ_FFN};
+    static const lemon_place places[] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN,
+                                         LEMON_AT_READ_FFN};
     size_t k;
     int64_t layer, i, f;
     for (k = 0; k < 5; k++)
         for (layer = 0; layer < (lemon__places[places[k]].per_layer ? ops->student.n_layers : 1); layer++) {
             const lemon_map *map = lemon_operators_map(ops, places[k], layer, 0);
-            detail("%s has a field of %d, expected at most %d", lemon_place_name(places[k]), (int)map->field, (int)limit);
+            detail("%s has a field of %d, expected at most %d", lemon_place_name(places[k]), (int)map->field,
+                   (int)limit);
             if (map->field > limit || (map->field > 0 && map->index == NULL)) return 0;
             for (i = 0; i < map->student; i++) {                /* a student channel's channels are different ones */
                 int64_t used = 0;
-                for (f = 0; f < map->field; f++) used += map->value[i * map->field + f] < 0 || map->value[i * map->field + f] > 0;
+                for (f = 0; f < map->field; f++)
+                    used += map->value[i * map->field + f] < 0 || map->value[i * map->field + f] > 0;
                 if (used > limit) return 0;
             }
         }
@@ -717,7 +782,11 @@ static int within_field(const lemon_operators *ops, int64_t limit) {
 }
 
 static void test_fields(lemon_ctx *ctx) {
-    static const struct { const char *name; int solve; int64_t learn; } ways[] = {{"solved", 1, 0}, {"learned alone", 0, 8}, {"solved and learned", 1, 8}};
+    static const struct {
+        const char *name;
+        int solve;
+        int64_t learn;
+    } ways[] = {{"solved", 1, 0}, {"learned alone", 0, 8}, {"solved and learned", 1, 8}};
     size_t k;
     for (k = 0; k < 3; k++) {
         lemon_config shape = student_config();
@@ -742,7 +811,10 @@ static void test_fields(lemon_ctx *ctx) {
 }
 
 static void test_threads(void) {
-    static const struct { const char *name, *method; int64_t learn; } ways[] = {{"solved", "lemon", 0}, {"subclone", "subclone", 0}, {"ligo", "ligo", 6}};
+    static const struct {
+        const char *name, *method;
+        int64_t learn;
+    } ways[] = {{"solved", "lemon", 0}, {"subclone", "subclone", 0}, {"ligo", "ligo", 6}};
     size_t k;
     int threads;
     for (k = 0; k < 3; k++) {
@@ -805,8 +877,8 @@ static void test_real(lemon_ctx *ctx) {
     lemon_fuse_options o;
     lemon_fuse_result r;
     double solved = (double)NAN, cloned = (double)NAN;
-    if (!data_path("stories260K.bin", path, 512) || !data_path("tok512.bin", tok, 512) || !data_path("tinystories_train.txt", train, 512) ||
-        !data_path("tinystories_valid.txt", valid, 512)) {
+    if (!data_path("stories260K.bin", path, 512) || !data_path("tok512.bin", tok, 512) ||
+        !data_path("tinystories_train.txt", train, 512) || !data_path("tinystories_valid.txt", valid, 512)) {
         skip("stories260K fused");
         return;
     }

@@ -12,16 +12,21 @@ static void test_context(lemon_ctx *ctx) {
     c.max_seq = 16;
     m = lively_model(ctx, &c, 4);
     lemon_session_open(ctx, m, &s);
-    check(fails_with(ctx, lemon_session_feed(s, ids, 17, &logits), LEMON_E_ARG, "n is 17, expected 1 to 16") && lemon_session_length(s) == 0,
+    check(fails_with(ctx, lemon_session_feed(s, ids, 17, &logits), LEMON_E_ARG, "n is 17, expected 1 to 16") &&
+              lemon_session_length(s) == 0,
           "more than the context holds is refused");
-    check(fails_with(ctx, lemon_session_feed(s, wrong, 2, &logits), LEMON_E_ARG, "token 1 is 13") && lemon_session_length(s) == 0,
+    check(fails_with(ctx, lemon_session_feed(s, wrong, 2, &logits), LEMON_E_ARG, "token 1 is 13") &&
+              lemon_session_length(s) == 0,
           "an id beyond the vocabulary is refused");
-    check(lemon_session_feed(s, ids, 0, &logits) == LEMON_E_ARG && lemon_session_feed(s, NULL, 1, &logits) == LEMON_E_ARG,
+    check(lemon_session_feed(s, ids, 0, &logits) == LEMON_E_ARG &&
+              lemon_session_feed(s, NULL, 1, &logits) == LEMON_E_ARG,
           "no tokens are refused");
-    check(fine(ctx, lemon_session_feed(s, ids, 16, &logits)) && lemon_session_length(s) == 16, "the context can be filled to the last token");
+    check(fine(ctx, lemon_session_feed(s, ids, 16, &logits)) && lemon_session_length(s) == 16,
+          "the context can be filled to the last token");
     memcpy(first, logits, sizeof first);
     check(lemon_session_feed(s, ids, 1, NULL) == LEMON_E_ARG, "then it is full");
-    check(lemon_session_rewind(s, 17) == LEMON_E_ARG && lemon_session_rewind(s, -1) == LEMON_E_ARG, "a rewind goes back only");
+    check(lemon_session_rewind(s, 17) == LEMON_E_ARG && lemon_session_rewind(s, -1) == LEMON_E_ARG,
+          "a rewind goes back only");
     check(lemon_session_rewind(s, 9) == LEMON_OK && lemon_session_length(s) == 9, "it can be rewound");
     lemon_session_feed(s, ids + 5, 7, NULL);
     lemon_session_rewind(s, 9);
@@ -30,7 +35,8 @@ static void test_context(lemon_ctx *ctx) {
     check(memcmp(first, again, sizeof first) == 0, "after a rewind the same tokens give the same bits");
     lemon_session_close(s);
     lemon_session_close(NULL);
-    check(lemon_session_length(NULL) == 0 && lemon_session_feed(NULL, ids, 1, NULL) == LEMON_E_ARG, "no session is no crash");
+    check(lemon_session_length(NULL) == 0 && lemon_session_feed(NULL, ids, 1, NULL) == LEMON_E_ARG,
+          "no session is no crash");
     lemon_model_free(ctx, m);
 }
 
@@ -49,13 +55,14 @@ static void test_dtypes(lemon_ctx *ctx) {
         stored = NULL;
         snprintf(name, sizeof name, "a session on %s weights", lemon_dtype_name((lemon_dtype)dtype));
         lemon_save(ctx, scratch("stored.lemon"), m, (lemon_dtype)dtype);
-        if (!fine(ctx, lemon_load(ctx, scratch("stored.lemon"), &stored)) || !fine(ctx, lemon_session_open(ctx, stored, &s)) ||
-            !fine(ctx, lemon_session_feed(s, ids, 12, &logits))) {
+        if (!fine(ctx, lemon_load(ctx, scratch("stored.lemon"), &stored)) ||
+            !fine(ctx, lemon_session_open(ctx, stored, &s)) || !fine(ctx, lemon_session_feed(s, ids, 12, &logits))) {
             check(0, name);
             return;
         }
         if (dtype == LEMON_F32) memcpy(want, logits, sizeof want);
-        for (i = 0, worst[dtype] = 0; i < 40; i++) worst[dtype] = fmax(worst[dtype], fabs((double)logits[i] - (double)want[i]));
+        for (i = 0, worst[dtype] = 0; i < 40; i++)
+            worst[dtype] = fmax(worst[dtype], fabs((double)logits[i] - (double)want[i]));
         detail("scores differ by %g", worst[dtype]);
         check(worst[dtype] < within[dtype] && (dtype == LEMON_F32 || worst[dtype] > 0), name);
         lemon_session_close(s);
@@ -90,11 +97,17 @@ static void naive_distribution(const float *logits, int n, const lemon_sampling 
 }
 
 static void test_sampling(lemon_ctx *ctx) {
-    static const struct { const char *name; lemon_sampling s; } ways[] = {
-        {"temperature 1", {1.0f, 0, 1.0f, 0.0f, 1}}, {"temperature 0.5", {0.5f, 0, 1.0f, 0.0f, 1}},
-        {"temperature 2", {2.0f, 0, 1.0f, 0.0f, 1}}, {"top-k 5", {1.0f, 5, 1.0f, 0.0f, 1}}, {"top-k 1", {1.0f, 1, 1.0f, 0.0f, 1}},
-        {"top-p 0.7", {1.0f, 0, 0.7f, 0.0f, 1}}, {"top-p 0", {1.0f, 0, 0.0f, 0.0f, 1}}, {"min-p 0.2", {1.0f, 0, 1.0f, 0.2f, 1}},
-        {"top-k 12, top-p 0.8, min-p 0.1", {1.3f, 12, 0.8f, 0.1f, 1}}, {"top-k beyond all", {1.0f, 1000, 1.0f, 0.0f, 1}}};
+    static const struct { const char *name; lemon_sampling s;
+    } ways[] = {{"temperature 1", {1.0f, 0, 1.0f, 0.0f, 1}},
+                {"temperature 0.5", {0.5f, 0, 1.0f, 0.0f, 1}},
+                {"temperature 2", {2.0f, 0, 1.0f, 0.0f, 1}},
+                {"top-k 5", {1.0f, 5, 1.0f, 0.0f, 1}},
+                {"top-k 1", {1.0f, 1, 1.0f, 0.0f, 1}},
+                {"top-p 0.7", {1.0f, 0, 0.7f, 0.0f, 1}},
+                {"top-p 0", {1.0f, 0, 0.0f, 0.0f, 1}},
+                {"min-p 0.2", {1.0f, 0, 1.0f, 0.2f, 1}},
+                {"top-k 12, top-p 0.8, min-p 0.1", {1.3f, 12, 0.8f, 0.1f, 1}},
+                {"top-k beyond all", {1.0f, 1000, 1.0f, 0.0f, 1}}};
     enum { N = 40, DRAWS = 40000 };
     lemon_rng rng;
     float logits[N], copy[N];
@@ -129,7 +142,8 @@ static void test_greedy_ties(void) {
     float x[6] = {-1, 3, 2, 3, 3, 0};
     lemon_rng rng;
     int32_t room[12];
-    check(lemon_sample(x, 6, &s, NULL, NULL) == 1, "temperature 0 takes the best, the lowest id on ties, and needs no numbers");
+    check(lemon_sample(x, 6, &s, NULL, NULL) == 1,
+          "temperature 0 takes the best, the lowest id on ties, and needs no numbers");
     lemon_rng_seed(&rng, 1);
     s.temperature = 1.0f;
     s.top_k = 1;
@@ -138,7 +152,8 @@ static void test_greedy_ties(void) {
               lemon_sample(x, 6, &s, NULL, room) == -1,
           "what cannot be drawn is -1");
     lemon_sampling_defaults(&s);
-    check(near_to((double)s.temperature, 1, 0) && near_to((double)s.top_p, 0.9, 1e-7) && s.top_k == 0 && s.seed == 1, "defaults are as documented");
+    check(near_to((double)s.temperature, 1, 0) && near_to((double)s.top_p, 0.9, 1e-7) && s.top_k == 0 && s.seed == 1,
+          "defaults are as documented");
 }
 
 /* ---- generation ---- */
@@ -167,7 +182,8 @@ static void test_generation(lemon_ctx *ctx) {
     lemon_stop stop;
     heard h;
     lemon_sampling_defaults(&s);
-    check(fine(ctx, lemon_generate(ctx, m, "ab", 20, &s, NULL, NULL, &a, &stop)) && a.count <= 24 && a.ids[0] == 1, "text begins with BOS");
+    check(fine(ctx, lemon_generate(ctx, m, "ab", 20, &s, NULL, NULL, &a, &stop)) && a.count <= 24 && a.ids[0] == 1,
+          "text begins with BOS");
     lemon_generate(ctx, m, "ab", 20, &s, NULL, NULL, &b, &stop);
     check(a.count == b.count && memcmp(a.ids, b.ids, (size_t)a.count * 4) == 0, "one seed, one text");
     s.seed = 2;
@@ -194,19 +210,23 @@ static void test_stops(lemon_ctx *ctx) {
     for (i = 0; i < 32; i++) ((float *)embed->data)[16 + i] = 0;   /* BOS and EOS score 0: others are above */
     lemon_generate(ctx, m, "abc", 100, &s, NULL, NULL, &tokens, &stop);
     detail("stop %d after %d tokens", (int)stop, (int)tokens.count);
-    check(stop == LEMON_STOP_CONTEXT && tokens.count == 13, "the end of the context stops it; its last token needs no room");
+    check(stop == LEMON_STOP_CONTEXT && tokens.count == 13,
+          "the end of the context stops it; its last token needs no room");
     lemon_generate(ctx, m, "abc", 4, &s, NULL, NULL, &tokens, &stop);
     check(stop == LEMON_STOP_COUNT && tokens.count == 1 + 4 + 4 - (tokens.ids[1] != ' ' + 3), "n tokens stop it");
-    check(fails_with(ctx, lemon_generate(ctx, m, "this prompt is too long", 4, &s, NULL, NULL, &tokens, &stop), LEMON_E_ARG, "the prompt has"),
+    check(fails_with(ctx, lemon_generate(ctx, m, "this prompt is too long", 4, &s, NULL, NULL, &tokens, &stop),
+                     LEMON_E_ARG, "the prompt has"),
           "a prompt longer than the context is refused");
     for (i = 0; i < m->config.d_model; i++)                     /* all scores become 0 */
         ((float *)lemon_model_param(m, LEMON_FINAL_NORM, 0)->data)[i] = 0;
     lemon_generate(ctx, m, "abc", 4, &s, NULL, NULL, &tokens, &stop);
-    check(stop == LEMON_STOP_COUNT && tokens.ids[tokens.count - 1] == 0, "with all scores equal the lowest id is taken");
+    check(stop == LEMON_STOP_COUNT && tokens.ids[tokens.count - 1] == 0,
+          "with all scores equal the lowest id is taken");
     lemon_tokenizer_free(ctx, m->tokenizer);
     m->tokenizer = NULL;
-    check(fails_with(ctx, lemon_generate(ctx, m, "abc", 4, &s, NULL, NULL, &tokens, &stop), LEMON_E_ARG, "no tokenizer"),
-          "a model without a tokenizer says so");
+    check(
+        fails_with(ctx, lemon_generate(ctx, m, "abc", 4, &s, NULL, NULL, &tokens, &stop), LEMON_E_ARG, "no tokenizer"),
+        "a model without a tokenizer says so");
     lemon_tokens_free(ctx, &tokens);
     lemon_model_free(ctx, m);
 }

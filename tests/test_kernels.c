@@ -100,12 +100,14 @@ static void test_rope(lemon_ctx *ctx, int64_t heads, int64_t head_dim, int64_t s
         for (h = 0; h < heads; h++)
             for (i = 0; i < head_dim; i += 2) {
                 double turn = (double)(pos + r % seq) * pow(theta, -(double)i / (double)head_dim);
-                double x = (double)in[0][r * cols + h * head_dim + i], y = (double)in[0][r * cols + h * head_dim + i + 1];
+                double x = (double)in[0][r * cols + h * head_dim + i],
+                       y = (double)in[0][r * cols + h * head_dim + i + 1];
                 want[r * cols + h * head_dim + i] = x * cos(turn) - y * sin(turn);
                 want[r * cols + h * head_dim + i + 1] = x * sin(turn) + y * cos(turn);
             }
     lemon__rope_forward(ctx, &op);
-    snprintf(name, sizeof name, "rope of %d heads of %d from position %d is the naive turn", (int)heads, (int)head_dim, (int)pos);
+    snprintf(name, sizeof name, "rope of %d heads of %d from position %d is the naive turn", (int)heads, (int)head_dim,
+             (int)pos);
     check(worst_of(out, want, rows * cols) < 1e-5, name);
     free(want);
     free(angles);
@@ -114,7 +116,8 @@ static void test_rope(lemon_ctx *ctx, int64_t heads, int64_t head_dim, int64_t s
 typedef struct attention_case { int64_t batch, seq, pos, heads, kv, dim; } attention_case;
 
 /*  Attention of one query, by the definition. */
-static void naive_attend(const attention_case *a, const float *q, const float *k, const float *v, int64_t keys, double *y) {
+static void naive_attend(const attention_case *a, const float *q, const float *k, const float *v, int64_t keys,
+                         double *y) {
     int64_t width = a->kv * a->dim, j, c;
     double *p = (double *)malloc((size_t)keys * sizeof *p), sum = 0, top = -1e300;
     for (j = 0; j < keys; j++) {
@@ -150,8 +153,8 @@ static void test_attention(lemon_ctx *ctx, attention_case a) {
                          want + r * cols + h * a.dim);
         }
     lemon__attention_forward(ctx, &op);
-    snprintf(name, sizeof name, "attention: %d x %d tokens after %d, %d heads on %d of %d", (int)a.batch, (int)a.seq, (int)a.pos,
-             (int)a.heads, (int)a.kv, (int)a.dim);
+    snprintf(name, sizeof name, "attention: %d x %d tokens after %d, %d heads on %d of %d", (int)a.batch, (int)a.seq,
+             (int)a.pos, (int)a.heads, (int)a.kv, (int)a.dim);
     check(worst_of(out, want, rows * cols) < 1e-5, name);
     free(want);
     free(room);
@@ -174,7 +177,8 @@ static void test_steep_attention(lemon_ctx *ctx) {
     lemon__attention_forward(ctx, &op);
     for (r = 0; r < 40; r++) {
         naive_attend(&a, in[0] + r * 4, in[1], in[2], r + 1, y);
-        for (i = 0; i < 4; i++) worst = fabs(y[i] - (double)out[r * 4 + i]) > worst ? fabs(y[i] - (double)out[r * 4 + i]) : worst;
+        for (i = 0; i < 4; i++)
+            worst = fabs(y[i] - (double)out[r * 4 + i]) > worst ? fabs(y[i] - (double)out[r * 4 + i]) : worst;
     }
     detail("off by %g", worst);
     check(worst < 1e-3 && isfinite(out[159]), "attention with scores of hundreds neither overflows nor drifts");
@@ -256,21 +260,24 @@ static int bands_agree(band plain, band avx2, int64_t rows, int64_t cols, int ad
 }
 
 static void test_bands(void) {
-    static const struct { const char *name; band plain, avx2; } pairs[] = {
-        {"add", lemon__add_rows_plain, lemon__add_rows_avx2}, {"add back", lemon__pass_rows_plain, lemon__pass_rows_avx2},
-        {"mix", lemon__mix_rows_plain, lemon__mix_rows_avx2}, {"mix back", lemon__mix_back_rows_plain, lemon__mix_back_rows_avx2},
-        {"rms_norm", lemon__norm_rows_plain, lemon__norm_rows_avx2},
-        {"rms_norm back", lemon__norm_back_rows_plain, lemon__norm_back_rows_avx2},
-        {"rms_norm gain back", lemon__norm_back_cols_plain, lemon__norm_back_cols_avx2},
-        {"swiglu", lemon__swiglu_rows_plain, lemon__swiglu_rows_avx2},
-        {"swiglu back", lemon__swiglu_back_rows_plain, lemon__swiglu_back_rows_avx2}};
+    static const struct { const char *name; band plain, avx2;
+    } pairs[] = {{"add", lemon__add_rows_plain, lemon__add_rows_avx2},
+                 {"add back", lemon__pass_rows_plain, lemon__pass_rows_avx2},
+                 {"mix", lemon__mix_rows_plain, lemon__mix_rows_avx2},
+                 {"mix back", lemon__mix_back_rows_plain, lemon__mix_back_rows_avx2},
+                 {"rms_norm", lemon__norm_rows_plain, lemon__norm_rows_avx2},
+                 {"rms_norm back", lemon__norm_back_rows_plain, lemon__norm_back_rows_avx2},
+                 {"rms_norm gain back", lemon__norm_back_cols_plain, lemon__norm_back_cols_avx2},
+                 {"swiglu", lemon__swiglu_rows_plain, lemon__swiglu_rows_avx2},
+                 {"swiglu back", lemon__swiglu_back_rows_plain, lemon__swiglu_back_rows_avx2}};
     static const int64_t shapes[][2] = {{1, 1}, {1, 15}, {3, 16}, {5, 17}, {7, 64}, {33, 172}, {4, 1000}};
     size_t p, s;
     char name[80];
     for (p = 0; p < sizeof pairs / sizeof pairs[0]; p++) {
         int ok = 1, columns = pairs[p].plain == lemon__norm_back_cols_plain;
         for (s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-            int64_t rows = shapes[s][0], cols = columns ? shapes[s][0] : shapes[s][1];   /* that one's bands are columns */
+            int64_t rows = shapes[s][0],
+                    cols = columns ? shapes[s][0] : shapes[s][1]; /* that one's bands are columns */
             ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 0);
             ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 1);
         }
@@ -380,8 +387,9 @@ static void test_clones(void) { skip("AVX2 has the bits of plain C"); }
 #endif
 
 int main(void) {
-    static const attention_case cases[] = {{1, 1, 0, 1, 1, 2}, {1, 5, 0, 2, 2, 4}, {2, 31, 0, 4, 2, 8}, {3, 33, 0, 6, 1, 6},
-                                           {1, 100, 0, 3, 3, 16}, {1, 1, 70, 4, 2, 8}, {1, 9, 64, 8, 4, 8}, {1, 40, 17, 2, 1, 22}};
+    static const attention_case cases[] = {{1, 1, 0, 1, 1, 2},  {1, 5, 0, 2, 2, 4},    {2, 31, 0, 4, 2, 8},
+                                           {3, 33, 0, 6, 1, 6}, {1, 100, 0, 3, 3, 16}, {1, 1, 70, 4, 2, 8},
+                                           {1, 9, 64, 8, 4, 8}, {1, 40, 17, 2, 1, 22}};
     lemon_ctx *ctx = open_ctx(2);
     size_t i;
     int dtype;

@@ -5,15 +5,21 @@
 /* ---- configs ---- */
 
 static void test_refusals(lemon_ctx *ctx) {
-    static const struct { size_t field; int32_t value; const char *message; } wrongs[] = {
-        {offsetof(lemon_config, d_model), 0, "d_model is 0"}, {offsetof(lemon_config, d_model), -5, "d_model is -5"},
-        {offsetof(lemon_config, d_model), 1 << 20, "d_model is 1048576"}, {offsetof(lemon_config, n_layers), 0, "n_layers is 0"},
-        {offsetof(lemon_config, n_heads), 0, "n_heads is 0"}, {offsetof(lemon_config, kv_heads), 0, "kv_heads is 0"},
-        {offsetof(lemon_config, kv_heads), 3, "kv_heads is 3, expected a divisor of n_heads, which is 4"},
-        {offsetof(lemon_config, kv_heads), 8, "kv_heads is 8"}, {offsetof(lemon_config, head_dim), 7, "head_dim is 7, expected an even"},
-        {offsetof(lemon_config, head_dim), 0, "head_dim is 0"}, {offsetof(lemon_config, d_ffn), 0, "d_ffn is 0"},
-        {offsetof(lemon_config, vocab_size), 0, "vocab_size is 0"}, {offsetof(lemon_config, max_seq), 0, "max_seq is 0"},
-        {offsetof(lemon_config, tied_embeddings), 2, "tied_embeddings is 2"}};
+    static const struct { size_t field; int32_t value; const char *message;
+    } wrongs[] = {{offsetof(lemon_config, d_model), 0, "d_model is 0"},
+                  {offsetof(lemon_config, d_model), -5, "d_model is -5"},
+                  {offsetof(lemon_config, d_model), 1 << 20, "d_model is 1048576"},
+                  {offsetof(lemon_config, n_layers), 0, "n_layers is 0"},
+                  {offsetof(lemon_config, n_heads), 0, "n_heads is 0"},
+                  {offsetof(lemon_config, kv_heads), 0, "kv_heads is 0"},
+                  {offsetof(lemon_config, kv_heads), 3, "kv_heads is 3, expected a divisor of n_heads, which is 4"},
+                  {offsetof(lemon_config, kv_heads), 8, "kv_heads is 8"},
+                  {offsetof(lemon_config, head_dim), 7, "head_dim is 7, expected an even"},
+                  {offsetof(lemon_config, head_dim), 0, "head_dim is 0"},
+                  {offsetof(lemon_config, d_ffn), 0, "d_ffn is 0"},
+                  {offsetof(lemon_config, vocab_size), 0, "vocab_size is 0"},
+                  {offsetof(lemon_config, max_seq), 0, "max_seq is 0"},
+                  {offsetof(lemon_config, tied_embeddings), 2, "tied_embeddings is 2"}};
     lemon_config good = tiny_config(8, 2, 4, 2, 6, 10, 13, 1), c;
     lemon_model *model = NULL;
     size_t i;
@@ -23,7 +29,8 @@ static void test_refusals(lemon_ctx *ctx) {
         c = good;
         memcpy((char *)&c + wrongs[i].field, &wrongs[i].value, sizeof(int32_t));
         snprintf(name, sizeof name, "refused: %s", wrongs[i].message);
-        check(fails_with(ctx, lemon_model_create(ctx, &c, &model), LEMON_E_ARG, wrongs[i].message) && model == NULL, name);
+        check(fails_with(ctx, lemon_model_create(ctx, &c, &model), LEMON_E_ARG, wrongs[i].message) && model == NULL,
+              name);
     }
     c = good;
     c.rope_theta = 0;
@@ -40,15 +47,16 @@ static void test_defaults(void) {
     lemon_config c;
     memset(&c, 0x55, sizeof c);
     lemon_config_defaults(&c);
-    check(c.d_model == 0 && c.vocab_size == 0 && c.max_seq == 256 && c.tied_embeddings == 1 && near_to((double)c.rope_theta, 1e4, 0) &&
-              near_to((double)c.rms_norm_eps, 1e-5, 1e-12),
+    check(c.d_model == 0 && c.vocab_size == 0 && c.max_seq == 256 && c.tied_embeddings == 1 &&
+              near_to((double)c.rope_theta, 1e4, 0) && near_to((double)c.rms_norm_eps, 1e-5, 1e-12),
           "defaults are as documented");
 }
 
 /* ---- the table of parameters ---- */
 
 static void test_counts(lemon_ctx *ctx) {
-    static const int32_t shapes[][7] = {{8, 2, 4, 2, 6, 10, 13}, {64, 5, 8, 4, 8, 172, 512}, {1, 1, 1, 1, 2, 1, 1}, {48, 3, 6, 1, 22, 7, 300}};
+    static const int32_t shapes[][7] = {
+        {8, 2, 4, 2, 6, 10, 13}, {64, 5, 8, 4, 8, 172, 512}, {1, 1, 1, 1, 2, 1, 1}, {48, 3, 6, 1, 22, 7, 300}};
     size_t i;
     int tied, bad = 0, laid = 0;
     for (i = 0; i < 4; i++)
@@ -56,7 +64,8 @@ static void test_counts(lemon_ctx *ctx) {
             const int32_t *s = shapes[i];
             lemon_config c = tiny_config(s[0], s[1], s[2], s[3], s[4], s[5], s[6], tied);
             int64_t d = s[0], q = (int64_t)s[2] * s[4], k = (int64_t)s[3] * s[4];
-            int64_t want = s[6] * d * (tied ? 1 : 2) + d + s[1] * (2 * d + 2 * q * d + 2 * k * d + 3 * s[5] * d), sum = 0, p;
+            int64_t want = s[6] * d * (tied ? 1 : 2) + d + s[1] * (2 * d + 2 * q * d + 2 * k * d + 3 * s[5] * d),
+                    sum = 0, p;
             lemon_model *m = NULL;
             lemon_model_create(ctx, &c, &m);
             bad += lemon_config_params(&c) != want || m->block_count != want;
@@ -81,7 +90,8 @@ static void test_table(lemon_ctx *ctx) {
         lemon_role r = lemon__param_role(&c, i, &layer);
         const lemon_role_info *info = lemon_role_get(r);
         bad += lemon_model_param(m, r, layer) != &m->params[i] || lemon__param_index(&c, r, layer) != i;
-        bad += m->params[i].rows != lemon_joint_size(&c, info->out) || m->params[i].cols != lemon_joint_size(&c, info->in);
+        bad +=
+            m->params[i].rows != lemon_joint_size(&c, info->out) || m->params[i].cols != lemon_joint_size(&c, info->in);
         bad += info->matrix != (m->params[i].rows > 1);
     }
     check(bad == 0, "role and layer give the parameter, and back; shapes are those of the joints");
@@ -99,7 +109,8 @@ static void test_table(lemon_ctx *ctx) {
     lemon_model_free(ctx, m);
     c.tied_embeddings = 1;
     lemon_model_create(ctx, &c, &m);
-    check(lemon_model_param(m, LEMON_OUTPUT, 0) == lemon_model_param(m, LEMON_TOK_EMBED, 0), "a tied output is the embedding");
+    check(lemon_model_param(m, LEMON_OUTPUT, 0) == lemon_model_param(m, LEMON_TOK_EMBED, 0),
+          "a tied output is the embedding");
     lemon_model_free(ctx, m);
 }
 
@@ -140,14 +151,18 @@ static void test_clone(lemon_ctx *ctx) {
     lemon_config c = tiny_config(8, 2, 4, 2, 6, 10, 259, 0);
     lemon_model *a = lively_model(ctx, &c, 1), *b = NULL, *d = NULL;
     lemon_tokenizer_bytes(ctx, &a->tokenizer);
-    check(fine(ctx, lemon_model_clone(ctx, a, &b)) && b->block != a->block && memcmp(a->block, b->block, (size_t)a->block_count * 4) == 0 &&
-              b->tokenizer && b->tokenizer != a->tokenizer,
+    check(fine(ctx, lemon_model_clone(ctx, a, &b)) && b->block != a->block &&
+              memcmp(a->block, b->block, (size_t)a->block_count * 4) == 0 && b->tokenizer &&
+              b->tokenizer != a->tokenizer,
           "a clone has the weights and a tokenizer of its own");
     lemon_save(ctx, scratch("half.lemon"), a, LEMON_F16);
-    check(fine(ctx, lemon_load(ctx, scratch("half.lemon"), &d)) && d->block == NULL && lemon_model_init(ctx, d, 1) == LEMON_E_ARG,
+    check(fine(ctx, lemon_load(ctx, scratch("half.lemon"), &d)) && d->block == NULL &&
+              lemon_model_init(ctx, d, 1) == LEMON_E_ARG,
           "a mapped f16 model has no block to write to");
     lemon_model_free(ctx, b);
-    check(fine(ctx, lemon_model_clone(ctx, d, &b)) && b->block && near_to((double)b->block[7], (double)a->block[7], 1e-3), "its clone has one");
+    check(fine(ctx, lemon_model_clone(ctx, d, &b)) && b->block &&
+              near_to((double)b->block[7], (double)a->block[7], 1e-3),
+          "its clone has one");
     lemon_model_free(ctx, a);
     lemon_model_free(ctx, b);
     lemon_model_free(ctx, d);
@@ -171,19 +186,25 @@ static double naive_eval(const lemon_model *m, const int32_t *ids, int64_t n, in
 }
 
 static void test_forward(lemon_ctx *ctx) {
-    static const struct { const char *name; int32_t d, layers, heads, kv, dim, ffn, vocab; int tied; float theta, eps; } shapes[] = {
-        {"tied", 16, 2, 4, 4, 4, 40, 50, 1, 10000.0f, 1e-5f}, {"untied", 16, 2, 4, 4, 4, 40, 50, 0, 10000.0f, 1e-5f},
-        {"grouped queries", 24, 3, 6, 2, 4, 33, 70, 1, 10000.0f, 1e-5f}, {"one kv head", 24, 2, 6, 1, 4, 33, 70, 0, 10000.0f, 1e-5f},
-        {"heads wider than the stream", 10, 2, 3, 3, 8, 20, 41, 1, 10000.0f, 1e-5f},
-        {"heads narrower than the stream", 40, 2, 2, 1, 6, 20, 41, 0, 10000.0f, 1e-5f},
-        {"theta 500000, eps 0.01", 16, 2, 2, 2, 8, 24, 50, 1, 500000.0f, 0.01f}};
+    static const struct {
+        const char *name;
+        int32_t d, layers, heads, kv, dim, ffn, vocab;
+        int tied;
+        float theta, eps;
+    } shapes[] = {{"tied", 16, 2, 4, 4, 4, 40, 50, 1, 10000.0f, 1e-5f},
+                  {"untied", 16, 2, 4, 4, 4, 40, 50, 0, 10000.0f, 1e-5f},
+                  {"grouped queries", 24, 3, 6, 2, 4, 33, 70, 1, 10000.0f, 1e-5f},
+                  {"one kv head", 24, 2, 6, 1, 4, 33, 70, 0, 10000.0f, 1e-5f},
+                  {"heads wider than the stream", 10, 2, 3, 3, 8, 20, 41, 1, 10000.0f, 1e-5f},
+                  {"heads narrower than the stream", 40, 2, 2, 1, 6, 20, 41, 0, 10000.0f, 1e-5f},
+                  {"theta 500000, eps 0.01", 16, 2, 2, 2, 8, 24, 50, 1, 500000.0f, 0.01f}};
     lemon_rng rng;
     int32_t ids[150];
     size_t i;
     lemon_rng_seed(&rng, 9);
     for (i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        lemon_config c = tiny_config(shapes[i].d, shapes[i].layers, shapes[i].heads, shapes[i].kv, shapes[i].dim, shapes[i].ffn,
-                                     shapes[i].vocab, shapes[i].tied);
+        lemon_config c = tiny_config(shapes[i].d, shapes[i].layers, shapes[i].heads, shapes[i].kv, shapes[i].dim,
+                                     shapes[i].ffn, shapes[i].vocab, shapes[i].tied);
         lemon_tokens tokens;
         lemon_model *m;
         double loss = 0;
@@ -227,7 +248,8 @@ static void test_session(lemon_ctx *ctx, int tied) {
         for (v = 0; v < 70; v++) apart = fmax(apart, fabs((double)logits[v] - (double)other[v]));
     }
     detail("scores differ by %g", worst);
-    check(i == 64 && worst < 1e-4, tied ? "a session's scores are the naive tied model's" : "a session's scores are the naive untied model's");
+    check(i == 64 && worst < 1e-4,
+          tied ? "a session's scores are the naive tied model's" : "a session's scores are the naive untied model's");
     detail("scores differ by %g", apart);
     check(apart < 1e-4, "a prompt in pieces is the prompt token by token");
     lemon_session_close(one);
@@ -239,11 +261,13 @@ static void test_session(lemon_ctx *ctx, int tied) {
 
 /* ---- real data ---- */
 
-static void expect_loss(lemon_ctx *ctx, const lemon_model *m, const lemon_tokens *tokens, int64_t seq, int64_t most, double want) {
+static void expect_loss(lemon_ctx *ctx, const lemon_model *m, const lemon_tokens *tokens, int64_t seq, int64_t most,
+                        double want) {
     double loss = 0;
     int64_t counted = 0;
     char name[96];
-    snprintf(name, sizeof name, "stories260K: %.7f at seq %d on %d tokens", want, (int)seq, (int)(most ? most : tokens->count));
+    snprintf(name, sizeof name, "stories260K: %.7f at seq %d on %d tokens", want, (int)seq,
+             (int)(most ? most : tokens->count));
     check(fine(ctx, lemon_eval(ctx, m, tokens, seq, most, &loss, &counted)) && near_to(loss, want, 1e-5) &&
               counted == (most ? most : tokens->count) - 1,
           name);

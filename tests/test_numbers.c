@@ -37,7 +37,9 @@ static float decode(small_float f, uint16_t bits) {
     return f.fraction_bits == 7 ? lemon_f32_from_bf16(bits) : lemon_f32_from_f16(bits);
 }
 
-static int same_number(float a, double b) { return isnan(b) ? isnan(a) : !((double)a < b) && !((double)a > b) && !isnan(a); }
+static int same_number(float a, double b) {
+    return isnan(b) ? isnan(a) : !((double)a < b) && !((double)a > b) && !isnan(a);
+}
 
 static int encodes_right(small_float f, float x) {
     uint16_t want = (uint16_t)(nearest(f, fabs((double)x)) | (signbit(x) ? 0x8000 : 0)), got = encode(f, x);
@@ -75,9 +77,9 @@ static void test_small_float(small_float f, const char *name) {
     snprintf(line, sizeof line, "%s: random floats go to the nearest", name);
     check(bits == 0, line);
     snprintf(line, sizeof line, "%s: overflow, infinities, zeros", name);
-    check(encodes_right(f, FLT_MAX) && encodes_right(f, -FLT_MAX) && encodes_right(f, INFINITY) && encodes_right(f, 0.0f) &&
-              encodes_right(f, -0.0f) && encodes_right(f, FLT_MIN) && encodes_right(f, 1e-45f) && encodes_right(f, 65519.99f) &&
-              encodes_right(f, 65520.0f),
+    check(encodes_right(f, FLT_MAX) && encodes_right(f, -FLT_MAX) && encodes_right(f, INFINITY) &&
+              encodes_right(f, 0.0f) && encodes_right(f, -0.0f) && encodes_right(f, FLT_MIN) &&
+              encodes_right(f, 1e-45f) && encodes_right(f, 65519.99f) && encodes_right(f, 65520.0f),
           line);
 }
 
@@ -100,7 +102,8 @@ static void test_crc(void) {
     size_t i, n, cut, bad = 0, split = 0;
     check(lemon_crc32(0, "123456789", 9) == 0xcbf43926u, "CRC-32 of 123456789 is cbf43926");
     check(lemon_crc32(0, "", 0) == 0 && lemon_crc32(0, "a", 1) == 0xe8b7be43u, "of nothing 0, of a e8b7be43");
-    check(lemon_crc32(0, "The quick brown fox jumps over the lazy dog", 43) == 0x414fa339u, "of the quick brown fox 414fa339");
+    check(lemon_crc32(0, "The quick brown fox jumps over the lazy dog", 43) == 0x414fa339u,
+          "of the quick brown fox 414fa339");
     lemon_rng_seed(&rng, 1);
     for (i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)lemon_rng_next(&rng);
     for (n = 4080; n < 4120; n++) bad += lemon_crc32(0, bytes + n % 7, n) != naive_crc(bytes + n % 7, n);
@@ -130,8 +133,9 @@ static void test_sequence(void) {
     lemon_rng rng, other;
     uint64_t state;
     int i, bad = 0;
-    rng.state = 1234567;                                /* Vigna's splitmix64.c with this seed, as Rosetta Code lists it */
-    check(lemon_rng_next(&rng) == UINT64_C(6457827717110365317) && lemon_rng_next(&rng) == UINT64_C(3203168211198807973) &&
+    rng.state = 1234567; /* Vigna's splitmix64.c with this seed, as Rosetta Code lists it */
+    check(lemon_rng_next(&rng) == UINT64_C(6457827717110365317) &&
+              lemon_rng_next(&rng) == UINT64_C(3203168211198807973) &&
               lemon_rng_next(&rng) == UINT64_C(9817491932198370423),
           "SplitMix64 from state 1234567 gives the published numbers");
     lemon_rng_seed(&rng, 42);
@@ -176,7 +180,8 @@ static void test_distributions(void) {
         most = u > most ? u : most;
     }
     check(least >= 0 && most < 1 && least < 1e-4 && most > 1 - 1e-4, "uniform numbers fill [0, 1)");
-    check(near_to(sum / (double)n, 0.5, 0.003) && near_to(square / (double)n, 1.0 / 3, 0.003), "with the moments of a uniform");
+    check(near_to(sum / (double)n, 0.5, 0.003) && near_to(square / (double)n, 1.0 / 3, 0.003),
+          "with the moments of a uniform");
     for (i = 0, sum = square = 0; i < n; i++) {
         double x = lemon_rng_normal(&rng);
         sum += x;
@@ -186,8 +191,10 @@ static void test_distributions(void) {
         last = x;
         beyond += fabs(x) > 1.959964;
     }
-    check(near_to(sum / (double)n, 0, 0.01) && near_to(square / (double)n, 1, 0.015), "normal numbers: mean 0, variance 1");
-    check(near_to(fourth / (double)n, 3, 0.03) && near_to((double)beyond / (double)n, 0.05, 0.002), "their tails are normal too");
+    check(near_to(sum / (double)n, 0, 0.01) && near_to(square / (double)n, 1, 0.015),
+          "normal numbers: mean 0, variance 1");
+    check(near_to(fourth / (double)n, 3, 0.03) && near_to((double)beyond / (double)n, 0.05, 0.002),
+          "their tails are normal too");
     check(near_to(lag / (double)n, 0, 0.01), "and neighbours know nothing of each other");
 }
 

@@ -22,11 +22,13 @@ static void test_options(void) {
     o.threads = 3;
     o.isa = LEMON_ISA_SCALAR;
     ctx = lemon_open(&o);
-    check(ctx && lemon_ctx_threads(ctx) == 3 && lemon_ctx_isa(ctx) == LEMON_ISA_SCALAR, "a context has what was asked for");
+    check(ctx && lemon_ctx_threads(ctx) == 3 && lemon_ctx_isa(ctx) == LEMON_ISA_SCALAR,
+          "a context has what was asked for");
     check(ctx && strcmp(lemon_error(ctx), "") == 0, "a new context has no error");
     lemon_close(ctx);
     lemon_close(NULL);
-    check(lemon_ctx_threads(NULL) == 1 && strcmp(lemon_error(NULL), "") == 0, "no context is one thread and no message");
+    check(lemon_ctx_threads(NULL) == 1 && strcmp(lemon_error(NULL), "") == 0,
+          "no context is one thread and no message");
 }
 
 static void test_isas(void) {
@@ -59,7 +61,8 @@ static void test_environment(void) {
     lemon_close(ctx);
     setenv("LEMON_THREADS", "100000", 1);
     ctx = lemon_open(NULL);
-    check(ctx && lemon_ctx_threads(ctx) <= 256 && lemon_ctx_threads(ctx) >= 1, "LEMON_THREADS=100000 is held within 256");
+    check(ctx && lemon_ctx_threads(ctx) <= 256 && lemon_ctx_threads(ctx) >= 1,
+          "LEMON_THREADS=100000 is held within 256");
     lemon_close(ctx);
     if (old) setenv("LEMON_THREADS", keep, 1);
     else unsetenv("LEMON_THREADS");
@@ -103,7 +106,8 @@ static void test_allocations(void) {
     check(lemon_memory(ctx, &peak) == before + 8 + 37 * 28, "bytes in use are counted");
     for (i = 0; i < 8; i++) lemon__free(ctx, block[i], 1 + i * 37);
     lemon_memory(ctx, &i);
-    check(lemon_memory(ctx, NULL) == before && i == peak && peak == before + 8 + 37 * 28, "the peak stays when they go");
+    check(lemon_memory(ctx, NULL) == before && i == peak && peak == before + 8 + 37 * 28,
+          "the peak stays when they go");
     check(lemon__malloc(ctx, SIZE_MAX - 10) == NULL && strstr(lemon_error(ctx), "out of memory"),
           "a size that would overflow is no memory");
     lemon_close(ctx);
@@ -153,7 +157,8 @@ static void test_products(void) {
     check(lemon__mul(3, 4, &out) && out == 12 && lemon__mul(0, SIZE_MAX, &out) && out == 0 &&
               lemon__mul(SIZE_MAX, 1, &out) && out == SIZE_MAX,
           "products of sizes that fit");
-    check(!lemon__mul(SIZE_MAX, 2, &out) && !lemon__mul(SIZE_MAX / 2 + 1, 2, &out), "products that overflow are refused");
+    check(!lemon__mul(SIZE_MAX, 2, &out) && !lemon__mul(SIZE_MAX / 2 + 1, 2, &out),
+          "products that overflow are refused");
 }
 
 static void test_bytes(void) {
@@ -241,7 +246,8 @@ static void test_progress(void) {
     lemon__tick_begin(ctx, "work");
     for (i = 1; i <= 1000; i++) bad += lemon__tick(ctx, "work", i, 1000, 2.5) != LEMON_OK;
     check(bad == 0 && w.calls >= 1 && w.calls < 100, "progress is not told a thousand times a second");
-    check(w.last.done == 1000 && w.last.total == 1000 && strcmp(w.last.what, "work") == 0 && near_to(w.last.loss, 2.5, 0),
+    check(w.last.done == 1000 && w.last.total == 1000 && strcmp(w.last.what, "work") == 0 &&
+              near_to(w.last.loss, 2.5, 0),
           "the end of the work is always told");
     w.stop_at = w.calls + 1;
     check(fails_with(ctx, lemon__tick(ctx, "work", 5, 5, 0), LEMON_E_CANCELLED, "work was stopped after 5 of 5"),
@@ -276,7 +282,8 @@ static void test_writer(lemon_ctx *ctx) {
     w.append(w.user, "half", 4);
     w.abort(w.user);
     bytes = slurp(path, &n);
-    check(n == 11 && bytes && memcmp(bytes, "hello world", 11) == 0 && !exists(temporary), "an abort leaves all as it was");
+    check(n == 11 && bytes && memcmp(bytes, "hello world", 11) == 0 && !exists(temporary),
+          "an abort leaves all as it was");
     free(bytes);
 }
 
@@ -324,7 +331,8 @@ static void test_reader(lemon_ctx *ctx) {
     check(r.map == NULL || memcmp(r.map, "0123456789", 10) == 0, "its map is the file");
     check(r.read(r.user, 3, got, 4) == LEMON_OK && memcmp(got, "3456", 4) == 0, "it reads at an offset");
     check(r.read(r.user, 0, got, 2) == LEMON_OK && memcmp(got, "01", 2) == 0, "and back again");
-    check(fails_with(ctx, r.read(r.user, 8, got, 4), LEMON_E_IO, "became shorter"), "reading beyond the end is an error");
+    check(fails_with(ctx, r.read(r.user, 8, got, 4), LEMON_E_IO, "became shorter"),
+          "reading beyond the end is an error");
     r.close(r.user);
     check(fails_with(ctx, lemon_file_reader(ctx, scratch("none.bin"), &r), LEMON_E_IO, "none.bin: could not open"),
           "a file that is not there is named");

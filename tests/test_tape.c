@@ -122,7 +122,12 @@ static const op_case cases[] = {
     {"add", 2, {{ROWS, 5}, {ROWS, 5}}, 5, record_add, naive_add},
     {"rms_norm", 2, {{ROWS, 19}, {1, 19}}, 19, record_norm, naive_norm},
     {"rope", 1, {{ROWS, 8}}, 8, record_rope, naive_rope},
-    {"attention, 6 heads on 2, two sequences", 3, {{ROWS, 24}, {ROWS, 8}, {ROWS, 8}}, 24, record_attention, naive_attention},
+    {"attention, 6 heads on 2, two sequences",
+     3,
+     {{ROWS, 24}, {ROWS, 8}, {ROWS, 8}},
+     24,
+     record_attention,
+     naive_attention},
     {"swiglu", 2, {{ROWS, 5}, {ROWS, 5}}, 5, record_swiglu, naive_swiglu},
     {"mix", 4, {{ROWS, 5}, {ROWS, 5}, {ROWS, 5}, {1, 3}}, 5, record_mix, naive_mix},
     {"mix with computed weights", 3, {{ROWS, 5}, {1, 4}, {4, 3}}, 5, record_mix_computed, naive_mix_computed},
@@ -152,8 +157,9 @@ static double naive_loss(bench *b) {
     ref_matmul(y, 0, b->x[op->leaves], 1, ROWS, VOCAB, op->cols, scores);
     if (b->taught) ref_matmul(b->x[op->leaves + 1], 0, b->x[op->leaves + 1] + ROWS * 3, 1, ROWS, VOCAB, 3, taught);
     loss = ref_loss(scores, b->taught ? taught : NULL, targets, ROWS, VOCAB, (double)b->loss.temperature);
-    return (double)b->loss.scale * ((1 - (double)b->loss.distill) * loss.ce +
-                                    (double)b->loss.distill * (double)b->loss.temperature * (double)b->loss.temperature * loss.kl);
+    return (double)b->loss.scale *
+           ((1 - (double)b->loss.distill) * loss.ce +
+            (double)b->loss.distill * (double)b->loss.temperature * (double)b->loss.temperature * loss.kl);
 }
 
 static void bench_fill(bench *b, const op_case *op, uint64_t seed) {
@@ -178,7 +184,8 @@ static lemon_var bench_record(bench *b, lemon_tape *tape) {
     const op_case *op = b->op;
     lemon_var x[MOST], y, output, hidden = -1, matrix = -1;
     int i;
-    for (i = 0; i < op->leaves; i++) x[i] = lemon_tape_leaf(tape, b->data[i], b->grad[i], op->shape[i][0], op->shape[i][1]);
+    for (i = 0; i < op->leaves; i++)
+        x[i] = lemon_tape_leaf(tape, b->data[i], b->grad[i], op->shape[i][0], op->shape[i][1]);
     output = lemon_tape_leaf(tape, b->data[op->leaves], b->grad[op->leaves], VOCAB, op->cols);
     if (b->taught) {
         hidden = lemon_tape_leaf(tape, b->data[op->leaves + 1], NULL, ROWS, 3);
@@ -221,8 +228,10 @@ static int bench_run(lemon_ctx *ctx, bench *b, int runs, double *value) {
     loss = bench_record(b, tape);
     ok = fine(ctx, lemon_tape_plan(tape, 1, NULL));
     for (i = 0; ok && i < runs; i++) ok = fine(ctx, lemon_tape_forward(tape)) && fine(ctx, lemon_tape_backward(tape));
-    if (ok) *value = (1 - (double)b->loss.distill) * (double)lemon_tape_value(tape, loss)[0] +
-                     (double)b->loss.distill * (double)b->loss.temperature * (double)b->loss.temperature * (double)lemon_tape_value(tape, loss)[1];
+    if (ok)
+        *value = (1 - (double)b->loss.distill) * (double)lemon_tape_value(tape, loss)[0] +
+                 (double)b->loss.distill * (double)b->loss.temperature * (double)b->loss.temperature *
+                     (double)lemon_tape_value(tape, loss)[1];
     lemon_tape_close(tape);
     return ok;
 }
@@ -242,9 +251,11 @@ static void test_operation(lemon_ctx *ctx, const op_case *op) {
 }
 
 static void test_losses(lemon_ctx *ctx) {
-    static const struct { const char *name; int taught; float distill, temperature, scale; } losses[] = {
-        {"cross-entropy, scaled", 0, 0.0f, 1.0f, 0.25f}, {"distillation alone", 1, 1.0f, 1.0f, 1.0f},
-        {"distillation at temperature 2.5", 1, 1.0f, 2.5f, 1.0f}, {"both, at temperature 0.7, scaled", 1, 0.4f, 0.7f, 3.0f}};
+    static const struct { const char *name; int taught; float distill, temperature, scale;
+    } losses[] = {{"cross-entropy, scaled", 0, 0.0f, 1.0f, 0.25f},
+                  {"distillation alone", 1, 1.0f, 1.0f, 1.0f},
+                  {"distillation at temperature 2.5", 1, 1.0f, 2.5f, 1.0f},
+                  {"both, at temperature 0.7, scaled", 1, 0.4f, 0.7f, 3.0f}};
     size_t i;
     for (i = 0; i < sizeof losses / sizeof losses[0]; i++) {
         bench b;
@@ -285,7 +296,8 @@ static void test_ignored(lemon_ctx *ctx) {
     fill_normal(&rng, hidden, 9, 1);
     fill_normal(&rng, output, 6, 1);
     lemon_tape_open(ctx, &tape);
-    loss = lemon_tape_loss(tape, lemon_tape_leaf(tape, hidden, dh, 3, 3), lemon_tape_leaf(tape, output, dw, 2, 3), none, -1, -1, &options);
+    loss = lemon_tape_loss(tape, lemon_tape_leaf(tape, hidden, dh, 3, 3), lemon_tape_leaf(tape, output, dw, 2, 3), none,
+                           -1, -1, &options);
     lemon_tape_plan(tape, 1, NULL);
     lemon_tape_forward(tape);
     lemon_tape_backward(tape);
@@ -322,7 +334,8 @@ static void model_open(lemon_ctx *ctx, const lemon_config *c, int64_t batch, int
     lemon_tape_open(ctx, &m->tape);
     lemon__tape_weights(m->tape, m->model, m->grads, weights);
     hidden = lemon__tape_llama(m->tape, c, weights, m->ids, batch, seq);
-    m->loss = lemon_tape_loss(m->tape, hidden, weights[lemon__param_index(c, LEMON_OUTPUT, 0)], m->targets, -1, -1, &options);
+    m->loss =
+        lemon_tape_loss(m->tape, hidden, weights[lemon__param_index(c, LEMON_OUTPUT, 0)], m->targets, -1, -1, &options);
 }
 
 static void model_close(lemon_ctx *ctx, model_run *m) {
@@ -351,11 +364,13 @@ static void test_model(lemon_ctx *ctx, int tied) {
     int ok;
     model_open(ctx, &c, 2, 5, &m);
     w = ref_weights(m.model);
-    ok = fine(ctx, lemon_tape_plan(m.tape, 1, NULL)) && fine(ctx, lemon_tape_forward(m.tape)) && fine(ctx, lemon_tape_backward(m.tape));
+    ok = fine(ctx, lemon_tape_plan(m.tape, 1, NULL)) && fine(ctx, lemon_tape_forward(m.tape)) &&
+         fine(ctx, lemon_tape_backward(m.tape));
     check(ok && near_to((double)lemon_tape_value(m.tape, m.loss)[0], model_naive(&m, w), 1e-5),
           tied ? "whole tied model: loss" : "whole untied model: loss");
     for (p = 0; ok && p < m.model->n_params; p++) {
-        int64_t at = (float *)m.model->params[p].data - m.model->block, n = m.model->params[p].rows * m.model->params[p].cols;
+        int64_t at = (float *)m.model->params[p].data - m.model->block,
+                n = m.model->params[p].rows * m.model->params[p].cols;
         double want[512], top = 1e-4;
         char name[64];
         lemon__param_name(m.model, p, name, sizeof name);
@@ -373,7 +388,8 @@ static void test_model(lemon_ctx *ctx, int tied) {
             ok = fabs((double)m.grads[at + i] - want[i]) <= 1e-4 * top;
         }
     }
-    check(ok, tied ? "whole tied model: gradient of every parameter" : "whole untied model: gradient of every parameter");
+    check(ok,
+          tied ? "whole tied model: gradient of every parameter" : "whole untied model: gradient of every parameter");
     free(w);
     model_close(ctx, &m);
 }
@@ -450,11 +466,13 @@ static void test_sticky(lemon_ctx *ctx) {
     bad = lemon_tape_matmul(tape, a, 0, b, 0);
     check(bad < 0 && strstr(lemon_error(ctx), "inner sizes are 4 and 3") != NULL, "a shape that does not fit is named");
     snprintf(message, sizeof message, "%s", lemon_error(ctx));
-    check(lemon_tape_add(tape, bad, a) < 0 && lemon_tape_add(tape, a, b) < 0 && lemon_tape_leaf(tape, data, NULL, 1, 1) < 0,
+    check(lemon_tape_add(tape, bad, a) < 0 && lemon_tape_add(tape, a, b) < 0 &&
+              lemon_tape_leaf(tape, data, NULL, 1, 1) < 0,
           "after an error nothing more is recorded");
     check(lemon_tape_plan(tape, 1, NULL) == LEMON_E_ARG && strcmp(message, lemon_error(ctx)) == 0,
           "planning returns the first error, with its message");
-    check(lemon_tape_forward(tape) == LEMON_E_ARG && lemon_tape_backward(tape) == LEMON_E_ARG, "and such a tape does not run");
+    check(lemon_tape_forward(tape) == LEMON_E_ARG && lemon_tape_backward(tape) == LEMON_E_ARG,
+          "and such a tape does not run");
     lemon_tape_close(tape);
     lemon_tape_close(NULL);
 }
@@ -462,13 +480,30 @@ static void test_sticky(lemon_ctx *ctx) {
 typedef lemon_var (*wrong)(lemon_tape *t, lemon_var x, lemon_var row);
 static lemon_var wrong_add(lemon_tape *t, lemon_var x, lemon_var row) { return lemon_tape_add(t, x, row); }
 static lemon_var wrong_norm(lemon_tape *t, lemon_var x, lemon_var row) { return lemon_tape_rms_norm(t, row, x, 1e-5f); }
-static lemon_var wrong_rope(lemon_tape *t, lemon_var x, lemon_var row) { (void)row; return lemon_tape_rope(t, x, 3, 3, 1e4f); }
-static lemon_var wrong_seq(lemon_tape *t, lemon_var x, lemon_var row) { (void)row; return lemon_tape_rope(t, x, 2, 2, 1e4f); }
-static lemon_var wrong_heads(lemon_tape *t, lemon_var x, lemon_var row) { (void)row; return lemon_tape_attention(t, x, x, x, 3, 2, 2, 3); }
-static lemon_var wrong_keys(lemon_tape *t, lemon_var x, lemon_var row) { return lemon_tape_attention(t, x, row, row, 2, 2, 2, 3); }
+static lemon_var wrong_rope(lemon_tape *t, lemon_var x, lemon_var row) {
+    (void)row;
+    return lemon_tape_rope(t, x, 3, 3, 1e4f);
+}
+static lemon_var wrong_seq(lemon_tape *t, lemon_var x, lemon_var row) {
+    (void)row;
+    return lemon_tape_rope(t, x, 2, 2, 1e4f);
+}
+static lemon_var wrong_heads(lemon_tape *t, lemon_var x, lemon_var row) {
+    (void)row;
+    return lemon_tape_attention(t, x, x, x, 3, 2, 2, 3);
+}
+static lemon_var wrong_keys(lemon_tape *t, lemon_var x, lemon_var row) {
+    return lemon_tape_attention(t, x, row, row, 2, 2, 2, 3);
+}
 static lemon_var wrong_mix(lemon_tape *t, lemon_var x, lemon_var row) { return lemon_tape_mix(t, &x, 1, row); }
-static lemon_var wrong_embed(lemon_tape *t, lemon_var x, lemon_var row) { (void)row; return lemon_tape_embed(t, x, NULL, 3); }
-static lemon_var wrong_var(lemon_tape *t, lemon_var x, lemon_var row) { (void)row; return lemon_tape_swiglu(t, x, 1000); }
+static lemon_var wrong_embed(lemon_tape *t, lemon_var x, lemon_var row) {
+    (void)row;
+    return lemon_tape_embed(t, x, NULL, 3);
+}
+static lemon_var wrong_var(lemon_tape *t, lemon_var x, lemon_var row) {
+    (void)row;
+    return lemon_tape_swiglu(t, x, 1000);
+}
 static lemon_var wrong_loss(lemon_tape *t, lemon_var x, lemon_var row) {
     static const lemon_loss_options cold = {0.0f, 0.0f, 1.0f};
     (void)row;
@@ -483,14 +518,18 @@ static lemon_var wrong_teacher(lemon_tape *t, lemon_var x, lemon_var row) {
 }
 
 static void test_refusals(lemon_ctx *ctx) {
-    static const struct { const char *what, *message; wrong go; } wrongs[] = {
-        {"unequal shapes", "lemon_tape_add: shapes are [3, 4] and [1, 4]", wrong_add},
-        {"a gain of another shape", "gain is [3, 4], expected [1, 4]", wrong_norm},
-        {"an odd head_dim", "lemon_tape_rope", wrong_rope}, {"rows that are no multiple of seq", "lemon_tape_rope", wrong_seq},
-        {"kv heads that do not divide", "lemon_tape_attention", wrong_heads}, {"keys of another length", "lemon_tape_attention", wrong_keys},
-        {"weights of another number", "expected [1, 1]", wrong_mix}, {"no tokens", "tokens is NULL", wrong_embed},
-        {"a variable from nowhere", "variable 1000 is not on this tape", wrong_var}, {"temperature 0", "temperature", wrong_loss},
-        {"a teacher that wants a gradient", "the teacher wants a gradient", wrong_teacher}};
+    static const struct { const char *what, *message; wrong go;
+    } wrongs[] = {{"unequal shapes", "lemon_tape_add: shapes are [3, 4] and [1, 4]", wrong_add},
+                  {"a gain of another shape", "gain is [3, 4], expected [1, 4]", wrong_norm},
+                  {"an odd head_dim", "lemon_tape_rope", wrong_rope},
+                  {"rows that are no multiple of seq", "lemon_tape_rope", wrong_seq},
+                  {"kv heads that do not divide", "lemon_tape_attention", wrong_heads},
+                  {"keys of another length", "lemon_tape_attention", wrong_keys},
+                  {"weights of another number", "expected [1, 1]", wrong_mix},
+                  {"no tokens", "tokens is NULL", wrong_embed},
+                  {"a variable from nowhere", "variable 1000 is not on this tape", wrong_var},
+                  {"temperature 0", "temperature", wrong_loss},
+                  {"a teacher that wants a gradient", "the teacher wants a gradient", wrong_teacher}};
     float data[12] = {0};
     size_t i;
     char name[96];
@@ -517,12 +556,15 @@ static void test_order(lemon_ctx *ctx) {
     c = lemon_tape_add(tape, b, a);
     lemon_tape_keep(tape, b);
     check(lemon_tape_forward(tape) == LEMON_E_ARG, "a tape that is not planned does not run");
-    check(fine(ctx, lemon_tape_plan(tape, 0, NULL)) && lemon_tape_plan(tape, 0, NULL) == LEMON_E_ARG, "a tape is planned once");
+    check(fine(ctx, lemon_tape_plan(tape, 0, NULL)) && lemon_tape_plan(tape, 0, NULL) == LEMON_E_ARG,
+          "a tape is planned once");
     lemon_tape_forward(tape);
-    check(lemon_tape_value(tape, b) && near_to((double)lemon_tape_value(tape, b)[3], 8, 0) && lemon_tape_value(tape, c) == NULL &&
-              lemon_tape_value(tape, a) == data && lemon_tape_value(tape, 99) == NULL,
+    check(lemon_tape_value(tape, b) && near_to((double)lemon_tape_value(tape, b)[3], 8, 0) &&
+              lemon_tape_value(tape, c) == NULL && lemon_tape_value(tape, a) == data &&
+              lemon_tape_value(tape, 99) == NULL,
           "kept values and leaves can be read, others cannot");
-    check(lemon_tape_add(tape, a, a) < 0 && strstr(lemon_error(ctx), "planned already") != NULL, "nothing is recorded after the plan");
+    check(lemon_tape_add(tape, a, a) < 0 && strstr(lemon_error(ctx), "planned already") != NULL,
+          "nothing is recorded after the plan");
     lemon_tape_close(tape);
 }
 
@@ -553,7 +595,9 @@ static void test_stored(lemon_ctx *ctx) {
         h = lemon_tape_matmul(tape, lemon_tape_matmul(tape, lemon_tape_embed(tape, w, ids, 4), 0, w, 1), 0,
                               lemon_tape_leaf(tape, rows, NULL, 10, 40), 0);
         loss = lemon_tape_loss(tape, h, w, next, -1, -1, &options);
-        out[kind] = fine(ctx, lemon_tape_plan(tape, 0, NULL)) && lemon_tape_forward(tape) == LEMON_OK ? lemon_tape_value(tape, loss)[0] : -1;
+        out[kind] = fine(ctx, lemon_tape_plan(tape, 0, NULL)) && lemon_tape_forward(tape) == LEMON_OK
+                        ? lemon_tape_value(tape, loss)[0]
+                        : -1;
         lemon_tape_close(tape);
     }
     check(near_to((double)out[1], (double)out[0], 1e-5), "q8 weights serve in embed, matmul and loss");

@@ -12,12 +12,14 @@ static void test_names(void) {
 }
 
 static void test_sizes(void) {
-    static const struct { lemon_dtype dtype; int64_t cols; size_t bytes; } rows[] = {
-        {LEMON_F32, 5, 20}, {LEMON_BF16, 5, 10}, {LEMON_F16, 7, 14}, {LEMON_Q8, 32, 34}, {LEMON_Q8, 33, 68}, {LEMON_Q8, 1, 34},
-        {LEMON_Q4, 32, 18}, {LEMON_Q4, 65, 54}, {LEMON_U8, 9, 9}, {LEMON_I32, 3, 12}, {LEMON_F64, 3, 24}, {LEMON_F32, 0, 0}};
+    static const struct { lemon_dtype dtype; int64_t cols; size_t bytes;
+    } rows[] = {{LEMON_F32, 5, 20}, {LEMON_BF16, 5, 10}, {LEMON_F16, 7, 14}, {LEMON_Q8, 32, 34},
+                {LEMON_Q8, 33, 68}, {LEMON_Q8, 1, 34},   {LEMON_Q4, 32, 18}, {LEMON_Q4, 65, 54},
+                {LEMON_U8, 9, 9},   {LEMON_I32, 3, 12},  {LEMON_F64, 3, 24}, {LEMON_F32, 0, 0}};
     lemon_tensor t;
     size_t i, bad = 0;
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) bad += lemon_row_bytes(rows[i].dtype, rows[i].cols) != rows[i].bytes;
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        bad += lemon_row_bytes(rows[i].dtype, rows[i].cols) != rows[i].bytes;
     check(bad == 0, "bytes of a row, the last block padded");
     check(lemon_row_bytes(LEMON_F32, -1) == 0 && lemon_row_bytes((lemon_dtype)42, 4) == 0 &&
               lemon_row_bytes(LEMON_F32, INT64_MAX) == 0 && lemon_row_bytes((lemon_dtype)-1, 4) == 0,
@@ -42,15 +44,17 @@ static double allowed(lemon_dtype dtype, double x, double top) {
     case LEMON_F32: return 0;
     case LEMON_BF16: return fabs(x) / 256 + 1e-38;
     case LEMON_F16: return fabs(x) / 2048 + ldexp(1, -25);
-    case LEMON_Q8: return top / 127 * 0.5 + top / 2048 + ldexp(127, -25);     /* half a step, and the scale's rounding to f16 */
-    default: return top / 8 + top / 2048 + ldexp(8, -25);              /* q4: the side without -8 may lie a whole step off */
+    case LEMON_Q8:
+        return top / 127 * 0.5 + top / 2048 + ldexp(127, -25); /* half a step, and the scale's rounding to f16 */
+    default: return top / 8 + top / 2048 + ldexp(8, -25);      /* q4: the side without -8 may lie a whole step off */
     }
 }
 
 static double block_top(const float *x, int64_t cols, int64_t at) {
     double top = 0;
     int64_t i;
-    for (i = at / 32 * 32; i < cols && i < at / 32 * 32 + 32; i++) top = fabs((double)x[i]) > top ? fabs((double)x[i]) : top;
+    for (i = at / 32 * 32; i < cols && i < at / 32 * 32 + 32; i++)
+        top = fabs((double)x[i]) > top ? fabs((double)x[i]) : top;
     return top;
 }
 
@@ -84,7 +88,8 @@ static int round_trip(lemon_dtype dtype, int64_t cols, double deviation, lemon_r
             *mean += (double)out[c] - (double)in[r][c];
             worst = error / (allowed(dtype, (double)in[r][c], block_top(in[r], cols, c)) + 1e-300);
             if (worst > 1) {
-                detail("%s [%d] %.9g came back as %.9g", lemon_dtype_name(dtype), (int)c, (double)in[r][c], (double)out[c]);
+                detail("%s [%d] %.9g came back as %.9g", lemon_dtype_name(dtype), (int)c, (double)in[r][c],
+                       (double)out[c]);
                 return 0;
             }
         }
@@ -103,7 +108,8 @@ static void test_rows(lemon_dtype dtype) {
     lemon_rng_seed(&rng, 5);
     for (w = 0; ok && w < sizeof widths / sizeof widths[0]; w++)
         for (d = 0; ok && d < 3; d++) ok = round_trip(dtype, widths[w], deviations[d], &rng, &mean);
-    snprintf(name, sizeof name, "%s: rows come back within the format's error, ragged blocks too", lemon_dtype_name(dtype));
+    snprintf(name, sizeof name, "%s: rows come back within the format's error, ragged blocks too",
+             lemon_dtype_name(dtype));
     check(ok, name);
 }
 
@@ -125,8 +131,9 @@ static void test_blocks(void) {
     t.dtype = LEMON_Q8;
     for (i = 0; i < 40; i++) x[i] = (float)(i - 20) * 0.5f;         /* scale 10 / 127: written out by hand below */
     lemon_row_from_f32(&t, 0, x);
-    check(lemon__get16(bytes) == lemon_f16_from_f32(10.0f / 127) && (int8_t)bytes[2] == -127 && (int8_t)bytes[2 + 20] == 0 &&
-              (int8_t)bytes[2 + 21] == 6 && lemon__get16(bytes + 34) == lemon_f16_from_f32(9.5f / 127),
+    check(lemon__get16(bytes) == lemon_f16_from_f32(10.0f / 127) && (int8_t)bytes[2] == -127 &&
+              (int8_t)bytes[2 + 20] == 0 && (int8_t)bytes[2 + 21] == 6 &&
+              lemon__get16(bytes + 34) == lemon_f16_from_f32(9.5f / 127),
           "q8 has GGUF's Q8_0 layout");
     check(bytes[34 + 2 + 8] == 0 && bytes[34 + 2 + 31] == 0, "the last block is padded with zeros");
     t.dtype = LEMON_Q4;

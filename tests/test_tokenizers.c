@@ -163,7 +163,11 @@ static void test_tok512(lemon_ctx *ctx) {
     lemon_tokenizer *t = NULL, *copy = NULL;
     size_t n, m;
     char *text, *a, *b;
-    if (!data_path("tok512.bin", path, sizeof path) || !data_path("tinystories_valid.txt", text_path, sizeof text_path)) { skip("tok512"); return; }
+    if (!data_path("tok512.bin", path, sizeof path) ||
+        !data_path("tinystories_valid.txt", text_path, sizeof text_path)) {
+        skip("tok512");
+        return;
+    }
     check(lemon_tokenizer_load(ctx, path, 512, &t) == LEMON_OK, "tok512 is loaded");
     text = slurp(text_path, &n);
     test_vector(ctx, t);
@@ -269,7 +273,8 @@ static void test_bytes(lemon_ctx *ctx) {
                     "|x\n <|endoftext|>\n<|endoftext|> \n<|endoftext|>\r\r\ny"),
           "a mark with anything beside it is text");
     lemon_tokenizer_save(ctx, scratch("lemon_test_bytes.bin"), t);
-    check(lemon_tokenizer_load(ctx, scratch("lemon_test_bytes.bin"), 259, &again) == LEMON_OK && same_vocabulary(t, again),
+    check(lemon_tokenizer_load(ctx, scratch("lemon_test_bytes.bin"), 259, &again) == LEMON_OK &&
+              same_vocabulary(t, again),
           "it survives a file");
     remove(scratch("lemon_test_bytes.bin"));
     lemon_tokenizer_free(ctx, t);

@@ -69,7 +69,8 @@ static lemon_train_options world_options(record *r) {
 }
 
 /*  Trains a fresh model; the result is checked by the caller through what it left. */
-static lemon_status train_fresh(lemon_ctx *ctx, const lemon_train_options *o, lemon_train_result *result, float **weights) {
+static lemon_status train_fresh(lemon_ctx *ctx, const lemon_train_options *o, lemon_train_result *result,
+                                float **weights) {
     lemon_model *m = world_model(ctx);
     lemon_status status = lemon_train(ctx, m, &text, o, result);
     if (weights) {
@@ -96,7 +97,8 @@ static double naive_window(const lemon_model *m, const double *w, const int32_t 
 }
 
 static void test_eval(lemon_ctx *ctx) {
-    static const int64_t cases[][2] = {{16, 0}, {7, 0}, {32, 0}, {1, 50}, {16, 33}, {16, 34}, {16, 2}, {13, 27}, {0, 100}};
+    static const int64_t cases[][2] = {{16, 0},  {7, 0},  {32, 0},  {1, 50}, {16, 33},
+                                       {16, 34}, {16, 2}, {13, 27}, {0, 100}};
     lemon_config c = world_config();
     lemon_model *m = lively_model(ctx, &c, 3);
     double *w = ref_weights(m);
@@ -149,9 +151,12 @@ static void test_eval_refusals(lemon_ctx *ctx) {
     int32_t wrong[3] = {1, 30, 2};
     lemon_tokens beyond = {wrong, 3, 3};
     double loss;
-    check(fails_with(ctx, lemon_eval(ctx, m, &text, 33, 0, &loss, NULL), LEMON_E_ARG, "seq is 33, expected 1 to 32"), "eval refuses seq beyond the context");
-    check(fails_with(ctx, lemon_eval(ctx, m, &one, 16, 0, &loss, NULL), LEMON_E_ARG, "expected at least 2"), "eval refuses one token");
-    check(fails_with(ctx, lemon_eval(ctx, m, &beyond, 16, 0, &loss, NULL), LEMON_E_ARG, "token 1 is 30"), "eval refuses ids beyond the vocabulary");
+    check(fails_with(ctx, lemon_eval(ctx, m, &text, 33, 0, &loss, NULL), LEMON_E_ARG, "seq is 33, expected 1 to 32"),
+          "eval refuses seq beyond the context");
+    check(fails_with(ctx, lemon_eval(ctx, m, &one, 16, 0, &loss, NULL), LEMON_E_ARG, "expected at least 2"),
+          "eval refuses one token");
+    check(fails_with(ctx, lemon_eval(ctx, m, &beyond, 16, 0, &loss, NULL), LEMON_E_ARG, "token 1 is 30"),
+          "eval refuses ids beyond the vocabulary");
     lemon_model_free(ctx, m);
 }
 
@@ -184,8 +189,9 @@ static void test_rates(lemon_ctx *ctx) {
         o.batch = 1;
         o.seq = 4;
         ok = fine(ctx, train_fresh(ctx, &o, NULL, NULL)) && r.n == o.steps;
-        for (s = 0; ok && s < r.n; s++) ok = near_to(r.steps[s].lr / o.lr, naive_rate(&o, s + 1) / o.lr, 1e-12) && r.steps[s].step == s + 1 &&
-                                             r.steps[s].tokens == 4 * (s + 1);
+        for (s = 0; ok && s < r.n; s++)
+            ok = near_to(r.steps[s].lr / o.lr, naive_rate(&o, s + 1) / o.lr, 1e-12) && r.steps[s].step == s + 1 &&
+                 r.steps[s].tokens == 4 * (s + 1);
         snprintf(name, sizeof name, "learning rate: %s", cases[i].name);
         check(ok, name);
     }
@@ -293,7 +299,8 @@ static double naive_step(const lemon_model *model, naive_adam *a, int64_t step, 
         double g = a->g[i] * clip, decay = is_gain(model, i) ? 0 : o->weight_decay, t = (double)step + 1;
         a->m[i] = 0.9 * a->m[i] + 0.1 * g;
         a->v[i] = 0.95 * a->v[i] + 0.05 * g * g;
-        a->w[i] -= naive_rate(o, step + 1) * (a->m[i] / (1 - pow(0.9, t)) / (sqrt(a->v[i] / (1 - pow(0.95, t))) + 1e-8) + decay * a->w[i]);
+        a->w[i] -= naive_rate(o, step + 1) *
+                   (a->m[i] / (1 - pow(0.9, t)) / (sqrt(a->v[i] / (1 - pow(0.95, t))) + 1e-8) + decay * a->w[i]);
     }
     return norm;
 }
@@ -352,7 +359,9 @@ static void test_accumulate(lemon_ctx *ctx) {
         lemon_train_options o = world_options(&r[i]);
         o.accumulate = 1 << i;
         ok &= fine(ctx, train_fresh(ctx, &o, NULL, &w[i]));
-        for (s = 0; ok && s < 12; s++) ok = near_to(r[i].steps[s].loss, r[0].steps[s].loss, 1e-5) && near_to(r[i].steps[s].grad_norm, r[0].steps[s].grad_norm, 1e-4);
+        for (s = 0; ok && s < 12; s++)
+            ok = near_to(r[i].steps[s].loss, r[0].steps[s].loss, 1e-5) &&
+                 near_to(r[i].steps[s].grad_norm, r[0].steps[s].grad_norm, 1e-4);
         for (k = 0; ok && k < world_count(); k++) worst = fmax(worst, fabs((double)w[i][k] - (double)w[0][k]));
     }
     check(ok, "a batch in 2 or 4 parts has the losses and norms of one in one part");
@@ -372,7 +381,8 @@ static void test_threads(void) {
         ok &= fine(ctx, train_fresh(ctx, &o, NULL, &w[threads - 1]));
         lemon_close(ctx);
     }
-    check(ok && memcmp(w[0], w[1], bytes) == 0 && memcmp(w[0], w[2], bytes) == 0, "1, 2 and 3 threads train the same bits");
+    check(ok && memcmp(w[0], w[1], bytes) == 0 && memcmp(w[0], w[2], bytes) == 0,
+          "1, 2 and 3 threads train the same bits");
     for (threads = 0; threads < 3; threads++) free(w[threads]);
 }
 
@@ -429,12 +439,15 @@ static void test_result(lemon_ctx *ctx) {
     detail("%g to %g", r.steps[0].loss, r.steps[39].loss);
     check(r.steps[39].loss < 0.9 * r.steps[0].loss, "the loss falls");
     for (s = 30; s < 40; s++) mean += r.steps[s].loss / 10;
-    check(near_to(result.train_loss, mean, 1e-12) && result.steps == 40 && result.tokens == 40 * 64, "train_loss is the mean of the last ten steps");
+    check(near_to(result.train_loss, mean, 1e-12) && result.steps == 40 && result.tokens == 40 * 64,
+          "train_loss is the mean of the last ten steps");
     lemon_eval(ctx, m, &held, 16, 0, &loss, NULL);
     check(near_to(result.eval_loss, loss, 1e-9), "eval_loss is that of the trained model");
     for (s = 0; s < 40; s++) marks &= isnan(r.steps[s].eval_loss) == ((s + 1) % 15 != 0);
     check(marks, "every 15 steps are evaluated, others are NaN");
-    check(fine(ctx, lemon_load(ctx, o.save_path, &back)) && memcmp(lemon_model_param(back, LEMON_WQ, 1)->data, lemon_model_param(m, LEMON_WQ, 1)->data, 16 * 16 * 4) == 0,
+    check(fine(ctx, lemon_load(ctx, o.save_path, &back)) &&
+              memcmp(lemon_model_param(back, LEMON_WQ, 1)->data, lemon_model_param(m, LEMON_WQ, 1)->data,
+                     16 * 16 * 4) == 0,
           "what is saved is what was trained");
     check(!exists(scratch("out.lemon.resume")), "without save_every there is no .resume");
     lemon_model_free(ctx, back);
@@ -442,13 +455,18 @@ static void test_result(lemon_ctx *ctx) {
 }
 
 static void test_refusals(lemon_ctx *ctx) {
-    static const struct { size_t field; int whole; double value; const char *message; } wrongs[] = {
-        {offsetof(lemon_train_options, steps), 1, 0, "steps is 0"}, {offsetof(lemon_train_options, batch), 1, 0, "batch is 0"},
-        {offsetof(lemon_train_options, seq), 1, 33, "seq is 33"}, {offsetof(lemon_train_options, accumulate), 1, 3, "accumulate is 3, expected a divisor of batch"},
-        {offsetof(lemon_train_options, accumulate), 1, 0, "accumulate is 0"}, {offsetof(lemon_train_options, lr), 0, -1, "lr is -1"},
-        {offsetof(lemon_train_options, lr), 0, (double)NAN, "lr is"}, {offsetof(lemon_train_options, clip), 0, -2, "clip is -2"},
-        {offsetof(lemon_train_options, weight_decay), 0, -0.5, "weight_decay is -0.5"}, {offsetof(lemon_train_options, temperature), 0, 0, "temperature is 0"},
-        {offsetof(lemon_train_options, save_every), 1, -1, "save_every is -1"}};
+    static const struct { size_t field; int whole; double value; const char *message;
+    } wrongs[] = {{offsetof(lemon_train_options, steps), 1, 0, "steps is 0"},
+                  {offsetof(lemon_train_options, batch), 1, 0, "batch is 0"},
+                  {offsetof(lemon_train_options, seq), 1, 33, "seq is 33"},
+                  {offsetof(lemon_train_options, accumulate), 1, 3, "accumulate is 3, expected a divisor of batch"},
+                  {offsetof(lemon_train_options, accumulate), 1, 0, "accumulate is 0"},
+                  {offsetof(lemon_train_options, lr), 0, -1, "lr is -1"},
+                  {offsetof(lemon_train_options, lr), 0, (double)NAN, "lr is"},
+                  {offsetof(lemon_train_options, clip), 0, -2, "clip is -2"},
+                  {offsetof(lemon_train_options, weight_decay), 0, -0.5, "weight_decay is -0.5"},
+                  {offsetof(lemon_train_options, temperature), 0, 0, "temperature is 0"},
+                  {offsetof(lemon_train_options, save_every), 1, -1, "save_every is -1"}};
     record r;
     lemon_tokens few = {text_ids, 16, 16};
     lemon_model *m = world_model(ctx), *mapped = NULL, *other = NULL;
@@ -459,21 +477,26 @@ static void test_refusals(lemon_ctx *ctx) {
     for (i = 0; i < sizeof wrongs / sizeof wrongs[0]; i++) {
         int64_t whole = (int64_t)(wrongs[i].whole ? wrongs[i].value : 0);
         o = world_options(&r);
-        memcpy((char *)&o + wrongs[i].field, wrongs[i].whole ? (const void *)&whole : (const void *)&wrongs[i].value, 8);
+        memcpy((char *)&o + wrongs[i].field, wrongs[i].whole ? (const void *)&whole : (const void *)&wrongs[i].value,
+               8);
         snprintf(name, sizeof name, "train refuses: %s", wrongs[i].message);
         check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, wrongs[i].message) && r.n == 0, name);
     }
     o = world_options(&r);
-    check(fails_with(ctx, lemon_train(ctx, m, &few, &o, NULL), LEMON_E_ARG, "the text has 16 tokens, expected at least 17"), "train refuses a text without one window");
+    check(fails_with(ctx, lemon_train(ctx, m, &few, &o, NULL), LEMON_E_ARG,
+                     "the text has 16 tokens, expected at least 17"),
+          "train refuses a text without one window");
     c.vocab_size = 31;
     other = lively_model(ctx, &c, 1);
     o.teacher = other;
     o.distill = 0.5;
-    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "vocab_size is 31, expected 30"), "train refuses a teacher of another vocabulary");
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "vocab_size is 31, expected 30"),
+          "train refuses a teacher of another vocabulary");
     o = world_options(&r);
     lemon_save(ctx, scratch("q8.lemon"), m, LEMON_Q8);
     lemon_load(ctx, scratch("q8.lemon"), &mapped);
-    check(fails_with(ctx, lemon_train(ctx, mapped, &text, &o, NULL), LEMON_E_ARG, "does not own f32 weights"), "train refuses weights it cannot change");
+    check(fails_with(ctx, lemon_train(ctx, mapped, &text, &o, NULL), LEMON_E_ARG, "does not own f32 weights"),
+          "train refuses weights it cannot change");
     lemon_model_free(ctx, m);
     lemon_model_free(ctx, other);
     lemon_model_free(ctx, mapped);
@@ -491,7 +514,8 @@ static void test_killed(void) {
     o.save_every = 4;
     o.save_path = scratch("whole.lemon");
     ctx = open_ctx(1);
-    check(fine(ctx, train_fresh(ctx, &o, NULL, NULL)) && exists(scratch("whole.lemon.resume")), "a run that saves as it goes");
+    check(fine(ctx, train_fresh(ctx, &o, NULL, NULL)) && exists(scratch("whole.lemon.resume")),
+          "a run that saves as it goes");
     lemon_close(ctx);
     fflush(stdout);
     o.save_path = scratch("killed.lemon");
@@ -503,13 +527,15 @@ static void test_killed(void) {
         _exit(0);
     }
     waitpid(child, &status, 0);
-    check(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && exists(scratch("killed.lemon.resume")) && !same_files(scratch("whole.lemon"), o.save_path),
+    check(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && exists(scratch("killed.lemon.resume")) &&
+              !same_files(scratch("whole.lemon"), o.save_path),
           "the same run, killed at step 6");
     ctx = open_ctx(2);                                          /* goes on, with more threads */
     m = world_model(ctx);
     memset(&r, 0, sizeof r);
     o.resume = 1;
-    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && r.n == 8 && r.steps[0].step == 5, "resumed, it goes on behind step 4");
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && r.n == 8 && r.steps[0].step == 5,
+          "resumed, it goes on behind step 4");
     check(same_files(scratch("whole.lemon"), scratch("killed.lemon")), "and ends with the same bits of weights");
     check(same_files(scratch("whole.lemon.resume"), scratch("killed.lemon.resume")), "and of optimiser and position");
     lemon_model_free(ctx, m);
@@ -530,9 +556,11 @@ static void test_cancelled(void) {
     stopping = lemon_open(&options);
     m = world_model(stopping);
     o.save_path = scratch("cancelled.lemon");
-    check(fails_with(stopping, lemon_train(stopping, m, &text, &o, NULL), LEMON_E_CANCELLED, "training was stopped after step 1 of 12"),
+    check(fails_with(stopping, lemon_train(stopping, m, &text, &o, NULL), LEMON_E_CANCELLED,
+                     "training was stopped after step 1 of 12"),
           "the progress callback stops training");
-    check(fine(ctx, lemon_load(ctx, o.save_path, &saved)) && memcmp(lemon_model_param(saved, LEMON_TOK_EMBED, 0)->data, m->block, 30 * 16 * 4) == 0 &&
+    check(fine(ctx, lemon_load(ctx, o.save_path, &saved)) &&
+              memcmp(lemon_model_param(saved, LEMON_TOK_EMBED, 0)->data, m->block, 30 * 16 * 4) == 0 &&
               exists(scratch("cancelled.lemon.resume")),
           "and what it came to is saved");
     lemon_model_free(ctx, saved);
@@ -550,8 +578,9 @@ static void test_cancelled(void) {
 
 /*  Whatever would change the run is refused by the name of its flag. */
 static void test_resume_refusals(lemon_ctx *ctx) {
-    static const char *const names[] = {"batch", "seq", "accumulate", "lr", "min-lr", "warmup", "schedule", "weight-decay", "clip",
-                                        "temperature", "order", "seed", "data", "teacher", "steps"};
+    static const char *const names[] = {"batch",  "seq",      "accumulate",   "lr",      "min-lr",
+                                        "warmup", "schedule", "weight-decay", "clip",    "temperature",
+                                        "order",  "seed",     "data",         "teacher", "steps"};
     record r;
     lemon_model *m = world_model(ctx);
     lemon_tokens shorter = text;
@@ -598,10 +627,12 @@ static void test_resume_damage(lemon_ctx *ctx) {
     char *bytes = slurp(scratch("whole.lemon.resume"), &n);
     o.resume = 1;
     o.save_path = scratch("none.lemon");
-    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_IO, "none.lemon.resume"), "resume without a file names it");
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_IO, "none.lemon.resume"),
+          "resume without a file names it");
     o.save_path = scratch("cut.lemon");
     spill(scratch("cut.lemon.resume"), bytes, n / 2);
-    check(lemon_train(ctx, m, &text, &o, NULL) == LEMON_E_FORMAT && strstr(lemon_error(ctx), "cut.lemon.resume"), "a .resume that was cut is refused");
+    check(lemon_train(ctx, m, &text, &o, NULL) == LEMON_E_FORMAT && strstr(lemon_error(ctx), "cut.lemon.resume"),
+          "a .resume that was cut is refused");
     bytes[n - 100] = (char)(bytes[n - 100] ^ 4);
     spill(scratch("cut.lemon.resume"), bytes, n);
     check(lemon_train(ctx, m, &text, &o, NULL) == LEMON_E_FORMAT, "one with a flipped bit is refused");
@@ -610,9 +641,11 @@ static void test_resume_damage(lemon_ctx *ctx) {
     c.d_ffn = 25;
     other = lively_model(ctx, &c, 1);
     o.save_path = scratch("whole.lemon");
-    check(fails_with(ctx, lemon_train(ctx, other, &text, &o, NULL), LEMON_E_ARG, "another shape"), "resume refuses a model of another shape");
+    check(fails_with(ctx, lemon_train(ctx, other, &text, &o, NULL), LEMON_E_ARG, "another shape"),
+          "resume refuses a model of another shape");
     o.save_path = NULL;
-    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "save_path"), "resume without a path is refused");
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "save_path"),
+          "resume without a path is refused");
     free(bytes);
     lemon_model_free(ctx, m);
     lemon_model_free(ctx, other);
@@ -630,9 +663,12 @@ static void test_diverged(lemon_ctx *ctx) {
     r.snapshot = last;
     r.poison_at = 3;
     o.save_path = scratch("diverged.lemon");
-    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_DIVERGED, "step 4: the loss is") && r.n == 3, "a loss or gradient that is not finite stops the run");
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_DIVERGED, "step 4: the loss is") && r.n == 3,
+          "a loss or gradient that is not finite stops the run");
     check(memcmp(last, m->block, bytes) == 0, "with the weights as they were before that step");
-    check(fine(ctx, lemon_load(ctx, o.save_path, &saved)) && memcmp(lemon_model_param(saved, LEMON_TOK_EMBED, 0)->data, last, 30 * 16 * 4) == 0, "which are saved");
+    check(fine(ctx, lemon_load(ctx, o.save_path, &saved)) &&
+              memcmp(lemon_model_param(saved, LEMON_TOK_EMBED, 0)->data, last, 30 * 16 * 4) == 0,
+          "which are saved");
     free(last);
     lemon_model_free(ctx, saved);
     lemon_model_free(ctx, m);
@@ -643,7 +679,8 @@ static void test_diverged(lemon_ctx *ctx) {
 static void test_distillation(lemon_ctx *ctx) {
     lemon_config c = tiny_config(24, 2, 4, 2, 6, 30, 30, 0);
     lemon_model *teacher = lively_model(ctx, &c, 5), *m = world_model(ctx);
-    double *w = ref_weights(teacher), *v = ref_weights(m), *scores = ref_room(16 * 30), *taught = ref_room(16 * 30), kl = 0;
+    double *w = ref_weights(teacher), *v = ref_weights(m), *scores = ref_room(16 * 30), *taught = ref_room(16 * 30),
+           kl = 0;
     record r;
     lemon_train_options o = world_options(&r);
     int b;
@@ -657,13 +694,15 @@ static void test_distillation(lemon_ctx *ctx) {
     o.teacher = teacher;
     o.distill = 1;
     o.temperature = 2;
-    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && near_to(r.steps[0].kl, kl, 1e-5), "the KL of the first step is the naive one");
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && near_to(r.steps[0].kl, kl, 1e-5),
+          "the KL of the first step is the naive one");
     detail("%g to %g", r.steps[0].kl, r.steps[59].kl);
     check(r.steps[59].kl < 0.7 * r.steps[0].kl, "learning from a teacher alone lowers the KL");
     memset(&r, 0, sizeof r);
     o.distill = 0;
     o.steps = 2;
-    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && !(r.steps[1].kl > 0) && !(r.steps[1].kl < 0), "with weight 0 there is no KL");
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && !(r.steps[1].kl > 0) && !(r.steps[1].kl < 0),
+          "with weight 0 there is no KL");
     free(w); free(v); free(scores); free(taught);
     lemon_model_free(ctx, teacher);
     lemon_model_free(ctx, m);
