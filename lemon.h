@@ -988,7 +988,7 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
     lemon_progress progress;
     double now;
     if (ctx == NULL || ctx->options.progress == NULL) return LEMON_OK;
-    if (ctx->tick_what != what) lemon__tick_begin(ctx, what);
+    if (ctx->tick_what == NULL || strcmp(ctx->tick_what, what) != 0) lemon__tick_begin(ctx, what);
     now = lemon__seconds();
     if (done < total && now - ctx->tick_last < 0.1) return LEMON_OK;
     ctx->tick_last = now;
@@ -6862,8 +6862,9 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
                                          float *logits, lemon_stop *stop) {
     const lemon_tokenizer *t = g->model->tokenizer;
     lemon_status status = LEMON_OK;
-    int64_t i;
+    int64_t i, prompt = g->tokens->count;
     *stop = LEMON_STOP_COUNT;
+    lemon__tick_begin(g->ctx, "generate");
     for (i = 0; !status && i < n_new; i++) {
         const char *text;
         size_t bytes;
@@ -6873,12 +6874,14 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
         status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
         if (!status) status = lemon__tokens_push(g->ctx, g->tokens, id);
         if (!status && on_token && on_token(user, id, text, bytes)) { *stop = LEMON_STOP_CALLER; break; }
-        if (!status) status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
         if (status || i + 1 == n_new) break;
+        status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
+        if (status) break;
         if (lemon_session_length(g->session) >= g->model->config.max_seq) { *stop = LEMON_STOP_CONTEXT; break; }
         status = lemon_session_feed(g->session, &id, 1, &logits);
     }
-    return status;
+    i = g->tokens->count - prompt;
+    return status ? status : lemon__tick(g->ctx, "generate", i, i, (double)NAN);
 }
 
 static lemon_status lemon__generate_prompt(lemon__generation *g, const char *prompt, float **logits) {
