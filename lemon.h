@@ -8066,6 +8066,7 @@ static lemon_status lemon__unpack_corrections(lemon_ctx *ctx, const lemon__unpac
 static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
     lemon_config teacher, student;
     lemon__map_loader loader;
+    lemon_tensor layer;
     const char *method = NULL;
     size_t bytes = 0;
     int64_t fold = 0, slots = 0;
@@ -8079,6 +8080,9 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
         status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
                              u->source.name, (long long)slots, (int)student.n_layers);
+    if (!status)            /* before memory is taken for them */
+        status =
+            lemon__unpack_shaped(u, "layer", 1, student.n_layers * slots, "the student's layers times slots", &layer);
     if (!status) status = lemon__operators_new(ctx, &teacher, &student, slots, operators);
     if (status) return status;
     (*operators)->fold_gains = (int)fold;
