@@ -10,6 +10,9 @@
 
     Standard output is a Markdown table of validation losses, mean and standard deviation over the seeds; the CSV file
     holds every single run, the search too.  Progress goes to standard error.  */
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE 1        /* signal() whose handlers stay, also under a strict -std=c99 */
+#endif
 #ifndef LEMON_LINKED             /* the Makefile compiles the library once, for all programs */
 #define LEMON_IMPLEMENTATION
 #endif

@@ -22,6 +22,9 @@
         12 main
 
     To add a flag: a field in settings, a row in flags[].  To add a command: a function and a row in commands[]. */
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE 1        /* signal() whose handlers stay, also under a strict -std=c99 */
+#endif
 #ifndef LEMON_LINKED             /* the Makefile compiles the library once, for all programs */
 #define LEMON_IMPLEMENTATION
 #endif

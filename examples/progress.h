@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #ifdef _WIN32
 #include <io.h>
 #else
@@ -53,10 +54,17 @@ typedef struct progress {
 
 static volatile sig_atomic_t progress_interrupted = 0;
 
-/*  The first Ctrl-C asks the library to stop at the next good place; a second one ends the program at once. */
+static time_t progress_since;    /* the first signal's time */
+
+/*  The first Ctrl-C asks the library to stop at the next good place; another one, more than a second later, ends the
+    program at once.  Those that come together are one: timeout(1) signals the program and then its group. */
 static void progress_on_signal(int number) {
+    time_t now = time(NULL);
+    if (!progress_interrupted) progress_since = now;
     progress_interrupted = 1;
+    if (now <= progress_since + 1) return;
     signal(number, SIG_DFL);
+    raise(number);
 }
 
 static void progress_begin(progress *bar, int quiet) {

@@ -7,6 +7,9 @@
     OUT/report.html; the fused student stays in OUT/student.lemon.
 
     usage: run TEACHER TRAIN.txt VALID.txt OUT */
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE 1        /* signal() whose handlers stay, also under a strict -std=c99 */
+#endif
 #ifndef LEMON_LINKED             /* the Makefile compiles the library once, for all programs */
 #define LEMON_IMPLEMENTATION
 #endif
