@@ -3,6 +3,7 @@
         make -C bench peers                  installs OpenBLAS, BLIS and oneDNN (Debian; nothing else needs them)
         make -C bench gemm                   all; some four minutes
         make -C bench gemm ARGS=--quick      without the products above 5 GFLOP, fewer rounds; under one minute
+        make -C bench gemm ARGS=--neighbour  what is left while another program keeps one of two cores busy
         bench/build/gemm --help              the other flags
 
     For the shapes m x n x k that transformers use, in the layouts NN, NT and TN (C = A * B; A or B transposed), with
@@ -39,7 +40,7 @@ static const double WRONG = 1e-5;                  /* sums in float are within 1
 typedef struct options {
     shape shapes[MAX_SHAPES];
     int count;
-    int quick, peers;
+    int quick, peers, neighbour;
     int layout[LAYOUTS], threads[MAX_THREADS];     /* 1: wanted */
 } options;
 
@@ -63,7 +64,8 @@ static int usage(int code) {
           "  --only MxNxK[,MxNxK...]       these shapes instead\n"
           "  --threads 1|2                 one thread count only\n"
           "  --layouts NN[,NT,TN]          these layouts only\n"
-          "  --no-peers                    lemon alone\n", code ? stderr : stdout);
+          "  --no-peers                    lemon alone\n"
+          "  --neighbour                   instead of the table: two threads while another process keeps a core busy\n", code ? stderr : stdout);
     return code;
 }
 
@@ -104,6 +106,7 @@ static int parse(options *o, int argc, char **argv) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--quick") == 0) o->quick = 1;
         else if (strcmp(argv[i], "--no-peers") == 0) o->peers = 0;
+        else if (strcmp(argv[i], "--neighbour") == 0) o->neighbour = 1;
         else if (strcmp(argv[i], "--only") == 0) ok = parse_shapes(o, value), i++;
         else if (strcmp(argv[i], "--layouts") == 0) ok = parse_layouts(o, value), i++;
         else if (strcmp(argv[i], "--threads") == 0) ok = parse_threads(o, value), i++;
@@ -216,6 +219,60 @@ static int measure(bench *b) {
     return 1;
 }
 
+/* ---- a busy neighbour ---- */
+
+/*  Mean GFLOP/s of a library in rounds that alternate between quiet and busy; the mean, since the best call would be
+    one that the neighbour did not hit. */
+static int neighbour_rates(child *who, int64_t n, pid_t spin, double *quiet, double *busy) {
+    enum { ROUNDS = 4 };
+    request r;
+    answer a;
+    int i;
+    memset(&r, 0, sizeof r);
+    r.what = DO_PRODUCT, r.size.m = r.size.n = r.size.k = n, r.threads = 2, r.seconds = 0.4;
+    *quiet = *busy = 0;
+    for (i = 0; i < 2 * ROUNDS; i++) {
+        int ok;
+        if (i & 1) spin_pause(spin, 0);
+        ok = child_ask(who, &r, &a);
+        if (i & 1) spin_pause(spin, 1);
+        if (!ok || a.error >= WRONG) return 0;
+        *(i & 1 ? busy : quiet) += a.mean / ROUNDS;
+    }
+    return 1;
+}
+
+static int neighbour_rows(bench *b, pid_t spin) {
+    static const int64_t sizes[] = {512, 1024};
+    double quiet, busy;
+    size_t s;
+    int i;
+    printf("\n### 2 threads with a busy neighbour: mean GFLOP/s\n\n"
+           "| m x n x k | library | quiet | busy | share left | at least 45 %% |\n|---|---|---:|---:|---:|---|\n");
+    for (s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (i = 0; i < LIBRARIES; i++) {
+            child *who = &b->children[1][i];
+            if (who->pid == 0) continue;
+            if (!neighbour_rates(who, sizes[s], spin, &quiet, &busy))
+                return fprintf(stderr, "gemm: error: %s failed\n", library_names[i]), 0;
+            printf("| %dx%dx%d | %s | %.1f | %.1f | %.0f %% | %s |\n", (int)sizes[s], (int)sizes[s], (int)sizes[s],
+                   library_names[i], quiet, busy, 100 * busy / quiet, busy >= 0.45 * quiet ? "yes" : "no");
+            fflush(stdout);
+        }
+    return 1;
+}
+
+static int neighbour(bench *b) {
+    const pid_t spin = spin_start();
+    int ok;
+    if (spin < 0) return fputs("gemm: error: no process for the neighbour\n", stderr), 2;
+    ok = neighbour_rows(b, spin);
+    spin_end(spin);
+    return ok ? 0 : 1;
+}
+
+/* ---- the whole ---- */
+
 static int write_files(const bench *b) {
     if (!report_csv(&b->r, "bench/build/gemm.csv"))
         return fputs("gemm: error: bench/build/gemm.csv could not be written\n", stderr), 0;
@@ -224,7 +281,9 @@ static int write_files(const bench *b) {
 
 static int run(bench *b) {
     b->r.cells = b->cells;
+    if (b->o.neighbour) b->o.threads[0] = 0, b->o.threads[1] = 1;
     if (!open_children(b)) return 2;
+    if (b->o.neighbour) return neighbour(b);
     if (!limits_measure(&b->r.machine, b->r.isa))
         return fputs("gemm: error: the machine's limits could not be measured\n", stderr), 2;
     report_limits(&b->r);

@@ -67,6 +67,9 @@ typedef struct child {
 int child_open(child *c, const candidate *what, int threads);
 int child_ask(child *c, const request *r, answer *a);      /* 0: a->text says why */
 void child_close(child *c);
+pid_t spin_start(void);                            /* a process that does nothing, as fast as it can; -1: there is none */
+void spin_pause(pid_t pid, int pause);
+void spin_end(pid_t pid);
 
 /*  Child of the library's file and setting that is the fastest at 512^3; 0 where it is not installed. */
 int peer_open(child *c, int library, int threads, int avx2_only);

@@ -90,10 +90,26 @@ static int load_openblas(worker *w, const candidate *what, answer *a) {
     return 1;
 }
 
+/*  BLIS 0.9 reads BLIS_ARCH_TYPE as a number, which differs between releases: takes the one that has this name. */
+static int blis_choose(const candidate *what, const char *(*name)(int)) {
+    char number[16];
+    int i;
+    for (i = 0; i < 64; i++) {
+        const char *is = name(i);
+        if (is == NULL || strcmp(is, "generic") == 0) return 0;     /* the last one */
+        if (strcmp(is, what->value) == 0) break;
+    }
+    snprintf(number, sizeof number, "%d", i);
+    return i < 64 && setenv(what->variable, number, 1) == 0;
+}
+
 static int load_blis(worker *w, const candidate *what, answer *a) {
     const char *(*version)(void), *(*name)(int);
+    void (*init)(void);
     int (*id)(void);
     if (!symbol(w->file, "cblas_sgemm", &w->cblas)) return 0;
+    if (what->variable && !(symbol(w->file, "bli_arch_string", &name) && blis_choose(what, name))) return 0;
+    if (symbol(w->file, "bli_init", &init)) init();                 /* else it can't say what it chose */
     snprintf(a->text, sizeof a->text, "%s, BLIS %s, kernels %s", what->file,
              symbol(w->file, "bli_info_get_version_str", &version) ? version() : "version not told",
              symbol(w->file, "bli_arch_query_id", &id) && symbol(w->file, "bli_arch_string", &name) ? name(id()) : "not told");
@@ -306,4 +322,26 @@ void child_close(child *c) {
     }
     if (c->to) close(c->to), close(c->from);
     c->pid = 0, c->to = c->from = 0;
+}
+
+/* ---- a busy neighbour ---- */
+
+pid_t spin_start(void) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        volatile unsigned x = 0;
+#ifdef __linux__
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+        for (;;) x = x + 1;
+    }
+    if (pid > 0) kill(pid, SIGSTOP);
+    return pid;
+}
+
+void spin_pause(pid_t pid, int pause) { kill(pid, pause ? SIGSTOP : SIGCONT); }
+
+void spin_end(pid_t pid) {
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
 }
