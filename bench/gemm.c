@@ -18,7 +18,7 @@
 
     Each peer is at its best: all builds that Debian has and all kernels that may suit the CPU are tried first, and the
     fastest is kept.  LEMON_ISA chooses lemon's kernels; with LEMON_ISA=avx2 the peers are held to AVX2 too.  All numbers
-    are in bench/build/gemm.csv.  Each result is compared with a sum in double; a wrong one ends the run with an error.  */
+    are in bench/build/gemm.csv, and bench/build/gemm.svg shows them as a roofline plot.  Each result is compared with a sum in double; a wrong one ends the run with an error.  */
 #include "gemm_bench.h"
 #include <signal.h>
 #include <stdlib.h>
@@ -59,7 +59,7 @@ double shape_bytes(shape s) {
 /* ---- the command line ---- */
 
 static int usage(int code) {
-    fputs("usage: gemm [flags]             writes bench/build/gemm.csv\n"
+    fputs("usage: gemm [flags]             writes bench/build/gemm.csv and gemm.svg\n"
           "  --quick                       no products above 5 GFLOP, two rounds\n"
           "  --only MxNxK[,MxNxK...]       these shapes instead\n"
           "  --threads 1|2                 one thread count only\n"
@@ -276,6 +276,8 @@ static int neighbour(bench *b) {
 static int write_files(const bench *b) {
     if (!report_csv(&b->r, "bench/build/gemm.csv"))
         return fputs("gemm: error: bench/build/gemm.csv could not be written\n", stderr), 0;
+    if (!report_svg(&b->r, "bench/build/gemm.svg"))
+        return fputs("gemm: error: bench/build/gemm.svg could not be written\n", stderr), 0;
     return 1;
 }
 
