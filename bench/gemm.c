@@ -13,12 +13,14 @@
                  all alike.  Matrices are page-aligned, and as warm as the caches let them be.
     % of limit   the limit is measured in the same run.  It is the peak of a loop of multiply-adds in registers, on as
                  many threads at once; for m <= 8 it is what the reading of B allows, if that is less: each number of B
-                 is used m times only, and comes from the level of memory where B fits.
+                 is used m times only, and comes from the level of memory where B fits.  (That level's rate, or the
+                 rate of reading exactly as many bytes as B has, taken in the same rounds, whichever is higher.)
     lemon/best   lemon beside the fastest peer of that row: above 1 lemon is faster.
 
     Each peer is at its best: all builds that Debian has and all kernels that may suit the CPU are tried first, and the
-    fastest is kept.  LEMON_ISA chooses lemon's kernels; with LEMON_ISA=avx2 the peers are held to AVX2 too.  All numbers
-    are in bench/build/gemm.csv, and bench/build/gemm.svg shows them as a roofline plot.  Each result is compared with a sum in double; a wrong one ends the run with an error.  */
+    fastest is kept.  LEMON_ISA chooses lemon's kernels; with LEMON_ISA=avx2 the peers are held to AVX2 too (nothing
+    holds them back for scalar).  All numbers are in bench/build/gemm.csv, and bench/build/gemm.svg shows them as a
+    roofline plot.  Samples of each result are compared with sums in double; a wrong one ends the run with an error.  */
 #include "gemm_bench.h"
 #include <signal.h>
 #include <stdlib.h>
@@ -33,7 +35,11 @@ static const shape all_shapes[] = {
     {64, 64, 64},       {128, 128, 128},  {256, 256, 256},   {512, 512, 512},  {1024, 1024, 1024}, {2048, 2048, 2048},
     {32, 288, 288},     {256, 768, 288},  {128, 2048, 2048}, {256, 32000, 288}, {2560, 4096, 4096}, {8, 2048, 2048},
     {4, 2048, 2048},    {2, 4096, 4096},  {1, 2048, 2048},   {1, 4096, 11008}};
-enum { SHAPES = sizeof all_shapes / sizeof all_shapes[0], MAX_SHAPES = 64, MAX_CELLS = MAX_SHAPES * LAYOUTS * MAX_THREADS };
+enum {
+    SHAPES = sizeof all_shapes / sizeof all_shapes[0],
+    MAX_SHAPES = 64,
+    MAX_CELLS = MAX_SHAPES * LAYOUTS * MAX_THREADS
+};
 
 static const double WRONG = 1e-5;                  /* sums in float are within 1e-6 of the sum of magnitudes */
 
@@ -65,7 +71,8 @@ static int usage(int code) {
           "  --threads 1|2                 one thread count only\n"
           "  --layouts NN[,NT,TN]          these layouts only\n"
           "  --no-peers                    lemon alone\n"
-          "  --neighbour                   instead of the table: two threads while another process keeps a core busy\n", code ? stderr : stdout);
+          "  --neighbour                   instead of the table: two threads while another process keeps a core busy\n",
+          code ? stderr : stdout);
     return code;
 }
 
@@ -121,6 +128,7 @@ typedef struct bench {
     options o;
     results r;
     child children[MAX_THREADS][LIBRARIES];
+    child machine;
     cell cells[MAX_CELLS];
 } bench;
 
@@ -147,6 +155,10 @@ static void open_peer(bench *b, int library, int threads) {
 
 static int open_children(bench *b) {
     int t, i;
+    candidate none;
+    memset(&none, 0, sizeof none);
+    none.library = MACHINE;
+    if (!child_open(&b->machine, &none, 1)) return fputs("gemm: error: no process\n", stderr), 0;
     for (t = 1; t <= MAX_THREADS; t++) {
         if (!b->o.threads[t - 1]) continue;
         if (!open_lemon(b, t)) return 0;
@@ -159,6 +171,7 @@ static int open_children(bench *b) {
 
 static void close_children(bench *b) {
     int t, i;
+    child_close(&b->machine);
     for (t = 0; t < MAX_THREADS; t++)
         for (i = 0; i < LIBRARIES; i++) child_close(&b->children[t][i]);
 }
@@ -180,22 +193,39 @@ static int measure_round(bench *b, cell *c, double seconds) {
         if (a.best > c->gflops[i]) c->gflops[i] = a.best;
         if (a.error > c->error[i]) c->error[i] = a.error;
         if (a.error < WRONG) continue;
-        fprintf(stderr, "gemm: error: %s: %dx%dx%d %s, %d thread%s: the result is wrong (relative error %g)\n", library_names[i],
-                (int)c->size.m, (int)c->size.n, (int)c->size.k, layout_names[c->layout], c->threads,
+        fprintf(stderr, "gemm: error: %s: %dx%dx%d %s, %d thread%s: the result is wrong (relative error %g)\n",
+                library_names[i], (int)c->size.m, (int)c->size.n, (int)c->size.k, layout_names[c->layout], c->threads,
                 c->threads > 1 ? "s" : "", a.error);
         return 0;
     }
     return 1;
 }
 
+/*  How fast as many bytes as B has are read now, in the same rounds as the libraries: a B somewhat larger than L3 is
+    read faster than DRAM alone allows, and DRAM itself is shared with whoever else is on the machine. */
+static double read_round(bench *b, const cell *c, double seconds) {
+    request r;
+    answer a;
+    memset(&r, 0, sizeof r);
+    r.what = DO_READ, r.isa = b->r.isa, r.threads = c->threads, r.seconds = seconds;
+    r.bytes = (size_t)c->size.k * (size_t)c->size.n * sizeof(float) / (size_t)c->threads;
+    return child_ask(&b->machine, &r, &a) ? a.best : 0;
+}
+
 /*  Short products need more rounds: a burst of noise can cover a whole round of theirs. */
 static int measure_cell(bench *b, cell *c) {
     const int small = shape_flop(c->size) < 1e9, rounds = b->o.quick ? 2 : small ? 8 : 3;
     const double seconds = small || b->o.quick ? 0.05 : 0.1;
+    double read = 0;
     int i;
-    c->limit = limits_of(&b->r.machine, c->size, b->r.isa, c->threads);
-    for (i = 0; i < rounds; i++)
+    for (i = 0; i < rounds; i++) {
         if (!measure_round(b, c, seconds)) return 0;
+        if (c->size.m <= FEW_ROWS) {
+            const double rate = read_round(b, c, seconds);
+            if (rate > read) read = rate;
+        }
+    }
+    c->limit = limits_of(&b->r.machine, c->size, b->r.isa, c->threads, read);
     report_row(&b->r, c);
     return 1;
 }
@@ -286,7 +316,7 @@ static int run(bench *b) {
     if (b->o.neighbour) b->o.threads[0] = 0, b->o.threads[1] = 1;
     if (!open_children(b)) return 2;
     if (b->o.neighbour) return neighbour(b);
-    if (!limits_measure(&b->r.machine, b->r.isa))
+    if (!limits_measure(&b->r.machine, &b->machine, b->r.isa))
         return fputs("gemm: error: the machine's limits could not be measured\n", stderr), 2;
     report_limits(&b->r);
     if (!measure(b)) return 1;

@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 enum { MAX_THREADS = 2, LAYOUTS = 3, ISAS = LEMON_ISA_NEON + 1, FILE_BYTES = 256, TEXT_BYTES = 512 };
+enum { FEW_ROWS = 8 };           /* products of so few rows may be bound by the reading of B */
 enum { LEVEL_L2, LEVEL_L3, LEVEL_DRAM, LEVELS };
 enum { LEMON, OPENBLAS, BLIS, ONEDNN, LIBRARIES, MACHINE = LIBRARIES };    /* MACHINE: a child without a library */
 
@@ -67,7 +68,7 @@ typedef struct child {
 int child_open(child *c, const candidate *what, int threads);
 int child_ask(child *c, const request *r, answer *a);      /* 0: a->text says why */
 void child_close(child *c);
-pid_t spin_start(void);                            /* a process that does nothing, as fast as it can; -1: there is none */
+pid_t spin_start(void); /* a process that does nothing, as fast as it can; -1: there is none */
 void spin_pause(pid_t pid, int pause);
 void spin_end(pid_t pid);
 
@@ -85,9 +86,10 @@ typedef struct limits {
 
 double limits_peak(lemon_isa isa, int threads, double seconds);            /* these two run in a child */
 double limits_read(lemon_isa isa, int threads, size_t bytes, double seconds);
-int limits_measure(limits *x, lemon_isa isa);                               /* the whole, through a child */
+int limits_measure(limits *x, child *machine, lemon_isa isa);               /* the whole, through that child */
 int limits_level(const limits *x, shape s);                                 /* where B lies */
-double limits_of(const limits *x, shape s, lemon_isa isa, int threads);     /* GFLOP/s that no product can exceed */
+/*  GFLOP/s that no product can exceed; read: GB/s that were measured with memory as large as B, 0: not measured. */
+double limits_of(const limits *x, shape s, lemon_isa isa, int threads, double read);
 
 /* ---- results ---- */
 

@@ -51,13 +51,15 @@ static int symbol(void *file, const char *name, void *function) {
 /*  Takes out what the user's shell may have set for the libraries, and sets threads.  Waiting threads spin: that is
     the fastest, and it can't hurt the others, because a child is stopped when its answer is there. */
 static void environment(const candidate *what, int threads) {
-    static const char *const presets[] = {"OPENBLAS_", "GOTO_", "OMP_", "GOMP_", "KMP_", "BLIS_", "BLI_", "DNNL_", "ONEDNN_"};
+    static const char *const presets[] = {"OPENBLAS_", "GOTO_", "OMP_",  "GOMP_",  "KMP_",
+                                          "BLIS_",     "BLI_",  "DNNL_", "ONEDNN_"};
     static const char *const counts[] = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS"};
     char name[128], number[16];
     size_t i, p;
     for (i = 0; environ && environ[i];) {
         size_t length = strcspn(environ[i], "="), hit = 0;
-        for (p = 0; p < sizeof presets / sizeof *presets; p++) hit |= strncmp(environ[i], presets[p], strlen(presets[p])) == 0;
+        for (p = 0; p < sizeof presets / sizeof *presets; p++)
+            hit |= strncmp(environ[i], presets[p], strlen(presets[p])) == 0;
         if (!hit || length >= sizeof name) { i++; continue; }
         memcpy(name, environ[i], length);
         name[length] = '\0';
@@ -75,7 +77,8 @@ static int load_lemon(worker *w, int threads, answer *a) {
     memset(&options, 0, sizeof options);
     options.threads = threads;
     w->ctx = lemon_open(&options);
-    if (w->ctx == NULL) return snprintf(a->text, sizeof a->text, "lemon_open failed; has this CPU what LEMON_ISA asks for?"), 0;
+    if (w->ctx == NULL)
+        return snprintf(a->text, sizeof a->text, "lemon_open failed; has this CPU what LEMON_ISA asks for?"), 0;
     a->isa = lemon_ctx_isa(w->ctx);
     snprintf(a->text, sizeof a->text, "lemon.h, %s kernels", lemon_isa_name(a->isa));
     return 1;
@@ -112,7 +115,8 @@ static int load_blis(worker *w, const candidate *what, answer *a) {
     if (symbol(w->file, "bli_init", &init)) init();                 /* else it can't say what it chose */
     snprintf(a->text, sizeof a->text, "%s, BLIS %s, kernels %s", what->file,
              symbol(w->file, "bli_info_get_version_str", &version) ? version() : "version not told",
-             symbol(w->file, "bli_arch_query_id", &id) && symbol(w->file, "bli_arch_string", &name) ? name(id()) : "not told");
+             symbol(w->file, "bli_arch_query_id", &id) && symbol(w->file, "bli_arch_string", &name) ? name(id())
+                                                                                                    : "not told");
     return 1;
 }
 
@@ -263,7 +267,8 @@ static int transfer(int fd, void *data, size_t size, int writing) {
     return 1;
 }
 
-/*  The child's life.  A candidate that can't run on this CPU may complain or crash: that is quiet, the parent sees it. */
+/*  The child's life.  A candidate that can't run on this CPU may complain or crash: that is quiet,
+    the parent sees it. */
 static void serve(const candidate *what, int threads, int in, int out) {
     worker w;
     request r;

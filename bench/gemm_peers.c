@@ -18,13 +18,21 @@ typedef struct peer {
 static const peer peers[LIBRARIES] = {
     {NULL, {NULL}, NULL, {NULL}, {NULL}},
     {"libopenblas0-pthread libopenblas0-openmp",
-     {"/usr/lib/*/openblas-pthread/libopenblas.so.0", "/usr/lib/*/openblas-openmp/libopenblas.so.0", "libopenblas.so.0"},
-     "OPENBLAS_CORETYPE", {"", "SkylakeX", "Cooperlake", "Zen", "Haswell"}, {"Haswell", "Zen"}},
+     {"/usr/lib/*/openblas-pthread/libopenblas.so.0", "/usr/lib/*/openblas-openmp/libopenblas.so.0",
+      "libopenblas.so.0"},
+     "OPENBLAS_CORETYPE",
+     {"", "SkylakeX", "Cooperlake", "Zen", "Haswell"},
+     {"Haswell", "Zen"}},
     {"libblis4-openmp libblis4-pthread",
      {"/usr/lib/*/blis-openmp/libblis.so.4", "/usr/lib/*/blis-pthread/libblis.so.4", "libblis.so.4"},
-     "BLIS_ARCH_TYPE", {"", "skx", "zen3", "zen2", "haswell"}, {"haswell", "zen", "zen2", "zen3"}},
-    {"libdnnl3 (or libdnnl2)", {"/usr/lib/*/libdnnl.so.3", "/usr/lib/*/libdnnl.so.2", "libdnnl.so.3", "libdnnl.so.2"},
-     "DNNL_MAX_CPU_ISA", {""}, {"AVX2"}}};
+     "BLIS_ARCH_TYPE",
+     {"", "skx", "zen3", "zen2", "haswell"},
+     {"haswell", "zen", "zen2", "zen3"}},
+    {"libdnnl3 (or libdnnl2)",
+     {"/usr/lib/*/libdnnl.so.3", "/usr/lib/*/libdnnl.so.2", "libdnnl.so.3", "libdnnl.so.2"},
+     "DNNL_MAX_CPU_ISA",
+     {""},
+     {"AVX2"}}};
 
 const char *peer_packages(int library) { return peers[library].packages; }
 

@@ -15,17 +15,19 @@ void report_limits(const results *r) {
     int i;
     printf("\nLimits of this machine, 1 / 2 threads:");
     for (i = 0; i < ISAS; i++)
-        if (m->peak[i][0] > 0) printf(" %s %.0f / %.0f GFLOP/s,", lemon_isa_name((lemon_isa)i), m->peak[i][0], m->peak[i][1]);
+        if (m->peak[i][0] > 0)
+            printf(" %s %.0f / %.0f GFLOP/s,", lemon_isa_name((lemon_isa)i), m->peak[i][0], m->peak[i][1]);
     printf(" reading");
-    for (i = 0; i < LEVELS; i++) printf("%s %s %.0f / %.0f", i ? "," : "", level_names[i], m->read[i][0], m->read[i][1]);
+    for (i = 0; i < LEVELS; i++)
+        printf("%s %s %.0f / %.0f", i ? "," : "", level_names[i], m->read[i][0], m->read[i][1]);
     printf(" GB/s (L2 %d KiB, L3 %d MiB).\n", (int)(m->cache[0] >> 10), (int)(m->cache[1] >> 20));
     fflush(stdout);
 }
 
 void report_head(const results *r, int threads) {
     int i, columns = 5;
-    printf("\n### %d thread%s, %s: GFLOP/s\n\n| m x n x k | layout | lemon | %% of limit |", threads, threads > 1 ? "s" : "",
-           lemon_isa_name(r->isa));
+    printf("\n### %d thread%s, %s: GFLOP/s\n\n| m x n x k | layout | lemon | %% of limit |", threads,
+           threads > 1 ? "s" : "", lemon_isa_name(r->isa));
     for (i = LEMON + 1; i < LIBRARIES; i++)
         if (r->present[i]) printf(" %s |", library_names[i]), columns++;
     printf(" lemon/best |\n|");
@@ -87,9 +89,11 @@ static void summary_squares(const results *r, int threads) {
     for (i = 0; i < r->count; i++) {
         const cell *c = &r->cells[i];
         const double peak = r->machine.peak[r->isa][threads - 1];
-        if (c->threads != threads || c->size.m < 512 || c->size.m != c->size.n || c->size.n != c->size.k || peak <= 0) continue;
+        if (c->threads != threads || c->size.m < 512 || c->size.m != c->size.n || c->size.n != c->size.k || peak <= 0)
+            continue;
         if (first) printf("- %d thread%s: large squares, %% of the peak:", threads, threads > 1 ? "s" : "");
-        printf("%s %d %s %.0f", first ? "" : ",", (int)c->size.m, layout_names[c->layout], 100 * c->gflops[LEMON] / peak);
+        printf("%s %d %s %.0f", first ? "" : ",", (int)c->size.m, layout_names[c->layout],
+               100 * c->gflops[LEMON] / peak);
         first = 0;
     }
     if (!first) putchar('\n');
@@ -110,9 +114,11 @@ static void csv_machine(const results *r, FILE *f) {
     for (t = 1; t <= MAX_THREADS; t++) {
         for (i = 0; i < ISAS; i++)
             if (r->machine.peak[i][t - 1] > 0)
-                fprintf(f, "peak,,,,,%d,%s,,%.2f,GFLOP/s,,,\n", t, lemon_isa_name((lemon_isa)i), r->machine.peak[i][t - 1]);
+                fprintf(f, "peak,,,,,%d,%s,,%.2f,GFLOP/s,,,\n", t, lemon_isa_name((lemon_isa)i),
+                        r->machine.peak[i][t - 1]);
         for (i = 0; i < LEVELS; i++)
-            fprintf(f, "read %s,,,,,%d,%s,,%.2f,GB/s,,,\n", level_names[i], t, lemon_isa_name(r->isa), r->machine.read[i][t - 1]);
+            fprintf(f, "read %s,,,,,%d,%s,,%.2f,GB/s,,,\n", level_names[i], t, lemon_isa_name(r->isa),
+                    r->machine.read[i][t - 1]);
     }
 }
 
@@ -126,9 +132,9 @@ int report_csv(const results *r, const char *path) {
         for (lib = 0; lib < LIBRARIES; lib++) {
             const cell *c = &r->cells[i];
             if (c->gflops[lib] <= 0) continue;
-            fprintf(f, "product,%d,%d,%d,%s,%d,%s,%s,%.2f,GFLOP/s,%.2f,%.3f,%.1e\n", (int)c->size.m, (int)c->size.n, (int)c->size.k,
-                    layout_names[c->layout], c->threads, lemon_isa_name(r->isa), library_names[lib], c->gflops[lib],
-                    c->limit, shape_flop(c->size) / shape_bytes(c->size), c->error[lib]);
+            fprintf(f, "product,%d,%d,%d,%s,%d,%s,%s,%.2f,GFLOP/s,%.2f,%.3f,%.1e\n", (int)c->size.m, (int)c->size.n,
+                    (int)c->size.k, layout_names[c->layout], c->threads, lemon_isa_name(r->isa), library_names[lib],
+                    c->gflops[lib], c->limit, shape_flop(c->size) / shape_bytes(c->size), c->error[lib]);
         }
     i = !ferror(f);
     return (fclose(f) == 0) & i;

@@ -1,6 +1,6 @@
-/*  gemm_svg.c - the roofline plot, a panel for each thread count.  Both axes are logarithmic.  To the right, a product does
-    more with each byte that it must move (A, B and C once each); the roofs are the peak of multiply-adds and, slanted, what
-    each level of memory can deliver.  A point is the geometric mean of the layouts.  */
+/*  gemm_svg.c - the roofline plot, a panel for each thread count.  Both axes are logarithmic.  To the right, a product
+    does more with each byte that it must move (A, B and C once each); the roofs are the peak of multiply-adds and,
+    slanted, what each level of memory can deliver.  A point is the geometric mean of the layouts.  */
 #include "gemm_bench.h"
 #include <math.h>
 #include <string.h>
@@ -76,10 +76,10 @@ static void draw_labels(const panel *p, const point *points, int n) {
     int i;
     for (i = 0; i < n; i++) {
         const double x = px(p, points[i].intensity), at = points[i].label;
-        fprintf(p->f, "<path d='M%.1f %d V%d L%.1f %d V%d' fill='none' stroke='#ddd'/>\n", x, HEIGHT - BOTTOM, TOP, at, TOP - 22,
-                TOP - 26);
-        fprintf(p->f, "<text transform='translate(%.1f %d) rotate(-90)' font-size='10'>%d×%d×%d</text>\n", at + 3.5, TOP - 30,
-                (int)points[i].size.m, (int)points[i].size.n, (int)points[i].size.k);
+        fprintf(p->f, "<path d='M%.1f %d V%d L%.1f %d V%d' fill='none' stroke='#ddd'/>\n", x, HEIGHT - BOTTOM, TOP, at,
+                TOP - 22, TOP - 26);
+        fprintf(p->f, "<text transform='translate(%.1f %d) rotate(-90)' font-size='10'>%d×%d×%d</text>\n", at + 3.5,
+                TOP - 30, (int)points[i].size.m, (int)points[i].size.n, (int)points[i].size.k);
     }
 }
 
@@ -87,11 +87,13 @@ static void draw_mark(FILE *f, int library, double x, double y) {
     const char *c = colours[library];
     if (library == LEMON) fprintf(f, "<circle cx='%.1f' cy='%.1f' r='4.5' fill='%s'/>\n", x, y, c);
     if (library == OPENBLAS)
-        fprintf(f, "<rect x='%.1f' y='%.1f' width='7' height='7' fill='none' stroke='%s' stroke-width='1.5'/>\n", x - 3.5, y - 3.5, c);
+        fprintf(f, "<rect x='%.1f' y='%.1f' width='7' height='7' fill='none' stroke='%s' stroke-width='1.5'/>\n",
+                x - 3.5, y - 3.5, c);
     if (library == BLIS)
         fprintf(f, "<path d='M%.1f %.1f l4.5 8 h-9 z' fill='none' stroke='%s' stroke-width='1.5'/>\n", x, y - 5, c);
     if (library == ONEDNN)
-        fprintf(f, "<path d='M%.1f %.1f l5 5 l-5 5 l-5 -5 z' fill='none' stroke='%s' stroke-width='1.5'/>\n", x, y - 5, c);
+        fprintf(f, "<path d='M%.1f %.1f l5 5 l-5 5 l-5 -5 z' fill='none' stroke='%s' stroke-width='1.5'/>\n", x, y - 5,
+                c);
 }
 
 static void draw_points(const panel *p, const point *points, int n) {
@@ -112,9 +114,14 @@ static void draw_axes(const panel *p) {
             for (step = 1; step < 10; step = step == 1 ? 2 : step == 2 ? 5 : 10) {
                 v = step * pow(10, decade);
                 if (log10(v) < (i ? p->bottom : p->left) - 1e-9 || log10(v) > (i ? p->top : p->right) + 1e-9) continue;
-                if (i == 0) fprintf(p->f, "<text x='%.1f' y='%d' text-anchor='middle'>%g</text>\n", px(p, v), HEIGHT - BOTTOM + 16, v);
-                else fprintf(p->f, "<path d='M%.1f %.1f H%.1f' stroke='#eee'/><text x='%.1f' y='%.1f' text-anchor='end'>%g</text>\n",
-                             p->x0 + LEFT, py(p, v), p->x0 + WIDTH - RIGHT, p->x0 + LEFT - 6, py(p, v) + 4, v);
+                if (i == 0)
+                    fprintf(p->f, "<text x='%.1f' y='%d' text-anchor='middle'>%g</text>\n", px(p, v),
+                            HEIGHT - BOTTOM + 16, v);
+                else
+                    fprintf(p->f,
+                            "<path d='M%.1f %.1f H%.1f' stroke='#eee'/><text x='%.1f' y='%.1f' "
+                            "text-anchor='end'>%g</text>\n",
+                            p->x0 + LEFT, py(p, v), p->x0 + WIDTH - RIGHT, p->x0 + LEFT - 6, py(p, v) + 4, v);
             }
     fprintf(p->f, "<rect x='%.1f' y='%d' width='%d' height='%d' fill='none' stroke='#888'/>\n", p->x0 + LEFT, TOP,
             WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
@@ -131,8 +138,10 @@ static void draw_slope(const panel *p, const char *name, double bandwidth, doubl
     const double x = px(p, begin), y = py(p, bandwidth * begin), x2 = px(p, end), y2 = py(p, peak);
     if (end <= begin) return;
     fprintf(p->f, "<path d='M%.1f %.1f L%.1f %.1f' stroke='#444' stroke-dasharray='5 3'/>\n", x, y, x2, y2);
-    fprintf(p->f, "<text transform='translate(%.1f %.1f) rotate(%.1f)' class='halo' font-size='10'>%s %.0f GB/s</text>\n",
-            x + 6 + 0.05 * (x2 - x), y - 4 + 0.05 * (y2 - y), atan2(y2 - y, x2 - x) * 57.29578, name, bandwidth);
+    fprintf(
+        p->f,
+        "<text transform='translate(%.1f %.1f) rotate(%.1f)' dy='-5' class='halo' font-size='10'>%s %.0f GB/s</text>\n",
+        x + 0.08 * (x2 - x), y + 0.08 * (y2 - y), atan2(y2 - y, x2 - x) * 57.29578, name, bandwidth);
 }
 
 static void draw_roofs(const panel *p, const results *r, int threads) {
@@ -143,8 +152,11 @@ static void draw_roofs(const panel *p, const results *r, int threads) {
         if (r->machine.read[i][threads - 1] > 0) draw_slope(p, level_names[i], r->machine.read[i][threads - 1], peak);
     if (r->machine.read[LEVEL_L2][threads - 1] > 0 && peak / r->machine.read[LEVEL_L2][threads - 1] > corner)
         corner = peak / r->machine.read[LEVEL_L2][threads - 1];
-    fprintf(p->f, "<path d='M%.1f %.1f H%.1f' stroke='#444' stroke-width='1.5'/>\n", px(p, corner), py(p, peak), p->x0 + WIDTH - RIGHT);
-    fprintf(p->f, "<text x='%.1f' y='%.1f' text-anchor='end' class='halo' font-size='10'>multiply-adds, %s: %.0f GFLOP/s</text>\n",
+    fprintf(p->f, "<path d='M%.1f %.1f H%.1f' stroke='#444' stroke-width='1.5'/>\n", px(p, corner), py(p, peak),
+            p->x0 + WIDTH - RIGHT);
+    fprintf(p->f,
+            "<text x='%.1f' y='%.1f' text-anchor='end' class='halo' font-size='10'>multiply-adds, %s: %.0f "
+            "GFLOP/s</text>\n",
             p->x0 + WIDTH - RIGHT - 4, py(p, peak) - 6, lemon_isa_name(r->isa), peak);
 }
 
@@ -181,8 +193,8 @@ static void draw_panel(panel *p, const results *r, int threads) {
     const int n = points_collect(r, threads, points);
     if (n == 0) return;
     labels_place(p, points, n);
-    fprintf(p->f, "<text x='%.1f' y='40' font-size='15' font-weight='bold'>%d thread%s, %s</text>\n", p->x0 + LEFT, threads,
-            threads > 1 ? "s" : "", lemon_isa_name(r->isa));
+    fprintf(p->f, "<text x='%.1f' y='40' font-size='15' font-weight='bold'>%d thread%s, %s</text>\n", p->x0 + LEFT,
+            threads, threads > 1 ? "s" : "", lemon_isa_name(r->isa));
     draw_legend(p, r);
     draw_labels(p, points, n);
     draw_axes(p);
@@ -201,10 +213,13 @@ int report_svg(const results *r, const char *path) {
     for (t = 0; t < r->count; t++) seen[r->cells[t].threads - 1] = 1;
     for (t = 0; t < MAX_THREADS; t++) panels += seen[t];
     scales(&p, r);
-    fprintf(p.f, "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' viewBox='0 0 %d %d' font-family='sans-serif' "
-            "font-size='11' fill='#222'>\n<style>.halo{paint-order:stroke;stroke:#fff;stroke-width:3px}</style>\n"
-            "<rect width='100%%' height='100%%' fill='#fff'/>\n<text x='%d' y='18' font-size='12'>lemon_sgemm, m×n×k; "
-            "geometric mean of the layouts</text>\n", WIDTH * panels, HEIGHT, WIDTH * panels, HEIGHT, LEFT);
+    fprintf(
+        p.f,
+        "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' viewBox='0 0 %d %d' font-family='sans-serif' "
+        "font-size='11' fill='#222'>\n<style>.halo{paint-order:stroke;stroke:#fff;stroke-width:3px}</style>\n"
+        "<rect width='100%%' height='100%%' fill='#fff'/>\n<text x='%d' y='18' font-size='12'>lemon_sgemm, m×n×k; "
+        "geometric mean of the layouts</text>\n",
+        WIDTH * panels, HEIGHT, WIDTH * panels, HEIGHT, LEFT);
     for (t = 1; t <= MAX_THREADS; t++) draw_panel(&p, r, t);
     fputs("</svg>\n", p.f);
     ok = !ferror(p.f);
