@@ -52,6 +52,7 @@
         LEMON_NO_THREADS       one thread, no pthread or Windows thread call
         LEMON_NO_SIMD          plain C only
         LEMON_MALLOC(bytes), LEMON_FREE(p)   the allocator that stands behind contexts which bring none
+        LEMON_USE_BLIS         large matrix products go to cblas_sgemm of the BLIS, or any other CBLAS, that you link
         LEMON_ASSERT(x)        what checks the library's own invariants (default: nothing)
 
     Conventions:
@@ -274,6 +275,18 @@ LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena);
 LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
                                    float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                                    float *c, int64_t ldc);
+
+/*  op(B) [k, n] rearranged once, for many products: in the order in which the inner loops read it, so that B is never
+    packed again and a few rows of A read it as one stream.  It holds a copy; B may go.  For the ISA of the context; freed
+    with lemon_packed_free, NULL is fine.  LEMON_E_ARG as lemon_sgemm, LEMON_E_MEMORY. */
+typedef struct lemon_packed lemon_packed;
+LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, int64_t k, const float *b, int64_t ldb,
+                                        lemon_packed **packed);
+LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed);
+/*  lemon_sgemm with a packed B; n and k are its own.  The context has the ISA that B was packed for (LEMON_E_ARG else).
+    Same bits for any number of threads; they may differ in rounding from those of lemon_sgemm. */
+LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m, float alpha, const float *a,
+                                          int64_t lda, const lemon_packed *packed, float beta, float *c, int64_t ldc);
 
 /* ====================================================================================================================
    6  TAPE: reverse-mode automatic differentiation   (chapter 5, the kernels under it, has no public part)
@@ -861,7 +874,7 @@ LEMON_API const char *lemon_status_name(lemon_status status) {
     the processor's table of pages holds them all. */
 enum { LEMON__HUGE = 2 << 20 };
 
-static size_t lemon__align(size_t bytes) { return bytes < LEMON__HUGE ? LEMON__ALIGN : LEMON__HUGE; }
+static size_t lemon__align(size_t bytes) { return bytes < LEMON__HUGE ? (size_t)LEMON__ALIGN : (size_t)LEMON__HUGE; }
 
 static void lemon__use_large_pages(void *p, size_t bytes) {
 #if LEMON__LINUX
@@ -1815,6 +1828,10 @@ typedef struct lemon__product {
     int64_t rows, block_m, block_n, block_k;    /* height of a tile, and the blocks of the five loops */
     int64_t packed_a, packed_b;                 /* floats of workspace for a packed block; 0: read in place */
     int64_t panel_b;                            /* floats from a packed column of B to the next; 0: one panel at a time */
+    float *ready;                               /* B packed before, [k blocks, ready_n, block_k], or NULL */
+    int64_t ready_n;                            /* its columns, a multiple of nr */
+    lemon_dtype type;                           /* of B; rows of other types than f32 are b_bytes apart */
+    size_t b_bytes;
     int path, thin;
 } lemon__product;
 
@@ -1840,7 +1857,7 @@ typedef struct lemon__machine {
     int64_t few_dots, dot_rows;                 /* up to how many rows of A dot products win, and so many at once */
     int64_t few_sums, sum_rows;                 /* the same for sums of rows */
     const lemon__kernel *wide, *narrow;
-    const lemon__dots *dots;
+    const lemon__dots *dots[LEMON_DTYPE_COUNT]; /* by the type of B; NULL: none, its rows must be decoded first */
     const lemon__sums *sums;
     void (*pack)(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes, int64_t steps);
 } lemon__machine;
@@ -1915,6 +1932,18 @@ static float lemon__dot_plain(const float *a, const float *b, int64_t k) {
     return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
 }
 
+/*  A row of a transposed B, and one number of it. */
+static const uint8_t *lemon__b_row(const lemon__product *g, int64_t j) {
+    return (const uint8_t *)(const void *)g->b + (size_t)j * g->b_bytes;
+}
+
+static float lemon__b_at(const lemon__product *g, const uint8_t *row, int64_t p) {
+    const uint8_t *block = row + p / LEMON__BLOCK * LEMON__Q8_BYTES;
+    if (g->type == LEMON_F32) return ((const float *)(const void *)row)[p];
+    if (g->type == LEMON_BF16) return lemon_f32_from_bf16(lemon__get16(row + 2 * p));
+    return lemon_f32_from_f16(lemon__get16(block)) * (float)(int8_t)block[2 + p % LEMON__BLOCK];
+}
+
 static void lemon__dots_plain(const lemon__product *g, int64_t row, int64_t col, int64_t columns) {
     int64_t j;
     for (j = col; j < col + columns; j++)
@@ -1964,8 +1993,9 @@ static void lemon__scale(const lemon__product *g) {
 #define LEMON__ROWS_13(X, V) LEMON__ROWS_12(X, V) X(V, 12, p12[0])
 #define LEMON__ROWS_14(X, V) LEMON__ROWS_13(X, V) X(V, 13, p12[row])
 
-#define LEMON__TARGET_m256 LEMON__TARGET("avx2,fma")
-#define LEMON__TARGET_m512 LEMON__TARGET("avx512f,avx2,fma")
+/*  F16C came before AVX2, in every CPU. */
+#define LEMON__TARGET_m256 LEMON__TARGET("avx2,fma,f16c")
+#define LEMON__TARGET_m512 LEMON__TARGET("avx512f,avx2,fma,f16c")
 
 /*  Masks: the first n lanes, n >= 0.  Lanes beyond are neither read nor written, and load as zero.  Only for edges, for
     the hardware does not read ahead of masked loads. */
@@ -2135,21 +2165,50 @@ LEMON__TARGET_m512 LEMON__INLINE __m128 lemon__sum4_m512(__m512 w, __m512 x, __m
     return lemon__sum4_m256(lemon__fold_m512(w), lemon__fold_m512(x), lemon__fold_m512(y), lemon__fold_m512(z));
 }
 
+/*  A vector of a row of B, of each type, from element p on, a multiple of its length.  Memory is the limit here, so B
+    is widened as it comes: half or a quarter of the bytes is two or four times the speed.  The scale of a block of q8
+    is spread over the vector as it is, f16, and then converted as a whole. */
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__f32_m256(const uint8_t *w, int64_t p) {
+    return _mm256_loadu_ps((const float *)(const void *)w + p);
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__f32_m512(const uint8_t *w, int64_t p) {
+    return _mm512_loadu_ps((const float *)(const void *)w + p);
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__bf16_m256(const uint8_t *w, int64_t p) {
+    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(w + 2 * p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__bf16_m512(const uint8_t *w, int64_t p) {
+    const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(w + 2 * p));
+    return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, x), 16));
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__q8_m256(const uint8_t *w, int64_t p) {
+    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
+    const __m256 scale = _mm256_cvtph_ps(_mm_set1_epi16((short)lemon__get16(block)));
+    const __m128i x = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + p % LEMON__BLOCK));
+    return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__q8_m512(const uint8_t *w, int64_t p) {
+    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
+    const __m512 scale = _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
+    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + p % LEMON__BLOCK));
+    return _mm512_mul_ps(scale, _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x)));
+}
+
 /*  The steps of k that filled no vector, and the row of C. */
 static void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
                                int64_t k) {
     const float *a = g->a + row * g->a_row;
     int64_t j, p;
     for (j = 0; j < columns; j++) {
-        const float *b = g->b + (col + j) * g->b_col;
-        for (p = k; p < g->k; p++) sum[j] += a[p] * b[p];
+        for (p = k; p < g->k; p++) sum[j] += a[p] * lemon__b_at(g, lemon__b_row(g, col + j), p);
         lemon__finish(g->c + row * g->ldc + col + j, sum[j], g->alpha, g->beta);
     }
 }
 
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
-#define LEMON__DOT_COLUMN(V, i, j) const float *w##j = g->b + (col + lemon__min(j, columns - 1)) * g->b_col;
-#define LEMON__DOT_LOAD(V, i, j) const __##V b##j = _m##V##_loadu_ps(w##j + p);
+#define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
+#define LEMON__DOT_LOAD(V, type, j) const __##V b##j = lemon__##type##_##V(w##j, p);
 #define LEMON__DOT_SUM(V, i, j) __##V x##i##j = _m##V##_setzero_ps();
 #define LEMON__DOT_FMA(V, i, j) x##i##j = _m##V##_fmadd_ps(a, b##j, x##i##j);
 #define LEMON__DOT_FOLD(V, i, q, r, s, t) \
@@ -2175,9 +2234,9 @@ static void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col
 #define LEMON__DOT_STORE_6(V, i, at) LEMON__DOT_FOLD_6(V, i) LEMON__DOT_STORE(i)
 #define LEMON__DOT_STORE_8(V, i, at) LEMON__DOT_FOLD_8(V, i) LEMON__DOT_STORE(i)
 
-#define LEMON__DOT_KERNEL(V, rows, cols) \
-LEMON__TARGET_##V static void lemon__dots_##V##_##rows(const lemon__product *g, int64_t row, int64_t col, \
-                                                       int64_t columns) { \
+#define LEMON__DOT_KERNEL(V, type, rows, cols) \
+LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
+                                                                int64_t columns) { \
     enum { lanes = sizeof(__##V) / sizeof(float) }; \
     const int64_t k = g->k / lanes * lanes; \
     float sum[8]; \
@@ -2187,14 +2246,17 @@ LEMON__TARGET_##V static void lemon__dots_##V##_##rows(const lemon__product *g, 
     LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
     LEMON__ROWS_##rows(LEMON__DOT_ZERO_##cols, V) \
     for (p = 0; p < k; p += lanes) { \
-        LEMON__STEPS_##cols(LEMON__DOT_LOAD, V, 0) \
+        LEMON__STEPS_##cols(LEMON__DOT_LOAD, V, type) \
         LEMON__ROWS_##rows(LEMON__DOT_ADD_##cols, V) \
     } \
     LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
 }
 
-LEMON__DOT_KERNEL(m256, 1, 8) LEMON__DOT_KERNEL(m256, 2, 4) LEMON__DOT_KERNEL(m256, 3, 3) LEMON__DOT_KERNEL(m256, 4, 3)
-LEMON__DOT_KERNEL(m512, 1, 8) LEMON__DOT_KERNEL(m512, 2, 8) LEMON__DOT_KERNEL(m512, 3, 6) LEMON__DOT_KERNEL(m512, 4, 6)
+#define LEMON__DOT_KERNELS(type) \
+    LEMON__DOT_KERNEL(m256, type, 1, 8) LEMON__DOT_KERNEL(m256, type, 2, 4) LEMON__DOT_KERNEL(m256, type, 3, 3) \
+    LEMON__DOT_KERNEL(m256, type, 4, 3) LEMON__DOT_KERNEL(m512, type, 1, 8) LEMON__DOT_KERNEL(m512, type, 2, 8) \
+    LEMON__DOT_KERNEL(m512, type, 3, 6) LEMON__DOT_KERNEL(m512, type, 4, 6)
+LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
 
 /*  Few rows of A, B plain: adds `steps` scaled rows of B at once to each of `rows` rows of C.  Each row of B is read
     from end to end, and again as many at a time as registers allow. */
@@ -2250,32 +2312,36 @@ static const lemon__kernel lemon__plain_narrow[] = {LEMON__LIST_4(lemon__narrow_
 static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 1}};
 static const lemon__sums lemon__plain_sums[] = {{lemon__sums_plain, 1}};
 static const lemon__machine lemon__plain = {
-    4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__plain_wide, lemon__plain_narrow, lemon__plain_dots,
-    lemon__plain_sums, lemon__pack_plain
+    4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__plain_wide, lemon__plain_narrow,
+    {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
 };
 
 #if LEMON__X86
 static const lemon__kernel lemon__avx2_wide[] = {LEMON__LIST_6(lemon__wide_m256)};
 static const lemon__kernel lemon__avx2_narrow[] = {LEMON__LIST_6(lemon__narrow_m256)};
-static const lemon__dots lemon__avx2_dots[] = {
-    {lemon__dots_m256_1, 8}, {lemon__dots_m256_2, 4}, {lemon__dots_m256_3, 3}, {lemon__dots_m256_4, 3}
-};
+#define LEMON__DOTS_m256(type) static const lemon__dots lemon__avx2_dots_##type[] = { \
+    {lemon__dots_m256_##type##_1, 8}, {lemon__dots_m256_##type##_2, 4}, {lemon__dots_m256_##type##_3, 3}, \
+    {lemon__dots_m256_##type##_4, 3}};
+LEMON__DOTS_m256(f32) LEMON__DOTS_m256(bf16) LEMON__DOTS_m256(q8)
 static const lemon__sums lemon__avx2_sums[] = {{lemon__sums_m256_1, 8}, {lemon__sums_m256_2, 4}};
 static const lemon__machine lemon__avx2 = {
-    6, 16, 8, 8, 512, 1024, 8, 4, 8, 2, lemon__avx2_wide, lemon__avx2_narrow, lemon__avx2_dots,
-    lemon__avx2_sums, lemon__pack_m256
+    6, 16, 8, 8, 512, 1024, 8, 4, 8, 2, lemon__avx2_wide, lemon__avx2_narrow,
+    {lemon__avx2_dots_f32, lemon__avx2_dots_bf16, NULL, lemon__avx2_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx2_sums,
+    lemon__pack_m256
 };
 static const lemon__kernel lemon__avx512_wide[] = {LEMON__LIST_14(lemon__wide_m512)};
 static const lemon__kernel lemon__avx512_narrow[] = {LEMON__LIST_14(lemon__narrow_m512)};
-static const lemon__dots lemon__avx512_dots[] = {
-    {lemon__dots_m512_1, 8}, {lemon__dots_m512_2, 8}, {lemon__dots_m512_3, 6}, {lemon__dots_m512_4, 6}
-};
+#define LEMON__DOTS_m512(type) static const lemon__dots lemon__avx512_dots_##type[] = { \
+    {lemon__dots_m512_##type##_1, 8}, {lemon__dots_m512_##type##_2, 8}, {lemon__dots_m512_##type##_3, 6}, \
+    {lemon__dots_m512_##type##_4, 6}};
+LEMON__DOTS_m512(f32) LEMON__DOTS_m512(bf16) LEMON__DOTS_m512(q8)
 static const lemon__sums lemon__avx512_sums[] = {
     {lemon__sums_m512_1, 8}, {lemon__sums_m512_2, 8}, {lemon__sums_m512_3, 4}, {lemon__sums_m512_4, 4}
 };
 static const lemon__machine lemon__avx512 = {
-    14, 32, 16, 16, 1024, 1024, 12, 4, 4, 4, lemon__avx512_wide, lemon__avx512_narrow, lemon__avx512_dots,
-    lemon__avx512_sums, lemon__pack_m256
+    14, 32, 16, 16, 1024, 1024, 12, 4, 4, 4, lemon__avx512_wide, lemon__avx512_narrow,
+    {lemon__avx512_dots_f32, lemon__avx512_dots_bf16, NULL, lemon__avx512_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx512_sums,
+    lemon__pack_m256
 };
 #endif
 
@@ -2369,6 +2435,11 @@ static void lemon__block(const lemon__product *g, lemon__tile *t, const lemon__p
     }
 }
 
+/*  B packed before: all its panels, in one order for each block of k; those of a part of C begin at `ready`. */
+static float *lemon__ready(const lemon__product *g, int64_t p, int64_t j) {
+    return g->ready + p * g->ready_n + j * g->block_k;
+}
+
 /*  The outer three loops. */
 static void lemon__tiles(const lemon__product *g, float *workspace) {
     float *packed_a = g->packed_a ? workspace : NULL, *packed_b = g->packed_b ? workspace + g->packed_a : NULL;
@@ -2377,13 +2448,14 @@ static void lemon__tiles(const lemon__product *g, float *workspace) {
         for (p = 0; p < g->k; p += g->block_k) {
             const int64_t n = lemon__min(g->block_n, g->n - j), k = lemon__min(g->block_k, g->k - p);
             const float *b = g->b + p * g->b_step + j * g->b_col;
+            if (g->ready) packed_b = lemon__ready(g, p, j);
             for (i = 0; i < g->m; i += g->block_m) {
                 const int64_t m = lemon__min(g->block_m, g->m - i);
                 const lemon__panels a = lemon__pack_a(g, packed_a, g->a + i * g->a_row + p * g->a_step, m, k);
                 lemon__tile t;
                 t.k = k; t.a_row = a.lane; t.a_step = a.step; t.b_step = packed_b ? g->machine->nr : g->b_step;
                 t.ldc = g->ldc; t.alpha = g->alpha; t.beta = p == 0 ? g->beta : 1;
-                lemon__block(g, &t, &a, b, packed_b, packed_b && i == 0, g->c + i * g->ldc + j, m, n);
+                lemon__block(g, &t, &a, b, packed_b, packed_b && !g->ready && i == 0, g->c + i * g->ldc + j, m, n);
             }
         }
 }
@@ -2403,6 +2475,7 @@ static void lemon__turn(lemon__product *g) {
     g->n = old.m;
     g->a = old.b; g->a_row = old.b_col; g->a_step = old.b_step;
     g->b = old.a; g->b_col = old.a_row; g->b_step = old.a_step;
+    g->b_bytes = (size_t)g->b_col * sizeof(float);
 }
 
 /*  Few rows of A: by rows of B as they lie, if B is large.  A plain B of 5 rows or more goes by tiles as long as one tile
@@ -2411,6 +2484,8 @@ static int lemon__path(const lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int large = g->m == 1 || (g->k >= 64 && g->k * g->n >= LEMON__FEW);
     if (g->k == 0) return LEMON__BY_SCALE;      /* alpha 0 too: see lemon__plan */
+    if (g->ready) return LEMON__BY_TILES;
+    if (g->type != LEMON_F32) return LEMON__BY_DOTS;
     if (large && g->m <= machine->few_dots && g->b_step == 1 && g->a_step == 1) return LEMON__BY_DOTS;
     if (large && g->m <= machine->few_sums && (g->m <= 4 || g->m > machine->mr) && g->b_col == 1) return LEMON__BY_SUMS;
     return LEMON__BY_TILES;
@@ -2427,11 +2502,11 @@ static int64_t lemon__mc(const lemon__product *g) {
 static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr;
-    const int pack_b = g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE);
+    const int pack_b = !g->ready && (g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
     g->rows = lemon__share(g->m, machine->mr, 1);
     g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
-    g->block_n = g->thin ? LEMON__THIN_N : lemon__share(g->n, machine->nc, machine->nr);
-    g->panel_b = g->block_m < g->m ? g->block_k : 0;
+    g->block_n = g->thin ? (int64_t)LEMON__THIN_N : lemon__share(g->n, machine->nc, machine->nr);
+    g->panel_b = g->block_m < g->m || g->ready ? g->block_k : 0;
     g->packed_a = pack_a ? (g->block_m / g->rows * machine->a_width * g->block_k + 15) / 16 * 16 : 0;
     g->packed_b = pack_b ? lemon__max(g->block_n * g->panel_b, machine->nr * g->block_k) : 0;
 }
@@ -2439,10 +2514,10 @@ static void lemon__plan_part(lemon__product *g) {
 /*  What the bits depend on, and thus the shape of the whole product alone: the path, and where k is cut. */
 static void lemon__plan(lemon__product *g) {
     if (g->alpha == 0) g->k = 0;
-    if (g->n == 1 && g->m > 1 && g->ldc == 1) lemon__turn(g);
+    if (g->n == 1 && g->m > 1 && g->ldc == 1 && !g->ready && g->type == LEMON_F32) lemon__turn(g);
     g->path = lemon__path(g);
-    g->thin = g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
-    g->block_k = lemon__max(1, g->thin ? LEMON__THIN_K : lemon__share(g->k, g->machine->kc, 1));
+    g->thin = !g->ready && g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
+    g->block_k = lemon__max(1, g->thin ? (int64_t)LEMON__THIN_K : lemon__share(g->k, g->machine->kc, 1));
     lemon__plan_part(g);
 }
 
@@ -2463,12 +2538,13 @@ static lemon__product lemon__product_of(lemon_isa isa, int trans_a, int trans_b,
     g.b = b; g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.c = c; g.ldc = ldc;
     g.m = m; g.n = n; g.k = k; g.alpha = alpha; g.beta = beta;
+    g.ready = NULL; g.ready_n = 0; g.type = LEMON_F32; g.b_bytes = (size_t)g.b_col * sizeof(float);
     return g;
 }
 
 /*  B streams through once; the rows of it at hand stay in L1 while all rows of A pass. */
 static void lemon__by_dots(const lemon__product *g) {
-    const lemon__dots *dots = g->machine->dots;
+    const lemon__dots *dots = g->machine->dots[g->type];
     const int64_t rows = lemon__share(g->m, g->machine->dot_rows, 1), columns = dots[rows - 1].columns;
     int64_t i, j;
     for (j = 0; j < g->n; j += columns)
@@ -2566,7 +2642,8 @@ static void lemon__grid_task(void *arg, int64_t index, int worker) {
     part.m = lemon__border(y + 1, grid->down, whole->m, 1) - i;
     part.n = lemon__border(x + 1, grid->across, whole->n, nr) - j;
     part.a += i * whole->a_row;
-    part.b += j * whole->b_col;
+    if (part.ready) part.ready += j * whole->block_k;
+    else part.b = (const float *)(const void *)lemon__b_row(whole, j);
     part.c += i * whole->ldc + j;
     lemon__plan_part(&part);
     lemon__product_run(&part, lemon__workspace(grid->ctx, worker));
@@ -2597,19 +2674,60 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
     return work < 128.0 * LEMON__PARALLEL || g->path == LEMON__BY_SUMS || g->thin ? threads : 4 * (int64_t)threads;
 }
 
-/*  The product on all threads of the context, without checks. lemon__workspaces() has returned LEMON_OK before. */
+/*  A planned product on all threads of the context. lemon__workspaces() has returned LEMON_OK before. */
+static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
+    lemon__grid grid;
+    if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    grid.ctx = ctx;
+    grid.whole = g;
+    lemon__grid_choose(&grid, lemon__parts(g, lemon__threads(ctx)));
+    lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
+}
+
+#ifdef LEMON_USE_BLIS
+#ifdef __cplusplus
+extern "C"
+#endif
+void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
+                 const float *b, int ldb, float beta, float *c, int ldc);
+
+/*  1 if the product went to the CBLAS: 101 is row-major, 111 as it is, 112 transposed. */
+static int lemon__cblas(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                        int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
+    const int64_t largest = lemon__max(lemon__max(m, n), lemon__max(lemon__max(k, lda), lemon__max(ldb, ldc)));
+    if ((double)m * (double)n * (double)k < 1e6 || m < 16 || n < 16 || largest > INT32_MAX || alpha == 0) return 0;
+    cblas_sgemm(101, trans_a ? 112 : 111, trans_b ? 112 : 111, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb,
+                beta, c, (int)ldc);
+    return 1;
+}
+#endif
+
+/*  The product on all threads of the context, without checks. */
 static void lemon__gemm_threads(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                                 const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                                 int64_t ldc) {
     lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
                                          ldc);
-    lemon__grid grid;
+#ifdef LEMON_USE_BLIS
+    if (lemon__cblas(trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)) {
+        ctx->flops += 2.0 * (double)m * (double)n * (double)k;
+        return;
+    }
+#endif
     lemon__plan(&g);
-    if (g.path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)m * (double)n * (double)k;
-    grid.ctx = ctx;
-    grid.whole = &g;
-    lemon__grid_choose(&grid, lemon__parts(&g, lemon__threads(ctx)));
-    lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
+    lemon__product_threads(ctx, &g);
+}
+
+/*  y[rows, out] = x[rows, in] * W^T for a few rows and W [out, in] as it is stored; 0 if there is no kernel for that. */
+static int lemon__gemm_stored(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
+    lemon__product g = lemon__product_of(ctx->isa, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols,
+                                         (const float *)w->data, w->cols, 0.0f, y, w->rows);
+    if (rows > g.machine->few_dots || !g.machine->dots[w->dtype]) return 0;
+    g.type = w->dtype;
+    g.b_bytes = lemon_row_bytes(w->dtype, w->cols);
+    lemon__plan(&g);
+    lemon__product_threads(ctx, &g);
+    return 1;
 }
 
 /*  One matrix of `rows` x `cols` as stored. */
@@ -2624,20 +2742,30 @@ static lemon_status lemon__check_matrix(lemon_ctx *ctx, char name, const float *
     return LEMON_OK;
 }
 
-static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda, int trans_b,
-                                         int64_t ldb) {
+static lemon_status lemon__check_sizes(lemon_ctx *ctx, const lemon__product *g) {
     const int64_t size[3] = {g->m, g->n, g->k};
-    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
-    lemon_status status;
     int i;
     for (i = 0; i < 3; i++)
         if (size[i] < 0)
             return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %lld, expected 0 or more", "mnk"[i],
                                (long long)size[i]);
-    status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
-    if (!status) status = lemon__check_matrix(ctx, 'b', g->b, trans_b ? g->n : g->k, trans_b ? g->k : g->n, ldb, used);
-    if (!status) status = lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
-    return status;
+    return LEMON_OK;
+}
+
+/*  A and C. */
+static lemon_status lemon__check_operands(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda) {
+    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
+    lemon_status status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
+    return status ? status : lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
+}
+
+static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda, int trans_b,
+                                         int64_t ldb) {
+    lemon_status status = lemon__check_sizes(ctx, g);
+    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
+    if (!status) status = lemon__check_operands(ctx, g, trans_a, lda);
+    if (status) return status;
+    return lemon__check_matrix(ctx, 'b', g->b, trans_b ? g->n : g->k, trans_b ? g->k : g->n, ldb, used);
 }
 
 /*  Without a context there is no place to keep a workspace: just what is needed is allocated and freed, often nothing */
@@ -2667,6 +2795,101 @@ LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int
     status = lemon__workspaces(ctx);
     if (!status) lemon__gemm_threads(ctx, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
     return status;
+}
+
+/* ---- B packed once ---- */
+
+struct lemon_packed {
+    lemon_isa isa;
+    int64_t n, k, padded_n, block_k;
+    size_t bytes;
+    float *data;                    /* [k blocks][panels][block_k][nr] */
+};
+
+typedef struct lemon__pack_job {
+    const lemon_packed *packed;
+    const lemon__product *g;
+} lemon__pack_job;
+
+/*  One panel, in all blocks of k.  What no column fills is zero, though nobody reads it. */
+static void lemon__pack_task(void *arg, int64_t index, int worker) {
+    const lemon__pack_job *job = (const lemon__pack_job *)arg;
+    const lemon__product *g = job->g;
+    const int64_t nr = g->machine->nr, j = index * nr, each = g->block_k;
+    int64_t p;
+    for (p = 0; p < g->k; p += each) {
+        float *out = job->packed->data + p * job->packed->padded_n + j * each;
+        memset(out, 0, (size_t)(nr * each) * sizeof *out);
+        g->machine->pack(out, nr, g->b + p * g->b_step + j * g->b_col, g->b_col, g->b_step, lemon__min(nr, g->n - j),
+                         lemon__min(each, g->k - p));
+    }
+    (void)worker;
+}
+
+static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, lemon_packed **packed) {
+    const int64_t nr = g->machine->nr, blocks = lemon__ceil_div(g->k, g->block_k);
+    const int fits = g->n < INT64_MAX / 8 && g->k < INT64_MAX / 8;
+    lemon_packed *v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
+    lemon__pack_job job;
+    if (!v) return LEMON_E_MEMORY;
+    v->isa = lemon__isa(ctx);
+    v->n = g->n;
+    v->k = g->k;
+    v->block_k = g->block_k;
+    v->padded_n = lemon__ceil_div(g->n, nr) * nr;
+    if (fits && lemon__mul((size_t)(blocks * v->block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
+        v->data = (float *)lemon__malloc(ctx, v->bytes);
+    if (!v->data) {
+        lemon__free(ctx, v, sizeof *v);
+        return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)g->k,
+                           (long long)g->n);
+    }
+    job.packed = v;
+    job.g = g;
+    lemon__parallel(ctx, lemon__ceil_div(g->n, nr), lemon__pack_task, &job);
+    *packed = v;
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, int64_t k, const float *b, int64_t ldb,
+                                        lemon_packed **packed) {
+    lemon__product g = lemon__product_of(lemon__isa(ctx), 0, trans_b, 0, n, k, 1, b, k, b, ldb, 0, NULL, n);
+    lemon_status status;
+    if (!packed) return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_pack: packed is NULL, expected a place for the result");
+    *packed = NULL;
+    g.m = 1;
+    status = lemon__check_sizes(ctx, &g);
+    if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
+    g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
+    return status ? status : lemon__packed_make(ctx, &g, packed);
+}
+
+LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {
+    if (!packed) return;
+    lemon__free(ctx, packed->data, packed->bytes);
+    lemon__free(ctx, packed, sizeof *packed);
+}
+
+LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m, float alpha, const float *a,
+                                          int64_t lda, const lemon_packed *packed, float beta, float *c, int64_t ldc) {
+    lemon__product g;
+    lemon_status status;
+    if (!packed || packed->isa != lemon__isa(ctx))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_packed: B is %s, expected one packed for %s",
+                           packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon__isa(ctx)));
+    g = lemon__product_of(packed->isa, trans_a, 0, m, packed->n, packed->k, alpha, a, lda, packed->data, 0, beta, c,
+                          ldc);
+    g.ready = packed->data;
+    g.ready_n = packed->padded_n;
+    status = lemon__check_sizes(ctx, &g);
+    if (!status) status = lemon__check_operands(ctx, &g, trans_a, lda);
+    if (status || m == 0 || g.n == 0) return status;
+    if (ctx) status = lemon__workspaces(ctx);
+    if (status) return status;
+    lemon__plan(&g);
+    if (!ctx) return lemon__product_alone(&g);
+    lemon__product_threads(ctx, &g);
+    return LEMON_OK;
 }
 /* ====================================================================================================================
    5  KERNELS
@@ -2876,6 +3099,7 @@ static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, 
                             y, w->rows);
         return;
     }
+    if (lemon__gemm_stored(ctx, rows, x, w, y)) return;
     ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
     job.w = w;
     job.x = x;
