@@ -1648,6 +1648,16 @@ static int32_t *lemon__ids(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int
     return (int32_t *)lemon__numbers(ctx, arena, rows, cols, sizeof(int32_t));
 }
 
+/*  Numbers that stand somewhere, as a tensor. */
+static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int64_t cols) {
+    lemon_tensor t;
+    t.data = data;
+    t.dtype = dtype;
+    t.rows = rows;
+    t.cols = cols;
+    return t;
+}
+
 /* ====================================================================================================================
    4  GEMM
 
@@ -7381,23 +7391,13 @@ static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t siz
                        (unsigned long)strlen(t->o.save_path), (unsigned long)size - 8);
 }
 
-/*  A flat array as a tensor: [1, count]. */
-static lemon_tensor lemon__flat(void *data, lemon_dtype dtype, int64_t count) {
-    lemon_tensor t;
-    t.data = data;
-    t.dtype = dtype;
-    t.rows = 1;
-    t.cols = count;
-    return t;
-}
-
 static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
     lemon__condition conditions[LEMON__CONDITIONS];
     const struct { const char *name; lemon_tensor tensor;
-    } arrays[] = {{"weights", lemon__flat(t->adam.w, LEMON_F32, t->adam.count)},
-                  {"m", lemon__flat(t->adam.m, LEMON_F32, t->adam.count)},
-                  {"v", lemon__flat(t->adam.v, LEMON_F32, t->adam.count)},
-                  {"recent", lemon__flat(t->recent, LEMON_F64, LEMON__RECENT)}};
+    } arrays[] = {{"weights", lemon__view(t->adam.w, LEMON_F32, 1, t->adam.count)},
+                  {"m", lemon__view(t->adam.m, LEMON_F32, 1, t->adam.count)},
+                  {"v", lemon__view(t->adam.v, LEMON_F32, 1, t->adam.count)},
+                  {"recent", lemon__view(t->recent, LEMON_F64, 1, LEMON__RECENT)}};
     lemon__pack pack;
     lemon_status status;
     char path[4096];
@@ -7632,20 +7632,21 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"key", LEMON_JOINT_KEY, 1}, {"value", LEMON_JOINT_VALUE, 1}, {"read_heads", LEMON_JOINT_HEADS, 1},
     {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}};
 
-/*  out, in: places of a role's maps (-1: none, the vocabulary); gain: the norm whose gain the role reads (-1: none). */
-static const struct { int out, in, gain;
-} lemon__role_places[LEMON_ROLE_COUNT] = {{-1, LEMON_AT_RESIDUAL, -1},
-                                          {-1, LEMON_AT_GAIN, -1},
+/*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary); gain: the norm whose gain the role reads
+    (LEMON_ROLE_COUNT: none). */
+static const struct { lemon_place out, in; lemon_role gain;
+} lemon__role_places[LEMON_ROLE_COUNT] = {{LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
                                           {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
                                           {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
                                           {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, -1},
-                                          {-1, LEMON_AT_GAIN, -1},
+                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
-                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, -1},
-                                          {-1, LEMON_AT_GAIN, -1},
-                                          {-1, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
+                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
 LEMON_API const char *lemon_place_name(lemon_place place) {
     return (int)place >= 0 && place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
@@ -7653,10 +7654,18 @@ LEMON_API const char *lemon_place_name(lemon_place place) {
 
 /* ---- operator sets ---- */
 
+static int64_t lemon__cells(const lemon_operators *ops) { return ops->student.n_layers * ops->slots; }
+
 /*  The slot's own map: student 0 where it has none (slot 0's serves), field 0 where it contributes nothing. */
 static lemon_map *lemon__own_map(const lemon_operators *ops, int place, int64_t layer, int64_t slot) {
     if (!lemon__places[place].per_layer) layer = slot = 0;
-    return &ops->maps[((int64_t)place * ops->student.n_layers + layer) * ops->slots + slot];
+    return &ops->maps[place * lemon__cells(ops) + layer * ops->slots + slot];
+}
+
+/*  A set's maps stand in one array, so a map alone tells where it stands. */
+static int64_t lemon__map_count(const lemon_operators *ops) { return LEMON_PLACE_COUNT * lemon__cells(ops); }
+static int lemon__map_place(const lemon_operators *ops, const lemon_map *map) {
+    return (int)((map - ops->maps) / lemon__cells(ops));
 }
 
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
@@ -7699,32 +7708,28 @@ LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) 
     lemon__free(ctx, operators, sizeof *operators);
 }
 
-/*  Makes a map of the place's shape with `field` coefficients a student channel, all zero; the index too where sparse */
-static lemon_map *lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot,
-                                  int64_t field) {
-    lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    map->student = lemon_joint_size(&ops->student, lemon__places[place].joint);
-    map->teacher = lemon_joint_size(&ops->teacher, lemon__places[place].joint);
+/*  Gives a map its place's shape and `field` coefficients a student channel, all zero; the index too where sparse. */
+static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, int64_t field) {
+    lemon_joint joint = lemon__places[lemon__map_place(ops, map)].joint;
+    map->student = lemon_joint_size(&ops->student, joint);
+    map->teacher = lemon_joint_size(&ops->teacher, joint);
     map->field = field;
-    map->index = NULL;
+    map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
     map->value = lemon__floats(ctx, &ops->arena, map->student, field);
-    if (field < map->teacher) map->index = lemon__ids(ctx, &ops->arena, map->student, field);
-    return map->value && (map->index || field == map->teacher) ? map : NULL;
+    return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  A selection: student channel i is scale times teacher channel index[i]. */
-static lemon_status lemon__map_select(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot,
-                                      const int32_t *index, float scale) {
-    lemon_map *map = lemon__map_make(ctx, ops, place, layer, slot, 1);
+static lemon_status lemon__map_select(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, const int32_t *index,
+                                      float scale) {
+    lemon_status status = lemon__map_make(ctx, ops, map, 1);
     int64_t i;
-    if (map == NULL) return LEMON_E_MEMORY;
-    for (i = 0; i < map->student; i++) {
+    for (i = 0; !status && i < map->student; i++) {
         if (map->index) map->index[i] = index[i];
         map->value[i] = scale;
     }
-    return LEMON_OK;
+    return status;
 }
-
 /*  The map written out: dense [student, teacher]. */
 static void lemon__map_expand(const lemon_map *map, float *out) {
     int64_t i, f;
@@ -7775,16 +7780,20 @@ static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w
 }
 
 /*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are
-    folded. */
-static void lemon__teacher_weight(const lemon_model *teacher, lemon_role role, int64_t layer, int fold, float *gain,
-                                  float *out) {
-    const lemon_tensor *w = lemon_model_param(teacher, role, layer);
+    folded.  NULL: no memory. */
+static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *teacher, lemon_role role,
+                                    int64_t layer, int fold) {
+    const lemon_tensor *w = lemon_model_param(teacher, role, layer),
+                       *norm = fold ? lemon_model_param(teacher, lemon__role_places[role].gain, layer) : NULL;
+    float *out = lemon__floats(ctx, arena, w->rows, w->cols), *gain = lemon__floats(ctx, arena, 1, w->cols);
     int64_t r, c;
+    if (out == NULL || gain == NULL) return NULL;
     lemon__tensor_to_f32(w, out);
-    if (!fold || lemon__role_places[role].gain < 0) return;
-    lemon_row_to_f32(lemon_model_param(teacher, (lemon_role)lemon__role_places[role].gain, layer), 0, gain);
+    if (norm == NULL) return out;
+    lemon_row_to_f32(norm, 0, gain);
     for (r = 0; r < w->rows; r++)
         for (c = 0; c < w->cols; c++) out[r * w->cols + c] *= gain[c];
+    return out;
 }
 
 /*  Whether a student norm starts at 1, its gain being in the matrices that read it. */
@@ -7792,45 +7801,35 @@ static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
     return ops->fold_gains && !lemon__roles[role].matrix && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
 }
 
-/*  How many slots a role sums over, and the weight and teacher layer of one. */
+/*  How many slots a role sums over, and the teacher layer of one: -1 where the slot is empty. */
 static int64_t lemon__role_slots(const lemon_operators *ops, lemon_role role) {
     return lemon__roles[role].per_layer ? ops->slots : 1;
 }
 
-static float lemon__slot(const lemon_operators *ops, lemon_role role, int64_t layer, int64_t slot, int64_t *source) {
-    *source = 0;
-    if (!lemon__roles[role].per_layer) return 1.0f;
-    *source = ops->layer[layer * ops->slots + slot];
-    return *source < 0 ? 0.0f : ops->layer_weight[layer * ops->slots + slot];
+static int64_t lemon__slot_layer(const lemon_operators *ops, lemon_role role, int64_t layer, int64_t slot) {
+    return lemon__roles[role].per_layer ? ops->layer[layer * ops->slots + slot] : 0;
 }
 
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                       lemon_role role, int64_t layer, int64_t slot, float *out) {
-    const lemon_map *write = lemon__role_places[role].out < 0
-                                 ? NULL
-                                 : lemon_operators_map(ops, (lemon_place)lemon__role_places[role].out, layer, slot);
-    const lemon_map *read = lemon_operators_map(ops, (lemon_place)lemon__role_places[role].in, layer, slot);
-    int64_t source, rows, cols, i;
-    float weight = lemon__slot(ops, role, layer, slot, &source), *w, *half, *gain;
+    const lemon_map *write = lemon_operators_map(ops, lemon__role_places[role].out, layer, slot),
+                    *read = lemon_operators_map(ops, lemon__role_places[role].in, layer, slot);
+    int64_t source = lemon__slot_layer(ops, role, layer, slot), rows, cols, i;
+    float weight = lemon__roles[role].per_layer ? ops->layer_weight[layer * ops->slots + slot] : 1.0f, *w, *half;
     lemon_arena arena = {NULL};
-    lemon_status status = LEMON_E_MEMORY;
     if (source < 0 || read->field == 0 || (write && write->field == 0)) return LEMON_OK;
     lemon__param_shape(&ops->teacher, role, &rows, &cols);
-    w = lemon__floats(ctx, &arena, rows, cols);
+    w = lemon__teacher_weight(ctx, &arena, teacher, role, source, ops->fold_gains);
     half = lemon__floats(ctx, &arena, rows, read->student);
-    gain = lemon__floats(ctx, &arena, 1, ops->teacher.d_model);
-    if (w && half && gain) {
-        lemon__teacher_weight(teacher, role, source, ops->fold_gains, gain, w);
+    if (w && half) {
         lemon__map_cols(ctx, read, w, rows, half);
         if (write) lemon__map_rows(ctx, write, weight, half, read->student, out);
         else for (i = 0; i < rows * read->student; i++) out[i] += weight * half[i];
-        status = LEMON_OK;
     }
     lemon_arena_free(ctx, &arena);
-    return status;
+    return w && half ? LEMON_OK : LEMON_E_MEMORY;
 }
-
 /*  One parameter of the student. */
 static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                        int correction, int64_t param, lemon_model *student) {
@@ -7886,48 +7885,11 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
 
 /* ---- saving and loading ---- */
 
-static void lemon__map_name(char *out, size_t size, int place, int64_t layer, int64_t slot, const char *part) {
-    snprintf(out, size, "map.%s.%lld.%lld.%s", lemon__places[place].name, (long long)layer, (long long)slot, part);
-}
-
-static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    lemon_tensor t;
-    char name[80];
-    if (map->student == 0) return;
-    lemon__map_name(name, sizeof name, place, layer, slot, "field");
-    lemon__pack_int(pack, name, map->field);
-    if (map->field == 0) return;
-    t.rows = map->student;
-    t.cols = map->field;
-    t.dtype = LEMON_F32;
-    t.data = map->value;
-    lemon__map_name(name, sizeof name, place, layer, slot, "value");
-    lemon__pack_tensor(pack, name, &t, LEMON_F32);
-    if (map->index == NULL) return;
-    t.dtype = LEMON_I32;
-    t.data = map->index;
-    lemon__map_name(name, sizeof name, place, layer, slot, "index");
-    lemon__pack_tensor(pack, name, &t, LEMON_I32);
-}
-
-/*  Calls for each place, student layer and slot that a set has. */
-typedef lemon_status (*lemon__map_visit)(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot);
-
-static lemon_status lemon__maps_each(lemon_operators *ops, lemon__map_visit visit, void *user) {
-    int place;
-    int64_t layer, slot;
-    lemon_status status = LEMON_OK;
-    for (place = 0; place < LEMON_PLACE_COUNT; place++)
-        for (layer = 0; layer < (lemon__places[place].per_layer ? ops->student.n_layers : 1); layer++)
-            for (slot = 0; !status && slot < (lemon__places[place].per_layer ? ops->slots : 1); slot++)
-                status = visit(user, ops, place, layer, slot);
-    return status;
-}
-
-static lemon_status lemon__pack_map_visit(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    lemon__pack_map((lemon__pack *)user, ops, place, layer, slot);
-    return LEMON_OK;
+static void lemon__map_name(const lemon_operators *ops, const lemon_map *map, const char *part, char *out,
+                            size_t size) {
+    int64_t cell = (map - ops->maps) % lemon__cells(ops);
+    snprintf(out, size, "map.%s.%lld.%lld.%s", lemon__places[lemon__map_place(ops, map)].name,
+             (long long)(cell / ops->slots), (long long)(cell % ops->slots), part);
 }
 
 static void lemon__correction_name(const lemon_config *c, int64_t param, char *out, size_t size) {
@@ -7936,40 +7898,54 @@ static void lemon__correction_name(const lemon_config *c, int64_t param, char *o
     snprintf(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
 }
 
+static void lemon__pack_map_part(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map,
+                                 const char *part, lemon_dtype dtype, void *data) {
+    lemon_tensor t = lemon__view(data, dtype, map->student, map->field);
+    char name[80];
+    if (data == NULL || map->field == 0) return;
+    lemon__map_name(ops, map, part, name, sizeof name);
+    lemon__pack_tensor(pack, name, &t, dtype);
+}
+
+static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map) {
+    char name[80];
+    if (map->student == 0) return;
+    lemon__map_name(ops, map, "field", name, sizeof name);
+    lemon__pack_int(pack, name, map->field);
+    lemon__pack_map_part(pack, ops, map, "value", LEMON_F32, map->value);
+    lemon__pack_map_part(pack, ops, map, "index", LEMON_I32, map->index);
+}
+
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators) {
-    lemon_operators ops;
-    lemon_tensor t;
+    const lemon_operators *ops = operators;
+    lemon_tensor layer, weight;
     lemon__pack pack;
     lemon_status status;
-    int64_t i, cells;
+    int64_t i;
     char name[80];
     if (ctx == NULL || path == NULL || operators == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_save: an argument is NULL");
-    ops = *operators;
-    cells = ops.student.n_layers * ops.slots;
+    layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops));
+    weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "operators", 9);
-    lemon__pack_config(&pack, "teacher.", &ops.teacher);
-    lemon__pack_config(&pack, "student.", &ops.student);
-    lemon__pack_text(&pack, "method", ops.method, strlen(ops.method));
-    lemon__pack_int(&pack, "fold_gains", ops.fold_gains);
-    lemon__pack_int(&pack, "slots", ops.slots);
-    t = lemon__flat(ops.layer, LEMON_I32, cells);
-    lemon__pack_tensor(&pack, "layer", &t, LEMON_I32);
-    t = lemon__flat(ops.layer_weight, LEMON_F32, cells);
-    lemon__pack_tensor(&pack, "layer_weight", &t, LEMON_F32);
-    lemon__maps_each(&ops, lemon__pack_map_visit, &pack);
-    for (i = 0; i < lemon__param_count(&ops.student); i++) {
-        if (ops.correction[i].data == NULL) continue;
-        lemon__correction_name(&ops.student, i, name, sizeof name);
-        lemon__pack_tensor(&pack, name, &ops.correction[i], LEMON_F32);
+    lemon__pack_config(&pack, "teacher.", &ops->teacher);
+    lemon__pack_config(&pack, "student.", &ops->student);
+    lemon__pack_text(&pack, "method", ops->method, strlen(ops->method));
+    lemon__pack_int(&pack, "fold_gains", ops->fold_gains);
+    lemon__pack_int(&pack, "slots", ops->slots);
+    lemon__pack_tensor(&pack, "layer", &layer, LEMON_I32);
+    lemon__pack_tensor(&pack, "layer_weight", &weight, LEMON_F32);
+    for (i = 0; i < lemon__map_count(ops); i++) lemon__pack_map(&pack, ops, &ops->maps[i]);
+    for (i = 0; i < lemon__param_count(&ops->student); i++) {
+        if (ops->correction[i].data == NULL) continue;
+        lemon__correction_name(&ops->student, i, name, sizeof name);
+        lemon__pack_tensor(&pack, name, &ops->correction[i], LEMON_F32);
     }
     status = lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
 }
-
-typedef struct lemon__map_loader { lemon_ctx *ctx; const lemon__unpack *u; } lemon__map_loader;
 
 static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *name, int64_t high, int64_t *value) {
     lemon_status status = lemon__unpack_int(u, name, value);
@@ -7979,51 +7955,53 @@ static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *n
 }
 
 /*  A part of a map in the file, of the type and shape that it must have. */
-static lemon_status lemon__unpack_map_part(const lemon__unpack *u, int place, int64_t layer, int64_t slot,
-                                           const char *part, const lemon_map *map, lemon_dtype dtype,
-                                           const void **data) {
-    lemon_tensor t;
-    char name[80];
+static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_operators *ops, const lemon_map *map,
+                                           int64_t field, const char *part, lemon_dtype dtype, lemon_tensor *t) {
+    int64_t student = lemon_joint_size(&ops->student, lemon__places[lemon__map_place(ops, map)].joint);
     lemon_status status;
-    lemon__map_name(name, sizeof name, place, layer, slot, part);
-    status = lemon__unpack_shaped(u, name, map->student, map->field, "the student's shape and the map's field", &t);
-    if (!status && t.dtype != dtype)
+    char name[80];
+    lemon__map_name(ops, map, part, name, sizeof name);
+    status = lemon__unpack_shaped(u, name, student, field, "the student's shape and the map's field", t);
+    if (!status && t->dtype != dtype)
         status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
-                             lemon_dtype_name(t.dtype), lemon_dtype_name(dtype));
-    if (!status) *data = t.data;
+                             lemon_dtype_name(t->dtype), lemon_dtype_name(dtype));
     return status;
 }
 
-static lemon_status lemon__unpack_map(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    const lemon__map_loader *loader = (const lemon__map_loader *)user;
-    const lemon__unpack *u = loader->u;
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[place].joint), field, i;
-    const void *value = NULL, *index = NULL;
-    lemon_map shape, *map;
+/*  All of a map is checked against the file before memory is taken for it. */
+static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
+    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field, i;
+    lemon_tensor value, index;
     lemon_status status;
     char name[80];
-    lemon__map_name(name, sizeof name, place, layer, slot, "field");
+    lemon__map_name(ops, map, "field", name, sizeof name);
     if (!lemon__unpack_has(u, name))
-        return slot ? LEMON_OK : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+        return (map - ops->maps) % ops->slots
+                   ? LEMON_OK
+                   : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
     status = lemon__unpack_field_of(u, name, teacher, &field);
-    if (status) return status;
-    shape.student = lemon_joint_size(&ops->student, lemon__places[place].joint);
-    shape.field = field;
-    if (field > 0) status = lemon__unpack_map_part(u, place, layer, slot, "value", &shape, LEMON_F32, &value);
+    if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
     if (!status && field > 0 && field < teacher)
-        status = lemon__unpack_map_part(u, place, layer, slot, "index", &shape, LEMON_I32, &index);
-    if (status) return status;
-    map = lemon__map_make(loader->ctx, ops, place, layer, slot, field);
-    if (map == NULL) return LEMON_E_MEMORY;
-    if (value) memcpy(map->value, value, (size_t)(map->student * field) * sizeof *map->value);
-    if (index) memcpy(map->index, index, (size_t)(map->student * field) * sizeof *map->index);
-    for (i = 0; index && i < map->student * field; i++)
+        status = lemon__unpack_map_part(u, ops, map, field, "index", LEMON_I32, &index);
+    if (!status) status = lemon__map_make(u->ctx, ops, map, field);
+    if (status || field == 0) return status;
+    memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
+    if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
+    for (i = 0; map->index && i < map->student * field; i++)
         if (map->index[i] < 0 || map->index[i] >= teacher)
             return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name,
                                name, (int)map->index[i], (long long)teacher - 1);
     return LEMON_OK;
 }
 
+static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *ops) {
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    for (i = 0; !status && i < lemon__map_count(ops); i++)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+            status = lemon__unpack_map(u, ops, &ops->maps[i]);
+    return status;
+}
 static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops) {
     int64_t cells = ops->student.n_layers * ops->slots, i;
     lemon_tensor layer, weight;
@@ -8043,36 +8021,32 @@ static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators
     return LEMON_OK;
 }
 
-static lemon_status lemon__unpack_corrections(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators *ops) {
+static lemon_status lemon__unpack_corrections(const lemon__unpack *u, lemon_operators *ops) {
     int64_t i, layer;
-    lemon_status status = LEMON_OK;
     lemon_tensor *c, t;
     char name[80];
-    for (i = 0; !status && i < lemon__param_count(&ops->student); i++) {
+    for (i = 0; i < lemon__param_count(&ops->student); i++) {
         lemon__correction_name(&ops->student, i, name, sizeof name);
         if (lemon__unpack_tensor(u, name, &t) != LEMON_OK) continue;
         c = &ops->correction[i];
         lemon__param_shape(&ops->student, lemon__param_role(&ops->student, i, &layer), &c->rows, &c->cols);
         if (t.rows != c->rows || t.cols != c->cols || t.dtype != LEMON_F32)
-            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name,
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name,
                                name);
-        c->data = lemon__floats(ctx, &ops->arena, c->rows, c->cols);
+        c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
         if (c->data == NULL) return LEMON_E_MEMORY;
         memcpy(c->data, t.data, lemon_tensor_bytes(c));
     }
-    return status;
+    return LEMON_OK;
 }
 
 static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
     lemon_config teacher, student;
-    lemon__map_loader loader;
     lemon_tensor layer;
     const char *method = NULL;
     size_t bytes = 0;
     int64_t fold = 0, slots = 0;
     lemon_status status = lemon__unpack_config(u, "teacher.", &teacher);
-    loader.ctx = ctx;
-    loader.u = u;
     if (!status) status = lemon__unpack_config(u, "student.", &student);
     if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
     if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
@@ -8088,8 +8062,8 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     (*operators)->fold_gains = (int)fold;
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
     status = lemon__unpack_layers(u, *operators);
-    if (!status) status = lemon__maps_each(*operators, lemon__unpack_map, &loader);
-    return status ? status : lemon__unpack_corrections(ctx, u, *operators);
+    if (!status) status = lemon__unpack_maps(u, *operators);
+    return status ? status : lemon__unpack_corrections(u, *operators);
 }
 
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
@@ -8501,9 +8475,9 @@ static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t lay
                                           const lemon__head_weights *w) {
     int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim,
             width = lemon__min(group, f->tc->kv_heads), h, c;
-    lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, 0,
-                                     lemon__min(width, (int64_t)f->tc->kv_heads * f->tc->head_dim - 1));
-    if (map == NULL) return LEMON_E_MEMORY;
+    lemon_map *map = lemon__own_map(f->ops, place, layer, 0);
+    width = lemon__min(width, (int64_t)f->tc->kv_heads * f->tc->head_dim - 1);
+    if (lemon__map_make(f->ctx, f->ops, map, width)) return LEMON_E_MEMORY;
     for (h = 0; h < f->sc->kv_heads; h++)
         for (c = 0; c < f->sc->head_dim; c++) {
             int64_t at = (h * f->sc->head_dim + c) * map->field, plane = c / 2 * ratio;
@@ -8519,6 +8493,10 @@ static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t lay
 
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
     plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale. */
+static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, const int32_t *index, float scale) {
+    return lemon__map_select(f->ctx, f->ops, lemon__own_map(f->ops, place, layer, 0), index, scale);
+}
+
 static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const lemon__head_weights *w,
                                      float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, n = (int64_t)f->sc->n_heads * f->sc->head_dim, i;
@@ -8531,8 +8509,8 @@ static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_
         plain[i] = (int32_t)(from + c * ratio);
     }
     if (!status)
-        status = lemon__map_select(f->ctx, f->ops, LEMON_AT_QUERY, layer, 0, turning, 1.0f / sqrtf((float)ratio));
-    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_HEADS, layer, 0, plain, read_scale);
+        status = lemon__select_at(f, LEMON_AT_QUERY, layer, turning, 1.0f / sqrtf((float)ratio));
+    if (!status) status = lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
     if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, w);
     if (!status) status = lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, w);
     lemon_arena_free(f->ctx, &arena);
@@ -8674,10 +8652,10 @@ static lemon_status lemon__select_residual(lemon__fill *f, const lemon__selectio
     int64_t layer;
     int k;
     lemon_status status = LEMON_OK;
-    for (k = 0; k < 2 && !status; k++) status = lemon__map_select(f->ctx, f->ops, (int)plain[k], 0, 0, channel, 1.0f);
+    for (k = 0; k < 2 && !status; k++) status = lemon__select_at(f, (int)plain[k], 0, channel, 1.0f);
     for (k = 0; k < 3; k++)
         for (layer = 0; !status && layer < (lemon__places[reads[k]].per_layer ? f->sc->n_layers : 1); layer++)
-            status = lemon__map_select(f->ctx, f->ops, (int)reads[k], layer, 0, channel, scale);
+            status = lemon__select_at(f, (int)reads[k], layer, channel, scale);
     return status;
 }
 
@@ -8689,9 +8667,9 @@ static lemon_status lemon__select_layer(lemon__fill *f, const lemon__selection *
     if (!status)
         status = lemon__map_heads(f, layer, index, &alike, lemon__read_scale(s, f->tc->n_heads, f->sc->n_heads));
     if (!status) status = lemon__choose(f->ctx, neuron, f->tc->d_ffn, f->sc->d_ffn, index);
-    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_FFN, layer, 0, index, 1.0f);
+    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, layer, index, 1.0f);
     if (!status)
-        status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_NEURONS, layer, 0, index,
+        status = lemon__select_at(f, LEMON_AT_READ_NEURONS, layer, index,
                                    lemon__read_scale(s, f->tc->d_ffn, f->sc->d_ffn));
     return status;
 }
@@ -8785,11 +8763,10 @@ static void lemon__basis_scale(const lemon__fill *f, float *p) {
 
 /*  A map of the place from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not
     zero. */
-static lemon_status lemon__map_from(lemon__fill *f, int place, int64_t layer, int64_t slot, const float *dense,
-                                    const float *pattern, int64_t field) {
-    lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, slot, field);
+static lemon_status lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, const float *pattern,
+                                    int64_t field) {
     int64_t i, c, n;
-    if (map == NULL) return LEMON_E_MEMORY;
+    if (lemon__map_make(f->ctx, f->ops, map, field)) return LEMON_E_MEMORY;
     if (map->index == NULL) {
         memcpy(map->value, dense, (size_t)(map->student * map->teacher) * sizeof *dense);
         return LEMON_OK;
@@ -8836,8 +8813,8 @@ static lemon_status lemon__solve_basis(lemon__solve *v) {
         for (j = 0; j < n; j++) sum += (double)v->p[i * n + j] * (double)v->p[i * n + j];
         for (j = 0; j < n; j++) gain[i * n + j] = (float)((double)v->p[i * n + j] * (double)v->p[i * n + j] / sum);
     }
-    if (!status) status = lemon__map_from(f, LEMON_AT_RESIDUAL, 0, 0, v->p, v->p, v->field);
-    return status ? status : lemon__map_from(f, LEMON_AT_GAIN, 0, 0, gain, v->p, v->field);
+    if (!status) status = lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), v->p, v->p, v->field);
+    return status ? status : lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, v->p, v->field);
 }
 
 /* ---- lemon: read maps ---- */
@@ -8902,7 +8879,7 @@ static lemon_status lemon__solve_read(lemon__solve *v, int place, int64_t layer,
     if (!status) status = v->field < dt ? lemon__masked_squares(v, m, w) : lemon__least_squares(v->f->ctx, m, w);
     if (!status) {
         lemon__transpose(w, dt, ds, map);
-        status = lemon__map_from(v->f, place, layer, slot, map, v->p, v->field);
+        status = lemon__map_from(v->f, lemon__own_map(v->f->ops, place, layer, slot), map, v->p, v->field);
     }
     lemon_arena_free(v->f->ctx, &arena);
     return status;
@@ -8924,7 +8901,7 @@ static lemon_status lemon__solve_inner(lemon__solve *v, int place, int64_t layer
     }
     if (!status) {
         lemon__transpose(w, nt, ns, map);
-        status = lemon__map_from(v->f, place, layer, slot, map, map, nt);
+        status = lemon__map_from(v->f, lemon__own_map(v->f->ops, place, layer, slot), map, map, nt);
     }
     lemon_arena_free(v->f->ctx, &arena);
     return status;
@@ -9150,11 +9127,11 @@ static lemon_status lemon__solve_neurons(lemon__solve *v, int64_t i) {
     status = lemon__choose(f->ctx, v->energy, used * n, f->sc->d_ffn, v->chosen);
     for (slot = 0; !status && slot < f->ops->slots; slot++)
         for (k = 0; k < 2 && !status; k++) {
-            lemon_map *map;
+            lemon_map *map = lemon__own_map(f->ops, (int)places[k], i, slot);
             int64_t mine = 0;
             for (c = 0; c < f->sc->d_ffn; c++) mine += v->chosen[c] / n == slot;
-            map = lemon__map_make(f->ctx, f->ops, (int)places[k], i, slot, mine > 0 ? 1 : 0);
-            if (map == NULL) return LEMON_E_MEMORY;
+            status = lemon__map_make(f->ctx, f->ops, map, mine > 0 ? 1 : 0);
+            if (status) return status;
             for (c = 0; mine > 0 && c < f->sc->d_ffn; c++) {
                 if (map->index) map->index[c] = (int32_t)(v->chosen[c] % n);
                 map->value[c] = v->chosen[c] / n == slot ? 1.0f : 0.0f;
@@ -9360,7 +9337,8 @@ static lemon_status lemon__solve_empty(lemon__fill *f) {
     for (k = 0; k < 5; k++)
         for (i = 0; i < f->sc->n_layers; i++)
             for (slot = 1; slot < f->ops->slots; slot++)
-                if (lemon__map_make(f->ctx, f->ops, (int)places[k], i, slot, 0) == NULL) return LEMON_E_MEMORY;
+                if (lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, (int)places[k], i, slot), 0))
+                    return LEMON_E_MEMORY;
     return LEMON_OK;
 }
 
@@ -9423,8 +9401,8 @@ static int lemon__learned_place(const lemon__fill *f, int place) {
 static int lemon__shared_maps(const lemon_operators *ops, lemon_role role, int64_t layer) {
     int places[2], k;
     int64_t slot;
-    places[0] = lemon__role_places[role].in;
-    places[1] = lemon__role_places[role].out;
+    places[0] = (int)lemon__role_places[role].in;
+    places[1] = (int)lemon__role_places[role].out;
     for (k = 0; k < 2; k++)
         for (slot = 1; lemon__places[places[k]].per_layer && slot < ops->slots; slot++)
             if (lemon__own_map(ops, places[k], layer, slot)->student) return 0;
@@ -9432,15 +9410,15 @@ static int lemon__shared_maps(const lemon_operators *ops, lemon_role role, int64
 }
 
 /*  Places in the block, in the order of the set. */
-static lemon_status lemon__learn_place(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    lemon__learn *l = (lemon__learn *)user;
-    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    int64_t i = map - ops->maps;
-    l->at[i] = -1;
-    if (map->student == 0 || map->field == 0 || !lemon__learned_place(l->f, place)) return LEMON_OK;
-    l->at[i] = l->adam.count;
-    l->adam.count += map->student * map->teacher;
-    return LEMON_OK;
+static void lemon__learn_places(lemon__learn *l) {
+    const lemon_operators *ops = l->f->ops;
+    int64_t i;
+    for (i = 0; i < lemon__map_count(ops); i++) {
+        const lemon_map *map = &ops->maps[i];
+        int learned = map->field > 0 && lemon__learned_place(l->f, lemon__map_place(ops, map));
+        l->at[i] = learned ? l->adam.count : -1;
+        if (learned) l->adam.count += map->student * map->teacher;
+    }
 }
 
 /*  The mask of a map whose field is limited: what it reads now (solved), or the channels that stand within field_dims
@@ -9473,23 +9451,26 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
     return status;
 }
 
-static lemon_status lemon__learn_fill(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    lemon__learn *l = (lemon__learn *)user;
-    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    int64_t i = map - ops->maps, at = l->at[i], n = map->student * map->teacher, k;
-    if (at < 0) return LEMON_OK;
-    lemon__map_expand(map, l->adam.w + at);
-    for (k = 0; k < n; k++) l->mask[at + k] = 1.0f;
-    l->map[i] = lemon_tape_leaf(l->tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
-    if (l->f->o->field_dims > 0 && lemon__places[place].joint == LEMON_JOINT_RESIDUAL)
-        return lemon__learn_mask(l, map, l->mask + at);
-    return LEMON_OK;
+static lemon_status lemon__learn_maps(lemon__learn *l) {
+    const lemon_operators *ops = l->f->ops;
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    for (i = 0; !status && i < lemon__map_count(ops); i++) {
+        const lemon_map *map = &ops->maps[i];
+        int64_t at = l->at[i];
+        if (at < 0) continue;
+        lemon__map_expand(map, l->adam.w + at);
+        l->map[i] = lemon_tape_leaf(l->tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
+        if (l->f->o->field_dims > 0 && lemon__places[lemon__map_place(ops, map)].joint == LEMON_JOINT_RESIDUAL)
+            status = lemon__learn_mask(l, map, l->mask + at);
+    }
+    return status;
 }
 
 /*  The variable of the map that serves a slot; -1 where the slot contributes nothing. */
-static lemon_var lemon__learn_map(const lemon__learn *l, int place, int64_t layer, int64_t slot) {
-    const lemon_map *map = lemon_operators_map(l->f->ops, (lemon_place)place, layer, slot);
-    return map->field > 0 ? l->map[map - l->f->ops->maps] : -1;
+static lemon_var lemon__learn_map(const lemon__learn *l, lemon_place place, int64_t layer, int64_t slot) {
+    const lemon_map *map = lemon_operators_map(l->f->ops, place, layer, slot);
+    return map && map->field > 0 ? l->map[map - l->f->ops->maps] : -1;
 }
 
 /*  A teacher weight on the tape, gains folded, as a constant. */
@@ -9497,19 +9478,17 @@ static lemon_var lemon__learn_source(lemon__learn *l, lemon_role role, int64_t l
     lemon__fill *f = l->f;
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     lemon_var *at = &l->source[role == LEMON_OUTPUT ? lemon__param_count(f->tc) : t - f->teacher->params];
-    float *w, *gain;
+    float *w;
     if (*at >= 0) return *at;
-    w = lemon__floats(f->ctx, &l->arena, t->rows, t->cols);
-    gain = lemon__floats(f->ctx, &l->arena, 1, f->tc->d_model);
-    if (w == NULL || gain == NULL) return -1;
-    lemon__teacher_weight(f->teacher, role, layer, f->ops->fold_gains, gain, w);
+    w = lemon__teacher_weight(f->ctx, &l->arena, f->teacher, role, layer, f->ops->fold_gains);
+    if (w == NULL) return -1;
     return *at = lemon_tape_leaf(l->tape, w, NULL, t->rows, t->cols);
 }
 
 static lemon_var lemon__learn_product(lemon__learn *l, lemon_role role, lemon_var w, int64_t layer, int64_t slot) {
     lemon_var read = lemon__learn_map(l, lemon__role_places[role].in, layer, slot), write;
     w = lemon_tape_matmul(l->tape, w, 0, read, 1);
-    if (lemon__role_places[role].out < 0) return w;
+    if (lemon__role_places[role].out == LEMON_PLACE_COUNT) return w;
     write = lemon__learn_map(l, lemon__role_places[role].out, layer, slot);
     return lemon_tape_matmul(l->tape, write, 0, w, 0);
 }
@@ -9518,7 +9497,7 @@ static lemon_var lemon__learn_product(lemon__learn *l, lemon_role role, lemon_va
     added. */
 static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t layer) {
     const lemon_operators *ops = l->f->ops;
-    int64_t slots = lemon__role_slots(ops, role), slot, source;
+    int64_t slots = lemon__role_slots(ops, role), slot;
     lemon_var sum = -1, *terms = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)slots * sizeof *terms);
     if (terms == NULL) return -1;
     if (slots > 1 && lemon__shared_maps(ops, role, layer)) {
@@ -9527,9 +9506,10 @@ static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t l
         return lemon__learn_product(l, role, lemon_tape_mix(l->tape, terms, slots, l->alpha[layer]), layer, 0);
     }
     for (slot = 0; slot < slots; slot++) {
-        lemon__slot(ops, role, layer, slot, &source);
+        int64_t source = lemon__slot_layer(ops, role, layer, slot);
         if (source < 0 || lemon__learn_map(l, lemon__role_places[role].in, layer, slot) < 0) continue;
-        if (lemon__role_places[role].out >= 0 && lemon__learn_map(l, lemon__role_places[role].out, layer, slot) < 0)
+        if (lemon__role_places[role].out != LEMON_PLACE_COUNT &&
+            lemon__learn_map(l, lemon__role_places[role].out, layer, slot) < 0)
             continue;
         terms[0] = lemon__learn_product(l, role, lemon__learn_source(l, role, source), layer, slot);
         sum = sum < 0 ? terms[0] : lemon_tape_add(l->tape, sum, terms[0]);
@@ -9552,7 +9532,7 @@ static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, le
 
 static lemon_status lemon__learn_block(lemon__learn *l) {
     lemon_operators *ops = l->f->ops;
-    size_t maps = (size_t)(LEMON_PLACE_COUNT * ops->student.n_layers * ops->slots);
+    size_t maps = (size_t)lemon__map_count(ops);
     int64_t at, i, layers = ops->student.n_layers;
     l->at = (int64_t *)lemon_arena_alloc(l->f->ctx, &l->arena, maps * sizeof *l->at);
     l->map = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, maps * sizeof *l->map);
@@ -9561,7 +9541,7 @@ static lemon_status lemon__learn_block(lemon__learn *l) {
                                                (size_t)(lemon__param_count(l->f->tc) + 1) * sizeof *l->source);
     if (!l->at || !l->map || !l->alpha || !l->source) return LEMON_E_MEMORY;
     for (i = 0; i <= lemon__param_count(l->f->tc); i++) l->source[i] = -1;
-    lemon__maps_each(ops, lemon__learn_place, l);
+    lemon__learn_places(l);
     at = l->adam.count;
     l->adam.count += layers * ops->slots;
     if (lemon__adam_make(l->f->ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam))
@@ -9574,8 +9554,8 @@ static lemon_status lemon__learn_block(lemon__learn *l) {
         memcpy(l->adam.w + at, ops->layer_weight + i * ops->slots, (size_t)ops->slots * sizeof(float));
         l->alpha[i] = lemon_tape_leaf(l->tape, l->adam.w + at, l->adam.g + at, 1, ops->slots);
     }
-    for (i = 0; i < layers * ops->slots; i++) l->mask[l->adam.count - 1 - i] = 1.0f;
-    return lemon__maps_each(ops, lemon__learn_fill, l);
+    for (i = 0; i < l->adam.count; i++) l->mask[i] = 1.0f;
+    return lemon__learn_maps(l);
 }
 
 static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *student) {
@@ -9634,10 +9614,9 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
 }
 
 /*  What was learned, back into the set: each map anew, so that the old ones are still there if they turn out better. */
-static lemon_status lemon__learn_write(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    lemon__learn *l = (lemon__learn *)user;
-    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    int64_t at = l->at[map - ops->maps], field = 0, i, j;
+static lemon_status lemon__learn_write(lemon__learn *l, int64_t which) {
+    lemon_map *map = &l->f->ops->maps[which];
+    int64_t at = l->at[which], field = 0, i, j;
     const float *mask = l->mask + at;
     if (at < 0) return LEMON_OK;
     for (i = 0; i < map->student; i++) {
@@ -9645,7 +9624,7 @@ static lemon_status lemon__learn_write(void *user, lemon_operators *ops, int pla
         for (j = 0; j < map->teacher; j++) n += mask[i * map->teacher + j] > 0.0f;
         field = lemon__max(field, n);
     }
-    return lemon__map_from(l->f, place, layer, slot, l->adam.w + at, mask, field);
+    return lemon__map_from(l->f, map, l->adam.w + at, mask, field);
 }
 
 static lemon_status lemon__held_out_loss(lemon__fill *f, double *loss) {
@@ -9663,11 +9642,11 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     lemon__learn l;
     lemon_model *student = NULL;
     lemon_operators *ops = f->ops;
-    size_t maps = (size_t)(LEMON_PLACE_COUNT * ops->student.n_layers * ops->slots) * sizeof *ops->maps,
-           layers = (size_t)(ops->student.n_layers * ops->slots) * sizeof(float);
+    size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
     lemon_map *old;
     float *old_weights;
     lemon_status status;
+    int64_t i;
     memset(&l, 0, sizeof l);
     l.f = f;
     old = (lemon_map *)lemon_arena_alloc(f->ctx, &l.arena, maps);
@@ -9679,8 +9658,8 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     if (!status) {
         memcpy(old, ops->maps, maps);
         memcpy(old_weights, ops->layer_weight, layers);
-        status = lemon__maps_each(ops, lemon__learn_write, &l);
-        memcpy(ops->layer_weight, l.adam.w + l.adam.count - ops->student.n_layers * ops->slots, layers);
+        for (i = 0; !status && i < lemon__map_count(ops); i++) status = lemon__learn_write(&l, i);
+        memcpy(ops->layer_weight, l.adam.w + l.adam.count - lemon__cells(ops), layers);
     }
     if (!status) status = lemon__held_out_loss(f, after);
     if (!status && !(*after < *before)) {
