@@ -3911,30 +3911,42 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
     config->rms_norm_eps = 1e-5f;
 }
 
-/*  A field of the config with the range it may have: so large that no real model is refused, so small that no product
-    of sizes overflows 64 bits. */
-typedef struct lemon__range { const char *name; int64_t value, low, high; } lemon__range;
+/*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
+    small that no product of sizes overflows 64 bits. */
+static const struct lemon__field { const char *name; size_t offset; int real; int64_t low, high; } lemon__fields[] = {
+    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536},
+    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096},
+    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096},
+    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096},
+    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096},
+    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22},
+    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0},
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0}};
+enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7 };    /* sizes: the first 7 */
+
+/*  A field that is a whole number. */
+static int32_t lemon__field_value(const lemon_config *c, int i) {
+    int32_t value;
+    memcpy(&value, (const char *)c + lemon__fields[i].offset, sizeof value);
+    return value;
+}
+
+static lemon_status lemon__check_whole(lemon_ctx *ctx, const char *name, int64_t value, int64_t low, int64_t high) {
+    if (value >= low && value <= high) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", name, (long long)value, (long long)low,
+                       (long long)high);
+}
 
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
-    lemon__range fields[9];
+    lemon_status status = c ? LEMON_OK : lemon__fail(ctx, LEMON_E_ARG, "the config is NULL");
     int i;
-    if (c == NULL) return lemon__fail(ctx, LEMON_E_ARG, "the config is NULL");
-    {
-        const lemon__range ranges[9] = {{"d_model", c->d_model, 1, 65536},
-                                        {"n_layers", c->n_layers, 1, 4096},
-                                        {"n_heads", c->n_heads, 1, 4096},
-                                        {"kv_heads", c->kv_heads, 1, 4096},
-                                        {"head_dim", c->head_dim, 2, 4096},
-                                        {"d_ffn", c->d_ffn, 1, 65536},
-                                        {"vocab_size", c->vocab_size, 1, 1 << 22},
-                                        {"max_seq", c->max_seq, 1, 1 << 24},
-                                        {"tied_embeddings", c->tied_embeddings, 0, 1}};
-        memcpy(fields, ranges, sizeof fields);
-    }
-    for (i = 0; i < 9; i++)
-        if (fields[i].value < fields[i].low || fields[i].value > fields[i].high)
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", fields[i].name,
-                               (long long)fields[i].value, (long long)fields[i].low, (long long)fields[i].high);
+    for (i = 0; !status && !lemon__fields[i].real; i++)
+        status = lemon__check_whole(ctx, lemon__fields[i].name, lemon__field_value(c, i), lemon__fields[i].low,
+                                    lemon__fields[i].high);
+    if (status) return status;
     if (c->head_dim % 2)
         return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
     if (c->n_heads % c->kv_heads)
@@ -3994,25 +4006,30 @@ LEMON_API int64_t lemon_config_params(const lemon_config *c) {
 
 /* ---- models ---- */
 
+/*  The end of all that makes a model: on failure nothing is left of it. */
+static lemon_status lemon__model_done(lemon_ctx *ctx, lemon_status status, lemon_model **model) {
+    if (status) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+    }
+    return status;
+}
+
+/*  A model whose weights are nowhere yet. */
 static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
     lemon_status status = lemon_config_check(ctx, config);
+    lemon_model *m;
     int64_t i, layer;
     *model = NULL;
     if (status) return status;
-    *model = (lemon_model *)lemon__calloc(ctx, sizeof **model);
-    if (*model == NULL) return LEMON_E_MEMORY;
-    (*model)->config = *config;
-    (*model)->n_params = lemon__param_count(config);
-    (*model)->params = (lemon_tensor *)lemon__calloc(ctx, (size_t)(*model)->n_params * sizeof(lemon_tensor));
-    if ((*model)->params == NULL) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-        return LEMON_E_MEMORY;
-    }
-    for (i = 0; i < (*model)->n_params; i++)
-        lemon__param_shape(config, lemon__param_role(config, i, &layer), &(*model)->params[i].rows,
-                           &(*model)->params[i].cols);
-    return LEMON_OK;
+    *model = m = (lemon_model *)lemon__calloc(ctx, sizeof *m);
+    if (m == NULL) return LEMON_E_MEMORY;
+    m->config = *config;
+    m->n_params = lemon__param_count(config);
+    m->params = (lemon_tensor *)lemon__calloc(ctx, (size_t)m->n_params * sizeof *m->params);
+    for (i = 0; m->params && i < m->n_params; i++)
+        lemon__param_shape(config, lemon__param_role(config, i, &layer), &m->params[i].rows, &m->params[i].cols);
+    return lemon__model_done(ctx, m->params ? LEMON_OK : LEMON_E_MEMORY, model);
 }
 
 static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
@@ -4035,11 +4052,7 @@ LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *co
     if (ctx == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_create: an argument is NULL");
     status = lemon__model_new(ctx, config, model);
     if (!status) status = lemon__model_block(ctx, *model);
-    if (status) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-    }
-    return status;
+    return lemon__model_done(ctx, status, model);
 }
 
 LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
@@ -4089,11 +4102,7 @@ LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *sour
     if (status) return status;
     for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
     if (source->tokenizer) status = lemon_tokenizer_clone(ctx, source->tokenizer, &(*model)->tokenizer);
-    if (status) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-    }
-    return status;
+    return lemon__model_done(ctx, status, model);
 }
 
 /*  Ids that a model can take: all in 0 ... vocab_size-1. */
@@ -4129,8 +4138,7 @@ static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, cons
                                    const int32_t *tokens, int64_t batch, int64_t seq) {
     lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
     int64_t layer;
-    for (layer = 0; layer < c->n_layers;
-         layer++) /* w[role] is the role's parameter of this layer: the table in order */
+    for (layer = 0; layer < c->n_layers; layer++)       /* w[role] is then this layer's: the table is in order */
         x = lemon__tape_layer(tape, c, weights + layer * LEMON__PER_LAYER, x, seq);
     return lemon_tape_rms_norm(tape, x, weights[lemon__param_index(c, LEMON_FINAL_NORM, 0)], c->rms_norm_eps);
 }
@@ -4171,7 +4179,7 @@ static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq
 static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows,
                                      int64_t keys, lemon__walk *w) {
     const lemon_config *c = &model->config;
-    int64_t heads = (int64_t)c->n_heads * c->head_dim;
+    int64_t heads = lemon_joint_size(c, LEMON_JOINT_HEADS);
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
@@ -4192,30 +4200,42 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     return lemon__workspaces(ctx);
 }
 
-static void lemon__walk_embed(lemon__walk *w, const int32_t *ids) {
+/*  An operation on the rows at hand, y [rows, cols] from a and b, for the kernels of chapter 5. */
+static lemon__op lemon__walk_op(const lemon__walk *w, float *a, float *b, float *y, int64_t cols) {
+    const lemon_config *c = &w->model->config;
     lemon__op op;
     memset(&op, 0, sizeof op);
+    op.in[0].data = a;
+    op.in[1].data = b;
+    op.y = y;
+    op.rows = lemon__walk_rows(w);
+    op.cols = cols;
+    op.n_heads = c->n_heads;
+    op.kv_heads = c->kv_heads;
+    op.head_dim = c->head_dim;
+    op.seq = w->seq;
+    op.pos = w->pos;
+    op.kv_rows = w->kv_rows;
+    op.eps = c->rms_norm_eps;
+    op.angles = w->angles;
+    op.scratch = w->scratch;
+    op.scratch_each = w->scratch_each;
+    return op;
+}
+
+static void lemon__walk_embed(lemon__walk *w, const int32_t *ids) {
+    lemon__op op = lemon__walk_op(w, NULL, NULL, w->x, w->model->config.d_model);
     op.in[0] = *lemon_model_param(w->model, LEMON_TOK_EMBED, 0);
     op.ids = ids;
-    op.y = w->x;
-    op.rows = lemon__walk_rows(w);
-    op.cols = w->model->config.d_model;
     lemon__embed_forward(w->ctx, &op);
 }
 
 /*  y = norm(x), times the gain of a role, or without gain where role is negative. */
 static void lemon__walk_norm(lemon__walk *w, int role, int64_t layer) {
-    lemon__op op;
     int64_t i, d = w->model->config.d_model;
-    memset(&op, 0, sizeof op);
+    lemon__op op = lemon__walk_op(w, w->x, w->gain, w->y, d);
     for (i = 0; i < d; i++) w->gain[i] = 1.0f;
     if (role >= 0) lemon_row_to_f32(lemon_model_param(w->model, (lemon_role)role, layer), 0, w->gain);
-    op.in[0].data = w->x;
-    op.in[1].data = w->gain;
-    op.eps = w->model->config.rms_norm_eps;
-    op.y = w->y;
-    op.rows = lemon__walk_rows(w);
-    op.cols = d;
     lemon__norm_forward(w->ctx, &op);
 }
 
@@ -4223,74 +4243,41 @@ static void lemon__walk_product(lemon__walk *w, lemon_role role, int64_t layer, 
     lemon__weight_product(w->ctx, lemon__walk_rows(w), x, lemon_model_param(w->model, role, layer), y);
 }
 
-static void lemon__walk_turn(lemon__walk *w, float *x, int64_t heads) {
-    lemon__op op;
-    memset(&op, 0, sizeof op);
-    op.in[0].data = op.y = x;           /* in place: a plane is read whole before it is written */
-    op.angles = w->angles;
-    op.head_dim = w->model->config.head_dim;
-    op.rows = lemon__walk_rows(w);
-    op.cols = heads * op.head_dim;
-    op.seq = w->seq;
-    op.pos = w->pos;
+static void lemon__walk_turn(lemon__walk *w, float *x, lemon_joint joint) {      /* in place: a plane is read whole */
+    lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, joint));
     lemon__rope_forward(w->ctx, &op);
 }
 
 /*  Queries, keys and values of the rows from y = norm(x).  k and v receive the rows at positions pos, pos+1, ...;
     with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
 static void lemon__walk_qkv(lemon__walk *w, int64_t layer, float *k, float *v) {
-    int64_t at = w->pos * w->model->config.kv_heads * w->model->config.head_dim;
+    int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
     lemon__walk_product(w, LEMON_WQ, layer, w->y, w->q);
     lemon__walk_product(w, LEMON_WK, layer, w->y, k + at);
     lemon__walk_product(w, LEMON_WV, layer, w->y, v + at);
-    lemon__walk_turn(w, w->q, w->model->config.n_heads);
-    lemon__walk_turn(w, k + at, w->model->config.kv_heads);
+    lemon__walk_turn(w, w->q, LEMON_JOINT_QUERY);
+    lemon__walk_turn(w, k + at, LEMON_JOINT_KEY);
 }
 
 /*  z = attention over keys and values 0 ... pos+seq-1 of each sequence. */
 static void lemon__walk_attend(lemon__walk *w, float *k, float *v) {
-    const lemon_config *c = &w->model->config;
-    lemon__op op;
-    memset(&op, 0, sizeof op);
-    op.in[0].data = w->q;
-    op.in[1].data = k;
+    lemon__op op = lemon__walk_op(w, w->q, k, w->z, lemon_joint_size(&w->model->config, LEMON_JOINT_HEADS));
     op.in[2].data = v;
-    op.y = w->z;
-    op.rows = lemon__walk_rows(w);
-    op.cols = (int64_t)c->n_heads * c->head_dim;
-    op.n_heads = c->n_heads;
-    op.kv_heads = c->kv_heads;
-    op.head_dim = c->head_dim;
-    op.seq = w->seq;
-    op.pos = w->pos;
-    op.kv_rows = w->kv_rows;
-    op.scratch = w->scratch;
-    op.scratch_each = w->scratch_each;
     lemon__attention_forward(w->ctx, &op);
 }
 
 /*  gate = silu(W_gate y) * (W_up y): the neurons' outputs. */
 static void lemon__walk_neurons(lemon__walk *w, int64_t layer) {
-    lemon__op op;
-    memset(&op, 0, sizeof op);
+    lemon__op op = lemon__walk_op(w, w->gate, w->up, w->gate, w->model->config.d_ffn);
     lemon__walk_product(w, LEMON_W_GATE, layer, w->y, w->gate);
     lemon__walk_product(w, LEMON_W_UP, layer, w->y, w->up);
-    op.in[0].data = op.y = w->gate;
-    op.in[1].data = w->up;
-    op.rows = lemon__walk_rows(w);
-    op.cols = w->model->config.d_ffn;
     lemon__swiglu_forward(w->ctx, &op);
 }
 
 /*  x += W * in, for the two matrices that write to the residual stream. */
 static void lemon__walk_write(lemon__walk *w, lemon_role role, int64_t layer, const float *in) {
-    lemon__op op;
-    memset(&op, 0, sizeof op);
+    lemon__op op = lemon__walk_op(w, w->x, w->back, w->x, w->model->config.d_model);
     lemon__walk_product(w, role, layer, in, w->back);
-    op.in[0].data = op.y = w->x;
-    op.in[1].data = w->back;
-    op.rows = lemon__walk_rows(w);
-    op.cols = w->model->config.d_model;
     lemon__add_forward(w->ctx, &op);
 }
 
@@ -5125,15 +5112,6 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
 }
 
 /* ---- configs and models as keys and tensors ---- */
-
-static const struct lemon__field { const char *name; size_t offset; int real; } lemon__fields[] = {
-    {"d_model", offsetof(lemon_config, d_model), 0},       {"n_layers", offsetof(lemon_config, n_layers), 0},
-    {"n_heads", offsetof(lemon_config, n_heads), 0},       {"kv_heads", offsetof(lemon_config, kv_heads), 0},
-    {"head_dim", offsetof(lemon_config, head_dim), 0},     {"d_ffn", offsetof(lemon_config, d_ffn), 0},
-    {"vocab_size", offsetof(lemon_config, vocab_size), 0}, {"max_seq", offsetof(lemon_config, max_seq), 0},
-    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0},
-    {"rope_theta", offsetof(lemon_config, rope_theta), 1}, {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1}};
-enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0] };
 
 /*  prefix: "", or for files that hold two configs "teacher." and "student.". */
 static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemon_config *config) {
@@ -7104,11 +7082,12 @@ static lemon_status lemon__train_check_teacher(lemon_ctx *ctx, const lemon_model
 
 static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
                                        const lemon_train_options *o) {
-    const lemon__range whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40},
-                                  {"batch", o->batch, 1, 1 << 20},
-                                  {"accumulate", o->accumulate, 1, o->batch},
-                                  {"eval_every", o->eval_every, 0, INT64_MAX},
-                                  {"save_every", o->save_every, 0, INT64_MAX}};
+    const struct { const char *name; int64_t value, low, high;
+    } whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40},
+                 {"batch", o->batch, 1, 1 << 20},
+                 {"accumulate", o->accumulate, 1, o->batch},
+                 {"eval_every", o->eval_every, 0, INT64_MAX},
+                 {"save_every", o->save_every, 0, INT64_MAX}};
     const struct { const char *name; double value, low, high;
     } real[] = {
         {"lr", o->lr, 0.0, 1e30},     {"min_lr", o->min_lr, 0.0, 1e30},  {"weight_decay", o->weight_decay, 0.0, 1e3},
@@ -7116,9 +7095,7 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
     lemon_status status = lemon__check_seq(ctx, &model->config, o->seq);
     size_t i;
     for (i = 0; !status && i < sizeof whole / sizeof whole[0]; i++)
-        if (whole[i].value < whole[i].low || whole[i].value > whole[i].high)
-            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", whole[i].name,
-                                 (long long)whole[i].value, (long long)whole[i].low, (long long)whole[i].high);
+        status = lemon__check_whole(ctx, whole[i].name, whole[i].value, whole[i].low, whole[i].high);
     for (i = 0; !status && i < sizeof real / sizeof real[0]; i++)
         if (!(real[i].value >= real[i].low && real[i].value <= real[i].high))
             status = lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", real[i].name, real[i].value,
@@ -7860,16 +7837,12 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
 
 /*  Operators fit a teacher that has the sizes of the one they were made for; the first that differs is named. */
 static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected) {
-    const struct { const char *name; int32_t is, expected; } sizes[] = {
-        {"d_model", is->d_model, expected->d_model}, {"n_layers", is->n_layers, expected->n_layers},
-        {"n_heads", is->n_heads, expected->n_heads}, {"kv_heads", is->kv_heads, expected->kv_heads},
-        {"head_dim", is->head_dim, expected->head_dim}, {"d_ffn", is->d_ffn, expected->d_ffn},
-        {"vocab_size", is->vocab_size, expected->vocab_size}};
-    size_t i;
-    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        if (sizes[i].is != sizes[i].expected)
+    int i;
+    for (i = 0; i < LEMON__SIZES; i++)
+        if (lemon__field_value(is, i) != lemon__field_value(expected, i))
             return lemon__fail(ctx, LEMON_E_ARG, "the teacher's %s is %d, expected %d, that of the operators' teacher",
-                               sizes[i].name, (int)sizes[i].is, (int)sizes[i].expected);
+                               lemon__fields[i].name, (int)lemon__field_value(is, i),
+                               (int)lemon__field_value(expected, i));
     return LEMON_OK;
 }
 
@@ -7887,11 +7860,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
     for (i = 0; !status && i < (*student)->n_params; i++)
         status = lemon__apply_param(ctx, operators, teacher, correction, i, *student);
     if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*student)->tokenizer);
-    if (status) {
-        lemon_model_free(ctx, *student);
-        *student = NULL;
-    }
-    return status;
+    return lemon__model_done(ctx, status, student);
 }
 
 /* ---- saving and loading ---- */
@@ -9597,23 +9566,19 @@ static int64_t lemon__field_slots(const lemon__fill *f) {
 /*  Shapes that can be had from this teacher; the message names the nearest one where this cannot. */
 static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
                                             const lemon_fuse_options *o) {
-    const struct { const char *name; int64_t student, teacher;
-    } sizes[] = {{"d_model", s->d_model, t->d_model},
-                 {"n_layers", s->n_layers, t->n_layers},
-                 {"n_heads", s->n_heads, t->n_heads},
-                 {"head_dim", s->head_dim, t->head_dim},
-                 {"d_ffn", s->d_ffn, t->d_ffn}};
-    size_t i;
     int64_t nearest;
+    int i;
     if (s->vocab_size != t->vocab_size)
         return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
                            (int)t->vocab_size);
     if (strcmp(o->method, "random") == 0) return LEMON_OK;
-    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        if (sizes[i].student > sizes[i].teacher)
-            return lemon__fail(
-                ctx, LEMON_E_ARG, "%s is %lld, expected at most %lld, the teacher's; %lld is the nearest that can be",
-                sizes[i].name, (long long)sizes[i].student, (long long)sizes[i].teacher, (long long)sizes[i].teacher);
+    for (i = 0; i < LEMON__SIZES; i++) {
+        int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
+        if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
+            return lemon__fail(ctx, LEMON_E_ARG,
+                               "%s is %d, expected at most %d, the teacher's; %d is the nearest that can be",
+                               lemon__fields[i].name, is, most, most);
+    }
     for (nearest = s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
     if (t->head_dim % s->head_dim)
         return lemon__fail(ctx, LEMON_E_ARG,
@@ -9780,12 +9745,8 @@ LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, co
         if (!status) status = lemon_operators_apply(ctx, operators, teacher, options->correction, model);
         lemon_operators_free(ctx, operators);
     }
-    if (status) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-    }
     if (result) *result = r;
-    return status;
+    return lemon__model_done(ctx, status, model);
 }
 
 #ifdef __cplusplus
