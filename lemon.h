@@ -897,6 +897,20 @@ static void *lemon__grow(lemon_ctx *ctx, void *old, size_t old_bytes, size_t new
     return p;
 }
 
+/*  An array with room for at least `need` elements of `each` bytes, twice as large as before if it had to grow. NULL
+    with a message when there is no memory; the old array is then unharmed. */
+static void *lemon__reserve(lemon_ctx *ctx, void *old, int64_t *capacity, int64_t need, size_t each) {
+    int64_t room = lemon__max(need, 2 * *capacity);
+    size_t bytes = SIZE_MAX;
+    void *p;
+    if (need <= *capacity && old) return old;
+    room = lemon__max(room, 16);
+    if ((uint64_t)room > SIZE_MAX || !lemon__mul((size_t)room, each, &bytes)) bytes = SIZE_MAX;
+    p = lemon__grow(ctx, old, (size_t)*capacity * each, bytes);
+    if (p) *capacity = room;
+    return p;
+}
+
 LEMON_API size_t lemon_memory(const lemon_ctx *ctx, size_t *peak) {
     if (peak) *peak = ctx ? ctx->peak : 0;
     return ctx ? ctx->bytes : 0;
@@ -3305,6 +3319,7 @@ struct lemon_tape {
     lemon__value *values;
     lemon__tape_row *rows;
     int64_t n_values, values_capacity, n_rows, rows_capacity;
+    lemon__tape_row nowhere;                /* what is recorded after an error */
     lemon_arena arena;                      /* angles of RoPE */
     float *plan;                            /* all buffers */
     size_t plan_bytes;
@@ -3320,6 +3335,7 @@ LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape) {
     *tape = (lemon_tape *)lemon__calloc(ctx, sizeof **tape);
     if (*tape == NULL) return LEMON_E_MEMORY;
     (*tape)->ctx = ctx;
+    (*tape)->nowhere.out = -1;
     return LEMON_OK;
 }
 
@@ -3347,25 +3363,12 @@ static lemon_var lemon__tape_fail(lemon_tape *tape, lemon_status status, const c
     return -1;
 }
 
-/*  Room for one more element in an array that doubles. */
-static int lemon__room(lemon_tape *tape, void **array, int64_t count, int64_t *capacity, size_t each) {
-    int64_t bigger = *capacity ? *capacity * 2 : 64;
-    void *p;
-    if (count < *capacity) return 1;
-    p = lemon__grow(tape->ctx, *array, (size_t)*capacity * each, (size_t)bigger * each);
-    if (p == NULL) { if (!tape->status) tape->status = LEMON_E_MEMORY; return 0; }
-    *array = p;
-    *capacity = bigger;
-    return 1;
-}
-
 static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols) {
-    void *array = tape->values;
-    lemon__value *v;
-    int ok = lemon__room(tape, &array, tape->n_values, &tape->values_capacity, sizeof *tape->values);
-    tape->values = (lemon__value *)array;
-    if (!ok) return -1;
-    v = &tape->values[tape->n_values];
+    lemon__value *v = (lemon__value *)lemon__reserve(tape->ctx, tape->values, &tape->values_capacity,
+                                                     tape->n_values + 1, sizeof *v);
+    if (v == NULL) { tape->status = LEMON_E_MEMORY; return -1; }
+    tape->values = v;
+    v += tape->n_values;
     memset(v, 0, sizeof *v);
     v->tensor.rows = rows;
     v->tensor.cols = cols;
@@ -3379,34 +3382,35 @@ static int lemon__tape_ready(lemon_tape *tape, const char *call) {
     return !tape->planned;
 }
 
+/*  An input of a call that records; NULL on error.  The pointer is good until something is recorded. */
 static const lemon_tensor *lemon__tape_tensor(lemon_tape *tape, lemon_var x, const char *call) {
+    if (!lemon__tape_ready(tape, call)) return NULL;
     if (x >= 0 && x < tape->n_values) return &tape->values[x].tensor;
     lemon__tape_fail(tape, LEMON_E_ARG, "%s: variable %d is not on this tape", call, (int)x);
     return NULL;
 }
 
-/*  A new row with up to four inputs (-1: absent) and an output [rows, cols]; NULL on error. */
+/*  A new row with up to four inputs (-1: absent) and an output [rows, cols]; tape->nowhere on error. */
 static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int64_t rows, int64_t cols, lemon_var a,
                                          lemon_var b, lemon_var c, lemon_var d) {
-    void *array = tape->rows;
-    lemon_var in[LEMON__INPUTS], out;
-    lemon__tape_row *row;
-    int i, ok = lemon__room(tape, &array, tape->n_rows, &tape->rows_capacity, sizeof *tape->rows);
-    tape->rows = (lemon__tape_row *)array;
-    out = ok ? lemon__tape_value(tape, rows, cols) : -1;
-    if (out < 0) return NULL;
-    row = &tape->rows[tape->n_rows++];
+    lemon__tape_row *row = (lemon__tape_row *)lemon__reserve(tape->ctx, tape->rows, &tape->rows_capacity,
+                                                             tape->n_rows + 1, sizeof *row);
+    lemon_var out = row ? lemon__tape_value(tape, rows, cols) : -1;
+    int i;
+    if (row) tape->rows = row;
+    else tape->status = LEMON_E_MEMORY;
+    if (out < 0) return &tape->nowhere;
+    row += tape->n_rows++;
     memset(row, 0, sizeof *row);
-    in[0] = a; in[1] = b; in[2] = c; in[3] = d; in[4] = -1;
-    memcpy(row->in, in, sizeof in);
+    row->in[0] = a; row->in[1] = b; row->in[2] = c; row->in[3] = d; row->in[4] = -1;
     row->code = code;
     row->out = out;
     row->op.rows = rows;
     row->op.cols = cols;
     for (i = 0; i < LEMON__INPUTS; i++) {
-        if (in[i] < 0) continue;
-        row->op.in[i] = tape->values[in[i]].tensor;
-        tape->values[out].wants |= tape->values[in[i]].wants;
+        if (row->in[i] < 0) continue;
+        row->op.in[i] = tape->values[row->in[i]].tensor;
+        tape->values[out].wants |= tape->values[row->in[i]].wants;
     }
     return row;
 }
@@ -3424,12 +3428,9 @@ LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tens
 }
 
 LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *grad, int64_t rows, int64_t cols) {
-    lemon_tensor tensor;
+    lemon_tensor tensor = lemon__view(NULL, LEMON_F32, rows, cols);
     lemon_var x;
     memcpy(&tensor.data, &data, sizeof data);       /* a tensor's pointer is not const; leaves are only read */
-    tensor.dtype = LEMON_F32;
-    tensor.rows = rows;
-    tensor.cols = cols;
     x = lemon_tape_weight(tape, &tensor);
     if (x < 0) return -1;
     tape->values[x].grad = grad;
@@ -3438,45 +3439,36 @@ LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *
 }
 
 LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows) {
-    const lemon_tensor *t;
+    const lemon_tensor *t = lemon__tape_tensor(tape, table, "lemon_tape_embed");
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_embed") ||
-        (t = lemon__tape_tensor(tape, table, "lemon_tape_embed")) == NULL)
-        return -1;
+    if (t == NULL) return -1;
     if (tokens == NULL || rows < 1)
         return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_embed: tokens is NULL or rows is %lld", (long long)rows);
     row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
-    if (row == NULL) return -1;
     row->op.ids = tokens;
     return row->out;
 }
 
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b) {
-    const lemon_tensor *ta, *tb;
+    const char *call = "lemon_tape_matmul";
+    const lemon_tensor *ta = lemon__tape_tensor(tape, a, call), *tb = lemon__tape_tensor(tape, b, call);
     lemon__tape_row *row;
-    int64_t m, n, ka, kb;
-    if (!lemon__tape_ready(tape, "lemon_tape_matmul") ||
-        (ta = lemon__tape_tensor(tape, a, "lemon_tape_matmul")) == NULL ||
-        (tb = lemon__tape_tensor(tape, b, "lemon_tape_matmul")) == NULL)
-        return -1;
-    m = trans_a ? ta->cols : ta->rows;
+    int64_t ka, kb;
+    if (!ta || !tb) return -1;
     ka = trans_a ? ta->rows : ta->cols;
     kb = trans_b ? tb->cols : tb->rows;
-    n = trans_b ? tb->rows : tb->cols;
     if (ka != kb)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_matmul: inner sizes are %lld and %lld, expected equal ones", (long long)ka,
-                                (long long)kb);
+        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: inner sizes are %lld and %lld, expected equal ones", call,
+                                (long long)ka, (long long)kb);
     if (ta->dtype != LEMON_F32 || (tb->dtype != LEMON_F32 && (trans_a || !trans_b)))
         return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_matmul: a matrix is %s, expected f32 (other types only as b with trans_b)",
+                                "%s: a matrix is %s, expected f32 (other types only as b with trans_b)", call,
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
     if (tb->dtype != LEMON_F32 && tape->values[a].wants)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_matmul: a gradient cannot pass a matrix of %s, expected f32",
+        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: a gradient cannot pass a matrix of %s, expected f32", call,
                                 lemon_dtype_name(tb->dtype));
-    row = lemon__tape_push(tape, LEMON__MATMUL, m, n, a, b, -1, -1);
-    if (row == NULL) return -1;
+    row = lemon__tape_push(tape, LEMON__MATMUL, trans_a ? ta->cols : ta->rows, trans_b ? tb->rows : tb->cols, a, b, -1,
+                           -1);
     row->op.trans_a = trans_a;
     row->op.trans_b = trans_b;
     return row->out;
@@ -3484,17 +3476,13 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
 
 /*  Operations on two values of one shape. */
 static lemon_var lemon__tape_pair(lemon_tape *tape, lemon__code code, lemon_var a, lemon_var b, const char *call) {
-    const lemon_tensor *ta, *tb;
-    lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, call) || (ta = lemon__tape_tensor(tape, a, call)) == NULL ||
-        (tb = lemon__tape_tensor(tape, b, call)) == NULL)
-        return -1;
+    const lemon_tensor *ta = lemon__tape_tensor(tape, a, call), *tb = lemon__tape_tensor(tape, b, call);
+    if (!ta || !tb) return -1;
     if (ta->rows != tb->rows || ta->cols != tb->cols || ta->dtype != LEMON_F32 || tb->dtype != LEMON_F32)
         return lemon__tape_fail(tape, LEMON_E_ARG,
                                 "%s: shapes are [%lld, %lld] and [%lld, %lld], expected equal ones of f32", call,
                                 (long long)ta->rows, (long long)ta->cols, (long long)tb->rows, (long long)tb->cols);
-    row = lemon__tape_push(tape, code, ta->rows, ta->cols, a, b, -1, -1);
-    return row ? row->out : -1;
+    return lemon__tape_push(tape, code, ta->rows, ta->cols, a, b, -1, -1)->out;
 }
 
 LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b) {
@@ -3505,18 +3493,14 @@ LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_va
 }
 
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
-    const lemon_tensor *tx, *tg;
+    const char *call = "lemon_tape_rms_norm";
+    const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tg = lemon__tape_tensor(tape, gain, call);
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_rms_norm") ||
-        (tx = lemon__tape_tensor(tape, x, "lemon_tape_rms_norm")) == NULL ||
-        (tg = lemon__tape_tensor(tape, gain, "lemon_tape_rms_norm")) == NULL)
-        return -1;
+    if (!tx || !tg) return -1;
     if (tg->rows != 1 || tg->cols != tx->cols || tg->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_rms_norm: gain is [%lld, %lld], expected [1, %lld] of f32",
+        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: gain is [%lld, %lld], expected [1, %lld] of f32", call,
                                 (long long)tg->rows, (long long)tg->cols, (long long)tx->cols);
     row = lemon__tape_push(tape, LEMON__NORM, tx->rows, tx->cols, x, gain, -1, -1);
-    if (row == NULL) return -1;
     row->op.eps = eps;
     return row->out;
 }
@@ -3538,19 +3522,18 @@ static const float *lemon__tape_angles(lemon_tape *tape, int64_t head_dim, int64
 }
 
 LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
-    const lemon_tensor *t;
+    const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
     const float *angles;
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_rope") || (t = lemon__tape_tensor(tape, x, "lemon_tape_rope")) == NULL)
-        return -1;
+    if (t == NULL) return -1;
     if (head_dim < 2 || head_dim % 2 || seq < 1 || t->cols % head_dim || t->rows % seq)
         return lemon__tape_fail(
             tape, LEMON_E_ARG,
             "lemon_tape_rope: x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
             (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
     angles = lemon__tape_angles(tape, head_dim, seq, theta);
-    row = angles ? lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1) : NULL;
-    if (row == NULL) return -1;
+    if (angles == NULL) return -1;
+    row = lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1);
     row->op.angles = angles;
     row->op.head_dim = head_dim;
     row->op.seq = seq;
@@ -3560,23 +3543,21 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
 
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
                                          int64_t kv_heads, int64_t head_dim, int64_t seq) {
-    const lemon_tensor *tq, *tk, *tv;
     const char *call = "lemon_tape_attention";
+    const lemon_tensor *tq = lemon__tape_tensor(tape, q, call), *tk = lemon__tape_tensor(tape, k, call),
+                       *tv = lemon__tape_tensor(tape, v, call);
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, call) || (tq = lemon__tape_tensor(tape, q, call)) == NULL ||
-        (tk = lemon__tape_tensor(tape, k, call)) == NULL || (tv = lemon__tape_tensor(tape, v, call)) == NULL)
-        return -1;
+    if (!tq || !tk || !tv) return -1;
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq ||
         tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
         tk->rows != tq->rows || tv->rows != tq->rows)
         return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_attention: q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected "
+                                "%s: q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected "
                                 "%lld and %lld heads of %lld, rows a multiple of %lld",
-                                (long long)tq->rows, (long long)tq->cols, (long long)tk->rows, (long long)tk->cols,
-                                (long long)tv->rows, (long long)tv->cols, (long long)n_heads, (long long)kv_heads,
-                                (long long)head_dim, (long long)seq);
+                                call, (long long)tq->rows, (long long)tq->cols, (long long)tk->rows,
+                                (long long)tk->cols, (long long)tv->rows, (long long)tv->cols, (long long)n_heads,
+                                (long long)kv_heads, (long long)head_dim, (long long)seq);
     row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
-    if (row == NULL) return -1;
     row->op.n_heads = n_heads;
     row->op.kv_heads = kv_heads;
     row->op.head_dim = head_dim;
@@ -3585,25 +3566,24 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
 }
 
 LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t n, lemon_var weights) {
-    const lemon_tensor *first, *t;
-    lemon__tape_row *row;
+    const char *call = "lemon_tape_mix";
+    const lemon_tensor *first, *t = lemon__tape_tensor(tape, weights, call);
     lemon_var sum = -1;
     int64_t i;
-    if (!lemon__tape_ready(tape, "lemon_tape_mix") || (t = lemon__tape_tensor(tape, weights, "lemon_tape_mix")) == NULL)
-        return -1;
+    if (t == NULL) return -1;
     if (x == NULL || n < 1 || t->rows != 1 || t->cols != n)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_mix: weights are [%lld, %lld], expected [1, %lld]",
+        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: weights are [%lld, %lld], expected [1, %lld]", call,
                                 (long long)t->rows, (long long)t->cols, (long long)n);
     for (i = 0; i < n; i++) {
-        first = lemon__tape_tensor(tape, x[0], "lemon_tape_mix");
-        t = lemon__tape_tensor(tape, x[i], "lemon_tape_mix");
+        lemon__tape_row *row;
+        first = lemon__tape_tensor(tape, x[0], call);
+        t = lemon__tape_tensor(tape, x[i], call);
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
-            return lemon__tape_fail(
-                tape, LEMON_E_ARG, "lemon_tape_mix: term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
-                (long long)t->rows, (long long)t->cols, (long long)first->rows, (long long)first->cols);
+            return lemon__tape_fail(tape, LEMON_E_ARG, "%s: term %lld is [%lld, %lld], expected [%lld, %lld]", call,
+                                    (long long)i, (long long)t->rows, (long long)t->cols, (long long)first->rows,
+                                    (long long)first->cols);
         row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
-        if (row == NULL) return -1;
         row->op.index = i;
         sum = row->out;
     }
@@ -3617,37 +3597,32 @@ static int lemon__output_fits(const lemon_tensor *hidden, const lemon_tensor *ou
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options) {
-    const lemon_tensor *h, *o;
+    const char *call = "lemon_tape_loss";
+    const lemon_tensor *h = lemon__tape_tensor(tape, hidden, call), *o = lemon__tape_tensor(tape, output, call);
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_loss")) return -1;
-    h = lemon__tape_tensor(tape, hidden, "lemon_tape_loss");
-    o = lemon__tape_tensor(tape, output, "lemon_tape_loss");
     if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
         return lemon__tape_fail(
             tape, LEMON_E_ARG,
-            "lemon_tape_loss: hidden and output do not fit, targets is NULL, or temperature is not above 0");
+            "%s: hidden and output do not fit, targets is NULL, or temperature is not above 0", call);
     if (o->dtype != LEMON_F32 && tape->values[hidden].wants)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_loss: a gradient cannot pass a matrix of %s, expected f32",
+        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: a gradient cannot pass a matrix of %s, expected f32", call,
                                 lemon_dtype_name(o->dtype));
     if (teacher_hidden >= 0) {
-        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, "lemon_tape_loss"),
-                           *to = lemon__tape_tensor(tape, teacher_output, "lemon_tape_loss");
+        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, call),
+                           *to = lemon__tape_tensor(tape, teacher_output, call);
         if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
-            return lemon__tape_fail(tape, LEMON_E_ARG,
-                                    "lemon_tape_loss: the teacher's hidden rows and vocabulary do not fit the "
-                                    "student's (%lld rows, %lld tokens)",
-                                    (long long)h->rows, (long long)o->rows);
+            return lemon__tape_fail(
+                tape, LEMON_E_ARG,
+                "%s: the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, %lld tokens)", call,
+                (long long)h->rows, (long long)o->rows);
         if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
-            return lemon__tape_fail(tape, LEMON_E_ARG,
-                                    "lemon_tape_loss: the teacher wants a gradient, expected constants");
+            return lemon__tape_fail(tape, LEMON_E_ARG, "%s: the teacher wants a gradient, expected constants", call);
     }
     row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden,
                            teacher_hidden >= 0 ? teacher_output : -1);
-    if (row == NULL) return -1;
     row->op.ids = targets;
     row->op.loss = *options;
-    tape->values[row->out].keep = 1;
+    lemon_tape_keep(tape, row->out);
     return row->out;
 }
 
@@ -3674,6 +3649,12 @@ static void lemon__plan_add(lemon__layout *plan, int64_t floats, int64_t born, i
     b->where = where;
 }
 
+/*  Whether a row's backward is to run: a loss depends on what it made, and something above it wants a gradient. */
+static int lemon__runs_backward(const lemon_tape *tape, const lemon__tape_row *row) {
+    const lemon__value *out = &tape->values[row->out];
+    return tape->backward && out->reached && (out->wants || row->code == LEMON__LOSS);
+}
+
 /*  Which values a loss depends on, and when values and gradients are first and last touched. */
 static void lemon__plan_lives(lemon_tape *tape) {
     int64_t n = tape->n_rows, i, never = 2 * n;
@@ -3682,45 +3663,41 @@ static void lemon__plan_lives(lemon_tape *tape) {
         lemon__tape_row *row = &tape->rows[i];
         lemon__value *out = &tape->values[row->out];
         unsigned reads = lemon__op_table[row->code].reads;
+        int64_t back = 2 * n - 1 - i;
         int again;
         out->reached |= row->code == LEMON__LOSS;
-        again = tape->backward && out->reached && (out->wants || row->code == LEMON__LOSS);
+        again = lemon__runs_backward(tape, row);
         out->born = i;
-        if (out->dies < i) out->dies = i;
-        if (again && (reads & LEMON__READS_OUT)) out->dies = 2 * n - 1 - i;
-        out->grad_dies = 2 * n - 1 - i;
+        out->dies = lemon__max(out->dies, again && (reads & LEMON__READS_OUT) ? back : i);
+        out->grad_dies = back;
         for (k = 0; k < LEMON__INPUTS; k++) {
-            lemon__value *in;
-            int64_t last = again && ((reads >> k) & 1u) ? 2 * n - 1 - i : i;
-            if (row->in[k] < 0) continue;
-            in = &tape->values[row->in[k]];
-            if (in->dies < last) in->dies = last;
+            lemon__value *in = row->in[k] >= 0 ? &tape->values[row->in[k]] : NULL;
+            if (in == NULL) continue;
+            in->dies = lemon__max(in->dies, again && ((reads >> k) & 1u) ? back : i);
             in->reached |= out->reached;
-            if (again && in->wants && in->grad_born == 0) in->grad_born = 2 * n - 1 - i;
+            if (again && in->wants && in->grad_born == 0) in->grad_born = back;
         }
     }
     for (i = 0; i < tape->n_values; i++)
         if (tape->values[i].keep) tape->values[i].dies = tape->values[i].grad_dies = never;
 }
 
-static int lemon__plan_has_grad(const lemon_tape *tape, const lemon__value *v) {
-    return tape->backward && !v->leaf && v->wants && v->reached && v->grad_born > 0;
-}
-
+/*  Values and their gradients, then what the rows need besides. */
 static void lemon__plan_collect(lemon_tape *tape, lemon__layout *plan) {
     int64_t n = tape->n_rows, i, threads = tape->ctx->threads;
     for (i = 0; i < tape->n_values; i++) {
         lemon__value *v = &tape->values[i];
+        int64_t floats = v->tensor.rows * v->tensor.cols;
         if (v->leaf) continue;
-        lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->born, v->dies, (float **)&v->tensor.data);
-        if (lemon__plan_has_grad(tape, v))
-            lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->grad_born, v->grad_dies, &v->grad);
+        lemon__plan_add(plan, floats, v->born, v->dies, (float **)&v->tensor.data);
+        if (tape->backward && v->wants && v->reached && v->grad_born > 0)
+            lemon__plan_add(plan, floats, v->grad_born, v->grad_dies, &v->grad);
     }
     for (i = 0; i < n; i++) {
         lemon__tape_row *row = &tape->rows[i];
         const lemon__op_info *info = &lemon__op_table[row->code];
         int64_t back = 2 * n - 1 - i, chunk;
-        int again = tape->backward && tape->values[row->out].wants && tape->values[row->out].reached;
+        int again = lemon__runs_backward(tape, row);
         if (row->code == LEMON__LOSS) {                     /* logits of a chunk, the teacher's behind them */
             chunk = lemon__loss_chunk(row->op.in[1].rows) * row->op.in[1].rows * (row->in[2] >= 0 ? 2 : 1);
             lemon__plan_add(plan, 4 * row->op.in[0].rows, i, back, &row->op.aux);
@@ -3771,7 +3748,7 @@ static void lemon__plan_connect(lemon_tape *tape) {
             lemon__value *in = row->in[k] >= 0 ? &tape->values[row->in[k]] : NULL;
             if (in == NULL) continue;
             row->op.in[k] = in->tensor;
-            if (!tape->backward || !out->reached || !in->wants) continue;
+            if (!lemon__runs_backward(tape, row) || !in->wants) continue;
             row->op.dx[k] = in->grad;
             row->op.add[k] = in->leaf || (in->reached & 2);
             in->reached |= 2;
@@ -3838,22 +3815,25 @@ LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
 LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {
     lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
     int64_t i;
-    for (i = tape ? tape->n_rows - 1 : -1; !status && i >= 0; i--) {
-        lemon__tape_row *row = &tape->rows[i];
-        lemon__value *out = &tape->values[row->out];
-        if (out->reached && (out->wants || row->code == LEMON__LOSS)) lemon__tape_run_row(tape, row, 1);
-    }
+    for (i = tape ? tape->n_rows - 1 : -1; !status && i >= 0; i--)
+        if (lemon__runs_backward(tape, &tape->rows[i])) lemon__tape_run_row(tape, &tape->rows[i], 1);
     return status;
 }
 
+/*  A value that is still there after the run, or NULL. */
+static const lemon__value *lemon__tape_kept(const lemon_tape *tape, lemon_var x) {
+    const lemon__value *v = tape && x >= 0 && x < tape->n_values ? &tape->values[x] : NULL;
+    return v && (v->leaf || v->keep) ? v : NULL;
+}
+
 LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x) {
-    if (tape == NULL || x < 0 || x >= tape->n_values || tape->values[x].tensor.dtype != LEMON_F32) return NULL;
-    return tape->values[x].leaf || tape->values[x].keep ? (const float *)tape->values[x].tensor.data : NULL;
+    const lemon__value *v = lemon__tape_kept(tape, x);
+    return v && v->tensor.dtype == LEMON_F32 ? (const float *)v->tensor.data : NULL;
 }
 
 LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
-    if (tape == NULL || x < 0 || x >= tape->n_values) return NULL;
-    return tape->values[x].leaf || tape->values[x].keep ? tape->values[x].grad : NULL;
+    const lemon__value *v = lemon__tape_kept(tape, x);
+    return v ? v->grad : NULL;
 }
 
 /* ====================================================================================================================
@@ -4243,7 +4223,8 @@ static void lemon__walk_product(lemon__walk *w, lemon_role role, int64_t layer, 
     lemon__weight_product(w->ctx, lemon__walk_rows(w), x, lemon_model_param(w->model, role, layer), y);
 }
 
-static void lemon__walk_turn(lemon__walk *w, float *x, lemon_joint joint) {      /* in place: a plane is read whole */
+/*  In place: a plane is read whole before it is written. */
+static void lemon__walk_turn(lemon__walk *w, float *x, lemon_joint joint) {
     lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, joint));
     lemon__rope_forward(w->ctx, &op);
 }
@@ -4327,22 +4308,6 @@ static lemon_status lemon__blame(lemon_ctx *ctx, const char *name, lemon_status 
     char text[LEMON__MESSAGE];
     snprintf(text, sizeof text, "%s", lemon_error(ctx));
     return lemon__fail(ctx, code, "%s: %s", name, text);
-}
-
-/* ---- growing arrays ---- */
-
-/*  An array with room for at least `need` elements of `each` bytes, twice as large as before if it had to grow. NULL
-    with a message when there is no memory; the old array is then unharmed. */
-static void *lemon__reserve(lemon_ctx *ctx, void *old, int64_t *capacity, int64_t need, size_t each) {
-    int64_t room = lemon__max(need, 2 * *capacity);
-    size_t bytes = SIZE_MAX;
-    void *p;
-    if (need <= *capacity && old) return old;
-    room = lemon__max(room, 16);
-    if ((uint64_t)room > SIZE_MAX || !lemon__mul((size_t)room, each, &bytes)) bytes = SIZE_MAX;
-    p = lemon__grow(ctx, old, (size_t)*capacity * each, bytes);
-    if (p) *capacity = room;
-    return p;
 }
 
 /* ---- words: byte strings found by their content; names in a file here, pieces of a vocabulary in chapter 9 ---- */
