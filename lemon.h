@@ -7037,12 +7037,24 @@ static void lemon__train_resolve(const lemon_config *c, lemon_train_options *o) 
     if (o->teacher == NULL) o->distill = 0.0;
 }
 
-static lemon_status lemon__train_check_teacher(lemon_ctx *ctx, const lemon_model *model, const lemon_train_options *o) {
-    const lemon_config *t = &o->teacher->config;
-    if (t->vocab_size != model->config.vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's",
-                           (int)t->vocab_size, (int)model->config.vocab_size);
-    return lemon__check_seq(ctx, t, o->seq);
+/*  The texts and the teacher fit the model. */
+static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
+                                           const lemon_train_options *o) {
+    const lemon_tokens *e = o->eval_tokens;
+    lemon_status status = LEMON_OK;
+    if (tokens->count < o->seq + 1)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq",
+                           (long long)tokens->count, (long long)o->seq + 1);
+    status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
+    if (!status && o->teacher && o->teacher->config.vocab_size != model->config.vocab_size)
+        status = lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's",
+                             (int)o->teacher->config.vocab_size, (int)model->config.vocab_size);
+    if (!status && o->teacher) status = lemon__check_seq(ctx, &o->teacher->config, o->seq);
+    if (!status && e && e->count < 2)
+        status = lemon__fail(ctx, LEMON_E_ARG, "the evaluation text has %lld tokens, expected at least 2",
+                             (long long)e->count);
+    return status || e == NULL ? status : lemon__check_ids(ctx, model, e->ids, e->count);
 }
 
 static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
@@ -7068,14 +7080,7 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
     if (!status && o->batch % o->accumulate)
         status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld",
                              (long long)o->accumulate, (long long)o->batch);
-    if (!status && tokens->count < o->seq + 1)
-        status =
-            lemon__fail(ctx, LEMON_E_ARG,
-                        "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq",
-                        (long long)tokens->count, (long long)o->seq + 1);
-    if (!status) status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
-    if (!status && o->teacher) status = lemon__train_check_teacher(ctx, model, o);
-    return status;
+    return status ? status : lemon__train_check_fit(ctx, model, tokens, o);
 }
 
 /*  The learning rate of step s = 1 ... steps. */
@@ -7099,10 +7104,12 @@ typedef struct lemon__adam {
     lemon__segment *segments;
     double *squares;                    /* [n_segments] sums of g^2 */
     float rate, scale, unbias_m, unbias_v;
+    lemon_isa isa;
 } lemon__adam;
 
 /*  Memory for a->count numbers in at most n segments. */
 static lemon_status lemon__adam_make(lemon_ctx *ctx, lemon_arena *arena, int64_t n, lemon__adam *a) {
+    a->isa = ctx->isa;
     a->g = lemon__floats(ctx, arena, 1, a->count);
     a->m = lemon__floats(ctx, arena, 1, a->count);
     a->v = lemon__floats(ctx, arena, 1, a->count);
@@ -7125,16 +7132,16 @@ static void lemon__adam_segments(lemon__adam *a, int64_t begin, int64_t size, in
 
 static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, double decay,
                                      lemon__adam *a) {
-    int64_t i, layer, n = 0;
+    int64_t i, layer, most = model->n_params + model->block_count / LEMON__SEGMENT;
     a->w = model->block;
     a->count = model->block_count;
-    for (i = 0; i < model->n_params; i++)
-        n += lemon__ceil_div(model->params[i].rows * model->params[i].cols, LEMON__SEGMENT);
-    if (lemon__adam_make(ctx, arena, n, a)) return LEMON_E_MEMORY;
-    for (i = 0; i < model->n_params; i++)
-        lemon__adam_segments(a, (const float *)model->params[i].data - model->block,
-                             model->params[i].rows * model->params[i].cols, i,
-                             lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix ? (float)decay : 0.0f);
+    if (lemon__adam_make(ctx, arena, most, a)) return LEMON_E_MEMORY;
+    for (i = 0; i < model->n_params; i++) {
+        const lemon_tensor *t = &model->params[i];
+        int matrix = lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix;
+        lemon__adam_segments(a, (const float *)t->data - model->block, t->rows * t->cols, i,
+                             matrix ? (float)decay : 0.0f);
+    }
     return LEMON_OK;
 }
 
@@ -7150,47 +7157,39 @@ LEMON__INLINE void lemon__adam_segment_body(const lemon__adam *a, const lemon__s
 }
 LEMON__CLONES(lemon__adam_segment, (const lemon__adam *a, const lemon__segment *s), (a, s))
 
-typedef struct lemon__adam_job { lemon__adam *adam; lemon_isa isa; } lemon__adam_job;
-
 static void lemon__adam_task(void *arg, int64_t index, int worker) {
-    const lemon__adam_job *job = (const lemon__adam_job *)arg;
+    const lemon__adam *a = (const lemon__adam *)arg;
     (void)worker;
-    lemon__adam_segment(job->isa)(job->adam, &job->adam->segments[index]);
+    lemon__adam_segment(a->isa)(a, &a->segments[index]);
 }
 
 static void lemon__square_task(void *arg, int64_t index, int worker) {
-    const lemon__adam_job *job = (const lemon__adam_job *)arg;
-    const lemon__segment *s = &job->adam->segments[index];
-    const float *g = job->adam->g + s->at;
-    double sum = 0.0;
+    const lemon__adam *a = (const lemon__adam *)arg;
+    const lemon__segment *s = &a->segments[index];
+    const float *g = a->g + s->at;
     int64_t i;
     (void)worker;
-    for (i = 0; i < s->count; i += 256) sum += (double)lemon__dot(g + i, g + i, lemon__min(256, s->count - i));
-    job->adam->squares[index] = sum;
+    a->squares[index] = 0.0;
+    for (i = 0; i < s->count; i += 256)
+        a->squares[index] += (double)lemon__dot(g + i, g + i, lemon__min(256, s->count - i));
 }
 
 /*  The length of the whole gradient. */
 static double lemon__adam_norm(lemon_ctx *ctx, lemon__adam *a) {
-    lemon__adam_job job;
     double sum = 0.0;
     int64_t i;
-    job.adam = a;
-    job.isa = ctx->isa;
-    lemon__parallel(ctx, a->n_segments, lemon__square_task, &job);
+    lemon__parallel(ctx, a->n_segments, lemon__square_task, a);
     for (i = 0; i < a->n_segments; i++) sum += a->squares[i];
     return sqrt(sum);
 }
 
 /*  Update number `step` (from 1) with a gradient that is `norm` long, clipped to `clip` if that is not 0. */
 static void lemon__adam_step(lemon_ctx *ctx, lemon__adam *a, int64_t step, double rate, double norm, double clip) {
-    lemon__adam_job job;
-    job.adam = a;
-    job.isa = ctx->isa;
     a->rate = (float)rate;
     a->scale = clip > 0.0 && norm > clip ? (float)(clip / norm) : 1.0f;
     a->unbias_m = (float)(1.0 / (1.0 - pow(0.9, (double)step)));
     a->unbias_v = (float)(1.0 / (1.0 - pow(0.95, (double)step)));
-    lemon__parallel(ctx, a->n_segments, lemon__adam_task, &job);
+    lemon__parallel(ctx, a->n_segments, lemon__adam_task, a);
 }
 
 /* ---- which windows a step takes ---- */
@@ -7345,18 +7344,22 @@ static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t siz
                        (unsigned long)strlen(t->o.save_path), (unsigned long)size - 8);
 }
 
+/*  The numbers that a later run needs to go on. */
+enum { LEMON__STATES = 4 };
+static const char *const lemon__state_names[LEMON__STATES] = {"weights", "m", "v", "recent"};
+
+static lemon_tensor lemon__trainer_state(lemon__trainer *t, int i) {
+    float *numbers = i == 0 ? t->adam.w : i == 1 ? t->adam.m : t->adam.v;
+    if (i < 3) return lemon__view(numbers, LEMON_F32, 1, t->adam.count);
+    return lemon__view(t->recent, LEMON_F64, 1, LEMON__RECENT);
+}
+
 static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
     lemon__condition conditions[LEMON__CONDITIONS];
-    const struct { const char *name; lemon_tensor tensor;
-    } arrays[] = {{"weights", lemon__view(t->adam.w, LEMON_F32, 1, t->adam.count)},
-                  {"m", lemon__view(t->adam.m, LEMON_F32, 1, t->adam.count)},
-                  {"v", lemon__view(t->adam.v, LEMON_F32, 1, t->adam.count)},
-                  {"recent", lemon__view(t->recent, LEMON_F64, 1, LEMON__RECENT)}};
     lemon__pack pack;
-    lemon_status status;
     char path[4096];
     int i;
-    status = lemon__resume_path(t, path, sizeof path);
+    lemon_status status = lemon__resume_path(t, path, sizeof path);
     if (status) return status;
     lemon__pack_open(t->ctx, &pack);
     lemon__pack_text(&pack, "requires", "training", 8);
@@ -7364,7 +7367,10 @@ static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
     lemon__train_conditions(t, conditions);
     for (i = 0; i < LEMON__CONDITIONS; i++) lemon__pack_real(&pack, conditions[i].name, conditions[i].value);
     lemon__pack_int(&pack, "done", t->done);
-    for (i = 0; i < 4; i++) lemon__pack_tensor(&pack, arrays[i].name, &arrays[i].tensor, arrays[i].tensor.dtype);
+    for (i = 0; i < LEMON__STATES; i++) {
+        lemon_tensor state = lemon__trainer_state(t, i);
+        lemon__pack_tensor(&pack, lemon__state_names[i], &state, state.dtype);
+    }
     status = lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
@@ -7400,21 +7406,17 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     return status;
 }
 
-static lemon_status lemon__resume_arrays(lemon__trainer *t, const lemon__unpack *u) {
-    const struct { const char *name; void *to; int64_t count; size_t each;
-    } arrays[] = {{"weights", t->adam.w, t->adam.count, 4},
-                  {"m", t->adam.m, t->adam.count, 4},
-                  {"v", t->adam.v, t->adam.count, 4},
-                  {"recent", t->recent, LEMON__RECENT, 8}};
+static lemon_status lemon__resume_states(lemon__trainer *t, const lemon__unpack *u) {
     lemon_tensor found;
     lemon_status status = LEMON_OK;
     int i;
-    for (i = 0; !status && i < 4; i++) {
-        status = lemon__unpack_shaped(u, arrays[i].name, 1, arrays[i].count, "the model's size", &found);
-        if (!status && lemon_row_bytes(found.dtype, 1) != arrays[i].each)
-            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name, arrays[i].name,
-                                 lemon_dtype_name(found.dtype));
-        if (!status) memcpy(arrays[i].to, found.data, (size_t)arrays[i].count * arrays[i].each);
+    for (i = 0; !status && i < LEMON__STATES; i++) {
+        lemon_tensor to = lemon__trainer_state(t, i);
+        status = lemon__unpack_shaped(u, lemon__state_names[i], 1, to.cols, "the model's size", &found);
+        if (!status && lemon_row_bytes(found.dtype, 1) != lemon_row_bytes(to.dtype, 1))
+            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name,
+                                 lemon__state_names[i], lemon_dtype_name(found.dtype));
+        if (!status) memcpy(to.data, found.data, lemon_tensor_bytes(&to));
     }
     return status;
 }
@@ -7433,7 +7435,7 @@ static lemon_status lemon__trainer_resume(lemon__trainer *t) {
     if (!status && (t->done < 0 || t->done > t->o.steps))
         status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: %lld steps are done, expected at most --steps, which is %lld",
                              path, (long long)t->done, (long long)t->o.steps);
-    if (!status) status = lemon__resume_arrays(t, &u);
+    if (!status) status = lemon__resume_states(t, &u);
     lemon__unpack_close(&u);
     return status;
 }
@@ -7536,10 +7538,6 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     lemon__tick_begin(ctx, "train");
     lemon__train_resolve(&model->config, &t.o);
     status = lemon__train_check(ctx, model, tokens, &t.o);
-    if (!status && t.o.eval_tokens && t.o.eval_tokens->count < 2)
-        status = lemon__fail(ctx, LEMON_E_ARG, "the evaluation text has %lld tokens, expected at least 2",
-                             (long long)t.o.eval_tokens->count);
-    if (!status && t.o.eval_tokens) status = lemon__check_ids(ctx, model, t.o.eval_tokens->ids, t.o.eval_tokens->count);
     if (!status) status = lemon__trainer_open(&t, tokens);
     if (!status && t.o.resume) status = lemon__trainer_resume(&t);
     while (!status && t.done < t.o.steps) status = lemon__trainer_step(&t);
