@@ -7557,7 +7557,8 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
 
         W_student = sum over k in the field of  weight_k * Out_k * W_k * In_k^T   (+ a correction, where one was solved)
 
-   There is one type for them (lemon_operators), one function that applies them, and one function a method that fills them:
+   There is one type for them (lemon_operators), one function that applies them, and a row in a table for each method that
+   fills them:
 
         select, drop      channels evenly spaced; the first layers, or spaced ones           Xu et al. 2024 (2311.18823)
         subclone          channels ranked by activation, rescaled; spaced layers             Samragh et al. 2023 (2312.09299)
@@ -7629,6 +7630,21 @@ LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators,
     return map->student ? map : lemon__own_map(operators, (int)place, layer, 0);
 }
 
+LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) {
+    if (operators == NULL) return;
+    lemon_arena_free(ctx, &operators->arena);
+    lemon__free(ctx, operators, sizeof *operators);
+}
+
+/*  The end of all that makes operators: on failure nothing is left of them. */
+static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, lemon_operators **operators) {
+    if (status) {
+        lemon_operators_free(ctx, *operators);
+        *operators = NULL;
+    }
+    return status;
+}
+
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                          int64_t slots, lemon_operators **out) {
     lemon_operators *ops = (lemon_operators *)lemon__calloc(ctx, sizeof *ops);
@@ -7644,19 +7660,10 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
     ops->maps = (lemon_map *)lemon_arena_alloc(ctx, &ops->arena, LEMON_PLACE_COUNT * cells * sizeof *ops->maps);
     ops->correction = (lemon_tensor *)lemon_arena_alloc(ctx, &ops->arena,
                                                         (size_t)lemon__param_count(student) * sizeof *ops->correction);
-    if (!ops->layer || !ops->layer_weight || !ops->maps || !ops->correction) {
-        lemon_operators_free(ctx, ops);
-        *out = NULL;
-        return LEMON_E_MEMORY;
-    }
+    if (!ops->layer || !ops->layer_weight || !ops->maps || !ops->correction)
+        return lemon__operators_done(ctx, LEMON_E_MEMORY, out);
     for (i = 0; i < (int64_t)cells; i++) ops->layer[i] = -1;
     return LEMON_OK;
-}
-
-LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) {
-    if (operators == NULL) return;
-    lemon_arena_free(ctx, &operators->arena);
-    lemon__free(ctx, operators, sizeof *operators);
 }
 
 /*  Gives a map its place's shape and `field` coefficients a student channel, all zero; the index too where sparse. */
@@ -7670,17 +7677,6 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
     return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-/*  A selection: student channel i is scale times teacher channel index[i]. */
-static lemon_status lemon__map_select(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, const int32_t *index,
-                                      float scale) {
-    lemon_status status = lemon__map_make(ctx, ops, map, 1);
-    int64_t i;
-    for (i = 0; !status && i < map->student; i++) {
-        if (map->index) map->index[i] = index[i];
-        map->value[i] = scale;
-    }
-    return status;
-}
 /*  The map written out: dense [student, teacher]. */
 static void lemon__map_expand(const lemon_map *map, float *out) {
     int64_t i, f;
@@ -7945,13 +7941,11 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
-static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops) {
-    int64_t cells = ops->student.n_layers * ops->slots, i;
-    lemon_tensor layer, weight;
-    lemon_status status = lemon__unpack_shaped(u, "layer", 1, cells, "the student's layers times slots", &layer);
-    if (!status)
-        status = lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight);
-    if (status) return status;
+static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
+    int64_t cells = lemon__cells(ops), i;
+    lemon_tensor weight;
+    if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
+        return LEMON_E_FORMAT;
     if (layer.dtype != LEMON_I32 || weight.dtype != LEMON_F32)
         return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %s, expected i32", u->source.name,
                            lemon_dtype_name(layer.dtype));
@@ -8004,7 +7998,7 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (status) return status;
     (*operators)->fold_gains = (int)fold;
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
-    status = lemon__unpack_layers(u, *operators);
+    status = lemon__unpack_layers(u, *operators, layer);
     if (!status) status = lemon__unpack_maps(u, *operators);
     return status ? status : lemon__unpack_corrections(u, *operators);
 }
@@ -8021,11 +8015,7 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
     if (status) return status;
     status = lemon__operators_read(ctx, &u, operators);
     lemon__unpack_close(&u);
-    if (status) {
-        lemon_operators_free(ctx, *operators);
-        *operators = NULL;
-    }
-    return status;
+    return lemon__operators_done(ctx, status, operators);
 }
 
 /* ---- the methods, and a fusion under way ---- */
@@ -8124,6 +8114,11 @@ static int64_t lemon__spaced(int64_t i, int64_t n, int64_t total) {
 /*  The last teacher layer that student layer i answers for: up to the next one that is kept. */
 static int64_t lemon__field_end(const lemon__fill *f, int64_t i) {
     return i + 1 < f->sc->n_layers ? f->main[i + 1] - 1 : f->tc->n_layers - 1;
+}
+
+/*  How many slots of a solved student layer hold a teacher layer: slot k that k behind the main one. */
+static int64_t lemon__slots_used(const lemon__fill *f, int64_t i) {
+    return lemon__min(f->ops->slots, lemon__field_end(f, i) + 1 - f->main[i]);
 }
 
 /* ---- covariances: float32 products of a batch of rows, summed in float64 ---- */
@@ -8475,8 +8470,16 @@ static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t lay
     return LEMON_OK;
 }
 
+/*  A selection: student channel i is scale times teacher channel index[i]. */
 static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, const int32_t *index, float scale) {
-    return lemon__map_select(f->ctx, f->ops, lemon__own_map(f->ops, place, layer, 0), index, scale);
+    lemon_map *map = lemon__own_map(f->ops, place, layer, 0);
+    lemon_status status = lemon__map_make(f->ctx, f->ops, map, 1);
+    int64_t i;
+    for (i = 0; !status && i < map->student; i++) {
+        if (map->index) map->index[i] = index[i];
+        map->value[i] = scale;
+    }
+    return status;
 }
 
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
@@ -8530,6 +8533,17 @@ static void lemon__add_lengths(const float *x, int64_t rows, int64_t groups, int
         }
 }
 
+static void lemon__add_squares(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
+    int64_t r, g, i;
+    for (r = 0; r < rows; r++)
+        for (g = 0; g < groups; g++, x += each) {
+            double square = 0.0;
+            for (i = 0; i < each; i++) square += (double)x[i] * (double)x[i];
+            sum[g] += square;
+        }
+}
+
+/*  1 - cosine between two streams, summed over rows. */
 static double lemon__turned(const float *before, const float *after, int64_t rows, int64_t n) {
     double sum = 0.0;
     int64_t r;
@@ -8567,17 +8581,19 @@ static void lemon__observe_layer(lemon__fill *f, lemon__run *run, int64_t layer,
 /*  Fills channel, neuron, head, influence and covariance from the windows that are kept. */
 static lemon_status lemon__observe(lemon__fill *f) {
     lemon__run run;
-    lemon__cov cov = {NULL, NULL, 0, 0};
+    lemon__cov cov;
     int64_t first, layer;
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
     lemon_status status = lemon__run_open(f, &f->work, f->teacher, &run);
-    if (!status) status = lemon__cov_make(f, f->dt, f->dt, &cov);
     f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->dt);
     f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->nt);
     f->head = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->n_heads);
     f->influence = lemon__doubles(f->ctx, &f->arena, 1, f->tc->n_layers);
     f->covariance = lemon__doubles(f->ctx, &f->arena, f->dt, f->dt);
-    if (status || !before || !f->channel || !f->neuron || !f->head || !f->influence || !f->covariance)
+    cov.sum = f->covariance;
+    cov.part = lemon__floats(f->ctx, &f->work, f->dt, f->dt);
+    cov.m = cov.n = f->dt;
+    if (status || !before || !f->channel || !f->neuron || !f->head || !f->influence || !cov.sum || !cov.part)
         return LEMON_E_MEMORY;
     for (first = 0; !status && first < f->kept; first += f->batch) {
         run.walk.batch = lemon__min(f->batch, f->kept - first);
@@ -8586,7 +8602,6 @@ static lemon_status lemon__observe(lemon__fill *f) {
         lemon__observe_stream(f, &run.walk, &cov);
         status = lemon__tick(f->ctx, "watch the teacher", lemon__min(first + f->batch, f->kept), f->kept, (double)NAN);
     }
-    memcpy(f->covariance, cov.sum, (size_t)(f->dt * f->dt) * sizeof *cov.sum);
     lemon_arena_free(f->ctx, &f->work);
     return status;
 }
@@ -8927,15 +8942,6 @@ static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, const lemo
     return LEMON_OK;
 }
 
-/*  E |q|^2 of each plane of each query head, from the queries of the batch at hand. */
-static void lemon__query_energy(const lemon__fill *f, double *energy) {
-    int64_t r, i;
-    const float *q = f->t.walk.q;
-    for (r = 0; r < f->rows; r++, q += f->qt)
-        for (i = 0; i < f->qt / 2; i++)
-            energy[i] += (double)q[2 * i] * (double)q[2 * i] + (double)q[2 * i + 1] * (double)q[2 * i + 1];
-}
-
 /*  The teacher's main layer up to its attention, the student's read map for it, and which heads stay. */
 static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     lemon__moments norms;
@@ -8947,7 +8953,7 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__add_norms(f, &norms);
         lemon__run_attend(&f->t, f->main[i]);
-        lemon__query_energy(f, planes);
+        lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
         lemon__cov_add(f->ctx, &heads, f->t.walk.z, f->t.walk.z, f->rows);
         lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
@@ -8989,44 +8995,27 @@ static lemon_status lemon__neuron_energy(lemon__fill *f, int64_t layer, const do
     return LEMON_OK;
 }
 
-/*  How many slots of a student layer hold a teacher layer, and the one that holds this, or -1. */
-static int64_t lemon__slots_used(const lemon__fill *f, int64_t i) {
-    int64_t k = 0;
-    while (k < f->ops->slots && f->ops->layer[i * f->ops->slots + k] >= 0) k++;
-    return k;
-}
-
-static int64_t lemon__slot_of(const lemon__fill *f, int64_t i, int64_t layer) {
-    return layer - f->main[i] < lemon__slots_used(f, i) ? layer - f->main[i] : -1;
-}
-
-static void lemon__add_squares(const float *x, int64_t rows, int64_t cols, double *sum) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) sum[c] += (double)x[r * cols + c] * (double)x[r * cols + c];
-}
-
 /*  One teacher layer of the field through its FFN; where it has a slot, its read map and its neurons' energies. */
 static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
-    int64_t slot = lemon__slot_of(f, i, layer);
+    int64_t slot = layer - f->main[i], used = lemon__slots_used(f, i);
     lemon__walk *t = &f->t.walk;
     lemon__moments norms;
     double *squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
     lemon_status status = squares ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
-        t->gate = slot >= 0 ? f->ht[slot] + f->first * f->seq * f->nt : f->spare;
-        if (layer != f->main[i]) {
+        t->gate = slot < used ? f->ht[slot] + f->first * f->seq * f->nt : f->spare;
+        if (slot > 0) {
             lemon__run_attend(&f->t, layer);
             lemon__walk_write(t, LEMON_WO, layer, t->z);
         }
         lemon__add_norms(f, &norms);
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
         lemon__walk_neurons(t, layer);
-        lemon__add_squares(t->gate, f->rows, f->nt, squares);
+        lemon__add_squares(t->gate, f->rows, f->nt, 1, squares);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
-    if (slot < 0) return LEMON_OK;
+    if (slot >= used) return LEMON_OK;
     status = lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, &norms);
     return status ? status : lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
 }
@@ -9196,15 +9185,15 @@ static lemon_status lemon__solve_slots(lemon__fill *f) {
     lemon_status status = LEMON_OK;
     int64_t i, slot;
     int k;
-    for (i = 0; i < f->sc->n_layers; i++)
-        for (slot = 0; slot < f->ops->slots; slot++) {
-            if (f->main[i] + slot <= lemon__field_end(f, i)) {
-                f->ops->layer[i * f->ops->slots + slot] = (int32_t)(f->main[i] + slot);
-                f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
-            }
-            for (k = 0; k < 5 && slot > 0 && !status; k++)
-                status = lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, places[k], i, slot), 0);
+    for (i = 0; i < f->sc->n_layers; i++) {
+        for (slot = 0; slot < lemon__slots_used(f, i); slot++) {
+            f->ops->layer[i * f->ops->slots + slot] = (int32_t)(f->main[i] + slot);
+            f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
         }
+        for (slot = 1; slot < f->ops->slots; slot++)
+            for (k = 0; k < 5 && !status; k++)
+                status = lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, places[k], i, slot), 0);
+    }
     return status;
 }
 
@@ -9240,17 +9229,6 @@ typedef struct lemon__learn {
     lemon__windows windows;
     lemon_tokens text;
 } lemon__learn;
-
-/*  1 where slots share all maps and differ in weight only: the layer operator can then be learned too. */
-static int lemon__shared_maps(const lemon_operators *ops, lemon_role role, int64_t layer) {
-    int64_t slot;
-    for (slot = 1; slot < ops->slots; slot++)
-        if (lemon__own_map(ops, (int)lemon__role_places[role].in, layer, slot)->student ||
-            (lemon__role_places[role].out != LEMON_AT_RESIDUAL &&
-             lemon__own_map(ops, (int)lemon__role_places[role].out, layer, slot)->student))
-            return 0;
-    return 1;
-}
 
 /*  The mask of a map whose field is limited: what it reads now (solved), or the channels that stand within field_dims
     of its own in the order of activation (selected). */
@@ -9335,14 +9313,14 @@ static lemon_var lemon__learn_product(lemon__learn *l, lemon_role role, lemon_va
     return out == LEMON_PLACE_COUNT ? w : lemon_tape_matmul(l->q.tape, write, 0, w, 0);
 }
 
-/*  A matrix of the student: its slots' sources mixed, then mapped, where they share maps; else mapped one by one and
-    added. */
+/*  A matrix of the student.  Selected slots share all maps and differ in weight only: their sources are mixed, then
+    mapped, and the layer operator is learned too.  Solved slots have maps of their own: mapped one by one and added. */
 static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t layer) {
     const lemon_operators *ops = l->f->ops;
     int64_t slots = lemon__role_slots(ops, role), slot;
     lemon_var sum = -1, term, *terms = lemon__ids(l->f->ctx, &l->arena, 1, slots);
     if (terms == NULL) return -1;
-    if (slots > 1 && lemon__shared_maps(ops, role, layer)) {
+    if (slots > 1 && lemon__own_map(ops, LEMON_AT_FFN, layer, 1)->student == 0) {
         for (slot = 0; slot < slots; slot++)
             terms[slot] = lemon__learn_source(l, role, ops->layer[layer * slots + slot]);
         return lemon__learn_product(l, role, lemon_tape_mix(l->q.tape, terms, slots, l->alpha[layer]), layer, 0);
@@ -9643,18 +9621,13 @@ static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, l
     return status;
 }
 
-static lemon_fuse_result lemon__fuse_nothing(void) {
-    lemon_fuse_result r;
-    memset(&r, 0, sizeof r);
-    r.init_loss = r.learned_from = (double)NAN;
-    return r;
-}
+static const lemon_fuse_result lemon__fuse_nothing = {0, (double)NAN, (double)NAN, 0.0, 0.0};
 
 LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result) {
     lemon__fill f;
-    lemon_fuse_result r = lemon__fuse_nothing();
+    lemon_fuse_result r = lemon__fuse_nothing;
     lemon_status status;
     double started = lemon__seconds(), flops;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
@@ -9668,14 +9641,10 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
         return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
     status = lemon__fill_open(&f, text, operators, &r);
     lemon__fill_end(&f);
-    if (status) {
-        lemon_operators_free(ctx, *operators);
-        *operators = NULL;
-    }
     r.flops = ctx->flops - flops;
     r.seconds = lemon__seconds() - started;
     if (result) *result = r;
-    return status;
+    return lemon__operators_done(ctx, status, operators);
 }
 
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
@@ -9693,7 +9662,7 @@ LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, co
                                   const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
                                   lemon_fuse_result *result) {
     lemon_operators *operators = NULL;
-    lemon_fuse_result r = lemon__fuse_nothing();
+    lemon_fuse_result r = lemon__fuse_nothing;
     lemon__fill f;
     lemon_status status;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || model == NULL)
