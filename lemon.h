@@ -3267,7 +3267,6 @@ typedef enum lemon__code {
 
 /*  What the tape must know of an operation: its kernels, what backward reads again, and how much memory it wants. */
 typedef struct lemon__op_info {
-    const char *name;
     void (*forward)(lemon_ctx *ctx, const lemon__op *op);
     void (*backward)(lemon_ctx *ctx, const lemon__op *op);
     unsigned reads;                                             /* bit i: backward reads input i; bit 7: the output */
@@ -3283,17 +3282,17 @@ static int64_t lemon__scratch_attention(const lemon__op *op, int backward) {
     return LEMON__ROWS * (op->pos + op->seq) * (backward ? 2 : 1);
 }
 
-static const lemon__op_info lemon__op_table[] = {
-    {"embed", lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
-    {"matmul", lemon__matmul_forward, lemon__matmul_backward, 1 | 2, NULL, NULL},
-    {"add", lemon__add_forward, lemon__add_backward, 0, NULL, NULL},
-    {"mix", lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
-    {"rms_norm", lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
-    {"rope", lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
-    {"attention", lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT,
-     lemon__aux_attention, lemon__scratch_attention},
-    {"swiglu", lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
-    {"loss", lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL} /* its memory: lemon__plan_loss */
+static const lemon__op_info lemon__op_table[] = {                /* in the order of lemon__code */
+    {lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
+    {lemon__matmul_forward, lemon__matmul_backward, 1 | 2, NULL, NULL},
+    {lemon__add_forward, lemon__add_backward, 0, NULL, NULL},
+    {lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
+    {lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
+    {lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
+    {lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT, lemon__aux_attention,
+     lemon__scratch_attention},
+    {lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
+    {lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL} /* its memory: lemon__plan_collect */
 };
 
 typedef struct lemon__value {
@@ -3352,14 +3351,14 @@ LEMON_API void lemon_tape_close(lemon_tape *tape) {
 
 /*  The one way in which recording fails: the first message stays. */
 LEMON__PRINTF(3, 4)
-static lemon_var lemon__tape_fail(lemon_tape *tape, lemon_status status, const char *format, ...) {
+static lemon_var lemon__tape_fail(lemon_tape *tape, const char *call, const char *format, ...) {
     char message[LEMON__MESSAGE];
     va_list args;
     if (tape == NULL || tape->status) return -1;
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    tape->status = lemon__fail(tape->ctx, status, "%s", message);
+    tape->status = lemon__fail(tape->ctx, LEMON_E_ARG, "%s: %s", call, message);
     return -1;
 }
 
@@ -3378,7 +3377,7 @@ static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols)
 static int lemon__tape_ready(lemon_tape *tape, const char *call) {
     if (tape == NULL || tape->status) return 0;
     if (tape->planned)
-        lemon__tape_fail(tape, LEMON_E_ARG, "%s: the tape is planned already; record before lemon_tape_plan", call);
+        lemon__tape_fail(tape, call, "the tape is planned already; record before lemon_tape_plan");
     return !tape->planned;
 }
 
@@ -3386,7 +3385,7 @@ static int lemon__tape_ready(lemon_tape *tape, const char *call) {
 static const lemon_tensor *lemon__tape_tensor(lemon_tape *tape, lemon_var x, const char *call) {
     if (!lemon__tape_ready(tape, call)) return NULL;
     if (x >= 0 && x < tape->n_values) return &tape->values[x].tensor;
-    lemon__tape_fail(tape, LEMON_E_ARG, "%s: variable %d is not on this tape", call, (int)x);
+    lemon__tape_fail(tape, call, "variable %d is not on this tape", (int)x);
     return NULL;
 }
 
@@ -3419,7 +3418,7 @@ LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tens
     lemon_var x;
     if (!lemon__tape_ready(tape, "lemon_tape_weight")) return -1;
     if (tensor == NULL || tensor->data == NULL || tensor->rows < 1 || tensor->cols < 1)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_weight: the tensor is NULL or empty");
+        return lemon__tape_fail(tape, "lemon_tape_weight", "the tensor is NULL or empty");
     x = lemon__tape_value(tape, tensor->rows, tensor->cols);
     if (x < 0) return -1;
     tape->values[x].tensor = *tensor;
@@ -3443,7 +3442,7 @@ LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const in
     lemon__tape_row *row;
     if (t == NULL) return -1;
     if (tokens == NULL || rows < 1)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_embed: tokens is NULL or rows is %lld", (long long)rows);
+        return lemon__tape_fail(tape, "lemon_tape_embed", "tokens is NULL or rows is %lld", (long long)rows);
     row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
     row->op.ids = tokens;
     return row->out;
@@ -3458,14 +3457,13 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
     ka = trans_a ? ta->rows : ta->cols;
     kb = trans_b ? tb->cols : tb->rows;
     if (ka != kb)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: inner sizes are %lld and %lld, expected equal ones", call,
-                                (long long)ka, (long long)kb);
+        return lemon__tape_fail(tape, call, "inner sizes are %lld and %lld, expected equal ones", (long long)ka,
+                                (long long)kb);
     if (ta->dtype != LEMON_F32 || (tb->dtype != LEMON_F32 && (trans_a || !trans_b)))
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "%s: a matrix is %s, expected f32 (other types only as b with trans_b)", call,
+        return lemon__tape_fail(tape, call, "a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
     if (tb->dtype != LEMON_F32 && tape->values[a].wants)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: a gradient cannot pass a matrix of %s, expected f32", call,
+        return lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
                                 lemon_dtype_name(tb->dtype));
     row = lemon__tape_push(tape, LEMON__MATMUL, trans_a ? ta->cols : ta->rows, trans_b ? tb->rows : tb->cols, a, b, -1,
                            -1);
@@ -3479,8 +3477,7 @@ static lemon_var lemon__tape_pair(lemon_tape *tape, lemon__code code, lemon_var 
     const lemon_tensor *ta = lemon__tape_tensor(tape, a, call), *tb = lemon__tape_tensor(tape, b, call);
     if (!ta || !tb) return -1;
     if (ta->rows != tb->rows || ta->cols != tb->cols || ta->dtype != LEMON_F32 || tb->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "%s: shapes are [%lld, %lld] and [%lld, %lld], expected equal ones of f32", call,
+        return lemon__tape_fail(tape, call, "shapes are [%lld, %lld] and [%lld, %lld], expected equal ones of f32",
                                 (long long)ta->rows, (long long)ta->cols, (long long)tb->rows, (long long)tb->cols);
     return lemon__tape_push(tape, code, ta->rows, ta->cols, a, b, -1, -1)->out;
 }
@@ -3498,8 +3495,8 @@ LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var
     lemon__tape_row *row;
     if (!tx || !tg) return -1;
     if (tg->rows != 1 || tg->cols != tx->cols || tg->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: gain is [%lld, %lld], expected [1, %lld] of f32", call,
-                                (long long)tg->rows, (long long)tg->cols, (long long)tx->cols);
+        return lemon__tape_fail(tape, call, "gain is [%lld, %lld], expected [1, %lld] of f32", (long long)tg->rows,
+                                (long long)tg->cols, (long long)tx->cols);
     row = lemon__tape_push(tape, LEMON__NORM, tx->rows, tx->cols, x, gain, -1, -1);
     row->op.eps = eps;
     return row->out;
@@ -3527,10 +3524,9 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
     lemon__tape_row *row;
     if (t == NULL) return -1;
     if (head_dim < 2 || head_dim % 2 || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(
-            tape, LEMON_E_ARG,
-            "lemon_tape_rope: x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
-            (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+        return lemon__tape_fail(tape, "lemon_tape_rope",
+                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
+                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
     angles = lemon__tape_angles(tape, head_dim, seq, theta);
     if (angles == NULL) return -1;
     row = lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1);
@@ -3551,12 +3547,12 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq ||
         tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
         tk->rows != tq->rows || tv->rows != tq->rows)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "%s: q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected "
-                                "%lld and %lld heads of %lld, rows a multiple of %lld",
-                                call, (long long)tq->rows, (long long)tq->cols, (long long)tk->rows,
-                                (long long)tk->cols, (long long)tv->rows, (long long)tv->cols, (long long)n_heads,
-                                (long long)kv_heads, (long long)head_dim, (long long)seq);
+        return lemon__tape_fail(tape, call,
+                                "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
+                                "of %lld, rows a multiple of %lld",
+                                (long long)tq->rows, (long long)tq->cols, (long long)tk->rows, (long long)tk->cols,
+                                (long long)tv->rows, (long long)tv->cols, (long long)n_heads, (long long)kv_heads,
+                                (long long)head_dim, (long long)seq);
     row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
     row->op.n_heads = n_heads;
     row->op.kv_heads = kv_heads;
@@ -3572,16 +3568,16 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
     int64_t i;
     if (t == NULL) return -1;
     if (x == NULL || n < 1 || t->rows != 1 || t->cols != n)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: weights are [%lld, %lld], expected [1, %lld]", call,
-                                (long long)t->rows, (long long)t->cols, (long long)n);
+        return lemon__tape_fail(tape, call, "weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows,
+                                (long long)t->cols, (long long)n);
     for (i = 0; i < n; i++) {
         lemon__tape_row *row;
         first = lemon__tape_tensor(tape, x[0], call);
         t = lemon__tape_tensor(tape, x[i], call);
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
-            return lemon__tape_fail(tape, LEMON_E_ARG, "%s: term %lld is [%lld, %lld], expected [%lld, %lld]", call,
-                                    (long long)i, (long long)t->rows, (long long)t->cols, (long long)first->rows,
+            return lemon__tape_fail(tape, call, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
+                                    (long long)t->rows, (long long)t->cols, (long long)first->rows,
                                     (long long)first->cols);
         row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
         row->op.index = i;
@@ -3601,22 +3597,21 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
     const lemon_tensor *h = lemon__tape_tensor(tape, hidden, call), *o = lemon__tape_tensor(tape, output, call);
     lemon__tape_row *row;
     if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
-        return lemon__tape_fail(
-            tape, LEMON_E_ARG,
-            "%s: hidden and output do not fit, targets is NULL, or temperature is not above 0", call);
+        return lemon__tape_fail(tape, call,
+                                "hidden and output do not fit, targets is NULL, or temperature is not above 0");
     if (o->dtype != LEMON_F32 && tape->values[hidden].wants)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "%s: a gradient cannot pass a matrix of %s, expected f32", call,
+        return lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
                                 lemon_dtype_name(o->dtype));
     if (teacher_hidden >= 0) {
         const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, call),
                            *to = lemon__tape_tensor(tape, teacher_output, call);
         if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
-            return lemon__tape_fail(
-                tape, LEMON_E_ARG,
-                "%s: the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, %lld tokens)", call,
-                (long long)h->rows, (long long)o->rows);
+            return lemon__tape_fail(tape, call,
+                                    "the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, "
+                                    "%lld tokens)",
+                                    (long long)h->rows, (long long)o->rows);
         if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
-            return lemon__tape_fail(tape, LEMON_E_ARG, "%s: the teacher wants a gradient, expected constants", call);
+            return lemon__tape_fail(tape, call, "the teacher wants a gradient, expected constants");
     }
     row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden,
                            teacher_hidden >= 0 ? teacher_output : -1);
@@ -9512,7 +9507,7 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
     if (s->vocab_size != t->vocab_size)
         return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
                            (int)t->vocab_size);
-    if (strcmp(o->method, "random") == 0) return LEMON_OK;
+    if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
@@ -9568,6 +9563,7 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     lemon__generation_close(&g);
     return status;
 }
+
 /*  Cuts the text into windows, ten at least where that can be, and holds a tenth of them out. */
 static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
     int64_t n = lemon__min(f->o->tokens, text->count);
