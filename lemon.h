@@ -8478,7 +8478,8 @@ static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, c
 }
 
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
-    plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale. */
+    plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale.  planes, writes:
+    the energies by which keys and values are merged. */
 static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
                                      const double *writes, float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
@@ -9452,26 +9453,23 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     lemon_model *student = NULL;
     lemon_operators *ops = f->ops;
     size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
-    lemon_map *old;
-    float *old_weights;
-    lemon_status status;
+    lemon_map *old = ops->maps, *anew = (lemon_map *)lemon_arena_alloc(f->ctx, &ops->arena, maps);
+    float *old_weight = ops->layer_weight, *new_weight = lemon__floats(f->ctx, &ops->arena, 1, lemon__cells(ops));
+    lemon_status status = anew && new_weight ? LEMON_OK : LEMON_E_MEMORY;
     memset(&l, 0, sizeof l);
     l.f = f;
-    old = (lemon_map *)lemon_arena_alloc(f->ctx, &l.arena, maps);
-    old_weights = lemon__floats(f->ctx, &l.arena, 1, lemon__cells(ops));
-    status = old && old_weights ? lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student)
-                                : LEMON_E_MEMORY;
+    if (!status) status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student);
     if (!status) status = lemon__learn_open(&l, student);
     if (!status) status = lemon__learn_steps(&l);
     if (!status) {
-        memcpy(old, ops->maps, maps);
-        memcpy(old_weights, ops->layer_weight, layers);
+        ops->maps = (lemon_map *)memcpy(anew, old, maps);
+        ops->layer_weight = (float *)memcpy(new_weight, old_weight, layers);
         status = lemon__learn_write(&l);
     }
     if (!status) status = lemon__applied_loss(f, after);
     if (!status && !(*after < *before)) {
-        memcpy(ops->maps, old, maps);
-        memcpy(ops->layer_weight, old_weights, layers);
+        ops->maps = old;
+        ops->layer_weight = old_weight;
         *after = *before;
     }
     lemon_tape_close(l.q.tape);
