@@ -8766,8 +8766,8 @@ static lemon_status lemon__solve_basis(lemon__fill *f) {
 
 /*  Least squares for one teacher channel from the student channels that may be read: the rows of S that `allowed`
     names. */
-static void lemon__masked_row(lemon_isa isa, const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n, double *a,
-                             double *b, float *w) {
+static void lemon__masked_row(lemon_isa isa, const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n,
+                              double *a, double *b, float *w) {
     int64_t i, j, all = s->n;
     double mean = 0.0;
     int ok;
