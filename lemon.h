@@ -941,6 +941,20 @@ static void *lemon__grow(lemon_ctx *ctx, void *old, size_t old_bytes, size_t new
     return p;
 }
 
+/*  An array with room for at least `need` elements of `each` bytes, twice as large as before if it had to grow. NULL
+    with a message when there is no memory; the old array is then unharmed. */
+static void *lemon__reserve(lemon_ctx *ctx, void *old, int64_t *capacity, int64_t need, size_t each) {
+    int64_t room = lemon__max(need, 2 * *capacity);
+    size_t bytes = SIZE_MAX;
+    void *p;
+    if (need <= *capacity && old) return old;
+    room = lemon__max(room, 16);
+    if ((uint64_t)room > SIZE_MAX || !lemon__mul((size_t)room, each, &bytes)) bytes = SIZE_MAX;
+    p = lemon__grow(ctx, old, (size_t)*capacity * each, bytes);
+    if (p) *capacity = room;
+    return p;
+}
+
 LEMON_API size_t lemon_memory(const lemon_ctx *ctx, size_t *peak) {
     if (peak) *peak = ctx ? ctx->peak : 0;
     return ctx ? ctx->bytes : 0;
@@ -1746,6 +1760,16 @@ static double *lemon__doubles(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, 
 
 static int32_t *lemon__ids(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int64_t cols) {
     return (int32_t *)lemon__numbers(ctx, arena, rows, cols, sizeof(int32_t));
+}
+
+/*  Numbers that stand somewhere, as a tensor. */
+static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int64_t cols) {
+    lemon_tensor t;
+    t.data = data;
+    t.dtype = dtype;
+    t.rows = rows;
+    t.cols = cols;
+    return t;
 }
 
 /* ====================================================================================================================
@@ -3658,7 +3682,6 @@ typedef enum lemon__code {
 
 /*  What the tape must know of an operation: its kernels, what backward reads again, and how much memory it wants. */
 typedef struct lemon__op_info {
-    const char *name;
     void (*forward)(lemon_ctx *ctx, const lemon__op *op);
     void (*backward)(lemon_ctx *ctx, const lemon__op *op);
     unsigned reads;                                             /* bit i: backward reads input i; bit 7: the output */
@@ -3674,17 +3697,17 @@ static int64_t lemon__scratch_attention(const lemon__op *op, int backward) {
     return LEMON__ROWS * (op->pos + op->seq) * (backward ? 2 : 1);
 }
 
-static const lemon__op_info lemon__op_table[] = {
-    {"embed", lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
-    {"matmul", lemon__matmul_forward, lemon__matmul_backward, 1 | 2, NULL, NULL},
-    {"add", lemon__add_forward, lemon__add_backward, 0, NULL, NULL},
-    {"mix", lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
-    {"rms_norm", lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
-    {"rope", lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
-    {"attention", lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT,
-     lemon__aux_attention, lemon__scratch_attention},
-    {"swiglu", lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
-    {"loss", lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL} /* its memory: lemon__plan_loss */
+static const lemon__op_info lemon__op_table[] = {                /* in the order of lemon__code */
+    {lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
+    {lemon__matmul_forward, lemon__matmul_backward, 1 | 2, NULL, NULL},
+    {lemon__add_forward, lemon__add_backward, 0, NULL, NULL},
+    {lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
+    {lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
+    {lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
+    {lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT, lemon__aux_attention,
+     lemon__scratch_attention},
+    {lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
+    {lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL} /* its memory: lemon__plan_collect */
 };
 
 typedef struct lemon__value {
@@ -3710,6 +3733,7 @@ struct lemon_tape {
     lemon__value *values;
     lemon__tape_row *rows;
     int64_t n_values, values_capacity, n_rows, rows_capacity;
+    lemon__tape_row nowhere;                /* what is recorded after an error */
     lemon_arena arena;                      /* angles of RoPE */
     float *plan;                            /* all buffers */
     size_t plan_bytes;
@@ -3725,6 +3749,7 @@ LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape) {
     *tape = (lemon_tape *)lemon__calloc(ctx, sizeof **tape);
     if (*tape == NULL) return LEMON_E_MEMORY;
     (*tape)->ctx = ctx;
+    (*tape)->nowhere.out = -1;
     return LEMON_OK;
 }
 
@@ -3741,36 +3766,23 @@ LEMON_API void lemon_tape_close(lemon_tape *tape) {
 
 /*  The one way in which recording fails: the first message stays. */
 LEMON__PRINTF(3, 4)
-static lemon_var lemon__tape_fail(lemon_tape *tape, lemon_status status, const char *format, ...) {
+static lemon_var lemon__tape_fail(lemon_tape *tape, const char *call, const char *format, ...) {
     char message[LEMON__MESSAGE];
     va_list args;
     if (tape == NULL || tape->status) return -1;
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    tape->status = lemon__fail(tape->ctx, status, "%s", message);
+    tape->status = lemon__fail(tape->ctx, LEMON_E_ARG, "%s: %s", call, message);
     return -1;
 }
 
-/*  Room for one more element in an array that doubles. */
-static int lemon__room(lemon_tape *tape, void **array, int64_t count, int64_t *capacity, size_t each) {
-    int64_t bigger = *capacity ? *capacity * 2 : 64;
-    void *p;
-    if (count < *capacity) return 1;
-    p = lemon__grow(tape->ctx, *array, (size_t)*capacity * each, (size_t)bigger * each);
-    if (p == NULL) { if (!tape->status) tape->status = LEMON_E_MEMORY; return 0; }
-    *array = p;
-    *capacity = bigger;
-    return 1;
-}
-
 static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols) {
-    void *array = tape->values;
-    lemon__value *v;
-    int ok = lemon__room(tape, &array, tape->n_values, &tape->values_capacity, sizeof *tape->values);
-    tape->values = (lemon__value *)array;
-    if (!ok) return -1;
-    v = &tape->values[tape->n_values];
+    lemon__value *v = (lemon__value *)lemon__reserve(tape->ctx, tape->values, &tape->values_capacity,
+                                                     tape->n_values + 1, sizeof *v);
+    if (v == NULL) { tape->status = LEMON_E_MEMORY; return -1; }
+    tape->values = v;
+    v += tape->n_values;
     memset(v, 0, sizeof *v);
     v->tensor.rows = rows;
     v->tensor.cols = cols;
@@ -3780,38 +3792,39 @@ static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols)
 static int lemon__tape_ready(lemon_tape *tape, const char *call) {
     if (tape == NULL || tape->status) return 0;
     if (tape->planned)
-        lemon__tape_fail(tape, LEMON_E_ARG, "%s: the tape is planned already; record before lemon_tape_plan", call);
+        lemon__tape_fail(tape, call, "the tape is planned already; record before lemon_tape_plan");
     return !tape->planned;
 }
 
+/*  An input of a call that records; NULL on error.  The pointer is good until something is recorded. */
 static const lemon_tensor *lemon__tape_tensor(lemon_tape *tape, lemon_var x, const char *call) {
+    if (!lemon__tape_ready(tape, call)) return NULL;
     if (x >= 0 && x < tape->n_values) return &tape->values[x].tensor;
-    lemon__tape_fail(tape, LEMON_E_ARG, "%s: variable %d is not on this tape", call, (int)x);
+    lemon__tape_fail(tape, call, "variable %d is not on this tape", (int)x);
     return NULL;
 }
 
-/*  A new row with up to four inputs (-1: absent) and an output [rows, cols]; NULL on error. */
+/*  A new row with up to four inputs (-1: absent) and an output [rows, cols]; tape->nowhere on error. */
 static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int64_t rows, int64_t cols, lemon_var a,
                                          lemon_var b, lemon_var c, lemon_var d) {
-    void *array = tape->rows;
-    lemon_var in[LEMON__INPUTS], out;
-    lemon__tape_row *row;
-    int i, ok = lemon__room(tape, &array, tape->n_rows, &tape->rows_capacity, sizeof *tape->rows);
-    tape->rows = (lemon__tape_row *)array;
-    out = ok ? lemon__tape_value(tape, rows, cols) : -1;
-    if (out < 0) return NULL;
-    row = &tape->rows[tape->n_rows++];
+    lemon__tape_row *row = (lemon__tape_row *)lemon__reserve(tape->ctx, tape->rows, &tape->rows_capacity,
+                                                             tape->n_rows + 1, sizeof *row);
+    lemon_var out = row ? lemon__tape_value(tape, rows, cols) : -1;
+    int i;
+    if (row) tape->rows = row;
+    else tape->status = LEMON_E_MEMORY;
+    if (out < 0) return &tape->nowhere;
+    row += tape->n_rows++;
     memset(row, 0, sizeof *row);
-    in[0] = a; in[1] = b; in[2] = c; in[3] = d; in[4] = -1;
-    memcpy(row->in, in, sizeof in);
+    row->in[0] = a; row->in[1] = b; row->in[2] = c; row->in[3] = d; row->in[4] = -1;
     row->code = code;
     row->out = out;
     row->op.rows = rows;
     row->op.cols = cols;
     for (i = 0; i < LEMON__INPUTS; i++) {
-        if (in[i] < 0) continue;
-        row->op.in[i] = tape->values[in[i]].tensor;
-        tape->values[out].wants |= tape->values[in[i]].wants;
+        if (row->in[i] < 0) continue;
+        row->op.in[i] = tape->values[row->in[i]].tensor;
+        tape->values[out].wants |= tape->values[row->in[i]].wants;
     }
     return row;
 }
@@ -3820,7 +3833,7 @@ LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tens
     lemon_var x;
     if (!lemon__tape_ready(tape, "lemon_tape_weight")) return -1;
     if (tensor == NULL || tensor->data == NULL || tensor->rows < 1 || tensor->cols < 1)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_weight: the tensor is NULL or empty");
+        return lemon__tape_fail(tape, "lemon_tape_weight", "the tensor is NULL or empty");
     x = lemon__tape_value(tape, tensor->rows, tensor->cols);
     if (x < 0) return -1;
     tape->values[x].tensor = *tensor;
@@ -3829,12 +3842,9 @@ LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tens
 }
 
 LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *grad, int64_t rows, int64_t cols) {
-    lemon_tensor tensor;
+    lemon_tensor tensor = lemon__view(NULL, LEMON_F32, rows, cols);
     lemon_var x;
     memcpy(&tensor.data, &data, sizeof data);       /* a tensor's pointer is not const; leaves are only read */
-    tensor.dtype = LEMON_F32;
-    tensor.rows = rows;
-    tensor.cols = cols;
     x = lemon_tape_weight(tape, &tensor);
     if (x < 0) return -1;
     tape->values[x].grad = grad;
@@ -3843,45 +3853,35 @@ LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *
 }
 
 LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows) {
-    const lemon_tensor *t;
+    const lemon_tensor *t = lemon__tape_tensor(tape, table, "lemon_tape_embed");
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_embed") ||
-        (t = lemon__tape_tensor(tape, table, "lemon_tape_embed")) == NULL)
-        return -1;
+    if (t == NULL) return -1;
     if (tokens == NULL || rows < 1)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_embed: tokens is NULL or rows is %lld", (long long)rows);
+        return lemon__tape_fail(tape, "lemon_tape_embed", "tokens is NULL or rows is %lld", (long long)rows);
     row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
-    if (row == NULL) return -1;
     row->op.ids = tokens;
     return row->out;
 }
 
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b) {
-    const lemon_tensor *ta, *tb;
+    const char *call = "lemon_tape_matmul";
+    const lemon_tensor *ta = lemon__tape_tensor(tape, a, call), *tb = lemon__tape_tensor(tape, b, call);
     lemon__tape_row *row;
-    int64_t m, n, ka, kb;
-    if (!lemon__tape_ready(tape, "lemon_tape_matmul") ||
-        (ta = lemon__tape_tensor(tape, a, "lemon_tape_matmul")) == NULL ||
-        (tb = lemon__tape_tensor(tape, b, "lemon_tape_matmul")) == NULL)
-        return -1;
-    m = trans_a ? ta->cols : ta->rows;
+    int64_t ka, kb;
+    if (!ta || !tb) return -1;
     ka = trans_a ? ta->rows : ta->cols;
     kb = trans_b ? tb->cols : tb->rows;
-    n = trans_b ? tb->rows : tb->cols;
     if (ka != kb)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_matmul: inner sizes are %lld and %lld, expected equal ones", (long long)ka,
+        return lemon__tape_fail(tape, call, "inner sizes are %lld and %lld, expected equal ones", (long long)ka,
                                 (long long)kb);
     if (ta->dtype != LEMON_F32 || (tb->dtype != LEMON_F32 && (trans_a || !trans_b)))
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_matmul: a matrix is %s, expected f32 (other types only as b with trans_b)",
+        return lemon__tape_fail(tape, call, "a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
     if (tb->dtype != LEMON_F32 && tape->values[a].wants)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_matmul: a gradient cannot pass a matrix of %s, expected f32",
+        return lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
                                 lemon_dtype_name(tb->dtype));
-    row = lemon__tape_push(tape, LEMON__MATMUL, m, n, a, b, -1, -1);
-    if (row == NULL) return -1;
+    row = lemon__tape_push(tape, LEMON__MATMUL, trans_a ? ta->cols : ta->rows, trans_b ? tb->rows : tb->cols, a, b, -1,
+                           -1);
     row->op.trans_a = trans_a;
     row->op.trans_b = trans_b;
     return row->out;
@@ -3889,17 +3889,12 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
 
 /*  Operations on two values of one shape. */
 static lemon_var lemon__tape_pair(lemon_tape *tape, lemon__code code, lemon_var a, lemon_var b, const char *call) {
-    const lemon_tensor *ta, *tb;
-    lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, call) || (ta = lemon__tape_tensor(tape, a, call)) == NULL ||
-        (tb = lemon__tape_tensor(tape, b, call)) == NULL)
-        return -1;
+    const lemon_tensor *ta = lemon__tape_tensor(tape, a, call), *tb = lemon__tape_tensor(tape, b, call);
+    if (!ta || !tb) return -1;
     if (ta->rows != tb->rows || ta->cols != tb->cols || ta->dtype != LEMON_F32 || tb->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "%s: shapes are [%lld, %lld] and [%lld, %lld], expected equal ones of f32", call,
+        return lemon__tape_fail(tape, call, "shapes are [%lld, %lld] and [%lld, %lld], expected equal ones of f32",
                                 (long long)ta->rows, (long long)ta->cols, (long long)tb->rows, (long long)tb->cols);
-    row = lemon__tape_push(tape, code, ta->rows, ta->cols, a, b, -1, -1);
-    return row ? row->out : -1;
+    return lemon__tape_push(tape, code, ta->rows, ta->cols, a, b, -1, -1)->out;
 }
 
 LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b) {
@@ -3910,18 +3905,14 @@ LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_va
 }
 
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
-    const lemon_tensor *tx, *tg;
+    const char *call = "lemon_tape_rms_norm";
+    const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tg = lemon__tape_tensor(tape, gain, call);
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_rms_norm") ||
-        (tx = lemon__tape_tensor(tape, x, "lemon_tape_rms_norm")) == NULL ||
-        (tg = lemon__tape_tensor(tape, gain, "lemon_tape_rms_norm")) == NULL)
-        return -1;
+    if (!tx || !tg) return -1;
     if (tg->rows != 1 || tg->cols != tx->cols || tg->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_rms_norm: gain is [%lld, %lld], expected [1, %lld] of f32",
-                                (long long)tg->rows, (long long)tg->cols, (long long)tx->cols);
+        return lemon__tape_fail(tape, call, "gain is [%lld, %lld], expected [1, %lld] of f32", (long long)tg->rows,
+                                (long long)tg->cols, (long long)tx->cols);
     row = lemon__tape_push(tape, LEMON__NORM, tx->rows, tx->cols, x, gain, -1, -1);
-    if (row == NULL) return -1;
     row->op.eps = eps;
     return row->out;
 }
@@ -3943,19 +3934,17 @@ static const float *lemon__tape_angles(lemon_tape *tape, int64_t head_dim, int64
 }
 
 LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
-    const lemon_tensor *t;
+    const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
     const float *angles;
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_rope") || (t = lemon__tape_tensor(tape, x, "lemon_tape_rope")) == NULL)
-        return -1;
+    if (t == NULL) return -1;
     if (head_dim < 2 || head_dim % 2 || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(
-            tape, LEMON_E_ARG,
-            "lemon_tape_rope: x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
-            (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+        return lemon__tape_fail(tape, "lemon_tape_rope",
+                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
+                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
     angles = lemon__tape_angles(tape, head_dim, seq, theta);
-    row = angles ? lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1) : NULL;
-    if (row == NULL) return -1;
+    if (angles == NULL) return -1;
+    row = lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1);
     row->op.angles = angles;
     row->op.head_dim = head_dim;
     row->op.seq = seq;
@@ -3965,23 +3954,21 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
 
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
                                          int64_t kv_heads, int64_t head_dim, int64_t seq) {
-    const lemon_tensor *tq, *tk, *tv;
     const char *call = "lemon_tape_attention";
+    const lemon_tensor *tq = lemon__tape_tensor(tape, q, call), *tk = lemon__tape_tensor(tape, k, call),
+                       *tv = lemon__tape_tensor(tape, v, call);
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, call) || (tq = lemon__tape_tensor(tape, q, call)) == NULL ||
-        (tk = lemon__tape_tensor(tape, k, call)) == NULL || (tv = lemon__tape_tensor(tape, v, call)) == NULL)
-        return -1;
+    if (!tq || !tk || !tv) return -1;
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq ||
         tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
         tk->rows != tq->rows || tv->rows != tq->rows)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_attention: q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected "
-                                "%lld and %lld heads of %lld, rows a multiple of %lld",
+        return lemon__tape_fail(tape, call,
+                                "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
+                                "of %lld, rows a multiple of %lld",
                                 (long long)tq->rows, (long long)tq->cols, (long long)tk->rows, (long long)tk->cols,
                                 (long long)tv->rows, (long long)tv->cols, (long long)n_heads, (long long)kv_heads,
                                 (long long)head_dim, (long long)seq);
     row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
-    if (row == NULL) return -1;
     row->op.n_heads = n_heads;
     row->op.kv_heads = kv_heads;
     row->op.head_dim = head_dim;
@@ -3990,25 +3977,24 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
 }
 
 LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t n, lemon_var weights) {
-    const lemon_tensor *first, *t;
-    lemon__tape_row *row;
+    const char *call = "lemon_tape_mix";
+    const lemon_tensor *first, *t = lemon__tape_tensor(tape, weights, call);
     lemon_var sum = -1;
     int64_t i;
-    if (!lemon__tape_ready(tape, "lemon_tape_mix") || (t = lemon__tape_tensor(tape, weights, "lemon_tape_mix")) == NULL)
-        return -1;
+    if (t == NULL) return -1;
     if (x == NULL || n < 1 || t->rows != 1 || t->cols != n)
-        return lemon__tape_fail(tape, LEMON_E_ARG, "lemon_tape_mix: weights are [%lld, %lld], expected [1, %lld]",
-                                (long long)t->rows, (long long)t->cols, (long long)n);
+        return lemon__tape_fail(tape, call, "weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows,
+                                (long long)t->cols, (long long)n);
     for (i = 0; i < n; i++) {
-        first = lemon__tape_tensor(tape, x[0], "lemon_tape_mix");
-        t = lemon__tape_tensor(tape, x[i], "lemon_tape_mix");
+        lemon__tape_row *row;
+        first = lemon__tape_tensor(tape, x[0], call);
+        t = lemon__tape_tensor(tape, x[i], call);
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
-            return lemon__tape_fail(
-                tape, LEMON_E_ARG, "lemon_tape_mix: term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
-                (long long)t->rows, (long long)t->cols, (long long)first->rows, (long long)first->cols);
+            return lemon__tape_fail(tape, call, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
+                                    (long long)t->rows, (long long)t->cols, (long long)first->rows,
+                                    (long long)first->cols);
         row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
-        if (row == NULL) return -1;
         row->op.index = i;
         sum = row->out;
     }
@@ -4022,37 +4008,31 @@ static int lemon__output_fits(const lemon_tensor *hidden, const lemon_tensor *ou
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options) {
-    const lemon_tensor *h, *o;
+    const char *call = "lemon_tape_loss";
+    const lemon_tensor *h = lemon__tape_tensor(tape, hidden, call), *o = lemon__tape_tensor(tape, output, call);
     lemon__tape_row *row;
-    if (!lemon__tape_ready(tape, "lemon_tape_loss")) return -1;
-    h = lemon__tape_tensor(tape, hidden, "lemon_tape_loss");
-    o = lemon__tape_tensor(tape, output, "lemon_tape_loss");
     if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
-        return lemon__tape_fail(
-            tape, LEMON_E_ARG,
-            "lemon_tape_loss: hidden and output do not fit, targets is NULL, or temperature is not above 0");
+        return lemon__tape_fail(tape, call,
+                                "hidden and output do not fit, targets is NULL, or temperature is not above 0");
     if (o->dtype != LEMON_F32 && tape->values[hidden].wants)
-        return lemon__tape_fail(tape, LEMON_E_ARG,
-                                "lemon_tape_loss: a gradient cannot pass a matrix of %s, expected f32",
+        return lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
                                 lemon_dtype_name(o->dtype));
     if (teacher_hidden >= 0) {
-        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, "lemon_tape_loss"),
-                           *to = lemon__tape_tensor(tape, teacher_output, "lemon_tape_loss");
+        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, call),
+                           *to = lemon__tape_tensor(tape, teacher_output, call);
         if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
-            return lemon__tape_fail(tape, LEMON_E_ARG,
-                                    "lemon_tape_loss: the teacher's hidden rows and vocabulary do not fit the "
-                                    "student's (%lld rows, %lld tokens)",
+            return lemon__tape_fail(tape, call,
+                                    "the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, "
+                                    "%lld tokens)",
                                     (long long)h->rows, (long long)o->rows);
         if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
-            return lemon__tape_fail(tape, LEMON_E_ARG,
-                                    "lemon_tape_loss: the teacher wants a gradient, expected constants");
+            return lemon__tape_fail(tape, call, "the teacher wants a gradient, expected constants");
     }
     row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden,
                            teacher_hidden >= 0 ? teacher_output : -1);
-    if (row == NULL) return -1;
     row->op.ids = targets;
     row->op.loss = *options;
-    tape->values[row->out].keep = 1;
+    lemon_tape_keep(tape, row->out);
     return row->out;
 }
 
@@ -4079,6 +4059,12 @@ static void lemon__plan_add(lemon__layout *plan, int64_t floats, int64_t born, i
     b->where = where;
 }
 
+/*  Whether a row's backward is to run: a loss depends on what it made, and something above it wants a gradient. */
+static int lemon__runs_backward(const lemon_tape *tape, const lemon__tape_row *row) {
+    const lemon__value *out = &tape->values[row->out];
+    return tape->backward && out->reached && (out->wants || row->code == LEMON__LOSS);
+}
+
 /*  Which values a loss depends on, and when values and gradients are first and last touched. */
 static void lemon__plan_lives(lemon_tape *tape) {
     int64_t n = tape->n_rows, i, never = 2 * n;
@@ -4087,45 +4073,41 @@ static void lemon__plan_lives(lemon_tape *tape) {
         lemon__tape_row *row = &tape->rows[i];
         lemon__value *out = &tape->values[row->out];
         unsigned reads = lemon__op_table[row->code].reads;
+        int64_t back = 2 * n - 1 - i;
         int again;
         out->reached |= row->code == LEMON__LOSS;
-        again = tape->backward && out->reached && (out->wants || row->code == LEMON__LOSS);
+        again = lemon__runs_backward(tape, row);
         out->born = i;
-        if (out->dies < i) out->dies = i;
-        if (again && (reads & LEMON__READS_OUT)) out->dies = 2 * n - 1 - i;
-        out->grad_dies = 2 * n - 1 - i;
+        out->dies = lemon__max(out->dies, again && (reads & LEMON__READS_OUT) ? back : i);
+        out->grad_dies = back;
         for (k = 0; k < LEMON__INPUTS; k++) {
-            lemon__value *in;
-            int64_t last = again && ((reads >> k) & 1u) ? 2 * n - 1 - i : i;
-            if (row->in[k] < 0) continue;
-            in = &tape->values[row->in[k]];
-            if (in->dies < last) in->dies = last;
+            lemon__value *in = row->in[k] >= 0 ? &tape->values[row->in[k]] : NULL;
+            if (in == NULL) continue;
+            in->dies = lemon__max(in->dies, again && ((reads >> k) & 1u) ? back : i);
             in->reached |= out->reached;
-            if (again && in->wants && in->grad_born == 0) in->grad_born = 2 * n - 1 - i;
+            if (again && in->wants && in->grad_born == 0) in->grad_born = back;
         }
     }
     for (i = 0; i < tape->n_values; i++)
         if (tape->values[i].keep) tape->values[i].dies = tape->values[i].grad_dies = never;
 }
 
-static int lemon__plan_has_grad(const lemon_tape *tape, const lemon__value *v) {
-    return tape->backward && !v->leaf && v->wants && v->reached && v->grad_born > 0;
-}
-
+/*  Values and their gradients, then what the rows need besides. */
 static void lemon__plan_collect(lemon_tape *tape, lemon__layout *plan) {
     int64_t n = tape->n_rows, i, threads = tape->ctx->threads;
     for (i = 0; i < tape->n_values; i++) {
         lemon__value *v = &tape->values[i];
+        int64_t floats = v->tensor.rows * v->tensor.cols;
         if (v->leaf) continue;
-        lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->born, v->dies, (float **)&v->tensor.data);
-        if (lemon__plan_has_grad(tape, v))
-            lemon__plan_add(plan, v->tensor.rows * v->tensor.cols, v->grad_born, v->grad_dies, &v->grad);
+        lemon__plan_add(plan, floats, v->born, v->dies, (float **)&v->tensor.data);
+        if (tape->backward && v->wants && v->reached && v->grad_born > 0)
+            lemon__plan_add(plan, floats, v->grad_born, v->grad_dies, &v->grad);
     }
     for (i = 0; i < n; i++) {
         lemon__tape_row *row = &tape->rows[i];
         const lemon__op_info *info = &lemon__op_table[row->code];
         int64_t back = 2 * n - 1 - i, chunk;
-        int again = tape->backward && tape->values[row->out].wants && tape->values[row->out].reached;
+        int again = lemon__runs_backward(tape, row);
         if (row->code == LEMON__LOSS) {                     /* logits of a chunk, the teacher's behind them */
             chunk = lemon__loss_chunk(row->op.in[1].rows) * row->op.in[1].rows * (row->in[2] >= 0 ? 2 : 1);
             lemon__plan_add(plan, 4 * row->op.in[0].rows, i, back, &row->op.aux);
@@ -4176,7 +4158,7 @@ static void lemon__plan_connect(lemon_tape *tape) {
             lemon__value *in = row->in[k] >= 0 ? &tape->values[row->in[k]] : NULL;
             if (in == NULL) continue;
             row->op.in[k] = in->tensor;
-            if (!tape->backward || !out->reached || !in->wants) continue;
+            if (!lemon__runs_backward(tape, row) || !in->wants) continue;
             row->op.dx[k] = in->grad;
             row->op.add[k] = in->leaf || (in->reached & 2);
             in->reached |= 2;
@@ -4243,22 +4225,25 @@ LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
 LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {
     lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
     int64_t i;
-    for (i = tape ? tape->n_rows - 1 : -1; !status && i >= 0; i--) {
-        lemon__tape_row *row = &tape->rows[i];
-        lemon__value *out = &tape->values[row->out];
-        if (out->reached && (out->wants || row->code == LEMON__LOSS)) lemon__tape_run_row(tape, row, 1);
-    }
+    for (i = tape ? tape->n_rows - 1 : -1; !status && i >= 0; i--)
+        if (lemon__runs_backward(tape, &tape->rows[i])) lemon__tape_run_row(tape, &tape->rows[i], 1);
     return status;
 }
 
+/*  A value that is still there after the run, or NULL. */
+static const lemon__value *lemon__tape_kept(const lemon_tape *tape, lemon_var x) {
+    const lemon__value *v = tape && x >= 0 && x < tape->n_values ? &tape->values[x] : NULL;
+    return v && (v->leaf || v->keep) ? v : NULL;
+}
+
 LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x) {
-    if (tape == NULL || x < 0 || x >= tape->n_values || tape->values[x].tensor.dtype != LEMON_F32) return NULL;
-    return tape->values[x].leaf || tape->values[x].keep ? (const float *)tape->values[x].tensor.data : NULL;
+    const lemon__value *v = lemon__tape_kept(tape, x);
+    return v && v->tensor.dtype == LEMON_F32 ? (const float *)v->tensor.data : NULL;
 }
 
 LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
-    if (tape == NULL || x < 0 || x >= tape->n_values) return NULL;
-    return tape->values[x].leaf || tape->values[x].keep ? tape->values[x].grad : NULL;
+    const lemon__value *v = lemon__tape_kept(tape, x);
+    return v ? v->grad : NULL;
 }
 
 /* ====================================================================================================================
@@ -4316,30 +4301,42 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
     config->rms_norm_eps = 1e-5f;
 }
 
-/*  A field of the config with the range it may have: so large that no real model is refused, so small that no product
-    of sizes overflows 64 bits. */
-typedef struct lemon__range { const char *name; int64_t value, low, high; } lemon__range;
+/*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
+    small that no product of sizes overflows 64 bits. */
+static const struct lemon__field { const char *name; size_t offset; int real; int64_t low, high; } lemon__fields[] = {
+    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536},
+    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096},
+    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096},
+    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096},
+    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096},
+    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22},
+    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0},
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0}};
+enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7 };    /* sizes: the first 7 */
+
+/*  A field that is a whole number. */
+static int32_t lemon__field_value(const lemon_config *c, int i) {
+    int32_t value;
+    memcpy(&value, (const char *)c + lemon__fields[i].offset, sizeof value);
+    return value;
+}
+
+static lemon_status lemon__check_whole(lemon_ctx *ctx, const char *name, int64_t value, int64_t low, int64_t high) {
+    if (value >= low && value <= high) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", name, (long long)value, (long long)low,
+                       (long long)high);
+}
 
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
-    lemon__range fields[9];
+    lemon_status status = c ? LEMON_OK : lemon__fail(ctx, LEMON_E_ARG, "the config is NULL");
     int i;
-    if (c == NULL) return lemon__fail(ctx, LEMON_E_ARG, "the config is NULL");
-    {
-        const lemon__range ranges[9] = {{"d_model", c->d_model, 1, 65536},
-                                        {"n_layers", c->n_layers, 1, 4096},
-                                        {"n_heads", c->n_heads, 1, 4096},
-                                        {"kv_heads", c->kv_heads, 1, 4096},
-                                        {"head_dim", c->head_dim, 2, 4096},
-                                        {"d_ffn", c->d_ffn, 1, 65536},
-                                        {"vocab_size", c->vocab_size, 1, 1 << 22},
-                                        {"max_seq", c->max_seq, 1, 1 << 24},
-                                        {"tied_embeddings", c->tied_embeddings, 0, 1}};
-        memcpy(fields, ranges, sizeof fields);
-    }
-    for (i = 0; i < 9; i++)
-        if (fields[i].value < fields[i].low || fields[i].value > fields[i].high)
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", fields[i].name,
-                               (long long)fields[i].value, (long long)fields[i].low, (long long)fields[i].high);
+    for (i = 0; !status && !lemon__fields[i].real; i++)
+        status = lemon__check_whole(ctx, lemon__fields[i].name, lemon__field_value(c, i), lemon__fields[i].low,
+                                    lemon__fields[i].high);
+    if (status) return status;
     if (c->head_dim % 2)
         return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
     if (c->n_heads % c->kv_heads)
@@ -4399,25 +4396,30 @@ LEMON_API int64_t lemon_config_params(const lemon_config *c) {
 
 /* ---- models ---- */
 
+/*  The end of all that makes a model: on failure nothing is left of it. */
+static lemon_status lemon__model_done(lemon_ctx *ctx, lemon_status status, lemon_model **model) {
+    if (status) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+    }
+    return status;
+}
+
+/*  A model whose weights are nowhere yet. */
 static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
     lemon_status status = lemon_config_check(ctx, config);
+    lemon_model *m;
     int64_t i, layer;
     *model = NULL;
     if (status) return status;
-    *model = (lemon_model *)lemon__calloc(ctx, sizeof **model);
-    if (*model == NULL) return LEMON_E_MEMORY;
-    (*model)->config = *config;
-    (*model)->n_params = lemon__param_count(config);
-    (*model)->params = (lemon_tensor *)lemon__calloc(ctx, (size_t)(*model)->n_params * sizeof(lemon_tensor));
-    if ((*model)->params == NULL) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-        return LEMON_E_MEMORY;
-    }
-    for (i = 0; i < (*model)->n_params; i++)
-        lemon__param_shape(config, lemon__param_role(config, i, &layer), &(*model)->params[i].rows,
-                           &(*model)->params[i].cols);
-    return LEMON_OK;
+    *model = m = (lemon_model *)lemon__calloc(ctx, sizeof *m);
+    if (m == NULL) return LEMON_E_MEMORY;
+    m->config = *config;
+    m->n_params = lemon__param_count(config);
+    m->params = (lemon_tensor *)lemon__calloc(ctx, (size_t)m->n_params * sizeof *m->params);
+    for (i = 0; m->params && i < m->n_params; i++)
+        lemon__param_shape(config, lemon__param_role(config, i, &layer), &m->params[i].rows, &m->params[i].cols);
+    return lemon__model_done(ctx, m->params ? LEMON_OK : LEMON_E_MEMORY, model);
 }
 
 static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
@@ -4440,11 +4442,7 @@ LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *co
     if (ctx == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_create: an argument is NULL");
     status = lemon__model_new(ctx, config, model);
     if (!status) status = lemon__model_block(ctx, *model);
-    if (status) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-    }
-    return status;
+    return lemon__model_done(ctx, status, model);
 }
 
 LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
@@ -4494,11 +4492,7 @@ LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *sour
     if (status) return status;
     for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
     if (source->tokenizer) status = lemon_tokenizer_clone(ctx, source->tokenizer, &(*model)->tokenizer);
-    if (status) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-    }
-    return status;
+    return lemon__model_done(ctx, status, model);
 }
 
 /*  Ids that a model can take: all in 0 ... vocab_size-1. */
@@ -4534,8 +4528,7 @@ static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, cons
                                    const int32_t *tokens, int64_t batch, int64_t seq) {
     lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
     int64_t layer;
-    for (layer = 0; layer < c->n_layers;
-         layer++) /* w[role] is the role's parameter of this layer: the table in order */
+    for (layer = 0; layer < c->n_layers; layer++)       /* w[role] is then this layer's: the table is in order */
         x = lemon__tape_layer(tape, c, weights + layer * LEMON__PER_LAYER, x, seq);
     return lemon_tape_rms_norm(tape, x, weights[lemon__param_index(c, LEMON_FINAL_NORM, 0)], c->rms_norm_eps);
 }
@@ -4576,7 +4569,7 @@ static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq
 static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows,
                                      int64_t keys, lemon__walk *w) {
     const lemon_config *c = &model->config;
-    int64_t heads = (int64_t)c->n_heads * c->head_dim;
+    int64_t heads = lemon_joint_size(c, LEMON_JOINT_HEADS);
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
@@ -4597,30 +4590,42 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     return lemon__workspaces(ctx);
 }
 
-static void lemon__walk_embed(lemon__walk *w, const int32_t *ids) {
+/*  An operation on the rows at hand, y [rows, cols] from a and b, for the kernels of chapter 5. */
+static lemon__op lemon__walk_op(const lemon__walk *w, float *a, float *b, float *y, int64_t cols) {
+    const lemon_config *c = &w->model->config;
     lemon__op op;
     memset(&op, 0, sizeof op);
+    op.in[0].data = a;
+    op.in[1].data = b;
+    op.y = y;
+    op.rows = lemon__walk_rows(w);
+    op.cols = cols;
+    op.n_heads = c->n_heads;
+    op.kv_heads = c->kv_heads;
+    op.head_dim = c->head_dim;
+    op.seq = w->seq;
+    op.pos = w->pos;
+    op.kv_rows = w->kv_rows;
+    op.eps = c->rms_norm_eps;
+    op.angles = w->angles;
+    op.scratch = w->scratch;
+    op.scratch_each = w->scratch_each;
+    return op;
+}
+
+static void lemon__walk_embed(lemon__walk *w, const int32_t *ids) {
+    lemon__op op = lemon__walk_op(w, NULL, NULL, w->x, w->model->config.d_model);
     op.in[0] = *lemon_model_param(w->model, LEMON_TOK_EMBED, 0);
     op.ids = ids;
-    op.y = w->x;
-    op.rows = lemon__walk_rows(w);
-    op.cols = w->model->config.d_model;
     lemon__embed_forward(w->ctx, &op);
 }
 
 /*  y = norm(x), times the gain of a role, or without gain where role is negative. */
 static void lemon__walk_norm(lemon__walk *w, int role, int64_t layer) {
-    lemon__op op;
     int64_t i, d = w->model->config.d_model;
-    memset(&op, 0, sizeof op);
+    lemon__op op = lemon__walk_op(w, w->x, w->gain, w->y, d);
     for (i = 0; i < d; i++) w->gain[i] = 1.0f;
     if (role >= 0) lemon_row_to_f32(lemon_model_param(w->model, (lemon_role)role, layer), 0, w->gain);
-    op.in[0].data = w->x;
-    op.in[1].data = w->gain;
-    op.eps = w->model->config.rms_norm_eps;
-    op.y = w->y;
-    op.rows = lemon__walk_rows(w);
-    op.cols = d;
     lemon__norm_forward(w->ctx, &op);
 }
 
@@ -4628,74 +4633,42 @@ static void lemon__walk_product(lemon__walk *w, lemon_role role, int64_t layer, 
     lemon__weight_product(w->ctx, lemon__walk_rows(w), x, lemon_model_param(w->model, role, layer), y);
 }
 
-static void lemon__walk_turn(lemon__walk *w, float *x, int64_t heads) {
-    lemon__op op;
-    memset(&op, 0, sizeof op);
-    op.in[0].data = op.y = x;           /* in place: a plane is read whole before it is written */
-    op.angles = w->angles;
-    op.head_dim = w->model->config.head_dim;
-    op.rows = lemon__walk_rows(w);
-    op.cols = heads * op.head_dim;
-    op.seq = w->seq;
-    op.pos = w->pos;
+/*  In place: a plane is read whole before it is written. */
+static void lemon__walk_turn(lemon__walk *w, float *x, lemon_joint joint) {
+    lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, joint));
     lemon__rope_forward(w->ctx, &op);
 }
 
 /*  Queries, keys and values of the rows from y = norm(x).  k and v receive the rows at positions pos, pos+1, ...;
     with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
 static void lemon__walk_qkv(lemon__walk *w, int64_t layer, float *k, float *v) {
-    int64_t at = w->pos * w->model->config.kv_heads * w->model->config.head_dim;
+    int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
     lemon__walk_product(w, LEMON_WQ, layer, w->y, w->q);
     lemon__walk_product(w, LEMON_WK, layer, w->y, k + at);
     lemon__walk_product(w, LEMON_WV, layer, w->y, v + at);
-    lemon__walk_turn(w, w->q, w->model->config.n_heads);
-    lemon__walk_turn(w, k + at, w->model->config.kv_heads);
+    lemon__walk_turn(w, w->q, LEMON_JOINT_QUERY);
+    lemon__walk_turn(w, k + at, LEMON_JOINT_KEY);
 }
 
 /*  z = attention over keys and values 0 ... pos+seq-1 of each sequence. */
 static void lemon__walk_attend(lemon__walk *w, float *k, float *v) {
-    const lemon_config *c = &w->model->config;
-    lemon__op op;
-    memset(&op, 0, sizeof op);
-    op.in[0].data = w->q;
-    op.in[1].data = k;
+    lemon__op op = lemon__walk_op(w, w->q, k, w->z, lemon_joint_size(&w->model->config, LEMON_JOINT_HEADS));
     op.in[2].data = v;
-    op.y = w->z;
-    op.rows = lemon__walk_rows(w);
-    op.cols = (int64_t)c->n_heads * c->head_dim;
-    op.n_heads = c->n_heads;
-    op.kv_heads = c->kv_heads;
-    op.head_dim = c->head_dim;
-    op.seq = w->seq;
-    op.pos = w->pos;
-    op.kv_rows = w->kv_rows;
-    op.scratch = w->scratch;
-    op.scratch_each = w->scratch_each;
     lemon__attention_forward(w->ctx, &op);
 }
 
 /*  gate = silu(W_gate y) * (W_up y): the neurons' outputs. */
 static void lemon__walk_neurons(lemon__walk *w, int64_t layer) {
-    lemon__op op;
-    memset(&op, 0, sizeof op);
+    lemon__op op = lemon__walk_op(w, w->gate, w->up, w->gate, w->model->config.d_ffn);
     lemon__walk_product(w, LEMON_W_GATE, layer, w->y, w->gate);
     lemon__walk_product(w, LEMON_W_UP, layer, w->y, w->up);
-    op.in[0].data = op.y = w->gate;
-    op.in[1].data = w->up;
-    op.rows = lemon__walk_rows(w);
-    op.cols = w->model->config.d_ffn;
     lemon__swiglu_forward(w->ctx, &op);
 }
 
 /*  x += W * in, for the two matrices that write to the residual stream. */
 static void lemon__walk_write(lemon__walk *w, lemon_role role, int64_t layer, const float *in) {
-    lemon__op op;
-    memset(&op, 0, sizeof op);
+    lemon__op op = lemon__walk_op(w, w->x, w->back, w->x, w->model->config.d_model);
     lemon__walk_product(w, role, layer, in, w->back);
-    op.in[0].data = op.y = w->x;
-    op.in[1].data = w->back;
-    op.rows = lemon__walk_rows(w);
-    op.cols = w->model->config.d_model;
     lemon__add_forward(w->ctx, &op);
 }
 
@@ -4745,22 +4718,6 @@ static lemon_status lemon__blame(lemon_ctx *ctx, const char *name, lemon_status 
     char text[LEMON__MESSAGE];
     snprintf(text, sizeof text, "%s", lemon_error(ctx));
     return lemon__fail(ctx, code, "%s: %s", name, text);
-}
-
-/* ---- growing arrays ---- */
-
-/*  An array with room for at least `need` elements of `each` bytes, twice as large as before if it had to grow. NULL
-    with a message when there is no memory; the old array is then unharmed. */
-static void *lemon__reserve(lemon_ctx *ctx, void *old, int64_t *capacity, int64_t need, size_t each) {
-    int64_t room = lemon__max(need, 2 * *capacity);
-    size_t bytes = SIZE_MAX;
-    void *p;
-    if (need <= *capacity && old) return old;
-    room = lemon__max(room, 16);
-    if ((uint64_t)room > SIZE_MAX || !lemon__mul((size_t)room, each, &bytes)) bytes = SIZE_MAX;
-    p = lemon__grow(ctx, old, (size_t)*capacity * each, bytes);
-    if (p) *capacity = room;
-    return p;
 }
 
 /* ---- words: byte strings found by their content; names in a file here, pieces of a vocabulary in chapter 9 ---- */
@@ -5530,15 +5487,6 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
 }
 
 /* ---- configs and models as keys and tensors ---- */
-
-static const struct lemon__field { const char *name; size_t offset; int real; } lemon__fields[] = {
-    {"d_model", offsetof(lemon_config, d_model), 0},       {"n_layers", offsetof(lemon_config, n_layers), 0},
-    {"n_heads", offsetof(lemon_config, n_heads), 0},       {"kv_heads", offsetof(lemon_config, kv_heads), 0},
-    {"head_dim", offsetof(lemon_config, head_dim), 0},     {"d_ffn", offsetof(lemon_config, d_ffn), 0},
-    {"vocab_size", offsetof(lemon_config, vocab_size), 0}, {"max_seq", offsetof(lemon_config, max_seq), 0},
-    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0},
-    {"rope_theta", offsetof(lemon_config, rope_theta), 1}, {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1}};
-enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0] };
 
 /*  prefix: "", or for files that hold two configs "teacher." and "student.". */
 static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemon_config *config) {
@@ -7271,6 +7219,22 @@ typedef struct lemon__generation {
     lemon_rng rng;
 } lemon__generation;
 
+static lemon_status lemon__generation_open(lemon_ctx *ctx, const lemon_model *model, lemon_tokens *tokens,
+                                           uint64_t seed, lemon__generation *g) {
+    memset(g, 0, sizeof *g);
+    g->ctx = ctx;
+    g->model = model;
+    g->tokens = tokens;
+    lemon_rng_seed(&g->rng, seed);
+    g->scratch = (int32_t *)lemon__malloc(ctx, (size_t)model->config.vocab_size * 2 * sizeof *g->scratch);
+    return g->scratch ? lemon_session_open(ctx, model, &g->session) : LEMON_E_MEMORY;
+}
+
+static void lemon__generation_close(lemon__generation *g) {
+    lemon_session_close(g->session);
+    lemon__free(g->ctx, g->scratch, (size_t)g->model->config.vocab_size * 2 * sizeof *g->scratch);
+}
+
 /*  Draws, hands out and feeds tokens until something ends it. */
 static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, const lemon_sampling *sampling,
                                          int (*on_token)(void *, int32_t, const char *, size_t), void *user,
@@ -7320,7 +7284,6 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     lemon_status status;
     lemon_stop ignored;
     float *logits = NULL;
-    size_t bytes;
     if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_generate: an argument is NULL");
     if (model->tokenizer == NULL)
@@ -7328,19 +7291,11 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     if (lemon_tokenizer_size(model->tokenizer) > model->config.vocab_size)
         return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d",
                            (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
-    memset(&g, 0, sizeof g);
-    g.ctx = ctx;
-    g.model = model;
-    g.tokens = tokens;
     tokens->count = 0;
-    lemon_rng_seed(&g.rng, sampling->seed);
-    bytes = (size_t)model->config.vocab_size * 2 * sizeof *g.scratch;
-    g.scratch = (int32_t *)lemon__malloc(ctx, bytes);
-    status = g.scratch ? lemon_session_open(ctx, model, &g.session) : LEMON_E_MEMORY;
+    status = lemon__generation_open(ctx, model, tokens, sampling->seed, &g);
     if (!status) status = lemon__generate_prompt(&g, prompt, &logits);
     if (!status) status = lemon__generate_loop(&g, n_new, sampling, on_token, user, logits, stop ? stop : &ignored);
-    lemon_session_close(g.session);
-    lemon__free(ctx, g.scratch, bytes);
+    lemon__generation_close(&g);
     return status;
 }
 
@@ -7369,38 +7324,50 @@ static lemon_status lemon__check_seq(lemon_ctx *ctx, const lemon_config *c, int6
                        (int)c->max_seq);
 }
 
-/* ---- evaluation ---- */
+/* ---- the loss of a language model on a tape: for evaluation, training and learned operators ---- */
 
-enum { LEMON__EVAL_ROWS = 2048 };
-
-typedef struct lemon__evaluation {
+typedef struct lemon__objective {
     lemon_tape *tape;
     lemon_var loss;
     int32_t *inputs, *targets;          /* [batch * seq] */
     int64_t batch, seq;
-} lemon__evaluation;
+} lemon__objective;
 
-static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, lemon_arena *arena,
-                                     lemon__evaluation *e) {
-    static const lemon_loss_options plain = {0.0f, 1.0f, 1.0f};
-    size_t ids = (size_t)(e->batch * e->seq) * sizeof(int32_t);
-    lemon_var *weights = (lemon_var *)lemon_arena_alloc(ctx, arena, (size_t)model->n_params * sizeof *weights), hidden;
-    lemon_status status;
-    e->inputs = (int32_t *)lemon_arena_alloc(ctx, arena, ids);
-    e->targets = (int32_t *)lemon_arena_alloc(ctx, arena, ids);
-    if (!weights || !e->inputs || !e->targets) return LEMON_E_MEMORY;
-    status = lemon_tape_open(ctx, &e->tape);
+static const lemon_loss_options lemon__plain_loss = {0.0f, 1.0f, 1.0f};
+
+static lemon_status lemon__objective_open(lemon_ctx *ctx, lemon_arena *arena, int64_t batch, int64_t seq,
+                                          lemon__objective *q) {
+    q->batch = batch;
+    q->seq = seq;
+    q->inputs = lemon__ids(ctx, arena, batch, seq);
+    q->targets = lemon__ids(ctx, arena, batch, seq);
+    return q->inputs && q->targets ? lemon_tape_open(ctx, &q->tape) : LEMON_E_MEMORY;
+}
+
+static void lemon__objective_loss(lemon__objective *q, const lemon_config *c, const lemon_var *weights,
+                                  lemon_var taught, lemon_var teaching, const lemon_loss_options *options) {
+    lemon_var hidden = lemon__tape_llama(q->tape, c, weights, q->inputs, q->batch, q->seq);
+    q->loss = lemon_tape_loss(q->tape, hidden, weights[lemon__param_index(c, LEMON_OUTPUT, 0)], q->targets, taught,
+                              teaching, options);
+}
+
+/* ---- evaluation ---- */
+
+enum { LEMON__EVAL_ROWS = 2048 };
+
+static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, lemon_arena *arena, int64_t batch,
+                                     int64_t seq, lemon__objective *q) {
+    lemon_var *weights = lemon__ids(ctx, arena, 1, model->n_params);
+    lemon_status status = weights ? lemon__objective_open(ctx, arena, batch, seq, q) : LEMON_E_MEMORY;
     if (status) return status;
-    lemon__tape_weights(e->tape, model, NULL, weights);
-    hidden = lemon__tape_llama(e->tape, &model->config, weights, e->inputs, e->batch, e->seq);
-    e->loss = lemon_tape_loss(e->tape, hidden, weights[lemon__param_index(&model->config, LEMON_OUTPUT, 0)], e->targets,
-                              -1, -1, &plain);
-    return lemon_tape_plan(e->tape, 0, NULL);
+    lemon__tape_weights(q->tape, model, NULL, weights);
+    lemon__objective_loss(q, &model->config, weights, -1, -1, &lemon__plain_loss);
+    return lemon_tape_plan(q->tape, 0, NULL);
 }
 
 /*  Fills a batch from token `at` on; places beyond the last target get target -1 and do not count.  Returns how many
     count. */
-static int64_t lemon__eval_fill(lemon__evaluation *e, const int32_t *ids, int64_t n, int64_t at) {
+static int64_t lemon__eval_fill(const lemon__objective *e, const int32_t *ids, int64_t n, int64_t at) {
     int64_t i, counted = 0;
     for (i = 0; i < e->batch * e->seq; i++) {
         int inside = at + i + 1 < n;
@@ -7414,16 +7381,14 @@ static int64_t lemon__eval_fill(lemon__evaluation *e, const int32_t *ids, int64_
 /*  The mean over ids[1..n-1]; what: name for progress, or NULL for none. */
 static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon_model *model, const int32_t *ids, int64_t n,
                                     int64_t seq, const char *what, double *loss) {
-    lemon__evaluation e;
+    lemon__objective e;
     lemon_arena arena = {NULL};
     lemon_status status;
     double sum = 0.0;
-    int64_t at, step;
+    int64_t at, batch = lemon__max(1, lemon__min(LEMON__EVAL_ROWS / seq, lemon__ceil_div(n - 1, seq))),
+                step = batch * seq;
     memset(&e, 0, sizeof e);
-    e.seq = seq;
-    e.batch = lemon__max(1, lemon__min(LEMON__EVAL_ROWS / seq, lemon__ceil_div(n - 1, seq)));
-    step = e.batch * seq;
-    status = lemon__eval_open(ctx, model, &arena, &e);
+    status = lemon__eval_open(ctx, model, &arena, batch, seq, &e);
     for (at = 0; !status && at < n - 1; at += step) {
         int64_t counted = lemon__eval_fill(&e, ids, n, at);
         status = lemon_tape_forward(e.tape);
@@ -7482,21 +7447,34 @@ static void lemon__train_resolve(const lemon_config *c, lemon_train_options *o) 
     if (o->teacher == NULL) o->distill = 0.0;
 }
 
-static lemon_status lemon__train_check_teacher(lemon_ctx *ctx, const lemon_model *model, const lemon_train_options *o) {
-    const lemon_config *t = &o->teacher->config;
-    if (t->vocab_size != model->config.vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's",
-                           (int)t->vocab_size, (int)model->config.vocab_size);
-    return lemon__check_seq(ctx, t, o->seq);
+/*  The texts and the teacher fit the model. */
+static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
+                                           const lemon_train_options *o) {
+    const lemon_tokens *e = o->eval_tokens;
+    lemon_status status = LEMON_OK;
+    if (tokens->count < o->seq + 1)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq",
+                           (long long)tokens->count, (long long)o->seq + 1);
+    status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
+    if (!status && o->teacher && o->teacher->config.vocab_size != model->config.vocab_size)
+        status = lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's",
+                             (int)o->teacher->config.vocab_size, (int)model->config.vocab_size);
+    if (!status && o->teacher) status = lemon__check_seq(ctx, &o->teacher->config, o->seq);
+    if (!status && e && e->count < 2)
+        status = lemon__fail(ctx, LEMON_E_ARG, "the evaluation text has %lld tokens, expected at least 2",
+                             (long long)e->count);
+    return status || e == NULL ? status : lemon__check_ids(ctx, model, e->ids, e->count);
 }
 
 static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
                                        const lemon_train_options *o) {
-    const lemon__range whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40},
-                                  {"batch", o->batch, 1, 1 << 20},
-                                  {"accumulate", o->accumulate, 1, o->batch},
-                                  {"eval_every", o->eval_every, 0, INT64_MAX},
-                                  {"save_every", o->save_every, 0, INT64_MAX}};
+    const struct { const char *name; int64_t value, low, high;
+    } whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40},
+                 {"batch", o->batch, 1, 1 << 20},
+                 {"accumulate", o->accumulate, 1, o->batch},
+                 {"eval_every", o->eval_every, 0, INT64_MAX},
+                 {"save_every", o->save_every, 0, INT64_MAX}};
     const struct { const char *name; double value, low, high;
     } real[] = {
         {"lr", o->lr, 0.0, 1e30},     {"min_lr", o->min_lr, 0.0, 1e30},  {"weight_decay", o->weight_decay, 0.0, 1e3},
@@ -7504,9 +7482,7 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
     lemon_status status = lemon__check_seq(ctx, &model->config, o->seq);
     size_t i;
     for (i = 0; !status && i < sizeof whole / sizeof whole[0]; i++)
-        if (whole[i].value < whole[i].low || whole[i].value > whole[i].high)
-            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", whole[i].name,
-                                 (long long)whole[i].value, (long long)whole[i].low, (long long)whole[i].high);
+        status = lemon__check_whole(ctx, whole[i].name, whole[i].value, whole[i].low, whole[i].high);
     for (i = 0; !status && i < sizeof real / sizeof real[0]; i++)
         if (!(real[i].value >= real[i].low && real[i].value <= real[i].high))
             status = lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", real[i].name, real[i].value,
@@ -7514,14 +7490,7 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
     if (!status && o->batch % o->accumulate)
         status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld",
                              (long long)o->accumulate, (long long)o->batch);
-    if (!status && tokens->count < o->seq + 1)
-        status =
-            lemon__fail(ctx, LEMON_E_ARG,
-                        "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq",
-                        (long long)tokens->count, (long long)o->seq + 1);
-    if (!status) status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
-    if (!status && o->teacher) status = lemon__train_check_teacher(ctx, model, o);
-    return status;
+    return status ? status : lemon__train_check_fit(ctx, model, tokens, o);
 }
 
 /*  The learning rate of step s = 1 ... steps. */
@@ -7545,10 +7514,12 @@ typedef struct lemon__adam {
     lemon__segment *segments;
     double *squares;                    /* [n_segments] sums of g^2 */
     float rate, scale, unbias_m, unbias_v;
+    lemon_isa isa;
 } lemon__adam;
 
 /*  Memory for a->count numbers in at most n segments. */
 static lemon_status lemon__adam_make(lemon_ctx *ctx, lemon_arena *arena, int64_t n, lemon__adam *a) {
+    a->isa = ctx->isa;
     a->g = lemon__floats(ctx, arena, 1, a->count);
     a->m = lemon__floats(ctx, arena, 1, a->count);
     a->v = lemon__floats(ctx, arena, 1, a->count);
@@ -7571,16 +7542,16 @@ static void lemon__adam_segments(lemon__adam *a, int64_t begin, int64_t size, in
 
 static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, double decay,
                                      lemon__adam *a) {
-    int64_t i, layer, n = 0;
+    int64_t i, layer, most = model->n_params + model->block_count / LEMON__SEGMENT;
     a->w = model->block;
     a->count = model->block_count;
-    for (i = 0; i < model->n_params; i++)
-        n += lemon__ceil_div(model->params[i].rows * model->params[i].cols, LEMON__SEGMENT);
-    if (lemon__adam_make(ctx, arena, n, a)) return LEMON_E_MEMORY;
-    for (i = 0; i < model->n_params; i++)
-        lemon__adam_segments(a, (const float *)model->params[i].data - model->block,
-                             model->params[i].rows * model->params[i].cols, i,
-                             lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix ? (float)decay : 0.0f);
+    if (lemon__adam_make(ctx, arena, most, a)) return LEMON_E_MEMORY;
+    for (i = 0; i < model->n_params; i++) {
+        const lemon_tensor *t = &model->params[i];
+        int matrix = lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix;
+        lemon__adam_segments(a, (const float *)t->data - model->block, t->rows * t->cols, i,
+                             matrix ? (float)decay : 0.0f);
+    }
     return LEMON_OK;
 }
 
@@ -7596,47 +7567,39 @@ LEMON__INLINE void lemon__adam_segment_body(const lemon__adam *a, const lemon__s
 }
 LEMON__CLONES(lemon__adam_segment, (const lemon__adam *a, const lemon__segment *s), (a, s))
 
-typedef struct lemon__adam_job { lemon__adam *adam; lemon_isa isa; } lemon__adam_job;
-
 static void lemon__adam_task(void *arg, int64_t index, int worker) {
-    const lemon__adam_job *job = (const lemon__adam_job *)arg;
+    const lemon__adam *a = (const lemon__adam *)arg;
     (void)worker;
-    lemon__adam_segment(job->isa)(job->adam, &job->adam->segments[index]);
+    lemon__adam_segment(a->isa)(a, &a->segments[index]);
 }
 
 static void lemon__square_task(void *arg, int64_t index, int worker) {
-    const lemon__adam_job *job = (const lemon__adam_job *)arg;
-    const lemon__segment *s = &job->adam->segments[index];
-    const float *g = job->adam->g + s->at;
-    double sum = 0.0;
+    const lemon__adam *a = (const lemon__adam *)arg;
+    const lemon__segment *s = &a->segments[index];
+    const float *g = a->g + s->at;
     int64_t i;
     (void)worker;
-    for (i = 0; i < s->count; i += 256) sum += (double)lemon__dot(g + i, g + i, lemon__min(256, s->count - i));
-    job->adam->squares[index] = sum;
+    a->squares[index] = 0.0;
+    for (i = 0; i < s->count; i += 256)
+        a->squares[index] += (double)lemon__dot(g + i, g + i, lemon__min(256, s->count - i));
 }
 
 /*  The length of the whole gradient. */
 static double lemon__adam_norm(lemon_ctx *ctx, lemon__adam *a) {
-    lemon__adam_job job;
     double sum = 0.0;
     int64_t i;
-    job.adam = a;
-    job.isa = ctx->isa;
-    lemon__parallel(ctx, a->n_segments, lemon__square_task, &job);
+    lemon__parallel(ctx, a->n_segments, lemon__square_task, a);
     for (i = 0; i < a->n_segments; i++) sum += a->squares[i];
     return sqrt(sum);
 }
 
 /*  Update number `step` (from 1) with a gradient that is `norm` long, clipped to `clip` if that is not 0. */
 static void lemon__adam_step(lemon_ctx *ctx, lemon__adam *a, int64_t step, double rate, double norm, double clip) {
-    lemon__adam_job job;
-    job.adam = a;
-    job.isa = ctx->isa;
     a->rate = (float)rate;
     a->scale = clip > 0.0 && norm > clip ? (float)(clip / norm) : 1.0f;
     a->unbias_m = (float)(1.0 / (1.0 - pow(0.9, (double)step)));
     a->unbias_v = (float)(1.0 / (1.0 - pow(0.95, (double)step)));
-    lemon__parallel(ctx, a->n_segments, lemon__adam_task, &job);
+    lemon__parallel(ctx, a->n_segments, lemon__adam_task, a);
 }
 
 /* ---- which windows a step takes ---- */
@@ -7688,6 +7651,14 @@ static void lemon__windows_take(lemon__windows *w, int64_t position, int64_t n, 
     }
 }
 
+/*  Loss and gradients on the windows from position on. */
+static lemon_status lemon__objective_run(lemon__objective *q, lemon__windows *windows, int64_t position) {
+    lemon_status status;
+    lemon__windows_take(windows, position, q->batch, q->inputs, q->targets);
+    status = lemon_tape_forward(q->tape);
+    return status ? status : lemon_tape_backward(q->tape);
+}
+
 /* ---- the trainer ---- */
 
 typedef struct lemon__trainer {
@@ -7697,9 +7668,7 @@ typedef struct lemon__trainer {
     lemon_arena arena;
     lemon__adam adam;
     lemon__windows windows;
-    lemon_tape *tape;
-    lemon_var loss;
-    int32_t *inputs, *targets;          /* of one part of a batch */
+    lemon__objective q;                 /* on one part of a batch */
     int64_t done;                       /* steps */
     uint32_t data_crc, teacher_crc;
     double recent[LEMON__RECENT];       /* losses of the last steps */
@@ -7709,26 +7678,24 @@ typedef struct lemon__trainer {
 
 static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     const lemon_train_options *o = &t->o;
-    int64_t batch = o->batch / o->accumulate,
-            most = lemon__max(t->model->n_params, o->teacher ? o->teacher->n_params : 0);
+    const lemon_model *teacher = o->distill > 0.0 ? o->teacher : NULL;
+    lemon_var *weights = lemon__ids(t->ctx, &t->arena, 1, t->model->n_params), *theirs = NULL, taught = -1,
+              teaching = -1;
     lemon_loss_options loss;
-    lemon_var *weights = (lemon_var *)lemon_arena_alloc(t->ctx, &t->arena, (size_t)most * sizeof *weights), hidden,
-              taught = -1, teaching = -1;
-    lemon_status status = weights ? lemon_tape_open(t->ctx, &t->tape) : LEMON_E_MEMORY;
-    if (status) return status;
+    lemon_status status = lemon__objective_open(t->ctx, &t->arena, o->batch / o->accumulate, o->seq, &t->q);
+    if (teacher) theirs = lemon__ids(t->ctx, &t->arena, 1, teacher->n_params);
+    if (status || weights == NULL || (teacher && theirs == NULL)) return LEMON_E_MEMORY;
     loss.distill = (float)o->distill;
     loss.temperature = (float)o->temperature;
     loss.scale = (float)(1.0 / (double)o->accumulate);
-    if (o->teacher && o->distill > 0.0) {
-        lemon__tape_weights(t->tape, o->teacher, NULL, weights);
-        taught = lemon__tape_llama(t->tape, &o->teacher->config, weights, t->inputs, batch, o->seq);
-        teaching = weights[lemon__param_index(&o->teacher->config, LEMON_OUTPUT, 0)];
+    if (teacher) {
+        lemon__tape_weights(t->q.tape, teacher, NULL, theirs);
+        taught = lemon__tape_llama(t->q.tape, &teacher->config, theirs, t->q.inputs, t->q.batch, o->seq);
+        teaching = theirs[lemon__param_index(&teacher->config, LEMON_OUTPUT, 0)];
     }
-    lemon__tape_weights(t->tape, t->model, t->adam.g, weights);
-    hidden = lemon__tape_llama(t->tape, &t->model->config, weights, t->inputs, batch, o->seq);
-    t->loss = lemon_tape_loss(t->tape, hidden, weights[lemon__param_index(&t->model->config, LEMON_OUTPUT, 0)],
-                              t->targets, taught, teaching, &loss);
-    return lemon_tape_plan(t->tape, 1, &t->planned);
+    lemon__tape_weights(t->q.tape, t->model, t->adam.g, weights);
+    lemon__objective_loss(&t->q, &t->model->config, weights, taught, teaching, &loss);
+    return lemon_tape_plan(t->q.tape, 1, &t->planned);
 }
 
 static uint32_t lemon__model_crc(const lemon_model *model) {
@@ -7740,23 +7707,14 @@ static uint32_t lemon__model_crc(const lemon_model *model) {
 }
 
 static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *tokens) {
-    int64_t rows = t->o.batch / t->o.accumulate * t->o.seq;
     lemon_status status = lemon__adam_open(t->ctx, &t->arena, t->model, t->o.weight_decay, &t->adam);
     if (!status) status = lemon__windows_open(t->ctx, &t->arena, tokens, t->o.seq, t->o.order, t->o.seed, &t->windows);
     if (status) return status;
-    t->inputs = (int32_t *)lemon_arena_alloc(t->ctx, &t->arena, (size_t)rows * sizeof *t->inputs);
-    t->targets = (int32_t *)lemon_arena_alloc(t->ctx, &t->arena, (size_t)rows * sizeof *t->targets);
-    if (!t->inputs || !t->targets) return LEMON_E_MEMORY;
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
     t->teacher_crc = lemon__model_crc(t->o.teacher);
     status = lemon__trainer_tape(t);
     t->planned += 4 * (size_t)t->adam.count * sizeof(float);
     return status;
-}
-
-static void lemon__trainer_close(lemon__trainer *t) {
-    lemon_tape_close(t->tape);
-    lemon_arena_free(t->ctx, &t->arena);
 }
 
 /* ---- saving and resuming ---- */
@@ -7796,28 +7754,22 @@ static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t siz
                        (unsigned long)strlen(t->o.save_path), (unsigned long)size - 8);
 }
 
-/*  A flat array as a tensor: [1, count]. */
-static lemon_tensor lemon__flat(void *data, lemon_dtype dtype, int64_t count) {
-    lemon_tensor t;
-    t.data = data;
-    t.dtype = dtype;
-    t.rows = 1;
-    t.cols = count;
-    return t;
+/*  The numbers that a later run needs to go on. */
+enum { LEMON__STATES = 4 };
+static const char *const lemon__state_names[LEMON__STATES] = {"weights", "m", "v", "recent"};
+
+static lemon_tensor lemon__trainer_state(lemon__trainer *t, int i) {
+    float *numbers = i == 0 ? t->adam.w : i == 1 ? t->adam.m : t->adam.v;
+    if (i < 3) return lemon__view(numbers, LEMON_F32, 1, t->adam.count);
+    return lemon__view(t->recent, LEMON_F64, 1, LEMON__RECENT);
 }
 
 static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
     lemon__condition conditions[LEMON__CONDITIONS];
-    const struct { const char *name; lemon_tensor tensor;
-    } arrays[] = {{"weights", lemon__flat(t->adam.w, LEMON_F32, t->adam.count)},
-                  {"m", lemon__flat(t->adam.m, LEMON_F32, t->adam.count)},
-                  {"v", lemon__flat(t->adam.v, LEMON_F32, t->adam.count)},
-                  {"recent", lemon__flat(t->recent, LEMON_F64, LEMON__RECENT)}};
     lemon__pack pack;
-    lemon_status status;
     char path[4096];
     int i;
-    status = lemon__resume_path(t, path, sizeof path);
+    lemon_status status = lemon__resume_path(t, path, sizeof path);
     if (status) return status;
     lemon__pack_open(t->ctx, &pack);
     lemon__pack_text(&pack, "requires", "training", 8);
@@ -7825,7 +7777,10 @@ static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
     lemon__train_conditions(t, conditions);
     for (i = 0; i < LEMON__CONDITIONS; i++) lemon__pack_real(&pack, conditions[i].name, conditions[i].value);
     lemon__pack_int(&pack, "done", t->done);
-    for (i = 0; i < 4; i++) lemon__pack_tensor(&pack, arrays[i].name, &arrays[i].tensor, arrays[i].tensor.dtype);
+    for (i = 0; i < LEMON__STATES; i++) {
+        lemon_tensor state = lemon__trainer_state(t, i);
+        lemon__pack_tensor(&pack, lemon__state_names[i], &state, state.dtype);
+    }
     status = lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
@@ -7861,21 +7816,17 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     return status;
 }
 
-static lemon_status lemon__resume_arrays(lemon__trainer *t, const lemon__unpack *u) {
-    const struct { const char *name; void *to; int64_t count; size_t each;
-    } arrays[] = {{"weights", t->adam.w, t->adam.count, 4},
-                  {"m", t->adam.m, t->adam.count, 4},
-                  {"v", t->adam.v, t->adam.count, 4},
-                  {"recent", t->recent, LEMON__RECENT, 8}};
+static lemon_status lemon__resume_states(lemon__trainer *t, const lemon__unpack *u) {
     lemon_tensor found;
     lemon_status status = LEMON_OK;
     int i;
-    for (i = 0; !status && i < 4; i++) {
-        status = lemon__unpack_shaped(u, arrays[i].name, 1, arrays[i].count, "the model's size", &found);
-        if (!status && lemon_row_bytes(found.dtype, 1) != arrays[i].each)
-            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name, arrays[i].name,
-                                 lemon_dtype_name(found.dtype));
-        if (!status) memcpy(arrays[i].to, found.data, (size_t)arrays[i].count * arrays[i].each);
+    for (i = 0; !status && i < LEMON__STATES; i++) {
+        lemon_tensor to = lemon__trainer_state(t, i);
+        status = lemon__unpack_shaped(u, lemon__state_names[i], 1, to.cols, "the model's size", &found);
+        if (!status && lemon_row_bytes(found.dtype, 1) != lemon_row_bytes(to.dtype, 1))
+            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name,
+                                 lemon__state_names[i], lemon_dtype_name(found.dtype));
+        if (!status) memcpy(to.data, found.data, lemon_tensor_bytes(&to));
     }
     return status;
 }
@@ -7894,7 +7845,7 @@ static lemon_status lemon__trainer_resume(lemon__trainer *t) {
     if (!status && (t->done < 0 || t->done > t->o.steps))
         status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: %lld steps are done, expected at most --steps, which is %lld",
                              path, (long long)t->done, (long long)t->o.steps);
-    if (!status) status = lemon__resume_arrays(t, &u);
+    if (!status) status = lemon__resume_states(t, &u);
     lemon__unpack_close(&u);
     return status;
 }
@@ -7903,16 +7854,14 @@ static lemon_status lemon__trainer_resume(lemon__trainer *t) {
 
 /*  The gradient of a whole batch in adam.g, and the step's loss and KL. */
 static lemon_status lemon__trainer_gradient(lemon__trainer *t, lemon_step *step) {
-    int64_t part, batch = t->o.batch / t->o.accumulate;
+    int64_t part;
     lemon_status status = LEMON_OK;
     memset(t->adam.g, 0, (size_t)t->adam.count * sizeof(float));
     for (part = 0; !status && part < t->o.accumulate; part++) {
-        lemon__windows_take(&t->windows, t->done * t->o.batch + part * batch, batch, t->inputs, t->targets);
-        status = lemon_tape_forward(t->tape);
-        if (!status) status = lemon_tape_backward(t->tape);
+        status = lemon__objective_run(&t->q, &t->windows, t->done * t->o.batch + part * t->q.batch);
         if (status) break;
-        step->loss += (double)lemon_tape_value(t->tape, t->loss)[0] / (double)t->o.accumulate;
-        step->kl += (double)lemon_tape_value(t->tape, t->loss)[1] / (double)t->o.accumulate;
+        step->loss += (double)lemon_tape_value(t->q.tape, t->q.loss)[0] / (double)t->o.accumulate;
+        step->kl += (double)lemon_tape_value(t->q.tape, t->q.loss)[1] / (double)t->o.accumulate;
     }
     return status;
 }
@@ -7999,16 +7948,13 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     lemon__tick_begin(ctx, "train");
     lemon__train_resolve(&model->config, &t.o);
     status = lemon__train_check(ctx, model, tokens, &t.o);
-    if (!status && t.o.eval_tokens && t.o.eval_tokens->count < 2)
-        status = lemon__fail(ctx, LEMON_E_ARG, "the evaluation text has %lld tokens, expected at least 2",
-                             (long long)t.o.eval_tokens->count);
-    if (!status && t.o.eval_tokens) status = lemon__check_ids(ctx, model, t.o.eval_tokens->ids, t.o.eval_tokens->count);
     if (!status) status = lemon__trainer_open(&t, tokens);
     if (!status && t.o.resume) status = lemon__trainer_resume(&t);
     while (!status && t.done < t.o.steps) status = lemon__trainer_step(&t);
     if (!status) status = lemon__trainer_finish(&t, result ? result : &ignored);
     if (!status && t.o.save_every == 0) status = lemon__trainer_save(&t, 0);
-    lemon__trainer_close(&t);
+    lemon_tape_close(t.q.tape);
+    lemon_arena_free(ctx, &t.arena);
     return status;
 }
 
@@ -8021,7 +7967,8 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
 
         W_student = sum over k in the field of  weight_k * Out_k * W_k * In_k^T   (+ a correction, where one was solved)
 
-   There is one type for them (lemon_operators), one function that applies them, and one function a method that fills them:
+   There is one type for them (lemon_operators), one function that applies them, and a row in a table for each method that
+   fills them:
 
         select, drop      channels evenly spaced; the first layers, or spaced ones           Xu et al. 2024 (2311.18823)
         subclone          channels ranked by activation, rescaled; spaced layers             Samragh et al. 2023 (2312.09299)
@@ -8047,20 +7994,21 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"key", LEMON_JOINT_KEY, 1}, {"value", LEMON_JOINT_VALUE, 1}, {"read_heads", LEMON_JOINT_HEADS, 1},
     {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}};
 
-/*  out, in: places of a role's maps (-1: none, the vocabulary); gain: the norm whose gain the role reads (-1: none). */
-static const struct { int out, in, gain;
-} lemon__role_places[LEMON_ROLE_COUNT] = {{-1, LEMON_AT_RESIDUAL, -1},
-                                          {-1, LEMON_AT_GAIN, -1},
+/*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary); gain: the norm whose gain the role reads
+    (LEMON_ROLE_COUNT: none). */
+static const struct { lemon_place out, in; lemon_role gain;
+} lemon__role_places[LEMON_ROLE_COUNT] = {{LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
                                           {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
                                           {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
                                           {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, -1},
-                                          {-1, LEMON_AT_GAIN, -1},
+                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
-                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, -1},
-                                          {-1, LEMON_AT_GAIN, -1},
-                                          {-1, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
+                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
 LEMON_API const char *lemon_place_name(lemon_place place) {
     return (int)place >= 0 && place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
@@ -8068,10 +8016,18 @@ LEMON_API const char *lemon_place_name(lemon_place place) {
 
 /* ---- operator sets ---- */
 
+static int64_t lemon__cells(const lemon_operators *ops) { return ops->student.n_layers * ops->slots; }
+
 /*  The slot's own map: student 0 where it has none (slot 0's serves), field 0 where it contributes nothing. */
 static lemon_map *lemon__own_map(const lemon_operators *ops, int place, int64_t layer, int64_t slot) {
     if (!lemon__places[place].per_layer) layer = slot = 0;
-    return &ops->maps[((int64_t)place * ops->student.n_layers + layer) * ops->slots + slot];
+    return &ops->maps[place * lemon__cells(ops) + layer * ops->slots + slot];
+}
+
+/*  A set's maps stand in one array, so a map alone tells where it stands. */
+static int64_t lemon__map_count(const lemon_operators *ops) { return LEMON_PLACE_COUNT * lemon__cells(ops); }
+static int lemon__map_place(const lemon_operators *ops, const lemon_map *map) {
+    return (int)((map - ops->maps) / lemon__cells(ops));
 }
 
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
@@ -8082,6 +8038,21 @@ LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators,
         return NULL;
     map = lemon__own_map(operators, (int)place, layer, slot);
     return map->student ? map : lemon__own_map(operators, (int)place, layer, 0);
+}
+
+LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) {
+    if (operators == NULL) return;
+    lemon_arena_free(ctx, &operators->arena);
+    lemon__free(ctx, operators, sizeof *operators);
+}
+
+/*  The end of all that makes operators: on failure nothing is left of them. */
+static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, lemon_operators **operators) {
+    if (status) {
+        lemon_operators_free(ctx, *operators);
+        *operators = NULL;
+    }
+    return status;
 }
 
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
@@ -8099,45 +8070,21 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
     ops->maps = (lemon_map *)lemon_arena_alloc(ctx, &ops->arena, LEMON_PLACE_COUNT * cells * sizeof *ops->maps);
     ops->correction = (lemon_tensor *)lemon_arena_alloc(ctx, &ops->arena,
                                                         (size_t)lemon__param_count(student) * sizeof *ops->correction);
-    if (!ops->layer || !ops->layer_weight || !ops->maps || !ops->correction) {
-        lemon_operators_free(ctx, ops);
-        *out = NULL;
-        return LEMON_E_MEMORY;
-    }
+    if (!ops->layer || !ops->layer_weight || !ops->maps || !ops->correction)
+        return lemon__operators_done(ctx, LEMON_E_MEMORY, out);
     for (i = 0; i < (int64_t)cells; i++) ops->layer[i] = -1;
     return LEMON_OK;
 }
 
-LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) {
-    if (operators == NULL) return;
-    lemon_arena_free(ctx, &operators->arena);
-    lemon__free(ctx, operators, sizeof *operators);
-}
-
-/*  Makes a map of the place's shape with `field` coefficients a student channel, all zero; the index too where sparse */
-static lemon_map *lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot,
-                                  int64_t field) {
-    lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    map->student = lemon_joint_size(&ops->student, lemon__places[place].joint);
-    map->teacher = lemon_joint_size(&ops->teacher, lemon__places[place].joint);
+/*  Gives a map its place's shape and `field` coefficients a student channel, all zero; the index too where sparse. */
+static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, int64_t field) {
+    lemon_joint joint = lemon__places[lemon__map_place(ops, map)].joint;
+    map->student = lemon_joint_size(&ops->student, joint);
+    map->teacher = lemon_joint_size(&ops->teacher, joint);
     map->field = field;
-    map->index = NULL;
+    map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
     map->value = lemon__floats(ctx, &ops->arena, map->student, field);
-    if (field < map->teacher) map->index = lemon__ids(ctx, &ops->arena, map->student, field);
-    return map->value && (map->index || field == map->teacher) ? map : NULL;
-}
-
-/*  A selection: student channel i is scale times teacher channel index[i]. */
-static lemon_status lemon__map_select(lemon_ctx *ctx, lemon_operators *ops, int place, int64_t layer, int64_t slot,
-                                      const int32_t *index, float scale) {
-    lemon_map *map = lemon__map_make(ctx, ops, place, layer, slot, 1);
-    int64_t i;
-    if (map == NULL) return LEMON_E_MEMORY;
-    for (i = 0; i < map->student; i++) {
-        if (map->index) map->index[i] = index[i];
-        map->value[i] = scale;
-    }
-    return LEMON_OK;
+    return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  The map written out: dense [student, teacher]. */
@@ -8190,16 +8137,20 @@ static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w
 }
 
 /*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are
-    folded. */
-static void lemon__teacher_weight(const lemon_model *teacher, lemon_role role, int64_t layer, int fold, float *gain,
-                                  float *out) {
-    const lemon_tensor *w = lemon_model_param(teacher, role, layer);
+    folded.  NULL: no memory. */
+static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *teacher, lemon_role role,
+                                    int64_t layer, int fold) {
+    const lemon_tensor *w = lemon_model_param(teacher, role, layer),
+                       *norm = fold ? lemon_model_param(teacher, lemon__role_places[role].gain, layer) : NULL;
+    float *out = lemon__floats(ctx, arena, w->rows, w->cols), *gain = lemon__floats(ctx, arena, 1, w->cols);
     int64_t r, c;
+    if (out == NULL || gain == NULL) return NULL;
     lemon__tensor_to_f32(w, out);
-    if (!fold || lemon__role_places[role].gain < 0) return;
-    lemon_row_to_f32(lemon_model_param(teacher, (lemon_role)lemon__role_places[role].gain, layer), 0, gain);
+    if (norm == NULL) return out;
+    lemon_row_to_f32(norm, 0, gain);
     for (r = 0; r < w->rows; r++)
         for (c = 0; c < w->cols; c++) out[r * w->cols + c] *= gain[c];
+    return out;
 }
 
 /*  Whether a student norm starts at 1, its gain being in the matrices that read it. */
@@ -8207,45 +8158,35 @@ static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
     return ops->fold_gains && !lemon__roles[role].matrix && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
 }
 
-/*  How many slots a role sums over, and the weight and teacher layer of one. */
+/*  How many slots a role sums over, and the teacher layer of one: -1 where the slot is empty. */
 static int64_t lemon__role_slots(const lemon_operators *ops, lemon_role role) {
     return lemon__roles[role].per_layer ? ops->slots : 1;
 }
 
-static float lemon__slot(const lemon_operators *ops, lemon_role role, int64_t layer, int64_t slot, int64_t *source) {
-    *source = 0;
-    if (!lemon__roles[role].per_layer) return 1.0f;
-    *source = ops->layer[layer * ops->slots + slot];
-    return *source < 0 ? 0.0f : ops->layer_weight[layer * ops->slots + slot];
+static int64_t lemon__slot_layer(const lemon_operators *ops, lemon_role role, int64_t layer, int64_t slot) {
+    return lemon__roles[role].per_layer ? ops->layer[layer * ops->slots + slot] : 0;
 }
 
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                       lemon_role role, int64_t layer, int64_t slot, float *out) {
-    const lemon_map *write = lemon__role_places[role].out < 0
-                                 ? NULL
-                                 : lemon_operators_map(ops, (lemon_place)lemon__role_places[role].out, layer, slot);
-    const lemon_map *read = lemon_operators_map(ops, (lemon_place)lemon__role_places[role].in, layer, slot);
-    int64_t source, rows, cols, i;
-    float weight = lemon__slot(ops, role, layer, slot, &source), *w, *half, *gain;
+    const lemon_map *write = lemon_operators_map(ops, lemon__role_places[role].out, layer, slot),
+                    *read = lemon_operators_map(ops, lemon__role_places[role].in, layer, slot);
+    int64_t source = lemon__slot_layer(ops, role, layer, slot), rows, cols, i;
+    float weight = lemon__roles[role].per_layer ? ops->layer_weight[layer * ops->slots + slot] : 1.0f, *w, *half;
     lemon_arena arena = {NULL};
-    lemon_status status = LEMON_E_MEMORY;
     if (source < 0 || read->field == 0 || (write && write->field == 0)) return LEMON_OK;
     lemon__param_shape(&ops->teacher, role, &rows, &cols);
-    w = lemon__floats(ctx, &arena, rows, cols);
+    w = lemon__teacher_weight(ctx, &arena, teacher, role, source, ops->fold_gains);
     half = lemon__floats(ctx, &arena, rows, read->student);
-    gain = lemon__floats(ctx, &arena, 1, ops->teacher.d_model);
-    if (w && half && gain) {
-        lemon__teacher_weight(teacher, role, source, ops->fold_gains, gain, w);
+    if (w && half) {
         lemon__map_cols(ctx, read, w, rows, half);
         if (write) lemon__map_rows(ctx, write, weight, half, read->student, out);
         else for (i = 0; i < rows * read->student; i++) out[i] += weight * half[i];
-        status = LEMON_OK;
     }
     lemon_arena_free(ctx, &arena);
-    return status;
+    return w && half ? LEMON_OK : LEMON_E_MEMORY;
 }
-
 /*  One parameter of the student. */
 static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                        int correction, int64_t param, lemon_model *student) {
@@ -8265,16 +8206,12 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
 
 /*  Operators fit a teacher that has the sizes of the one they were made for; the first that differs is named. */
 static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected) {
-    const struct { const char *name; int32_t is, expected; } sizes[] = {
-        {"d_model", is->d_model, expected->d_model}, {"n_layers", is->n_layers, expected->n_layers},
-        {"n_heads", is->n_heads, expected->n_heads}, {"kv_heads", is->kv_heads, expected->kv_heads},
-        {"head_dim", is->head_dim, expected->head_dim}, {"d_ffn", is->d_ffn, expected->d_ffn},
-        {"vocab_size", is->vocab_size, expected->vocab_size}};
-    size_t i;
-    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        if (sizes[i].is != sizes[i].expected)
+    int i;
+    for (i = 0; i < LEMON__SIZES; i++)
+        if (lemon__field_value(is, i) != lemon__field_value(expected, i))
             return lemon__fail(ctx, LEMON_E_ARG, "the teacher's %s is %d, expected %d, that of the operators' teacher",
-                               sizes[i].name, (int)sizes[i].is, (int)sizes[i].expected);
+                               lemon__fields[i].name, (int)lemon__field_value(is, i),
+                               (int)lemon__field_value(expected, i));
     return LEMON_OK;
 }
 
@@ -8292,57 +8229,16 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
     for (i = 0; !status && i < (*student)->n_params; i++)
         status = lemon__apply_param(ctx, operators, teacher, correction, i, *student);
     if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*student)->tokenizer);
-    if (status) {
-        lemon_model_free(ctx, *student);
-        *student = NULL;
-    }
-    return status;
+    return lemon__model_done(ctx, status, student);
 }
 
 /* ---- saving and loading ---- */
 
-static void lemon__map_name(char *out, size_t size, int place, int64_t layer, int64_t slot, const char *part) {
-    snprintf(out, size, "map.%s.%lld.%lld.%s", lemon__places[place].name, (long long)layer, (long long)slot, part);
-}
-
-static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    lemon_tensor t;
-    char name[80];
-    if (map->student == 0) return;
-    lemon__map_name(name, sizeof name, place, layer, slot, "field");
-    lemon__pack_int(pack, name, map->field);
-    if (map->field == 0) return;
-    t.rows = map->student;
-    t.cols = map->field;
-    t.dtype = LEMON_F32;
-    t.data = map->value;
-    lemon__map_name(name, sizeof name, place, layer, slot, "value");
-    lemon__pack_tensor(pack, name, &t, LEMON_F32);
-    if (map->index == NULL) return;
-    t.dtype = LEMON_I32;
-    t.data = map->index;
-    lemon__map_name(name, sizeof name, place, layer, slot, "index");
-    lemon__pack_tensor(pack, name, &t, LEMON_I32);
-}
-
-/*  Calls for each place, student layer and slot that a set has. */
-typedef lemon_status (*lemon__map_visit)(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot);
-
-static lemon_status lemon__maps_each(lemon_operators *ops, lemon__map_visit visit, void *user) {
-    int place;
-    int64_t layer, slot;
-    lemon_status status = LEMON_OK;
-    for (place = 0; place < LEMON_PLACE_COUNT; place++)
-        for (layer = 0; layer < (lemon__places[place].per_layer ? ops->student.n_layers : 1); layer++)
-            for (slot = 0; !status && slot < (lemon__places[place].per_layer ? ops->slots : 1); slot++)
-                status = visit(user, ops, place, layer, slot);
-    return status;
-}
-
-static lemon_status lemon__pack_map_visit(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    lemon__pack_map((lemon__pack *)user, ops, place, layer, slot);
-    return LEMON_OK;
+static void lemon__map_name(const lemon_operators *ops, const lemon_map *map, const char *part, char *out,
+                            size_t size) {
+    int64_t cell = (map - ops->maps) % lemon__cells(ops);
+    snprintf(out, size, "map.%s.%lld.%lld.%s", lemon__places[lemon__map_place(ops, map)].name,
+             (long long)(cell / ops->slots), (long long)(cell % ops->slots), part);
 }
 
 static void lemon__correction_name(const lemon_config *c, int64_t param, char *out, size_t size) {
@@ -8351,40 +8247,54 @@ static void lemon__correction_name(const lemon_config *c, int64_t param, char *o
     snprintf(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
 }
 
+static void lemon__pack_map_part(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map,
+                                 const char *part, lemon_dtype dtype, void *data) {
+    lemon_tensor t = lemon__view(data, dtype, map->student, map->field);
+    char name[80];
+    if (data == NULL || map->field == 0) return;
+    lemon__map_name(ops, map, part, name, sizeof name);
+    lemon__pack_tensor(pack, name, &t, dtype);
+}
+
+static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map) {
+    char name[80];
+    if (map->student == 0) return;
+    lemon__map_name(ops, map, "field", name, sizeof name);
+    lemon__pack_int(pack, name, map->field);
+    lemon__pack_map_part(pack, ops, map, "value", LEMON_F32, map->value);
+    lemon__pack_map_part(pack, ops, map, "index", LEMON_I32, map->index);
+}
+
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators) {
-    lemon_operators ops;
-    lemon_tensor t;
+    const lemon_operators *ops = operators;
+    lemon_tensor layer, weight;
     lemon__pack pack;
     lemon_status status;
-    int64_t i, cells;
+    int64_t i;
     char name[80];
     if (ctx == NULL || path == NULL || operators == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_save: an argument is NULL");
-    ops = *operators;
-    cells = ops.student.n_layers * ops.slots;
+    layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops));
+    weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "operators", 9);
-    lemon__pack_config(&pack, "teacher.", &ops.teacher);
-    lemon__pack_config(&pack, "student.", &ops.student);
-    lemon__pack_text(&pack, "method", ops.method, strlen(ops.method));
-    lemon__pack_int(&pack, "fold_gains", ops.fold_gains);
-    lemon__pack_int(&pack, "slots", ops.slots);
-    t = lemon__flat(ops.layer, LEMON_I32, cells);
-    lemon__pack_tensor(&pack, "layer", &t, LEMON_I32);
-    t = lemon__flat(ops.layer_weight, LEMON_F32, cells);
-    lemon__pack_tensor(&pack, "layer_weight", &t, LEMON_F32);
-    lemon__maps_each(&ops, lemon__pack_map_visit, &pack);
-    for (i = 0; i < lemon__param_count(&ops.student); i++) {
-        if (ops.correction[i].data == NULL) continue;
-        lemon__correction_name(&ops.student, i, name, sizeof name);
-        lemon__pack_tensor(&pack, name, &ops.correction[i], LEMON_F32);
+    lemon__pack_config(&pack, "teacher.", &ops->teacher);
+    lemon__pack_config(&pack, "student.", &ops->student);
+    lemon__pack_text(&pack, "method", ops->method, strlen(ops->method));
+    lemon__pack_int(&pack, "fold_gains", ops->fold_gains);
+    lemon__pack_int(&pack, "slots", ops->slots);
+    lemon__pack_tensor(&pack, "layer", &layer, LEMON_I32);
+    lemon__pack_tensor(&pack, "layer_weight", &weight, LEMON_F32);
+    for (i = 0; i < lemon__map_count(ops); i++) lemon__pack_map(&pack, ops, &ops->maps[i]);
+    for (i = 0; i < lemon__param_count(&ops->student); i++) {
+        if (ops->correction[i].data == NULL) continue;
+        lemon__correction_name(&ops->student, i, name, sizeof name);
+        lemon__pack_tensor(&pack, name, &ops->correction[i], LEMON_F32);
     }
     status = lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
 }
-
-typedef struct lemon__map_loader { lemon_ctx *ctx; const lemon__unpack *u; } lemon__map_loader;
 
 static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *name, int64_t high, int64_t *value) {
     lemon_status status = lemon__unpack_int(u, name, value);
@@ -8394,58 +8304,58 @@ static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *n
 }
 
 /*  A part of a map in the file, of the type and shape that it must have. */
-static lemon_status lemon__unpack_map_part(const lemon__unpack *u, int place, int64_t layer, int64_t slot,
-                                           const char *part, const lemon_map *map, lemon_dtype dtype,
-                                           const void **data) {
-    lemon_tensor t;
-    char name[80];
+static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_operators *ops, const lemon_map *map,
+                                           int64_t field, const char *part, lemon_dtype dtype, lemon_tensor *t) {
+    int64_t student = lemon_joint_size(&ops->student, lemon__places[lemon__map_place(ops, map)].joint);
     lemon_status status;
-    lemon__map_name(name, sizeof name, place, layer, slot, part);
-    status = lemon__unpack_shaped(u, name, map->student, map->field, "the student's shape and the map's field", &t);
-    if (!status && t.dtype != dtype)
+    char name[80];
+    lemon__map_name(ops, map, part, name, sizeof name);
+    status = lemon__unpack_shaped(u, name, student, field, "the student's shape and the map's field", t);
+    if (!status && t->dtype != dtype)
         status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
-                             lemon_dtype_name(t.dtype), lemon_dtype_name(dtype));
-    if (!status) *data = t.data;
+                             lemon_dtype_name(t->dtype), lemon_dtype_name(dtype));
     return status;
 }
 
-static lemon_status lemon__unpack_map(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    const lemon__map_loader *loader = (const lemon__map_loader *)user;
-    const lemon__unpack *u = loader->u;
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[place].joint), field, i;
-    const void *value = NULL, *index = NULL;
-    lemon_map shape, *map;
+/*  All of a map is checked against the file before memory is taken for it. */
+static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
+    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field, i;
+    lemon_tensor value, index;
     lemon_status status;
     char name[80];
-    lemon__map_name(name, sizeof name, place, layer, slot, "field");
+    lemon__map_name(ops, map, "field", name, sizeof name);
     if (!lemon__unpack_has(u, name))
-        return slot ? LEMON_OK : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+        return (map - ops->maps) % ops->slots
+                   ? LEMON_OK
+                   : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
     status = lemon__unpack_field_of(u, name, teacher, &field);
-    if (status) return status;
-    shape.student = lemon_joint_size(&ops->student, lemon__places[place].joint);
-    shape.field = field;
-    if (field > 0) status = lemon__unpack_map_part(u, place, layer, slot, "value", &shape, LEMON_F32, &value);
+    if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
     if (!status && field > 0 && field < teacher)
-        status = lemon__unpack_map_part(u, place, layer, slot, "index", &shape, LEMON_I32, &index);
-    if (status) return status;
-    map = lemon__map_make(loader->ctx, ops, place, layer, slot, field);
-    if (map == NULL) return LEMON_E_MEMORY;
-    if (value) memcpy(map->value, value, (size_t)(map->student * field) * sizeof *map->value);
-    if (index) memcpy(map->index, index, (size_t)(map->student * field) * sizeof *map->index);
-    for (i = 0; index && i < map->student * field; i++)
+        status = lemon__unpack_map_part(u, ops, map, field, "index", LEMON_I32, &index);
+    if (!status) status = lemon__map_make(u->ctx, ops, map, field);
+    if (status || field == 0) return status;
+    memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
+    if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
+    for (i = 0; map->index && i < map->student * field; i++)
         if (map->index[i] < 0 || map->index[i] >= teacher)
             return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name,
                                name, (int)map->index[i], (long long)teacher - 1);
     return LEMON_OK;
 }
 
-static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops) {
-    int64_t cells = ops->student.n_layers * ops->slots, i;
-    lemon_tensor layer, weight;
-    lemon_status status = lemon__unpack_shaped(u, "layer", 1, cells, "the student's layers times slots", &layer);
-    if (!status)
-        status = lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight);
-    if (status) return status;
+static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *ops) {
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    for (i = 0; !status && i < lemon__map_count(ops); i++)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+            status = lemon__unpack_map(u, ops, &ops->maps[i]);
+    return status;
+}
+static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
+    int64_t cells = lemon__cells(ops), i;
+    lemon_tensor weight;
+    if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
+        return LEMON_E_FORMAT;
     if (layer.dtype != LEMON_I32 || weight.dtype != LEMON_F32)
         return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %s, expected i32", u->source.name,
                            lemon_dtype_name(layer.dtype));
@@ -8458,36 +8368,32 @@ static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators
     return LEMON_OK;
 }
 
-static lemon_status lemon__unpack_corrections(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators *ops) {
+static lemon_status lemon__unpack_corrections(const lemon__unpack *u, lemon_operators *ops) {
     int64_t i, layer;
-    lemon_status status = LEMON_OK;
     lemon_tensor *c, t;
     char name[80];
-    for (i = 0; !status && i < lemon__param_count(&ops->student); i++) {
+    for (i = 0; i < lemon__param_count(&ops->student); i++) {
         lemon__correction_name(&ops->student, i, name, sizeof name);
         if (lemon__unpack_tensor(u, name, &t) != LEMON_OK) continue;
         c = &ops->correction[i];
         lemon__param_shape(&ops->student, lemon__param_role(&ops->student, i, &layer), &c->rows, &c->cols);
         if (t.rows != c->rows || t.cols != c->cols || t.dtype != LEMON_F32)
-            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name,
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name,
                                name);
-        c->data = lemon__floats(ctx, &ops->arena, c->rows, c->cols);
+        c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
         if (c->data == NULL) return LEMON_E_MEMORY;
         memcpy(c->data, t.data, lemon_tensor_bytes(c));
     }
-    return status;
+    return LEMON_OK;
 }
 
 static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
     lemon_config teacher, student;
-    lemon__map_loader loader;
     lemon_tensor layer;
     const char *method = NULL;
     size_t bytes = 0;
     int64_t fold = 0, slots = 0;
     lemon_status status = lemon__unpack_config(u, "teacher.", &teacher);
-    loader.ctx = ctx;
-    loader.u = u;
     if (!status) status = lemon__unpack_config(u, "student.", &student);
     if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
     if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
@@ -8502,9 +8408,9 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (status) return status;
     (*operators)->fold_gains = (int)fold;
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
-    status = lemon__unpack_layers(u, *operators);
-    if (!status) status = lemon__maps_each(*operators, lemon__unpack_map, &loader);
-    return status ? status : lemon__unpack_corrections(ctx, u, *operators);
+    status = lemon__unpack_layers(u, *operators, layer);
+    if (!status) status = lemon__unpack_maps(u, *operators);
+    return status ? status : lemon__unpack_corrections(u, *operators);
 }
 
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
@@ -8519,24 +8425,49 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
     if (status) return status;
     status = lemon__operators_read(ctx, &u, operators);
     lemon__unpack_close(&u);
-    if (status) {
-        lemon_operators_free(ctx, *operators);
-        *operators = NULL;
-    }
-    return status;
+    return lemon__operators_done(ctx, status, operators);
 }
 
-/* ---- a fusion under way ---- */
+/* ---- the methods, and a fusion under way ---- */
+
+enum { LEMON__MAKES_NEW, LEMON__SELECTS, LEMON__LEARNS, LEMON__SOLVES };
+
+typedef struct lemon__method {
+    const char *name;
+    int kind;                       /* of the above; those that learn or solve fold gains and may have wider fields */
+    int spaced;                     /* layers spread, ends pinned; 0: the first ones */
+    int ranked;                     /* channels by activation; 0: evenly spaced */
+    int rescaled;                   /* reads grow by sqrt(teacher / student), so that outputs keep their size */
+    int needs_text;
+    int64_t learn, slots;           /* steps, and layers in a field, where the options leave them to the method */
+} lemon__method;
+
+enum { LEMON__METHODS = 6, LEMON__ALL_LAYERS = 4096 };
+static const lemon__method lemon__methods[LEMON__METHODS] = {
+    {"lemon", LEMON__SOLVES, 1, 1, 0, 1, 0, 3},    {"ligo", LEMON__LEARNS, 1, 0, 0, 1, 100, LEMON__ALL_LAYERS},
+    {"subclone", LEMON__SELECTS, 1, 1, 1, 1, 0, 1}, {"select", LEMON__SELECTS, 0, 0, 0, 0, 0, 1},
+    {"drop", LEMON__SELECTS, 1, 0, 0, 0, 0, 1},     {"random", LEMON__MAKES_NEW, 0, 0, 0, 0, 0, 1}};
+
+static const lemon__method *lemon__method_find(const char *name) {
+    int i;
+    for (i = 0; name && i < LEMON__METHODS; i++)
+        if (strcmp(name, lemon__methods[i].name) == 0) return &lemon__methods[i];
+    return NULL;
+}
+
+/*  A forward pass over batches of windows, and its keys and values. */
+typedef struct lemon__run { lemon__walk walk; float *k, *v; } lemon__run;
 
 typedef struct lemon__fill {
     lemon_ctx *ctx;
     const lemon_model *teacher;
     const lemon_config *tc, *sc;
     const lemon_fuse_options *o;
+    const lemon__method *method;
     int64_t learn;                  /* steps */
     lemon_operators *ops;
-    lemon_model *student;           /* solved so far */
-    lemon_arena arena;
+    lemon_arena arena, solve, work; /* for the whole fusion, for the solving, for a part of it */
+    int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
     const int32_t *ids;             /* calibration text: windows of seq tokens, the last of them held out */
     int64_t seq, windows, kept, batch;
     int64_t *main;                  /* [L student] the teacher layer that each student layer stands for */
@@ -8545,7 +8476,45 @@ typedef struct lemon__fill {
     double *head;                   /*   mean length of heads' outputs [L, H], */
     double *influence;              /*   1 - cosine between a layer's input and output [L], */
     double *covariance;             /*   and E[y y^T] of the normalised stream [D, D]; all of the teacher */
+
+    lemon_model *student;           /* lemon, from here on: solved so far */
+    float *p;                       /* [ds, dt] the projection of the streams */
+    int64_t field;                  /* teacher channels that a student channel reads */
+    float *xt, *xs, *zt, *zs, *hs;  /* all rows: streams, heads' outputs, student's neurons */
+    float **ht;                     /* [slots] teacher's neurons, and room for those of layers without a slot */
+    float *spare;
+    lemon__run t, s;                /* both models on the batch at hand, */
+    int64_t first, rows;            /*   which begins with that window and has so many rows, */
+    int held;                       /*   held out or not */
+    float *r;                       /* [rows, ds] what the student lacks */
+    double *energy;                 /* importance of heads, then of neurons */
+    int32_t *chosen;
 } lemon__fill;
+
+static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                              const lemon_fuse_options *o) {
+    memset(f, 0, sizeof *f);
+    f->ctx = ctx;
+    f->teacher = teacher;
+    f->tc = &teacher->config;
+    f->sc = student;
+    f->o = o;
+    f->method = lemon__method_find(o->method);
+    f->learn = o->learn_steps >= 0 ? o->learn_steps : f->method->learn;
+    f->dt = f->tc->d_model;
+    f->ds = f->sc->d_model;
+    f->qt = lemon_joint_size(f->tc, LEMON_JOINT_HEADS);
+    f->qs = lemon_joint_size(f->sc, LEMON_JOINT_HEADS);
+    f->nt = f->tc->d_ffn;
+    f->ns = f->sc->d_ffn;
+}
+
+static void lemon__fill_end(lemon__fill *f) {
+    lemon_model_free(f->ctx, f->student);
+    lemon_arena_free(f->ctx, &f->work);
+    lemon_arena_free(f->ctx, &f->solve);
+    lemon_arena_free(f->ctx, &f->arena);
+}
 
 /*  i-th of n places spread over 0 ... total-1, the ends pinned to the ends; a single one is the last. */
 static int64_t lemon__spaced(int64_t i, int64_t n, int64_t total) {
@@ -8557,6 +8526,11 @@ static int64_t lemon__field_end(const lemon__fill *f, int64_t i) {
     return i + 1 < f->sc->n_layers ? f->main[i + 1] - 1 : f->tc->n_layers - 1;
 }
 
+/*  How many slots of a solved student layer hold a teacher layer: slot k that k behind the main one. */
+static int64_t lemon__slots_used(const lemon__fill *f, int64_t i) {
+    return lemon__min(f->ops->slots, lemon__field_end(f, i) + 1 - f->main[i]);
+}
+
 /* ---- covariances: float32 products of a batch of rows, summed in float64 ---- */
 
 typedef struct lemon__cov {
@@ -8565,11 +8539,11 @@ typedef struct lemon__cov {
     int64_t m, n;
 } lemon__cov;
 
-static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, lemon__cov *cov) {
+static lemon_status lemon__cov_make(lemon__fill *f, int64_t m, int64_t n, lemon__cov *cov) {
     cov->m = m;
     cov->n = n;
-    cov->sum = lemon__doubles(ctx, arena, m, n);
-    cov->part = lemon__floats(ctx, arena, m, n);
+    cov->sum = lemon__doubles(f->ctx, &f->work, m, n);
+    cov->part = lemon__floats(f->ctx, &f->work, m, n);
     return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
 }
 
@@ -8590,21 +8564,20 @@ static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0}
 /*  S and T over the rows to learn from (0) and the rows held out (1). */
 typedef struct lemon__moments { lemon__cov s[2], t[2]; } lemon__moments;
 
-static lemon_status lemon__moments_make(lemon_ctx *ctx, lemon_arena *arena, int64_t targets, int64_t sources,
-                                        lemon__moments *m) {
+static lemon_status lemon__moments_make(lemon__fill *f, int64_t targets, int64_t sources, lemon__moments *m) {
     int k;
     lemon_status status = LEMON_OK;
     for (k = 0; k < 2 && !status; k++) {
-        status = lemon__cov_make(ctx, arena, sources, sources, &m->s[k]);
-        if (!status) status = lemon__cov_make(ctx, arena, targets, sources, &m->t[k]);
+        status = lemon__cov_make(f, sources, sources, &m->s[k]);
+        if (!status) status = lemon__cov_make(f, targets, sources, &m->t[k]);
     }
     return status;
 }
 
-static void lemon__moments_add(lemon_ctx *ctx, lemon__moments *m, int held, const float *target, const float *source,
-                               int64_t rows) {
-    lemon__cov_add(ctx, &m->s[held], source, source, rows);
-    lemon__cov_add(ctx, &m->t[held], target, source, rows);
+/*  The rows of the batch at hand. */
+static void lemon__moments_add(lemon__fill *f, lemon__moments *m, const float *target, const float *source) {
+    lemon__cov_add(f->ctx, &m->s[f->held], source, source, f->rows);
+    lemon__cov_add(f->ctx, &m->t[f->held], target, source, f->rows);
 }
 
 LEMON__INLINE double lemon__dot64(const double *a, const double *b, int64_t n) {
@@ -8639,38 +8612,13 @@ LEMON__INLINE void lemon__solve_row_body(const double *low, const double *up, do
 }
 LEMON__CLONES(lemon__solve_row, (const double *low, const double *up, double *b, int64_t n), (low, up, b, n))
 
-typedef struct lemon__solve_job {
-    lemon_isa isa;
-    const double *low, *up;
-    double *b;
-    int64_t n;
-} lemon__solve_job;
-
-static void lemon__solve_task(void *arg, int64_t index, int worker) {
-    const lemon__solve_job *job = (const lemon__solve_job *)arg;
-    (void)worker;
-    lemon__solve_row(job->isa)(job->low, job->up, job->b + index * job->n, job->n);
-}
-
 typedef struct lemon__solver {
     lemon_ctx *ctx;
     int64_t m, n;                   /* W is [m, n] */
-    double *a, *up;                 /* [n, n] */
-    double *residual;               /* T - W0 S  [m, n] */
+    double *low, *up;               /* L and L^T [n, n] */
+    double *residual, *held;        /* T - W0 S  [m, n], over the rows to learn from and over those held out */
     double *step, *best;            /* W - W0    [m, n] */
 } lemon__solver;
-
-static lemon_status lemon__solver_open(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, lemon__solver *s) {
-    s->ctx = ctx;
-    s->m = m;
-    s->n = n;
-    s->a = lemon__doubles(ctx, arena, n, n);
-    s->up = lemon__doubles(ctx, arena, n, n);
-    s->residual = lemon__doubles(ctx, arena, m, n);
-    s->step = lemon__doubles(ctx, arena, m, n);
-    s->best = lemon__doubles(ctx, arena, m, n);
-    return s->a && s->up && s->residual && s->step && s->best ? LEMON_OK : LEMON_E_MEMORY;
-}
 
 /*  T - W S for W = w0. */
 static void lemon__solver_residual(const lemon__solver *s, const double *t, const double *ss, const float *w0,
@@ -8684,61 +8632,76 @@ static void lemon__solver_residual(const lemon__solver *s, const double *t, cons
         }
 }
 
+static void lemon__solve_task(void *arg, int64_t index, int worker) {
+    const lemon__solver *s = (const lemon__solver *)arg;
+    (void)worker;
+    lemon__solve_row(s->ctx->isa)(s->low, s->up, s->step + index * s->n, s->n);
+}
+
 /*  step = residual (S + ridge mean I)^-1. */
 static int lemon__solver_step(lemon__solver *s, const double *ss, double ridge) {
-    lemon__solve_job job;
     int64_t i, j, n = s->n;
     int ok;
     double mean = 0.0;
     for (i = 0; i < n; i++) mean += ss[i * n + i] / (double)n;
-    memcpy(s->a, ss, (size_t)(n * n) * sizeof *s->a);
-    for (i = 0; i < n; i++) s->a[i * n + i] += ridge * mean + 1e-30;
-    lemon__cholesky(s->ctx->isa)(s->a, n, &ok);
+    memcpy(s->low, ss, (size_t)(n * n) * sizeof *s->low);
+    for (i = 0; i < n; i++) s->low[i * n + i] += ridge * mean + 1e-30;
+    lemon__cholesky(s->ctx->isa)(s->low, n, &ok);
     if (!ok) return 0;
     for (i = 0; i < n; i++)
-        for (j = i; j < n; j++) s->up[i * n + j] = s->a[j * n + i];
+        for (j = i; j < n; j++) s->up[i * n + j] = s->low[j * n + i];
     memcpy(s->step, s->residual, (size_t)(s->m * n) * sizeof *s->step);
-    job.isa = s->ctx->isa;
-    job.low = s->a;
-    job.up = s->up;
-    job.b = s->step;
-    job.n = n;
-    lemon__parallel(s->ctx, s->m, lemon__solve_task, &job);
+    lemon__parallel(s->ctx, s->m, lemon__solve_task, s);
     s->ctx->flops += (double)n * (double)n * (double)n / 3.0 + 2.0 * (double)s->m * (double)n * (double)n;
     return 1;
 }
 
-/*  The error of W0 + step less that of W0, on the moments S and R = T - W0 S:  tr(step S step^T) - 2 tr(step R^T). */
-static double lemon__solver_gain(const lemon__solver *s, const double *ss, const double *residual) {
+/*  The error on held-out rows of W0 + step less that of W0:  tr(step S step^T) - 2 tr(step (T - W0 S)^T). */
+static double lemon__solver_gain(const lemon__solver *s, const double *ss) {
     int64_t i, k, n = s->n;
     double sum = 0.0;
     for (i = 0; i < s->m; i++) {
         const double *d = s->step + i * n;
-        for (k = 0; k < n; k++) sum += d[k] * (lemon__dot64(ss + k * n, d, n) - 2.0 * residual[i * n + k]);
+        for (k = 0; k < n; k++) sum += d[k] * (lemon__dot64(ss + k * n, d, n) - 2.0 * s->held[i * n + k]);
     }
     return sum;
 }
 
-/*  w [m, n] holds W0 and receives W.  Where no ridge makes held-out rows better predicted than W0 does, W0 stays. */
+/*  The step of the ridge that does best in s->best; 0 where none makes held-out rows better predicted than W0 does. */
+static int lemon__solver_run(lemon__solver *s, const lemon__moments *moments, const float *w0) {
+    double best = 0.0, gain;
+    int k, found = 0;
+    lemon__solver_residual(s, moments->t[0].sum, moments->s[0].sum, w0, s->residual);
+    lemon__solver_residual(s, moments->t[1].sum, moments->s[1].sum, w0, s->held);
+    for (k = 0; k < LEMON__RIDGES; k++) {
+        if (!lemon__solver_step(s, moments->s[0].sum, lemon__ridges[k])) continue;
+        gain = lemon__solver_gain(s, moments->s[1].sum);
+        if (!(gain < best)) continue;
+        best = gain;
+        found = 1;
+        memcpy(s->best, s->step, (size_t)(s->m * s->n) * sizeof *s->best);
+    }
+    return found;
+}
+
+/*  w [m, n] holds W0 and receives W. */
 static lemon_status lemon__least_squares(lemon_ctx *ctx, const lemon__moments *moments, float *w) {
     int64_t m = moments->t[0].m, n = moments->t[0].n, i;
     lemon_arena arena = {NULL};
+    lemon_status status = LEMON_E_MEMORY;
     lemon__solver s;
-    double *held = lemon__doubles(ctx, &arena, m, n), best = 0.0, gain;
-    lemon_status status = held ? lemon__solver_open(ctx, &arena, m, n, &s) : LEMON_E_MEMORY;
-    int k, found = 0;
-    if (!status) {
-        lemon__solver_residual(&s, moments->t[0].sum, moments->s[0].sum, w, s.residual);
-        lemon__solver_residual(&s, moments->t[1].sum, moments->s[1].sum, w, held);
-        for (k = 0; k < LEMON__RIDGES; k++) {
-            if (!lemon__solver_step(&s, moments->s[0].sum, lemon__ridges[k])) continue;
-            gain = lemon__solver_gain(&s, moments->s[1].sum, held);
-            if (!(gain < best)) continue;
-            best = gain;
-            found = 1;
-            memcpy(s.best, s.step, (size_t)(m * n) * sizeof *s.best);
-        }
-        for (i = 0; found && i < m * n; i++) w[i] += (float)s.best[i];
+    s.ctx = ctx;
+    s.m = m;
+    s.n = n;
+    s.low = lemon__doubles(ctx, &arena, n, n);
+    s.up = lemon__doubles(ctx, &arena, n, n);
+    s.residual = lemon__doubles(ctx, &arena, m, n);
+    s.held = lemon__doubles(ctx, &arena, m, n);
+    s.step = lemon__doubles(ctx, &arena, m, n);
+    s.best = lemon__doubles(ctx, &arena, m, n);
+    if (s.low && s.up && s.residual && s.held && s.step && s.best) {
+        if (lemon__solver_run(&s, moments, w)) for (i = 0; i < m * n; i++) w[i] += (float)s.best[i];
+        status = LEMON_OK;
     }
     lemon_arena_free(ctx, &arena);
     return status;
@@ -8828,72 +8791,55 @@ static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d
 
 /* ---- choosing: the `count` best of `total`, in rising order; NULL scores: evenly spaced ---- */
 
-static lemon_status lemon__choose(lemon_ctx *ctx, const double *score, int64_t total, int64_t count, int32_t *out) {
-    lemon_arena arena = {NULL};
-    float *s = lemon__floats(ctx, &arena, 1, total);
-    int32_t *ids = lemon__ids(ctx, &arena, 2, total), *chosen;
+static lemon_status lemon__choose(lemon__fill *f, const double *score, int64_t total, int64_t count, int32_t *out) {
+    float *s = lemon__floats(f->ctx, &f->work, 1, total);
+    int32_t *ids = lemon__ids(f->ctx, &f->work, 2, total);
     double top = 0.0;
     int64_t i, n = 0;
-    if (s == NULL || ids == NULL) { lemon_arena_free(ctx, &arena); return LEMON_E_MEMORY; }
-    for (i = 0; score && i < total; i++) top = score[i] > top ? score[i] : top;
+    if (s == NULL || ids == NULL) return LEMON_E_MEMORY;
+    for (i = 0; score == NULL && i < count; i++) out[i] = (int32_t)(i * total / count);
+    if (score == NULL) return LEMON_OK;
+    for (i = 0; i < total; i++) top = score[i] > top ? score[i] : top;
     for (i = 0; i < total; i++) {
-        s[i] = score && top > 0.0 ? (float)(score[i] / top) : 0.0f;
+        s[i] = top > 0.0 ? (float)(score[i] / top) : 0.0f;
         ids[i] = (int32_t)i;
     }
-    if (score == NULL) for (i = 0; i < count; i++) out[i] = (int32_t)(i * total / count);
-    else {
-        lemon__rank(s, ids, ids + total, (int32_t)total);
-        chosen = ids + total;                               /* mark, then gather in order */
-        memset(chosen, 0, (size_t)total * sizeof *chosen);
-        for (i = 0; i < count; i++) chosen[ids[i]] = 1;
-        for (i = 0; i < total; i++)
-            if (chosen[i]) out[n++] = (int32_t)i;
-    }
-    lemon_arena_free(ctx, &arena);
+    lemon__rank(s, ids, ids + total, (int32_t)total);
+    for (i = 0; i < count; i++) s[ids[i]] = 2.0f;           /* above all others: marked, then gathered in order */
+    for (i = 0; i < total; i++)
+        if (s[i] > 1.0f) out[n++] = (int32_t)i;
     return LEMON_OK;
 }
 
 /*  Query heads for the student, [H student].  Query heads that share a key-value head in the student come, where it can
     be so, from one that they share in the teacher: its heads are cut into groups of the student's size, the best first,
     and the best groups are taken.  Else the best heads, in order. */
-static lemon_status lemon__choose_heads(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
-                                        const double *score, int32_t *query) {
-    int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s, g, i;
-    lemon_arena arena = {NULL};
-    int32_t *order, *groups;
-    double *total;
-    lemon_status status = LEMON_OK;
-    if (parts * t->kv_heads < s->kv_heads) return lemon__choose(ctx, score, t->n_heads, s->n_heads, query);
-    order = lemon__ids(ctx, &arena, 1, t->n_heads);
-    groups = lemon__ids(ctx, &arena, 1, s->kv_heads);
-    total = lemon__doubles(ctx, &arena, 1, parts * t->kv_heads);
-    if (!order || !groups || !total) status = LEMON_E_MEMORY;
-    for (i = 0; !status && i < t->n_heads; i++) order[i] = (int32_t)i;
-    for (g = 0; !status && g < t->kv_heads; g++)            /* this key-value head's queries, the best first */
+static lemon_status lemon__choose_heads(lemon__fill *f, const double *score, int32_t *query) {
+    const lemon_config *t = f->tc, *s = f->sc;
+    int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s, g, i, j;
+    int32_t *order = lemon__ids(f->ctx, &f->work, 1, t->n_heads), *groups = lemon__ids(f->ctx, &f->work, 1, s->kv_heads);
+    double *total = lemon__doubles(f->ctx, &f->work, parts, t->kv_heads);
+    if (!order || !groups || !total) return LEMON_E_MEMORY;
+    if (parts * t->kv_heads < s->kv_heads) return lemon__choose(f, score, t->n_heads, s->n_heads, query);
+    for (i = 0; i < t->n_heads; i++) order[i] = (int32_t)i;
+    for (g = 0; g < t->kv_heads; g++)                       /* this key-value head's queries, the best first */
         for (i = 0; i < parts * group_s; i++) {
             int32_t *o = order + g * group_t, swap = o[i];
-            int64_t j, best = i;
+            int64_t best = i;
             for (j = i + 1; score && j < group_t; j++)
                 if (score[o[j]] > score[o[best]]) best = j;
             o[i] = o[best];
             o[best] = swap;
             total[g * parts + i / group_s] += score ? score[o[i]] : 0.0;
         }
-    if (!status) status = lemon__choose(ctx, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups);
-    for (g = 0; !status && g < s->kv_heads; g++)
+    if (lemon__choose(f, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups)) return LEMON_E_MEMORY;
+    for (g = 0; g < s->kv_heads; g++)
         for (i = 0; i < group_s; i++)
             query[g * group_s + i] = order[groups[g] / parts * group_t + groups[g] % parts * group_s + i];
-    lemon_arena_free(ctx, &arena);
-    return status;
+    return LEMON_OK;
 }
 
 /* ---- the maps of attention, given the query heads that stay ---- */
-
-/*  How much each teacher key-value head matters to a student one, for a plane of keys or for all values. */
-typedef struct lemon__head_weights {
-    const double *query_energy;     /* [H teacher, C/2] E |q|^2 of each plane; NULL: all alike */
-    const double *write_energy;     /* [H teacher] how much a head writes; NULL: all alike */
-} lemon__head_weights;
 
 /*  One student key-value channel as the weighted mean of the same channel of the teacher heads that its queries used to
     read: where the weights are the queries' energies this is the least-squares merge, min sum E|q|^2 |k - k_h|^2. */
@@ -8912,55 +8858,64 @@ static void lemon__merge_channel(const lemon_config *t, const int32_t *query, in
     if (used == 1) value[0] = 1.0f;                         /* nothing merged: exactly a copy */
 }
 
+/*  energy: how much each teacher head matters, for keys [H, C/2] in each plane, for values [H]; NULL: all alike. */
 static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query,
-                                          const lemon__head_weights *w) {
+                                          const double *energy) {
     int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim,
             width = lemon__min(group, f->tc->kv_heads), h, c;
-    lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, 0,
-                                     lemon__min(width, (int64_t)f->tc->kv_heads * f->tc->head_dim - 1));
-    if (map == NULL) return LEMON_E_MEMORY;
+    int32_t planes = f->tc->head_dim / 2;
+    lemon_map *map = lemon__own_map(f->ops, place, layer, 0);
+    width = lemon__min(width, lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
+    if (lemon__map_make(f->ctx, f->ops, map, width)) return LEMON_E_MEMORY;
     for (h = 0; h < f->sc->kv_heads; h++)
         for (c = 0; c < f->sc->head_dim; c++) {
             int64_t at = (h * f->sc->head_dim + c) * map->field, plane = c / 2 * ratio;
             if (place == LEMON_AT_KEY)
-                lemon__merge_channel(f->tc, query + h * group, group, w->query_energy ? w->query_energy + plane : NULL,
-                                     f->tc->head_dim / 2, 2 * plane + c % 2, map->index + at, map->value + at);
+                lemon__merge_channel(f->tc, query + h * group, group, energy ? energy + plane : NULL, planes,
+                                     2 * plane + c % 2, map->index + at, map->value + at);
             else
-                lemon__merge_channel(f->tc, query + h * group, group, w->write_energy, 1, c * ratio, map->index + at,
+                lemon__merge_channel(f->tc, query + h * group, group, energy, 1, c * ratio, map->index + at,
                                      map->value + at);
         }
     return LEMON_OK;
 }
 
+/*  A selection: student channel i is scale times teacher channel index[i]. */
+static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, const int32_t *index, float scale) {
+    lemon_map *map = lemon__own_map(f->ops, place, layer, 0);
+    lemon_status status = lemon__map_make(f->ctx, f->ops, map, 1);
+    int64_t i;
+    for (i = 0; !status && i < map->student; i++) {
+        if (map->index) map->index[i] = index[i];
+        map->value[i] = scale;
+    }
+    return status;
+}
+
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
-    plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale. */
-static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const lemon__head_weights *w,
-                                     float read_scale) {
-    int64_t ratio = f->tc->head_dim / f->sc->head_dim, n = (int64_t)f->sc->n_heads * f->sc->head_dim, i;
-    lemon_arena arena = {NULL};
-    int32_t *turning = lemon__ids(f->ctx, &arena, 2, n), *plain = turning + n;
-    lemon_status status = turning ? LEMON_OK : LEMON_E_MEMORY;
-    for (i = 0; !status && i < n; i++) {
+    plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale.  planes, writes:
+    the energies by which keys and values are merged. */
+static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
+                                     const double *writes, float read_scale) {
+    int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
+    int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning + f->qs;
+    lemon_status status;
+    if (turning == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < f->qs; i++) {
         int64_t from = (int64_t)query[i / f->sc->head_dim] * f->tc->head_dim, c = i % f->sc->head_dim;
         turning[i] = (int32_t)(from + c / 2 * ratio * 2 + c % 2);
         plain[i] = (int32_t)(from + c * ratio);
     }
-    if (!status)
-        status = lemon__map_select(f->ctx, f->ops, LEMON_AT_QUERY, layer, 0, turning, 1.0f / sqrtf((float)ratio));
-    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_HEADS, layer, 0, plain, read_scale);
-    if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, w);
-    if (!status) status = lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, w);
-    lemon_arena_free(f->ctx, &arena);
-    return status;
+    status = lemon__select_at(f, LEMON_AT_QUERY, layer, turning, 1.0f / sqrtf((float)ratio));
+    if (!status) status = lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
+    if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
+    return status ? status : lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, writes);
 }
 
 /* ---- watching the teacher ---- */
 
-typedef struct lemon__teacher_run { lemon__walk walk; float *k, *v; } lemon__teacher_run;
-
-static lemon_status lemon__run_open(lemon__fill *f, lemon_arena *arena, const lemon_model *model,
-                                    lemon__teacher_run *run) {
-    int64_t rows = f->batch * f->seq, width = (int64_t)model->config.kv_heads * model->config.head_dim;
+static lemon_status lemon__run_open(lemon__fill *f, lemon_arena *arena, const lemon_model *model, lemon__run *run) {
+    int64_t rows = f->batch * f->seq, width = lemon_joint_size(&model->config, LEMON_JOINT_KEY);
     lemon_status status = lemon__walk_open(f->ctx, arena, model, rows, f->seq, &run->walk);
     run->k = lemon__floats(f->ctx, arena, rows, width);
     run->v = lemon__floats(f->ctx, arena, rows, width);
@@ -8968,13 +8923,10 @@ static lemon_status lemon__run_open(lemon__fill *f, lemon_arena *arena, const le
     return status ? status : run->k && run->v ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-/*  Sets the windows of a batch; batches do not straddle the border between those kept and those held out.
-    Returns its rows; *held says which side it is on. */
-static int64_t lemon__run_batch(const lemon__fill *f, lemon__teacher_run *run, int64_t first, int *held) {
-    int64_t end = first < f->kept ? f->kept : f->windows;
-    *held = first >= f->kept;
-    run->walk.batch = lemon__min(f->batch, end - first);
-    return run->walk.batch * f->seq;
+static void lemon__run_attend(lemon__run *run, int64_t layer) {
+    lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
+    lemon__walk_qkv(&run->walk, layer, run->k, run->v);
+    lemon__walk_attend(&run->walk, run->k, run->v);
 }
 
 static void lemon__add_abs(const float *x, int64_t rows, int64_t cols, double *sum) {
@@ -8992,87 +8944,92 @@ static void lemon__add_lengths(const float *x, int64_t rows, int64_t groups, int
         }
 }
 
+static void lemon__add_squares(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
+    int64_t r, g, i;
+    for (r = 0; r < rows; r++)
+        for (g = 0; g < groups; g++, x += each) {
+            double square = 0.0;
+            for (i = 0; i < each; i++) square += (double)x[i] * (double)x[i];
+            sum[g] += square;
+        }
+}
+
+/*  1 - cosine between two streams, summed over rows. */
 static double lemon__turned(const float *before, const float *after, int64_t rows, int64_t n) {
     double sum = 0.0;
     int64_t r;
     for (r = 0; r < rows; r++, before += n, after += n) {
-        double both = (double)lemon__dot(before, after, n), size = (double)lemon__dot(before, before, n) * (double)lemon__dot(after, after, n);
+        double both = (double)lemon__dot(before, after, n);
+        double size = (double)lemon__dot(before, before, n) * (double)lemon__dot(after, after, n);
         sum += size > 0.0 ? 1.0 - both / sqrt(size) : 0.0;
     }
     return sum;
 }
 
-/*  One teacher layer on the batch at hand, with what is measured on the way; before: room for a copy of the stream. */
-static void lemon__observe_layer(lemon__fill *f, lemon__teacher_run *run, int64_t layer, lemon__cov *cov, float *before) {
-    lemon__walk *w = &run->walk;
-    int64_t rows = lemon__walk_rows(w);
-    memcpy(before, w->x, (size_t)(rows * f->tc->d_model) * sizeof *before);
+static void lemon__observe_stream(lemon__fill *f, lemon__walk *w, lemon__cov *cov) {
     lemon__walk_norm(w, -1, 0);
-    lemon__cov_add(f->ctx, cov, w->y, w->y, rows);
-    lemon__walk_norm(w, LEMON_ATTN_NORM, layer);
-    lemon__walk_qkv(w, layer, run->k, run->v);
-    lemon__walk_attend(w, run->k, run->v);
-    lemon__add_lengths(w->z, rows, f->tc->n_heads, f->tc->head_dim, f->head + layer * f->tc->n_heads);
-    lemon__walk_write(w, LEMON_WO, layer, w->z);
-    lemon__walk_norm(w, -1, 0);
-    lemon__cov_add(f->ctx, cov, w->y, w->y, rows);
-    lemon__walk_norm(w, LEMON_FFN_NORM, layer);
-    lemon__walk_neurons(w, layer);
-    lemon__add_abs(w->gate, rows, f->tc->d_ffn, f->neuron + layer * f->tc->d_ffn);
-    lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
-    lemon__add_abs(w->x, rows, f->tc->d_model, f->channel);
-    f->influence[layer] += lemon__turned(before, w->x, rows, f->tc->d_model);
+    lemon__cov_add(f->ctx, cov, w->y, w->y, lemon__walk_rows(w));
 }
 
-/*  Fills channel, neuron, head and covariance from the windows that are kept. */
+/*  One teacher layer on the batch at hand, with what is measured on the way; before: room for a copy of the stream. */
+static void lemon__observe_layer(lemon__fill *f, lemon__run *run, int64_t layer, lemon__cov *cov, float *before) {
+    lemon__walk *w = &run->walk;
+    int64_t rows = lemon__walk_rows(w);
+    memcpy(before, w->x, (size_t)(rows * f->dt) * sizeof *before);
+    lemon__observe_stream(f, w, cov);
+    lemon__run_attend(run, layer);
+    lemon__add_lengths(w->z, rows, f->tc->n_heads, f->tc->head_dim, f->head + layer * f->tc->n_heads);
+    lemon__walk_write(w, LEMON_WO, layer, w->z);
+    lemon__observe_stream(f, w, cov);
+    lemon__walk_norm(w, LEMON_FFN_NORM, layer);
+    lemon__walk_neurons(w, layer);
+    lemon__add_abs(w->gate, rows, f->nt, f->neuron + layer * f->nt);
+    lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
+    lemon__add_abs(w->x, rows, f->dt, f->channel);
+    f->influence[layer] += lemon__turned(before, w->x, rows, f->dt);
+}
+
+/*  Fills channel, neuron, head, influence and covariance from the windows that are kept. */
 static lemon_status lemon__observe(lemon__fill *f) {
-    lemon__teacher_run run;
+    lemon__run run;
     lemon__cov cov;
-    lemon_arena arena = {NULL};
-    int64_t first, layer, i;
-    int held;
-    float *before = lemon__floats(f->ctx, &arena, f->batch * f->seq, f->tc->d_model);
-    lemon_status status = lemon__run_open(f, &arena, f->teacher, &run);
-    memset(&cov, 0, sizeof cov);
-    if (!status) status = lemon__cov_make(f->ctx, &arena, f->tc->d_model, f->tc->d_model, &cov);
-    f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->tc->d_model);
-    f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->d_ffn);
+    int64_t first, layer;
+    float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
+    lemon_status status = lemon__run_open(f, &f->work, f->teacher, &run);
+    f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->dt);
+    f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->nt);
     f->head = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->n_heads);
     f->influence = lemon__doubles(f->ctx, &f->arena, 1, f->tc->n_layers);
-    f->covariance = lemon__doubles(f->ctx, &f->arena, f->tc->d_model, f->tc->d_model);
-    if (!status && (!before || !f->channel || !f->neuron || !f->head || !f->influence || !f->covariance)) status = LEMON_E_MEMORY;
+    f->covariance = lemon__doubles(f->ctx, &f->arena, f->dt, f->dt);
+    cov.sum = f->covariance;
+    cov.part = lemon__floats(f->ctx, &f->work, f->dt, f->dt);
+    cov.m = cov.n = f->dt;
+    if (status || !before || !f->channel || !f->neuron || !f->head || !f->influence || !cov.sum || !cov.part)
+        return LEMON_E_MEMORY;
     for (first = 0; !status && first < f->kept; first += f->batch) {
-        int64_t rows = lemon__run_batch(f, &run, first, &held);
+        run.walk.batch = lemon__min(f->batch, f->kept - first);
         lemon__walk_embed(&run.walk, f->ids + first * f->seq);
         for (layer = 0; layer < f->tc->n_layers; layer++) lemon__observe_layer(f, &run, layer, &cov, before);
-        lemon__walk_norm(&run.walk, -1, 0);
-        lemon__cov_add(f->ctx, &cov, run.walk.y, run.walk.y, rows);
+        lemon__observe_stream(f, &run.walk, &cov);
         status = lemon__tick(f->ctx, "watch the teacher", lemon__min(first + f->batch, f->kept), f->kept, (double)NAN);
     }
-    for (i = 0; !status && i < f->tc->d_model * (int64_t)f->tc->d_model; i++) f->covariance[i] = cov.sum[i];
-    lemon_arena_free(f->ctx, &arena);
+    lemon_arena_free(f->ctx, &f->work);
     return status;
 }
 
 /* ---- methods that select: select, drop, subclone, and the start of those that learn ---- */
 
-typedef struct lemon__selection {
-    int spaced_layers;              /* 1: spread, ends pinned; 0: the first ones */
-    int ranked;                     /* channels by activation; 0: evenly spaced */
-    int rescaled;                   /* reads grow by sqrt(teacher / student), so that outputs keep their size */
-} lemon__selection;
-
-static float lemon__read_scale(const lemon__selection *s, int64_t teacher, int64_t student) {
-    return s->rescaled ? sqrtf((float)teacher / (float)student) : 1.0f;
+static float lemon__read_scale(const lemon__fill *f, int64_t teacher, int64_t student) {
+    return f->method->rescaled ? sqrtf((float)teacher / (float)student) : 1.0f;
 }
 
 /*  Slot 0 is the main layer with weight 1; further slots are its nearest neighbours, with weight 0 until something is
     learned. */
-static void lemon__select_layers(lemon__fill *f, const lemon__selection *s) {
+static void lemon__select_layers(lemon__fill *f) {
     int64_t i, k, step;
     for (i = 0; i < f->sc->n_layers; i++) {
         int32_t *layer = f->ops->layer + i * f->ops->slots;
-        f->main[i] = s->spaced_layers ? lemon__spaced(i, f->sc->n_layers, f->tc->n_layers) : i;
+        f->main[i] = f->method->spaced ? lemon__spaced(i, f->sc->n_layers, f->tc->n_layers) : i;
         layer[0] = (int32_t)f->main[i];
         f->ops->layer_weight[i * f->ops->slots] = 1.0f;
         for (k = 1, step = 1; k < f->ops->slots && step <= f->tc->n_layers; step++) {
@@ -9082,63 +9039,41 @@ static void lemon__select_layers(lemon__fill *f, const lemon__selection *s) {
     }
 }
 
-static lemon_status lemon__select_residual(lemon__fill *f, const lemon__selection *s, const int32_t *channel) {
-    static const lemon_place plain[2] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN};
-    static const lemon_place reads[3] = {LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN, LEMON_AT_READ_FFN};
-    float scale = lemon__read_scale(s, f->tc->d_model, f->sc->d_model);
+static lemon_status lemon__select_residual(lemon__fill *f, const int32_t *channel) {
+    static const int places[5] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN,
+                                  LEMON_AT_READ_FFN};
+    float scale = lemon__read_scale(f, f->dt, f->ds);
     int64_t layer;
     int k;
     lemon_status status = LEMON_OK;
-    for (k = 0; k < 2 && !status; k++) status = lemon__map_select(f->ctx, f->ops, (int)plain[k], 0, 0, channel, 1.0f);
-    for (k = 0; k < 3; k++)
-        for (layer = 0; !status && layer < (lemon__places[reads[k]].per_layer ? f->sc->n_layers : 1); layer++)
-            status = lemon__map_select(f->ctx, f->ops, (int)reads[k], layer, 0, channel, scale);
+    for (k = 0; k < 5; k++)
+        for (layer = 0; !status && layer < (lemon__places[places[k]].per_layer ? f->sc->n_layers : 1); layer++)
+            status = lemon__select_at(f, places[k], layer, channel, k < 2 ? 1.0f : scale);
     return status;
 }
 
-static lemon_status lemon__select_layer(lemon__fill *f, const lemon__selection *s, int64_t layer, int32_t *index) {
-    static const lemon__head_weights alike = {NULL, NULL};
-    const double *head = s->ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL,
-                 *neuron = s->ranked ? f->neuron + f->main[layer] * f->tc->d_ffn : NULL;
-    lemon_status status = lemon__choose_heads(f->ctx, f->tc, f->sc, head, index);
-    if (!status)
-        status = lemon__map_heads(f, layer, index, &alike, lemon__read_scale(s, f->tc->n_heads, f->sc->n_heads));
-    if (!status) status = lemon__choose(f->ctx, neuron, f->tc->d_ffn, f->sc->d_ffn, index);
-    if (!status) status = lemon__map_select(f->ctx, f->ops, LEMON_AT_FFN, layer, 0, index, 1.0f);
-    if (!status)
-        status = lemon__map_select(f->ctx, f->ops, LEMON_AT_READ_NEURONS, layer, 0, index,
-                                   lemon__read_scale(s, f->tc->d_ffn, f->sc->d_ffn));
-    return status;
+static lemon_status lemon__select_layer(lemon__fill *f, int64_t layer, int32_t *index) {
+    const double *head = f->method->ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL,
+                 *neuron = f->method->ranked ? f->neuron + f->main[layer] * f->nt : NULL;
+    float head_scale = lemon__read_scale(f, f->tc->n_heads, f->sc->n_heads);
+    lemon_status status = lemon__choose_heads(f, head, index);
+    if (!status) status = lemon__map_heads(f, layer, index, NULL, NULL, head_scale);
+    if (!status) status = lemon__choose(f, neuron, f->nt, f->ns, index);
+    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, layer, index, 1.0f);
+    if (status) return status;
+    return lemon__select_at(f, LEMON_AT_READ_NEURONS, layer, index, lemon__read_scale(f, f->nt, f->ns));
 }
 
-static lemon_status lemon__fill_selection(lemon__fill *f, const lemon__selection *s) {
-    int64_t most = lemon__max(lemon__max(f->sc->d_model, f->sc->d_ffn), f->sc->n_heads), layer;
+static lemon_status lemon__fill_selected(lemon__fill *f) {
+    int64_t most = lemon__max(lemon__max(f->ds, f->ns), f->sc->n_heads), layer;
     int32_t *index = lemon__ids(f->ctx, &f->arena, 1, most);
     lemon_status status = index ? LEMON_OK : LEMON_E_MEMORY;
-    if (!status && s->ranked) status = lemon__observe(f);
-    lemon__select_layers(f, s);
-    if (!status) status = lemon__choose(f->ctx, s->ranked ? f->channel : NULL, f->tc->d_model, f->sc->d_model, index);
-    if (!status) status = lemon__select_residual(f, s, index);
-    for (layer = 0; !status && layer < f->sc->n_layers; layer++) status = lemon__select_layer(f, s, layer, index);
+    if (!status && f->method->ranked) status = lemon__observe(f);
+    lemon__select_layers(f);
+    if (!status) status = lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
+    if (!status) status = lemon__select_residual(f, index);
+    for (layer = 0; !status && layer < f->sc->n_layers; layer++) status = lemon__select_layer(f, layer, index);
     return status;
-}
-
-static lemon_status lemon__fill_select(lemon__fill *f) {
-    static const lemon__selection s = {0, 0, 0};
-    return lemon__fill_selection(f, &s);
-}
-static lemon_status lemon__fill_drop(lemon__fill *f) {
-    static const lemon__selection s = {1, 0, 0};
-    return lemon__fill_selection(f, &s);
-}
-static lemon_status lemon__fill_subclone(lemon__fill *f) {
-    static const lemon__selection s = {1, 1, 1};
-    return lemon__fill_selection(f, &s);
-}
-
-static lemon_status lemon__fill_ligo(lemon__fill *f) {
-    f->ops->fold_gains = 1;
-    return lemon__fill_drop(f);
 }
 
 /* ---- lemon: the basis of the student's residual stream ---- */
@@ -9158,58 +9093,51 @@ static void lemon__basis_block(const double *cov, int64_t n, char *taken, int64_
     }
 }
 
-/*  Rows of P [d_s, d_t]: the eigenvectors of the covariance with the largest eigenvalues; with a field, those of its
+/*  Rows of P [ds, dt]: the eigenvectors of the covariance with the largest eigenvalues; with a field, those of its
     blocks of `field` channels.  So a student channel reads `field` teacher channels (one: a selection; all: the
     principal components), and the rows are orthogonal, which the norms need: |P x| must go with |x|. */
-static lemon_status lemon__basis(lemon__fill *f, int64_t field, float *p) {
-    int64_t n = f->tc->d_model, at, i, j;
-    lemon_arena arena = {NULL};
-    double *a = lemon__doubles(f->ctx, &arena, field, field), *z = lemon__doubles(f->ctx, &arena, field, field);
-    double *d = lemon__doubles(f->ctx, &arena, 1, n), *vectors = lemon__doubles(f->ctx, &arena, n, n);
-    int32_t *block = lemon__ids(f->ctx, &arena, 1, field), *order = lemon__ids(f->ctx, &arena, 1, n);
-    char *taken = (char *)lemon_arena_alloc(f->ctx, &arena, (size_t)n);
-    lemon_status status = a && z && d && vectors && block && order && taken ? LEMON_OK : LEMON_E_MEMORY;
-    for (at = 0; !status && at < n; at += field) {
+static lemon_status lemon__basis(lemon__fill *f) {
+    int64_t n = f->dt, field = f->field, at, i, j;
+    double *a = lemon__doubles(f->ctx, &f->work, field, field), *z = lemon__doubles(f->ctx, &f->work, field, field);
+    double *d = lemon__doubles(f->ctx, &f->work, 1, n), *vectors = lemon__doubles(f->ctx, &f->work, n, n);
+    int32_t *block = lemon__ids(f->ctx, &f->work, 1, field), *order = lemon__ids(f->ctx, &f->work, 1, n);
+    char *taken = (char *)lemon_arena_alloc(f->ctx, &f->work, (size_t)n);
+    if (!a || !z || !d || !vectors || !block || !order || !taken) return LEMON_E_MEMORY;
+    for (at = 0; at < n; at += field) {
         int64_t size = lemon__min(field, n - at);
         lemon__basis_block(f->covariance, n, taken, size, block);
         for (i = 0; i < size; i++)
             for (j = 0; j < size; j++) a[i * size + j] = f->covariance[block[i] * n + block[j]];
-        status = lemon__eigen(f->ctx, a, size, d + at, z);
+        if (lemon__eigen(f->ctx, a, size, d + at, z)) return LEMON_E_MEMORY;
         for (i = 0; i < size; i++)
             for (j = 0; j < size; j++) vectors[(at + i) * n + block[j]] = z[i * size + j];
     }
-    if (!status) status = lemon__choose(f->ctx, d, n, f->sc->d_model, order);
-    for (i = 0; !status && i < f->sc->d_model; i++)
-        for (j = 0; j < n; j++) p[i * n + j] = (float)vectors[order[i] * n + j];
-    lemon_arena_free(f->ctx, &arena);
-    return status;
+    if (lemon__choose(f, d, n, f->ds, order)) return LEMON_E_MEMORY;
+    for (i = 0; i < f->ds; i++)
+        for (j = 0; j < n; j++) f->p[i * n + j] = (float)vectors[order[i] * n + j];
+    return LEMON_OK;
 }
 
 /*  P scaled so that the student's stream is as large as the teacher's: the norms' eps keeps its meaning. */
-static void lemon__basis_scale(const lemon__fill *f, float *p) {
-    int64_t n = f->tc->d_model, rows = f->sc->d_model, i, j, k;
+static void lemon__basis_scale(lemon__fill *f) {
+    int64_t n = f->dt, rows = f->ds, i, j, k;
     double mine = 0.0, all = 0.0;
     float scale;
     for (i = 0; i < n; i++) all += f->covariance[i * n + i];
     for (i = 0; i < rows; i++)
         for (j = 0; j < n; j++)
-            for (k = 0; k < n; k++) mine += (double)p[i * n + j] * f->covariance[j * n + k] * (double)p[i * n + k];
+            for (k = 0; k < n; k++) mine += (double)f->p[i * n + j] * f->covariance[j * n + k] * (double)f->p[i * n + k];
     scale = (float)sqrt(all * (double)rows / (mine * (double)n));
-    for (i = 0; i < rows * n; i++) p[i] *= scale;
+    for (i = 0; i < rows * n; i++) f->p[i] *= scale;
 }
 
-/*  A map of the place from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not
-    zero. */
-static lemon_status lemon__map_from(lemon__fill *f, int place, int64_t layer, int64_t slot, const float *dense,
-                                    const float *pattern, int64_t field) {
-    lemon_map *map = lemon__map_make(f->ctx, f->ops, place, layer, slot, field);
+/*  A map from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not zero. */
+static lemon_status lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, const float *pattern,
+                                    int64_t field) {
     int64_t i, c, n;
-    if (map == NULL) return LEMON_E_MEMORY;
-    if (map->index == NULL) {
-        memcpy(map->value, dense, (size_t)(map->student * map->teacher) * sizeof *dense);
-        return LEMON_OK;
-    }
-    for (i = 0; i < map->student; i++)
+    if (lemon__map_make(f->ctx, f->ops, map, field)) return LEMON_E_MEMORY;
+    if (map->index == NULL) memcpy(map->value, dense, (size_t)(map->student * map->teacher) * sizeof *dense);
+    for (i = 0; map->index && i < map->student; i++)
         for (c = 0, n = 0; c < map->teacher && n < field; c++)
             if (pattern[i * map->teacher + c] < 0.0f || pattern[i * map->teacher + c] > 0.0f) {
                 map->index[i * field + n] = (int32_t)c;
@@ -9218,49 +9146,43 @@ static lemon_status lemon__map_from(lemon__fill *f, int place, int64_t layer, in
     return LEMON_OK;
 }
 
-typedef struct lemon__solve {
-    lemon__fill *f;
-    lemon_arena arena;              /* for the whole fusion */
-    float *p;                       /* [d_s, d_t] */
-    int64_t field;                  /* teacher channels that a student channel reads */
-    float *xt, *xs, *zt, *zs, *hs;  /* all rows: streams, heads' outputs, student's neurons */
-    float **ht;                     /* [slots] teacher's neurons, and room for those of layers without a slot */
-    float *spare;
-    float *r;                       /* [batch rows, d_s] what the student lacks */
-    lemon__teacher_run t, s;
-    double *energy;                 /* importance of heads, then of neurons */
-    int32_t *chosen;
-} lemon__solve;
+/*  The sum of squares of row i of P. */
+static double lemon__basis_size(const lemon__fill *f, int64_t i) {
+    double sum = 0.0;
+    int64_t c;
+    for (c = 0; c < f->dt; c++) sum += (double)f->p[i * f->dt + c] * (double)f->p[i * f->dt + c];
+    return sum;
+}
 
 /*  P, and the maps that follow from it alone; gains go by the squares of P, the best diagonal for P diag(g) P^T. */
-static lemon_status lemon__solve_basis(lemon__solve *v) {
-    lemon__fill *f = v->f;
-    int64_t n = f->tc->d_model, rows = f->sc->d_model, i, j;
-    float *gain = lemon__floats(f->ctx, &v->arena, rows, n);
+static lemon_status lemon__solve_basis(lemon__fill *f) {
+    int64_t n = f->dt, i, j;
+    float *gain = lemon__floats(f->ctx, &f->work, f->ds, n);
     lemon_status status = LEMON_OK;
-    v->p = lemon__floats(f->ctx, &v->arena, rows, n);
-    v->field = f->o->field_dims > 0 && f->o->field_dims < n ? f->o->field_dims : n;
-    if (!gain || !v->p) return LEMON_E_MEMORY;
-    if (rows == n) for (i = 0; i < n; i++) v->p[i * n + i] = 1.0f;
+    f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
+    f->field = f->o->field_dims > 0 && f->o->field_dims < n ? f->o->field_dims : n;
+    if (!gain || !f->p) return LEMON_E_MEMORY;
+    if (f->ds == n) for (i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
     else {
-        status = lemon__basis(f, v->field, v->p);
-        lemon__basis_scale(f, v->p);
+        status = lemon__basis(f);
+        lemon__basis_scale(f);
     }
-    for (i = 0; i < rows; i++) {
-        double sum = 0.0;
-        for (j = 0; j < n; j++) sum += (double)v->p[i * n + j] * (double)v->p[i * n + j];
-        for (j = 0; j < n; j++) gain[i * n + j] = (float)((double)v->p[i * n + j] * (double)v->p[i * n + j] / sum);
+    for (i = 0; i < f->ds; i++) {
+        double size = lemon__basis_size(f, i);
+        for (j = 0; j < n; j++) gain[i * n + j] = (float)((double)f->p[i * n + j] * (double)f->p[i * n + j] / size);
     }
-    if (!status) status = lemon__map_from(f, LEMON_AT_RESIDUAL, 0, 0, v->p, v->p, v->field);
-    return status ? status : lemon__map_from(f, LEMON_AT_GAIN, 0, 0, gain, v->p, v->field);
+    if (!status) status = lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
+    if (!status) status = lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
+    lemon_arena_free(f->ctx, &f->work);
+    return status;
 }
 
 /* ---- lemon: read maps ---- */
 
 /*  Least squares for one teacher channel from the student channels that may be read: the rows of S that `allowed`
     names. */
-static void lemon__masked_row(lemon_isa isa, const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n, double *a,
-                             double *b, float *w) {
+static void lemon__masked_row(lemon_isa isa, const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n,
+                              double *a, double *b, float *w) {
     int64_t i, j, all = s->n;
     double mean = 0.0;
     int ok;
@@ -9281,19 +9203,17 @@ static void lemon__masked_row(lemon_isa isa, const lemon__cov *s, const double *
     for (i = 0; i < n; i++) w[allowed[i]] += (float)b[i];
 }
 
-static lemon_status lemon__masked_squares(lemon__solve *v, const lemon__moments *m, float *w) {
-    int64_t ds = v->f->sc->d_model, dt = v->f->tc->d_model, c, i, n;
-    lemon_arena arena = {NULL};
-    double *a = lemon__doubles(v->f->ctx, &arena, ds, ds), *b = lemon__doubles(v->f->ctx, &arena, 1, ds);
-    int32_t *allowed = lemon__ids(v->f->ctx, &arena, 1, ds);
-    lemon_status status = a && b && allowed ? LEMON_OK : LEMON_E_MEMORY;
-    for (c = 0; !status && c < dt; c++) {
+static lemon_status lemon__masked_squares(lemon__fill *f, const lemon__moments *m, float *w) {
+    int64_t ds = f->ds, c, i, n;
+    double *a = lemon__doubles(f->ctx, &f->work, ds, ds), *b = lemon__doubles(f->ctx, &f->work, 1, ds);
+    int32_t *allowed = lemon__ids(f->ctx, &f->work, 1, ds);
+    if (!a || !b || !allowed) return LEMON_E_MEMORY;
+    for (c = 0; c < f->dt; c++) {
         for (i = 0, n = 0; i < ds; i++)
-            if (v->p[i * dt + c] < 0.0f || v->p[i * dt + c] > 0.0f) allowed[n++] = (int32_t)i;
-        if (n > 0) lemon__masked_row(v->f->ctx->isa, &m->s[0], m->t[0].sum + c * ds, allowed, n, a, b, w + c * ds);
+            if (f->p[i * f->dt + c] < 0.0f || f->p[i * f->dt + c] > 0.0f) allowed[n++] = (int32_t)i;
+        if (n > 0) lemon__masked_row(f->ctx->isa, &m->s[0], m->t[0].sum + c * ds, allowed, n, a, b, w + c * ds);
     }
-    lemon_arena_free(v->f->ctx, &arena);
-    return status;
+    return LEMON_OK;
 }
 
 static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out) {
@@ -9302,329 +9222,273 @@ static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float 
         for (c = 0; c < cols; c++) out[c * rows + r] = in[r * cols + c];
 }
 
-/*  The read map at a place from the moments of (teacher's norm, student's norm); pulled towards P's own inverse. */
-static lemon_status lemon__solve_read(lemon__solve *v, int place, int64_t layer, int64_t slot,
-                                      const lemon__moments *m) {
-    int64_t ds = v->f->sc->d_model, dt = v->f->tc->d_model, i, c;
-    lemon_arena arena = {NULL};
-    float *w = lemon__floats(v->f->ctx, &arena, dt, ds), *map = lemon__floats(v->f->ctx, &arena, ds, dt);
-    lemon_status status = w && map ? LEMON_OK : LEMON_E_MEMORY;
-    for (i = 0; !status && i < ds; i++) {
-        double sum = 0.0;
-        for (c = 0; c < dt; c++) sum += (double)v->p[i * dt + c] * (double)v->p[i * dt + c];
-        for (c = 0; c < dt; c++) w[c * ds + i] = (float)((double)v->p[i * dt + c] / sum);
-    }
-    if (!status) status = v->field < dt ? lemon__masked_squares(v, m, w) : lemon__least_squares(v->f->ctx, m, w);
-    if (!status) {
-        lemon__transpose(w, dt, ds, map);
-        status = lemon__map_from(v->f, place, layer, slot, map, v->p, v->field);
-    }
-    lemon_arena_free(v->f->ctx, &arena);
-    return status;
+/*  A read map from the moments of (what the teacher reads, what the student reads), pulled towards the matrix
+    [student, teacher], which is changed. */
+static lemon_status lemon__solve_map(lemon__fill *f, lemon_map *map, float *matrix, int masked,
+                                     const lemon__moments *m) {
+    int64_t teacher = m->t[0].m, student = m->t[0].n;
+    float *w = lemon__floats(f->ctx, &f->work, teacher, student);
+    lemon_status status;
+    if (w == NULL) return LEMON_E_MEMORY;
+    lemon__transpose(matrix, student, teacher, w);
+    status = masked ? lemon__masked_squares(f, m, w) : lemon__least_squares(f->ctx, m, w);
+    lemon__transpose(w, teacher, student, matrix);
+    return status ? status : lemon__map_from(f, map, matrix, f->p, masked ? f->field : teacher);
 }
 
-/*  An inner read map (heads, neurons) from the moments of (teacher's outputs, student's), pulled towards the selection
-    that the map holds now. */
-static lemon_status lemon__solve_inner(lemon__solve *v, int place, int64_t layer, int64_t slot,
-                                       const lemon__moments *m) {
-    const lemon_map *now = lemon__own_map(v->f->ops, place, layer, slot);
-    int64_t ns = now->student, nt = now->teacher;
-    lemon_arena arena = {NULL};
-    float *map = lemon__floats(v->f->ctx, &arena, ns, nt), *w = lemon__floats(v->f->ctx, &arena, nt, ns);
-    lemon_status status = map && w ? LEMON_OK : LEMON_E_MEMORY;
-    if (!status) {
-        lemon__map_expand(now, map);
-        lemon__transpose(map, ns, nt, w);
-        status = lemon__least_squares(v->f->ctx, m, w);
+/*  A read map of the stream, pulled towards P's own inverse. */
+static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
+    float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
+    int64_t i, c;
+    if (matrix == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < f->ds; i++) {
+        double size = lemon__basis_size(f, i);
+        for (c = 0; c < f->dt; c++) matrix[i * f->dt + c] = (float)((double)f->p[i * f->dt + c] / size);
     }
-    if (!status) {
-        lemon__transpose(w, nt, ns, map);
-        status = lemon__map_from(v->f, place, layer, slot, map, map, nt);
-    }
-    lemon_arena_free(v->f->ctx, &arena);
-    return status;
+    return lemon__solve_map(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->field < f->dt, m);
 }
 
-/* ---- lemon: write side ---- */
+/*  An inner read map (heads, neurons), pulled towards the selection that the map holds now. */
+static lemon_status lemon__solve_inner(lemon__fill *f, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
+    lemon_map *map = lemon__own_map(f->ops, place, layer, slot);
+    float *matrix = lemon__floats(f->ctx, &f->work, map->student, map->teacher);
+    if (matrix == NULL) return LEMON_E_MEMORY;
+    lemon__map_expand(map, matrix);
+    return lemon__solve_map(f, map, matrix, 0, m);
+}
 
-static lemon_status lemon__solve_apply(lemon__solve *v, lemon_role role, int64_t layer) {
-    return lemon__apply_param(v->f->ctx, v->f->ops, v->f->teacher, 1, lemon__param_index(v->f->sc, role, layer),
-                              v->f->student);
+/* ---- lemon: both models on the same batches of windows ---- */
+
+/*  A pass over all batches:  for (lemon__rewind(f); lemon__next_batch(f);) ... */
+static void lemon__rewind(lemon__fill *f) { f->first = f->t.walk.batch = 0; }
+
+/*  Points both walks at the next batch: streams, heads and neurons are read and written in place.  Batches do not
+    straddle the border between windows kept and held out.  0: there is no more. */
+static int lemon__next_batch(lemon__fill *f) {
+    int64_t at;
+    f->first += f->t.walk.batch;
+    if (f->first >= f->windows) return 0;
+    f->held = f->first >= f->kept;
+    f->t.walk.batch = lemon__min(f->batch, (f->held ? f->windows : f->kept) - f->first);
+    f->s.walk.batch = f->t.walk.batch;
+    f->rows = f->t.walk.batch * f->seq;
+    at = f->first * f->seq;
+    f->t.walk.x = f->xt + at * f->dt;
+    f->s.walk.x = f->xs + at * f->ds;
+    f->t.walk.z = f->zt + at * f->qt;
+    f->s.walk.z = f->zs + at * f->qs;
+    f->s.walk.gate = f->hs + at * f->ns;
+    return 1;
+}
+
+/*  The moments of (teacher's norm, student's norm), which a read map of the stream is solved on. */
+static void lemon__add_norms(lemon__fill *f, lemon__moments *m) {
+    lemon__walk_norm(&f->t.walk, -1, 0);
+    lemon__walk_norm(&f->s.walk, -1, 0);
+    lemon__moments_add(f, m, f->t.walk.y, f->s.walk.y);
 }
 
 /*  What the student's stream lacks on the batch at hand: r = P x_t - x_s. */
-static void lemon__solve_lack(lemon__solve *v) {
-    int64_t rows = lemon__walk_rows(&v->t.walk), ds = v->f->sc->d_model, dt = v->f->tc->d_model, i;
-    lemon__gemm_threads(v->f->ctx, 0, 1, rows, ds, dt, 1.0f, v->t.walk.x, dt, v->p, dt, 0.0f, v->r, ds);
-    for (i = 0; i < rows * ds; i++) v->r[i] -= v->s.walk.x[i];
+static void lemon__solve_lack(lemon__fill *f) {
+    int64_t i;
+    lemon__gemm_threads(f->ctx, 0, 1, f->rows, f->ds, f->dt, 1.0f, f->t.walk.x, f->dt, f->p, f->dt, 0.0f, f->r, f->ds);
+    for (i = 0; i < f->rows * f->ds; i++) f->r[i] -= f->s.walk.x[i];
 }
 
-/*  A matrix that writes to the stream: fused from its maps, then solved on the moments of (lack, inputs), pulled
-    towards the fused one.  The difference is its correction. */
-static lemon_status lemon__solve_write(lemon__solve *v, lemon_role role, int64_t layer, const lemon__moments *m) {
-    lemon__fill *f = v->f;
+static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
+    return lemon__apply_param(f->ctx, f->ops, f->teacher, 1, lemon__param_index(f->sc, role, layer), f->student);
+}
+
+/*  A weight of the student that holds what its maps make of it, solved on moments of (lack, inputs) and pulled towards
+    what it was.  The difference is its correction. */
+static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t layer, const lemon__moments *m) {
     int64_t param = lemon__param_index(f->sc, role, layer), i;
-    lemon_tensor *w = &f->student->params[param], *c = &f->ops->correction[param];
-    lemon_status status = lemon__solve_apply(v, role, layer);
-    float *fused;
-    if (status || !f->o->correction) return status;
-    *c = *w;
-    c->data = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
-    if (c->data == NULL) return LEMON_E_MEMORY;
-    fused = (float *)c->data;
-    memcpy(fused, w->data, lemon_tensor_bytes(w));
-    status = lemon__least_squares(f->ctx, m, (float *)w->data);
-    for (i = 0; i < w->rows * w->cols; i++) fused[i] = ((float *)w->data)[i] - fused[i];
+    const lemon_tensor *t = &f->student->params[param];
+    float *w = (float *)t->data, *extra;
+    lemon_status status;
+    if (!f->o->correction) return LEMON_OK;
+    extra = lemon__floats(f->ctx, &f->ops->arena, t->rows, t->cols);
+    if (extra == NULL) return LEMON_E_MEMORY;
+    f->ops->correction[param] = lemon__view(extra, LEMON_F32, t->rows, t->cols);
+    memcpy(extra, w, lemon_tensor_bytes(t));
+    status = lemon__least_squares(f->ctx, m, w);
+    for (i = 0; i < t->rows * t->cols; i++) extra[i] = w[i] - extra[i];
     return status;
 }
 
-/*  Points both walks at a batch of windows: streams, heads and neurons are read and written in place. */
-static int lemon__solve_batch(lemon__solve *v, int64_t first) {
-    const lemon__fill *f = v->f;
-    int64_t at = first * f->seq;
-    int held;
-    lemon__run_batch(f, &v->t, first, &held);
-    lemon__run_batch(f, &v->s, first, &held);
-    v->t.walk.x = v->xt + at * f->tc->d_model;
-    v->s.walk.x = v->xs + at * f->sc->d_model;
-    v->t.walk.z = v->zt + at * f->tc->n_heads * f->tc->head_dim;
-    v->s.walk.z = v->zs + at * f->sc->n_heads * f->sc->head_dim;
-    v->s.walk.gate = v->hs + at * f->sc->d_ffn;
-    return held;
+/*  A matrix that writes to the stream, from its maps and then solved; the streams then go on through it. */
+static lemon_status lemon__solve_write(lemon__fill *f, lemon_role role, int64_t layer, const lemon__moments *m) {
+    lemon_status status = lemon__solve_apply(f, role, layer);
+    if (!status) status = lemon__solve_correction(f, role, layer, m);
+    if (status) return status;
+    for (lemon__rewind(f); lemon__next_batch(f);)
+        lemon__walk_write(&f->s.walk, role, layer, role == LEMON_WO ? f->s.walk.z : f->s.walk.gate);
+    return LEMON_OK;
 }
 
-static int64_t lemon__solve_next(const lemon__fill *f, int64_t first) {
-    return first + f->batch < f->kept || first >= f->kept ? first + f->batch : f->kept;
-}
+/* ---- lemon: attention ---- */
 
-static void lemon__attention_of(lemon__teacher_run *run, int64_t layer) {
-    lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
-    lemon__walk_qkv(&run->walk, layer, run->k, run->v);
-    lemon__walk_attend(&run->walk, run->k, run->v);
+/*  P W [ds, n] of a teacher's matrix that writes to the stream; NULL: no memory. */
+static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
+    const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
+    float *w = lemon__floats(f->ctx, &f->work, t->rows, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
+    if (w == NULL || pw == NULL) return NULL;
+    lemon__tensor_to_f32(t, w);
+    lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, f->dt, 1.0f, f->p, f->dt, w, t->cols, 0.0f, pw, t->cols);
+    return pw;
 }
 
 /*  Energy of each head: E |P Wo_h z_h|^2 = sum over its channels of G * C, G = (P Wo)^T (P Wo), C = E[z z^T]. */
-static lemon_status lemon__head_energy(lemon__solve *v, int64_t layer, const lemon__cov *c, double *energy) {
-    int64_t n = c->n, d = v->f->tc->head_dim, h, a, b, i, ds = v->f->sc->d_model, dt = v->f->tc->d_model;
-    lemon_arena arena = {NULL};
-    float *wo = lemon__floats(v->f->ctx, &arena, dt, n), *w = lemon__floats(v->f->ctx, &arena, ds, n);
-    if (wo && w) {
-        lemon__tensor_to_f32(lemon_model_param(v->f->teacher, LEMON_WO, layer), wo);
-        lemon__gemm_threads(v->f->ctx, 0, 0, ds, n, dt, 1.0f, v->p, dt, wo, n, 0.0f, w, n);
-        for (h = 0; h < n / d; h++)
-            for (a = h * d, energy[h] = 0.0; a < (h + 1) * d; a++)
-                for (b = h * d; b < (h + 1) * d; b++) {
-                    double g = 0.0;
-                    for (i = 0; i < ds; i++) g += (double)w[i * n + a] * (double)w[i * n + b];
-                    energy[h] += g * c->sum[a * n + b];
-                }
-    }
-    lemon_arena_free(v->f->ctx, &arena);
-    return wo && w ? LEMON_OK : LEMON_E_MEMORY;
-}
-
-/*  E |q|^2 of each plane of each query head, from the queries of the batch at hand. */
-static void lemon__query_energy(const lemon__solve *v, double *energy) {
-    int64_t rows = lemon__walk_rows(&v->t.walk), planes = (int64_t)v->f->tc->n_heads * v->f->tc->head_dim / 2, r, i;
-    const float *q = v->t.walk.q;
-    for (r = 0; r < rows; r++, q += 2 * planes)
-        for (i = 0; i < planes; i++)
-            energy[i] += (double)q[2 * i] * (double)q[2 * i] + (double)q[2 * i + 1] * (double)q[2 * i + 1];
+static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, const lemon__cov *c) {
+    int64_t n = f->qt, d = f->tc->head_dim, h, a, b, i;
+    const float *w = lemon__projected(f, LEMON_WO, layer);
+    if (w == NULL) return LEMON_E_MEMORY;
+    for (h = 0; h < n / d; h++)
+        for (a = h * d, f->energy[h] = 0.0; a < (h + 1) * d; a++)
+            for (b = h * d; b < (h + 1) * d; b++) {
+                double g = 0.0;
+                for (i = 0; i < f->ds; i++) g += (double)w[i * n + a] * (double)w[i * n + b];
+                f->energy[h] += g * c->sum[a * n + b];
+            }
+    return LEMON_OK;
 }
 
 /*  The teacher's main layer up to its attention, the student's read map for it, and which heads stay. */
-static lemon_status lemon__solve_attention_in(lemon__solve *v, int64_t i) {
-    lemon__fill *f = v->f;
-    int64_t main = f->main[i], heads = (int64_t)f->tc->n_heads * f->tc->head_dim, first;
-    lemon_arena arena = {NULL};
-    lemon__moments m;
-    lemon__cov c;
-    lemon__head_weights weights;
-    double *planes = lemon__doubles(f->ctx, &arena, 1, heads / 2);
-    lemon_status status =
-        planes ? lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m) : LEMON_E_MEMORY;
-    if (!status) status = lemon__cov_make(f->ctx, &arena, heads, heads, &c);
-    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
-        int held = lemon__solve_batch(v, first);
-        lemon__walk_norm(&v->t.walk, -1, 0);
-        lemon__walk_norm(&v->s.walk, -1, 0);
-        lemon__moments_add(f->ctx, &m, held, v->t.walk.y, v->s.walk.y, lemon__walk_rows(&v->s.walk));
-        lemon__attention_of(&v->t, main);
-        lemon__query_energy(v, planes);
-        lemon__cov_add(f->ctx, &c, v->t.walk.z, v->t.walk.z, lemon__walk_rows(&v->t.walk));
-        lemon__walk_write(&v->t.walk, LEMON_WO, main, v->t.walk.z);
+static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
+    lemon__moments norms;
+    lemon__cov heads;
+    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
+    lemon_status status = planes ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
+    if (!status) status = lemon__cov_make(f, f->qt, f->qt, &heads);
+    if (status) return status;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
+        lemon__add_norms(f, &norms);
+        lemon__run_attend(&f->t, f->main[i]);
+        lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
+        lemon__cov_add(f->ctx, &heads, f->t.walk.z, f->t.walk.z, f->rows);
+        lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
-    if (!status) status = lemon__solve_read(v, LEMON_AT_READ_ATTN, i, 0, &m);
-    if (!status) status = lemon__head_energy(v, main, &c, v->energy);
-    if (!status) status = lemon__choose_heads(f->ctx, f->tc, f->sc, v->energy, v->chosen);
-    weights.query_energy = planes;
-    weights.write_energy = v->energy;
-    if (!status) status = lemon__map_heads(f, i, v->chosen, &weights, 1.0f);
-    lemon_arena_free(f->ctx, &arena);
-    return status;
+    status = lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, &norms);
+    if (!status) status = lemon__head_energy(f, f->main[i], &heads);
+    if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
+    return status ? status : lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
 }
 
 /*  The student's attention with what it has read, then its output matrix. */
-static lemon_status lemon__solve_attention_out(lemon__solve *v, int64_t i) {
-    static const lemon_role roles[4] = {LEMON_ATTN_NORM, LEMON_WQ, LEMON_WK, LEMON_WV};
-    lemon__fill *f = v->f;
-    int64_t qt = (int64_t)f->tc->n_heads * f->tc->head_dim, qs = (int64_t)f->sc->n_heads * f->sc->head_dim, first;
-    lemon_arena arena = {NULL};
+static lemon_status lemon__solve_attention_out(lemon__fill *f, int64_t i) {
     lemon__moments out, inner;
-    lemon_status status = lemon__moments_make(f->ctx, &arena, f->sc->d_model, qs, &out);
-    int k;
-    if (!status) status = lemon__moments_make(f->ctx, &arena, qt, qs, &inner);
-    for (k = 0; k < 4 && !status; k++) status = lemon__solve_apply(v, roles[k], i);
-    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
-        int held = lemon__solve_batch(v, first);
-        int64_t rows = lemon__walk_rows(&v->s.walk);
-        lemon__attention_of(&v->s, i);
-        lemon__solve_lack(v);
-        lemon__moments_add(f->ctx, &out, held, v->r, v->s.walk.z, rows);
-        lemon__moments_add(f->ctx, &inner, held, v->t.walk.z, v->s.walk.z, rows);
+    int role;
+    lemon_status status = lemon__moments_make(f, f->ds, f->qs, &out);
+    if (!status) status = lemon__moments_make(f, f->qt, f->qs, &inner);
+    for (role = LEMON_ATTN_NORM; role <= LEMON_WV && !status; role++)
+        status = lemon__solve_apply(f, (lemon_role)role, i);
+    if (status) return status;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
+        lemon__run_attend(&f->s, i);
+        lemon__solve_lack(f);
+        lemon__moments_add(f, &out, f->r, f->s.walk.z);
+        lemon__moments_add(f, &inner, f->t.walk.z, f->s.walk.z);
     }
-    if (!status) status = lemon__solve_inner(v, LEMON_AT_READ_HEADS, i, 0, &inner);
-    if (!status) status = lemon__solve_write(v, LEMON_WO, i, &out);
-    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
-        lemon__solve_batch(v, first);
-        lemon__walk_write(&v->s.walk, LEMON_WO, i, v->s.walk.z);
-    }
-    lemon_arena_free(f->ctx, &arena);
-    return status;
+    status = lemon__solve_inner(f, LEMON_AT_READ_HEADS, i, 0, &inner);
+    return status ? status : lemon__solve_write(f, LEMON_WO, i, &out);
 }
 
-/*  Energy of neurons, E h^2 |P w_down|^2, into energy [F]. */
-static lemon_status lemon__neuron_energy(lemon__solve *v, int64_t layer, const double *squares, double *energy) {
-    int64_t n = v->f->tc->d_ffn, ds = v->f->sc->d_model, dt = v->f->tc->d_model, i, j;
-    lemon_arena arena = {NULL};
-    float *down = lemon__floats(v->f->ctx, &arena, dt, n), *w = lemon__floats(v->f->ctx, &arena, ds, n);
-    if (down && w) {
-        lemon__tensor_to_f32(lemon_model_param(v->f->teacher, LEMON_W_DOWN, layer), down);
-        lemon__gemm_threads(v->f->ctx, 0, 0, ds, n, dt, 1.0f, v->p, dt, down, n, 0.0f, w, n);
-        for (j = 0; j < n; j++) energy[j] = 0.0;
-        for (i = 0; i < ds; i++)
-            for (j = 0; j < n; j++) energy[j] += (double)w[i * n + j] * (double)w[i * n + j] * squares[j];
-    }
-    lemon_arena_free(v->f->ctx, &arena);
-    return down && w ? LEMON_OK : LEMON_E_MEMORY;
-}
+/* ---- lemon: the feed-forward block ---- */
 
-/*  The slot that holds a teacher layer in a student layer's field, or -1. */
-static int64_t lemon__slot_of(const lemon_operators *ops, int64_t i, int64_t layer) {
-    int64_t k;
-    for (k = 0; k < ops->slots; k++)
-        if (ops->layer[i * ops->slots + k] == layer) return k;
-    return -1;
-}
-
-static void lemon__add_squares(const float *x, int64_t rows, int64_t cols, double *sum) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) sum[c] += (double)x[r * cols + c] * (double)x[r * cols + c];
+/*  The neurons' energies, E h^2 |P w_down|^2, into energy [F]; squares: E h^2. */
+static lemon_status lemon__neuron_energy(lemon__fill *f, int64_t layer, const double *squares, double *energy) {
+    const float *w = lemon__projected(f, LEMON_W_DOWN, layer);
+    int64_t i, j;
+    if (w == NULL) return LEMON_E_MEMORY;
+    for (j = 0; j < f->nt; j++) energy[j] = 0.0;
+    for (i = 0; i < f->ds; i++, w += f->nt)
+        for (j = 0; j < f->nt; j++) energy[j] += (double)w[j] * (double)w[j] * squares[j];
+    return LEMON_OK;
 }
 
 /*  One teacher layer of the field through its FFN; where it has a slot, its read map and its neurons' energies. */
-static lemon_status lemon__solve_ffn_layer(lemon__solve *v, int64_t i, int64_t layer) {
-    lemon__fill *f = v->f;
-    int64_t slot = lemon__slot_of(f->ops, i, layer), first;
-    lemon_arena arena = {NULL};
-    lemon__moments m;
-    double *squares = lemon__doubles(f->ctx, &arena, 1, f->tc->d_ffn);
-    lemon_status status =
-        squares ? lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m) : LEMON_E_MEMORY;
-    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
-        int held = lemon__solve_batch(v, first);
-        int64_t rows = lemon__walk_rows(&v->t.walk);
-        v->t.walk.gate = slot >= 0 ? v->ht[slot] + first * f->seq * f->tc->d_ffn : v->spare;
-        if (layer != f->main[i]) {
-            lemon__attention_of(&v->t, layer);
-            lemon__walk_write(&v->t.walk, LEMON_WO, layer, v->t.walk.z);
+static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
+    int64_t slot = layer - f->main[i], used = lemon__slots_used(f, i);
+    lemon__walk *t = &f->t.walk;
+    lemon__moments norms;
+    double *squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
+    lemon_status status = squares ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
+    if (status) return status;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
+        t->gate = slot < used ? f->ht[slot] + f->first * f->seq * f->nt : f->spare;
+        if (slot > 0) {
+            lemon__run_attend(&f->t, layer);
+            lemon__walk_write(t, LEMON_WO, layer, t->z);
         }
-        lemon__walk_norm(&v->t.walk, -1, 0);
-        lemon__walk_norm(&v->s.walk, -1, 0);
-        lemon__moments_add(f->ctx, &m, held, v->t.walk.y, v->s.walk.y, rows);
-        lemon__walk_norm(&v->t.walk, LEMON_FFN_NORM, layer);
-        lemon__walk_neurons(&v->t.walk, layer);
-        lemon__add_squares(v->t.walk.gate, rows, f->tc->d_ffn, squares);
-        lemon__walk_write(&v->t.walk, LEMON_W_DOWN, layer, v->t.walk.gate);
+        lemon__add_norms(f, &norms);
+        lemon__walk_norm(t, LEMON_FFN_NORM, layer);
+        lemon__walk_neurons(t, layer);
+        lemon__add_squares(t->gate, f->rows, f->nt, 1, squares);
+        lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
-    if (!status && slot >= 0) status = lemon__solve_read(v, LEMON_AT_READ_FFN, i, slot, &m);
-    if (!status && slot >= 0) status = lemon__neuron_energy(v, layer, squares, v->energy + slot * f->tc->d_ffn);
-    lemon_arena_free(f->ctx, &arena);
-    return status;
+    if (slot >= used) return LEMON_OK;
+    status = lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, &norms);
+    return status ? status : lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
 }
 
 /*  The best neurons of all slots together: each slot's maps select its own, and nothing where it has none. */
-static lemon_status lemon__solve_neurons(lemon__solve *v, int64_t i) {
-    static const lemon_place places[2] = {LEMON_AT_FFN, LEMON_AT_READ_NEURONS};
-    lemon__fill *f = v->f;
-    int64_t n = f->tc->d_ffn, slot, c, used = 0;
+static lemon_status lemon__solve_neurons(lemon__fill *f, int64_t i) {
+    static const int places[2] = {LEMON_AT_FFN, LEMON_AT_READ_NEURONS};
+    int64_t slot, c;
     int k;
-    lemon_status status;
-    while (used < f->ops->slots && f->ops->layer[i * f->ops->slots + used] >= 0) used++;
-    status = lemon__choose(f->ctx, v->energy, used * n, f->sc->d_ffn, v->chosen);
-    for (slot = 0; !status && slot < f->ops->slots; slot++)
+    lemon_status status = lemon__choose(f, f->energy, lemon__slots_used(f, i) * f->nt, f->ns, f->chosen);
+    for (slot = 0; slot < f->ops->slots; slot++)
         for (k = 0; k < 2 && !status; k++) {
-            lemon_map *map;
+            lemon_map *map = lemon__own_map(f->ops, places[k], i, slot);
             int64_t mine = 0;
-            for (c = 0; c < f->sc->d_ffn; c++) mine += v->chosen[c] / n == slot;
-            map = lemon__map_make(f->ctx, f->ops, (int)places[k], i, slot, mine > 0 ? 1 : 0);
-            if (map == NULL) return LEMON_E_MEMORY;
-            for (c = 0; mine > 0 && c < f->sc->d_ffn; c++) {
-                if (map->index) map->index[c] = (int32_t)(v->chosen[c] % n);
-                map->value[c] = v->chosen[c] / n == slot ? 1.0f : 0.0f;
+            for (c = 0; c < f->ns; c++) mine += f->chosen[c] / f->nt == slot;
+            status = lemon__map_make(f->ctx, f->ops, map, mine > 0 ? 1 : 0);
+            for (c = 0; !status && mine > 0 && c < f->ns; c++) {
+                if (map->index) map->index[c] = (int32_t)(f->chosen[c] % f->nt);
+                map->value[c] = f->chosen[c] / f->nt == slot ? 1.0f : 0.0f;
             }
         }
     return status;
 }
 
 /*  The student's FFN with what it has read, then W_down against all that it still lacks at the field's end. */
-static lemon_status lemon__solve_ffn_out(lemon__solve *v, int64_t i) {
-    static const lemon_role roles[3] = {LEMON_FFN_NORM, LEMON_W_GATE, LEMON_W_UP};
-    lemon__fill *f = v->f;
-    int64_t first, slot;
-    lemon_arena arena = {NULL};
-    lemon__moments out,
-        *inner = (lemon__moments *)lemon_arena_alloc(f->ctx, &arena, (size_t)f->ops->slots * sizeof *inner);
-    lemon_status status =
-        inner ? lemon__moments_make(f->ctx, &arena, f->sc->d_model, f->sc->d_ffn, &out) : LEMON_E_MEMORY;
-    int k;
-    for (slot = 0; !status && slot < f->ops->slots; slot++)
-        status = lemon__moments_make(f->ctx, &arena, f->tc->d_ffn, f->sc->d_ffn, &inner[slot]);
-    for (k = 0; k < 3 && !status; k++) status = lemon__solve_apply(v, roles[k], i);
-    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
-        int held = lemon__solve_batch(v, first);
-        int64_t rows = lemon__walk_rows(&v->s.walk);
-        lemon__walk_norm(&v->s.walk, LEMON_FFN_NORM, i);
-        lemon__walk_neurons(&v->s.walk, i);
-        lemon__solve_lack(v);
-        lemon__moments_add(f->ctx, &out, held, v->r, v->s.walk.gate, rows);
-        for (slot = 0; slot < f->ops->slots && f->ops->layer[i * f->ops->slots + slot] >= 0; slot++)
-            lemon__moments_add(f->ctx, &inner[slot], held, v->ht[slot] + first * f->seq * f->tc->d_ffn, v->s.walk.gate,
-                               rows);
+static lemon_status lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
+    int64_t used = lemon__slots_used(f, i), slot;
+    lemon__moments out, *inner = (lemon__moments *)lemon_arena_alloc(f->ctx, &f->work, (size_t)used * sizeof *inner);
+    int role;
+    lemon_status status = inner ? lemon__moments_make(f, f->ds, f->ns, &out) : LEMON_E_MEMORY;
+    for (slot = 0; !status && slot < used; slot++) status = lemon__moments_make(f, f->nt, f->ns, &inner[slot]);
+    for (role = LEMON_FFN_NORM; role <= LEMON_W_UP && !status; role++)
+        status = lemon__solve_apply(f, (lemon_role)role, i);
+    if (status) return status;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
+        lemon__walk_norm(&f->s.walk, LEMON_FFN_NORM, i);
+        lemon__walk_neurons(&f->s.walk, i);
+        lemon__solve_lack(f);
+        lemon__moments_add(f, &out, f->r, f->s.walk.gate);
+        for (slot = 0; slot < used; slot++)
+            lemon__moments_add(f, &inner[slot], f->ht[slot] + f->first * f->seq * f->nt, f->s.walk.gate);
     }
-    for (slot = 0; !status && slot < f->ops->slots; slot++)
+    for (slot = 0; !status && slot < used; slot++)
         if (lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, slot)->field > 0)
-            status = lemon__solve_inner(v, LEMON_AT_READ_NEURONS, i, slot, &inner[slot]);
-    if (!status) status = lemon__solve_write(v, LEMON_W_DOWN, i, &out);
-    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
-        lemon__solve_batch(v, first);
-        lemon__walk_write(&v->s.walk, LEMON_W_DOWN, i, v->s.walk.gate);
-    }
-    lemon_arena_free(f->ctx, &arena);
-    return status;
+            status = lemon__solve_inner(f, LEMON_AT_READ_NEURONS, i, slot, &inner[slot]);
+    return status ? status : lemon__solve_write(f, LEMON_W_DOWN, i, &out);
 }
 
-static lemon_status lemon__solve_layer(lemon__solve *v, int64_t i) {
+static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
     int64_t layer;
-    lemon_status status = lemon__solve_attention_in(v, i);
-    if (!status) status = lemon__solve_attention_out(v, i);
-    for (layer = v->f->main[i]; !status && layer <= lemon__field_end(v->f, i); layer++)
-        status = lemon__solve_ffn_layer(v, i, layer);
-    if (!status) status = lemon__solve_neurons(v, i);
-    if (!status) status = lemon__solve_ffn_out(v, i);
-    if (!status) status = lemon__tick(v->f->ctx, "solve", i + 1, v->f->sc->n_layers, (double)NAN);
-    return status;
+    lemon_status status = lemon__solve_attention_in(f, i);
+    lemon_arena_free(f->ctx, &f->work);
+    if (!status) status = lemon__solve_attention_out(f, i);
+    for (layer = f->main[i]; !status && layer <= lemon__field_end(f, i); layer++) {
+        lemon_arena_free(f->ctx, &f->work);
+        status = lemon__solve_ffn_in(f, i, layer);
+    }
+    lemon_arena_free(f->ctx, &f->work);
+    if (!status) status = lemon__solve_neurons(f, i);
+    if (!status) status = lemon__solve_ffn_out(f, i);
+    lemon_arena_free(f->ctx, &f->work);
+    return status ? status : lemon__tick(f->ctx, "solve", i + 1, f->sc->n_layers, (double)NAN);
 }
 
 /* ---- lemon: the output side ---- */
@@ -9641,103 +9505,72 @@ static void lemon__centre(float *e, int64_t rows, int64_t n) {
 
 /*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2,
     whose normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
-static lemon_status lemon__solve_gain(lemon__solve *v, const lemon__moments *reads) {
-    lemon__fill *f = v->f;
-    int64_t vocab = f->sc->vocab_size, ds = f->sc->d_model, dt = f->tc->d_model, i, j,
-            param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0);
-    lemon_arena arena = {NULL};
-    float *es = lemon__floats(f->ctx, &arena, vocab, ds), *et = lemon__floats(f->ctx, &arena, vocab, dt),
-          *gain = lemon__floats(f->ctx, &arena, 1, dt);
-    float *ss = lemon__floats(f->ctx, &arena, ds, ds), *st = lemon__floats(f->ctx, &arena, ds, dt),
-          *g = (float *)f->student->params[param].data;
-    lemon_tensor *correction = &f->ops->correction[param];
+static lemon_status lemon__solve_gain(lemon__fill *f, const lemon__moments *norms) {
+    int64_t vocab = f->sc->vocab_size, ds = f->ds, dt = f->dt, i, j;
+    float *es = lemon__floats(f->ctx, &f->work, vocab, ds), *et = lemon__floats(f->ctx, &f->work, vocab, dt);
+    float *ss = lemon__floats(f->ctx, &f->work, ds, ds), *st = lemon__floats(f->ctx, &f->work, ds, dt);
+    float *gain = lemon__floats(f->ctx, &f->work, 1, dt);
     lemon__moments m;
-    lemon_status status =
-        es && et && gain && ss && st ? lemon__moments_make(f->ctx, &arena, 1, ds, &m) : LEMON_E_MEMORY;
     int k;
-    if (!status) {
-        lemon__tensor_to_f32(&f->student->params[0], es);
-        lemon__tensor_to_f32(lemon_model_param(f->teacher, LEMON_OUTPUT, 0), et);
-        lemon_row_to_f32(lemon_model_param(f->teacher, LEMON_FINAL_NORM, 0), 0, gain);
-        lemon__centre(es, vocab, ds);
-        lemon__centre(et, vocab, dt);
-        lemon__gemm_threads(f->ctx, 1, 0, ds, ds, vocab, 1.0f, es, ds, es, ds, 0.0f, ss, ds);
-        lemon__gemm_threads(f->ctx, 1, 0, ds, dt, vocab, 1.0f, es, ds, et, dt, 0.0f, st, dt);
-        for (k = 0; k < 2; k++)
-            for (i = 0; i < ds; i++) {
-                for (j = 0; j < ds; j++) m.s[k].sum[i * ds + j] = (double)ss[i * ds + j] * reads->s[k].sum[i * ds + j];
-                for (j = 0; j < dt; j++)
-                    m.t[k].sum[i] += (double)st[i * dt + j] * (double)gain[j] * reads->t[k].sum[j * ds + i];
-            }
-        correction->rows = 1;
-        correction->cols = ds;
-        correction->data = lemon__floats(f->ctx, &f->ops->arena, 1, ds);
-        if (correction->data == NULL) status = LEMON_E_MEMORY;
-    }
-    if (!status) {
-        float *delta = (float *)correction->data;
-        for (i = 0; i < ds; i++) delta[i] = -g[i];
-        status = lemon__least_squares(f->ctx, &m, g);
-        for (i = 0; i < ds; i++) delta[i] += g[i];
-    }
-    lemon_arena_free(f->ctx, &arena);
-    return status;
+    if (!es || !et || !gain || !ss || !st || lemon__moments_make(f, 1, ds, &m)) return LEMON_E_MEMORY;
+    lemon__tensor_to_f32(&f->student->params[0], es);
+    lemon__tensor_to_f32(lemon_model_param(f->teacher, LEMON_OUTPUT, 0), et);
+    lemon_row_to_f32(lemon_model_param(f->teacher, LEMON_FINAL_NORM, 0), 0, gain);
+    lemon__centre(es, vocab, ds);
+    lemon__centre(et, vocab, dt);
+    lemon__gemm_threads(f->ctx, 1, 0, ds, ds, vocab, 1.0f, es, ds, es, ds, 0.0f, ss, ds);
+    lemon__gemm_threads(f->ctx, 1, 0, ds, dt, vocab, 1.0f, es, ds, et, dt, 0.0f, st, dt);
+    for (k = 0; k < 2; k++)
+        for (i = 0; i < ds; i++) {
+            for (j = 0; j < ds; j++) m.s[k].sum[i * ds + j] = (double)ss[i * ds + j] * norms->s[k].sum[i * ds + j];
+            for (j = 0; j < dt; j++)
+                m.t[k].sum[i] += (double)st[i * dt + j] * (double)gain[j] * norms->t[k].sum[j * ds + i];
+        }
+    return lemon__solve_correction(f, LEMON_FINAL_NORM, 0, &m);
 }
 
-static lemon_status lemon__solve_output(lemon__solve *v) {
-    lemon__fill *f = v->f;
-    lemon_arena arena = {NULL};
-    lemon__moments m;
-    int64_t first;
-    lemon_status status = lemon__moments_make(f->ctx, &arena, f->tc->d_model, f->sc->d_model, &m);
-    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
-        int held = lemon__solve_batch(v, first);
-        lemon__walk_norm(&v->t.walk, -1, 0);
-        lemon__walk_norm(&v->s.walk, -1, 0);
-        lemon__moments_add(f->ctx, &m, held, v->t.walk.y, v->s.walk.y, lemon__walk_rows(&v->s.walk));
-    }
-    if (!status) status = lemon__solve_read(v, LEMON_AT_READ_OUTPUT, 0, 0, &m);
-    if (!status) status = lemon__solve_apply(v, LEMON_FINAL_NORM, 0);
-    if (!status && !f->sc->tied_embeddings) status = lemon__solve_apply(v, LEMON_OUTPUT, 0);
-    if (!status && f->sc->tied_embeddings && f->o->correction) status = lemon__solve_gain(v, &m);
-    lemon_arena_free(f->ctx, &arena);
-    return status;
+static lemon_status lemon__solve_output(lemon__fill *f) {
+    lemon__moments norms;
+    lemon_status status = lemon__moments_make(f, f->dt, f->ds, &norms);
+    if (status) return status;
+    for (lemon__rewind(f); lemon__next_batch(f);) lemon__add_norms(f, &norms);
+    status = lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, &norms);
+    if (!status) status = lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
+    if (!status && !f->sc->tied_embeddings) return lemon__solve_apply(f, LEMON_OUTPUT, 0);
+    return status ? status : lemon__solve_gain(f, &norms);
 }
 
 /* ---- lemon: all of it ---- */
 
-static lemon_status lemon__solve_memory(lemon__solve *v) {
-    lemon__fill *f = v->f;
-    int64_t rows = f->windows * f->seq, slot, batch = f->batch * f->seq;
-    lemon_status status = lemon__run_open(f, &v->arena, f->teacher, &v->t);
-    if (!status) status = lemon__run_open(f, &v->arena, f->student, &v->s);
-    v->spare = v->t.walk.gate;
-    v->xt = lemon__floats(f->ctx, &v->arena, rows, f->tc->d_model);
-    v->xs = lemon__floats(f->ctx, &v->arena, rows, f->sc->d_model);
-    v->zt = lemon__floats(f->ctx, &v->arena, rows, (int64_t)f->tc->n_heads * f->tc->head_dim);
-    v->zs = lemon__floats(f->ctx, &v->arena, rows, (int64_t)f->sc->n_heads * f->sc->head_dim);
-    v->hs = lemon__floats(f->ctx, &v->arena, rows, f->sc->d_ffn);
-    v->r = lemon__floats(f->ctx, &v->arena, batch, f->sc->d_model);
-    v->energy = lemon__doubles(f->ctx, &v->arena, 1, lemon__max(f->ops->slots * f->tc->d_ffn, f->tc->n_heads));
-    v->chosen = lemon__ids(f->ctx, &v->arena, 1, lemon__max(f->sc->d_ffn, f->sc->n_heads));
-    v->ht = (float **)lemon_arena_alloc(f->ctx, &v->arena, (size_t)f->ops->slots * sizeof *v->ht);
-    if (!v->xt || !v->xs || !v->zt || !v->zs || !v->hs || !v->r || !v->energy || !v->chosen || !v->ht)
+static lemon_status lemon__solve_memory(lemon__fill *f) {
+    int64_t rows = f->windows * f->seq, slot;
+    lemon_status status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
+    if (!status) status = lemon__run_open(f, &f->solve, f->student, &f->s);
+    f->spare = f->t.walk.gate;
+    f->xt = lemon__floats(f->ctx, &f->solve, rows, f->dt);
+    f->xs = lemon__floats(f->ctx, &f->solve, rows, f->ds);
+    f->zt = lemon__floats(f->ctx, &f->solve, rows, f->qt);
+    f->zs = lemon__floats(f->ctx, &f->solve, rows, f->qs);
+    f->hs = lemon__floats(f->ctx, &f->solve, rows, f->ns);
+    f->r = lemon__floats(f->ctx, &f->solve, f->batch * f->seq, f->ds);
+    f->energy = lemon__doubles(f->ctx, &f->solve, 1, lemon__max(f->ops->slots * f->nt, f->tc->n_heads));
+    f->chosen = lemon__ids(f->ctx, &f->solve, 1, lemon__max(f->ns, f->sc->n_heads));
+    f->ht = (float **)lemon_arena_alloc(f->ctx, &f->solve, (size_t)f->ops->slots * sizeof *f->ht);
+    if (!f->xt || !f->xs || !f->zt || !f->zs || !f->hs || !f->r || !f->energy || !f->chosen || !f->ht)
         return LEMON_E_MEMORY;
     for (slot = 0; slot < f->ops->slots; slot++)
-        if ((v->ht[slot] = lemon__floats(f->ctx, &v->arena, rows, f->tc->d_ffn)) == NULL) return LEMON_E_MEMORY;
+        if ((f->ht[slot] = lemon__floats(f->ctx, &f->solve, rows, f->nt)) == NULL) return LEMON_E_MEMORY;
     return status;
 }
 
 /*  The streams after the embedding, and the teacher's after layers before the first that is kept. */
-static lemon_status lemon__solve_begin(lemon__solve *v) {
-    lemon__fill *f = v->f;
-    int64_t first, layer;
-    lemon_status status = lemon__solve_apply(v, LEMON_TOK_EMBED, 0);
-    for (first = 0; !status && first < f->windows; first = lemon__solve_next(f, first)) {
-        lemon__solve_batch(v, first);
-        lemon__walk_embed(&v->t.walk, f->ids + first * f->seq);
-        lemon__walk_embed(&v->s.walk, f->ids + first * f->seq);
-        for (layer = 0; layer < f->main[0]; layer++) lemon__walk_layer(&v->t.walk, layer, v->t.k, v->t.v);
+static lemon_status lemon__solve_begin(lemon__fill *f) {
+    int64_t layer;
+    lemon_status status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
+    for (lemon__rewind(f); !status && lemon__next_batch(f);) {
+        lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
+        lemon__walk_embed(&f->s.walk, f->ids + f->first * f->seq);
+        for (layer = 0; layer < f->main[0]; layer++) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
     }
     return status;
 }
@@ -9745,69 +9578,50 @@ static lemon_status lemon__solve_begin(lemon__solve *v) {
 /*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block
     influence, Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours. */
 static lemon_status lemon__solve_layers(lemon__fill *f) {
-    int32_t *chosen = lemon__ids(f->ctx, &f->arena, 1, f->sc->n_layers);
-    int64_t i, last = f->tc->n_layers - 1;
-    lemon_status status;
+    int32_t *chosen = lemon__ids(f->ctx, &f->work, 1, f->sc->n_layers);
+    int64_t i;
     if (chosen == NULL) return LEMON_E_MEMORY;
-    f->influence[last] = 1e30;
+    f->influence[f->tc->n_layers - 1] = 1e30;
     if (f->sc->n_layers > 1) f->influence[0] = 1e30;
-    status = lemon__choose(f->ctx, f->influence, f->tc->n_layers, f->sc->n_layers, chosen);
+    if (lemon__choose(f, f->influence, f->tc->n_layers, f->sc->n_layers, chosen)) return LEMON_E_MEMORY;
     for (i = 0; i < f->sc->n_layers; i++) f->main[i] = chosen[i];
-    return status;
-}
-
-/*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows. */
-static void lemon__solve_fields(lemon__fill *f) {
-    int64_t i, k;
-    for (i = 0; i < f->sc->n_layers; i++)
-        for (k = 0; k < f->ops->slots && f->main[i] + k <= lemon__field_end(f, i); k++) {
-            f->ops->layer[i * f->ops->slots + k] = (int32_t)(f->main[i] + k);
-            f->ops->layer_weight[i * f->ops->slots + k] = 1.0f;
-        }
-}
-
-/*  Attention comes from the main layer alone: the other slots' maps there are empty. */
-static lemon_status lemon__solve_empty(lemon__fill *f) {
-    static const lemon_place places[5] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
-                                          LEMON_AT_READ_HEADS};
-    int64_t i, slot;
-    int k;
-    for (k = 0; k < 5; k++)
-        for (i = 0; i < f->sc->n_layers; i++)
-            for (slot = 1; slot < f->ops->slots; slot++)
-                if (lemon__map_make(f->ctx, f->ops, (int)places[k], i, slot, 0) == NULL) return LEMON_E_MEMORY;
     return LEMON_OK;
 }
 
-static lemon_status lemon__fill_solved(lemon__fill *f) {
-    lemon__solve v;
-    int64_t i;
-    lemon_status status;
-    memset(&v, 0, sizeof v);
-    v.f = f;
-    f->ops->fold_gains = 1;
-    status = lemon__observe(f);
-    if (!status) status = lemon__solve_layers(f);
-    if (!status) lemon__solve_fields(f);
-    if (!status) status = lemon__solve_empty(f);
-    if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
-    if (!status) status = lemon__solve_memory(&v);
-    if (!status) status = lemon__solve_basis(&v);
-    if (!status) status = lemon__solve_begin(&v);
-    for (i = 0; !status && i < f->sc->n_layers; i++) status = lemon__solve_layer(&v, i);
-    if (!status) status = lemon__solve_output(&v);
-    lemon_arena_free(f->ctx, &v.arena);
+/*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows.
+    Attention comes from the main layer alone: the other slots' maps there are empty. */
+static lemon_status lemon__solve_slots(lemon__fill *f) {
+    static const int places[5] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
+                                  LEMON_AT_READ_HEADS};
+    lemon_status status = LEMON_OK;
+    int64_t i, slot;
+    int k;
+    for (i = 0; i < f->sc->n_layers; i++) {
+        for (slot = 0; slot < lemon__slots_used(f, i); slot++) {
+            f->ops->layer[i * f->ops->slots + slot] = (int32_t)(f->main[i] + slot);
+            f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
+        }
+        for (slot = 1; slot < f->ops->slots; slot++)
+            for (k = 0; k < 5 && !status; k++)
+                status = lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, places[k], i, slot), 0);
+    }
     return status;
 }
 
-/*  Without solving: the paper's own recipe begins with a selection of channels and layers inside the fields. */
-static lemon_status lemon__fill_lemon(lemon__fill *f) {
-    static const lemon__selection plain = {1, 1, 0};
-    if (f->o->solve) return lemon__fill_solved(f);
-    f->ops->fold_gains = 1;
-    return lemon__fill_selection(f, &plain);
+static lemon_status lemon__fill_solved(lemon__fill *f) {
+    int64_t i;
+    lemon_status status = lemon__observe(f);
+    if (!status) status = lemon__solve_layers(f);
+    if (!status) status = lemon__solve_slots(f);
+    if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
+    if (!status) status = lemon__solve_memory(f);
+    if (!status) status = lemon__solve_basis(f);
+    if (!status) status = lemon__solve_begin(f);
+    for (i = 0; !status && i < f->sc->n_layers; i++) status = lemon__solve_layer(f, i);
+    if (!status) status = lemon__solve_output(f);
+    lemon_arena_free(f->ctx, &f->solve);
+    return status;
 }
-
 /* ---- learning the operators by gradients: the student's weights are products on the tape, Out * W * In^T with W fixed,
         and the loss of the language model reaches the maps and the layer weights through them ---- */
 
@@ -9822,89 +9636,71 @@ typedef struct lemon__learn {
     lemon_var *map;                 /* [maps of the set] */
     lemon_var *source;              /* [parameters of the teacher] folded weights, -1: not yet on the tape */
     lemon_var *alpha;               /* [L student] layer weights */
-    lemon_tape *tape;
-    lemon_var loss;
+    lemon__objective q;
     lemon__windows windows;
     lemon_tokens text;
-    int32_t *inputs, *targets;
-    int64_t batch;
 } lemon__learn;
-
-static int lemon__learned_place(const lemon__fill *f, int place) {
-    return place != LEMON_AT_GAIN && (place != LEMON_AT_READ_OUTPUT || !f->sc->tied_embeddings);
-}
-
-/*  1 where slots share all maps and differ in weight only: the layer operator can then be learned too. */
-static int lemon__shared_maps(const lemon_operators *ops, lemon_role role, int64_t layer) {
-    int places[2], k;
-    int64_t slot;
-    places[0] = lemon__role_places[role].in;
-    places[1] = lemon__role_places[role].out;
-    for (k = 0; k < 2; k++)
-        for (slot = 1; lemon__places[places[k]].per_layer && slot < ops->slots; slot++)
-            if (lemon__own_map(ops, places[k], layer, slot)->student) return 0;
-    return 1;
-}
-
-/*  Places in the block, in the order of the set. */
-static lemon_status lemon__learn_place(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    lemon__learn *l = (lemon__learn *)user;
-    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    int64_t i = map - ops->maps;
-    l->at[i] = -1;
-    if (map->student == 0 || map->field == 0 || !lemon__learned_place(l->f, place)) return LEMON_OK;
-    l->at[i] = l->adam.count;
-    l->adam.count += map->student * map->teacher;
-    return LEMON_OK;
-}
 
 /*  The mask of a map whose field is limited: what it reads now (solved), or the channels that stand within field_dims
     of its own in the order of activation (selected). */
 static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask) {
     lemon__fill *f = l->f;
     int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
-    lemon_arena arena = {NULL};
-    float *score = lemon__floats(f->ctx, &arena, 1, n);
-    int32_t *order = lemon__ids(f->ctx, &arena, 2, n), *rank = order + n;
-    lemon_status status = score && order ? LEMON_OK : LEMON_E_MEMORY;
-    for (j = 0; !status && j < n; j++) {
+    float *score = lemon__floats(f->ctx, &l->arena, 1, n);
+    int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order + n;
+    if (score == NULL || order == NULL) return LEMON_E_MEMORY;
+    for (j = 0; j < n; j++) {
         score[j] = f->channel ? (float)f->channel[j] : 0.0f;
         order[j] = (int32_t)j;
     }
-    if (!status) {
-        lemon__rank(score, order, rank, (int32_t)n);
-        for (j = 0; j < n; j++) rank[order[j]] = (int32_t)j;
-        lemon__map_expand(map, mask);
-        for (i = 0; i < map->student; i++) {
-            int64_t own = map->index ? rank[map->index[i * map->field]] : rank[i];
-            for (j = 0; j < n; j++) {
-                float now = mask[i * n + j];
-                int near = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
-                mask[i * n + j] = (f->student ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
-            }
+    lemon__rank(score, order, rank, (int32_t)n);
+    for (j = 0; j < n; j++) rank[order[j]] = (int32_t)j;
+    lemon__map_expand(map, mask);
+    for (i = 0; i < map->student; i++) {
+        int64_t own = map->index ? rank[map->index[i * map->field]] : rank[i];
+        for (j = 0; j < n; j++) {
+            float now = mask[i * n + j];
+            int near = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
+            mask[i * n + j] = (f->student ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
         }
     }
-    lemon_arena_free(f->ctx, &arena);
-    return status;
-}
-
-static lemon_status lemon__learn_fill(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    lemon__learn *l = (lemon__learn *)user;
-    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    int64_t i = map - ops->maps, at = l->at[i], n = map->student * map->teacher, k;
-    if (at < 0) return LEMON_OK;
-    lemon__map_expand(map, l->adam.w + at);
-    for (k = 0; k < n; k++) l->mask[at + k] = 1.0f;
-    l->map[i] = lemon_tape_leaf(l->tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
-    if (l->f->o->field_dims > 0 && lemon__places[place].joint == LEMON_JOINT_RESIDUAL)
-        return lemon__learn_mask(l, map, l->mask + at);
     return LEMON_OK;
 }
 
+/*  Where the maps that are learned stand in the block: all that matrices are made with. */
+static void lemon__learn_places(lemon__learn *l) {
+    const lemon_operators *ops = l->f->ops;
+    int64_t i;
+    for (i = 0; i < lemon__map_count(ops); i++) {
+        int place = lemon__map_place(ops, &ops->maps[i]);
+        l->at[i] = -1;
+        if (ops->maps[i].field == 0 || place == LEMON_AT_GAIN) continue;
+        if (place == LEMON_AT_READ_OUTPUT && ops->student.tied_embeddings) continue;
+        l->at[i] = l->adam.count;
+        l->adam.count += ops->maps[i].student * ops->maps[i].teacher;
+    }
+}
+
+static lemon_status lemon__learn_maps(lemon__learn *l) {
+    const lemon_operators *ops = l->f->ops;
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    for (i = 0; !status && i < lemon__map_count(ops); i++) {
+        const lemon_map *map = &ops->maps[i];
+        int64_t at = l->at[i];
+        if (at < 0) continue;
+        lemon__map_expand(map, l->adam.w + at);
+        l->map[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
+        if (l->f->o->field_dims > 0 && lemon__places[lemon__map_place(ops, map)].joint == LEMON_JOINT_RESIDUAL)
+            status = lemon__learn_mask(l, map, l->mask + at);
+    }
+    return status;
+}
+
 /*  The variable of the map that serves a slot; -1 where the slot contributes nothing. */
-static lemon_var lemon__learn_map(const lemon__learn *l, int place, int64_t layer, int64_t slot) {
-    const lemon_map *map = lemon_operators_map(l->f->ops, (lemon_place)place, layer, slot);
-    return map->field > 0 ? l->map[map - l->f->ops->maps] : -1;
+static lemon_var lemon__learn_map(const lemon__learn *l, lemon_place place, int64_t layer, int64_t slot) {
+    const lemon_map *map = lemon_operators_map(l->f->ops, place, layer, slot);
+    return map && map->field > 0 ? l->map[map - l->f->ops->maps] : -1;
 }
 
 /*  A teacher weight on the tape, gains folded, as a constant. */
@@ -9912,42 +9708,39 @@ static lemon_var lemon__learn_source(lemon__learn *l, lemon_role role, int64_t l
     lemon__fill *f = l->f;
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     lemon_var *at = &l->source[role == LEMON_OUTPUT ? lemon__param_count(f->tc) : t - f->teacher->params];
-    float *w, *gain;
+    float *w;
     if (*at >= 0) return *at;
-    w = lemon__floats(f->ctx, &l->arena, t->rows, t->cols);
-    gain = lemon__floats(f->ctx, &l->arena, 1, f->tc->d_model);
-    if (w == NULL || gain == NULL) return -1;
-    lemon__teacher_weight(f->teacher, role, layer, f->ops->fold_gains, gain, w);
-    return *at = lemon_tape_leaf(l->tape, w, NULL, t->rows, t->cols);
+    w = lemon__teacher_weight(f->ctx, &l->arena, f->teacher, role, layer, f->ops->fold_gains);
+    return *at = w ? lemon_tape_leaf(l->q.tape, w, NULL, t->rows, t->cols) : -1;
 }
 
+/*  Out * W * In^T by the maps of a slot; -1 where it contributes nothing. */
 static lemon_var lemon__learn_product(lemon__learn *l, lemon_role role, lemon_var w, int64_t layer, int64_t slot) {
-    lemon_var read = lemon__learn_map(l, lemon__role_places[role].in, layer, slot), write;
-    w = lemon_tape_matmul(l->tape, w, 0, read, 1);
-    if (lemon__role_places[role].out < 0) return w;
-    write = lemon__learn_map(l, lemon__role_places[role].out, layer, slot);
-    return lemon_tape_matmul(l->tape, write, 0, w, 0);
+    lemon_place out = lemon__role_places[role].out;
+    lemon_var read = lemon__learn_map(l, lemon__role_places[role].in, layer, slot),
+              write = lemon__learn_map(l, out, layer, slot);
+    if (read < 0 || (write < 0 && out != LEMON_PLACE_COUNT)) return -1;
+    w = lemon_tape_matmul(l->q.tape, w, 0, read, 1);
+    return out == LEMON_PLACE_COUNT ? w : lemon_tape_matmul(l->q.tape, write, 0, w, 0);
 }
 
-/*  A matrix of the student: its slots' sources mixed, then mapped, where they share maps; else mapped one by one and
-    added. */
+/*  A matrix of the student.  Selected slots share all maps and differ in weight only: their sources are mixed, then
+    mapped, and the layer operator is learned too.  Solved slots have maps of their own: mapped one by one and added. */
 static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t layer) {
     const lemon_operators *ops = l->f->ops;
-    int64_t slots = lemon__role_slots(ops, role), slot, source;
-    lemon_var sum = -1, *terms = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)slots * sizeof *terms);
+    int64_t slots = lemon__role_slots(ops, role), slot;
+    lemon_var sum = -1, term, *terms = lemon__ids(l->f->ctx, &l->arena, 1, slots);
     if (terms == NULL) return -1;
-    if (slots > 1 && lemon__shared_maps(ops, role, layer)) {
+    if (slots > 1 && lemon__own_map(ops, LEMON_AT_FFN, layer, 1)->student == 0) {
         for (slot = 0; slot < slots; slot++)
             terms[slot] = lemon__learn_source(l, role, ops->layer[layer * slots + slot]);
-        return lemon__learn_product(l, role, lemon_tape_mix(l->tape, terms, slots, l->alpha[layer]), layer, 0);
+        return lemon__learn_product(l, role, lemon_tape_mix(l->q.tape, terms, slots, l->alpha[layer]), layer, 0);
     }
     for (slot = 0; slot < slots; slot++) {
-        lemon__slot(ops, role, layer, slot, &source);
-        if (source < 0 || lemon__learn_map(l, lemon__role_places[role].in, layer, slot) < 0) continue;
-        if (lemon__role_places[role].out >= 0 && lemon__learn_map(l, lemon__role_places[role].out, layer, slot) < 0)
-            continue;
-        terms[0] = lemon__learn_product(l, role, lemon__learn_source(l, role, source), layer, slot);
-        sum = sum < 0 ? terms[0] : lemon_tape_add(l->tape, sum, terms[0]);
+        int64_t source = lemon__slot_layer(ops, role, layer, slot);
+        if (source < 0) continue;
+        term = lemon__learn_product(l, role, lemon__learn_source(l, role, source), layer, slot);
+        if (term >= 0) sum = sum < 0 ? term : lemon_tape_add(l->q.tape, sum, term);
     }
     return sum;
 }
@@ -9958,66 +9751,55 @@ static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, le
     for (i = 0; i < student->n_params; i++) {
         lemon_role role = lemon__param_role(l->f->sc, i, &layer);
         const lemon_tensor *c = &l->f->ops->correction[i];
-        if (!lemon__roles[role].matrix) { weights[i] = lemon_tape_weight(l->tape, &student->params[i]); continue; }
+        if (!lemon__roles[role].matrix) { weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]); continue; }
         weights[i] = lemon__learn_matrix(l, role, layer);
         if (c->data && l->f->o->correction)
-            weights[i] = lemon_tape_add(l->tape, weights[i], lemon_tape_weight(l->tape, c));
+            weights[i] = lemon_tape_add(l->q.tape, weights[i], lemon_tape_weight(l->q.tape, c));
     }
 }
 
 static lemon_status lemon__learn_block(lemon__learn *l) {
     lemon_operators *ops = l->f->ops;
-    size_t maps = (size_t)(LEMON_PLACE_COUNT * ops->student.n_layers * ops->slots);
-    int64_t at, i, layers = ops->student.n_layers;
-    l->at = (int64_t *)lemon_arena_alloc(l->f->ctx, &l->arena, maps * sizeof *l->at);
-    l->map = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, maps * sizeof *l->map);
-    l->alpha = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena, (size_t)layers * sizeof *l->alpha);
-    l->source = (lemon_var *)lemon_arena_alloc(l->f->ctx, &l->arena,
-                                               (size_t)(lemon__param_count(l->f->tc) + 1) * sizeof *l->source);
+    lemon_ctx *ctx = l->f->ctx;
+    int64_t at, i, sources = lemon__param_count(l->f->tc) + 1;
+    l->at = (int64_t *)lemon_arena_alloc(ctx, &l->arena, (size_t)lemon__map_count(ops) * sizeof *l->at);
+    l->map = lemon__ids(ctx, &l->arena, 1, lemon__map_count(ops));
+    l->alpha = lemon__ids(ctx, &l->arena, 1, ops->student.n_layers);
+    l->source = lemon__ids(ctx, &l->arena, 1, sources);
     if (!l->at || !l->map || !l->alpha || !l->source) return LEMON_E_MEMORY;
-    for (i = 0; i <= lemon__param_count(l->f->tc); i++) l->source[i] = -1;
-    lemon__maps_each(ops, lemon__learn_place, l);
+    for (i = 0; i < sources; i++) l->source[i] = -1;
+    lemon__learn_places(l);
     at = l->adam.count;
-    l->adam.count += layers * ops->slots;
-    if (lemon__adam_make(l->f->ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam))
+    l->adam.count += lemon__cells(ops);
+    if (lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam))
         return LEMON_E_MEMORY;
     lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
-    l->adam.w = lemon__floats(l->f->ctx, &l->arena, 1, l->adam.count);
-    l->mask = lemon__floats(l->f->ctx, &l->arena, 1, l->adam.count);
+    l->adam.w = lemon__floats(ctx, &l->arena, 1, l->adam.count);
+    l->mask = lemon__floats(ctx, &l->arena, 1, l->adam.count);
     if (!l->adam.w || !l->mask) return LEMON_E_MEMORY;
-    for (i = 0; i < layers; i++, at += ops->slots) {
-        memcpy(l->adam.w + at, ops->layer_weight + i * ops->slots, (size_t)ops->slots * sizeof(float));
-        l->alpha[i] = lemon_tape_leaf(l->tape, l->adam.w + at, l->adam.g + at, 1, ops->slots);
-    }
-    for (i = 0; i < layers * ops->slots; i++) l->mask[l->adam.count - 1 - i] = 1.0f;
-    return lemon__maps_each(ops, lemon__learn_fill, l);
+    for (i = 0; i < l->adam.count; i++) l->mask[i] = 1.0f;
+    memcpy(l->adam.w + at, ops->layer_weight, (size_t)lemon__cells(ops) * sizeof(float));
+    for (i = 0; i < ops->student.n_layers; i++, at += ops->slots)
+        l->alpha[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, 1, ops->slots);
+    return lemon__learn_maps(l);
 }
 
 static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *student) {
-    static const lemon_loss_options plain = {0.0f, 1.0f, 1.0f};
     lemon__fill *f = l->f;
-    lemon_var *weights = (lemon_var *)lemon_arena_alloc(f->ctx, &l->arena, (size_t)student->n_params * sizeof *weights),
-              hidden;
-    size_t ids;
-    lemon_status status = weights ? lemon_tape_open(f->ctx, &l->tape) : LEMON_E_MEMORY;
+    lemon_var *weights = lemon__ids(f->ctx, &l->arena, 1, student->n_params);
+    int64_t batch = lemon__max(1, LEMON__LEARN_ROWS / f->seq);
+    lemon_status status = weights ? lemon__objective_open(f->ctx, &l->arena, batch, f->seq, &l->q) : LEMON_E_MEMORY;
     if (!status) status = lemon__learn_block(l);
-    l->batch = lemon__max(1, LEMON__LEARN_ROWS / f->seq);
-    ids = (size_t)(l->batch * f->seq) * sizeof(int32_t);
-    l->inputs = (int32_t *)lemon_arena_alloc(f->ctx, &l->arena, ids);
-    l->targets = (int32_t *)lemon_arena_alloc(f->ctx, &l->arena, ids);
     l->text.ids = (int32_t *)lemon__unconst(f->ids);
     l->text.count = f->kept * f->seq;
-    if (!status && (!l->inputs || !l->targets)) status = LEMON_E_MEMORY;
     if (!status)
         status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
     if (!status && l->windows.count < 1)
         status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
     if (status) return status;
     lemon__learn_weights(l, student, weights);
-    hidden = lemon__tape_llama(l->tape, f->sc, weights, l->inputs, l->batch, f->seq);
-    l->loss = lemon_tape_loss(l->tape, hidden, weights[lemon__param_index(f->sc, LEMON_OUTPUT, 0)], l->targets, -1, -1,
-                              &plain);
-    return lemon_tape_plan(l->tape, 1, NULL);
+    lemon__objective_loss(&l->q, f->sc, weights, -1, -1, &lemon__plain_loss);
+    return lemon_tape_plan(l->q.tape, 1, NULL);
 }
 
 static lemon_status lemon__learn_steps(lemon__learn *l) {
@@ -10032,11 +9814,9 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
     for (step = 1; !status && step <= o.steps; step++) {
         double norm, loss;
         memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
-        lemon__windows_take(&l->windows, (step - 1) * l->batch, l->batch, l->inputs, l->targets);
-        status = lemon_tape_forward(l->tape);
-        if (!status) status = lemon_tape_backward(l->tape);
+        status = lemon__objective_run(&l->q, &l->windows, (step - 1) * l->q.batch);
         if (status) return status;
-        loss = (double)lemon_tape_value(l->tape, l->loss)[0];
+        loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
         norm = lemon__adam_norm(ctx, &l->adam);
         if (!isfinite(loss) || !isfinite(norm))
@@ -10049,26 +9829,35 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
 }
 
 /*  What was learned, back into the set: each map anew, so that the old ones are still there if they turn out better. */
-static lemon_status lemon__learn_write(void *user, lemon_operators *ops, int place, int64_t layer, int64_t slot) {
-    lemon__learn *l = (lemon__learn *)user;
-    const lemon_map *map = lemon__own_map(ops, place, layer, slot);
-    int64_t at = l->at[map - ops->maps], field = 0, i, j;
-    const float *mask = l->mask + at;
-    if (at < 0) return LEMON_OK;
-    for (i = 0; i < map->student; i++) {
-        int64_t n = 0;
-        for (j = 0; j < map->teacher; j++) n += mask[i * map->teacher + j] > 0.0f;
-        field = lemon__max(field, n);
+static lemon_status lemon__learn_write(lemon__learn *l) {
+    lemon_operators *ops = l->f->ops;
+    lemon_status status = LEMON_OK;
+    int64_t which, i, j;
+    for (which = 0; !status && which < lemon__map_count(ops); which++) {
+        lemon_map *map = &ops->maps[which];
+        const float *w = l->adam.w + l->at[which], *mask = l->mask + l->at[which];
+        int64_t field = 0;
+        if (l->at[which] < 0) continue;
+        for (i = 0; i < map->student; i++) {
+            int64_t n = 0;
+            for (j = 0; j < map->teacher; j++) n += mask[i * map->teacher + j] > 0.0f;
+            field = lemon__max(field, n);
+        }
+        status = lemon__map_from(l->f, map, w, mask, field);
     }
-    return lemon__map_from(l->f, place, layer, slot, l->adam.w + at, mask, field);
+    memcpy(ops->layer_weight, l->adam.w + l->adam.count - lemon__cells(ops), (size_t)lemon__cells(ops) * sizeof(float));
+    return status;
 }
 
-static lemon_status lemon__held_out_loss(lemon__fill *f, double *loss) {
+static lemon_status lemon__held_out_loss(const lemon__fill *f, const lemon_model *student, double *loss) {
+    return lemon__eval_run(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq, NULL,
+                           loss);
+}
+
+static lemon_status lemon__applied_loss(lemon__fill *f, double *loss) {
     lemon_model *student = NULL;
     lemon_status status = lemon_operators_apply(f->ctx, f->ops, f->teacher, f->o->correction, &student);
-    if (!status)
-        status = lemon__eval_run(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq,
-                                 NULL, loss);
+    if (!status) status = lemon__held_out_loss(f, student, loss);
     lemon_model_free(f->ctx, student);
     return status;
 }
@@ -10078,50 +9867,33 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     lemon__learn l;
     lemon_model *student = NULL;
     lemon_operators *ops = f->ops;
-    size_t maps = (size_t)(LEMON_PLACE_COUNT * ops->student.n_layers * ops->slots) * sizeof *ops->maps,
-           layers = (size_t)(ops->student.n_layers * ops->slots) * sizeof(float);
-    lemon_map *old;
-    float *old_weights;
-    lemon_status status;
+    size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
+    lemon_map *old = ops->maps, *anew = (lemon_map *)lemon_arena_alloc(f->ctx, &ops->arena, maps);
+    float *old_weight = ops->layer_weight, *new_weight = lemon__floats(f->ctx, &ops->arena, 1, lemon__cells(ops));
+    lemon_status status = anew && new_weight ? LEMON_OK : LEMON_E_MEMORY;
     memset(&l, 0, sizeof l);
     l.f = f;
-    old = (lemon_map *)lemon_arena_alloc(f->ctx, &l.arena, maps);
-    old_weights = (float *)lemon_arena_alloc(f->ctx, &l.arena, layers);
-    status = old && old_weights ? lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student)
-                                : LEMON_E_MEMORY;
+    if (!status) status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student);
     if (!status) status = lemon__learn_open(&l, student);
     if (!status) status = lemon__learn_steps(&l);
     if (!status) {
-        memcpy(old, ops->maps, maps);
-        memcpy(old_weights, ops->layer_weight, layers);
-        status = lemon__maps_each(ops, lemon__learn_write, &l);
-        memcpy(ops->layer_weight, l.adam.w + l.adam.count - ops->student.n_layers * ops->slots, layers);
+        ops->maps = (lemon_map *)memcpy(anew, old, maps);
+        ops->layer_weight = (float *)memcpy(new_weight, old_weight, layers);
+        status = lemon__learn_write(&l);
     }
-    if (!status) status = lemon__held_out_loss(f, after);
+    if (!status) status = lemon__applied_loss(f, after);
     if (!status && !(*after < *before)) {
-        memcpy(ops->maps, old, maps);
-        memcpy(ops->layer_weight, old_weights, layers);
+        ops->maps = old;
+        ops->layer_weight = old_weight;
         *after = *before;
     }
-    lemon_tape_close(l.tape);
+    lemon_tape_close(l.q.tape);
     lemon_arena_free(f->ctx, &l.arena);
     lemon_model_free(f->ctx, student);
     return status;
 }
 
-/* ---- methods, options, text ---- */
-
-typedef struct lemon__method {
-    const char *name;
-    lemon_status (*fill)(lemon__fill *f);
-    int needs_text;
-    int64_t learn;                  /* steps where the options leave it to the method */
-} lemon__method;
-
-static const lemon__method lemon__methods[] = {
-    {"lemon", lemon__fill_lemon, 1, 0}, {"ligo", lemon__fill_ligo, 1, 100}, {"subclone", lemon__fill_subclone, 1, 0},
-    {"select", lemon__fill_select, 0, 0}, {"drop", lemon__fill_drop, 0, 0}, {"random", NULL, 0, 0}};
-enum { LEMON__METHODS = sizeof lemon__methods / sizeof lemon__methods[0] };
+/* ---- options, text, and the calls ---- */
 
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     memset(o, 0, sizeof *o);
@@ -10134,42 +9906,28 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     o->seed = 1;
 }
 
-static const lemon__method *lemon__method_find(const char *name) {
-    int i;
-    for (i = 0; name && i < LEMON__METHODS; i++)
-        if (strcmp(name, lemon__methods[i].name) == 0) return &lemon__methods[i];
-    return NULL;
-}
-
 /*  How many teacher layers a student layer's field holds. */
-static int64_t lemon__field_slots(const lemon_config *t, const lemon_fuse_options *o) {
-    int64_t own = 1;
-    if (strcmp(o->method, "ligo") == 0) own = t->n_layers;
-    else if (strcmp(o->method, "lemon") != 0) return 1;
-    else if (!o->solve) own = 3;
-    return lemon__min(o->field_layers > 0 ? o->field_layers : own, t->n_layers);
+static int64_t lemon__field_slots(const lemon__fill *f) {
+    int64_t own = f->method->kind == LEMON__SOLVES && f->o->solve ? 1 : f->method->slots;
+    if (f->method->kind < LEMON__LEARNS) return 1;
+    return lemon__min(f->o->field_layers > 0 ? f->o->field_layers : own, f->tc->n_layers);
 }
-
 /*  Shapes that can be had from this teacher; the message names the nearest one where this cannot. */
 static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
                                             const lemon_fuse_options *o) {
-    const struct { const char *name; int64_t student, teacher;
-    } sizes[] = {{"d_model", s->d_model, t->d_model},
-                 {"n_layers", s->n_layers, t->n_layers},
-                 {"n_heads", s->n_heads, t->n_heads},
-                 {"head_dim", s->head_dim, t->head_dim},
-                 {"d_ffn", s->d_ffn, t->d_ffn}};
-    size_t i;
     int64_t nearest;
+    int i;
     if (s->vocab_size != t->vocab_size)
         return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
                            (int)t->vocab_size);
-    if (strcmp(o->method, "random") == 0) return LEMON_OK;
-    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        if (sizes[i].student > sizes[i].teacher)
-            return lemon__fail(
-                ctx, LEMON_E_ARG, "%s is %lld, expected at most %lld, the teacher's; %lld is the nearest that can be",
-                sizes[i].name, (long long)sizes[i].student, (long long)sizes[i].teacher, (long long)sizes[i].teacher);
+    if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    for (i = 0; i < LEMON__SIZES; i++) {
+        int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
+        if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
+            return lemon__fail(ctx, LEMON_E_ARG,
+                               "%s is %d, expected at most %d, the teacher's; %d is the nearest that can be",
+                               lemon__fields[i].name, is, most, most);
+    }
     for (nearest = s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
     if (t->head_dim % s->head_dim)
         return lemon__fail(ctx, LEMON_E_ARG,
@@ -10200,27 +9958,22 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
 static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq,
                                        uint64_t seed, lemon_tokens *text) {
     static const lemon_sampling plain = {1.0f, 0, 1.0f, 0.0f, 0};
-    size_t bytes = (size_t)teacher->config.vocab_size * 2 * sizeof(int32_t);
-    int32_t *scratch = (int32_t *)lemon__malloc(ctx, bytes), id;
-    lemon_session *session = NULL;
-    lemon_rng rng;
+    const lemon_tokenizer *t = teacher->tokenizer;
+    int32_t first = t ? lemon_tokenizer_bos(t) : (int32_t)lemon__min(1, teacher->config.vocab_size - 1), id;
+    lemon__generation g;
     float *logits;
-    lemon_status status = scratch ? lemon_session_open(ctx, teacher, &session) : LEMON_E_MEMORY;
-    lemon_rng_seed(&rng, seed);
+    int64_t i;
+    lemon_status status = lemon__generation_open(ctx, teacher, text, seed, &g);
     while (!status && text->count < count) {
-        int64_t i;
-        lemon_session_rewind(session, 0);
-        id = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer)
-                                : (int32_t)lemon__min(1, teacher->config.vocab_size - 1);
-        for (i = 0; !status && i < seq; i++) {
+        lemon_session_rewind(g.session, 0);
+        for (i = 0, id = first; !status && i < seq; i++) {
             status = lemon__tokens_push(ctx, text, id);
-            if (!status) status = lemon_session_feed(session, &id, 1, &logits);
-            if (!status) id = lemon_sample(logits, teacher->config.vocab_size, &plain, &rng, scratch);
+            if (!status) status = lemon_session_feed(g.session, &id, 1, &logits);
+            if (!status) id = lemon_sample(logits, teacher->config.vocab_size, &plain, &g.rng, g.scratch);
         }
         if (!status) status = lemon__tick(ctx, "sample text", lemon__min(text->count, count), count, (double)NAN);
     }
-    lemon_session_close(session);
-    lemon__free(ctx, scratch, bytes);
+    lemon__generation_close(&g);
     return status;
 }
 
@@ -10240,53 +9993,50 @@ static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
     return lemon__check_ids(f->ctx, f->teacher, text->ids, n);
 }
 
-static lemon_status lemon__fill_run(lemon__fill *f, const lemon__method *method, lemon_fuse_result *result) {
-    lemon_status status = method->fill(f);
-    if (!status && f->ids) status = lemon__held_out_loss(f, &result->init_loss);
-    if (!status && f->learn > 0) {
-        result->learned_from = result->init_loss;
-        status = lemon__learn_operators(f, &result->learned_from, &result->init_loss);
-    }
-    return status;
+/*  Fills the operators, and learns them where asked for; what both come to on held-out text. */
+static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
+    int solves = f->method->kind == LEMON__SOLVES && f->o->solve;
+    lemon_status status;
+    f->ops->fold_gains = f->method->kind >= LEMON__LEARNS;
+    status = solves ? lemon__fill_solved(f) : lemon__fill_selected(f);
+    lemon_arena_free(f->ctx, &f->work);
+    if (!status && f->ids) status = lemon__applied_loss(f, &result->init_loss);
+    if (status || f->learn == 0) return status;
+    result->learned_from = result->init_loss;
+    return lemon__learn_operators(f, &result->learned_from, &result->init_loss);
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
 static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
                                      lemon_fuse_result *result) {
-    const lemon__method *method = lemon__method_find(f->o->method);
+    int needs_text = f->method->needs_text || f->learn > 0;
     lemon_tokens own = {NULL, 0, 0};
     lemon_status status = lemon__workspaces(f->ctx);
-    if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f->tc, f->o), operators);
+    if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
     if (status) return status;
     f->ops = *operators;
-    memcpy(f->ops->method, method->name, strlen(method->name) + 1);
-    f->learn = f->o->learn_steps >= 0 ? f->o->learn_steps : method->learn;
+    memcpy(f->ops->method, f->method->name, strlen(f->method->name) + 1);
     f->main = (int64_t *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->sc->n_layers * sizeof *f->main);
     if (f->main == NULL) status = LEMON_E_MEMORY;
-    if (!status && text == NULL && (method->needs_text || f->learn > 0)) {
+    if (!status && text == NULL && needs_text) {
         status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed,
                                     &own);
         text = &own;
     }
     if (!status && text) status = lemon__fill_text(f, text);
-    if (!status) status = lemon__fill_run(f, method, result);
-    if (f->ids && (method->needs_text || f->learn > 0)) result->calibration_tokens = f->windows * f->seq;
+    if (!status) status = lemon__fill_run(f, result);
+    if (f->ids && needs_text) result->calibration_tokens = f->windows * f->seq;
     lemon_tokens_free(f->ctx, &own);
     return status;
 }
 
-static lemon_fuse_result lemon__fuse_nothing(void) {
-    lemon_fuse_result r;
-    memset(&r, 0, sizeof r);
-    r.init_loss = r.learned_from = (double)NAN;
-    return r;
-}
+static const lemon_fuse_result lemon__fuse_nothing = {0, (double)NAN, (double)NAN, 0.0, 0.0};
 
 LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result) {
     lemon__fill f;
-    lemon_fuse_result r = lemon__fuse_nothing();
+    lemon_fuse_result r = lemon__fuse_nothing;
     lemon_status status;
     double started = lemon__seconds(), flops;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
@@ -10294,74 +10044,50 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
     *operators = NULL;
     flops = ctx->flops;
     status = lemon__fuse_check(ctx, teacher, student, options);
-    if (!status && lemon__method_find(options->method)->fill == NULL)
-        status = lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
     if (status) return status;
-    memset(&f, 0, sizeof f);
-    f.ctx = ctx;
-    f.teacher = teacher;
-    f.tc = &teacher->config;
-    f.sc = student;
-    f.o = options;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    if (f.method->kind == LEMON__MAKES_NEW)
+        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
     status = lemon__fill_open(&f, text, operators, &r);
-    lemon_model_free(ctx, f.student);
-    lemon_arena_free(ctx, &f.arena);
-    if (status) {
-        lemon_operators_free(ctx, *operators);
-        *operators = NULL;
-    }
+    lemon__fill_end(&f);
     r.flops = ctx->flops - flops;
     r.seconds = lemon__seconds() - started;
     if (result) *result = r;
-    return status;
+    return lemon__operators_done(ctx, status, operators);
 }
 
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
-static lemon_status lemon__fuse_random(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
-                                       const lemon_tokens *text, const lemon_fuse_options *o, lemon_model **model,
-                                       lemon_fuse_result *result) {
-    lemon__fill f;
-    lemon_status status = lemon_model_create(ctx, student, model);
-    if (!status) status = lemon_model_init(ctx, *model, o->seed);
-    if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*model)->tokenizer);
+static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
+    lemon_status status = lemon_model_create(f->ctx, f->sc, model);
+    if (!status) status = lemon_model_init(f->ctx, *model, f->o->seed);
+    if (!status && f->teacher->tokenizer)
+        status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
     if (status || text == NULL) return status;
-    memset(&f, 0, sizeof f);
-    f.ctx = ctx;
-    f.teacher = teacher;
-    f.tc = &teacher->config;
-    f.sc = student;
-    f.o = o;
-    status = lemon__fill_text(&f, text);
-    if (!status)
-        status = lemon__eval_run(ctx, *model, f.ids + f.kept * f.seq, (f.windows - f.kept) * f.seq, f.seq, NULL,
-                                 &result->init_loss);
-    return status;
+    status = lemon__fill_text(f, text);
+    return status ? status : lemon__held_out_loss(f, *model, loss);
 }
 
 LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                   const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
                                   lemon_fuse_result *result) {
     lemon_operators *operators = NULL;
-    lemon_fuse_result r = lemon__fuse_nothing();
+    lemon_fuse_result r = lemon__fuse_nothing;
+    lemon__fill f;
     lemon_status status;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse: an argument is NULL");
     *model = NULL;
     status = lemon__fuse_check(ctx, teacher, student, options);
     if (status) return status;
-    if (lemon__method_find(options->method)->fill == NULL)
-        status = lemon__fuse_random(ctx, teacher, student, text, options, model, &r);
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    if (f.method->kind == LEMON__MAKES_NEW) status = lemon__fuse_random(&f, text, model, &r.init_loss);
     else {
         status = lemon_operators_fill(ctx, teacher, student, text, options, &operators, &r);
         if (!status) status = lemon_operators_apply(ctx, operators, teacher, options->correction, model);
         lemon_operators_free(ctx, operators);
     }
-    if (status) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-    }
     if (result) *result = r;
-    return status;
+    return lemon__model_done(ctx, status, model);
 }
 
 #ifdef __cplusplus

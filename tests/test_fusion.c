@@ -641,11 +641,11 @@ typedef struct learn_bench {
 static double learn_naive(learn_bench *b) {
     lemon__fill *f = &b->f;
     double *w, *scores, loss;
-    int64_t rows = b->l.batch * f->seq;
+    int64_t rows = b->l.q.batch * f->seq;
     w = naive_apply(b->ops, f->teacher, 1);
     scores = ref_room(rows * f->sc->vocab_size);
-    ref_model(f->sc, w, b->l.inputs, rows, f->seq, scores);
-    loss = ref_loss(scores, NULL, b->l.targets, rows, f->sc->vocab_size, 1).ce;
+    ref_model(f->sc, w, b->l.q.inputs, rows, f->seq, scores);
+    loss = ref_loss(scores, NULL, b->l.q.targets, rows, f->sc->vocab_size, 1).ce;
     free(w);
     free(scores);
     return loss;
@@ -655,23 +655,19 @@ static int learn_open(lemon_ctx *ctx, learn_bench *b, const lemon_config *shape,
     memset(b, 0, sizeof *b);
     b->ops = filled(ctx, teacher, shape, o);
     if (b->ops == NULL) return 0;
-    b->f.ctx = ctx;
-    b->f.teacher = teacher;
-    b->f.tc = &teacher->config;
-    b->f.sc = shape;
-    b->f.o = o;
+    lemon__fill_begin(&b->f, ctx, teacher, shape, o);
     b->f.ops = b->ops;
     b->l.f = &b->f;
     if (!fine(ctx, lemon__fill_text(&b->f, &text)) ||
         !fine(ctx, lemon_operators_apply(ctx, b->ops, teacher, o->correction, &b->student)) ||
         !fine(ctx, lemon__learn_open(&b->l, b->student)))
         return 0;
-    lemon__windows_take(&b->l.windows, 0, b->l.batch, b->l.inputs, b->l.targets);
-    return fine(ctx, lemon_tape_forward(b->l.tape)) && fine(ctx, lemon_tape_backward(b->l.tape));
+    lemon__windows_take(&b->l.windows, 0, b->l.q.batch, b->l.q.inputs, b->l.q.targets);
+    return fine(ctx, lemon_tape_forward(b->l.q.tape)) && fine(ctx, lemon_tape_backward(b->l.q.tape));
 }
 
 static void learn_close(lemon_ctx *ctx, learn_bench *b) {
-    lemon_tape_close(b->l.tape);
+    lemon_tape_close(b->l.q.tape);
     lemon_arena_free(ctx, &b->l.arena);
     lemon_model_free(ctx, b->student);
     lemon_operators_free(ctx, b->ops);
@@ -705,7 +701,7 @@ static void test_learned_gradients(lemon_ctx *ctx, const char *method, int solve
     lemon_rng_seed(&rng, 6);
     ok = learn_open(ctx, &b, &shape, &o);
     snprintf(line, sizeof line, "the tape of learning has the loss of the applied operators: %s", name);
-    ok = ok && near_to((double)lemon_tape_value(b.l.tape, b.l.loss)[0], learn_naive(&b), 2e-5);
+    ok = ok && near_to((double)lemon_tape_value(b.l.q.tape, b.l.q.loss)[0], learn_naive(&b), 2e-5);
     check(ok, line);
     for (place = 0; ok && place < LEMON_PLACE_COUNT; place++)
         for (layer = 0; layer < (lemon__places[place].per_layer ? shape.n_layers : 1); layer++)
