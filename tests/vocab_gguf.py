@@ -73,8 +73,9 @@ def pre_tokenizer(pre):
 def convert(keys):
     g = lambda name, default=None: keys.get("tokenizer.ggml." + name, default)
     tokens, types, spm = g("tokens"), g("token_type"), g("model") == "llama"
+    # llama.cpp takes </s> for a control token even where the file says otherwise (phi-3)
     added = [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-              "special": types[i] != 4} for i, t in enumerate(tokens) if types[i] in (2, 3, 4)]
+              "special": types[i] != 4 or t == "</s>"} for i, t in enumerate(tokens) if types[i] in (2, 3, 4)]
     bos = tokens[g("bos_token_id")] if g("add_bos_token", spm) else None
     template = ([{"SpecialToken": {"id": bos, "type_id": 0}}] if bos else []) + [{"Sequence": {"id": "A", "type_id": 0}}]
     specials = {bos: {"id": bos, "ids": [g("bos_token_id")], "tokens": [bos]}} if bos else {}
