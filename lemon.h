@@ -6119,9 +6119,12 @@ struct lemon_tokenizer {
     int64_t n_ranks, n_specials;
     lemon__special *specials;       /* sorted by their bytes */
     uint8_t *classes;               /* of characters; NULL without a pattern */
+    struct lemon__forms *forms;     /* NULL where texts are taken as they stand */
 };
 
 /* ---- making and freeing ---- */
+
+static void lemon__forms_free(lemon_ctx *ctx, struct lemon__forms *forms);
 
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) {
     lemon_tokenizer *t = tokenizer;
@@ -6133,6 +6136,7 @@ LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) 
     lemon__free(ctx, t->ranks, (size_t)t->pieces.count * sizeof *t->ranks);
     lemon__free(ctx, t->specials, (size_t)t->n_specials * sizeof *t->specials);
     lemon__free(ctx, t->classes, LEMON__CLASS_BYTES);
+    lemon__forms_free(ctx, t->forms);
     lemon__words_free(ctx, &t->pieces);
     lemon__words_free(ctx, &t->pairs);
     lemon__free(ctx, t, sizeof *t);
@@ -6353,9 +6357,27 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
 
 /* ---- classes of characters, for the patterns ---- */
 
-/*  Runs of characters of one class, from U+0000 to U+33FFF, after Unicode 17.0: 4 * (length - 1) + class, in base 45,
-    lowest digits first, as printable characters; those of the upper 45 say that more digits follow.  Behind them there
-    are only the marks U+E0100 ... U+E01EF. */
+/*  The tables of Unicode 17.0 below are numbers in base 45, lowest digits first, as printable characters; those of the upper
+    45 say that more digits follow. */
+typedef struct lemon__table { const char *const *line, *const *end, *p; } lemon__table;
+
+#define LEMON__TABLE(lines) {lines, lines + sizeof lines / sizeof *lines, lines[0]}
+
+/*  0: there is none left. */
+static int lemon__table_next(lemon__table *in, uint32_t *value) {
+    uint32_t scale = 1, digit = 45;
+    for (*value = 0; digit >= 45; scale *= 45) {
+        if (*in->p == 0 && ++in->line == in->end) return 0;
+        if (*in->p == 0) in->p = *in->line;
+        digit = (uint32_t)(*in->p - '!' - (*in->p > '"') - (*in->p > '?') - (*in->p > '\\'));
+        *value += digit % 45 * scale;
+        in->p++;
+    }
+    return 1;
+}
+
+/*  Runs of characters of one class, from U+0000 to U+33FFF: 4 * (length - 1) + class.  Behind them there are only the marks
+    U+E0100 ... U+E01EF. */
 enum { LEMON__OTHER = 0, LEMON__LETTER, LEMON__NUMBER, LEMON__MARK, LEMON__SPACE, LEMON__END };
 
 static const char *const lemon__class_runs[] = {
@@ -6385,21 +6407,12 @@ static const char *const lemon__class_runs[] = {
 };
 
 static lemon_status lemon__tokenizer_classes(lemon_ctx *ctx, lemon_tokenizer *t) {
-    uint32_t digit, value = 0, scale = 1, at = 0, end;
-    size_t i;
-    const char *p;
+    lemon__table in = LEMON__TABLE(lemon__class_runs);
+    uint32_t run, at = 0, end;
     t->classes = (uint8_t *)lemon__calloc(ctx, LEMON__CLASS_BYTES);
     if (t->classes == NULL) return LEMON_E_MEMORY;
-    for (i = 0; i < sizeof lemon__class_runs / sizeof *lemon__class_runs; i++)
-        for (p = lemon__class_runs[i]; *p; p++) {
-            digit = (uint32_t)(*p - '!' - (*p > '"') - (*p > '?') - (*p > '\\'));
-            value += digit % 45 * scale;
-            scale *= 45;
-            if (digit >= 45) continue;
-            for (end = at + value / 4 + 1; at < end; at++) t->classes[at / 4] |= (uint8_t)(value % 4 << at % 4 * 2);
-            value = 0;
-            scale = 1;
-        }
+    while (lemon__table_next(&in, &run))
+        for (end = at + run / 4 + 1; at < end; at++) t->classes[at / 4] |= (uint8_t)(run % 4 << at % 4 * 2);
     return LEMON_OK;
 }
 
@@ -6426,6 +6439,245 @@ static int lemon__class_at(const lemon_tokenizer *t, const uint8_t *p, size_t n,
                                           : c >= 0xe0100 && c <= 0xe01ef ? LEMON__MARK : LEMON__OTHER;
     if (class_of != LEMON__MARK) return class_of;
     return t->rules.split == LEMON__SPLIT_QWEN35 ? LEMON__LETTER : LEMON__OTHER;
+}
+
+/* ---- Unicode's form C (Unicode Standard Annex 15), for Qwen: marks in their order, and joined with their letters ---- */
+
+/*  A character that falls into two, or becomes another (second 0).  The first 8 bytes are what it is found by when the two
+    are joined. */
+typedef struct lemon__form { int32_t first, second, whole; } lemon__form;
+
+enum { LEMON__FORMS = 2081, LEMON__CLASSED = 0x1e94b };
+
+typedef struct lemon__forms {
+    lemon__form list[LEMON__FORMS]; /* in order of `whole` */
+    lemon__words pairs;
+    uint8_t order[LEMON__CLASSED];  /* combining classes: the order of marks that stand on one letter; 0: a letter */
+} lemon__forms;
+
+/*  For each: how far it is from the one before, less one; its first part, less that of the one before; its second part
+    likewise, times two, plus two, plus one if the two are not joined again; 0: there is none.  Differences d are 2d, or
+    -2d - 1. */
+static const char *const lemon__form_list[] = {
+    "]&y$_h#!!(!!(!!(!!8!!,#&m$!&f%!!(!!(!!<!*C!!(!!(!!<#,6!$.!!(!!(!!(!!8$.C!!(!!(!!<!*>$2&!!(!!(!!(!!8!!,#&m$!&f%!!",
+    "(!!(!!<!*C!!(!!(!!<#,6!$.!!(!!(!!(!!8$.C!!(!!(!!<!*>#!A!f$2!d#$!c#,!d#$!c#S%!d#$!_#f%!d#$!c#(!d#$!c#8!d#$!c#8!d#",
+    "$!a#$!d#$$a#C!d#$!c#,!d#$!c#(!d#$!c#}$!d#$!c#g$!d#$!_#K!d#$!c#4!d#$!c#(!d#$!c#y$!d#$!a#^%!d#$$a#(!d#$!c#(!d#$!c#",
+    ",!d#$!c#S%!d#$!c#{$%$6!d#$!a#`%!d#$#a#b%!d#$!c#d%!d#$!c#c$!d#$&_#O!d#$!c#d%!d#$!c#c$!d#$%a#C!d#$!c#,!d#$!c#8!d#$",
+    "$]#K!d#$!c#d%!d#$!c#c$!d#$!a#O!d#$!c#(!d#$!c#`%!d#$!c#c$!d#$!a#e$!d#$!c#c$!d#$$a#G!d#$!c#(!d#$!c#,!d#$!c#4!d#$!c",
+    "#(!d#$!c#m$!d#$!_#b%!d#$!_#$!d#$!c#<!$>!d#$!c#<!d#$!c#8!d#$Dy#b#!d#$/V#$!d#$>^$`#!d#$!R#$!d#$!V#$!d#$!V#$!d#$!k&",
+    "C!d#$!c#.!d#$!c#Q#!d#$!c#S#!d#$#f$4!d#$!_0$!$$!o1$!d#$$R)E!d#$!Z#$!d#$!Z#i$!d#$!w2Y%!$$!^$E!r+$!h:$%i#O!d#$$T#&!",
+    "d#$!x%(!d#$!a#$!d#$!=$!d#$!U*^#!d#$!c#,!d#$!Z#*!d#$!c#,!d#$!Z#*!d#$!c#,!d#$!V#*!d#$!c#,!d#$!]#*!d#$!c#,!d#$!]#*!",
+    "d#$!c#,!d#$!g#z#!d#$!a#$!d#$${#_$!d#$(q#6!d#$!Z#y$!d#$!Q'U%!d#$!e#$!d#$!a)0!d#$!x5.!$$!x6$!d#$|'s>!!$!#G!!7/R#g%",
+    "!+`>!(w&$!UD$!dC!!mC$!&$!&$#.$#.$!*$!f#$;W$A!:$!:>!*$!&$!&$!G$;FA!:$!->!.$!*$&4$!!AN}$C!!E#%>%;A&K>!%&!8<,7$Bd#$",
+    "8':!!E#%>%j#A&Z#>!%&!8<9X$I!$$m#Y&G!d#$/o#$!d#$!c#,!d#$$X#*!d#$$[),!$$!n*$!d#$!a#$!d#$$a#2!d#$!c#4!d#$!V#$!d#$$j",
+    ")$!$$!`*$!d#$!w#2!d#$!c#4!d#$!c#0!d#$!Z#.!d#$$Z#$!d#$k(W7}n#!!(!f#$!e#(!j#&c%X($#J$2E$]/k<Xf#)2$$($F_#%!$%!$%!,%",
+    "!,%!$%!4%!*%b$s(l-!!]$1o#d$!$%#<%w#v'e-$.%Eg#%!$%!,%$A%X'm.U;$!V$!!]$1o#d$!$%Y#}&v/X#_$Z$!$$!#]$r$p'`-n$b'`-(0$!",
+    "!(#!t#!*r#u$h'b+!$$!#]$V%i(],#!8!(6!'z#z)R2QM+6%&,%&,%&,%.X#++X$}'#!-!y$V##$%*z$%3f#|&+6%&,%&,%&,%.X#+c$m(u,wa#r",
+    "r$}j'#&$#&$#&$#&$%*$Kv#$#&$$&$!$$#($j1Zv(jW.!d#$!a#o$!d#$!c#i$!d#$!c#^#!d#$!g&]&!d#$!Z)<!d#$!c#i$!d#$!c#^#!d#$!c",
+    "#K!d#$!c#<!d#$!r)P&!$$!#(!$$!V+|%!d#$!c#0!d#$!R6r%!$$!e7(!d#$!a#.!d#$!a#0!d#$!c#i$!d#$!c#c$!d#$!c#u$!d#$!c#A!d#$",
+    "!a#,!d#$!i&X&!d#$!])$!d#$!c#S%!d#$!c#^#!d#$!a#[#!d#$!{h)s$!$$!bj)R&!d#$!c#2!d#$!a#z%!d#$!c#<!d#$!c#i$!d#$!a#g$!d",
+    "#$!c#i$!d#$!c#^#!d#$!c#2!d#$!k&z%!d#$!c#A!d#$!x%C!$$!#(!$$!Z-$!d#$!c#<!d#$!_#$!d#$!c#i$!d#$!]j)s$!$$!qk)R&!d#$!a",
+    "#r%!d#$!c#i$!d#$!],g$!$$!,$!$$!P`)$!$$!}k)$!d#$!c#i$!d#$!c#^#!d#$!c#2!d#$!a#G!d#$!c#U#!d#$!c#.!d#$!u,z%!$$!$A!$$",
+    "!^.6!d#$!c#y$!d#$!a#U%!d#$!c#(!d#$!c#A!d#$!c#&!d#$!c#i$!d#$!a#g$!d#$!c#(!d#$!a#&!d#$!a#6!d#$!c#}$!d#$!c#^#!d#$!F",
+    "$!:n%!(,!&$#n-.&U0i$!d#$!c#_$!d#$!_&C!d#$!c#&!d#$!c#I!d#$!c#:!d#$!ch)&!$$!Pg)&!$$!#&!$$!#I!$$!#:!$$!{f)0!$$!co)m",
+    "$!d#$!c#_$!d#$!c#:!d#$!g&*!d#$!c#&!d#$!c#I!d#$!c#:!d#$!Ui)&!$$!^p)A!d#$!c#a$!d#$!V#$!d#$!c#_$!d#$!g&C!d#$!c#&!d#",
+    "$!c#I!d#$!c#:!d#$!ji)&!$$!{a)&!$$!#&!$$!#I!$$!#:!$$!#y$!$$!r0$!d#$!c#_$!d#$!|/C!$$!#&!$$!#I!$$!#:!$$!#y$!$$!Z1U%",
+    "!d#$!c#W%!d#$!c#_$!d#$!c#:!d#$(mGf#!!(!qy(t#!$$!#(!$$!#v'!$$!W{(X&!!(!g{(t#!$$!#(!$$!#v'!$$!zy(X&!!(![z(t#!$$!#(",
+    "!$$$p{(n#!!(!Q|(t#!$$!#(!$$$iz(n#!!(!xz(t#!$$!#(!$$!#v'!$$!_|(X&!!(!n|(t#!$$!#(!$$!#v'!$$!W{(X&!!(!g{(t#!$$!#(!$",
+    "$!#v'!$$!{|(X&!!(!]}(t#!$$!#(!$$!#v'!$$!l{(X&!!(!{{(t#!$$!#(!$$$b}(n#!!(!q}(t#!$$!#(!$$$R|(n#!!(!b|(t#!$$!#(!$$!",
+    "#v'!$$#v}(T&#YP)t##!(#!v'!k|(X&!!(!z|(t#!$$!#(!$$!#v'!$$!aP)X&!!(!pP)t#!$$!#(!$$!#v'!$$!aP)x'!!)!*&!!)!&&!!)!&&!",
+    "!)!.&!!)!.&!!)!*&!!)$nx(T(!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!E$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$",
+    "$!$$!$$!X$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!mP)l'!!*!pP)v'!oP)$!+$#,.!uS)0!YU)l'!!*!!2!!)!!T(#t#!$x",
+    "E.!ct)0!kP)$!3$#4.![T)0!rU)V(!!)!&&!!)!!T(!aU)V(!!(!!v'!vS)`'!!*!E2!!)$Dv'!E$!W$`'!!*!!2!!)#SX)&!!(!!v'!TV)`'!!*",
+    "!.2!!)!5n#!!(!*V&!.$!o#`'!!*!!2!!)!)r#!uDt#!!)!X%!$|w)T(!VP)$!,$#+.!kU)0!dW)V(!!)!6&!!)!!T(!mD!$Xz)!!$!g(jW)!%^I",
+    "!!5]'e$}c*V&!&$4&$Ao$$!*$!%$W#X$$&,$$($9S#$#&$<Q#$$0$$&$#($8_l*$#em*$,J$!kl*$!&$!im*$!$$$<$!$$$($!$$(($!$$$0$!$$",
+    "$($!$$EY#$!.$!$$!&$S#S$$!$$!K$!$$(d#$!$$!$$!$$_#la%!!$!sNv^#%zAta#o{8#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$$($#&$#&$(",
+    "0$!!(#(&!!(#(&!!(#(&!!(#(&!!(8`$&+x%$/>$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$$($#&$#&$(0$!!(#(&!!(#(&!!(#(&!!(#(&!!(",
+    "8`$&$[%$!$$!$$!$$%8$u];qS9!!pd+!![S,!!v8!!zj)!!V[*!!wd#!!fV5!!!!!ss3!!w]0!!{Z1!!qM!!sX$!!oW'!!n^$!!ip#!!w2!!V0!!",
+    "az#!!lr+!![F!!kM!!aE!!]V&!!z_%!!QW$!![S5!!_[#!!R|'!!ot#!!aS'!!cR(!!_b2!!pp&!!}h'!!wK!!Zs+!!bw)!!dk#!![e,!!eT$!!|",
+    "k#!!bc#!!^i)!!rg2!!{:!!U/!!nh&!!{h#!!av#!!SZ#!!j^$!!gh#!!v%!!Xz#!!b`$!!ZS#!!{>!!we+!!u,!!}Q#!!Tj#!!^w%!!my$!!o|&",
+    "!!fm.!!zi#!!Rd)!!wQ#!!hj%!!yl#!!YR'!!Vk$!!tp1!!]K!!te%!!}M!!r/!!qj%!!r-!!|S(!!oR3!!Zj-!!Vu-!!B!!oX,!!`L!!ij#!!oo",
+    "&!!ns$!!|],!!zu#!!^`*!!ca1!!ne%!!dR#!!bz&!!r7!!to*!!Uk+!!Vd,!!SQ&!!`e&!!vs)!!aw#!![}'!!pe,!!cW#!!kr)!!Ua%!!kl#!!",
+    "}u)!!WT+!!}x*!!hc$!!}R*!!sy)!!Xg&!!ft+!!SB!!]&!!gr'!!TW'!!{b#!!dU$!!hs#!!Ty1!!u0!!S_#!!]b#!!zq#!!_k$!!a_$!!cY)!!",
+    "zX#!!hR#!!e$!!|[5!!fT'!!bX#!!oS+!!pa.!!bF!!}&!!l@!!xn$!!e:!!}G!!t_#!!bR#!!Z>!!dq%!![k$!!hv$!!xF!!uf2!!Z(!!z9!!ST",
+    ")!!uR(!!p7!!ZT-!!`/!!TK!!^S$!!eX&!!{Y$!!Q[+!!|Q$!!T[#!!s6!!U=!!w{&!!V*!!`v$!!n)!!Pi&!!VY#!!n%!![+!!e`4!!dn,!!`S(",
+    "!!S]#!!jl/!!vm&!!g<!!Ru$!!l%!!ca$!!XU#!!q|#!!oU#!!jq%!!wy$!!du%!!rc0!!VR.!!mT3!!_^'!!`'!!a`#!!d1!!ra#!!{0!!{E!!w",
+    "W#!!oy(!!V{3!!mZ&!!{Y/!!ws3!!U]%!!`[&!!_c*!!uQ.!!l5!!nq#!!Vy$!!Xw*!!u]3!!l7!!wT$!!Ve$!!P0!!b1!!ZS#!!Uu#!!W7!!Ud$",
+    "!!Za$!!G!!f[$!!x]#!!iT3!!o{(!!tq(!!zg)!!nB!!tb&!!jY&!!yd#!!|;!!Uz/!!kj#!!wS'!!zt#!!t%!!e2!!qf$!!f:!!_s(!!c_1!!y[",
+    "/!!_b.!![$!!lX%!!hR#!!|j(!!Rd*!!Ze&!!|l#!!U[,!!xr#!!`i%!!VZ%!!Qu,!!dd%!!YV#!$l@!#ej%!$YY'!!wc*!![L!!v=!!h#!!0!!x",
+    "#!!uh)!!jq(!!TE!#Rl#!#rZ#!$r_#!!s*!%cP$!!<!!|#!!rV#!!Q[%!!if#!!Y|3!!z/!!i&!!y2!!Y#!!w&!!V<!!o&!!a&!!}6!!m&!!gM!!",
+    "6!!YR#!!d+!!p#!!e&!!]I!!i(!!t)!!Z8!!][#!![)!!r-!!V<!!c*!!a8!!eU#!!p)!!8!!#!!2!!.!!0!!V$!!$!!z)!!y$!!X0!!S;!!M!!g",
+    "$!!j/!!i(!!p7!!Z(!!!!![7!!rX#!!|'!!V2!!g$!!Z4!!a$!!gA!!t'!!xo#!!m.!!o$!!jT0!!f}p$!!rfh$!$PV/!!gK!!c%!!o7!!V6!!m$",
+    "!!i0!!]$!!PA!!X%!!Q%!![%!!T>!!|%!!e(!!C!!P.!!u*!!pL!!0!!c(!!Q%!!^/!!['!!T%!!|'!!Q$!!g(!!{$!!t3!!z%!!c$!!j-!!q.!!",
+    "[)!!*!!m$!!SR#!!y$!!b3!!Z4!!B!!x%!!Y-!!{0!!uj#!!{a#!!d'!!f'!!i0!!m(!!a$!!R,!!&!!l)!!E!!U#!!v%!!5!!l3!!j7!!R.!!_*",
+    "!!|+!!u(!!o0!!w*!!jH!!}(!!]K!!]6!!S%!!C!!Y/!!i$!!}#!!c$!!'!!D!!b%!!l%!!}2!!y:!!|/!!U/!!v+!!tP#!!k&!!U'!!z'!!l#!!",
+    ":!!V$!!_C!!nV#!!v]Y$!!-!!lz$!!xfv$!!}U#!!f#!!{P}$!!tn$!!}k*!!`[p$!!`%!g#vwIUp7#U#1,3N!!)!vQb#'!!)!zRb#P#!!)!!5!$",
+    "%!$%!$%!$%!$%!$%#&%!$%!$%!$%!$%#&%#&%!$%#&%!$%#&%!$%!$%!$%!$%!L/!)=!6%!4%l_#zpd#xa#<2$z`#]q$YbQ%#&$06$y$Z(r+!$$}",
+    "-p9lR#!!]$Y#m$X,#&[#*0A$,AV#Z$>#!K!!j#b'},f7!!K#!Y#k'`-j7!$$v5nJts#ST+XX4waG!!Q#!!K!8$!7(!(&!$$!#(oi#nT%dY(!)$!.",
+    "$lm.}[;ejU#!$%!0J!!)!!)!!)!!)z#P&X#!$%!$J!$%!#)!$%{XHv|W$!!+!!4!!|{d$!!Xod$!!f%!!<!!W%!!`'!!b#!!f%!!R#!!rU)!!lql",
+    "$!!Zfe$!!0!!C!!I!!oVe$!!ocl$!!_[)!!p#!!tWe$!!_We$!!<!!`C!!qC!!4!!foZ%!!llZ%!!>!!ia)!!Rd)!!8!!|#!!,!!^d)!!xg)!!&!",
+    "!Y#!!O!!8!!$!!E!!Z$!!2!!4!!U#!!6!!&!!!!!!!!Wze$!!wk^$!!{Z)!!M!!qUf$!!WUf$!!.!!M!!s(!!h&!!C!!d#!!k$!!r%!!W#!!}$!!",
+    "C!!f#!!!!!M!!G!!2!!A!!U1!!S.!!V.!!t*!!j#!!`U#!!ir#!!t.!!p#!!U#!!s'!!d)!!#!!f'!!Z_g$!!T[g$!!,!!A!!K!!2!!w$!!Zkg$!",
+    "!{$!!Phg$!!T$!!:!!g%!!_(!!i|*!!>!!VU+!!c$!!!!!myg$!!psg$!!M!!A!!:!!hRh$!!|Qh$!!0!!jH!!^G!!r[+!!h_+!!>!!n%!![$!!g",
+    "lh$!!bdh$!!gdh$!!jbh$!!'!!E!!g&!!$!!zh+!!Vj+!!z#!!M!!|#!!nl+!!Yor$!!Qnr$!!on+!!(!!(!!K!!Pw[%!!ot[%!!Q`i$!!!!!nf`",
+    "$!!ru*!!!!!bp+!!gzv$!!]z-!!gSy$!!4!!br+!!gt+!!]$!!6!!h#!!R(!!xz+!!_#!!S}+!!awi$!!Sui$!!r'!!*!!&!!%!!R$!!K!!l#!!=",
+    "!!8!!T$!!K!!*!!W#!!8!!{$!!r%!!j#!!h'!![Zj$!!S[j$!!x$!!u&!!Y#!!_&!!w^j$!!S[j$!!U&!!Z#!!{f,!!go,!!M!!b#!!o#!!`m,!!",
+    "|v,!!^#!!R|j$!!rvj$!!_.!!s)!!az,!!k},!!_P-!!k#!!Rr'!!(!!pc'!!d&!!kk(!!Sb1!!}y*!!*!!.!!q$!!7!!sck$!!uiv$!!g^-!!X'",
+    "!!U+!!]$!!q]k$!!^]k$!!z&!!y,!!]g-!!`i-!!_&!!W%!!e*!!j^k$!!][k$!!Qv-!!Wy-!!Upk$!!vmk$!!Py-!!az-!!P$!!Y#!!$!!xPl$!",
+    "!qe)!!kj)!!W}k$!!Xdl$!!V_l$!!>!!h&!!t)!!t#!!i$!!b$!!t#!!A!!<!!qYl$!!^^l$!!W-!!u$!!Ue.!!]i.!!)!!r_l$!!xhl$!!k2!!k",
+    "^l$!!V$!!t[l$!!U'!!X#!!'!!ts.!!yu.!!]$!!-!!c$!!|[]$!!XU]$!!Pll$!!Uhl$!!qvl$!!fpl$!!<!!Y#!!l[m$!!eYm$!!M!!zfm$!!z",
+    "+!!mfm$!!E!!ia/!!qb/!!Wb/!!!!!bi/!!M!!M!!K!!S%!!tj/!!un/!!rTn$!!jSn$!!oWn$!!dUn$!!t[c$!!nTc$!!Vrn$!!Q#!!Z(!!nj|$",
+    "!!:!!yx/!!Qwn$!!#!!r#!!W#!!}wn$!!$!!!!!z#!!hz/!!d}/!!v|/!!j%!!lb}$!!m^o$!!s$!!w$!!UV0!!`v}$!!Rjo$!!Zoo$!!z#!!kno",
+    "$!!T&!!g`0!!^d0!!6!!,!!|Vp$!!^/!!!!!W^p$!!mb0!!b{P%!!U`p$!!(!!qj0!!YUQ%!!o]p$!!Uq0!!Ur0!!+!!^#!!RPq$!!myp$!![s0!",
+    "!qw0!!m$!!}$!!Q{0!!l]R%!!b#!!_]R%!!vcR%!!oYq$!!X_q$!!|]q$!!g&!!8!!_kq$!![%!!gjq$!!dpq$!!poq$!!k|d$!!U^t$!!gb1!!l",
+    "%!!oc1!!_f1!!dr+!!qq{$!!>!!VX/!!4!!emd$!!(!!sd%!!kP5!!Uq1!!-!!G!!VU.!!RV.!!&!!6!!v#!!Xfr$!!Yfr$!!g$!!U%!!^%!!U(!",
+    "!w(!!x#!!}&!!i-!!^'!!&!!C!!afr$!!r/!!n(!!pfT%!!lU2!!&!!j#!!mSt$!!VPt$!!mvr$!!TQU%!!*!!wVU%!!w.!!ZdU%!!ac2!!:!!8!",
+    "!&!!w$!!e#!!|'!!{#!!q(!!k%!!}$!!Y#!!_l2!!bp2!!d#!!]p2!!ht2!!(!!uys$!!mts$!!0!!dw2!!px2!!h^7!!im[%!!X*!!s[W%!!4!!",
+    "|V3!!d%!!}(!!Q+!!Sgt$!!Zct$!!O!!P&!!T&!!{vt$!!wUA!!_mU$!!@!!_$!!buU$!!ZkU$!!e&!!gSv$!!Y#!!Ysu$!!V&!!d#!!{{u$!!f{",
+    "u$!!o.!!S)!!$!!S&!!{2!![#!!Ycv$!!jQv$!![Y5!!Z[5!!jav$!!Wi[%!!id5!!]d0!!jh0!!o|v$!!f+!!xj]%!!2!!uj5!!tfw$!!y}]%!!",
+    "VV^%!!Skw$!!!!!`#!!jvw$!!_nw$!!wm5!!Qq5!!l'!!Y#!!o$!!ks5!!mh_%!!rfx$!!d/!!c*!!^]6!!b#!!n`6!!V_y$!!]n`%!!rp`%!!t-",
+    "!!v'!!Rdy$!!Sk6!!wm6!!,!!0!!6!!0!!n#!!eWz$!"
+};
+
+/*  Runs of marks of one class: how far from the one before, length less one, class. */
+static const char *const lemon__mark_list[] = {
+    "S36U'!!W'!%y&!!W'!!u&!&y&!#g&!%y&!#g&!,y&!&#!%y&!)U'!!`'!!U'!$y&!$U'!#y&#$U'!%y&!!U'!!W'!#y&!!U'!!X'!#Y'!!X'!#Y'",
+    "!!X'!.U'U(&U'y'!y&!%U'!!y&!$U'!!{&!!y&!'U'!'y&!#U'!!y&!#U'!!{&!!S'!!U'!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9",
+    "#!:!!;#!U'!!y&#!4l#)U'!!A!!B!!CS#!=!!>!!@!!A!!B!!C!!D!!E!#U'!#y&!&U'!!y&!#U'!!y&2!F[$(U'$%U'!!y&!!U'$#U'#!y&!#U'",
+    "!!y&F!GA!U'!!y&!#U'!!y&!#U'!$y&!!U'!#y&!!U'!!y&!$U'!!y&!!U'!!y&!!U'!!y&!!U'!!y&!#U'j%(U'!!y&!!U'+!y&:%U'#*U'#$U'",
+    "#&U'N$y&_##U'!$y&!%U'M&U'!&y&!/U'#!y&!#U'!!y&!#U'!!y&!$U'!$y&!!=!!>!!@!$U'!!y&!#U'!#y&!&U'`#!)2!+%!U'!!y&!#U'^$!",
+    ")2!+S#!U'a#!)2!+e$!)2!+e$!)2!+v$!+e$!)2!+)!x#!!Q$[$!)2!+d$#+2!+s$!+d$#^$!!+/%b$c$#m$!!+/%q$p##y&=!y&#!y&#!u&Z#!x",
+    "$!!y$#!{$'%y$$!y$##U'!!+##U'b#!y&g$!)##+v#!y&}1$U'S7#+A!+g%!+,!U'h&!S'X%!{&!!U'!!y&x&!U'!!y&k#!+6)U'$!y&S#&U'!'y",
+    "&!#U'!!y&##y&!#U'!#y&!&U'!!y&!3U'!!y&$'U'!!y&!%U'!!Y'l#!)1!+I!U'!!y&!(U'Y##+^#!)-#+g#!)b%$U'#!#!&y&!#U'!%y&!!U'#",
+    "(#&!y&(!U'%#U'c&#U'!!y&!(U'!!y&!#U'!!Y'!!s&!!y&!!g&!GU'!!W'!#S'!!y&!!w&!!U'!!X'!!y&!!U'!!y&P2#U'!##!%U'!$#!#U'&!",
+    "U'%##!!U'!!y&!!U'!##!%y&!!U'Zh#$U'V%!+V$BU'_.!w&!!S'!!W'!!{&!#}&`$#*_y0!U'&+U'C#U't##U'V(!+H!+a%!+=3U']#$y&H!+U$",
+    "!).!+_'!U'##U'!!y&$#U''#U'#!U'W#!+f'!+gP,!<T3(U'!(y&!#U'm7!y&Q'!y&_%&U'bH!y&#!U'K!U'!!#!!y&&!+o%!U'!!y&r.%U'e#&U",
+    "'R)#U'q##y&#$y&j##y&!$U'!!y&!!U'!%y&T#!U'!!y&!!U'!!y&]&!+L!+0!+]#!+!!)i#$U'S##+b#!)p#!++!)a$!+!!)|%!)!!+t##)2!+:",
+    "(U'%&U'}#$+h$!+%!)9!U'Y$!+!!)k'!+!!)u$!+m$!+!!)j$!+}'!+!!)r'#+&!)f%!+w#!+4!+u#!+a+!+r'!)##+u#!+e+#+Q`*!+fZ#&#_#(",
+    "U'x<#(Xp+!#Xm$#u&!$#%!Q'!&u&*)y&$&U'!#y&A%U'^%$U'Ur#(U'#2U'$(U'##U'#&U'Z$!U'j%(U'`*!U'a#%U'^-#W'!!y&!!U'n'!U'!!y",
+    "&c'!U'$!U')#U''!U'i,(y&d$'U'!!)"
+};
+
+static int32_t lemon__difference(uint32_t n) { return n % 2 ? -(int32_t)(n / 2) - 1 : (int32_t)(n / 2); }
+
+static void lemon__forms_free(lemon_ctx *ctx, lemon__forms *forms) {
+    if (forms) lemon__words_free(ctx, &forms->pairs);
+    lemon__free(ctx, forms, sizeof *forms);
+}
+
+static lemon_status lemon__tokenizer_forms(lemon_ctx *ctx, lemon_tokenizer *t) {
+    lemon__table in = LEMON__TABLE(lemon__form_list), marks = LEMON__TABLE(lemon__mark_list);
+    lemon__forms *forms = t->forms = (lemon__forms *)lemon__calloc(ctx, sizeof *forms);
+    int32_t i, whole = -1, first = 0, second = 0;
+    uint32_t a, b, c, at = 0;
+    if (forms == NULL) return LEMON_E_MEMORY;
+    forms->pairs.blob = (const uint8_t *)forms->list;
+    for (i = 0; i < LEMON__FORMS && lemon__table_next(&in, &a); i++) {
+        if (!lemon__table_next(&in, &b) || !lemon__table_next(&in, &c)) break;
+        forms->list[i].whole = whole += (int32_t)a + 1;
+        forms->list[i].first = first += lemon__difference(b);
+        if (c > 0) forms->list[i].second = second += lemon__difference(c / 2 - 1);
+        if (!lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, c > 0 && c % 2 == 0))
+            return LEMON_E_MEMORY;
+    }
+    while (lemon__table_next(&marks, &a) && lemon__table_next(&marks, &b) && lemon__table_next(&marks, &c)) {
+        memset(forms->order + at + a, (int)c, b + 1);
+        at += a + b + 1;
+    }
+    return LEMON_OK;
+}
+
+/*  A character on its way; a byte that is none has the code -1 - byte. */
+typedef struct lemon__point { int32_t code, order, place; } lemon__point;
+
+/*  Appends a character in its smallest parts; out NULL: only counts them.  Korean syllables are computed: 19 beginnings,
+    21 middles, 27 ends or none. */
+static size_t lemon__decompose(const lemon__forms *forms, int32_t c, lemon__point *out) {
+    int32_t low = 0, high = LEMON__FORMS, syllable = c - 0xac00;
+    size_t n;
+    if (syllable >= 0 && syllable < 11172) {
+        n = lemon__decompose(forms, 0x1100 + syllable / 588, out);
+        n += lemon__decompose(forms, 0x1161 + syllable % 588 / 28, out ? out + n : NULL);
+        return n + (syllable % 28 ? lemon__decompose(forms, 0x11a7 + syllable % 28, out ? out + n : NULL) : 0);
+    }
+    while (low < high) {
+        int32_t middle = (low + high) / 2;
+        if (forms->list[middle].whole < c) low = middle + 1;
+        else high = middle;
+    }
+    if (low < LEMON__FORMS && forms->list[low].whole == c) {
+        n = lemon__decompose(forms, forms->list[low].first, out);
+        return n + (forms->list[low].second ? lemon__decompose(forms, forms->list[low].second, out ? out + n : NULL) : 0);
+    }
+    if (out) {
+        out->code = c;
+        out->order = c >= 0 && c < LEMON__CLASSED ? forms->order[c] : 0;
+    }
+    return 1;
+}
+
+/*  What two characters are joined to, or -1. */
+static int32_t lemon__compose(const lemon__forms *forms, int32_t a, int32_t b) {
+    int32_t pair[2], found;
+    pair[0] = a;
+    pair[1] = b;
+    if (a >= 0x1100 && a < 0x1113 && b >= 0x1161 && b < 0x1176) return 0xac00 + (a - 0x1100) * 588 + (b - 0x1161) * 28;
+    if (a >= 0xac00 && a < 0xd7a4 && (a - 0xac00) % 28 == 0 && b > 0x11a7 && b < 0x11c3) return a + (b - 0x11a7);
+    found = lemon__words_find(&forms->pairs, pair, sizeof pair);
+    return found < 0 ? -1 : forms->list[found].whole;
+}
+
+static int lemon__point_order(const void *a, const void *b) {
+    const lemon__point *x = (const lemon__point *)a, *y = (const lemon__point *)b;
+    return x->order != y->order ? x->order - y->order : x->place - y->place;
+}
+
+/*  Marks in order, then each joined with the letter before it unless one of its class or a letter stands between.  Returns
+    how many characters are left. */
+static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_t n) {
+    size_t i, end, k = 0, letter = SIZE_MAX;
+    int32_t last = -1, whole;
+    for (i = 0; i < n; i++) p[i].place = (int32_t)i;
+    for (i = 0; i < n; i = end + 1) {
+        for (end = i; end < n && p[end].order > 0;) end++;
+        if (end > i + 1) qsort(p + i, end - i, sizeof *p, lemon__point_order);
+    }
+    for (i = 0; i < n; i++) {
+        whole = letter != SIZE_MAX && last < p[i].order ? lemon__compose(forms, p[letter].code, p[i].code) : -1;
+        if (whole >= 0) { p[letter].code = whole; continue; }
+        if (p[i].order == 0) letter = k;
+        last = p[i].order > 0 ? p[i].order : -1;
+        p[k++] = p[i];
+    }
+    return k;
+}
+
+/*  A text in form C, in a block of *bytes that the caller frees, of which *size are used; NULL: no memory. */
+static uint8_t *lemon__form_c(lemon_ctx *ctx, const lemon__forms *forms, const uint8_t *text, size_t n, size_t *size,
+                              size_t *bytes) {
+    size_t at, k, count = 0, pass, room = 0;
+    lemon__point *p = NULL;
+    uint8_t *out;
+    for (pass = 0; pass < 2; pass++) {
+        for (count = 0, at = 0; at < n; at += k) {
+            long c = lemon__char_code(text + at, k = lemon__char_bytes(text + at, n - at));
+            count += lemon__decompose(forms, c < 0 ? -1 - text[at] : (int32_t)c, p ? p + count : NULL);
+        }
+        if (p) break;
+        room = count * sizeof *p;
+        p = count < (size_t)INT32_MAX ? (lemon__point *)lemon__malloc(ctx, room) : NULL;
+        if (p == NULL) return NULL;
+    }
+    count = lemon__recompose(forms, p, count);
+    *bytes = 4 * count;
+    *size = 0;
+    out = (uint8_t *)lemon__malloc(ctx, *bytes);
+    for (at = 0; out && at < count; at++) {
+        if (p[at].code < 0) out[(*size)++] = (uint8_t)(-1 - p[at].code);
+        else *size += lemon__utf8_put(out + *size, p[at].code);
+    }
+    lemon__free(ctx, p, room);
+    return out;
 }
 
 /* ---- the patterns: where the word that begins at `at` ends.  As regular expressions, with \s, \p{L} and \p{N}:
@@ -6590,6 +6842,7 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
     status = lemon__tokenizer_specials(ctx, t);
     if (!status && !t->rules.by_merges) status = lemon__tokenizer_ranks(ctx, t);
     if (!status && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
+    if (!status && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
     return status;
 }
 
@@ -7208,29 +7461,45 @@ static lemon_status lemon__encoder_words(lemon__encoder *e, const uint8_t *text,
     return status;
 }
 
-/*  Text between special tokens; `first` at the beginning of all. */
-static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+/*  Text with the blank before it that the rules ask for; `first` at the beginning of all. */
+static lemon_status lemon__encoder_prefixed(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
     const lemon__rules *rules = &e->t->rules;
     int prefix;
-    if (n == 0) return LEMON_OK;
-    if (rules->prefix || rules->blank_mark) {
-        if (n + 1 > e->copy_bytes) {
-            lemon__free(e->ctx, e->copy, e->copy_bytes);
-            e->copy = (uint8_t *)lemon__malloc(e->ctx, n + 1);
-            e->copy_bytes = e->copy ? n + 1 : 0;
-            if (e->copy == NULL) return LEMON_E_MEMORY;
-        }
-        e->copy[0] = ' ';
-        memcpy(e->copy + 1, text, n);
-        text = e->copy + 1;
-        if (rules->blank_mark) n = lemon__blanks(e->copy + 1, text, n);
-        prefix = rules->prefix == LEMON__PREFIX_ALWAYS ||
-                 (text[0] != ' ' && (rules->prefix == LEMON__PREFIX_MISSING ||
-                                     (rules->prefix == LEMON__PREFIX_FIRST && first)));
-        text -= prefix;
-        n += (size_t)prefix;
+    if (n + 1 > e->copy_bytes) {
+        lemon__free(e->ctx, e->copy, e->copy_bytes);
+        e->copy = (uint8_t *)lemon__malloc(e->ctx, n + 1);
+        e->copy_bytes = e->copy ? n + 1 : 0;
+        if (e->copy == NULL) return LEMON_E_MEMORY;
     }
+    e->copy[0] = ' ';
+    memcpy(e->copy + 1, text, n);
+    if (rules->blank_mark) n = lemon__blanks(e->copy + 1, e->copy + 1, n);
+    prefix = rules->prefix == LEMON__PREFIX_ALWAYS ||
+             (e->copy[1] != ' ' &&
+              (rules->prefix == LEMON__PREFIX_MISSING || (rules->prefix == LEMON__PREFIX_FIRST && first)));
+    text = e->copy + 1 - prefix;
+    n += (size_t)prefix;
     return rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+}
+
+/*  Text between special tokens.  All below U+0300 is in form C. */
+static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+    const lemon__rules *rules = &e->t->rules;
+    uint8_t *formed = NULL;
+    size_t at = 0, size, bytes = 0;
+    lemon_status status;
+    if (n == 0) return LEMON_OK;
+    while (rules->nfc && at < n && text[at] < 0xcc) at++;
+    if (rules->nfc && at < n) {
+        formed = lemon__form_c(e->ctx, e->t->forms, text, n, &size, &bytes);
+        if (formed == NULL) return LEMON_E_MEMORY;
+        text = formed;
+        n = size;
+    }
+    if (rules->prefix || rules->blank_mark) status = lemon__encoder_prefixed(e, text, n, first);
+    else status = rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    lemon__free(e->ctx, formed, bytes);
+    return status;
 }
 
 /*  The longest special piece that begins here, by halving the sorted list for each byte; NULL: none.  Without `all` only

@@ -1,6 +1,6 @@
 """A vocabulary of a GGUF file as Hugging Face's tokenizer.json, and of the "llama" type as llama2.c's tokenizer.bin too.
 
-python3 vocab_gguf.py FILE.gguf OUT.json [OUT.bin]
+python3 vocab_gguf.py FILE.gguf OUT.json [OUT.bin | --nfc]
 
 Written without lemon.h in sight, so that its readers have something independent to read.  llama.cpp's test vectors come
 with such files.  SentencePiece's scores become a list of merges as transformers makes it: every way to cut a piece in two
@@ -70,7 +70,7 @@ def pre_tokenizer(pre):
     return byte_level
 
 
-def convert(keys):
+def convert(keys, nfc):
     g = lambda name, default=None: keys.get("tokenizer.ggml." + name, default)
     tokens, types, spm = g("tokens"), g("token_type"), g("model") == "llama"
     # llama.cpp takes </s> for a control token even where the file says otherwise (phi-3)
@@ -96,6 +96,7 @@ def convert(keys):
         model["merges"] = merges_of_scores(tokens, g("scores"), types)
     else:
         out["pre_tokenizer"] = pre_tokenizer(g("pre"))
+        out["normalizer"] = {"type": "NFC"} if nfc else None    # Qwen and Command-R have it; GGUF cannot say so
         model["merges"] = g("merges")
     out["model"] = model
     return out
@@ -112,8 +113,8 @@ def write_bin(keys, path):
 
 
 if __name__ == "__main__":
-    everything = read(sys.argv[1])
+    everything, nfc = read(sys.argv[1]), "--nfc" in sys.argv
     with open(sys.argv[2], "w", encoding="utf-8") as out:
-        json.dump(convert(everything), out, ensure_ascii=False)
-    if len(sys.argv) > 3:
+        json.dump(convert(everything, nfc), out, ensure_ascii=False)
+    if len(sys.argv) > 3 and not nfc:
         write_bin(everything, sys.argv[3])
