@@ -4547,6 +4547,326 @@ static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     return LEMON_OK;
 }
 
+/* ---- JSON ----
+
+   lemon__json_parse checks a whole text (RFC 8259) and lists its values in the order of the text, 16 bytes for each.  A
+   value is known by its index in that list, the root by 0; what stands in an array or object follows it at once, and
+   `next` is the first value behind all of it, so a loop over the members of an object is
+
+       for (i = node + 1; i < json.nodes[node].next; i = json.nodes[i + 1].next)      i is a name, i + 1 its value
+
+   and one over the items of an array the same with nodes[i].next.  Nothing is copied: the text must outlive the list.
+   Strings without escapes are handed out where they stand; others are decoded when they are asked for.  The calls that
+   ask take a negative index ("not there") for what is of no type at all, so they can be nested. */
+
+typedef enum lemon__json_type {
+    LEMON__JSON_NONE = 0, LEMON__JSON_NULL, LEMON__JSON_FALSE, LEMON__JSON_TRUE, LEMON__JSON_NUMBER, LEMON__JSON_STRING,
+    LEMON__JSON_ARRAY, LEMON__JSON_OBJECT
+} lemon__json_type;
+
+typedef struct lemon__json_node {
+    uint32_t start, bytes;          /* its text; of a string what is between the quotes */
+    int32_t next;
+    uint8_t type, escaped;
+} lemon__json_node;
+
+typedef struct lemon__json {
+    lemon_ctx *ctx;
+    const char *name;               /* of the file, for messages */
+    const uint8_t *text;
+    size_t bytes, at;
+    lemon__json_node *nodes;
+    int64_t count, capacity;
+    lemon_arena decoded;            /* strings that had escapes */
+} lemon__json;
+
+enum { LEMON__JSON_DEPTH = 64 };
+
+static void lemon__json_close(lemon__json *json) {
+    if (json->ctx == NULL) return;
+    lemon__free(json->ctx, json->nodes, (size_t)json->capacity * sizeof *json->nodes);
+    lemon_arena_free(json->ctx, &json->decoded);
+    memset(json, 0, sizeof *json);
+}
+
+static lemon_status lemon__json_bad(lemon__json *json, const char *expected) {
+    size_t i, line = 1, column = 1;
+    for (i = 0; i < json->at && i < json->bytes; i++, column++)
+        if (json->text[i] == '\n') { line++; column = 0; }
+    return lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: line %llu, column %llu: expected %s; it is damaged or no JSON",
+                       json->name, (unsigned long long)line, (unsigned long long)column, expected);
+}
+
+/*  The character at the cursor behind white space; 0 at the end. */
+static int lemon__json_peek(lemon__json *json) {
+    for (; json->at < json->bytes; json->at++) {
+        int c = json->text[json->at];
+        if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return c;
+    }
+    return 0;
+}
+
+static int lemon__hex_digit(int c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
+
+/*  The number of four hexadecimal digits, or -1. */
+static long lemon__json_hex(const uint8_t *p, size_t n) {
+    long value = 0;
+    size_t i;
+    for (i = 0; i < 4; i++) {
+        int digit = i < n ? lemon__hex_digit(p[i]) : -1;
+        if (digit < 0) return -1;
+        value = 16 * value + digit;
+    }
+    return value;
+}
+
+/*  The character of an escape, p being behind its backslash, and how many bytes it takes there; -1: it is none.
+    Characters above 0xffff come as two escapes, the halves of a surrogate pair. */
+static long lemon__json_escape(const uint8_t *p, size_t n, size_t *taken) {
+    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    const char *found = n > 0 && *p ? strchr(names, *p) : NULL;
+    long high, low;
+    *taken = 1;
+    if (found) return values[found - names];
+    if (n == 0 || *p != 'u') return -1;
+    *taken = 5;
+    high = lemon__json_hex(p + 1, n - 1);
+    if (high < 0xd800 || high > 0xdfff) return high;
+    *taken = 11;
+    if (high > 0xdbff || n < 11 || p[5] != '\\' || p[6] != 'u') return -1;
+    low = lemon__json_hex(p + 7, 4);
+    return low < 0xdc00 || low > 0xdfff ? -1 : 0x10000 + (high - 0xd800) * 1024 + (low - 0xdc00);
+}
+
+/*  Appends a character as UTF-8. */
+static size_t lemon__utf8_put(uint8_t *out, long c) {
+    int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+    static const uint8_t lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (i = n - 1; i > 0; i--, c >>= 6) out[i] = (uint8_t)(0x80 | (c & 0x3f));
+    out[0] = (uint8_t)(lead[n] | c);
+    return (size_t)n;
+}
+
+/*  A string, the cursor being behind its first quote. */
+static lemon_status lemon__json_scan_string(lemon__json *json, lemon__json_node *node) {
+    size_t taken;
+    node->start = (uint32_t)json->at;
+    for (; json->at < json->bytes; json->at++) {
+        uint8_t c = json->text[json->at];
+        if (c == '"') {
+            node->bytes = (uint32_t)(json->at++ - node->start);
+            return LEMON_OK;
+        }
+        if (c < ' ') return lemon__json_bad(json, "an escape in place of a control character");
+        if (c != '\\') continue;
+        node->escaped = 1;
+        if (lemon__json_escape(json->text + json->at + 1, json->bytes - json->at - 1, &taken) < 0)
+            return lemon__json_bad(json, "an escape sequence that JSON knows");
+        json->at += taken;
+    }
+    return lemon__json_bad(json, "a string that ends");
+}
+
+static size_t lemon__json_digits(lemon__json *json) {
+    size_t from = json->at;
+    while (json->at < json->bytes && json->text[json->at] >= '0' && json->text[json->at] <= '9') json->at++;
+    return json->at - from;
+}
+
+static int lemon__json_accept(lemon__json *json, const char *set) {
+    if (json->at >= json->bytes || json->text[json->at] == 0 || !strchr(set, json->text[json->at])) return 0;
+    json->at++;
+    return 1;
+}
+
+/*  true, false, null or a number. */
+static lemon_status lemon__json_scan_word(lemon__json *json, lemon__json_node *node) {
+    static const char *const words[] = {"null", "false", "true"};
+    const uint8_t *p = json->text + json->at;
+    size_t left = json->bytes - json->at;
+    int i;
+    for (i = 0; i < 3; i++) {
+        size_t n = strlen(words[i]);
+        if (left < n || memcmp(p, words[i], n) != 0) continue;
+        node->type = (uint8_t)(LEMON__JSON_NULL + i);
+        json->at += n;
+        return LEMON_OK;
+    }
+    node->type = LEMON__JSON_NUMBER;
+    lemon__json_accept(json, "-");
+    if (!lemon__json_accept(json, "0") && lemon__json_digits(json) == 0) return lemon__json_bad(json, "a value");
+    if (lemon__json_accept(json, ".") && lemon__json_digits(json) == 0) return lemon__json_bad(json, "a digit");
+    if (!lemon__json_accept(json, "eE")) return LEMON_OK;
+    lemon__json_accept(json, "+-");
+    return lemon__json_digits(json) > 0 ? LEMON_OK : lemon__json_bad(json, "a digit");
+}
+
+/*  Appends the value at the cursor; of an array or object only its beginning. */
+static lemon_status lemon__json_value(lemon__json *json) {
+    int c = lemon__json_peek(json);
+    lemon__json_node *nodes = (lemon__json_node *)lemon__reserve(json->ctx, json->nodes, &json->capacity,
+                                                                 json->count + 1, sizeof *nodes), *node;
+    lemon_status status = LEMON_OK;
+    if (nodes == NULL) return LEMON_E_MEMORY;
+    json->nodes = nodes;
+    node = &nodes[json->count++];
+    memset(node, 0, sizeof *node);
+    node->start = (uint32_t)json->at;
+    node->next = (int32_t)json->count;
+    if (c == '{' || c == '[') {
+        node->type = c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
+        json->at++;
+    } else if (c == '"') {
+        node->type = LEMON__JSON_STRING;
+        json->at++;
+        return lemon__json_scan_string(json, node);
+    } else status = lemon__json_scan_word(json, node);
+    node->bytes = (uint32_t)(json->at - node->start);
+    return status;
+}
+
+/*  The name of a member, with the colon behind it. */
+static lemon_status lemon__json_member(lemon__json *json) {
+    lemon_status status;
+    if (lemon__json_peek(json) != '"') return lemon__json_bad(json, "a name in quotes");
+    status = lemon__json_value(json);
+    if (status) return status;
+    if (lemon__json_peek(json) != ':') return lemon__json_bad(json, "a colon");
+    json->at++;
+    return LEMON_OK;
+}
+
+/*  One value after the other; `open` is the stack of arrays and objects that have not ended. */
+static lemon_status lemon__json_values(lemon__json *json) {
+    int32_t open[LEMON__JSON_DEPTH];
+    int depth = 0, begun = 0;           /* begun: the innermost has a member already */
+    lemon_status status = lemon__json_value(json);
+    if (!status && json->nodes[0].type >= LEMON__JSON_ARRAY) open[depth++] = 0;
+    while (depth > 0 && !status) {
+        lemon__json_node *inner = &json->nodes[open[depth - 1]];
+        int end = inner->type == LEMON__JSON_OBJECT ? '}' : ']', c = lemon__json_peek(json);
+        if (c == end) {
+            json->at++;
+            inner->bytes = (uint32_t)(json->at - inner->start);
+            inner->next = (int32_t)json->count;
+            begun = 1;
+            depth--;
+            continue;
+        }
+        if (begun && c != ',') return lemon__json_bad(json, end == '}' ? "a comma or }" : "a comma or ]");
+        if (begun) json->at++;
+        if (end == '}') status = lemon__json_member(json);
+        if (!status) status = lemon__json_value(json);
+        begun = 1;
+        if (status || json->nodes[json->count - 1].type < LEMON__JSON_ARRAY) continue;
+        if (depth == LEMON__JSON_DEPTH) return lemon__json_bad(json, "at most 64 levels");
+        open[depth++] = (int32_t)json->count - 1;
+        begun = 0;
+    }
+    if (!status && lemon__json_peek(json) != 0) status = lemon__json_bad(json, "the end");
+    if (!status && json->at < json->bytes) status = lemon__json_bad(json, "the end");
+    return status;
+}
+
+/*  name: of the file, for messages.  On error nothing needs to be closed; closing twice does no harm. */
+static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const void *text, size_t bytes,
+                                      lemon__json *json) {
+    lemon_status status;
+    memset(json, 0, sizeof *json);
+    json->ctx = ctx;
+    json->name = name;
+    json->text = (const uint8_t *)text;
+    json->bytes = bytes;
+    if (bytes > INT32_MAX)
+        status = lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: size is %llu bytes, expected less than 2 GB of JSON", name,
+                             (unsigned long long)bytes);
+    else status = lemon__json_values(json);
+    if (status) lemon__json_close(json);
+    return status;
+}
+
+/*  The type of a value; LEMON__JSON_NONE of what is not there. */
+static lemon__json_type lemon__json_type_of(const lemon__json *json, int32_t node) {
+    return node < 0 ? LEMON__JSON_NONE : (lemon__json_type)json->nodes[node].type;
+}
+
+/*  The bytes of a string, not terminated.  NULL: it is none, or there is no memory. */
+static const uint8_t *lemon__json_string(lemon__json *json, int32_t node, size_t *bytes) {
+    const uint8_t *p;
+    uint8_t *out;
+    size_t i, n, taken;
+    *bytes = 0;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_STRING) return NULL;
+    p = json->text + json->nodes[node].start;
+    n = json->nodes[node].bytes;
+    if (!json->nodes[node].escaped) { *bytes = n; return p; }
+    out = (uint8_t *)lemon_arena_alloc(json->ctx, &json->decoded, n);
+    for (i = 0; out && i < n; i++) {
+        if (p[i] != '\\') { out[(*bytes)++] = p[i]; continue; }
+        *bytes += lemon__utf8_put(out + *bytes, lemon__json_escape(p + i + 1, n - i - 1, &taken));
+        i += taken;
+    }
+    return out;
+}
+
+/*  Whether a value is this string; one that has escapes is not. */
+static int lemon__json_is(const lemon__json *json, int32_t node, const char *text) {
+    return lemon__json_type_of(json, node) == LEMON__JSON_STRING && !json->nodes[node].escaped &&
+           json->nodes[node].bytes == strlen(text) &&
+           memcmp(json->text + json->nodes[node].start, text, strlen(text)) == 0;
+}
+
+/*  The value of a member; -1 where the node is no object or has no such member. */
+static int32_t lemon__json_get(const lemon__json *json, int32_t node, const char *name) {
+    int32_t i;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_OBJECT) return -1;
+    for (i = node + 1; i < json->nodes[node].next; i = json->nodes[i + 1].next)
+        if (lemon__json_is(json, i, name)) return i + 1;
+    return -1;
+}
+
+/*  A number as it stands; 0 where the value is none, or is longer than any number need be.  strtod wants the decimal
+    point of the program's locale. */
+static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
+    char text[64], *end;
+    size_t n;
+    *value = 0;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER) return 0;
+    n = json->nodes[node].bytes;
+    if (n >= sizeof text) return 0;
+    memcpy(text, json->text + json->nodes[node].start, n);
+    text[n] = 0;
+    *value = strtod(text, &end);
+    if (*end == '.') { *end = ','; *value = strtod(text, &end); }
+    return *end == 0;
+}
+
+/*  An integer; 0 where the value is none, or is no int64. */
+static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value) {
+    const uint8_t *p;
+    uint32_t i = 0, n;
+    int negative;
+    uint64_t all = 0, most;
+    *value = 0;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER) return 0;
+    p = json->text + json->nodes[node].start;
+    n = json->nodes[node].bytes;
+    negative = p[0] == '-';
+    most = (uint64_t)INT64_MAX + (negative ? 1 : 0);
+    for (i = (uint32_t)negative; i < n; i++) {
+        uint64_t digit = (uint64_t)(p[i] - '0');
+        if (p[i] < '0' || p[i] > '9' || all > (most - digit) / 10) return 0;
+        all = 10 * all + digit;
+    }
+    *value = negative ? (int64_t)(0 - all) : (int64_t)all;
+    return 1;
+}
+
 /* ---- the pack: a container that is being written ---- */
 
 typedef struct lemon__packed {      /* a row of the tensor table */
@@ -5741,13 +6061,6 @@ LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { (void)
 static const uint8_t *lemon__piece(const lemon_tokenizer *tokenizer, int32_t id, size_t *bytes) {
     *bytes = tokenizer->pieces.spans[id].bytes;
     return tokenizer->blob + tokenizer->pieces.spans[id].start;
-}
-
-static int lemon__hex_digit(int c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
 }
 
 /*  The byte that a piece of the form <0xNN> stands for, or -1. */
