@@ -4323,7 +4323,7 @@ enum { LEMON__FILE_VERSION = 1, LEMON__HEADER = 64, LEMON__TABLE_ROW = 40, LEMON
 enum { LEMON__INT = 1, LEMON__REAL = 2, LEMON__TEXT = 3 };
 
 static const char lemon__magic[8] = {'L', 'E', 'M', 'O', 'N', '\r', '\n', 0x1a};
-static const uint8_t lemon__zeros[64] = {0};
+static const uint8_t lemon__zeros[256] = {0};
 
 /*  Puts a file's name before the message of a check that knew nothing of files. */
 static lemon_status lemon__blame(lemon_ctx *ctx, const char *name, lemon_status code) {
@@ -4867,11 +4867,48 @@ static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value
     return 1;
 }
 
-/* ---- the pack: a container that is being written ---- */
+/* ---- bytes out: headers and texts that grow ---- */
+
+/*  Once there was no memory, `status` says so and nothing more is added; so a whole header is made first, and checked
+    once. */
+typedef struct lemon__bytes {
+    lemon_ctx *ctx;
+    lemon_status status;
+    uint8_t *data;
+    int64_t count, capacity;
+} lemon__bytes;
+
+static void lemon__put(lemon__bytes *b, const void *from, size_t n) {
+    uint8_t *p = b->status ? NULL : (uint8_t *)lemon__reserve(b->ctx, b->data, &b->capacity, b->count + (int64_t)n, 1);
+    if (p == NULL) { b->status = LEMON_E_MEMORY; return; }
+    b->data = p;
+    if (n > 0) memcpy(p + b->count, from, n);
+    b->count += (int64_t)n;
+}
+
+/*  The lowest `width` bytes of a number, little-endian. */
+static void lemon__put_number(lemon__bytes *b, uint64_t value, size_t width) {
+    uint8_t bytes[8];
+    lemon__put64(bytes, value);
+    lemon__put(b, bytes, width);
+}
+
+/*  Zeros up to a multiple of `align`, which is at most 256. */
+static void lemon__put_padding(lemon__bytes *b, uint64_t align) {
+    lemon__put(b, lemon__zeros, (size_t)((align - (uint64_t)b->count % align) % align));
+}
+
+static void lemon__bytes_free(lemon__bytes *b) {
+    lemon__free(b->ctx, b->data, (size_t)b->capacity);
+    b->data = NULL;
+}
+
+/* ---- the pack: a file of tensors that is being written ---- */
 
 typedef struct lemon__packed {      /* a row of the tensor table */
     char name[LEMON__NAME];
     lemon_tensor source, stored; /* what is given, and what goes into the file (no data: rows pass through a buffer) */
+    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0 */
     uint64_t offset;
     uint32_t crc;
 } lemon__packed;
@@ -4880,23 +4917,57 @@ typedef struct lemon__packed {      /* a row of the tensor table */
 typedef struct lemon__pack {
     lemon_ctx *ctx;
     lemon_status status;
-    uint8_t *keys;
-    int64_t keys_bytes, keys_capacity, n_keys;
+    lemon__bytes keys;
+    int64_t n_keys;
     lemon__packed *tensors;
     int64_t n_tensors, capacity;
-    uint64_t table_bytes, data_bytes;
+    uint64_t align, data_bytes;     /* each tensor begins at a multiple of align in the data */
+    void (*front)(const struct lemon__pack *pack, lemon__bytes *out);   /* what stands before the data */
     lemon_arena scratch;            /* for tensors that exist only to be written */
 } lemon__pack;
 
 static uint64_t lemon__pad(uint64_t n) { return (n + 63) / 64 * 64; }
 
+/*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
+static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i, meta = pack->keys.count;
+    for (i = 0; i < pack->n_tensors; i++) meta += LEMON__TABLE_ROW + (int64_t)strlen(pack->tensors[i].name);
+    lemon__put(out, lemon__magic, 8);
+    lemon__put_number(out, LEMON__FILE_VERSION, 8);
+    lemon__put_number(out, (uint64_t)pack->n_keys, 4);
+    lemon__put_number(out, (uint64_t)pack->n_tensors, 4);
+    lemon__put_number(out, (uint64_t)pack->keys.count, 8);
+    lemon__put_number(out, (uint64_t)(meta - pack->keys.count), 8);
+    lemon__put_number(out, pack->data_bytes, 8);
+    lemon__put(out, lemon__zeros, 16);
+    lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        lemon__put_number(out, strlen(t->name), 2);
+        lemon__put_number(out, (uint64_t)t->stored.dtype, 2);
+        lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
+        lemon__put_number(out, t->offset, 8);
+        lemon__put_number(out, lemon_tensor_bytes(&t->stored), 8);
+        lemon__put_number(out, t->crc, 4);
+        lemon__put(out, t->name, strlen(t->name));
+    }
+    lemon__put_padding(out, 64);
+    if (out->status) return;
+    lemon__put32(out->data + 56, lemon_crc32(0, out->data + LEMON__HEADER, (size_t)meta));
+    lemon__put32(out->data + 60, lemon_crc32(0, out->data, 60));
+}
+
+/*  Opens a pack that becomes a .lemon file; other formats put their own front and align in place. */
 static void lemon__pack_open(lemon_ctx *ctx, lemon__pack *pack) {
     memset(pack, 0, sizeof *pack);
-    pack->ctx = ctx;
+    pack->ctx = pack->keys.ctx = ctx;
+    pack->front = lemon__pack_front;
+    pack->align = 64;
 }
 
 static void lemon__pack_close(lemon__pack *pack) {
-    lemon__free(pack->ctx, pack->keys, (size_t)pack->keys_capacity);
+    lemon__bytes_free(&pack->keys);
     lemon__free(pack->ctx, pack->tensors, (size_t)pack->capacity * sizeof *pack->tensors);
     lemon_arena_free(pack->ctx, &pack->scratch);
     memset(pack, 0, sizeof *pack);
@@ -4910,24 +4981,19 @@ static int lemon__name_ok(const uint8_t *name, size_t bytes) {
 }
 
 static void lemon__pack_key(lemon__pack *pack, const char *name, int type, const void *value, size_t bytes) {
-    size_t n = strlen(name), all = 8 + n + bytes;
-    uint8_t *p;
+    size_t n = strlen(name);
     if (pack->status) return;
     if (!lemon__name_ok((const uint8_t *)name, n) || bytes >= UINT32_MAX) {
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG,
                                    "key \"%.80s\" cannot be saved: its name or its text is too long", name);
         return;
     }
-    p = (uint8_t *)lemon__reserve(pack->ctx, pack->keys, &pack->keys_capacity, pack->keys_bytes + (int64_t)all, 1);
-    if (p == NULL) { pack->status = LEMON_E_MEMORY; return; }
-    pack->keys = p;
-    p += pack->keys_bytes;
-    lemon__put16(p, (uint16_t)n);
-    lemon__put16(p + 2, (uint16_t)type);
-    lemon__put32(p + 4, (uint32_t)bytes);
-    memcpy(p + 8, name, n);
-    if (bytes > 0) memcpy(p + 8 + n, value, bytes);
-    pack->keys_bytes += (int64_t)all;
+    lemon__put_number(&pack->keys, n, 2);
+    lemon__put_number(&pack->keys, (uint64_t)type, 2);
+    lemon__put_number(&pack->keys, bytes, 4);
+    lemon__put(&pack->keys, name, n);
+    lemon__put(&pack->keys, value, bytes);
+    pack->status = pack->keys.status;
     pack->n_keys++;
 }
 
@@ -4950,11 +5016,12 @@ static void lemon__pack_text(lemon__pack *pack, const char *name, const char *te
 }
 
 /*  A tensor to be stored as type `as`: its own, or any of f32, bf16, f16, q8, q4 from any of these. */
-static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor, lemon_dtype as) {
+static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor,
+                                         lemon_dtype as) {
     size_t n = strlen(name), bytes;
     lemon__packed *t;
     lemon_tensor stored = *tensor;
-    if (pack->status) return;
+    if (pack->status) return NULL;
     stored.dtype = as;
     stored.data = NULL;
     bytes = lemon_tensor_bytes(&stored);
@@ -4963,10 +5030,10 @@ static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_
         pack->status = lemon__fail(
             pack->ctx, LEMON_E_ARG, "tensor \"%.80s\" is %s [%lld, %lld], which cannot be saved as %s", name,
             lemon_dtype_name(tensor->dtype), (long long)tensor->rows, (long long)tensor->cols, lemon_dtype_name(as));
-        return;
+        return NULL;
     }
     t = (lemon__packed *)lemon__reserve(pack->ctx, pack->tensors, &pack->capacity, pack->n_tensors + 1, sizeof *t);
-    if (t == NULL) { pack->status = LEMON_E_MEMORY; return; }
+    if (t == NULL) { pack->status = LEMON_E_MEMORY; return NULL; }
     pack->tensors = t;
     t += pack->n_tensors++;
     memset(t, 0, sizeof *t);
@@ -4974,17 +5041,32 @@ static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_
     t->source = *tensor;
     t->stored = stored;
     t->offset = pack->data_bytes;
-    pack->data_bytes += lemon__pad(bytes);
-    pack->table_bytes += LEMON__TABLE_ROW + n;
+    pack->data_bytes += (bytes + pack->align - 1) / pack->align * pack->align;
+    return t;
 }
 
 static lemon_status lemon__array_append(void *user, const void *bytes, size_t count);
 
-/*  Appends to a writer.  Our own writers say themselves what went wrong; for others it is said here. */
+/*  Whether a writer is ours, which says itself what went wrong; for others it is said below. */
+static int lemon__own_writer(const lemon_writer *writer) {
+    return writer->append == lemon__file_append || writer->append == lemon__array_append;
+}
+
 static lemon_status lemon__append(lemon_ctx *ctx, const lemon_writer *writer, const void *bytes, size_t count) {
     if (count == 0 || writer->append(writer->user, bytes, count) == LEMON_OK) return LEMON_OK;
-    if (writer->append != lemon__file_append && writer->append != lemon__array_append)
+    if (!lemon__own_writer(writer))
         lemon__fail(ctx, LEMON_E_IO, "%s: %llu bytes could not be written", writer->name, (unsigned long long)count);
+    return LEMON_E_IO;
+}
+
+/*  Ends what went into a writer: commits it, or after an error aborts it. */
+static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, lemon_status status) {
+    if (status) {
+        if (writer->abort) writer->abort(writer->user);
+        return status;
+    }
+    if (writer->commit == NULL || writer->commit(writer->user) == LEMON_OK) return LEMON_OK;
+    if (!lemon__own_writer(writer)) lemon__fail(ctx, LEMON_E_IO, "%s: could not be committed", writer->name);
     return LEMON_E_IO;
 }
 
@@ -4997,13 +5079,18 @@ typedef struct lemon__slab {
 
 enum { LEMON__SLAB = 65536 };
 
+/*  Whether a tensor goes out as it stands. */
+static int lemon__packed_plain(const lemon__packed *t) {
+    return t->stored.dtype == t->source.dtype && !t->halves && !lemon__big_endian();
+}
+
 static lemon_status lemon__slab_open(const lemon__pack *pack, lemon__slab *slab) {
     int64_t i, cols = 1;
     slab->size = LEMON__SLAB;
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon_tensor *stored = &pack->tensors[i].stored;
         size_t row = lemon_row_bytes(stored->dtype, stored->cols);
-        if (stored->dtype == pack->tensors[i].source.dtype && !lemon__big_endian()) continue;
+        if (lemon__packed_plain(&pack->tensors[i])) continue;
         cols = lemon__max(cols, stored->cols);
         slab->size = row > slab->size ? row : slab->size;
     }
@@ -5018,23 +5105,30 @@ static void lemon__slab_close(const lemon__pack *pack, lemon__slab *slab) {
     lemon__free(pack->ctx, slab->bytes, slab->size);
 }
 
+/*  RoPE turns channels 2i and 2i+1 of a head here, channels i and i + head_dim/2 in Hugging Face's models; so the rows
+    of wq and wk stand in another order there.  The row of ours that is `row` in theirs. */
+static int64_t lemon__row_of_halves(int64_t row, int64_t head_dim) {
+    int64_t channel = row % head_dim, half = head_dim / 2;
+    return row - channel + (channel < half ? 2 * channel : 2 * (channel - half) + 1);
+}
+
 /*  Rows from ... from+n-1 of a tensor as the file has them: where they stand, or converted into the slab. */
 static const uint8_t *lemon__slab_fill(lemon__slab *slab, const lemon__packed *t, int64_t from, int64_t n) {
-    size_t bytes = (size_t)n * lemon_row_bytes(t->stored.dtype, t->stored.cols);
+    size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols);
     lemon_tensor rows = t->stored;
     int64_t i;
-    if (t->stored.dtype == t->source.dtype) {
-        const uint8_t *source = lemon__row(&t->source, from);
-        if (!lemon__big_endian()) return source;
-        memcpy(slab->bytes, source, bytes);
-    } else {
-        rows.data = slab->bytes;
-        for (i = 0; i < n; i++) {
-            lemon_row_to_f32(&t->source, from + i, slab->numbers);
+    if (lemon__packed_plain(t)) return lemon__row(&t->source, from);
+    rows.data = slab->bytes;
+    for (i = 0; i < n; i++) {
+        int64_t row = t->halves ? lemon__row_of_halves(from + i, t->halves) : from + i;
+        if (t->stored.dtype == t->source.dtype) {
+            memcpy(slab->bytes + (size_t)i * row_bytes, lemon__row(&t->source, row), row_bytes);
+        } else {
+            lemon_row_to_f32(&t->source, row, slab->numbers);
             lemon_row_from_f32(&rows, i, slab->numbers);
         }
     }
-    lemon__swap(t->stored.dtype, slab->bytes, bytes);
+    lemon__swap(t->stored.dtype, slab->bytes, (size_t)n * row_bytes);
     return slab->bytes;
 }
 
@@ -5051,74 +5145,36 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__slab *slab,
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
-    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, (size_t)(lemon__pad(total) - total));
+    total = (size_t)((pack->align - total % pack->align) % pack->align);
+    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
 }
 
-static void lemon__pack_table(const lemon__pack *pack, uint8_t *p) {
-    int64_t i;
-    for (i = 0; i < pack->n_tensors; i++) {
-        const lemon__packed *t = &pack->tensors[i];
-        size_t n = strlen(t->name);
-        lemon__put16(p, (uint16_t)n);
-        lemon__put16(p + 2, (uint16_t)t->stored.dtype);
-        lemon__put64(p + 4, (uint64_t)t->stored.rows);
-        lemon__put64(p + 12, (uint64_t)t->stored.cols);
-        lemon__put64(p + 20, t->offset);
-        lemon__put64(p + 28, lemon_tensor_bytes(&t->stored));
-        lemon__put32(p + 36, t->crc);
-        memcpy(p + LEMON__TABLE_ROW, t->name, n);
-        p += LEMON__TABLE_ROW + n;
-    }
-}
-
-/*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
-static lemon_status lemon__pack_front(const lemon__pack *pack, const lemon_writer *writer) {
-    size_t keys = (size_t)pack->keys_bytes, meta = keys + (size_t)pack->table_bytes;
-    size_t all = (size_t)lemon__pad(LEMON__HEADER + meta);
-    uint8_t *p = (uint8_t *)lemon__calloc(pack->ctx, all);
-    lemon_status status;
-    if (p == NULL) return LEMON_E_MEMORY;
-    if (keys > 0) memcpy(p + LEMON__HEADER, pack->keys, keys);
-    lemon__pack_table(pack, p + LEMON__HEADER + keys);
-    memcpy(p, lemon__magic, 8);
-    lemon__put32(p + 8, LEMON__FILE_VERSION);
-    lemon__put32(p + 16, (uint32_t)pack->n_keys);
-    lemon__put32(p + 20, (uint32_t)pack->n_tensors);
-    lemon__put64(p + 24, keys);
-    lemon__put64(p + 32, pack->table_bytes);
-    lemon__put64(p + 40, pack->data_bytes);
-    lemon__put32(p + 56, lemon_crc32(0, p + LEMON__HEADER, meta));
-    lemon__put32(p + 60, lemon_crc32(0, p, 60));
-    status = lemon__append(pack->ctx, writer, p, all);
-    lemon__free(pack->ctx, p, all);
-    return status;
-}
-
-/*  Two passes, since the table with the checksums stands before the data and a writer cannot go back. */
+/*  A .lemon file takes two passes, since the table with the checksums stands before the data and a writer cannot go
+    back. */
 static lemon_status lemon__pack_stream(lemon__pack *pack, const lemon_writer *writer) {
     lemon__slab slab;
+    lemon__bytes front;
     lemon_status status = lemon__slab_open(pack, &slab);
     int64_t i;
-    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], NULL);
-    if (!status) status = lemon__pack_front(pack, writer);
+    memset(&front, 0, sizeof front);
+    front.ctx = pack->ctx;
+    for (i = 0; i < pack->n_tensors && !status && pack->front == lemon__pack_front; i++)
+        status = lemon__pack_pass(pack, &slab, &pack->tensors[i], NULL);
+    if (!status) pack->front(pack, &front);
+    if (!status) status = front.status;
+    if (!status) status = lemon__append(pack->ctx, writer, front.data, (size_t)front.count);
+    lemon__bytes_free(&front);
     for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], writer);
     lemon__slab_close(pack, &slab);
     return status;
 }
 
-/*  Writes the container and commits the writer; on any error, earlier ones included, the writer is aborted. */
+/*  Writes the file and commits the writer; on any error, earlier ones included, the writer is aborted. */
 static lemon_status lemon__pack_write(lemon__pack *pack, const lemon_writer *writer) {
     if (pack->status == LEMON_E_ARG) lemon__blame(pack->ctx, writer->name, pack->status);
     if (!pack->status) pack->status = lemon__pack_stream(pack, writer);
-    if (pack->status) {
-        if (writer->abort) writer->abort(writer->user);
-    } else if (writer->commit && writer->commit(writer->user) != LEMON_OK) {
-        pack->status = LEMON_E_IO;
-        if (writer->append != lemon__file_append && writer->append != lemon__array_append)
-            lemon__fail(pack->ctx, LEMON_E_IO, "%s: could not be committed", writer->name);
-    }
-    return pack->status;
+    return pack->status = lemon__conclude(pack->ctx, writer, pack->status);
 }
 
 /*  The same to a file. */
