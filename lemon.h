@@ -399,6 +399,14 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *config, lemon_joint joint
 
 typedef struct lemon_tokenizer lemon_tokenizer;
 
+/*  Bytes that a checkpoint brought and that go with the model unread: the tokenizer files of a Hugging Face folder under
+    their names, metadata of a GGUF file that mean nothing here (licence, source, ...). */
+typedef struct lemon_part {
+    const char *name;
+    const void *data;
+    size_t bytes;
+} lemon_part;
+
 /*  A model: a config, and the table of parameters laid over memory.  Read its fields freely; write only through params */
 typedef struct lemon_model {
     lemon_config config;
@@ -407,9 +415,12 @@ typedef struct lemon_model {
     float *block;             /* all numbers one behind the other when they are f32 and owned, else NULL */
     int64_t block_count;
     lemon_tokenizer *tokenizer;   /* owned; NULL where the file brought none */
-    char format[8];           /* what it was read from: "lemon", "llama2c"; "" if made here */
-    lemon_dtype dtype;        /* of the matrices */
+    lemon_part *parts;        /* what else its files brought */
+    int64_t n_parts;
+    char format[8];           /* what it was read from: "lemon", "gguf", "llama2c", "hf"; "" if made here */
+    lemon_dtype dtype;        /* of the matrices; where they differ, of most of their numbers */
     lemon_reader source;      /* keeps mapped weights alive */
+    lemon_arena arena;        /* owns parts, and weights that could not stay in the file */
 } lemon_model;
 
 /*  A model with all weights f32 and zero. */
@@ -417,8 +428,12 @@ LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *co
 /*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1
     (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
 LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed);
-/*  A copy with its own f32 weights, whatever the source's storage; the tokenizer is copied too. */
+/*  A copy with its own f32 weights, whatever the source's storage; the tokenizer and the parts are copied too. */
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model);
+/*  Copies the tokenizer and the parts of one model to another that has none: to a student from its teacher. */
+LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to);
+/*  Gives a model another tokenizer, which it then owns; parts that describe the old one are dropped. */
+LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lemon_tokenizer *tokenizer);
 LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model);    /* NULL is fine */
 /*  A weight by role and layer (0 for roles that are one per model); NULL where there is none.  LEMON_OUTPUT of a tied
     model is its embedding. */
@@ -3966,11 +3981,17 @@ static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *
     *cols = lemon_joint_size(c, lemon__roles[role].in);
 }
 
-static void lemon__param_name(const lemon_model *model, int64_t i, char *out, size_t size) {
+/*  Whose names: lemon.h's own, Hugging Face's or GGUF's. */
+typedef enum lemon__style { LEMON__STYLE_LEMON = 0, LEMON__STYLE_HF, LEMON__STYLE_GGUF } lemon__style;
+
+static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, char *out, size_t size) {
+    static const char *const layers[] = {"layers.", "model.layers.", "blk."};
     int64_t layer;
-    lemon_role role = lemon__param_role(&model->config, i, &layer);
-    if (lemon__roles[role].per_layer) snprintf(out, size, "layers.%lld.%s", (long long)layer, lemon__roles[role].name);
-    else snprintf(out, size, "%s", lemon__roles[role].name);
+    const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
+    const char *name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
+    const char *ending = style == LEMON__STYLE_LEMON ? "" : ".weight";
+    if (info->per_layer) snprintf(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
+    else snprintf(out, size, "%s%s", name, ending);
 }
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
@@ -4038,6 +4059,7 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
     lemon__free(ctx, model->block, (size_t)model->block_count * sizeof(float));
     lemon__free(ctx, model->params, (size_t)model->n_params * sizeof(lemon_tensor));
     if (model->source.close) model->source.close(model->source.user);
+    lemon_arena_free(ctx, &model->arena);
     lemon__free(ctx, model, sizeof *model);
 }
 
@@ -4070,6 +4092,66 @@ static void lemon__tensor_to_f32(const lemon_tensor *source, float *out) {
     for (r = 0; r < source->rows; r++) lemon_row_to_f32(source, r, out + r * source->cols);
 }
 
+/* ---- parts ---- */
+
+enum { LEMON__PARTS = 32 };
+
+static const lemon_part *lemon__part_find(const lemon_model *model, const char *name) {
+    int64_t i;
+    for (i = 0; i < model->n_parts; i++)
+        if (strcmp(model->parts[i].name, name) == 0) return &model->parts[i];
+    return NULL;
+}
+
+/*  Copies name and bytes. */
+static lemon_status lemon__part_add(lemon_ctx *ctx, lemon_model *model, const char *name, size_t name_bytes,
+                                    const void *data, size_t bytes) {
+    char *copy;
+    lemon_part *part;
+    if (model->parts == NULL)
+        model->parts = (lemon_part *)lemon_arena_alloc(ctx, &model->arena, LEMON__PARTS * sizeof *part);
+    copy = model->parts ? (char *)lemon_arena_alloc(ctx, &model->arena, name_bytes + 1 + bytes) : NULL;
+    if (copy == NULL) return LEMON_E_MEMORY;
+    if (model->n_parts == LEMON__PARTS)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "part \"%.*s\" is one too many, expected at most %d", (int)name_bytes,
+                           name, LEMON__PARTS);
+    memcpy(copy, name, name_bytes);
+    if (bytes > 0) memcpy(copy + name_bytes + 1, data, bytes);
+    part = &model->parts[model->n_parts++];
+    part->name = copy;
+    part->data = copy + name_bytes + 1;
+    part->bytes = bytes;
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to) {
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    if (ctx == NULL || from == NULL || to == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_carry: an argument is NULL");
+    if (to->tokenizer || to->n_parts > 0) return LEMON_OK;
+    if (from->tokenizer) status = lemon_tokenizer_clone(ctx, from->tokenizer, &to->tokenizer);
+    for (i = 0; i < from->n_parts && !status; i++) {
+        const lemon_part *p = &from->parts[i];
+        status = lemon__part_add(ctx, to, p->name, strlen(p->name), p->data, p->bytes);
+    }
+    return status;
+}
+
+/*  Of the parts, those are about the tokenizer whose names say so, and Hugging Face's older names for it. */
+LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lemon_tokenizer *tokenizer) {
+    static const char *const words[] = {"token", "vocab.json", "merges.txt", "chat_template"};
+    int64_t i, kept = 0;
+    size_t k;
+    for (i = 0; i < model->n_parts; i++) {
+        for (k = 0; k < 4 && strstr(model->parts[i].name, words[k]) == NULL; k++) {}
+        if (k == 4) model->parts[kept++] = model->parts[i];
+    }
+    model->n_parts = kept;
+    lemon_tokenizer_free(ctx, model->tokenizer);
+    model->tokenizer = tokenizer;
+}
+
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model) {
     lemon_status status;
     int64_t i;
@@ -4078,7 +4160,7 @@ LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *sour
     status = lemon_model_create(ctx, &source->config, model);
     if (status) return status;
     for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
-    if (source->tokenizer) status = lemon_tokenizer_clone(ctx, source->tokenizer, &(*model)->tokenizer);
+    status = lemon_model_carry(ctx, source, *model);
     if (status) {
         lemon_model_free(ctx, *model);
         *model = NULL;
@@ -5186,7 +5268,23 @@ static lemon_status lemon__pack_write_file(lemon__pack *pack, const char *path) 
 
 /* ---- the unpack: a container that is being read ---- */
 
-typedef struct lemon__key { int type; const uint8_t *value; size_t bytes; } lemon__key;
+typedef struct lemon__key { int type, used; const uint8_t *value; size_t bytes; } lemon__key;
+
+/*  How GGUF stores numbers: blocks of `numbers` in `bytes`.  Those with a decoder have no storage type here. */
+typedef struct lemon__coding {
+    uint32_t id;
+    lemon_dtype dtype;              /* what they are, or become, in memory */
+    int16_t numbers, bytes;
+    void (*decode)(const struct lemon__coding *coding, const uint8_t *in, float *out);
+    const char *name;
+} lemon__coding;
+
+/*  A tensor as it stands in the file. */
+typedef struct lemon__entry {
+    lemon_tensor tensor;
+    const lemon__coding *coding;    /* NULL: as tensor.dtype says */
+    int used;                       /* it has become a weight of the model */
+} lemon__entry;
 
 /*  Everything in here points into the file, which stays open (or in memory) as long as this does. */
 typedef struct lemon__unpack {
@@ -5194,7 +5292,7 @@ typedef struct lemon__unpack {
     lemon_reader source;
     lemon__words key_names, tensor_names;
     lemon__key *keys;
-    lemon_tensor *tensors;
+    lemon__entry *tensors;
     int64_t keys_capacity, tensors_capacity;
 } lemon__unpack;
 
@@ -5272,10 +5370,9 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     return LEMON_OK;
 }
 
-/*  A name at the cursor, which must be printable and new. */
-static lemon_status lemon__unpack_name(lemon__unpack *u, lemon__cursor *c, size_t bytes, lemon__words *names,
+/*  A name within the file, which must be printable and new; NULL stands for one that the file ends in. */
+static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, size_t bytes, lemon__words *names,
                                        const char *what) {
-    const uint8_t *name = lemon__take(c, bytes);
     if (name == NULL || !lemon__name_ok(name, bytes))
         return lemon__fail(u->ctx, LEMON_E_FORMAT,
                            "%s: name of %s %lld is not 1 to 63 printable characters; " LEMON__DAMAGED, u->source.name,
@@ -5283,27 +5380,50 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, lemon__cursor *c, size_
     if (lemon__words_find(names, name, bytes) >= 0)
         return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s \"%.*s\" is there twice; " LEMON__DAMAGED, u->source.name,
                            what, (int)bytes, (const char *)name);
-    return lemon__words_push(u->ctx, names, (size_t)(name - c->bytes), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+    return lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  The key, or the tensor, that belongs to the name before. */
+static lemon_status lemon__unpack_push_key(lemon__unpack *u, int type, const uint8_t *value, size_t bytes) {
+    lemon__key *keys =
+        (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, u->key_names.count, sizeof *keys);
+    if (keys == NULL) return LEMON_E_MEMORY;
+    u->keys = keys;
+    keys += u->key_names.count - 1;
+    keys->type = type;
+    keys->used = 0;
+    keys->value = value;
+    keys->bytes = bytes;
+    return LEMON_OK;
+}
+
+static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon_tensor *tensor,
+                                              const lemon__coding *coding) {
+    lemon__entry *entries = (lemon__entry *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity,
+                                                           u->tensor_names.count, sizeof *entries);
+    if (entries == NULL) return LEMON_E_MEMORY;
+    u->tensors = entries;
+    entries += u->tensor_names.count - 1;
+    entries->tensor = *tensor;
+    entries->coding = coding;
+    entries->used = 0;
+    return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
     size_t n = lemon__take16(c);
-    lemon__key key, *keys;
+    lemon__key key;
     lemon_status status;
     key.type = lemon__take16(c);
     key.bytes = lemon__take32(c);
-    status = lemon__unpack_name(u, c, n, &u->key_names, "key");
+    status = lemon__unpack_name(u, lemon__take(c, n), n, &u->key_names, "key");
     if (status) return status;
     key.value = lemon__take(c, key.bytes);
     if (key.value == NULL) return lemon__unpack_bad(u, "bytes of a key's value", key.bytes, c->size - c->at);
     if (key.type < LEMON__INT || key.type > LEMON__TEXT)
         return lemon__unpack_bad(u, "type of a key", (uint64_t)key.type, LEMON__TEXT);
     if (key.type != LEMON__TEXT && key.bytes != 8) return lemon__unpack_bad(u, "bytes of a key's number", key.bytes, 8);
-    keys = (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, u->key_names.count, sizeof key);
-    if (keys == NULL) return LEMON_E_MEMORY;
-    u->keys = keys;
-    keys[u->key_names.count - 1] = key;
-    return LEMON_OK;
+    return lemon__unpack_push_key(u, key.type, key.value, key.bytes);
 }
 
 /*  A tensor's data: where they must be, as many as its shape takes, under their checksum, zeros behind them. */
@@ -5335,8 +5455,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
     uint32_t crc = lemon__take32(c);
     char name[LEMON__NAME];
-    lemon_tensor t, *tensors;
-    lemon_status status = lemon__unpack_name(u, c, n, &u->tensor_names, "tensor");
+    lemon_tensor t;
+    lemon_status status = lemon__unpack_name(u, lemon__take(c, n), n, &u->tensor_names, "tensor");
     if (status) return status;
     memcpy(name, c->bytes + c->at - n, n);
     name[n] = 0;
@@ -5354,13 +5474,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
                            "%s: tensor \"%s\" begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
                            u->source.name, name, (unsigned long long)offset, (unsigned long long)lemon__pad(*end));
     status = lemon__unpack_data(u, h, name, &t, offset, bytes, crc);
-    if (status) return status;
-    tensors = (lemon_tensor *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity, u->tensor_names.count, sizeof t);
-    if (tensors == NULL) return LEMON_E_MEMORY;
-    u->tensors = tensors;
-    tensors[u->tensor_names.count - 1] = t;
     *end = offset + bytes;
-    return LEMON_OK;
+    return status ? status : lemon__unpack_push_tensor(u, &t, NULL);
 }
 
 static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
@@ -5436,18 +5551,24 @@ static lemon_status lemon__unpack_tensor(const lemon__unpack *u, const char *nam
     int32_t i = lemon__words_find(&u->tensor_names, name, strlen(name));
     memset(tensor, 0, sizeof *tensor);
     if (i < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
-    *tensor = u->tensors[i];
+    *tensor = u->tensors[i].tensor;
     return LEMON_OK;
 }
 
-/*  The same where only one shape will do; `why` says where the expectation comes from, as in "d_model is 64". */
-static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
-                                         const char *why, lemon_tensor *tensor) {
-    lemon_status status = lemon__unpack_tensor(u, name, tensor);
-    if (status || (tensor->rows == rows && tensor->cols == cols)) return status;
+/*  Refuses another shape than this; `why` says where the expectation comes from, as in "d_model is 64". */
+static lemon_status lemon__unpack_shape(const lemon__unpack *u, const char *name, const lemon_tensor *tensor,
+                                        int64_t rows, int64_t cols, const char *why) {
+    if (tensor->rows == rows && tensor->cols == cols) return LEMON_OK;
     return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is [%lld, %lld], expected [%lld, %lld] (%s)",
                        u->source.name, name, (long long)tensor->rows, (long long)tensor->cols, (long long)rows,
                        (long long)cols, why);
+}
+
+/*  A tensor where only one shape will do. */
+static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
+                                         const char *why, lemon_tensor *tensor) {
+    lemon_status status = lemon__unpack_tensor(u, name, tensor);
+    return status ? status : lemon__unpack_shape(u, name, tensor, rows, cols, why);
 }
 
 /*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
@@ -5490,71 +5611,109 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
     return status;
 }
 
-/* ---- configs and models as keys and tensors ---- */
+/* ---- configs, as every format has them ---- */
 
-static const struct lemon__field { const char *name; size_t offset; int real; } lemon__fields[] = {
-    {"d_model", offsetof(lemon_config, d_model), 0},       {"n_layers", offsetof(lemon_config, n_layers), 0},
-    {"n_heads", offsetof(lemon_config, n_heads), 0},       {"kv_heads", offsetof(lemon_config, kv_heads), 0},
-    {"head_dim", offsetof(lemon_config, head_dim), 0},     {"d_ffn", offsetof(lemon_config, d_ffn), 0},
-    {"vocab_size", offsetof(lemon_config, vocab_size), 0}, {"max_seq", offsetof(lemon_config, max_seq), 0},
-    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0},
-    {"rope_theta", offsetof(lemon_config, rope_theta), 1}, {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1}};
+static const struct lemon__field { const char *name; size_t offset; int real; const char *hf, *gguf; } lemon__fields[] = {
+    {"d_model", offsetof(lemon_config, d_model), 0, "hidden_size", "embedding_length"},
+    {"n_layers", offsetof(lemon_config, n_layers), 0, "num_hidden_layers", "block_count"},
+    {"n_heads", offsetof(lemon_config, n_heads), 0, "num_attention_heads", "attention.head_count"},
+    {"kv_heads", offsetof(lemon_config, kv_heads), 0, "num_key_value_heads", "attention.head_count_kv"},
+    {"head_dim", offsetof(lemon_config, head_dim), 0, "head_dim", "attention.key_length"},
+    {"d_ffn", offsetof(lemon_config, d_ffn), 0, "intermediate_size", "feed_forward_length"},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0, "vocab_size", "vocab_size"},
+    {"max_seq", offsetof(lemon_config, max_seq), 0, "max_position_embeddings", "context_length"},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, "tie_word_embeddings", NULL},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1, "rope_theta", "rope.freq_base"},
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, "rms_norm_eps", "attention.layer_norm_rms_epsilon"}};
 enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0] };
+
+/*  The value of a field, whole ones exactly. */
+static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
+    const uint8_t *p = (const uint8_t *)config + field->offset;
+    int32_t whole;
+    float real;
+    memcpy(&whole, p, 4);
+    memcpy(&real, p, 4);
+    return field->real ? (double)real : (double)whole;
+}
+
+/*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
+static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
+                                     const struct lemon__field *field, double value, lemon_config *config) {
+    uint8_t *p = (uint8_t *)config + field->offset;
+    int32_t whole;
+    float real;
+    if (field->real && !(fabs(value) < 1e30))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", file, name, value);
+    if (!field->real && (!(value >= 0 && value <= INT32_MAX) || value < floor(value) || value > floor(value)))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value,
+                           (long)INT32_MAX);
+    if (field->real) { real = (float)value; memcpy(p, &real, 4); }
+    else { whole = (int32_t)value; memcpy(p, &whole, 4); }
+    return LEMON_OK;
+}
 
 /*  prefix: "", or for files that hold two configs "teacher." and "student.". */
 static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemon_config *config) {
     char name[LEMON__NAME];
     int i;
     for (i = 0; i < LEMON__FIELDS; i++) {
-        const uint8_t *field = (const uint8_t *)config + lemon__fields[i].offset;
-        int32_t whole;
-        float real;
+        double value = lemon__field_get(config, &lemon__fields[i]);
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
-        memcpy(&whole, field, 4);
-        memcpy(&real, field, 4);
-        if (lemon__fields[i].real) lemon__pack_real(pack, name, (double)real);
-        else lemon__pack_int(pack, name, whole);
+        if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
+        else lemon__pack_int(pack, name, (int64_t)value);
     }
-}
-
-static lemon_status lemon__unpack_field(const lemon__unpack *u, const char *name, int is_real, uint8_t *field) {
-    int64_t whole;
-    int32_t narrow;
-    double number;
-    float real;
-    lemon_status status;
-    if (is_real) {
-        status = lemon__unpack_real(u, name, &number);
-        if (status) return status;
-        if (!(fabs(number) < 1e30))
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", u->source.name, name,
-                               number);
-        real = (float)number;
-        memcpy(field, &real, 4);
-        return LEMON_OK;
-    }
-    status = lemon__unpack_int(u, name, &whole);
-    if (status) return status;
-    if (whole < 0 || whole > INT32_MAX)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %ld", u->source.name, name,
-                           (long long)whole, (long)INT32_MAX);
-    narrow = (int32_t)whole;
-    memcpy(field, &narrow, 4);
-    return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
     char name[LEMON__NAME];
     lemon_status status = LEMON_OK;
+    int64_t whole;
     int i;
     memset(config, 0, sizeof *config);
     for (i = 0; i < LEMON__FIELDS && !status; i++) {
+        double value = 0;
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
-        status = lemon__unpack_field(u, name, lemon__fields[i].real, (uint8_t *)config + lemon__fields[i].offset);
+        if (lemon__fields[i].real) {
+            status = lemon__unpack_real(u, name, &value);
+        } else {
+            status = lemon__unpack_int(u, name, &whole);
+            value = (double)whole;
+        }
+        if (!status) status = lemon__field_set(u->ctx, u->source.name, name, &lemon__fields[i], value, config);
     }
     if (!status && lemon_config_check(u->ctx, config)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
     return status;
 }
+
+/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is no
+    number. */
+static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
+                                       int (*get)(void *from, const struct lemon__field *field, double *value),
+                                       lemon_config *config) {
+    lemon_status status = LEMON_OK;
+    int i, got;
+    memset(config, 0, sizeof *config);
+    config->rope_theta = 10000.0f;
+    config->rms_norm_eps = 1e-6f;           /* what Hugging Face's LlamaConfig has; GGUF always tells */
+    for (i = 0; i < LEMON__FIELDS && !status; i++) {
+        const struct lemon__field *field = &lemon__fields[i];
+        const char *name = style == LEMON__STYLE_HF ? field->hf : field->gguf;
+        double value = 0;
+        got = name ? get(from, field, &value) : 0;
+        if (got > 0) status = lemon__field_set(ctx, file, name, field, value, config);
+        else if (got < 0) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is not a number", file, name);
+        else if (field->offset == offsetof(lemon_config, kv_heads)) config->kv_heads = config->n_heads;
+        else if (field->offset == offsetof(lemon_config, head_dim) && config->n_heads > 0)
+            config->head_dim = config->d_model / config->n_heads;
+        else if (!field->real && name && field->offset != offsetof(lemon_config, tied_embeddings))
+            status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is missing, expected an integer", file, name);
+    }
+    if (!status && lemon_config_check(ctx, config)) status = lemon__blame(ctx, file, LEMON_E_FORMAT);
+    return status;
+}
+
+/* ---- models as keys and tensors ---- */
 
 /*  The tokenizer as keys and tensors is chapter 9's: the one place where this chapter looks ahead. */
 static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *tokenizer);
@@ -5568,10 +5727,33 @@ static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *m
                        (long)size, (long)model->config.vocab_size);
 }
 
-/*  The part "model": arch, the config, the table of parameters, and the tokenizer if there is one.  Matrices become
-    `dtype`; vectors stay f32, for they are few and everything is multiplied by them. */
-static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+/*  The storage type of a parameter in a file.  Vectors stay f32, for they are few and everything is multiplied by them,
+    but in Hugging Face's folders, where all tensors are of one type; GGUF has no padded blocks. */
+static lemon_dtype lemon__param_dtype(const lemon_tensor *param, lemon__style style, lemon_dtype dtype) {
+    if (param->rows == 1 && style != LEMON__STYLE_HF) return LEMON_F32;
+    if (style == LEMON__STYLE_GGUF && dtype >= LEMON_Q8 && param->cols % LEMON__BLOCK) return LEMON_F16;
+    return dtype;
+}
+
+/*  Parameters from ... to-1 of the table; matrices become `dtype`. */
+static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int64_t from, int64_t to,
+                               lemon__style style, lemon_dtype dtype) {
     char name[LEMON__NAME];
+    int64_t i, layer;
+    for (i = from; i < to; i++) {
+        const lemon_tensor *param = &model->params[i];
+        lemon_role role = lemon__param_role(&model->config, i, &layer);
+        lemon__packed *t;
+        lemon__param_name(model, i, style, name, sizeof name);
+        t = lemon__pack_tensor(pack, name, param, lemon__param_dtype(param, style, dtype));
+        if (t && style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) t->halves = model->config.head_dim;
+    }
+}
+
+/*  The part "model": arch, the config, the table of parameters, the tokenizer if there is one, and what else the
+    model carries along. */
+static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+    char name[2 * LEMON__NAME];
     int64_t i;
     if (!pack->status && ((int)dtype < 0 || dtype > LEMON_Q4))
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
@@ -5579,10 +5761,11 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
     lemon__pack_text(pack, "arch", "llama", 5);
     lemon__pack_config(pack, "", &model->config);
-    for (i = 0; i < model->n_params; i++) {
-        lemon__param_name(model, i, name, sizeof name);
-        lemon__pack_tensor(pack, name, &model->params[i], model->params[i].rows == 1 ? LEMON_F32 : dtype);
+    for (i = 0; i < model->n_parts; i++) {
+        snprintf(name, sizeof name, "part.%s", model->parts[i].name);
+        lemon__pack_text(pack, name, (const char *)model->parts[i].data, model->parts[i].bytes);
     }
+    lemon__pack_params(pack, model, 0, model->n_params, LEMON__STYLE_LEMON, dtype);
     if (!pack->status && model->tokenizer) pack->status = lemon__tokenizer_pack(pack, model->tokenizer);
 }
 
@@ -5603,37 +5786,133 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
     else snprintf(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
 }
 
-/*  One parameter of the table: found by name, of the shape that the config asks for, of a type for weights. */
-static lemon_status lemon__unpack_param(const lemon__unpack *u, lemon_model *model, int64_t i) {
+/*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
+    numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
+    where floats are not aligned, as old safetensors have them. */
+static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
+                                 lemon_tensor *param) {
+    lemon_tensor from = e->tensor, to = from;
+    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
+    size_t row_bytes = coding ? (size_t)(from.cols / coding->numbers) * (size_t)coding->bytes
+                              : lemon_row_bytes(from.dtype, from.cols);
+    float *numbers;
+    int64_t i, j;
+    to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
+    *param = from;
+    if (!coding && !halves && to.dtype == from.dtype &&
+        (from.dtype != LEMON_F32 || ((uintptr_t)from.data % 4 == 0 && !lemon__big_endian())))
+        return LEMON_OK;
+    to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
+    numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
+    for (i = 0; to.data && numbers && i < from.rows; i++) {
+        const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
+        int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
+        if (!coding && to.dtype == from.dtype) {
+            memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
+            continue;
+        }
+        for (j = 0; coding && j < from.cols; j += coding->numbers, in += coding->bytes)
+            coding->decode(coding, in, numbers + j);
+        if (!coding) lemon_row_to_f32(&from, i, numbers);
+        lemon_row_from_f32(&to, row, numbers);
+    }
+    if (to.data && !coding && to.dtype == from.dtype) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
+    if (to.data == NULL || numbers == NULL) to.data = NULL;
+    lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
+    *param = to;
+    return to.data ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  One parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for
+    weights. */
+static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, lemon_model *model,
+                                        int64_t i) {
     lemon_tensor *param = &model->params[i], found;
     char name[LEMON__NAME], why[96] = "";
     lemon_status status;
-    lemon__param_name(model, i, name, sizeof name);
-    status = lemon__unpack_tensor(u, name, &found);
-    if (status) return status;
+    int32_t at = -1;
+    int64_t k, layer, halves = 0;
+    lemon_role role = lemon__param_role(&model->config, i, &layer);
+    lemon__param_name(model, i, style, name, sizeof name);
+    for (k = 0; k < n && at < 0; k++) at = lemon__words_find(&u[k].tensor_names, name, strlen(name));
+    if (at < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
+    u += k - 1;
+    u->tensors[at].used = 1;
+    found = u->tensors[at].tensor;
     lemon__shape_reason(model, i, found.rows != param->rows, why, sizeof why);
-    status = lemon__unpack_shaped(u, name, param->rows, param->cols, why, &found);
-    if (!status && found.dtype > (found.rows == 1 ? LEMON_F32 : LEMON_Q4))
+    status = lemon__unpack_shape(u, name, &found, param->rows, param->cols, why);
+    if (!status && found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4))
         status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
                              lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (!status) *param = found;
+    if (style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) halves = model->config.head_dim;
+    return status ? status : lemon__adopt(u->ctx, model, &u->tensors[at], halves, param);
+}
+
+/*  The type that most numbers of the matrices have. */
+static lemon_dtype lemon__model_dtype(const lemon_model *model) {
+    int64_t count[LEMON_DTYPE_COUNT] = {0}, i;
+    int best = model->params[0].dtype;
+    for (i = 0; i < model->n_params; i++)
+        if (model->params[i].rows > 1) count[model->params[i].dtype] += model->params[i].rows * model->params[i].cols;
+    for (i = 0; i < LEMON_DTYPE_COUNT; i++)
+        if (count[i] > count[best]) best = (int)i;
+    return (lemon_dtype)best;
+}
+
+/*  A tensor that nothing consumes would be missed by the model that was trained with it.  Known to be idle are the
+    output where it is tied to the embedding, and tables of RoPE factors. */
+static lemon_status lemon__unpack_idle(const lemon__unpack *u, int64_t n) {
+    static const char *const idle[] = {"lm_head.weight", "output.weight", ".rotary_emb.inv_freq"};
+    int64_t k, i;
+    size_t j;
+    for (k = 0; k < n; k++)
+        for (i = 0; i < u[k].tensor_names.count; i++) {
+            lemon__span span = u[k].tensor_names.spans[i];
+            const char *name = (const char *)u[k].tensor_names.blob + span.start;
+            for (j = 0; j < 3; j++)
+                if (span.bytes >= strlen(idle[j]) &&
+                    memcmp(name + span.bytes - strlen(idle[j]), idle[j], strlen(idle[j])) == 0)
+                    break;
+            if (!u[k].tensors[i].used && j == 3)
+                return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                                   "%s: tensor \"%.*s\" has no place in a LLaMA model of this config; "
+                                   "the model is of a kind that lemon.h does not know",
+                                   u[k].source.name, (int)span.bytes, name);
+        }
+    return LEMON_OK;
+}
+
+/*  Every parameter out of n files. */
+static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const lemon_config *config,
+                                         lemon_model **model) {
+    lemon_status status;
+    int64_t i, tensors = 0;
+    for (i = 0; i < n; i++) tensors += u[i].tensor_names.count;
+    if (config->n_layers > tensors)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: n_layers is %ld, but there are only %lld tensors",
+                           u->source.name, (long)config->n_layers, (long long)tensors);
+    status = lemon__model_new(u->ctx, config, model);
+    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, *model, i);
+    if (!status && style != LEMON__STYLE_LEMON) status = lemon__unpack_idle(u, n);
+    if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
 }
 
-static lemon_status lemon__unpack_params(const lemon__unpack *u, lemon_model *model) {
+/*  Keys whose names begin with "part." are what the model carries along. */
+static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *model) {
     lemon_status status = LEMON_OK;
     int64_t i;
-    for (i = 0; i < model->n_params && !status; i++) status = lemon__unpack_param(u, model, i);
-    if (!status && lemon__unpack_has(u, "tokenizer.type")) status = lemon__tokenizer_unpack(u, &model->tokenizer);
-    if (!status && lemon__vocabulary_check(u->ctx, model))
-        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
-    model->dtype = model->params[0].dtype;
-    memcpy(model->format, "lemon", 6);
+    for (i = 0; i < u->key_names.count && !status; i++) {
+        lemon__span span = u->key_names.spans[i];
+        const char *name = (const char *)u->key_names.blob + span.start;
+        if (span.bytes < 6 || memcmp(name, "part.", 5) != 0 || u->keys[i].type != LEMON__TEXT) continue;
+        status = lemon__part_add(u->ctx, model, name + 5, span.bytes - 5, u->keys[i].value, u->keys[i].bytes);
+    }
     return status;
 }
 
 /*  The part "model".  The weights stay where they stand in the file, so `u` must outlive the model. */
-static lemon_status lemon__unpack_model(const lemon__unpack *u, lemon_model **model) {
+static lemon_status lemon__unpack_model(lemon__unpack *u, lemon_model **model) {
     const char *arch;
     size_t bytes;
     lemon_config config;
@@ -5643,13 +5922,15 @@ static lemon_status lemon__unpack_model(const lemon__unpack *u, lemon_model **mo
         return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: arch is \"%.*s\", expected \"llama\"", u->source.name,
                            (int)(bytes < 40 ? bytes : 40), arch);
     if (!status) status = lemon__unpack_config(u, "", &config);
-    if (status) return status;
-    if (config.n_layers > u->tensor_names.count)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: n_layers is %ld, but there are only %lld tensors",
-                           u->source.name, (long)config.n_layers, (long long)u->tensor_names.count);
-    status = lemon__model_new(u->ctx, &config, model);
-    if (!status) status = lemon__unpack_params(u, *model);
-    if (!status) return LEMON_OK;
+    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_LEMON, &config, model);
+    if (!status) status = lemon__unpack_carried(u, *model);
+    if (!status && lemon__unpack_has(u, "tokenizer.type")) status = lemon__tokenizer_unpack(u, &(*model)->tokenizer);
+    if (!status && lemon__vocabulary_check(u->ctx, *model))
+        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    if (!status) {
+        memcpy((*model)->format, "lemon", 6);
+        return LEMON_OK;
+    }
     lemon_model_free(u->ctx, *model);
     *model = NULL;
     return status;
@@ -7875,7 +8156,7 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, name, sizeof name);
+    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, name, sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
