@@ -72,7 +72,7 @@
         5  Kernels        RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
         6  Tape           reverse-mode automatic differentiation
         7  Model          the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints    the .lemon format; llama2.c in
+        8  Checkpoints    the .lemon format; Hugging Face, GGUF and llama2.c in and out
         9  Tokenizers     text to ids and back; text files to training data
        10  Inference      the key-value cache, sampling
        11  Training       evaluation, AdamW, schedules, distillation, resume
@@ -440,17 +440,29 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model);    /* NULL 
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer);
 
 /* ====================================================================================================================
-   8  CHECKPOINTS: the .lemon format; llama2.c in
+   8  CHECKPOINTS: the .lemon format; Hugging Face, GGUF and llama2.c in and out
    ================================================================================================================== */
 
-/*  Loads a model from a file: .lemon, or llama2.c's .bin version 0, 1 or 2; known by content, not by name.
-    Weights stay in the mapped file where their layout allows (.lemon), else they are copied. */
+/*  Loads a model: a .lemon file, GGUF 2 or 3, llama2.c's .bin version 0, 1 or 2, all known by content, not by name; or a
+    Hugging Face folder (or its config.json) with safetensors.  Weights stay in the mapped files where their layout allows,
+    else they are copied; GGUF types that lemon_dtype has not (Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K) become f16. */
 LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model);
-/*  The same from any reader; takes the reader over (it is closed with the model, or at once on error). */
+/*  The same from any reader of one file; takes the reader over (it is closed with the model, or at once on error). */
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model);
-/*  Saves a model.  The path decides: *.lemon (f32, bf16, f16, q8, q4), *.h (a C array that holds a .lemon file).
-    Vectors stay f32 in the quantised types.  The file appears whole under its name, or not at all. */
+/*  Saves a model.  The path decides:  *.lemon  f32, bf16, f16, q8, q4;  *.gguf  the same, q8 as Q8_0, q4 as Q4_0;
+    *.bin  llama2.c's version 0 (f32) or 2 (q8), without a tokenizer;  *.h  a C array that holds a .lemon file;  anything
+    else is a Hugging Face folder (f32, bf16, f16).  Vectors stay f32, but in such a folder.  What a format cannot carry is
+    refused (LEMON_E_ARG).  A file appears whole under its name, or not at all; so does a new folder, which is written as
+    PATH.tmp.  In a folder that is there already files are replaced, config.json last. */
 LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype);
+/*  The same with more to say.  Fill it with lemon_save_defaults, then change what you like. */
+typedef struct lemon_save_options {
+    lemon_dtype dtype;        /* f32 */
+    uint64_t shard_bytes;     /* of weights in a file of a Hugging Face folder, but for one large tensor: 5e9 */
+} lemon_save_options;
+LEMON_API void lemon_save_defaults(lemon_save_options *options);
+LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options);
 /*  The .lemon bytes to any writer, which is committed, or aborted on error. */
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          lemon_dtype dtype);
@@ -1239,6 +1251,13 @@ static lemon_status lemon__io_error(lemon__file *file, const char *what) {
 extern int fsync(int fd);           /* strict -std=c99 hides it */
 #endif
 
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    if (mkdir(path, 0777) == 0 || errno == EEXIST) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
+}
+
+static void lemon__folder_remove(const char *path) { rmdir(path); }
+
 /*  read and write may move less than asked for, or be interrupted: both go on until all is done. */
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
@@ -1295,6 +1314,12 @@ static int lemon__file_flush_close(lemon__file *file) {
     return bad;
 }
 #else
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: folders cannot be made on this system", path);
+}
+
+static void lemon__folder_remove(const char *path) { (void)path; }
+
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
     if (fseek(file->stream, (long)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
@@ -4977,7 +5002,44 @@ static void lemon__put_number(lemon__bytes *b, uint64_t value, size_t width) {
 
 /*  Zeros up to a multiple of `align`, which is at most 256. */
 static void lemon__put_padding(lemon__bytes *b, uint64_t align) {
-    lemon__put(b, lemon__zeros, (size_t)((align - (uint64_t)b->count % align) % align));
+    uint64_t n = (uint64_t)b->count;
+    lemon__put(b, lemon__zeros, (size_t)((n + align - 1) / align * align - n));
+}
+
+/*  A short text as printf makes it. */
+LEMON__PRINTF(2, 3)
+static void lemon__print(lemon__bytes *b, const char *format, ...) {
+    char text[1024];
+    va_list args;
+    int n;
+    va_start(args, format);
+    n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (n >= 0 && n < (int)sizeof text) lemon__put(b, text, (size_t)n);
+    else b->status = lemon__fail(b->ctx, LEMON_E_ARG, "a text is too long to be written");
+}
+
+/*  A float with as few digits as bring it back; the decimal point is JSON's in any locale. */
+static void lemon__print_real(lemon__bytes *b, double value) {
+    char text[40];
+    int digits = 5, i, n;
+    do n = snprintf(text, sizeof text, "%.*g", digits, value);
+    while (digits++ < 9 && ((float)strtod(text, NULL) < (float)value || (float)strtod(text, NULL) > (float)value));
+    for (i = 0; i < n; i++)
+        if (text[i] == ',') text[i] = '.';
+    lemon__put(b, text, (size_t)n);
+}
+
+/*  A JSON string. */
+static void lemon__print_string(lemon__bytes *b, const uint8_t *text, size_t n) {
+    size_t i;
+    lemon__put(b, "\"", 1);
+    for (i = 0; i < n; i++) {
+        if (text[i] < ' ' || text[i] == 0x7f) lemon__print(b, "\\u%04x", (unsigned)text[i]);
+        else if (text[i] == '"' || text[i] == '\\') lemon__print(b, "\\%c", text[i]);
+        else lemon__put(b, text + i, 1);
+    }
+    lemon__put(b, "\"", 1);
 }
 
 static void lemon__bytes_free(lemon__bytes *b) {
@@ -5008,7 +5070,8 @@ typedef struct lemon__pack {
     lemon_arena scratch;            /* for tensors that exist only to be written */
 } lemon__pack;
 
-static uint64_t lemon__pad(uint64_t n) { return (n + 63) / 64 * 64; }
+static uint64_t lemon__pad_to(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
+static uint64_t lemon__pad(uint64_t n) { return lemon__pad_to(n, 64); }
 
 /*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
 static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
@@ -5123,7 +5186,7 @@ static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, co
     t->source = *tensor;
     t->stored = stored;
     t->offset = pack->data_bytes;
-    pack->data_bytes += (bytes + pack->align - 1) / pack->align * pack->align;
+    pack->data_bytes += lemon__pad_to(bytes, pack->align);
     return t;
 }
 
@@ -5227,7 +5290,7 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__slab *slab,
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
-    total = (size_t)((pack->align - total % pack->align) % pack->align);
+    total = (size_t)(lemon__pad_to(total, pack->align) - total);
     if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
 }
@@ -5283,6 +5346,7 @@ typedef struct lemon__coding {
 typedef struct lemon__entry {
     lemon_tensor tensor;
     const lemon__coding *coding;    /* NULL: as tensor.dtype says */
+    uint64_t offset;                /* in the data, where these are found later */
     int used;                       /* it has become a weight of the model */
 } lemon__entry;
 
@@ -5406,6 +5470,7 @@ static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon_tens
     entries += u->tensor_names.count - 1;
     entries->tensor = *tensor;
     entries->coding = coding;
+    entries->offset = 0;
     entries->used = 0;
     return LEMON_OK;
 }
@@ -5718,6 +5783,9 @@ static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__
 /*  The tokenizer as keys and tensors is chapter 9's: the one place where this chapter looks ahead. */
 static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *tokenizer);
 static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer);
+static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer);
+static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *tokenizer, int32_t vocab_size);
+static void lemon__tokenizer_to_json(const lemon_tokenizer *tokenizer, lemon__bytes *out);
 
 /*  A tokenizer may be smaller than the model's vocabulary (some are padded), never larger. */
 static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *model) {
@@ -6130,6 +6198,587 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     return LEMON_OK;
 }
 
+/* ---- Hugging Face folders: config.json, and weights in model.safetensors or in the files of
+        model.safetensors.index.json
+
+   A safetensors file is a u64, so many bytes of JSON, then data; the JSON has for each tensor {"dtype", "shape",
+   "data_offsets": [begin, end]}, counted from the data's beginning.  Their order in the file means nothing. ---- */
+
+enum { LEMON__PATH = 4096 };
+
+static const char *const lemon__st_types[] = {"F32", "BF16", "F16"};    /* by lemon_dtype */
+
+/*  folder/name, in a buffer of LEMON__PATH bytes. */
+static lemon_status lemon__join(lemon_ctx *ctx, const char *folder, const char *name, char *out) {
+    size_t n = strlen(folder), m = strlen(name) + 1;
+    if (n + m >= LEMON__PATH)
+        return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s...\" is too long, expected less than %d bytes", folder,
+                           LEMON__PATH);
+    memcpy(out, folder, n);
+    if (n > 0 && folder[n - 1] != '/' && folder[n - 1] != '\\') out[n++] = '/';
+    memcpy(out + n, name, m);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader) {
+    char path[LEMON__PATH];
+    lemon_status status = lemon__join(ctx, folder, name, path);
+    memset(reader, 0, sizeof *reader);
+    if (!status) status = lemon_file_reader(ctx, path, reader);
+    if (!status) status = lemon__hold(ctx, reader);
+    if (status) lemon__reader_close(reader);
+    return status;
+}
+
+static int lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name) {
+    lemon_reader reader;
+    lemon_status status = lemon__open_in(ctx, folder, name, &reader);
+    if (!status) lemon__reader_close(&reader);
+    return !status;
+}
+
+/*  One member of the header: a tensor, its name being node i. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at) {
+    int32_t shape = lemon__json_get(json, i + 1, "shape"), offsets = lemon__json_get(json, i + 1, "data_offsets");
+    int32_t type = lemon__json_get(json, i + 1, "dtype"), k;
+    int64_t size[2] = {1, 1}, range[2] = {0, 0};
+    int n = 0, ok = 1;
+    lemon_tensor t;
+    size_t bytes;
+    const uint8_t *name = lemon__json_string(json, i, &bytes);
+    lemon_status status = lemon__unpack_name(u, json->nodes[i].escaped ? NULL : name, bytes, &u->tensor_names, "tensor");
+    if (status) return status;
+    memset(&t, 0, sizeof t);
+    while (t.dtype <= LEMON_F16 && !lemon__json_is(json, type, lemon__st_types[t.dtype])) t.dtype = (lemon_dtype)(t.dtype + 1);
+    if (t.dtype > LEMON_F16)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tensor \"%.*s\" is of another type than F32, F16 and BF16; quantised models must be "
+                           "converted to one of these",
+                           u->source.name, (int)bytes, (const char *)name);
+    for (k = shape + 1; shape >= 0 && k < json->nodes[shape].next; k = json->nodes[k].next, n++)
+        ok = ok && n < 2 && lemon__json_int(json, k, &size[n]);
+    ok = ok && n > 0 && lemon__json_type_of(json, offsets) == LEMON__JSON_ARRAY && json->nodes[offsets].next == offsets + 3 &&
+         lemon__json_int(json, offsets + 1, &range[0]) && lemon__json_int(json, offsets + 2, &range[1]);
+    t.rows = n == 2 ? size[0] : 1;
+    t.cols = n == 2 ? size[1] : size[0];
+    if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
+        lemon_tensor_bytes(&t) == 0 || lemon_tensor_bytes(&t) != (uint64_t)(range[1] - range[0]))
+        return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                           "%s: tensor \"%.*s\" has a shape or data_offsets that cannot be; " LEMON__DAMAGED,
+                           u->source.name, (int)bytes, (const char *)name);
+    t.data = lemon__unconst(u->source.map + data_at + range[0]);
+    return lemon__unpack_push_tensor(u, &t, NULL);
+}
+
+/*  The header of a file that is held in memory already. */
+static lemon_status lemon__st_open(lemon__unpack *u) {
+    lemon__cursor c = lemon__cursor_over(&u->source);
+    lemon__json json;
+    uint64_t n = lemon__take64(&c);
+    int32_t i;
+    lemon_status status;
+    u->tensor_names.blob = c.bytes;
+    if (c.bad || n > u->source.size - 8)
+        return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
+    status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
+    if (status) return status;
+    if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
+        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: header is no JSON object", u->source.name);
+    for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n);
+    lemon__json_close(&json);
+    return status;
+}
+
+/*  The files that a model's weights stand in; they are open as long as it lives. */
+typedef struct lemon__shards {
+    lemon_ctx *ctx;
+    const char *folder;
+    lemon__unpack *u;
+    int64_t n, capacity;
+} lemon__shards;
+
+static lemon_status lemon__shards_add(lemon__shards *shards, const char *name) {
+    lemon__unpack *u = (lemon__unpack *)lemon__reserve(shards->ctx, shards->u, &shards->capacity, shards->n + 1, sizeof *u);
+    lemon_status status;
+    if (u == NULL) return LEMON_E_MEMORY;
+    shards->u = u;
+    u += shards->n++;
+    memset(u, 0, sizeof *u);
+    u->ctx = shards->ctx;
+    status = lemon__open_in(shards->ctx, shards->folder, name, &u->source);
+    return status ? status : lemon__st_open(u);
+}
+
+static void lemon__shards_close(void *user) {
+    lemon__shards *shards = (lemon__shards *)user;
+    int64_t i;
+    for (i = 0; i < shards->n; i++) lemon__unpack_close(&shards->u[i]);
+    lemon__free(shards->ctx, shards->u, (size_t)shards->capacity * sizeof *shards->u);
+    lemon__free(shards->ctx, shards, sizeof *shards);
+}
+
+/*  The files that an index names: names in the folder, not paths out of it. */
+static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json) {
+    int32_t map = lemon__json_get(json, 0, "weight_map"), i;
+    lemon__words seen;
+    lemon_status status = LEMON_OK;
+    memset(&seen, 0, sizeof seen);
+    seen.blob = json->text;
+    if (lemon__json_type_of(json, map) != LEMON__JSON_OBJECT)
+        return lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map is missing", json->name);
+    for (i = map + 1; i < json->nodes[map].next && !status; i = json->nodes[i + 1].next) {
+        size_t n;
+        const uint8_t *file = lemon__json_string(json, i + 1, &n);
+        char name[256];
+        if (file == NULL || n == 0 || n >= sizeof name || json->nodes[i + 1].escaped || memchr(file, '/', n) ||
+            memchr(file, ':', n) || memchr(file, 0, n)) {
+            status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map has a value that is no file name",
+                                 json->name);
+        } else if (lemon__words_find(&seen, file, n) < 0) {
+            memcpy(name, file, n);
+            name[n] = 0;
+            status = lemon__words_push(json->ctx, &seen, json->nodes[i + 1].start, n, 1) ? LEMON_OK : LEMON_E_MEMORY;
+            if (!status) status = lemon__shards_add(shards, name);
+        }
+    }
+    lemon__words_free(json->ctx, &seen);
+    return status;
+}
+
+static lemon_status lemon__shards_open(lemon__shards *shards) {
+    lemon_reader reader;
+    lemon__json json;
+    lemon_status status;
+    if (lemon__is_in(shards->ctx, shards->folder, "model.safetensors"))
+        return lemon__shards_add(shards, "model.safetensors");
+    status = lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader);
+    if (status)
+        return lemon__fail(shards->ctx, LEMON_E_FORMAT,
+                           "%s: has neither model.safetensors nor model.safetensors.index.json; PyTorch's .bin files "
+                           "must be converted first",
+                           shards->folder);
+    status = lemon__json_parse(shards->ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) status = lemon__shards_index(shards, &json);
+    lemon__json_close(&json);
+    lemon__reader_close(&reader);
+    return status;
+}
+
+static int lemon__folder_field(void *from, const struct lemon__field *field, double *value) {
+    lemon__json *json = (lemon__json *)from;
+    int32_t node = lemon__json_get(json, 0, field->hf);
+    lemon__json_type type;
+    if (node < 0) node = lemon__json_get(json, lemon__json_get(json, 0, "rope_parameters"), field->hf);
+    type = lemon__json_type_of(json, node);
+    *value = type == LEMON__JSON_TRUE;
+    if (type == LEMON__JSON_TRUE || type == LEMON__JSON_FALSE) return 1;
+    if (type == LEMON__JSON_NONE || type == LEMON__JSON_NULL) return 0;
+    return lemon__json_real(json, node, value) ? 1 : -1;
+}
+
+/*  Refuses by name what changes the computation and is not computed here. */
+static lemon_status lemon__folder_refuse(lemon__json *json) {
+    static const char *const words[][3] = {{"model_type", "llama", "mistral"}, {"hidden_act", "silu", "swish"}};
+    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "sliding_window",
+                                         "rope_scaling", "rope_parameters"};
+    int32_t node, type;
+    int64_t window, context;
+    size_t i;
+    for (i = 0; i < 2; i++) {
+        node = lemon__json_get(json, 0, words[i][0]);
+        if ((i > 0 && node < 0) || lemon__json_is(json, node, words[i][1]) || lemon__json_is(json, node, words[i][2]))
+            continue;
+        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, expected \"%s\"; lemon.h has no other",
+                           json->name, words[i][0], node < 0 ? 7 : (int)lemon__min(40, json->nodes[node].bytes),
+                           node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, words[i][1]);
+    }
+    for (i = 0; i < 6; i++) {
+        node = lemon__json_get(json, 0, absent[i]);
+        if (lemon__json_type_of(json, node) <= LEMON__JSON_FALSE) continue;
+        type = lemon__json_get(json, node, "rope_type");
+        if (type < 0) type = lemon__json_get(json, node, "type");
+        if (i >= 4 && (type < 0 ? i == 5 : lemon__json_is(json, type, "default"))) continue;
+        if (i == 3 && lemon__json_int(json, node, &window) &&
+            lemon__json_int(json, lemon__json_get(json, 0, "max_position_embeddings"), &context) && window >= context)
+            continue;
+        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, which lemon.h does not compute", json->name,
+                           absent[i], (int)lemon__min(60, json->nodes[node].bytes),
+                           (const char *)json->text + json->nodes[node].start);
+    }
+    return LEMON_OK;
+}
+
+/*  Files of a folder that a model carries along; what is in config.json and not in lemon_config goes with it too. */
+static const char *const lemon__carried[] = {"config.json",    "generation_config.json", "tokenizer.json",
+                                             "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
+                                             "vocab.json",     "merges.txt",             "added_tokens.json",
+                                             "chat_template.jinja", "LICENSE",           "NOTICE"};
+enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
+
+static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    lemon_status status = LEMON_OK;
+    lemon_reader reader;
+    int i;
+    for (i = 0; i < LEMON__CARRIED && !status; i++) {
+        if (lemon__open_in(ctx, folder, lemon__carried[i], &reader) != LEMON_OK) continue;
+        status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
+                                 (size_t)reader.size);
+        lemon__reader_close(&reader);
+    }
+    return status;
+}
+
+static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known) {
+    lemon_reader reader;
+    lemon__json json;
+    lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
+    if (status) return status;
+    status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) status = lemon__folder_refuse(&json);
+    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, config);
+    if (!status) *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+    lemon__json_close(&json);
+    lemon__reader_close(&reader);
+    return status;
+}
+
+static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon_model **model) {
+    lemon_config config;
+    lemon__shards *shards = (lemon__shards *)lemon__calloc(ctx, sizeof *shards);
+    int tie_known = 0;
+    int64_t i;
+    lemon_status status;
+    if (shards == NULL) return LEMON_E_MEMORY;
+    shards->ctx = ctx;
+    shards->folder = folder;
+    status = lemon__folder_config(ctx, folder, &config, &tie_known);
+    if (!status) status = lemon__shards_open(shards);
+    if (!status && !tie_known)
+        for (i = 0, config.tied_embeddings = 1; i < shards->n; i++)
+            if (lemon__words_find(&shards->u[i].tensor_names, "lm_head.weight", 14) >= 0) config.tied_embeddings = 0;
+    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, &config, model);
+    if (!status) status = lemon__folder_carry(ctx, folder, *model);
+    if (status) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+        lemon__shards_close(shards);
+        return status;
+    }
+    memcpy((*model)->format, "hf", 3);
+    (*model)->source.user = shards;
+    (*model)->source.close = lemon__shards_close;
+    return LEMON_OK;
+}
+
+/* ---- GGUF 2 and 3:  magic, u32 version, u64 tensors, u64 keys; the keys (text name, u32 type, value); the tensors
+        (text name, u32 dimensions, u64 each, innermost first, u32 coding, u64 offset); padding; data.  A text is a u64
+        and so many bytes, an array a u32 type, a u64 count and its items.
+
+   Blocks with a scale (and for types ending in 1 or K an offset) for 32 numbers; the K types have 256, cut into runs of
+   32 or 16 with short scales of their own.  What lemon.h has no storage type for becomes f16, whose rounding is
+   far below theirs. ---- */
+
+/*  Q4_1, Q5_0, Q5_1: half-bytes, for Q5 a bit more in a word of 32, and an offset that is stored or symmetric. */
+static void lemon__q45_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    int five = coding->bytes >= 22, stored = coding->bytes == 20 || coding->bytes == 24, i;
+    float scale = lemon_f32_from_f16(lemon__get16(in));
+    float offset = stored ? lemon_f32_from_f16(lemon__get16(in + 2)) : -16.0f * scale;
+    const uint8_t *nibbles = in + coding->bytes - 16;
+    uint32_t high = five ? lemon__get32(nibbles - 4) : 0;
+    for (i = 0; i < 32; i++) {
+        uint32_t q = i < 16 ? nibbles[i] & 15u : (uint32_t)nibbles[i - 16] >> 4;
+        out[i] = scale * (float)(q | (high >> i & 1u) << 4) + offset;
+    }
+}
+
+/*  Q4_K, Q5_K: eight runs of 32; scale and offset of a run are 6 bits each, packed into 12 bytes. */
+static void lemon__q45k_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    float scale = lemon_f32_from_f16(lemon__get16(in)), offset = lemon_f32_from_f16(lemon__get16(in + 2));
+    const uint8_t *s = in + 4, *high = coding->bytes == 176 ? in + 16 : NULL, *nibbles = in + coding->bytes - 128;
+    int run, i;
+    for (run = 0; run < 8; run++) {
+        int a = run < 4 ? s[run] & 63 : (s[run + 4] & 15) | s[run - 4] >> 6 << 4;
+        int b = run < 4 ? s[run + 4] & 63 : s[run + 4] >> 4 | s[run] >> 6 << 4;
+        for (i = 0; i < 32; i++) {
+            int q = run % 2 ? nibbles[run / 2 * 32 + i] >> 4 : nibbles[run / 2 * 32 + i] & 15;
+            if (high) q |= (high[i] >> run & 1) << 4;
+            *out++ = scale * (float)a * (float)q - offset * (float)b;
+        }
+    }
+}
+
+/*  Q6_K: sixteen runs of 16 with a signed byte as scale; four low bits, and two high ones elsewhere. */
+static void lemon__q6k_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    float scale = lemon_f32_from_f16(lemon__get16(in + 208));
+    int i;
+    (void)coding;
+    for (i = 0; i < 256; i++) {
+        int half = i / 128, quarter = i / 32 % 4, l = i % 32;
+        uint8_t low = in[64 * half + 32 * (quarter & 1) + l];
+        int q = (quarter < 2 ? low & 15 : low >> 4) | (in[128 + 32 * half + l] >> 2 * quarter & 3) << 4;
+        out[i] = scale * (float)(int8_t)in[192 + i / 16] * (float)(q - 32);
+    }
+}
+
+static const lemon__coding lemon__codings[] = {
+    {0, LEMON_F32, 1, 4, NULL, "F32"},
+    {1, LEMON_F16, 1, 2, NULL, "F16"},
+    {30, LEMON_BF16, 1, 2, NULL, "BF16"},
+    {8, LEMON_Q8, 32, 34, NULL, "Q8_0"},
+    {2, LEMON_Q4, 32, 18, NULL, "Q4_0"},
+    {3, LEMON_F16, 32, 20, lemon__q45_decode, "Q4_1"},
+    {6, LEMON_F16, 32, 22, lemon__q45_decode, "Q5_0"},
+    {7, LEMON_F16, 32, 24, lemon__q45_decode, "Q5_1"},
+    {12, LEMON_F16, 256, 144, lemon__q45k_decode, "Q4_K"},
+    {13, LEMON_F16, 256, 176, lemon__q45k_decode, "Q5_K"},
+    {14, LEMON_F16, 256, 210, lemon__q6k_decode, "Q6_K"}};
+
+enum { LEMON__GGUF_U32 = 4, LEMON__GGUF_F32 = 6, LEMON__GGUF_BOOL = 7, LEMON__GGUF_TEXT = 8, LEMON__GGUF_ARRAY = 9,
+       LEMON__GGUF_I32 = 5, LEMON__GGUF_TYPES = 13 };
+static const uint8_t lemon__gguf_width[LEMON__GGUF_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+
+static const uint8_t *lemon__take_text(lemon__cursor *c, size_t *bytes) {
+    uint64_t n = lemon__take64(c);
+    *bytes = n <= c->size ? (size_t)n : 0;
+    if (n > c->size) c->bad = 1;
+    return lemon__take(c, *bytes);
+}
+
+/*  Steps over a value. */
+static void lemon__gguf_skip(lemon__cursor *c, uint32_t type) {
+    uint64_t count = 1, i;
+    size_t bytes;
+    if (type == LEMON__GGUF_ARRAY) {
+        type = lemon__take32(c);
+        count = lemon__take64(c);
+    }
+    if (type >= LEMON__GGUF_TYPES || type == LEMON__GGUF_ARRAY || count > c->size) { c->bad = 1; return; }
+    if (type == LEMON__GGUF_TEXT)
+        for (i = 0; i < count && !c->bad; i++) lemon__take_text(c, &bytes);
+    else if (count > c->size / lemon__gguf_width[type]) c->bad = 1;
+    else lemon__take(c, (size_t)count * lemon__gguf_width[type]);
+}
+
+static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
+    size_t n, k;
+    const uint8_t *name = lemon__take_text(c, &n);
+    uint32_t dims = lemon__take32(c), id, i;
+    uint64_t size[4] = {1, 1, 1, 1}, offset;
+    const lemon__coding *coding = NULL;
+    lemon_tensor t;
+    lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
+    if (status) return status;
+    for (i = 0; i < dims && i < 4; i++) size[i] = lemon__take64(c);
+    id = lemon__take32(c);
+    offset = lemon__take64(c);
+    for (k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
+        if (lemon__codings[k].id == id) coding = &lemon__codings[k];
+    if (!c->bad && coding == NULL)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
+                           "Q5_1, Q4_K, Q5_K or Q6_K",
+                           u->source.name, (int)n, (const char *)name, (unsigned long)id);
+    if (c->bad || dims < 1 || dims > 4 || size[0] < 1 || size[0] > 1 << 28 || size[1] < 1 || size[1] > 1 << 28 ||
+        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)coding->numbers)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%.*s\" has a shape that cannot be; " LEMON__DAMAGED,
+                           u->source.name, (int)n, (const char *)name);
+    t.rows = (int64_t)size[1];
+    t.cols = (int64_t)size[0];
+    t.dtype = coding->dtype;
+    t.data = NULL;
+    status = lemon__unpack_push_tensor(u, &t, coding);
+    if (!status) u->tensors[u->tensor_names.count - 1].offset = offset;
+    return status;
+}
+
+/*  Where the data begin is known behind the last tensor's name only. */
+static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
+    int64_t i;
+    for (i = 0; i < u->tensor_names.count; i++) {
+        lemon__entry *e = &u->tensors[i];
+        lemon__span name = u->tensor_names.spans[i];
+        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
+                         (uint64_t)e->coding->bytes;
+        if (e->offset % align != 0 || data_at > u->source.size || e->offset > u->source.size - data_at ||
+            bytes > u->source.size - data_at - e->offset)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                               "%s: tensor \"%.*s\" begins at byte %llu of the data and has %llu, which cannot be; "
+                               "the file is damaged or cut short",
+                               u->source.name, (int)name.bytes, (const char *)u->tensor_names.blob + name.start,
+                               (unsigned long long)e->offset, (unsigned long long)bytes);
+        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
+    }
+    return LEMON_OK;
+}
+
+/*  A key, which counts as understood from now on; NULL where there is none. */
+static lemon__key *lemon__gguf_key(const lemon__unpack *u, const char *name) {
+    int32_t i = lemon__words_find(&u->key_names, name, strlen(name));
+    if (i < 0) return NULL;
+    u->keys[i].used = 1;
+    return &u->keys[i];
+}
+
+/*  The bits of a number, by its width; signed ones are extended. */
+static int lemon__gguf_number(const lemon__unpack *u, const char *name, double *value) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    uint64_t bits = 0;
+    size_t i;
+    *value = 0;
+    if (key == NULL) return 0;
+    if (key->type == LEMON__GGUF_TEXT || key->type == LEMON__GGUF_ARRAY) return -1;
+    for (i = key->bytes; i-- > 0;) bits = bits << 8 | key->value[i];
+    if (key->type == LEMON__GGUF_F32) *value = (double)lemon__getf32(key->value);
+    else if (key->type == 12) memcpy(value, &bits, 8);
+    else if (key->type % 2 == 1 && key->type != LEMON__GGUF_BOOL && bits >> (8 * key->bytes - 1)) *value = -1;
+    else *value = (double)bits;
+    return 1;
+}
+
+/*  Whether a key has this text. */
+static int lemon__gguf_is(const lemon__unpack *u, const char *name, const char *text) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    return key && key->type == LEMON__GGUF_TEXT && key->bytes == 8 + strlen(text) &&
+           memcmp(key->value + 8, text, strlen(text)) == 0;
+}
+
+static int lemon__gguf_field(void *from, const struct lemon__field *field, double *value) {
+    const lemon__unpack *u = (const lemon__unpack *)from;
+    char name[LEMON__NAME];
+    int32_t i;
+    int got;
+    snprintf(name, sizeof name, "llama.%s", field->gguf);
+    got = lemon__gguf_number(u, name, value);
+    if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
+    i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
+    if (i >= 0) *value = (double)u->tensors[i].tensor.rows;
+    return i >= 0;
+}
+
+static lemon_status lemon__gguf_contents(lemon__unpack *u) {
+    lemon__cursor c = lemon__cursor_over(&u->source);
+    uint64_t n_tensors, n_keys, i;
+    uint32_t version;
+    double align = 32;
+    lemon_status status = LEMON_OK;
+    u->key_names.blob = u->tensor_names.blob = c.bytes;
+    lemon__take(&c, 4);
+    version = lemon__take32(&c);
+    n_tensors = lemon__take64(&c);
+    n_keys = lemon__take64(&c);
+    if (c.bad || version < 2 || version > 3)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: version of the GGUF file is %lu, expected 2 or 3, "
+                           "little-endian", u->source.name, (unsigned long)version);
+    for (i = 0; i < n_keys && !status; i++) {
+        size_t n, at;
+        const uint8_t *name = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        at = c.at;
+        lemon__gguf_skip(&c, type);
+        if (c.bad)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: the file ends within key %llu, or it is damaged; get it anew",
+                               u->source.name, (unsigned long long)i);
+        status = lemon__unpack_name(u, name, n, &u->key_names, "key");
+        if (!status) status = lemon__unpack_push_key(u, (int)type, c.bytes + at, c.at - at);
+    }
+    for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
+    if (!status && (lemon__gguf_number(u, "general.alignment", &align) < 0 || align < 1 || align > 65536 ||
+                    ((uint32_t)align & ((uint32_t)align - 1)) != 0))
+        status = align == 0 ? LEMON_OK
+                            : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: general.alignment is %g, expected a power of two",
+                                          u->source.name, align);
+    if (align == 0) align = 32;
+    return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
+}
+
+/*  Refuses by name what changes the computation and is not computed here. */
+static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
+    const struct { const char *name; double expected; } keys[] = {
+        {"split.count", 1}, {"llama.expert_count", 0}, {"llama.attention.sliding_window", 0},
+        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1}, {"llama.rope.dimension_count", c->head_dim},
+        {"llama.attention.value_length", c->head_dim}};
+    double value;
+    size_t i;
+    for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && (value < keys[i].expected || value > keys[i].expected))
+            return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %g, expected %g; lemon.h has no other",
+                               u->source.name, keys[i].name, value, keys[i].expected);
+    if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: llama.rope.scaling.type is set, expected none",
+                           u->source.name);
+    return LEMON_OK;
+}
+
+/*  What nobody asked for goes along as it stands: what is about the tokenizer, and the rest. */
+static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model) {
+    static const char *const ours[] = {"general.file_type", "general.quantization_version", "general.size_label"};
+    static const char *const parts[] = {"gguf.metadata", "gguf.tokenizer"};
+    lemon__bytes b;
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    int k;
+    for (k = 0; k < 3; k++) lemon__gguf_key(u, ours[k]);
+    for (k = 0; k < 2 && !status; k++) {
+        memset(&b, 0, sizeof b);
+        b.ctx = u->ctx;
+        for (i = 0; i < u->key_names.count; i++) {
+            lemon__span span = u->key_names.spans[i];
+            const uint8_t *name = u->key_names.blob + span.start;
+            if (u->keys[i].used || (span.bytes > 10 && memcmp(name, "tokenizer.", 10) == 0) != k) continue;
+            lemon__put_number(&b, span.bytes, 8);
+            lemon__put(&b, name, span.bytes);
+            lemon__put_number(&b, (uint64_t)u->keys[i].type, 4);
+            lemon__put(&b, u->keys[i].value, u->keys[i].bytes);
+        }
+        status = b.status;
+        if (!status && b.count > 0)
+            status = lemon__part_add(u->ctx, model, parts[k], strlen(parts[k]), b.data, (size_t)b.count);
+        lemon__bytes_free(&b);
+    }
+    return status;
+}
+
+static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
+    lemon_config config;
+    lemon_status status = lemon__gguf_contents(u);
+    if (!status && !lemon__gguf_is(u, "general.architecture", "llama")) {
+        const lemon__key *key = lemon__gguf_key(u, "general.architecture");
+        int text = key && key->type == LEMON__GGUF_TEXT;
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: general.architecture is %.*s, expected llama",
+                           u->source.name, text ? (int)lemon__min(40, (int64_t)key->bytes - 8) : 7,
+                           text ? (const char *)key->value + 8 : "missing");
+    }
+    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, &config);
+    if (!status) status = lemon__gguf_refuse(u, &config);
+    if (status) return status;
+    config.tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
+    status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, &config, model);
+    if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
+    if (!status && lemon__vocabulary_check(u->ctx, *model)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    return status ? status : lemon__gguf_carry(u, *model);
+}
+
+static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    lemon__unpack u;
+    lemon_status status;
+    memset(&u, 0, sizeof u);
+    u.ctx = ctx;
+    u.source = *reader;
+    status = lemon__hold(ctx, &u.source);
+    if (!status) status = lemon__gguf_model(&u, model);
+    if (!status) {
+        memcpy((*model)->format, "gguf", 5);
+        (*model)->source = u.source;
+        memset(&u.source, 0, sizeof u.source);
+    } else {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+    }
+    lemon__unpack_close(&u);
+    return status;
+}
+
 /* ---- loading: the content decides ---- */
 
 /*  A file without a magic may be llama2.c's version 0 if its first seven numbers could be sizes.  One or two that
@@ -6154,8 +6803,8 @@ static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
 /*  What a file is that we cannot read, for the message. */
 static const char *lemon__sniff(const uint8_t *head, size_t n) {
     size_t i;
-    if (n >= 4 && memcmp(head, "GGUF", 4) == 0) return "GGUF";
-    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32)) return "safetensors";
+    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32))
+        return "safetensors without its config.json, which is loaded by its folder's name";
     if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) return "a zip archive, as PyTorch writes";
     if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) return "gzip, to be unpacked first";
     for (i = 0; i < n; i++)
@@ -6169,10 +6818,11 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
     if (n == 0) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: is empty, expected a model", reader->name);
     if (what)
         return lemon__fail(ctx, strcmp(what, "text") ? LEMON_E_UNSUPPORTED : LEMON_E_FORMAT,
-                           "%s: format is %s, expected .lemon or llama2.c's .bin; convert it to one of these",
+                           "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder",
                            reader->name, what);
     return lemon__fail(ctx, LEMON_E_FORMAT,
-                       "%s: format is unknown, expected .lemon or llama2.c's .bin; it is damaged or no model",
+                       "%s: format is unknown, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder; it is damaged "
+                       "or no model",
                        reader->name);
 }
 
@@ -6202,6 +6852,7 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
     status = lemon__fetch(ctx, &r, 0, head, n);
     if (!status && n >= 5 && memcmp(head, lemon__magic, 5) == 0) return lemon__load_lemon(ctx, &r, model);
+    if (!status && n >= 4 && memcmp(head, "GGUF", 4) == 0) return lemon__load_gguf(ctx, &r, model);
     if (!status && !lemon__looks_like_llama2c(head, n)) status = lemon__load_unknown(ctx, &r, head, n);
     if (!status) status = lemon__hold(ctx, &r);
     if (!status) status = lemon__load_llama2c(ctx, &r, model);
@@ -6212,11 +6863,518 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
 LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model) {
     lemon_reader reader;
     lemon_status status;
+    char folder[LEMON__PATH];
+    size_t n;
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
+    n = strlen(path);
+    if (n >= 11 && strcmp(path + n - 11, "config.json") == 0 && (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
+        if (n >= LEMON__PATH) return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s...\" is too long", path);
+        snprintf(folder, sizeof folder, "%.*s", n > 11 ? (int)n - 11 : 1, n > 11 ? path : ".");
+        return lemon__load_folder(ctx, folder, model);
+    }
+    if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
+}
+
+/* ---- GGUF out ---- */
+
+static void lemon__gguf_key_begin(lemon__pack *pack, const char *key, uint32_t type) {
+    lemon__put_number(&pack->keys, strlen(key), 8);
+    lemon__put(&pack->keys, key, strlen(key));
+    lemon__put_number(&pack->keys, type, 4);
+    pack->n_keys++;
+}
+
+/*  A number by its bits. */
+static void lemon__gguf_put(lemon__pack *pack, const char *key, uint32_t type, uint64_t bits) {
+    lemon__gguf_key_begin(pack, key, type);
+    lemon__put_number(&pack->keys, bits, lemon__gguf_width[type]);
+}
+
+static void lemon__gguf_put_text(lemon__pack *pack, const char *key, const char *text, size_t bytes) {
+    lemon__gguf_key_begin(pack, key, LEMON__GGUF_TEXT);
+    lemon__put_number(&pack->keys, bytes, 8);
+    lemon__put(&pack->keys, text, bytes);
+}
+
+/*  The items follow. */
+static void lemon__gguf_put_array(lemon__pack *pack, const char *key, uint32_t type, uint64_t count) {
+    lemon__gguf_key_begin(pack, key, LEMON__GGUF_ARRAY);
+    lemon__put_number(&pack->keys, type, 4);
+    lemon__put_number(&pack->keys, count, 8);
+}
+
+/*  Keys that came with the model: written as they are after a look at their form, for the model may come from a file
+    that only says that they came from GGUF.  1: among them is the vocabulary. */
+static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, const char *name) {
+    const lemon_part *part = lemon__part_find(model, name);
+    lemon__cursor c;
+    int vocabulary = 0;
+    if (part == NULL) return 0;
+    memset(&c, 0, sizeof c);
+    c.bytes = (const uint8_t *)part->data;
+    c.size = part->bytes;
+    while (c.at < c.size && !c.bad) {
+        size_t n;
+        const uint8_t *key = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        if (!c.bad) lemon__gguf_skip(&c, type);
+        if (!c.bad && n == 20 && memcmp(key, "tokenizer.ggml.model", 20) == 0) vocabulary = 1;
+        pack->n_keys++;
+    }
+    if (c.bad) pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", name);
+    else lemon__put(&pack->keys, part->data, part->bytes);
+    return vocabulary;
+}
+
+static const lemon__coding *lemon__coding_of(lemon_dtype dtype) {
+    size_t i = 0;
+    while (lemon__codings[i].dtype != dtype) i++;       /* those without a decoder come first */
+    return &lemon__codings[i];
+}
+
+static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i;
+    lemon__put(out, "GGUF", 4);
+    lemon__put_number(out, 3, 4);
+    lemon__put_number(out, (uint64_t)pack->n_tensors, 8);
+    lemon__put_number(out, (uint64_t)pack->n_keys, 8);
+    lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        int vector = t->stored.rows == 1;
+        lemon__put_number(out, strlen(t->name), 8);
+        lemon__put(out, t->name, strlen(t->name));
+        lemon__put_number(out, vector ? 1 : 2, 4);
+        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
+        if (!vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, lemon__coding_of(t->stored.dtype)->id, 4);
+        lemon__put_number(out, t->offset, 8);
+    }
+    lemon__put_padding(out, pack->align);
+}
+
+static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+    static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
+    const lemon_config *c = &model->config;
+    char name[LEMON__NAME];
+    int i, vocabulary;
+    lemon__gguf_put_text(pack, "general.architecture", "llama", 5);
+    lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
+    lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(c, &lemon__fields[i]);
+        if (lemon__fields[i].gguf == NULL) continue;
+        snprintf(name, sizeof name, "llama.%s", lemon__fields[i].gguf);
+        if (lemon__fields[i].real) lemon__gguf_put(pack, name, LEMON__GGUF_F32, lemon__bits((float)value));
+        else lemon__gguf_put(pack, name, LEMON__GGUF_U32, (uint64_t)value);
+    }
+    lemon__gguf_put(pack, "llama.attention.value_length", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put(pack, "llama.rope.dimension_count", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put_carried(pack, model, "gguf.metadata");
+    vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
+    if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
+    else if (!vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
+    if (!pack->status) pack->status = pack->keys.status;
+}
+
+static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon__pack pack;
+    lemon_status status;
+    lemon__pack_open(ctx, &pack);
+    pack.front = lemon__gguf_front;
+    pack.align = 32;
+    lemon__gguf_keys(&pack, model, dtype);
+    lemon__pack_params(&pack, model, 0, model->n_params, LEMON__STYLE_GGUF, dtype);
+    status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
+    lemon__pack_close(&pack);
+    return status;
+}
+
+/* ---- llama2.c's .bin out: f32 as version 0, q8 as version 2 ---- */
+
+/*  What the format has no field for must be what run.c takes for granted. */
+static lemon_status lemon__llama2c_fits(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    const lemon_config *c = &model->config;
+    if (dtype != LEMON_F32 && dtype != LEMON_Q8)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
+                           path, lemon_dtype_name(dtype));
+    if (c->rope_theta < 10000.0f || c->rope_theta > 10000.0f)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: rope_theta is %g, expected 10000; llama2.c's .bin has no other", path,
+                           (double)c->rope_theta);
+    if (c->rms_norm_eps < 1e-5f || c->rms_norm_eps > 1e-5f)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: rms_norm_eps is %g, expected 1e-5; llama2.c's .bin has no other", path,
+                           (double)c->rms_norm_eps);
+    if (c->head_dim * c->n_heads != c->d_model)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "%s: head_dim is %ld, expected %ld, which is d_model / n_heads; llama2.c's .bin has no other",
+                           path, (long)c->head_dim, (long)(c->d_model / c->n_heads));
+    return LEMON_OK;
+}
+
+/*  The largest group that llama2.c's export.py would take: a power of two up to 64 that divides both widths. */
+static int64_t lemon__llama2c_group(const lemon_config *c) {
+    int64_t group = 64;
+    while (c->d_model % group || c->d_ffn % group) group /= 2;
+    return group;
+}
+
+static void lemon__llama2c_put_header(const lemon_config *c, int version, int64_t group, lemon__bytes *out) {
+    int32_t fields[7], i;
+    fields[0] = c->d_model;
+    fields[1] = c->d_ffn;
+    fields[2] = c->n_layers;
+    fields[3] = c->n_heads;
+    fields[4] = c->kv_heads;
+    fields[5] = version == 0 && !c->tied_embeddings ? -c->vocab_size : c->vocab_size;
+    fields[6] = c->max_seq;
+    if (version > 0) lemon__put_number(out, LEMON__L2C_MAGIC, 4);
+    if (version > 0) lemon__put_number(out, (uint64_t)version, 4);
+    for (i = 0; i < 7; i++) lemon__put_number(out, (uint32_t)fields[i], 4);
+    if (version == 0) return;
+    lemon__put_number(out, (uint64_t)c->tied_embeddings, 1);
+    lemon__put_number(out, (uint64_t)group, 4);
+    lemon__put_padding(out, LEMON__L2C_HEADER);
+}
+
+/*  A row of f32; in version 2 a row of a matrix becomes bytes, and the scales of its groups go to `scales`. */
+static void lemon__llama2c_put_row(const float *x, int64_t n, int64_t group, lemon__bytes *out, lemon__bytes *scales) {
+    int64_t i, j;
+    for (i = 0; i < n && group == 0; i++) lemon__put_number(out, lemon__bits(x[i]), 4);
+    for (i = 0; i < n && group > 0; i += group) {
+        float top = 0, scale;
+        for (j = i; j < i + group; j++) top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
+        scale = top / 127.0f;
+        for (j = i; j < i + group; j++)
+            lemon__put_number(out, (uint64_t)(int64_t)(scale > 0 ? roundf(x[j] / scale) : 0.0f), 1);
+        lemon__put_number(scales, lemon__bits(scale), 4);
+    }
+}
+
+/*  Cosines, then sines, of every position's angles: nobody reads them any more. */
+static void lemon__llama2c_put_rope(const lemon_config *c, lemon__bytes *out) {
+    int64_t table, pos, i;
+    for (table = 0; table < 2; table++)
+        for (pos = 0; pos < c->max_seq; pos++)
+            for (i = 0; i < c->head_dim / 2; i++) {
+                double angle = (double)pos * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim);
+                lemon__put_number(out, lemon__bits((float)(table ? sin(angle) : cos(angle))), 4);
+            }
+}
+
+static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
+                                         int version) {
+    const lemon_config *c = &model->config;
+    int64_t group = version == 2 ? lemon__llama2c_group(c) : 0, widest = 65536, layer, layers, r;
+    float *x = (float *)lemon__malloc(ctx, (size_t)widest * sizeof *x);
+    lemon__bytes out, scales;
+    lemon_status status;
+    int step;
+    memset(&out, 0, sizeof out);
+    out.ctx = ctx;
+    scales = out;
+    lemon__llama2c_put_header(c, version, group, &out);
+    for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
+        int role = lemon__llama2c_order[version > 0][step];
+        const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
+        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, &out);
+        if (info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings)) continue;
+        layers = info->per_layer ? c->n_layers : 1;
+        for (layer = 0; layer < layers; layer++) {
+            const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
+            for (r = 0; r < t->rows && !out.status; r++) {
+                lemon_row_to_f32(t, r, x);
+                lemon__llama2c_put_row(x, t->cols, info->matrix ? group : 0, &out, &scales);
+                if (out.count < 1 << 20) continue;
+                out.status = lemon__append(ctx, writer, out.data, (size_t)out.count);
+                out.count = 0;
+            }
+            lemon__put(&out, scales.data, (size_t)scales.count);
+            scales.count = 0;
+        }
+    }
+    status = x == NULL || scales.status ? LEMON_E_MEMORY : out.status;
+    if (!status) status = lemon__append(ctx, writer, out.data, (size_t)out.count);
+    lemon__free(ctx, x, (size_t)widest * sizeof *x);
+    lemon__bytes_free(&out);
+    lemon__bytes_free(&scales);
+    return status;
+}
+
+static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon_writer writer;
+    lemon_status status = lemon__llama2c_fits(ctx, path, model, dtype);
+    if (!status) status = lemon_file_writer(ctx, path, &writer);
+    if (status) return status;
+    return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, dtype == LEMON_Q8 ? 2 : 0));
+}
+
+/* ---- Hugging Face folders out ----
+
+   A folder is written beside its place, as PATH.tmp, and then renamed; so it appears whole.  Where a folder stands there
+   already (other people's files may be in it), the new files are moved into it one by one: the old config.json goes
+   first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two renames
+   leaves in PATH.tmp is whole. */
+
+typedef struct lemon__folder {
+    lemon_ctx *ctx;
+    const char *path;
+    char beside[LEMON__PATH];       /* where it is written */
+    lemon__bytes names;             /* of the files written, each closed by a 0 */
+} lemon__folder;
+
+static lemon_status lemon__folder_note(lemon__folder *f, const char *name) {
+    lemon__put(&f->names, name, strlen(name) + 1);
+    return f->names.status;
+}
+
+/*  Writes a file. */
+static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
+    char path[LEMON__PATH];
+    lemon_writer writer;
+    lemon_status status = lemon__folder_note(f, name);
+    if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+    if (!status) status = lemon_file_writer(f->ctx, path, &writer);
+    return status ? status : lemon__conclude(f->ctx, &writer, lemon__append(f->ctx, &writer, bytes, n));
+}
+
+/*  Writes a text that was printed, and frees it. */
+static lemon_status lemon__folder_put_text(lemon__folder *f, const char *name, lemon__bytes *text) {
+    lemon_status status = text->status;
+    if (!status) status = lemon__folder_put(f, name, text->data, (size_t)text->count);
+    lemon__bytes_free(text);
+    text->count = text->capacity = 0;
+    return status;
+}
+
+static lemon__bytes lemon__text(lemon_ctx *ctx) {
+    lemon__bytes b;
+    memset(&b, 0, sizeof b);
+    b.ctx = ctx;
+    return b;
+}
+
+static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i;
+    lemon__put_number(out, 0, 8);
+    lemon__print(out, "{\"__metadata__\":{\"format\":\"pt\"}");
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        lemon__print(out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, lemon__st_types[t->stored.dtype]);
+        if (t->stored.rows > 1) lemon__print(out, "%lld,", (long long)t->stored.rows);
+        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}", (long long)t->stored.cols, (unsigned long long)t->offset,
+                     (unsigned long long)(t->offset + lemon_tensor_bytes(&t->stored)));
+    }
+    lemon__print(out, "}");
+    while (out->count % 8 != 0 && !out->status) lemon__put(out, " ", 1);
+    if (!out->status) lemon__put64(out->data, (uint64_t)out->count - 8);
+}
+
+/*  The first parameter that goes into another file than parameter `from`. */
+static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dtype dtype, uint64_t limit) {
+    uint64_t sum = 0;
+    int64_t i;
+    for (i = from; i < model->n_params; i++) {
+        lemon_tensor t = model->params[i];
+        t.dtype = dtype;
+        sum += lemon_tensor_bytes(&t);
+        if (sum > limit && i > from) break;
+    }
+    return i;
+}
+
+/*  The weights, in so many files of at most `limit` bytes as they take, and their index where that is more than one. */
+static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_model *model, lemon_dtype dtype, uint64_t limit) {
+    lemon__bytes index = lemon__text(f->ctx);
+    lemon_status status = LEMON_OK;
+    int64_t from, to, i, n = 0, k = 0;
+    uint64_t total = 0;
+    for (from = 0; from < model->n_params; from = lemon__shard_end(model, from, dtype, limit)) n++;
+    for (from = 0; from < model->n_params && !status; from = to, k++) {
+        lemon__pack pack;
+        char name[LEMON__NAME], path[LEMON__PATH];
+        to = lemon__shard_end(model, from, dtype, limit);
+        if (n == 1) snprintf(name, sizeof name, "model.safetensors");
+        else snprintf(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
+        lemon__pack_open(f->ctx, &pack);
+        pack.front = lemon__st_front;
+        pack.align = 1;
+        lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
+        for (i = 0; i < pack.n_tensors; i++)
+            lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
+        total += pack.data_bytes;
+        status = lemon__folder_note(f, name);
+        if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+        if (!status) status = lemon__pack_write_file(&pack, path);
+        lemon__pack_close(&pack);
+    }
+    if (!status && n > 1) {
+        lemon__bytes text = lemon__text(f->ctx);
+        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
+        lemon__put(&text, index.data, (size_t)index.count);
+        lemon__print(&text, "\n  }\n}\n");
+        status = index.status ? index.status : lemon__folder_put_text(f, "model.safetensors.index.json", &text);
+    }
+    lemon__bytes_free(&index);
+    return status;
+}
+
+/*  Members of the config.json that the model came with, those that this one says itself left out, and lists and objects
+    (but that of several EOS ids) because they may speak of layers that are gone. */
+static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__bytes *out) {
+    static const char *const ours[] = {"architectures", "model_type", "torch_dtype", "dtype", "hidden_act",
+                                       "attention_bias", "mlp_bias", "sliding_window"};
+    const lemon_part *part = lemon__part_find(model, "config.json");
+    lemon__json json;
+    lemon_status status;
+    int32_t i;
+    size_t k;
+    if (part == NULL) {
+        if (model->tokenizer)
+            lemon__print(out, ",\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld",
+                         (long)lemon_tokenizer_bos(model->tokenizer), (long)lemon_tokenizer_eos(model->tokenizer));
+        return LEMON_OK;
+    }
+    status = lemon__json_parse(out->ctx, "config.json", part->data, part->bytes, &json);
+    if (status) return status;
+    for (i = 1; i < json.nodes[0].next && json.nodes[0].type == LEMON__JSON_OBJECT; i = json.nodes[i + 1].next) {
+        const lemon__json_node *value = &json.nodes[i + 1];
+        int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
+        for (k = 0; k < 8; k++) known |= lemon__json_is(&json, i, ours[k]);
+        for (k = 0; k < LEMON__FIELDS; k++) known |= lemon__json_is(&json, i, lemon__fields[k].hf);
+        if (known) continue;
+        lemon__print(out, ",\n  \"");
+        lemon__put(out, json.text + json.nodes[i].start, json.nodes[i].bytes);
+        lemon__print(out, "\": %s", value->type == LEMON__JSON_STRING ? "\"" : "");
+        lemon__put(out, json.text + value->start, value->bytes);
+        if (value->type == LEMON__JSON_STRING) lemon__print(out, "\"");
+    }
+    lemon__json_close(&json);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
+    static const char *const types[] = {"float32", "bfloat16", "float16"};
+    lemon__bytes text = lemon__text(f->ctx);
+    lemon_status status;
+    int i;
+    lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+                        "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
+                        "  \"mlp_bias\": false", types[dtype]);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(&model->config, &lemon__fields[i]);
+        lemon__print(&text, ",\n  \"%s\": ", lemon__fields[i].hf);
+        if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
+            lemon__print(&text, value > 0 ? "true" : "false");
+        else if (lemon__fields[i].real) lemon__print_real(&text, value);
+        else lemon__print(&text, "%.0f", value);
+    }
+    status = lemon__folder_put_carried(model, &text);
+    lemon__print(&text, "\n}\n");
+    if (!status) return lemon__folder_put_text(f, "config.json", &text);
+    lemon__bytes_free(&text);
+    return status;
+}
+
+/*  The tokenizer and the generation config: as they came, or made from ours. */
+static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model *model) {
+    const lemon_tokenizer *t = model->tokenizer;
+    lemon__bytes text = lemon__text(f->ctx);
+    lemon_status status = LEMON_OK;
+    int i;
+    for (i = 1; i < LEMON__CARRIED && !status; i++) {           /* 0 is config.json */
+        const lemon_part *part = lemon__part_find(model, lemon__carried[i]);
+        if (part) status = lemon__folder_put(f, part->name, part->data, part->bytes);
+    }
+    if (status || t == NULL) return status;
+    if (!lemon__part_find(model, "generation_config.json")) {
+        lemon__print(&text, "{\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld\n}\n", (long)lemon_tokenizer_bos(t),
+                     (long)lemon_tokenizer_eos(t));
+        status = lemon__folder_put_text(f, "generation_config.json", &text);
+    }
+    if (status || lemon__part_find(model, "tokenizer.json") || lemon__part_find(model, "tokenizer.model")) return status;
+    lemon__print(&text, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"bos_token\": \"<s>\",\n"
+                        "  \"eos_token\": \"</s>\",\n  \"unk_token\": \"<unk>\",\n  \"add_bos_token\": true,\n"
+                        "  \"add_eos_token\": false,\n  \"clean_up_tokenization_spaces\": false,\n"
+                        "  \"model_max_length\": %ld\n}\n", (long)model->config.max_seq);
+    status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    if (status) return status;
+    lemon__tokenizer_to_json(t, &text);
+    return lemon__folder_put_text(f, "tokenizer.json", &text);
+}
+
+/*  Removes by what an earlier model in a folder would be found. */
+static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
+    static const char *const first[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+    char path[LEMON__PATH];
+    lemon_status status = LEMON_OK;
+    int i;
+    for (i = 0; i < 3 && !status; i++) {
+        status = lemon__join(f->ctx, folder, first[i], path);
+        if (!status) remove(path);
+    }
+    return status;
+}
+
+/*  Puts what was written in its place. */
+static lemon_status lemon__folder_commit(lemon__folder *f) {
+    char from[LEMON__PATH], to[LEMON__PATH];
+    lemon_status status = LEMON_OK;
+    int64_t at;
+    if (rename(f->beside, f->path) == 0) return LEMON_OK;
+    status = lemon__folder_forget(f, f->path);
+    for (at = 0; at < f->names.count && !status; at += (int64_t)strlen((const char *)f->names.data + at) + 1) {
+        status = lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, from);
+        if (!status) status = lemon__join(f->ctx, f->path, (const char *)f->names.data + at, to);
+        if (!status && rename(from, to) != 0)
+            status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", f->path, from,
+                                 strerror(errno));
+    }
+    if (!status) lemon__folder_remove(f->beside);
+    return status;
+}
+
+/*  Removes what was written so far. */
+static void lemon__folder_abort(lemon__folder *f) {
+    char path[LEMON__PATH];
+    int64_t at;
+    for (at = 0; at < f->names.count; at += (int64_t)strlen((const char *)f->names.data + at) + 1)
+        if (!lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, path)) remove(path);
+    lemon__folder_remove(f->beside);
+}
+
+static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options) {
+    lemon__folder f;
+    lemon_status status;
+    size_t n = strlen(path);
+    char place[LEMON__PATH];
+    if (options->dtype > LEMON_F16)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or f16; other "
+                           "endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(options->dtype));
+    while (n > 1 && path[n - 1] == '/') n--;
+    if (n == 0 || n + 5 > LEMON__PATH)
+        return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
+    snprintf(place, sizeof place, "%.*s", (int)n, path);
+    memset(&f, 0, sizeof f);
+    f.ctx = ctx;
+    f.path = place;
+    f.names = lemon__text(ctx);
+    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min((int64_t)n, LEMON__PATH - 5), path);
+    status = lemon__folder_make(ctx, f.beside);
+    if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
+    if (status) return status;
+    status = lemon__folder_put_weights(&f, model, options->dtype, options->shard_bytes);
+    if (!status) status = lemon__folder_put_texts(&f, model);
+    if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
+    if (!status) status = lemon__folder_commit(&f);
+    if (status) lemon__folder_abort(&f);
+    lemon__bytes_free(&f.names);
+    return status;
 }
 
 /* ---- saving ---- */
@@ -6328,24 +7486,43 @@ static const char *lemon__ending(const char *path) {
     return dot;
 }
 
-LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+LEMON_API void lemon_save_defaults(lemon_save_options *options) {
+    options->dtype = LEMON_F32;
+    options->shard_bytes = 5000000000u;
+}
+
+LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options) {
     lemon_writer file, writer;
     lemon__array array;
     lemon_status status;
-    int as_array;
-    if (ctx == NULL || path == NULL || model == NULL)
+    const char *ending;
+    if (ctx == NULL || path == NULL || model == NULL || options == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_save: an argument is NULL");
-    as_array = strcmp(lemon__ending(path), ".h") == 0;
-    if (!as_array && strcmp(lemon__ending(path), ".lemon") != 0)
-        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                           "%s: ending is \"%s\", expected .lemon or .h; these are what can be written", path,
-                           lemon__ending(path));
+    if ((int)options->dtype < 0 || options->dtype > LEMON_Q4)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
+                           lemon_dtype_name(options->dtype));
+    status = lemon__vocabulary_check(ctx, model);
+    if (status) return lemon__blame(ctx, path, status);
+    ending = lemon__ending(path);
+    if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
+    if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
+    if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
+        return lemon__save_folder(ctx, path, model, options);
     status = lemon_file_writer(ctx, path, &file);
     if (status) return status;
     writer = file;
-    if (as_array) lemon__array_writer(ctx, &file, path, &array, &writer);
-    return lemon_save_writer(ctx, &writer, model, dtype);
+    if (strcmp(ending, ".h") == 0) lemon__array_writer(ctx, &file, path, &array, &writer);
+    return lemon_save_writer(ctx, &writer, model, options->dtype);
 }
+
+LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon_save_options options;
+    lemon_save_defaults(&options);
+    options.dtype = dtype;
+    return lemon_save_with(ctx, path, model, &options);
+}
+
 /* ====================================================================================================================
    9  TOKENIZERS
 
