@@ -471,9 +471,11 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
    9  TOKENIZERS: text to ids and back; text files to training data
    ================================================================================================================== */
 
-/*  A vocabulary in llama2.c's manner: pieces with scores; id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3.  Text is cut
-    into characters, then neighbours whose joint is a piece are merged, best score first, leftmost first on ties;
-    characters that are no piece become bytes.  With nothing but the bytes it is a byte-level tokenizer. */
+/*  A vocabulary, and the rule by which a text becomes ids of it.  Two kinds of files are known, by content:
+    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; and Hugging Face's
+    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2, LLaMA 3,
+    Qwen 2 to 3.5, SmolLM); what else such a file asks for is refused by name.
+    vocab_size is that of the model, to check against; 0: as many ids as the file has. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
@@ -485,29 +487,56 @@ LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **t
     it. */
 LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
                                              lemon_tokenizer **tokenizer);
-/*  Writes llama2.c's tokenizer.bin. */
+/*  Writes llama2.c's tokenizer.bin, which can hold vocabularies of SentencePiece's family that are laid out as above. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer);
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer);
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer);
 LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer);
+/*  What texts begin with, the end-of-text token where there is no BOS of its own; what they end with.  -1: none known.
+    tokenizer.json does not tell them, so there they are known by their names. */
 LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer);
 LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer);
+/*  1 if the original puts BOS before each text that it encodes. */
+LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer);
+/*  The id of a token by its text, special ones ("<|im_end|>") included; -1: there is none. */
+LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes);
+/*  1 for a token that steers the model and stands for no text. */
+LEMON_API int lemon_tokenizer_special(const lemon_tokenizer *tokenizer, int32_t id);
 
-/*  Token ids, owned by whoever asked for them. */
+/*  Token ids, owned by whoever asked for them; begin with a zeroed struct. */
 typedef struct lemon_tokens {
     int32_t *ids;
     int64_t count, capacity;
 } lemon_tokens;
+LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id);
 LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
 
-/*  Appends the ids of `text` (no BOS is added) to tokens, which begins as a zeroed struct. */
+/*  A smaller tokenizer, of the given ids, the pieces that those are joined from, and all special and byte tokens.  A
+    text whose ids are all given is encoded as before.  Appends to `kept` which id each new id was. */
+LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
+                                            int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller);
+
+/*  Appends the ids of `text` to tokens; no BOS is added.  Special tokens cannot be spelled out in a text by whoever wrote
+    it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does). */
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
                                     lemon_tokens *tokens);
+LEMON_API lemon_status lemon_encode_special(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
+                                            size_t bytes, lemon_tokens *tokens);
 /*  The bytes of one token: *text points into the tokenizer, valid as long as that.  previous: the id before it
     (llama2.c drops the blank after BOS), or -1. */
 LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
                                     const char **text, size_t *bytes);
+/*  The same for a stream of tokens, in whole characters: bytes of one that goes on in the next token are held back until
+    it comes, or until id -1 ends the stream and hands out what is left.  *text is valid until the next call. */
+typedef struct lemon_stream {
+    int32_t previous;         /* to be set to the id before the first one; all else begins as zero */
+    char *text;
+    int64_t given, held, capacity;
+} lemon_stream;
+LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, lemon_stream *stream,
+                                         int32_t id, const char **text, size_t *bytes);
+LEMON_API void lemon_stream_free(lemon_ctx *ctx, lemon_stream *stream);
 /*  Text to training data: documents are split at lines that are exactly <|endoftext|>, stripped of ASCII white space,
     empty ones dropped; each becomes BOS and its tokens.  Appends to tokens. */
 LEMON_API lemon_status lemon_tokens_from_text(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
@@ -5786,6 +5815,8 @@ static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokeni
 static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer);
 static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *tokenizer, int32_t vocab_size);
 static void lemon__tokenizer_to_json(const lemon_tokenizer *tokenizer, lemon__bytes *out);
+static void lemon__tokenizer_to_config(const lemon_tokenizer *tokenizer, int32_t max_seq, lemon__bytes *out);
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model);
 
 /*  A tokenizer may be smaller than the model's vocabulary (some are padded), never larger. */
 static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *model) {
@@ -6459,6 +6490,7 @@ static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon
             if (lemon__words_find(&shards->u[i].tensor_names, "lm_head.weight", 14) >= 0) config.tied_embeddings = 0;
     if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, &config, model);
     if (!status) status = lemon__folder_carry(ctx, folder, *model);
+    if (!status) status = lemon__tokenizer_from_parts(ctx, folder, *model);
     if (status) {
         lemon_model_free(ctx, *model);
         *model = NULL;
@@ -6997,7 +7029,7 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
 /* ---- llama2.c's .bin out: f32 as version 0, q8 as version 2 ---- */
 
 /*  What the format has no field for must be what run.c takes for granted. */
-static lemon_status lemon__llama2c_fits(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
     const lemon_config *c = &model->config;
     if (dtype != LEMON_F32 && dtype != LEMON_Q8)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
@@ -7106,7 +7138,7 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
 
 static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
     lemon_writer writer;
-    lemon_status status = lemon__llama2c_fits(ctx, path, model, dtype);
+    lemon_status status = lemon__bin_fits(ctx, path, model, dtype);
     if (!status) status = lemon_file_writer(ctx, path, &writer);
     if (status) return status;
     return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, dtype == LEMON_Q8 ? 2 : 0));
@@ -7296,10 +7328,7 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         status = lemon__folder_put_text(f, "generation_config.json", &text);
     }
     if (status || lemon__part_find(model, "tokenizer.json") || lemon__part_find(model, "tokenizer.model")) return status;
-    lemon__print(&text, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"bos_token\": \"<s>\",\n"
-                        "  \"eos_token\": \"</s>\",\n  \"unk_token\": \"<unk>\",\n  \"add_bos_token\": true,\n"
-                        "  \"add_eos_token\": false,\n  \"clean_up_tokenization_spaces\": false,\n"
-                        "  \"model_max_length\": %ld\n}\n", (long)model->config.max_seq);
+    lemon__tokenizer_to_config(t, model->config.max_seq, &text);
     status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
     if (status) return status;
     lemon__tokenizer_to_json(t, &text);
@@ -7526,51 +7555,121 @@ LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_
 /* ====================================================================================================================
    9  TOKENIZERS
 
-   A language model reads and writes ids, each of which stands for a piece of text.  The vocabulary is llama2.c's (and
-   so SentencePiece's): ids 0, 1 and 2 are unknown, begin (BOS) and end (EOS); then one piece for each byte, so that
-   any text can be written; then characters and longer pieces, each with a score.
+   A language model reads and writes ids, each of which stands for a piece of text.  Nearly all vocabularies are made
+   by byte-pair encoding (Sennrich et al. 2016), and come in two families.
 
-   To encode, a text is cut into characters, each of which becomes its piece, or its bytes where it has none.  Then
-   the two neighbours whose joined bytes are the piece with the best score are joined, again and again, until no
-   neighbours make a piece.  Looking at all pairs for each join would take quadratic time; here a heap hands out the
-   best pair, and a doubly linked list closes the gap that a join leaves.  Moreover no join can cross a place where
-   two bytes meet that never meet in any piece, so the text is first cut there, mostly between words, and each part is
-   encoded alone.
+   SentencePiece's (LLaMA 1 and 2, Mistral, TinyLlama, llama2.c): a text is characters, each of which becomes its piece,
+   or its bytes (pieces <0x00> ... <0xFF>) where it has none.  A blank goes before the text, so that a word is the same
+   piece wherever it stands; files write blanks as U+2581.
+   GPT-2's (LLaMA 3, Qwen, SmolLM): a text is cut into words by a pattern, and a word is bytes.  Files write each byte
+   as a printable character.  In memory all pieces are the bytes that they stand for.
 
-   To learn a vocabulary (byte-pair encoding, Sennrich et al. 2016), the most frequent pair of neighbours becomes a
-   piece, again and again.  Earlier pieces get better scores, so the encoder repeats the joins in the order they were
-   learned in.
+   Then the two neighbours whose join is best become one piece, the leftmost ones where several are equal, again and
+   again until no neighbours can be joined.  What is best says either a list of merges, pairs of pieces in the order in
+   which they were learned (Hugging Face, and GPT-2's family everywhere), or the score of the piece that comes out
+   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so long texts keep a queue
+   of places for each rank.  No join can cross a place where two bytes meet that never meet in any piece, so SentencePiece
+   texts are first cut there, mostly between words.
+
+   To learn a vocabulary, the most frequent pair of neighbours becomes a piece, again and again.  Earlier pieces get
+   better scores, so the encoder repeats the joins in the order they were learned in.
+
+   Chapter 8 makes tokenizers of other files by lemon__tokenizer_new; rules; lemon__tokenizer_spell for each id in order;
+   lemon__tokenizer_merge in order of rank; lemon__tokenizer_finish.  To write them it reads kinds, scores, merges,
+   rules, and lemon__piece_spelling.
    ================================================================================================================== */
 
 enum { LEMON__BOS = 1, LEMON__EOS = 2, LEMON__FIRST_BYTE = 3, LEMON__FIRST_PIECE = 259, LEMON__MAX_PIECES = 1 << 24 };
+enum { LEMON__CLASS_BYTES = 0x34000 / 4 };
+
+/*  What a piece is, by the numbers of GGUF's tokenizer.ggml.token_type; and flags: it takes the white space on its left
+    or right along when it is found in a text. */
+enum {
+    LEMON__NORMAL = 1, LEMON__UNKNOWN, LEMON__CONTROL, LEMON__ADDED, LEMON__UNUSED, LEMON__BYTE,
+    LEMON__KIND = 15, LEMON__STRIP_LEFT = 16, LEMON__STRIP_RIGHT = 32
+};
+
+/*  How a text is cut into words; none is SentencePiece's family. */
+enum {
+    LEMON__SPLIT_NONE = 0, LEMON__SPLIT_GPT2, LEMON__SPLIT_DIGITS, LEMON__SPLIT_LLAMA3, LEMON__SPLIT_QWEN2,
+    LEMON__SPLIT_QWEN35, LEMON__SPLIT_COUNT
+};
+
+/*  When a blank goes before a text: never; before each part between special tokens; likewise, but not before a blank;
+    the same, but only at the beginning of the text. */
+enum { LEMON__PREFIX_NEVER = 0, LEMON__PREFIX_ALWAYS, LEMON__PREFIX_MISSING, LEMON__PREFIX_FIRST };
+
+/*  All that a tokenizer is besides its pieces and merges; stored as named integers. */
+typedef struct lemon__rules {
+    int32_t llama2c;                /* laid out as llama2.c wants it: unknown, BOS, EOS, bytes, pieces */
+    int32_t split, prefix;
+    int32_t by_merges;              /* joins are ranked by the list of merges, not by scores */
+    int32_t whole_words;            /* a word that is a piece is not looked at further ("ignore_merges") */
+    int32_t blank_mark;             /* U+2581 in a text is a blank */
+    int32_t nfc;                    /* texts are put into Unicode's form C first */
+    int32_t add_bos;                /* the tokenizer adds BOS itself */
+    int32_t bos, eos, unknown;      /* -1: none */
+} lemon__rules;
+
+/*  left and right become id; the first 8 bytes are the word under which it is found. */
+typedef struct lemon__merge { int32_t left, right, id; } lemon__merge;
+
+/*  A piece that is looked for in the text before anything else. */
+typedef struct lemon__special { const uint8_t *bytes; size_t n; int32_t id; } lemon__special;
 
 struct lemon_tokenizer {
     uint8_t *blob;                  /* all pieces, one behind the other */
     int64_t blob_bytes, blob_capacity;
-    float *scores;
-    int64_t scores_capacity;
     lemon__words pieces;            /* the piece of each id; found are those that text can become */
+    float *scores;
+    uint8_t *kinds;
+    int64_t scores_capacity, kinds_capacity;
+    lemon__merge *merges;           /* in order of rank */
+    int64_t merges_capacity;
+    lemon__words pairs;             /* one for each merge */
+    lemon__rules rules;
     size_t longest;                 /* bytes of the longest piece */
-    int dummy_prefix;               /* a blank goes before a text that is not empty */
     uint8_t meets[65536 / 8];       /* bit 256 a + b: byte b follows byte a inside of a piece that can be found */
     uint8_t bytes[256];             /* what byte pieces stand for, to be pointed to */
+    /* lemon__tokenizer_finish makes the rest of what stands above */
+    int32_t byte_ids[256];          /* the piece of a byte; -1: none */
+    int32_t *ranks;                 /* of each piece by its score, equal ones equal, 0 the best; NULL with merges */
+    int64_t n_ranks, n_specials;
+    lemon__special *specials;       /* sorted by their bytes */
+    uint8_t *classes;               /* of characters; NULL without a pattern */
 };
 
 /* ---- making and freeing ---- */
 
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) {
-    if (tokenizer == NULL) return;
-    lemon__free(ctx, tokenizer->blob, (size_t)tokenizer->blob_capacity);
-    lemon__free(ctx, tokenizer->scores, (size_t)tokenizer->scores_capacity * sizeof(float));
-    lemon__words_free(ctx, &tokenizer->pieces);
-    lemon__free(ctx, tokenizer, sizeof *tokenizer);
+    lemon_tokenizer *t = tokenizer;
+    if (t == NULL) return;
+    lemon__free(ctx, t->blob, (size_t)t->blob_capacity);
+    lemon__free(ctx, t->scores, (size_t)t->scores_capacity * sizeof *t->scores);
+    lemon__free(ctx, t->kinds, (size_t)t->kinds_capacity);
+    lemon__free(ctx, t->merges, (size_t)t->merges_capacity * sizeof *t->merges);
+    lemon__free(ctx, t->ranks, (size_t)t->pieces.count * sizeof *t->ranks);
+    lemon__free(ctx, t->specials, (size_t)t->n_specials * sizeof *t->specials);
+    lemon__free(ctx, t->classes, LEMON__CLASS_BYTES);
+    lemon__words_free(ctx, &t->pieces);
+    lemon__words_free(ctx, &t->pairs);
+    lemon__free(ctx, t, sizeof *t);
 }
 
 LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) { return (int32_t)tokenizer->pieces.count; }
 
-LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) { (void)tokenizer; return LEMON__BOS; }
+LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) {
+    return tokenizer->rules.bos >= 0 ? tokenizer->rules.bos : tokenizer->rules.eos;
+}
 
-LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { (void)tokenizer; return LEMON__EOS; }
+LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.eos; }
+
+LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.add_bos != 0; }
+
+LEMON_API int lemon_tokenizer_special(const lemon_tokenizer *tokenizer, int32_t id) {
+    int kind = id < 0 || id >= lemon_tokenizer_size(tokenizer) ? LEMON__NORMAL : tokenizer->kinds[id] & LEMON__KIND;
+    return kind == LEMON__CONTROL || kind == LEMON__UNKNOWN;
+}
 
 static const uint8_t *lemon__piece(const lemon_tokenizer *tokenizer, int32_t id, size_t *bytes) {
     *bytes = tokenizer->pieces.spans[id].bytes;
@@ -7587,12 +7686,20 @@ static int lemon__byte_of(const uint8_t *piece, size_t n) {
 }
 
 static lemon_status lemon__tokenizer_new(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
+    static const lemon__rules llama2c = {1, 0, 0, 0, 0, 0, 0, 1, LEMON__BOS, LEMON__EOS, 0};
     lemon_tokenizer *t = (lemon_tokenizer *)lemon__calloc(ctx, sizeof *t);
     int i;
     *tokenizer = t;
     if (t == NULL) return LEMON_E_MEMORY;
+    t->rules = llama2c;
     for (i = 0; i < 256; i++) t->bytes[i] = (uint8_t)i;
     return LEMON_OK;
+}
+
+/*  Frees what was begun if it failed. */
+static lemon_status lemon__tokenizer_done(lemon_ctx *ctx, lemon_status status, lemon_tokenizer **tokenizer) {
+    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; }
+    return status;
 }
 
 /*  Room for n more bytes at the end of the blob; NULL: no memory. */
@@ -7604,42 +7711,412 @@ static uint8_t *lemon__tokenizer_room(lemon_ctx *ctx, lemon_tokenizer *t, size_t
     return blob + t->blob_bytes;
 }
 
-/*  Makes the n bytes that were put into that room the piece of the next id.  Special and byte pieces cannot be found:
-    no text becomes them by spelling them out. */
-static lemon_status lemon__tokenizer_push(lemon_ctx *ctx, lemon_tokenizer *t, float score, size_t n) {
+/*  Makes the n bytes that were put into that room the piece of the next id.  Only normal ones can be found: no text
+    becomes special and byte pieces by spelling them out. */
+static lemon_status lemon__tokenizer_push(lemon_ctx *ctx, lemon_tokenizer *t, int kind, float score, size_t n) {
     int64_t id = t->pieces.count;
     const uint8_t *piece = t->blob + t->blob_bytes;
-    int found = id >= LEMON__FIRST_BYTE && n > 0 && lemon__byte_of(piece, n) < 0;
+    int found = kind == LEMON__NORMAL && n > 0;
     float *scores = (float *)lemon__reserve(ctx, t->scores, &t->scores_capacity, id + 1, sizeof *scores);
+    uint8_t *kinds;
     size_t i;
     if (scores == NULL) return LEMON_E_MEMORY;
     t->scores = scores;
+    kinds = (uint8_t *)lemon__reserve(ctx, t->kinds, &t->kinds_capacity, id + 1, 1);
+    if (kinds == NULL) return LEMON_E_MEMORY;
+    t->kinds = kinds;
     if (!lemon__words_push(ctx, &t->pieces, (size_t)t->blob_bytes, n, found)) return LEMON_E_MEMORY;
     scores[id] = score;
+    kinds[id] = (uint8_t)kind;
     t->blob_bytes += (int64_t)n;
     t->longest = n > t->longest ? n : t->longest;
     for (i = 1; found && i < n; i++) t->meets[32 * piece[i - 1] + piece[i] / 8] |= (uint8_t)(1u << piece[i] % 8);
     return LEMON_OK;
 }
 
-static lemon_status lemon__tokenizer_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const void *bytes, size_t n) {
+static lemon_status lemon__tokenizer_add(lemon_ctx *ctx, lemon_tokenizer *t, int kind, float score, const void *bytes,
+                                         size_t n) {
     uint8_t *room = lemon__tokenizer_room(ctx, t, n);
     if (room == NULL) return LEMON_E_MEMORY;
     if (n > 0) memcpy(room, bytes, n);
-    return lemon__tokenizer_push(ctx, t, score, n);
+    return lemon__tokenizer_push(ctx, t, kind, score, n);
 }
 
-/*  The 259 pieces that every vocabulary begins with. */
+/*  What a piece is in llama2.c's vocabulary, where only its place and form tell. */
+static int lemon__llama2c_kind(int64_t id, const uint8_t *piece, size_t n) {
+    return id == 0 ? LEMON__UNKNOWN : id < LEMON__FIRST_BYTE ? LEMON__CONTROL
+           : lemon__byte_of(piece, n) >= 0 ? LEMON__BYTE : LEMON__NORMAL;
+}
+
+static lemon_status lemon__llama2c_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const void *bytes, size_t n) {
+    int kind = lemon__llama2c_kind(t->pieces.count, (const uint8_t *)bytes, n);
+    return lemon__tokenizer_add(ctx, t, kind, score, bytes, n);
+}
+
+/* ---- how files spell pieces ---- */
+
+/*  GPT-2's alphabet: bytes that print are their own character, the others follow upon U+0100 in their order. */
+static long lemon__letter_of(int byte) {
+    return byte <= 32 ? 256 + byte : byte >= 127 && byte <= 160 ? 162 + byte : byte == 173 ? 323 : byte;
+}
+
+static int lemon__byte_of_letter(long c) {
+    int byte = c < 256 ? (int)c : c <= 288 ? (int)c - 256 : c <= 322 ? (int)c - 162 : c == 323 ? 173 : -1;
+    return byte >= 0 && lemon__letter_of(byte) == c ? byte : -1;
+}
+
+/*  Bytes of the UTF-8 character that begins here; 1 for a byte that begins none. */
+static size_t lemon__char_bytes(const uint8_t *p, size_t n) {
+    size_t size = p[0] < 0xc0 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 1, i;
+    if (size > n) return 1;
+    for (i = 1; i < size; i++)
+        if ((p[i] & 0xc0) != 0x80) return 1;
+    return size;
+}
+
+/*  The character itself; -1 for a byte that begins none. */
+static long lemon__char_code(const uint8_t *p, size_t size) {
+    return size == 1   ? (p[0] < 0x80 ? p[0] : -1)
+           : size == 2 ? (p[0] & 0x1f) << 6 | (p[1] & 0x3f)
+           : size == 3 ? (p[0] & 0x0f) << 12 | (p[1] & 0x3f) << 6 | (p[2] & 0x3f)
+                       : (p[0] & 0x07L) << 18 | (p[1] & 0x3f) << 12 | (p[2] & 0x3f) << 6 | (p[3] & 0x3f);
+}
+
+/*  SentencePiece's blanks, U+2581, become blanks.  out may be text; returns how many bytes there are then. */
+static size_t lemon__blanks(uint8_t *out, const uint8_t *text, size_t n) {
+    size_t i, k = 0;
+    for (i = 0; i < n; i++) {
+        int mark = text[i] == 0xe2 && n - i >= 3 && text[i + 1] == 0x96 && text[i + 2] == 0x81;
+        out[k++] = mark ? ' ' : text[i];
+        if (mark) i += 2;
+    }
+    return k;
+}
+
+/*  A normal piece as it is written in a file -> its bytes.  What is not of the alphabet stands for itself. */
+static size_t lemon__unspell(const lemon_tokenizer *t, uint8_t *out, const uint8_t *text, size_t n) {
+    size_t at, size, k = 0;
+    if (t->rules.split == LEMON__SPLIT_NONE) return lemon__blanks(out, text, n);
+    for (at = 0; at < n; at += size) {
+        int byte;
+        size = lemon__char_bytes(text + at, n - at);
+        byte = lemon__byte_of_letter(lemon__char_code(text + at, size));
+        if (byte < 0) { memmove(out, text, n); return n; }
+        out[k++] = (uint8_t)byte;
+    }
+    return k;
+}
+
+/*  Appends a piece that is spelled as in tokenizer.json or GGUF; only normal ones are spelled otherwise than they are. */
+static lemon_status lemon__tokenizer_spell(lemon_ctx *ctx, lemon_tokenizer *t, int kind, float score, const void *text,
+                                           size_t n) {
+    uint8_t *room = lemon__tokenizer_room(ctx, t, n);
+    int spelled = (kind & LEMON__KIND) == LEMON__NORMAL;
+    if (room == NULL) return LEMON_E_MEMORY;
+    if (spelled) n = lemon__unspell(t, room, (const uint8_t *)text, n);
+    else if (n > 0) memcpy(room, text, n);
+    return lemon__tokenizer_push(ctx, t, kind, score, n);
+}
+
+/*  The other way: how a file spells a piece, in room for three times its bytes; returns how many were written. */
+static size_t lemon__piece_spelling(const lemon_tokenizer *t, int32_t id, uint8_t *out) {
+    size_t n, i, k = 0;
+    const uint8_t *piece = lemon__piece(t, id, &n);
+    int normal = (t->kinds[id] & LEMON__KIND) == LEMON__NORMAL;
+    for (i = 0; i < n; i++) {
+        if (normal && t->rules.split) k += lemon__utf8_put(out + k, lemon__letter_of(piece[i]));
+        else if (normal && piece[i] == ' ') k += lemon__utf8_put(out + k, 0x2581);
+        else out[k++] = piece[i];
+    }
+    return k;
+}
+
+/*  Appends a merge.  Scores that say the same are kept for files that know no merges. */
+static lemon_status lemon__merge_push(lemon_ctx *ctx, lemon_tokenizer *t, const lemon__merge *m) {
+    int64_t rank = t->pairs.count;
+    lemon__merge *merges =
+        (lemon__merge *)lemon__reserve(ctx, t->merges, &t->merges_capacity, rank + 1, sizeof *merges);
+    if (merges == NULL) return LEMON_E_MEMORY;
+    t->merges = merges;
+    t->pairs.blob = (const uint8_t *)merges;
+    merges[rank] = *m;
+    if (t->scores[m->id] >= 0) t->scores[m->id] = -(float)(rank + 1);
+    return lemon__words_push(ctx, &t->pairs, (size_t)rank * sizeof *merges, 8, 1) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  A merge of two pieces, given as they are spelled. */
+static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, const char *name, const void *left,
+                                           size_t n_left, const void *right, size_t n_right) {
+    uint8_t *room = lemon__tokenizer_room(ctx, t, n_left + n_right);
+    lemon__merge m;
+    size_t a, b;
+    if (room == NULL) return LEMON_E_MEMORY;
+    a = lemon__unspell(t, room, (const uint8_t *)left, n_left);
+    b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right);
+    m.left = lemon__words_find(&t->pieces, room, a);
+    m.right = lemon__words_find(&t->pieces, room + a, b);
+    m.id = lemon__words_find(&t->pieces, room, a + b);
+    if (m.left < 0 || m.right < 0 || m.id < 0)
+        return lemon__fail(ctx, LEMON_E_FORMAT,
+                           "%s: merge %lld is \"%.*s %.*s\", expected two pieces of the vocabulary that make a third",
+                           name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40), (const char *)left,
+                           (int)lemon__min((int64_t)n_right, 40), (const char *)right);
+    return lemon__merge_push(ctx, t, &m);
+}
+
+/* ---- classes of characters, for the patterns ---- */
+
+/*  Runs of characters of one class, from U+0000 to U+33FFF, after Unicode 17.0: 4 * (length - 1) + class, in base 45,
+    lowest digits first, as printable characters; those of the upper 45 say that more digits follow.  Behind them there
+    are only the marks U+E0100 ... U+E01EF. */
+enum { LEMON__OTHER = 0, LEMON__LETTER, LEMON__NUMBER, LEMON__MARK, LEMON__SPACE, LEMON__END };
+
+static const char *const lemon__class_runs[] = {
+    "X&I:[$6[$T&#:(!#*$#!,!}#!p$!nK.P#W#3:#!#d#{+3!'&/!#6#!+!#!q#!_)!^.!=p0!_%&#6k%>}%!%!)!)!%>`$./g$N2s%w#I.'%r*!#=&",
+    "9')!1'I+&#`##%l$b$&w)N#W#Ix$F'.#&%&y#1#F#-#5h#W$-.L2S$!;:Fo%U$!z$r&-#k##=H)&I!a#-!@&'&y#!;!#*/&%#=&)&-#>%.'!+)&I",
+    "'&8&#!%&-!7.'&y#!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y#!;!'!3&%#B!-!-&#[#')&IC#9!-!@&'&y#!;!'!3&%#=&)&-:-.'!+)&I!#8",
+    "G%#!7*+!/*'!#!'*'*+*P#.5*-!1&#6%W#U#S#5@!+!}#!a#&%#=!-!1:)!+!'&')&I><!#-!@!+!}#!H!3&%#=!-!1:)2+!')&I!'%O1D!+!k%)",
+    "#=!-!1#2+%<+)&n#!7!-!i#*S$!D!#&;*%.9!%!B6I&)S#Y&%'=2;B!Ib%'!#!3!S$!#!H%'F#&3!#!=!I&/s$#|#)6r#!%!%!%.)@!V%.s#!)3N",
+    "!X%C%}&s%s##I671/-#-'=+1T#R##%I1&_%!#2#&s%!i@!/&;!#!/&k%!/&x$!/&;!#!/&]#!P'!/&y'&-Cr#*a#`#k)&7*RZ#&e#![$2l(*,@:i",
+    "#1Cm#-Ki#)OT#!+!)Oj&v$*#.#%&I6Id#-!%I6w):3)|$%#2W(Gp$!R#.R#GIl$&3Kw%.[$6MY%}#5.n&J!j$&%I6IS##>S&&R#p#5U&g#@*Id#F",
+    "O-l$V#'Iw%Z#OV%s#>I*+IV%&L2s%&+`#-!w#/%7%'-#2P3o'n:&7&_%&7&@!#!#!#!p$&n&!;!#*+!;*/&7.T#2+!;V,$#&82#I6T#e&z$d##.#",
+    "&H!#*36#!#!#!/!L&/23.#!g&'4ed#^'w(z#zZ#m$iZ$^66/-'C$&_%!#2#&z&:#[#%}#C;!;!;!;!;!;!;!;!v$T&#lL'$V$E9!3&,'.k)&)&+!",
+    "{)!/2s%!^**0Gt$X&a#s$Ik$A!^#s$Ib%^#a>yP/l'esNx'Q&&w9*a#I'p#U&1!J!p$)W(I)Y%D&T+&Z)p#e#%+%/%}#5.%*8Gj&O)b&k#GI6k#7",
+    "*#!'%Id$B&}#V#Oh$*1U&Z#W##I63%HI3!k%Z#C+%@)&I6}#*#-b&%#-')3)#%#R$+&L5&+)G7&7&7C;!;!s%!X#6W,B!)&I6PS8O}#.^&Yp2fC&",
+    "a+^%;O32#%H!T#!3!#!'!'!i+w$YCh#m'&r&f%P#.c#`#c#l'3!{-l#I:[$6[$Kw)*7&7&7&+Q%P#![$!m#!'!]#&X#{$x,O|%OQ'd#(|+%f-h$*",
+    "^&[#%a$.t$0Cq#$@$2_%52l$&V%.@!4n%}/&I6V%.V%.g%>j&OL!]#!;!'!L!]#!;!'*j&Ok=Cy#G@R$7!o%!DR(7&#!w%!'*#&}#&A}#&<p$>EX",
+    "&m#!'24y#8.[$6[$^%z&.('b#&R&#-!)21/!+!h$&-.%E|#h$(!h$,s$@!d$).4`#r&Gy#&Am#2Ai#|#<Q)d(u&f&S#f&:8V%1>I6Id$*5!}#^5q",
+    "$!o%!)*'`#7a&9h$I#>y#N0_$i#1n%u#<p#}#C-n&_#Km$%')#C1{%N:%S#W$:I6-V%Z#!I.#)#>R%%&#C-Y&Z#/.1!)I#!#.r#Ki#!W$R#6%'%d",
+    "';!#!/!]#!H:U&R#2I61!@&'&y#!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!_%!#F!%&%!1!5#%#S#)g$n&k#/2I.%+k$Y&s#'!#>Io0U&=&F|#/)",
+    "{$Y&g#*#KI^%s%V##:I6r#c$`$&_#.Q#.;a2w%_#y*m'n#O@&#&@!'!S$9!)&1#%#)OIV(@&c%=&=#!#%_$#Jg%=#1>%>#NQ&c#*#h#d(S+Br)x$",
+    "[#I6D!Z%B!B#[#i$2l$&{#!Z#c(;!'!_%9*%!)!=#%>I67!'!t$5!)!5#:I6w%.It7m#1C)#%T#!|$=*5S#I%f)#[#v#r%yu#}*v+d#a3ZY'j*[#",
+    "ZU$`#%7_#GRy)2sV#Ph/l$k#IRd%hU#:p$!I6|(!I6l$&5KY&=C/OI!<!u#2m#_I{%*Ih3m'P$CW$&W$v%l(.%#x&:1T#l''!#%K)',CUk0j%t$i",
+    "*W,`X3/!;!'!u;[##g$+&#W#/>VFSj&e+2T#*D:H*)Y[*I|P#S&&Q$TS#5*9>B&=k$1S/-w,r#Or#h+X$z-g)![(!'&#&'&/!P#!#!;!q'!/&@!;",
+    "!d$!/!3!#*;!WA&W$!W$!p$!W$!p$!W$!p$!W$!p$!W$!@&c&dP#x&.d&>%W#%x#5!_#RX$p$67w4=!g#&=!)!52e'w$%x+{%*=;&I.#e>l$%d#w",
+    "%1IpLd$1I{4l$)#Id3p$!+%'%;)3%>'v5;!/!'!]#!e3&E=j%}'=#.IZj#Y'!,!0o(|%!^#W3/!`$!'!#&#!H!/!#!#6#.#!#!#!+!'!#&#!#!#!",
+    "#!#!'!#&/!;!/!/!#!H!e#2+!3!e#fV#U#ng'IfQ$]bx#s$en*&Xc-&Ys0[#ZZ#Ux&US#t|$|r+2ls2"
+};
+
+static lemon_status lemon__tokenizer_classes(lemon_ctx *ctx, lemon_tokenizer *t) {
+    uint32_t digit, value = 0, scale = 1, at = 0, end;
+    size_t i;
+    const char *p;
+    t->classes = (uint8_t *)lemon__calloc(ctx, LEMON__CLASS_BYTES);
+    if (t->classes == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < sizeof lemon__class_runs / sizeof *lemon__class_runs; i++)
+        for (p = lemon__class_runs[i]; *p; p++) {
+            digit = (uint32_t)(*p - '!' - (*p > '"') - (*p > '?') - (*p > '\\'));
+            value += digit % 45 * scale;
+            scale *= 45;
+            if (digit >= 45) continue;
+            for (end = at + value / 4 + 1; at < end; at++) t->classes[at / 4] |= (uint8_t)(value % 4 << at % 4 * 2);
+            value = 0;
+            scale = 1;
+        }
+    return LEMON_OK;
+}
+
+/*  Unicode's White_Space. */
+static int lemon__blank_char(long c) {
+    return c <= ' ' ? c == ' ' || (c >= 9 && c <= 13)
+                    : c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+                          c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/*  The class of the character that begins at `at`, and where it ends. */
+static int lemon__class_at(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at, size_t *end) {
+    size_t size;
+    long c;
+    int class_of;
+    *end = at;
+    if (at >= n) return LEMON__END;
+    size = lemon__char_bytes(p + at, n - at);
+    *end = at + size;
+    c = lemon__char_code(p + at, size);
+    if (c < 0) return LEMON__OTHER;
+    if (lemon__blank_char(c)) return LEMON__SPACE;
+    class_of = c < 4 * LEMON__CLASS_BYTES ? t->classes[c / 4] >> c % 4 * 2 & 3
+                                          : c >= 0xe0100 && c <= 0xe01ef ? LEMON__MARK : LEMON__OTHER;
+    if (class_of != LEMON__MARK) return class_of;
+    return t->rules.split == LEMON__SPLIT_QWEN35 ? LEMON__LETTER : LEMON__OTHER;
+}
+
+/* ---- the patterns: where the word that begins at `at` ends.  As regular expressions, with \s, \p{L} and \p{N}:
+
+     GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+     LLaMA 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+              \s*[\r\n]+|\s+(?!\S)|\s+
+     Qwen 2   LLaMA 3's with \p{N};  Qwen 3.5: and with marks, \p{M}, taken as letters
+     digits   GPT-2's, in the pieces between single digits (SmolLM, StarCoder) ---- */
+
+/*  The end of a run of characters of one class, `most` at most. */
+static size_t lemon__run_end(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at, int class_of, int most) {
+    size_t end;
+    int i;
+    for (i = 0; i != most && lemon__class_at(t, p, n, at, &end) == class_of; i++) at = end;
+    return at;
+}
+
+/*  The end of an English contraction ('s, 't, 're, 've, 'm, 'll, 'd), or 0.  Where case does not matter, the long s
+    (U+017F) is an s. */
+static size_t lemon__contraction_end(const uint8_t *p, size_t n, size_t at, int any_case) {
+    static const char *const ends[] = {"s", "t", "re", "ve", "m", "ll", "d"};
+    size_t i, k;
+    if (p[at++] != '\'') return 0;
+    if (any_case && n - at >= 2 && p[at] == 0xc5 && p[at + 1] == 0xbf) return at + 2;
+    for (i = 0; i < sizeof ends / sizeof *ends; i++) {
+        for (k = 0; ends[i][k] && at + k < n; k++)
+            if (p[at + k] != ends[i][k] && !(any_case && p[at + k] == ends[i][k] - 32)) break;
+        if (ends[i][k] == 0) return at + k;
+    }
+    return 0;
+}
+
+static int lemon__is_newline(uint8_t c) { return c == '\r' || c == '\n'; }
+
+/*  \s+(?!\S)|\s+: all of the white space at the end of the text, else all but the last, if there is more than one. */
+static size_t lemon__space_end(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    size_t end = lemon__run_end(t, p, n, at, LEMON__SPACE, -1), last = end, next;
+    int follows = lemon__class_at(t, p, n, end, &next);
+    if (follows == LEMON__END || (follows == LEMON__NUMBER && t->rules.split == LEMON__SPLIT_DIGITS)) return end;
+    while ((p[--last] & 0xc0) == 0x80) {}
+    return last > at ? last : end;
+}
+
+static size_t lemon__word_gpt2(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    size_t first = at + (p[at] == ' '), end = lemon__contraction_end(p, n, at, 0);
+    int class_of = lemon__class_at(t, p, n, first, &first);
+    if (end) return end;
+    if (class_of == LEMON__NUMBER && t->rules.split == LEMON__SPLIT_DIGITS) return p[at] == ' ' ? at + 1 : first;
+    if (class_of < LEMON__SPACE) return lemon__run_end(t, p, n, first, class_of, -1);
+    return lemon__space_end(t, p, n, at);
+}
+
+static size_t lemon__word_llama3(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    size_t end = lemon__contraction_end(p, n, at, 1), next, behind;
+    int class_of = lemon__class_at(t, p, n, at, &next);
+    if (end) return end;
+    if (class_of == LEMON__LETTER) return lemon__run_end(t, p, n, at, LEMON__LETTER, -1);
+    if (class_of == LEMON__NUMBER)
+        return lemon__run_end(t, p, n, at, LEMON__NUMBER, t->rules.split == LEMON__SPLIT_LLAMA3 ? 3 : 1);
+    if (!lemon__is_newline(p[at]) && lemon__class_at(t, p, n, next, &behind) == LEMON__LETTER)
+        return lemon__run_end(t, p, n, next, LEMON__LETTER, -1);
+    end = lemon__run_end(t, p, n, at + (p[at] == ' '), LEMON__OTHER, -1);
+    if (end > at + (p[at] == ' ')) {
+        while (end < n && lemon__is_newline(p[end])) end++;
+        return end;
+    }
+    for (end = lemon__run_end(t, p, n, at, LEMON__SPACE, -1); end > at; end--)
+        if (lemon__is_newline(p[end - 1])) return end;
+    return lemon__space_end(t, p, n, at);
+}
+
+static size_t lemon__word(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    return t->rules.split <= LEMON__SPLIT_DIGITS ? lemon__word_gpt2(t, p, n, at) : lemon__word_llama3(t, p, n, at);
+}
+
+/* ---- what the encoder needs besides the pieces ---- */
+
+static int lemon__special_order(const void *a, const void *b) {
+    const lemon__special *x = (const lemon__special *)a, *y = (const lemon__special *)b;
+    int order = memcmp(x->bytes, y->bytes, x->n < y->n ? x->n : y->n);
+    return order ? order : x->n != y->n ? (x->n < y->n ? -1 : 1) : x->id < y->id ? -1 : 1;
+}
+
+static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t) {
+    int32_t id, pass;
+    int64_t n = 0;
+    for (pass = 0; pass < 2; pass++) {
+        for (n = 0, id = 0; id < lemon_tokenizer_size(t); id++) {
+            int kind = t->kinds[id] & LEMON__KIND;
+            lemon__special s;
+            if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || t->pieces.spans[id].bytes == 0) continue;
+            s.bytes = lemon__piece(t, id, &s.n);
+            s.id = id;
+            if (pass > 0) t->specials[n] = s;
+            n++;
+        }
+        if (n == 0) return LEMON_OK;
+        if (pass > 0) break;
+        t->specials = (lemon__special *)lemon__malloc(ctx, (size_t)n * sizeof *t->specials);
+        if (t->specials == NULL) return LEMON_E_MEMORY;
+        t->n_specials = n;
+    }
+    qsort(t->specials, (size_t)n, sizeof *t->specials, lemon__special_order);
+    return LEMON_OK;
+}
+
+static int lemon__score_order(const void *a, const void *b) {
+    const lemon__special *x = (const lemon__special *)a, *y = (const lemon__special *)b;
+    float p, q;
+    memcpy(&p, x->bytes, sizeof p);
+    memcpy(&q, y->bytes, sizeof q);
+    return p > q ? -1 : p < q ? 1 : x->id < y->id ? -1 : 1;
+}
+
+/*  Scores become ranks; each item points to its score. */
+static lemon_status lemon__tokenizer_ranks(lemon_ctx *ctx, lemon_tokenizer *t) {
+    int64_t i, size = t->pieces.count;
+    lemon__special *sorted = (lemon__special *)lemon__malloc(ctx, (size_t)size * sizeof *sorted);
+    t->ranks = (int32_t *)lemon__malloc(ctx, (size_t)size * sizeof *t->ranks);
+    t->n_ranks = 0;
+    for (i = 0; sorted && t->ranks && i < size; i++) {
+        sorted[i].bytes = (const uint8_t *)&t->scores[i];
+        sorted[i].id = (int32_t)i;
+    }
+    if (sorted && t->ranks) qsort(sorted, (size_t)size, sizeof *sorted, lemon__score_order);
+    for (i = 0; sorted && t->ranks && i < size; i++) {
+        t->n_ranks += i > 0 && t->scores[sorted[i].id] < t->scores[sorted[i - 1].id];
+        t->ranks[sorted[i].id] = (int32_t)t->n_ranks;
+    }
+    t->n_ranks++;
+    lemon__free(ctx, sorted, (size_t)size * sizeof *sorted);
+    return sorted && t->ranks ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  To be called once, when all pieces, merges and rules are there: checks them, and makes what is made of them. */
+static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, lemon_tokenizer *t) {
+    int32_t id, size = lemon_tokenizer_size(t), byte;
+    size_t n;
+    lemon_status status;
+    for (byte = 0; byte < 256; byte++)
+        t->byte_ids[byte] = t->rules.split ? lemon__words_find(&t->pieces, &t->bytes[byte], 1) : -1;
+    for (id = 0; id < size; id++) {
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        if (isnan(t->scores[id]))
+            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: score of piece %ld is NaN, expected a number", name, (long)id);
+        if ((t->kinds[id] & LEMON__KIND) != LEMON__BYTE) continue;
+        byte = lemon__byte_of(piece, n);
+        if (byte < 0)
+            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %ld is a byte by its type, expected the form <0x41>", name,
+                               (long)id);
+        if (t->byte_ids[byte] < 0) t->byte_ids[byte] = id;
+    }
+    for (byte = 0; byte < 256 && !t->rules.split; byte++) {
+        id = t->rules.llama2c ? byte + LEMON__FIRST_BYTE : t->byte_ids[byte];
+        if (id >= 0 && t->byte_ids[byte] == id) continue;
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
+                           "%s: piece %ld is not a byte, expected <0x%02X>; vocabularies without byte pieces are not "
+                           "supported",
+                           name, (long)id, (unsigned)byte);
+    }
+    status = lemon__tokenizer_specials(ctx, t);
+    if (!status && !t->rules.by_merges) status = lemon__tokenizer_ranks(ctx, t);
+    if (!status && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
+    return status;
+}
+
+/*  The 259 pieces that llama2.c's vocabularies begin with. */
 static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *t) {
     static const char *const specials[LEMON__FIRST_BYTE] = {"<unk>", "\n<s>\n", "\n</s>\n"};
     lemon_status status = LEMON_OK;
     char text[8];
     int i;
     for (i = 0; i < LEMON__FIRST_BYTE && !status; i++)
-        status = lemon__tokenizer_add(ctx, t, 0.0f, specials[i], strlen(specials[i]));
+        status = lemon__llama2c_add(ctx, t, 0.0f, specials[i], strlen(specials[i]));
     for (i = 0; i < 256 && !status; i++) {
         snprintf(text, sizeof text, "<0x%02X>", (unsigned)i);
-        status = lemon__tokenizer_add(ctx, t, 0.0f, text, 6);
+        status = lemon__llama2c_add(ctx, t, 0.0f, text, 6);
     }
     return status;
 }
@@ -7647,51 +8124,53 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
     lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status) status = lemon__tokenizer_add_bytes(ctx, *tokenizer);
-    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; }
-    return status;
+    if (!status) status = lemon__tokenizer_finish(ctx, "bytes", *tokenizer);
+    return lemon__tokenizer_done(ctx, status, tokenizer);
+}
+
+/*  A copy of the pieces for which keep is set (NULL: all), and of the merges that only need those. */
+static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer *source, const uint8_t *keep,
+                                          int32_t *new_ids, lemon_tokenizer **tokenizer) {
+    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
+    lemon_tokenizer *t = *tokenizer;
+    int32_t id, size = lemon_tokenizer_size(source);
+    int64_t i;
+    size_t n;
+    for (id = 0; id < size && !status; id++) {
+        const uint8_t *piece = lemon__piece(source, id, &n);
+        if (keep && !keep[id]) { new_ids[id] = -1; continue; }
+        if (keep) new_ids[id] = lemon_tokenizer_size(t);
+        status = lemon__tokenizer_add(ctx, t, source->kinds[id], source->scores[id], piece, n);
+    }
+    for (i = 0; i < source->pairs.count && !status; i++) {
+        lemon__merge m = source->merges[i];
+        if (keep && !(keep[m.left] && keep[m.right] && keep[m.id])) continue;
+        if (keep) { m.left = new_ids[m.left]; m.right = new_ids[m.right]; m.id = new_ids[m.id]; }
+        status = lemon__merge_push(ctx, t, &m);
+    }
+    if (status) return lemon__tokenizer_done(ctx, status, tokenizer);
+    t->rules = source->rules;
+    if (keep && t->rules.bos >= 0) t->rules.bos = new_ids[t->rules.bos];
+    if (keep && t->rules.eos >= 0) t->rules.eos = new_ids[t->rules.eos];
+    if (keep && t->rules.unknown >= 0) t->rules.unknown = new_ids[t->rules.unknown];
+    return lemon__tokenizer_done(ctx, lemon__tokenizer_finish(ctx, "copy", t), tokenizer);
 }
 
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer) {
-    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
-    int32_t id;
-    for (id = 0; id < lemon_tokenizer_size(source) && !status; id++) {
-        size_t n;
-        const uint8_t *piece = lemon__piece(source, id, &n);
-        status = lemon__tokenizer_add(ctx, *tokenizer, source->scores[id], piece, n);
-    }
-    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; return status; }
-    (*tokenizer)->dummy_prefix = source->dummy_prefix;
-    return LEMON_OK;
+    return lemon__tokenizer_copy(ctx, source, NULL, NULL, tokenizer);
 }
 
-/* ---- files: llama2.c's tokenizer.bin, and the part "tokenizer" of a .lemon file ---- */
+/* ---- files: llama2.c's tokenizer.bin ---- */
 
-/*  What must hold of any vocabulary that came from a file: without the bytes, some text could not be written. */
-static lemon_status lemon__tokenizer_check(lemon_ctx *ctx, const char *name, const lemon_tokenizer *t) {
-    int32_t id, size = lemon_tokenizer_size(t);
-    size_t n;
-    for (id = 0; id < size; id++)
-        if (isnan(t->scores[id]))
-            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: score of piece %ld is NaN, expected a number", name, (long)id);
-    for (id = LEMON__FIRST_BYTE; id < LEMON__FIRST_PIECE; id++) {
-        const uint8_t *piece = id < size ? lemon__piece(t, id, &n) : NULL;
-        if (piece == NULL || lemon__byte_of(piece, n) != id - LEMON__FIRST_BYTE)
-            return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                               "%s: piece %ld is not a byte, expected <0x%02X>; vocabularies without byte "
-                               "pieces are not supported",
-                               name, (long)id, (unsigned)(id - LEMON__FIRST_BYTE));
-    }
-    return LEMON_OK;
-}
-
-static lemon_status lemon__tokenizer_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
-                                           lemon_tokenizer *t) {
+/*  vocab_size 0: as many pieces as there are. */
+static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
+                                         lemon_tokenizer *t) {
     lemon__cursor c = lemon__cursor_over(reader);
     uint32_t longest = lemon__take32(&c);
     lemon_status status = LEMON_OK;
     int32_t id;
-    for (id = 0; id < vocab_size && !status; id++) {
+    for (id = 0; (vocab_size ? id < vocab_size : c.at < c.size) && !status; id++) {
         uint32_t bits = lemon__take32(&c), n = lemon__take32(&c);
         const uint8_t *piece = lemon__take(&c, n);
         float score;
@@ -7699,14 +8178,15 @@ static lemon_status lemon__tokenizer_parse(lemon_ctx *ctx, const lemon_reader *r
             return lemon__fail(ctx, LEMON_E_FORMAT,
                                "%s: size is %llu bytes, which end within piece %ld, expected %ld pieces (vocab_size); "
                                "the file is cut short or belongs to another model",
-                               reader->name, (unsigned long long)reader->size, (long)id, (long)vocab_size);
+                               reader->name, (unsigned long long)reader->size, (long)id,
+                               (long)(vocab_size ? vocab_size : id + 1));
         if (n > longest)
             return lemon__fail(
                 ctx, LEMON_E_FORMAT,
                 "%s: piece %ld has %lu bytes, expected at most %lu, the length of the longest; " LEMON__DAMAGED,
                 reader->name, (long)id, (unsigned long)n, (unsigned long)longest);
         memcpy(&score, &bits, 4);
-        status = lemon__tokenizer_add(ctx, t, score, piece, n);
+        status = lemon__llama2c_add(ctx, t, score, piece, n);
     }
     if (!status && c.at != c.size)
         status = lemon__fail(ctx, LEMON_E_FORMAT,
@@ -7714,32 +8194,8 @@ static lemon_status lemon__tokenizer_parse(lemon_ctx *ctx, const lemon_reader *r
                              "it belongs to another model",
                              reader->name, (unsigned long long)(c.size - c.at), (long)vocab_size);
     /* with nothing but the bytes there is no blank to put before a text */
-    t->dummy_prefix = vocab_size > LEMON__FIRST_PIECE;
-    return status ? status : lemon__tokenizer_check(ctx, reader->name, t);
-}
-
-LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
-                                                   lemon_tokenizer **tokenizer) {
-    lemon_reader r = *reader;
-    lemon_status status = LEMON_OK;
-    *tokenizer = NULL;
-    if (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES)
-        status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
-                             LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
-    if (!status) status = lemon__hold(ctx, &r);
-    if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
-    if (!status) status = lemon__tokenizer_parse(ctx, &r, vocab_size, *tokenizer);
-    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; }
-    lemon__reader_close(&r);
+    t->rules.prefix = id > LEMON__FIRST_PIECE ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
     return status;
-}
-
-LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
-                                            lemon_tokenizer **tokenizer) {
-    lemon_reader reader;
-    lemon_status status = lemon_file_reader(ctx, path, &reader);
-    *tokenizer = NULL;
-    return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
 }
 
 static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_tokenizer *t) {
@@ -7761,10 +8217,24 @@ static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *w
     return status;
 }
 
+/*  Whether llama2.c could read a vocabulary: all in the places where it looks for them. */
+static int lemon__llama2c_fits(const lemon_tokenizer *t) {
+    int32_t byte;
+    if (t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS) return 0;
+    for (byte = 0; byte < 256; byte++)
+        if (t->byte_ids[byte] != byte + LEMON__FIRST_BYTE) return 0;
+    return 1;
+}
+
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
     lemon_writer writer;
     lemon_status status;
     if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
+    if (!lemon__llama2c_fits(tokenizer))
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
+                           "%s: llama2.c's format holds SentencePiece vocabularies only, with BOS 1, EOS 2 and the bytes "
+                           "from 3 on, and this is another; keep it in a .lemon file",
+                           path);
     status = lemon_file_writer(ctx, path, &writer);
     if (status) return status;
     status = lemon__tokenizer_write(ctx, &writer, tokenizer);
@@ -7772,6 +8242,25 @@ LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, co
     writer.abort(writer.user);
     return status;
 }
+
+/* ---- files: the part "tokenizer" of a .lemon file ---- */
+
+enum { LEMON__TOKENIZER_VERSION = 1 };
+
+/*  The rules by name, with the values that they can have; most -1: an id, or -1. */
+static const struct lemon__rule { const char *name; size_t offset; int32_t most; } lemon__rule_names[] = {
+    {"tokenizer.split", offsetof(lemon__rules, split), LEMON__SPLIT_COUNT - 1},
+    {"tokenizer.dummy_prefix", offsetof(lemon__rules, prefix), LEMON__PREFIX_FIRST},
+    {"tokenizer.by_merges", offsetof(lemon__rules, by_merges), 1},
+    {"tokenizer.whole_words", offsetof(lemon__rules, whole_words), 1},
+    {"tokenizer.blank_mark", offsetof(lemon__rules, blank_mark), 1},
+    {"tokenizer.nfc", offsetof(lemon__rules, nfc), 1},
+    {"tokenizer.add_bos", offsetof(lemon__rules, add_bos), 1},
+    {"tokenizer.bos", offsetof(lemon__rules, bos), -1},
+    {"tokenizer.eos", offsetof(lemon__rules, eos), -1},
+    {"tokenizer.unknown", offsetof(lemon__rules, unknown), -1},
+};
+enum { LEMON__RULES = sizeof lemon__rule_names / sizeof *lemon__rule_names };
 
 static lemon_tensor lemon__row_of(const void *data, lemon_dtype dtype, int64_t n) {
     lemon_tensor t;
@@ -7782,70 +8271,134 @@ static lemon_tensor lemon__row_of(const void *data, lemon_dtype dtype, int64_t n
     return t;
 }
 
-/*  Scores, lengths and bytes of all pieces as three tensors. */
-static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *tokenizer) {
-    int32_t id, size = lemon_tokenizer_size(tokenizer);
+/*  Scores, lengths and bytes of all pieces as three tensors; of other vocabularies than llama2.c's the rules as well,
+    the kinds and the merges. */
+static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *t) {
+    int32_t id, size = lemon_tokenizer_size(t), i, value;
     int32_t *lengths = (int32_t *)lemon_arena_alloc(pack->ctx, &pack->scratch, (size_t)size * sizeof *lengths);
-    lemon_tensor scores = lemon__row_of(tokenizer->scores, LEMON_F32, size),
-                 counts = lemon__row_of(lengths, LEMON_I32, size);
-    lemon_tensor pieces = lemon__row_of(tokenizer->blob, LEMON_U8, tokenizer->blob_bytes);
+    lemon_tensor scores = lemon__row_of(t->scores, LEMON_F32, size), counts = lemon__row_of(lengths, LEMON_I32, size),
+                 pieces = lemon__row_of(t->blob, LEMON_U8, t->blob_bytes), kinds = lemon__row_of(t->kinds, LEMON_U8, size),
+                 merges = lemon__row_of(t->merges, LEMON_I32, 3 * t->pairs.count);
     if (lengths == NULL) return LEMON_E_MEMORY;
-    for (id = 0; id < size; id++) lengths[id] = (int32_t)tokenizer->pieces.spans[id].bytes;
-    lemon__pack_text(pack, "tokenizer.type", "llama2c", 7);
-    lemon__pack_int(pack, "tokenizer.dummy_prefix", tokenizer->dummy_prefix);
+    for (id = 0; id < size; id++) lengths[id] = (int32_t)t->pieces.spans[id].bytes;
+    lemon__pack_text(pack, "tokenizer.type", t->rules.llama2c ? "llama2c" : "bpe", t->rules.llama2c ? 7 : 3);
+    if (!t->rules.llama2c) lemon__pack_int(pack, "tokenizer.version", LEMON__TOKENIZER_VERSION);
+    for (i = 0; i < LEMON__RULES; i++) {
+        memcpy(&value, (const char *)&t->rules + lemon__rule_names[i].offset, sizeof value);
+        if (!t->rules.llama2c || lemon__rule_names[i].offset == offsetof(lemon__rules, prefix))
+            lemon__pack_int(pack, lemon__rule_names[i].name, value);
+    }
     lemon__pack_tensor(pack, "tokenizer.scores", &scores, LEMON_F32);
     lemon__pack_tensor(pack, "tokenizer.lengths", &counts, LEMON_I32);
     lemon__pack_tensor(pack, "tokenizer.pieces", &pieces, LEMON_U8);
+    if (!t->rules.llama2c) lemon__pack_tensor(pack, "tokenizer.kinds", &kinds, LEMON_U8);
+    if (t->pairs.count > 0) lemon__pack_tensor(pack, "tokenizer.merges", &merges, LEMON_I32);
     return pack->status;
 }
 
-static lemon_status lemon__tokenizer_from_tensors(const lemon__unpack *u, const lemon_tensor *scores,
-                                                  const lemon_tensor *lengths, const lemon_tensor *pieces,
-                                                  lemon_tokenizer *t) {
+/*  A row of numbers of one type; cols -1: of any length. */
+static lemon_status lemon__unpack_row(const lemon__unpack *u, const char *name, lemon_dtype dtype, int64_t cols,
+                                      lemon_tensor *row) {
+    lemon_status status = lemon__unpack_tensor(u, name, row);
+    if (status || (row->rows == 1 && row->dtype == dtype && (cols < 0 || row->cols == cols))) return status;
+    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s",
+                       u->source.name, name, lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
+                       lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
+}
+
+static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
+    lemon_tensor scores, lengths, pieces, kinds;
     lemon__cursor c;
-    lemon_status status = LEMON_OK;
     int64_t i;
+    lemon_status status = lemon__unpack_row(u, "tokenizer.scores", LEMON_F32, -1, &scores);
+    if (!status) status = lemon__unpack_row(u, "tokenizer.lengths", LEMON_I32, scores.cols, &lengths);
+    if (!status) status = lemon__unpack_row(u, "tokenizer.pieces", LEMON_U8, -1, &pieces);
+    if (!status && !t->rules.llama2c) status = lemon__unpack_row(u, "tokenizer.kinds", LEMON_U8, scores.cols, &kinds);
+    if (!status && scores.cols > LEMON__MAX_PIECES)
+        status = lemon__unpack_bad(u, "pieces of the tokenizer", (uint64_t)scores.cols, LEMON__MAX_PIECES);
+    if (status) return status;
     memset(&c, 0, sizeof c);
-    c.bytes = (const uint8_t *)pieces->data;
-    c.size = (size_t)pieces->cols;
-    for (i = 0; i < scores->cols && !status; i++) {
-        int32_t n = ((const int32_t *)lengths->data)[i];
+    c.bytes = (const uint8_t *)pieces.data;
+    c.size = (size_t)pieces.cols;
+    for (i = 0; i < scores.cols && !status; i++) {
+        int32_t n = ((const int32_t *)lengths.data)[i];
+        float score = ((const float *)scores.data)[i];
         const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
         if (piece == NULL) break;
-        status = lemon__tokenizer_add(u->ctx, t, ((const float *)scores->data)[i], piece, (size_t)n);
+        if (t->rules.llama2c) status = lemon__llama2c_add(u->ctx, t, score, piece, (size_t)n);
+        else status = lemon__tokenizer_add(u->ctx, t, ((const uint8_t *)kinds.data)[i], score, piece, (size_t)n);
     }
+    if (status || (i == scores.cols && c.at == c.size)) return status;
+    return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                       "%s: tensor \"tokenizer.lengths\" does not add up to the %lld bytes of \"tokenizer.pieces\"",
+                       u->source.name, (long long)pieces.cols);
+}
+
+/*  Each id must be one; merges that make nothing longer would never end. */
+static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer *t) {
+    int64_t i, size = lemon_tokenizer_size(t);
+    lemon_tensor row;
+    lemon_status status = lemon__unpack_row(u, "tokenizer.merges", LEMON_I32, -1, &row);
+    for (i = 0; !status && i + 2 < row.cols; i += 3) {
+        const int32_t *p = (const int32_t *)row.data + i;
+        const lemon__span *s = t->pieces.spans;
+        lemon__merge m;
+        m.left = p[0]; m.right = p[1]; m.id = p[2];
+        if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
+            s[p[0]].bytes + s[p[1]].bytes != s[p[2]].bytes || s[p[0]].bytes == 0 || s[p[1]].bytes == 0)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
+                               u->source.name, (long long)i / 3);
+        status = lemon__merge_push(u->ctx, t, &m);
+    }
+    return status;
+}
+
+static lemon_status lemon__unpack_type(const lemon__unpack *u, lemon_tokenizer *t) {
+    const char *type;
+    size_t n;
+    int64_t version;
+    lemon_status status = lemon__unpack_text(u, "tokenizer.type", &type, &n);
     if (status) return status;
-    if (i < scores->cols || c.at != c.size)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                           "%s: tensor \"tokenizer.lengths\" does not add up to the %lld bytes of \"tokenizer.pieces\"",
-                           u->source.name, (long long)pieces->cols);
-    return lemon__tokenizer_check(u->ctx, u->source.name, t);
+    t->rules.llama2c = n == 7 && memcmp(type, "llama2c", 7) == 0;
+    if (t->rules.llama2c) return LEMON_OK;
+    if (n != 3 || memcmp(type, "bpe", 3) != 0)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tokenizer.type is \"%.*s\", expected \"llama2c\" or \"bpe\"", u->source.name,
+                           (int)(n < 40 ? n : 40), type);
+    status = lemon__unpack_int(u, "tokenizer.version", &version);
+    if (!status && version != LEMON__TOKENIZER_VERSION)
+        status = lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                             "%s: tokenizer.version is %lld, expected %d; it is damaged, or a newer lemon.h wrote it",
+                             u->source.name, (long long)version, LEMON__TOKENIZER_VERSION);
+    return status;
+}
+
+static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer *t) {
+    lemon_status status = LEMON_OK;
+    int64_t value;
+    int32_t small, i;
+    for (i = 0; i < LEMON__RULES && !status; i++) {
+        const struct lemon__rule *rule = &lemon__rule_names[i];
+        int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? lemon_tokenizer_size(t) - 1 : rule->most;
+        if (t->rules.llama2c && rule->offset != offsetof(lemon__rules, prefix)) continue;
+        status = lemon__unpack_int(u, rule->name, &value);
+        if (status) break;
+        if (value < least || value > most) status = lemon__unpack_bad(u, rule->name, (uint64_t)value, (uint64_t)most);
+        small = (int32_t)value;
+        memcpy((char *)&t->rules + rule->offset, &small, sizeof small);
+    }
+    return status;
 }
 
 static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
-    lemon_tensor scores, lengths, pieces;
-    const char *type;
-    size_t n;
-    int64_t dummy_prefix;
-    lemon_status status = lemon__unpack_text(u, "tokenizer.type", &type, &n);
-    *tokenizer = NULL;
-    if (!status && (n != 7 || memcmp(type, "llama2c", 7) != 0))
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: tokenizer.type is \"%.*s\", expected \"llama2c\"",
-                           u->source.name, (int)(n < 40 ? n : 40), type);
-    if (!status) status = lemon__unpack_int(u, "tokenizer.dummy_prefix", &dummy_prefix);
-    if (!status) status = lemon__unpack_tensor(u, "tokenizer.scores", &scores);
-    if (!status) status = lemon__unpack_shaped(u, "tokenizer.lengths", 1, scores.cols, "one for each score", &lengths);
-    if (!status) status = lemon__unpack_tensor(u, "tokenizer.pieces", &pieces);
-    if (!status && (scores.rows != 1 || scores.dtype != LEMON_F32 || lengths.dtype != LEMON_I32 || pieces.rows != 1 ||
-                    pieces.dtype != LEMON_U8 || scores.cols > LEMON__MAX_PIECES))
-        status = lemon__fail(u->ctx, LEMON_E_FORMAT,
-                             "%s: tensors tokenizer.scores, lengths and pieces must be rows of f32, i32 and u8",
-                             u->source.name);
-    if (!status) status = lemon__tokenizer_new(u->ctx, tokenizer);
-    if (!status) status = lemon__tokenizer_from_tensors(u, &scores, &lengths, &pieces, *tokenizer);
-    if (status) { lemon_tokenizer_free(u->ctx, *tokenizer); *tokenizer = NULL; return status; }
-    (*tokenizer)->dummy_prefix = dummy_prefix != 0;
-    return LEMON_OK;
+    lemon_status status = lemon__tokenizer_new(u->ctx, tokenizer);
+    if (!status) status = lemon__unpack_type(u, *tokenizer);
+    if (!status) status = lemon__unpack_pieces(u, *tokenizer);
+    if (!status) status = lemon__unpack_rules(u, *tokenizer);
+    if (!status && lemon__words_find(&u->tensor_names, "tokenizer.merges", 16) >= 0)
+        status = lemon__unpack_merges(u, *tokenizer);
+    if (!status) status = lemon__tokenizer_finish(u->ctx, u->source.name, *tokenizer);
+    return lemon__tokenizer_done(u->ctx, status, tokenizer);
 }
 
 /* ---- a heap: the item of highest rank first, of equal ones that of lowest order ---- */
@@ -7854,7 +8407,6 @@ typedef struct lemon__ranked {
     double rank;
     uint64_t order;
     int32_t item;
-    uint32_t size;                  /* bytes that the encoder's join covers */
 } lemon__ranked;
 
 typedef struct lemon__heap {
@@ -7867,8 +8419,7 @@ static int lemon__before(const lemon__ranked *a, const lemon__ranked *b) {
     return a->order < b->order;
 }
 
-static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, double rank, uint64_t order, int32_t item,
-                                     uint32_t size) {
+static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, double rank, uint64_t order, int32_t item) {
     lemon__ranked *items =
         (lemon__ranked *)lemon__reserve(ctx, heap->items, &heap->capacity, heap->count + 1, sizeof *items);
     lemon__ranked added;
@@ -7878,7 +8429,6 @@ static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, double r
     added.rank = rank;
     added.order = order;
     added.item = item;
-    added.size = size;
     for (i = heap->count++; i > 0 && lemon__before(&added, &items[(i - 1) / 2]); i = (i - 1) / 2)
         items[i] = items[(i - 1) / 2];
     items[i] = added;
@@ -7913,7 +8463,7 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens) {
     memset(tokens, 0, sizeof *tokens);
 }
 
-static lemon_status lemon__tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
+LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
     int32_t *ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
     if (ids == NULL) return LEMON_E_MEMORY;
     tokens->ids = ids;
@@ -7921,169 +8471,402 @@ static lemon_status lemon__tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int
     return LEMON_OK;
 }
 
-/* ---- encoding and decoding ---- */
+/* ---- encoding: joins in a part of the text ---- */
 
+/*  A symbol knows the join with its right neighbour: a merge, or the piece that comes out.  In long parts all symbols
+    whose joins have the same rank stand in one queue. */
 typedef struct lemon__symbol {
-    size_t start, bytes;            /* its place in the text; 0 bytes: it was joined to the one before it */
-    int32_t previous, next, id;     /* -1: none */
+    int32_t start, bytes;           /* its place in the part */
+    int32_t left, right, id;        /* -1: none */
+    int32_t join, before, after;    /* -1: none */
 } lemon__symbol;
+
+/*  The symbols of one rank from the left to the right; head -1: none. */
+typedef struct lemon__queue { int32_t head, tail, sorted; } lemon__queue;
 
 typedef struct lemon__encoder {
     lemon_ctx *ctx;
-    const lemon_tokenizer *tokenizer;
-    const uint8_t *text;
+    const lemon_tokenizer *t;
+    const uint8_t *text;            /* of this part */
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
-    lemon__heap heap;
+    int queued;                     /* whether this part is so long that it uses the queues */
+    lemon__queue *queues;           /* [ranks], made when first needed */
+    lemon__heap heap;               /* the ranks whose queue may hold something */
+    lemon_tokens *tokens;
+    uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
+    uint8_t *copy;                  /* of text that has to be changed before it is encoded */
+    size_t copy_bytes;
 } lemon__encoder;
 
-/*  Bytes of the UTF-8 character that begins here; 1 for a byte that begins none. */
-static size_t lemon__char_bytes(const uint8_t *p, size_t n) {
-    size_t size = p[0] < 0xc0 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 1, i;
-    if (size > n) return 1;
-    for (i = 1; i < size; i++)
-        if ((p[i] & 0xc0) != 0x80) return 1;
-    return size;
+/*  Up to so many symbols it is faster to look at all of them for each join. */
+enum { LEMON__FEW_SYMBOLS = 100 };
+
+static size_t lemon__n_ranks(const lemon_tokenizer *t) {
+    return (size_t)(t->rules.by_merges ? t->pairs.count : t->n_ranks);
+}
+
+static int32_t lemon__join_rank(const lemon_tokenizer *t, int32_t join) {
+    return t->rules.by_merges ? join : t->ranks[join];
+}
+
+/*  The join of a symbol with the next one, -1: none.  By scores, bytes that stand for themselves never join. */
+static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
+    const lemon_tokenizer *t = e->t;
+    const lemon__symbol *b;
+    int32_t pair[2];
+    if (a->right < 0) return -1;
+    b = &e->symbols[a->right];
+    if (t->rules.by_merges) {
+        pair[0] = a->id;
+        pair[1] = b->id;
+        return lemon__words_find(&t->pairs, pair, sizeof pair);
+    }
+    if ((size_t)a->bytes + (size_t)b->bytes > t->longest || t->kinds[a->id] != LEMON__NORMAL ||
+        t->kinds[b->id] != LEMON__NORMAL)
+        return -1;
+    return lemon__words_find(&t->pieces, e->text + a->start, (size_t)(a->bytes + b->bytes));
+}
+
+static void lemon__queue_take(lemon__encoder *e, int32_t i) {
+    lemon__symbol *s = &e->symbols[i];
+    lemon__queue *q = &e->queues[lemon__join_rank(e->t, s->join)];
+    if (s->before >= 0) e->symbols[s->before].after = s->after;
+    else q->head = s->after;
+    if (s->after >= 0) e->symbols[s->after].before = s->before;
+    else q->tail = s->before;
+}
+
+/*  Puts a symbol behind another one (-1: in front). */
+static void lemon__queue_insert(lemon__encoder *e, lemon__queue *q, int32_t i, int32_t behind) {
+    lemon__symbol *s = &e->symbols[i];
+    s->before = behind;
+    s->after = behind < 0 ? q->head : e->symbols[behind].after;
+    if (behind < 0) q->head = i;
+    else e->symbols[behind].after = i;
+    if (s->after < 0) q->tail = i;
+    else e->symbols[s->after].before = i;
+}
+
+/*  While a queue is being emptied, new symbols of its rank come about only at its front, for all that is joined in
+    between grew from the symbol taken last.  Queues that wait are filled by one sweep after the other, each from the
+    left to the right; they are sorted when their turn comes. */
+static lemon_status lemon__queue_add(lemon__encoder *e, int32_t i) {
+    int32_t rank = lemon__join_rank(e->t, e->symbols[i].join), behind, second;
+    lemon__queue *q = &e->queues[rank];
+    int empty = q->head < 0;
+    second = empty ? -1 : e->symbols[q->head].after;
+    behind = empty || i < q->head ? -1 : i > q->tail || second < 0 || i > second ? q->tail : q->head;
+    q->sorted = empty || (q->sorted && (behind != q->tail || i > q->tail));
+    lemon__queue_insert(e, q, i, behind);
+    return empty ? lemon__heap_push(e->ctx, &e->heap, -(double)rank, 0, rank) : LEMON_OK;
+}
+
+/*  Merges the rising runs of a queue, one after the other: there are few. */
+static void lemon__queue_sort(lemon__encoder *e, lemon__queue *q) {
+    lemon__symbol *s = e->symbols;
+    int32_t rest = q->head, done = -1, run, end, last;
+    while (rest >= 0) {
+        int32_t *link = &done, a = done;
+        for (run = end = rest; s[end].after > end;) end = s[end].after;
+        rest = s[end].after;
+        s[end].after = -1;
+        while (a >= 0 && run >= 0) {
+            int32_t *from = a < run ? &a : &run;
+            *link = *from;
+            link = &s[*from].after;
+            *from = *link;
+        }
+        *link = a >= 0 ? a : run;
+    }
+    q->head = done;
+    for (last = -1; done >= 0; done = s[done].after) { s[done].before = last; last = done; }
+    q->tail = last;
+    q->sorted = 1;
+}
+
+/*  The symbol whose join is best, the leftmost one of equal ones; -1: there is none. */
+static int32_t lemon__encoder_best(lemon__encoder *e) {
+    int32_t i, best = -1;
+    if (!e->queued) {
+        for (i = 0; i >= 0; i = e->symbols[i].right)
+            if (e->symbols[i].join >= 0 && (best < 0 || lemon__join_rank(e->t, e->symbols[i].join) <
+                                                            lemon__join_rank(e->t, e->symbols[best].join)))
+                best = i;
+        return best;
+    }
+    while (e->heap.count > 0) {
+        lemon__queue *q = &e->queues[e->heap.items[0].item];
+        lemon__ranked empty;
+        if (q->head >= 0 && !q->sorted) lemon__queue_sort(e, q);
+        if (q->head >= 0) return q->head;
+        lemon__heap_pop(&e->heap, &empty);
+    }
+    return -1;
+}
+
+/*  Looks for the join of a symbol anew. */
+static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
+    lemon__symbol *s = &e->symbols[i];
+    s->join = lemon__join_of(e, s);
+    return s->join >= 0 && e->queued ? lemon__queue_add(e, i) : LEMON_OK;
+}
+
+static void lemon__encoder_withdraw(lemon__encoder *e, int32_t i) {
+    if (i >= 0 && e->symbols[i].join >= 0 && e->queued) lemon__queue_take(e, i);
+}
+
+/*  Joins a symbol with the next one. */
+static lemon_status lemon__encoder_join(lemon__encoder *e, int32_t i) {
+    lemon__symbol *a = &e->symbols[i], *b = &e->symbols[a->right];
+    lemon_status status = LEMON_OK;
+    int32_t id = e->t->rules.by_merges ? e->t->merges[a->join].id : a->join;
+    lemon__encoder_withdraw(e, i);
+    lemon__encoder_withdraw(e, a->right);
+    lemon__encoder_withdraw(e, a->left);
+    if (e->passed) e->passed[id] = 1;
+    a->id = id;
+    a->bytes += b->bytes;
+    a->right = b->right;
+    if (a->right >= 0) e->symbols[a->right].left = i;
+    if (a->left >= 0) status = lemon__encoder_offer(e, a->left);
+    return status ? status : lemon__encoder_offer(e, i);
 }
 
 static lemon_status lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
     lemon__symbol *s = (lemon__symbol *)lemon__reserve(e->ctx, e->symbols, &e->capacity, e->n_symbols + 1, sizeof *s);
     if (s == NULL) return LEMON_E_MEMORY;
-    if (e->n_symbols >= INT32_MAX)
-        return lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^31 characters in one run; break it up");
+    if (e->passed) e->passed[id] = 1;
     e->symbols = s;
     s += e->n_symbols;
-    s->start = start;
-    s->bytes = bytes;
+    s->start = (int32_t)start;
+    s->bytes = (int32_t)bytes;
     s->id = id;
-    s->previous = (int32_t)e->n_symbols - 1;
-    s->next = (int32_t)++e->n_symbols;
+    s->left = (int32_t)e->n_symbols - 1;
+    s->right = (int32_t)++e->n_symbols;
     return LEMON_OK;
 }
 
-/*  Characters that are pieces, and bytes for those that are not. */
-static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t from, size_t to) {
+/*  Characters that are pieces, and bytes; a byte that is no piece becomes the unknown one, or nothing. */
+static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
+    const lemon_tokenizer *t = e->t;
     lemon_status status = LEMON_OK;
     size_t at, n, i;
     e->n_symbols = 0;
-    for (at = from; at < to && !status; at += n) {
-        int32_t id;
-        n = lemon__char_bytes(e->text + at, to - at);
-        id = lemon__words_find(&e->tokenizer->pieces, e->text + at, n);
+    for (at = 0; at < bytes && !status; at += n) {
+        int32_t id = -1;
+        n = t->rules.split ? 1 : lemon__char_bytes(e->text + at, bytes - at);
+        if (!t->rules.split) id = lemon__words_find(&t->pieces, e->text + at, n);
         if (id >= 0) { status = lemon__encoder_symbol(e, at, n, id); continue; }
-        for (i = 0; i < n && !status; i++)
-            status = lemon__encoder_symbol(e, at + i, 1, e->text[at + i] + LEMON__FIRST_BYTE);
+        for (i = at; i < at + n && !status; i++) {
+            id = t->byte_ids[e->text[i]] >= 0 ? t->byte_ids[e->text[i]] : t->rules.unknown;
+            if (id >= 0) status = lemon__encoder_symbol(e, i, 1, id);
+        }
     }
-    if (!status) e->symbols[e->n_symbols - 1].next = -1;
+    if (!status && e->n_symbols > 0) e->symbols[e->n_symbols - 1].right = -1;
     return status;
 }
 
-/*  Offers the join of a symbol with the next one to the heap, if it is a piece.  Bytes (and they alone have ids so low)
-    never join. */
-static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t left) {
-    const lemon__symbol *a, *b;
-    int32_t id;
-    if (left < 0 || e->symbols[left].next < 0) return LEMON_OK;
-    a = &e->symbols[left];
-    b = &e->symbols[a->next];
-    if (a->id < LEMON__FIRST_PIECE || b->id < LEMON__FIRST_PIECE || a->bytes + b->bytes > e->tokenizer->longest)
-        return LEMON_OK;
-    id = lemon__words_find(&e->tokenizer->pieces, e->text + a->start, a->bytes + b->bytes);
-    if (id < 0) return LEMON_OK;
-    return lemon__heap_push(e->ctx, &e->heap, (double)e->tokenizer->scores[id], (uint64_t)left, id,
-                            (uint32_t)(a->bytes + b->bytes));
-}
-
-/*  Joins a symbol with the next one, if the offer still holds: symbols only grow, so it does when the sizes still add
-    up. */
-static lemon_status lemon__encoder_join(lemon__encoder *e, const lemon__ranked *offer) {
-    int32_t left = (int32_t)offer->order;
-    lemon__symbol *a = &e->symbols[left], *b;
-    lemon_status status;
-    if (a->bytes == 0 || a->next < 0) return LEMON_OK;
-    b = &e->symbols[a->next];
-    if (a->bytes + b->bytes != offer->size) return LEMON_OK;
-    a->bytes += b->bytes;
-    a->id = offer->item;
-    a->next = b->next;
-    b->bytes = 0;
-    if (a->next >= 0) e->symbols[a->next].previous = left;
-    status = lemon__encoder_offer(e, a->previous);
-    return status ? status : lemon__encoder_offer(e, left);
+static lemon_status lemon__encoder_queues(lemon__encoder *e) {
+    size_t i, n = lemon__n_ranks(e->t);
+    e->queued = e->n_symbols > LEMON__FEW_SYMBOLS;
+    e->heap.count = 0;
+    if (!e->queued || e->queues) return LEMON_OK;
+    e->queues = (lemon__queue *)lemon__malloc(e->ctx, n * sizeof *e->queues);
+    for (i = 0; e->queues && i < n; i++) e->queues[i].head = -1;
+    return e->queues ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  Encodes a part of the text that no join can leave. */
-static lemon_status lemon__encoder_part(lemon__encoder *e, size_t from, size_t to, lemon_tokens *tokens) {
-    lemon_status status = lemon__encoder_cut(e, from, to);
-    lemon__ranked offer;
+static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t bytes) {
+    lemon_status status;
     int32_t i;
-    e->heap.count = 0;
+    if (bytes > INT32_MAX / 2)
+        return lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^30 characters in one run; break it up");
+    e->text = text;
+    status = lemon__encoder_cut(e, bytes);
+    if (status || e->n_symbols == 0) return status;
+    status = lemon__encoder_queues(e);
     for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
-    while (!status && lemon__heap_pop(&e->heap, &offer)) status = lemon__encoder_join(e, &offer);
-    for (i = 0; i >= 0 && !status; i = e->symbols[i].next)
-        status = lemon__tokens_push(e->ctx, tokens, e->symbols[i].id);
+    while (!status && (i = lemon__encoder_best(e)) >= 0) status = lemon__encoder_join(e, i);
+    for (i = 0; i >= 0 && !status; i = e->symbols[i].right)
+        status = lemon_tokens_push(e->ctx, e->tokens, e->symbols[i].id);
     return status;
 }
 
+/* ---- encoding: parts of a text ---- */
+
 /*  Cuts where two bytes meet that meet in no piece.  That may cut a character in two, but only one that is no piece,
     whose bytes would have stood alone anyway. */
-static lemon_status lemon__encoder_run(lemon__encoder *e, size_t n, lemon_tokens *tokens) {
+static lemon_status lemon__encoder_parts(lemon__encoder *e, const uint8_t *text, size_t n) {
     lemon_status status = LEMON_OK;
     size_t from = 0, at;
     for (at = 1; at <= n && !status; at++) {
-        if (at < n && (e->tokenizer->meets[32 * e->text[at - 1] + e->text[at] / 8] >> e->text[at] % 8 & 1)) continue;
-        status = lemon__encoder_part(e, from, at, tokens);
+        if (at < n && (e->t->meets[32 * text[at - 1] + text[at] / 8] >> text[at] % 8 & 1)) continue;
+        status = lemon__encoder_part(e, text + from, at - from);
         from = at;
     }
     return status;
 }
 
-static lemon_status lemon__encode_plain(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const uint8_t *text,
-                                        size_t bytes, lemon_tokens *tokens) {
-    int64_t before = tokens->count;
+static lemon_status lemon__encoder_words(lemon__encoder *e, const uint8_t *text, size_t n) {
+    lemon_status status = LEMON_OK;
+    size_t at, end;
+    for (at = 0; at < n && !status; at = end) {
+        int32_t id;
+        end = lemon__word(e->t, text, n, at);
+        id = e->t->rules.whole_words ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
+        status = id >= 0 ? lemon_tokens_push(e->ctx, e->tokens, id) : lemon__encoder_part(e, text + at, end - at);
+    }
+    return status;
+}
+
+/*  Text between special tokens; `first` at the beginning of all. */
+static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+    const lemon__rules *rules = &e->t->rules;
+    int prefix;
+    if (n == 0) return LEMON_OK;
+    if (rules->prefix || rules->blank_mark) {
+        if (n + 1 > e->copy_bytes) {
+            lemon__free(e->ctx, e->copy, e->copy_bytes);
+            e->copy = (uint8_t *)lemon__malloc(e->ctx, n + 1);
+            e->copy_bytes = e->copy ? n + 1 : 0;
+            if (e->copy == NULL) return LEMON_E_MEMORY;
+        }
+        e->copy[0] = ' ';
+        memcpy(e->copy + 1, text, n);
+        text = e->copy + 1;
+        if (rules->blank_mark) n = lemon__blanks(e->copy + 1, text, n);
+        prefix = rules->prefix == LEMON__PREFIX_ALWAYS ||
+                 (text[0] != ' ' && (rules->prefix == LEMON__PREFIX_MISSING ||
+                                     (rules->prefix == LEMON__PREFIX_FIRST && first)));
+        text -= prefix;
+        n += (size_t)prefix;
+    }
+    return rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+}
+
+/*  The longest special piece that begins here, by halving the sorted list for each byte; NULL: none.  Without `all` only
+    those that are not control tokens. */
+static const lemon__special *lemon__special_at(const lemon_tokenizer *t, const uint8_t *text, size_t n, int all) {
+    int64_t low = 0, high = t->n_specials;
+    const lemon__special *found = NULL;
+    size_t i;
+    for (i = 0; i < n && low < high; i++) {
+        int64_t bound[2], k;
+        for (k = 0; k < 2; k++) {   /* the first that has at least, and more than, this byte in this place */
+            int64_t a = low, b = high;
+            while (a < b) {
+                int64_t middle = a + (b - a) / 2;
+                const lemon__special *s = &t->specials[middle];
+                if (s->n <= i || s->bytes[i] < text[i] + k) a = middle + 1;
+                else b = middle;
+            }
+            bound[k] = a;
+        }
+        low = bound[0];
+        high = bound[1];
+        if (low < high && t->specials[low].n == i + 1 &&
+            (all || (t->kinds[t->specials[low].id] & LEMON__KIND) == LEMON__ADDED))
+            found = &t->specials[low];
+    }
+    return found;
+}
+
+/*  Widens the place of a special piece, text[*from ... *to-1], by the white space that it takes along; `low`: where the
+    one before it ended. */
+static void lemon__special_strip(const uint8_t *text, size_t low, size_t n, int kind, size_t *from, size_t *to) {
+    size_t size;
+    while ((kind & LEMON__STRIP_LEFT) && *from > low) {
+        for (size = 1; size < 3 && size < *from - low && (text[*from - size] & 0xc0) == 0x80;) size++;
+        if (lemon__char_bytes(text + *from - size, size) != size ||
+            !lemon__blank_char(lemon__char_code(text + *from - size, size)))
+            break;
+        *from -= size;
+    }
+    while ((kind & LEMON__STRIP_RIGHT) && *to < n) {
+        size = lemon__char_bytes(text + *to, n - *to);
+        if (!lemon__blank_char(lemon__char_code(text + *to, size))) break;
+        *to += size;
+    }
+}
+
+static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, size_t n, int all) {
+    lemon_status status = LEMON_OK;
+    size_t from = 0, at = 0;
+    while (at < n && e->t->n_specials > 0 && !status) {
+        const lemon__special *s = lemon__special_at(e->t, text + at, n - at, all);
+        size_t begin = at, end;
+        if (s == NULL) { at++; continue; }
+        end = at + s->n;
+        lemon__special_strip(text, from, n, e->t->kinds[s->id], &begin, &end);
+        status = lemon__encoder_plain(e, text + from, begin - from, from == 0);
+        if (!status) status = lemon_tokens_push(e->ctx, e->tokens, s->id);
+        at = from = end;
+    }
+    return status ? status : lemon__encoder_plain(e, text + from, n - from, from == 0);
+}
+
+static void lemon__encoder_close(lemon__encoder *e) {
+    lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
+    lemon__free(e->ctx, e->queues, lemon__n_ranks(e->t) * sizeof *e->queues);
+    lemon__free(e->ctx, e->copy, e->copy_bytes);
+    lemon__heap_free(e->ctx, &e->heap);
+}
+
+static lemon__encoder lemon__encoder_open(lemon_ctx *ctx, const lemon_tokenizer *t, lemon_tokens *tokens) {
     lemon__encoder e;
-    lemon_status status;
     memset(&e, 0, sizeof e);
     e.ctx = ctx;
-    e.tokenizer = tokenizer;
-    e.text = text;
-    status = lemon__encoder_run(&e, bytes, tokens);
+    e.t = t;
+    e.tokens = tokens;
+    return e;
+}
+
+static lemon_status lemon__encode(lemon_ctx *ctx, const lemon_tokenizer *t, const char *text, size_t bytes, int all,
+                                  lemon_tokens *tokens) {
+    lemon__encoder e;
+    int64_t before;
+    lemon_status status;
+    if (t == NULL || tokens == NULL || (text == NULL && bytes > 0))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
+    before = tokens->count;
+    e = lemon__encoder_open(ctx, t, tokens);
+    status = lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
     if (status) tokens->count = before;
-    lemon__free(ctx, e.symbols, (size_t)e.capacity * sizeof *e.symbols);
-    lemon__heap_free(ctx, &e.heap);
+    lemon__encoder_close(&e);
     return status;
 }
 
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
                                     lemon_tokens *tokens) {
-    uint8_t *copy;
-    lemon_status status;
-    if (tokenizer == NULL || tokens == NULL || (text == NULL && bytes > 0))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
-    if (bytes == 0) return LEMON_OK;
-    if (!tokenizer->dummy_prefix) return lemon__encode_plain(ctx, tokenizer, (const uint8_t *)text, bytes, tokens);
-    copy = (uint8_t *)lemon__malloc(ctx, bytes + 1);
-    if (copy == NULL) return LEMON_E_MEMORY;
-    copy[0] = ' ';
-    memcpy(copy + 1, text, bytes);
-    status = lemon__encode_plain(ctx, tokenizer, copy, bytes + 1, tokens);
-    lemon__free(ctx, copy, bytes + 1);
-    return status;
+    return lemon__encode(ctx, tokenizer, text, bytes, 0, tokens);
 }
+
+LEMON_API lemon_status lemon_encode_special(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
+                                            size_t bytes, lemon_tokens *tokens) {
+    return lemon__encode(ctx, tokenizer, text, bytes, 1, tokens);
+}
+
+LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes) {
+    const lemon__special *s = lemon__special_at(tokenizer, (const uint8_t *)text, bytes, 1);
+    return s && s->n == bytes ? s->id : lemon__words_find(&tokenizer->pieces, text, bytes);
+}
+
+/* ---- decoding ---- */
 
 LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
                                     const char **text, size_t *bytes) {
+    const lemon_tokenizer *t = tokenizer;
     const uint8_t *piece;
-    int byte;
-    if (id < 0 || id >= lemon_tokenizer_size(tokenizer))
+    if (id < 0 || id >= lemon_tokenizer_size(t))
         return lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)id,
-                           (long)lemon_tokenizer_size(tokenizer) - 1);
-    piece = lemon__piece(tokenizer, id, bytes);
-    byte = lemon__byte_of(piece, *bytes);
-    if (byte >= 0) {
-        piece = &tokenizer->bytes[byte];
+                           (long)lemon_tokenizer_size(t) - 1);
+    piece = lemon__piece(t, id, bytes);
+    if (t->kinds[id] == LEMON__BYTE) {
+        piece = &t->bytes[lemon__byte_of(piece, *bytes)];
         *bytes = 1;
-    } else if (previous == LEMON__BOS && tokenizer->dummy_prefix && *bytes > 0 && piece[0] == ' ') {
+    } else if (previous >= 0 && previous == t->rules.bos && t->rules.prefix && *bytes > 0 && piece[0] == ' ') {
         piece++;
         --*bytes;
     }
@@ -8091,17 +8874,778 @@ LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *token
     return LEMON_OK;
 }
 
-/* ---- text to training data ---- */
+/*  Bytes at the end of a text that begin a character which does not end there. */
+static size_t lemon__unfinished(const uint8_t *p, size_t n) {
+    size_t k, size;
+    for (k = 1; k <= 3 && k <= n; k++) {
+        uint8_t c = p[n - k];
+        if ((c & 0xc0) == 0x80) continue;
+        size = c < 0xc2 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 1;
+        return size > k ? k : 0;
+    }
+    return 0;
+}
+
+LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, lemon_stream *stream,
+                                         int32_t id, const char **text, size_t *bytes) {
+    const char *piece = NULL;
+    char *room;
+    size_t n = 0;
+    lemon_status status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
+    *text = "";
+    *bytes = 0;
+    if (status) return status;
+    if (stream->given > 0) memmove(stream->text, stream->text + stream->given, (size_t)stream->held);
+    stream->given = 0;
+    room = (char *)lemon__reserve(ctx, stream->text, &stream->capacity, stream->held + (int64_t)n, 1);
+    if (room == NULL) return LEMON_E_MEMORY;
+    stream->text = room;
+    if (n > 0) memcpy(room + stream->held, piece, n);
+    n += (size_t)stream->held;
+    stream->previous = id;
+    stream->held = id < 0 ? 0 : (int64_t)lemon__unfinished((const uint8_t *)room, n);
+    stream->given = (int64_t)n - stream->held;
+    *text = room;
+    *bytes = (size_t)stream->given;
+    return LEMON_OK;
+}
+
+LEMON_API void lemon_stream_free(lemon_ctx *ctx, lemon_stream *stream) {
+    lemon__free(ctx, stream->text, (size_t)stream->capacity);
+    memset(stream, 0, sizeof *stream);
+}
+
+/* ---- smaller vocabularies ---- */
+
+/*  A piece can only come about if the pieces do that it is joined from; they are those that its own bytes pass on their
+    way.  A text whose pieces are all kept is then encoded as before: each join that was best still is. */
+static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
+    size_t n;
+    const uint8_t *piece = lemon__piece(e->t, id, &n);
+    e->passed[id] = 1;
+    e->tokens->count = 0;
+    if (e->t->kinds[id] != LEMON__NORMAL || n == 0) return LEMON_OK;
+    return lemon__encoder_part(e, piece, n);
+}
+
+LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
+                                            int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
+    int32_t id, size = lemon_tokenizer_size(tokenizer);
+    size_t n_bytes = (size_t)size * 5;
+    lemon_tokens ignored;
+    lemon__encoder e = lemon__encoder_open(ctx, tokenizer, &ignored);
+    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
+    lemon_status status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
+    int64_t i;
+    *smaller = NULL;
+    memset(&ignored, 0, sizeof ignored);
+    e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
+    for (i = 0; i < n && !status; i++)
+        status = ids[i] >= 0 && ids[i] < size ? lemon__trim_keep(&e, ids[i])
+                                              : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
+                                                            (long)ids[i], (long)size - 1);
+    for (id = 0; id < size && !status; id++) {
+        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = tokenizer->rules.split && tokenizer->pieces.spans[id].bytes == 1;
+        if (byte || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
+    }
+    if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
+    for (id = 0; id < size && !status; id++)
+        if (e.passed[id]) status = lemon_tokens_push(ctx, kept, id);
+    if (status) { lemon_tokenizer_free(ctx, *smaller); *smaller = NULL; }
+    lemon__encoder_close(&e);
+    lemon_tokens_free(ctx, &ignored);
+    lemon__free(ctx, new_ids, n_bytes);
+    return status;
+}
 
 static int lemon__is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
+/* ---- files: Hugging Face's tokenizer.json.  What it asks for and is not known here is refused by name. ---- */
+
+static const struct lemon__pattern { const char *regex; int split; } lemon__patterns[] = {
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_LLAMA3},
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_QWEN2},
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_QWEN35},
+    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_GPT2},
+};
+
+typedef struct lemon__hf {
+    lemon_ctx *ctx;
+    lemon__json json;
+    lemon_tokenizer *t;
+    int32_t *piece_of, *added_of;   /* by id: the node of its name in the vocabulary, and in added_tokens; 0: none */
+    int64_t size, most;             /* ids so far, and room for them */
+} lemon__hf;
+
+static lemon_status lemon__hf_refuse(lemon__hf *hf, int32_t node, const char *field, const char *expected) {
+    int32_t type = lemon__json_get(&hf->json, node, "type");
+    const lemon__json_node *shown = node < 0 ? NULL : &hf->json.nodes[type < 0 ? node : type];
+    return lemon__fail(hf->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, expected %s", hf->json.name, field,
+                       shown ? (int)lemon__min(shown->bytes, 120) : 7,
+                       shown ? (const char *)hf->json.text + shown->start : "missing", expected);
+}
+
+static int lemon__hf_is(const lemon__hf *hf, int32_t node, const char *type) {
+    return lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "type"), type);
+}
+
+static int lemon__hf_true(const lemon__hf *hf, int32_t node, const char *name) {
+    return lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, name)) == LEMON__JSON_TRUE;
+}
+
+/*  Calls step for a member of the file, or for each of the steps of its "Sequence"; null has none. */
+static lemon_status lemon__hf_steps(lemon__hf *hf, const char *field, const char *items,
+                                    lemon_status (*step)(lemon__hf *hf, int32_t node)) {
+    int32_t node = lemon__json_get(&hf->json, 0, field), list, i;
+    lemon_status status = LEMON_OK;
+    if (lemon__json_type_of(&hf->json, node) <= LEMON__JSON_NULL) return LEMON_OK;
+    if (!lemon__hf_is(hf, node, "Sequence")) return step(hf, node);
+    list = lemon__json_get(&hf->json, node, items);
+    if (lemon__json_type_of(&hf->json, list) != LEMON__JSON_ARRAY)
+        return lemon__hf_refuse(hf, node, field, "a sequence with a list of steps");
+    for (i = list + 1; i < hf->json.nodes[list].next && !status; i = hf->json.nodes[i].next) status = step(hf, i);
+    return status;
+}
+
+static lemon_status lemon__hf_normalizer(lemon__hf *hf, int32_t node) {
+    static const char mark[] = "\xe2\x96\x81";
+    lemon__rules *rules = &hf->t->rules;
+    int32_t pattern = lemon__json_get(&hf->json, lemon__json_get(&hf->json, node, "pattern"), "String");
+    if (lemon__hf_is(hf, node, "NFC")) rules->nfc = 1;
+    else if (lemon__hf_is(hf, node, "Prepend") &&
+             lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "prepend"), mark))
+        rules->prefix = LEMON__PREFIX_ALWAYS;
+    else if (lemon__hf_is(hf, node, "Replace") && lemon__json_is(&hf->json, pattern, " ") &&
+             lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "content"), mark))
+        rules->blank_mark = 1;
+    else return lemon__hf_refuse(hf, node, "normalizer", "NFC, or LLaMA's Prepend and Replace");
+    return LEMON_OK;
+}
+
+static lemon_status lemon__hf_split(lemon__hf *hf, int32_t node) {
+    int32_t regex = lemon__json_get(&hf->json, lemon__json_get(&hf->json, node, "pattern"), "Regex");
+    size_t i, n;
+    const uint8_t *text = lemon__json_string(&hf->json, regex, &n);
+    for (i = 0; text && i < sizeof lemon__patterns / sizeof *lemon__patterns; i++) {
+        if (n != strlen(lemon__patterns[i].regex) || memcmp(text, lemon__patterns[i].regex, n) != 0) continue;
+        if (!lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "behavior"), "Isolated") ||
+            lemon__hf_true(hf, node, "invert"))
+            break;
+        hf->t->rules.split = lemon__patterns[i].split;
+        return LEMON_OK;
+    }
+    return lemon__hf_refuse(hf, regex < 0 ? node : regex, "pattern of pre_tokenizer",
+                            "that of GPT-2, LLaMA 3 or Qwen, isolated");
+}
+
+static lemon_status lemon__hf_metaspace(lemon__hf *hf, int32_t node) {
+    int32_t scheme = lemon__json_get(&hf->json, node, "prepend_scheme"), split = lemon__json_get(&hf->json, node, "split");
+    lemon__rules *rules = &hf->t->rules;
+    rules->blank_mark = 1;
+    rules->prefix = lemon__json_is(&hf->json, scheme, "first")   ? LEMON__PREFIX_FIRST
+                    : lemon__json_is(&hf->json, scheme, "never") ? LEMON__PREFIX_NEVER
+                                                                 : LEMON__PREFIX_MISSING;
+    if (lemon__json_type_of(&hf->json, split) == LEMON__JSON_FALSE) return LEMON_OK;
+    return lemon__hf_refuse(hf, split, "split of pre_tokenizer \"Metaspace\"", "false, as LLaMA has it");
+}
+
+/*  The byte alphabet is told by its last step, and the pattern by the one before it, or by the same. */
+static lemon_status lemon__hf_pre_tokenizer(lemon__hf *hf, int32_t node) {
+    lemon__rules *rules = &hf->t->rules;
+    int32_t use_regex;
+    if (lemon__hf_is(hf, node, "Metaspace")) return lemon__hf_metaspace(hf, node);
+    if (lemon__hf_is(hf, node, "Split")) return lemon__hf_split(hf, node);
+    if (lemon__hf_is(hf, node, "Digits") && lemon__hf_true(hf, node, "individual_digits")) {
+        rules->split = LEMON__SPLIT_DIGITS;
+        return LEMON_OK;
+    }
+    if (!lemon__hf_is(hf, node, "ByteLevel"))
+        return lemon__hf_refuse(hf, node, "pre_tokenizer", "ByteLevel, Split, Digits one by one, or Metaspace");
+    if (lemon__hf_true(hf, node, "add_prefix_space")) rules->prefix = LEMON__PREFIX_MISSING;
+    use_regex = lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, "use_regex")) != LEMON__JSON_FALSE;
+    if (use_regex && rules->split == LEMON__SPLIT_NONE) rules->split = LEMON__SPLIT_GPT2;
+    if (use_regex ? rules->split <= LEMON__SPLIT_DIGITS : rules->split > LEMON__SPLIT_DIGITS) return LEMON_OK;
+    return lemon__hf_refuse(hf, node, "pre_tokenizer", "one pattern, not none or two");
+}
+
+/*  SentencePiece's family has steps that undo the blanks, GPT-2's has the alphabet. */
+static lemon_status lemon__hf_decoder(lemon__hf *hf, int32_t node) {
+    static const char *const known[] = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"};
+    size_t i;
+    if (hf->t->rules.split && lemon__hf_is(hf, node, "ByteLevel")) return LEMON_OK;
+    for (i = 0; !hf->t->rules.split && i < sizeof known / sizeof *known; i++)
+        if (lemon__hf_is(hf, node, known[i])) return LEMON_OK;
+    return lemon__hf_refuse(hf, node, "decoder", "one that undoes what normalizer and pre_tokenizer do");
+}
+
+/*  Whether BOS goes before a text. */
+static lemon_status lemon__hf_post_processor(lemon__hf *hf, int32_t node) {
+    int32_t list = lemon__json_get(&hf->json, node, "single"), i, special, seen = 0;
+    lemon__rules *rules = &hf->t->rules;
+    size_t n;
+    if (lemon__hf_is(hf, node, "ByteLevel")) return LEMON_OK;
+    if (!lemon__hf_is(hf, node, "TemplateProcessing") || lemon__json_type_of(&hf->json, list) != LEMON__JSON_ARRAY)
+        return lemon__hf_refuse(hf, node, "post_processor", "ByteLevel or TemplateProcessing");
+    for (i = list + 1; i < hf->json.nodes[list].next; i = hf->json.nodes[i].next, seen++) {
+        const uint8_t *name;
+        special = lemon__json_get(&hf->json, i, "SpecialToken");
+        if (special < 0) continue;
+        name = lemon__json_string(&hf->json, lemon__json_get(&hf->json, special, "id"), &n);
+        rules->bos = name ? lemon_tokenizer_find(hf->t, (const char *)name, n) : -1;
+        rules->add_bos = 1;
+        if (seen > 0 || rules->bos < 0)
+            return lemon__hf_refuse(hf, list, "template of post_processor", "at most one token, before the text");
+    }
+    return LEMON_OK;
+}
+
+/*  tokenizer.json does not say which tokens begin and end a text (tokenizer_config.json does); their names do. */
+static void lemon__hf_ends(lemon__hf *hf) {
+    static const char *const begins[] = {"<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>"};
+    static const char *const ends[] = {"</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|im_end|>"};
+    lemon__rules *rules = &hf->t->rules;
+    size_t i;
+    for (i = 0; rules->bos < 0 && i < sizeof begins / sizeof *begins; i++)
+        rules->bos = lemon_tokenizer_find(hf->t, begins[i], strlen(begins[i]));
+    for (i = 0; rules->eos < 0 && i < sizeof ends / sizeof *ends; i++)
+        rules->eos = lemon_tokenizer_find(hf->t, ends[i], strlen(ends[i]));
+}
+
+/*  Enters a node under an id, which can be no larger than there are bytes in the file. */
+static lemon_status lemon__hf_enter(lemon__hf *hf, int32_t *nodes, int32_t id_node, int32_t node, const char *field) {
+    int64_t id;
+    if (!lemon__json_int(&hf->json, id_node, &id) || id < 0 || id >= hf->most)
+        return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: an id in %s is not a number from 0 to %lld; " LEMON__DAMAGED,
+                           hf->json.name, field, (long long)hf->most - 1);
+    if (nodes[id] == 0) nodes[id] = node;
+    hf->size = lemon__max(hf->size, id + 1);
+    return LEMON_OK;
+}
+
+/*  A piece is special if added_tokens says so, else one of the vocabulary; ids without either are unused. */
+static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unknown) {
+    int32_t added = hf->added_of[id], name = added ? lemon__json_get(&hf->json, added, "content") : hf->piece_of[id];
+    int kind = name == 0 ? LEMON__UNUSED : LEMON__NORMAL;
+    size_t n = 0;
+    const uint8_t *text = name == 0 ? (const uint8_t *)"" : lemon__json_string(&hf->json, name, &n);
+    if (text == NULL)
+        return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: the name of token %lld is no text; " LEMON__DAMAGED,
+                           hf->json.name, (long long)id);
+    if (unknown && n == strlen(unknown) && memcmp(text, unknown, n) == 0) {
+        hf->t->rules.unknown = (int32_t)id;
+        if (added) kind = LEMON__UNKNOWN;
+    } else if (added) kind = lemon__hf_true(hf, added, "special") ? LEMON__CONTROL : LEMON__ADDED;
+    else if (!hf->t->rules.split && lemon__byte_of(text, n) >= 0) kind = LEMON__BYTE;
+    if (added && lemon__hf_true(hf, added, "single_word"))
+        return lemon__hf_refuse(hf, added, "single_word of an added token", "false");
+    if (added && lemon__hf_true(hf, added, "lstrip")) kind |= LEMON__STRIP_LEFT;
+    if (added && lemon__hf_true(hf, added, "rstrip")) kind |= LEMON__STRIP_RIGHT;
+    return lemon__tokenizer_spell(hf->ctx, hf->t, kind, 0.0f, text, n);
+}
+
+static lemon_status lemon__hf_pieces(lemon__hf *hf, int32_t vocab, int32_t unknown) {
+    int32_t added = lemon__json_get(&hf->json, 0, "added_tokens"), i;
+    char name[64] = "";
+    const uint8_t *text;
+    size_t n;
+    int64_t id;
+    lemon_status status = LEMON_OK;
+    for (i = vocab + 1; i < hf->json.nodes[vocab].next && !status; i = hf->json.nodes[i + 1].next)
+        status = lemon__hf_enter(hf, hf->piece_of, i + 1, i, "model.vocab");
+    for (i = added + 1; added >= 0 && i < hf->json.nodes[added].next && !status; i = hf->json.nodes[i].next)
+        status = lemon__hf_enter(hf, hf->added_of, lemon__json_get(&hf->json, i, "id"), i, "added_tokens");
+    text = lemon__json_string(&hf->json, unknown, &n);
+    if (text && n < sizeof name) memcpy(name, text, n);
+    for (id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, *name ? name : NULL);
+    return status;
+}
+
+/*  Merges are "left right", or in newer files ["left", "right"]. */
+static lemon_status lemon__hf_merges(lemon__hf *hf, int32_t merges) {
+    lemon_status status = LEMON_OK;
+    int32_t i;
+    for (i = merges + 1; i < hf->json.nodes[merges].next && !status; i = hf->json.nodes[i].next) {
+        int pair = hf->json.nodes[i].type == LEMON__JSON_ARRAY && hf->json.nodes[i].next == i + 3;
+        size_t n, m;
+        const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n), *right;
+        if (pair) right = lemon__json_string(&hf->json, i + 2, &m);
+        else {
+            right = left ? (const uint8_t *)memchr(left, ' ', n) : NULL;
+            m = right ? n - (size_t)(++right - left) : 0;
+            n -= right ? m + 1 : 0;
+        }
+        if (left == NULL || right == NULL || n == 0 || m == 0)
+            return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
+                               hf->json.name, (long long)hf->t->pairs.count);
+        status = lemon__tokenizer_merge(hf->ctx, hf->t, hf->json.name, left, n, right, m);
+    }
+    return status;
+}
+
+static lemon_status lemon__hf_model(lemon__hf *hf) {
+    static const char *const absent[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
+    int32_t model = lemon__json_get(&hf->json, 0, "model"), vocab = lemon__json_get(&hf->json, model, "vocab"),
+            merges = lemon__json_get(&hf->json, model, "merges"), i, node;
+    lemon_status status;
+    if (!lemon__hf_is(hf, model, "BPE")) return lemon__hf_refuse(hf, model, "model", "\"BPE\"");
+    for (i = 0; i < 3; i++) {
+        node = lemon__json_get(&hf->json, model, absent[i]);
+        if (lemon__json_type_of(&hf->json, node) > LEMON__JSON_NULL && hf->json.nodes[node].bytes > 0)
+            return lemon__hf_refuse(hf, node, absent[i], "null");
+    }
+    if (!hf->t->rules.split && !(hf->t->rules.blank_mark && lemon__hf_true(hf, model, "byte_fallback")))
+        return lemon__hf_refuse(hf, -1, "pre_tokenizer \"ByteLevel\"",
+                                "that, or byte_fallback and blanks as U+2581 as LLaMA has them");
+    if (lemon__json_type_of(&hf->json, vocab) != LEMON__JSON_OBJECT)
+        return lemon__hf_refuse(hf, vocab, "model.vocab", "an object of pieces and their ids");
+    if (lemon__json_type_of(&hf->json, merges) != LEMON__JSON_ARRAY)
+        return lemon__hf_refuse(hf, merges, "model.merges", "a list of pairs");
+    hf->t->rules.whole_words = lemon__hf_true(hf, model, "ignore_merges");
+    status = lemon__hf_pieces(hf, vocab, lemon__json_get(&hf->json, model, "unk_token"));
+    return status ? status : lemon__hf_merges(hf, merges);
+}
+
+static lemon_status lemon__hf_parse(lemon__hf *hf, int32_t vocab_size) {
+    static const lemon__rules fresh = {0, 0, 0, 1, 0, 0, 0, 0, -1, -1, -1};
+    lemon_status status;
+    hf->t->rules = fresh;
+    status = lemon__hf_steps(hf, "normalizer", "normalizers", lemon__hf_normalizer);
+    if (!status) status = lemon__hf_steps(hf, "pre_tokenizer", "pretokenizers", lemon__hf_pre_tokenizer);
+    if (!status) status = lemon__hf_steps(hf, "decoder", "decoders", lemon__hf_decoder);
+    if (!status) status = lemon__hf_model(hf);
+    if (!status && vocab_size > 0 && hf->size > vocab_size)
+        status = lemon__fail(hf->ctx, LEMON_E_FORMAT,
+                             "%s: the largest id is %lld, expected at most %ld (vocab_size - 1); it belongs to another "
+                             "model",
+                             hf->json.name, (long long)hf->size - 1, (long)vocab_size - 1);
+    if (!status) status = lemon__tokenizer_finish(hf->ctx, hf->json.name, hf->t);
+    if (!status) status = lemon__hf_steps(hf, "post_processor", "processors", lemon__hf_post_processor);
+    if (!status) lemon__hf_ends(hf);
+    return status;
+}
+
+static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
+    lemon__hf hf;
+    size_t bytes;
+    lemon_status status;
+    memset(&hf, 0, sizeof hf);
+    hf.ctx = ctx;
+    hf.t = t;
+    status = lemon__json_parse(ctx, reader->name, reader->map, (size_t)reader->size, &hf.json);
+    if (status) return status;
+    hf.most = lemon__min((int64_t)reader->size / 4, LEMON__MAX_PIECES);     /* "":0 takes four bytes */
+    bytes = (size_t)hf.most * 2 * sizeof *hf.piece_of;
+    hf.piece_of = (int32_t *)lemon__calloc(ctx, bytes);
+    hf.added_of = hf.piece_of + hf.most;
+    status = hf.piece_of ? lemon__hf_parse(&hf, vocab_size) : LEMON_E_MEMORY;
+    lemon__free(ctx, hf.piece_of, bytes);
+    lemon__json_close(&hf.json);
+    return status;
+}
+
+/* ---- vocabularies in GGUF: tokens as they are spelled, with scores or merges, and their kinds ---- */
+
+/*  How GGUF calls the patterns, by split. */
+static const char *const lemon__gguf_patterns[LEMON__SPLIT_COUNT] = {"default",   "gpt-2", "smollm",
+                                                                     "llama-bpe", "qwen2", "qwen35"};
+
+/*  An array of `type` as a cursor that stands before its first item; no items where there is none. */
+static lemon__cursor lemon__gguf_array(const lemon__unpack *u, const char *name, uint32_t type, int64_t *count) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    lemon__cursor c;
+    memset(&c, 0, sizeof c);
+    *count = 0;
+    if (key == NULL || key->type != LEMON__GGUF_ARRAY) return c;
+    c.bytes = key->value;
+    c.size = key->bytes;
+    if (lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
+    return c;
+}
+
+/*  A number where there is one. */
+static int32_t lemon__gguf_id(const lemon__unpack *u, const char *name, int32_t otherwise, int64_t below) {
+    double value;
+    return lemon__gguf_number(u, name, &value) > 0 && value >= 0 && value < (double)below ? (int32_t)value : otherwise;
+}
+
+static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemon__rules *rules) {
+    static const lemon__rules fresh = {0, 0, 0, 0, 0, 1, 0, 0, -1, -1, -1};
+    int merges = lemon__gguf_is(u, "tokenizer.ggml.model", "gpt2"), bos;
+    *rules = fresh;
+    while (merges && rules->split < LEMON__SPLIT_COUNT &&
+           (rules->split == 0 || !lemon__gguf_is(u, "tokenizer.ggml.pre", lemon__gguf_patterns[rules->split])))
+        rules->split++;
+    if (rules->split == LEMON__SPLIT_COUNT || (!merges && !lemon__gguf_is(u, "tokenizer.ggml.model", "llama")))
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tokenizer.ggml.%s is one that lemon.h does not know, expected %s", u->source.name,
+                           merges ? "pre" : "model",
+                           merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
+    lemon__gguf_key(u, "tokenizer.ggml.pre");
+    rules->by_merges = merges;
+    rules->blank_mark = !merges;
+    rules->whole_words = rules->split == LEMON__SPLIT_LLAMA3;
+    rules->nfc = rules->split >= LEMON__SPLIT_QWEN2;
+    bos = !merges || rules->split == LEMON__SPLIT_LLAMA3;
+    rules->add_bos = lemon__gguf_id(u, "tokenizer.ggml.add_bos_token", bos, 2);
+    rules->prefix = lemon__gguf_id(u, "tokenizer.ggml.add_space_prefix", !merges, 2)
+                        ? (merges ? LEMON__PREFIX_MISSING : LEMON__PREFIX_ALWAYS) : LEMON__PREFIX_NEVER;
+    rules->bos = lemon__gguf_id(u, "tokenizer.ggml.bos_token_id", merges ? -1 : LEMON__BOS, size);
+    rules->eos = lemon__gguf_id(u, "tokenizer.ggml.eos_token_id", merges ? -1 : LEMON__EOS, size);
+    rules->unknown = lemon__gguf_id(u, "tokenizer.ggml.unknown_token_id", merges ? -1 : 0, size);
+    lemon__gguf_key(u, "tokenizer.ggml.add_eos_token");
+    return LEMON_OK;
+}
+
+static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
+    int64_t n, n_scores, n_kinds, n_merges, i;
+    lemon__cursor tokens = lemon__gguf_array(u, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, &n);
+    lemon__cursor scores = lemon__gguf_array(u, "tokenizer.ggml.scores", LEMON__GGUF_F32, &n_scores);
+    lemon__cursor kinds = lemon__gguf_array(u, "tokenizer.ggml.token_type", LEMON__GGUF_I32, &n_kinds);
+    lemon__cursor merges = lemon__gguf_array(u, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, &n_merges);
+    lemon_status status = lemon__gguf_rules(u, n, &t->rules);
+    size_t bytes;
+    for (i = 0; i < n && !status; i++) {
+        const uint8_t *piece = lemon__take_text(&tokens, &bytes);
+        float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
+        uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : LEMON__NORMAL;
+        if (kind < LEMON__NORMAL || kind > LEMON__BYTE || n > LEMON__MAX_PIECES)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tokenizer.ggml.token_type of token %lld is %lu, expected 1 to 6",
+                               u->source.name, (long long)i, (unsigned long)kind);
+        status = lemon__tokenizer_spell(u->ctx, t, (int)kind, score, piece, bytes);
+    }
+    for (i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
+        const uint8_t *left = lemon__take_text(&merges, &bytes);
+        const uint8_t *gap = bytes > 1 ? (const uint8_t *)memchr(left + 1, ' ', bytes - 1) : NULL;
+        size_t n_left = gap ? (size_t)(gap - left) : 0;
+        if (gap == NULL)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
+                               u->source.name, (long long)i);
+        status = lemon__tokenizer_merge(u->ctx, t, u->source.name, left, n_left, gap + 1, bytes - n_left - 1);
+    }
+    return status ? status : lemon__tokenizer_finish(u->ctx, u->source.name, t);
+}
+
+static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
+    lemon_status status;
+    *tokenizer = NULL;
+    if (lemon__words_find(&u->key_names, "tokenizer.ggml.model", 20) < 0 ||
+        lemon__gguf_is(u, "tokenizer.ggml.model", "no_vocab"))
+        return LEMON_OK;
+    status = lemon__tokenizer_new(u->ctx, tokenizer);
+    if (!status) status = lemon__gguf_pieces(u, *tokenizer);
+    return lemon__tokenizer_done(u->ctx, status, tokenizer);
+}
+
+/*  Appends a piece as it is spelled; llama2.c's BOS and EOS have line ends around them that others do not know. */
+static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t id) {
+    size_t n = t->pieces.spans[id].bytes, from = 0;
+    uint8_t *room;
+    int64_t start = out->count;
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);            /* room for three times its bytes */
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);
+    if (out->status) return;
+    room = out->data + start;
+    n = lemon__piece_spelling(t, id, room);
+    if (t->rules.llama2c && (t->kinds[id] & LEMON__KIND) == LEMON__CONTROL) {
+        while (n > 0 && room[n - 1] == '\n') n--;
+        while (from < n && room[from] == '\n') from++;
+        memmove(room, room + from, n - from);
+    }
+    out->count = start + (int64_t)(n - from);
+}
+
+/*  A spelled text behind its length, which is filled in by the caller's call of lemon__put_length. */
+static int64_t lemon__put_open(lemon__bytes *b) {
+    lemon__put_number(b, 0, 8);
+    return b->count;
+}
+
+static void lemon__put_length(lemon__bytes *b, int64_t from) {
+    if (!b->status) lemon__put64(b->data + from - 8, (uint64_t)(b->count - from));
+}
+
+static void lemon__gguf_put_id(lemon__pack *pack, const char *key, int32_t id) {
+    if (id >= 0) lemon__gguf_put(pack, key, LEMON__GGUF_U32, (uint64_t)id);
+}
+
+/*  The keys of a vocabulary; ids of the model that have no piece get a name that no text spells. */
+static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t, int32_t vocab_size) {
+    lemon__bytes *b = &pack->keys;
+    int32_t id, size = lemon_tokenizer_size(t);
+    int64_t i, from;
+    const char *model = t->rules.split ? "gpt2" : "llama", *pattern = lemon__gguf_patterns[t->rules.split];
+    lemon__gguf_put_text(pack, "tokenizer.ggml.model", model, strlen(model));
+    lemon__gguf_put_text(pack, "tokenizer.ggml.pre", pattern, strlen(pattern));
+    lemon__gguf_put_array(pack, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, (uint64_t)vocab_size);
+    for (id = 0; id < vocab_size; id++) {
+        int named = id < size && ((t->kinds[id] & LEMON__KIND) != LEMON__UNUSED || t->pieces.spans[id].bytes > 0);
+        from = lemon__put_open(b);
+        if (named) lemon__put_spelling(b, t, id);
+        else lemon__print(b, "[PAD%ld]", (long)id);
+        lemon__put_length(b, from);
+    }
+    if (!t->rules.split) {
+        lemon__gguf_put_array(pack, "tokenizer.ggml.scores", LEMON__GGUF_F32, (uint64_t)vocab_size);
+        for (id = 0; id < vocab_size; id++) lemon__put_number(b, lemon__bits(id < size ? t->scores[id] : 0.0f), 4);
+    }
+    lemon__gguf_put_array(pack, "tokenizer.ggml.token_type", LEMON__GGUF_I32, (uint64_t)vocab_size);
+    for (id = 0; id < vocab_size; id++) lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
+    if (t->rules.split) {
+        lemon__gguf_put_array(pack, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, (uint64_t)t->pairs.count);
+        for (i = 0; i < t->pairs.count; i++) {
+            from = lemon__put_open(b);
+            lemon__put_spelling(b, t, t->merges[i].left);
+            lemon__put(b, " ", 1);
+            lemon__put_spelling(b, t, t->merges[i].right);
+            lemon__put_length(b, from);
+        }
+    }
+    lemon__gguf_put_id(pack, "tokenizer.ggml.bos_token_id", t->rules.bos);
+    lemon__gguf_put_id(pack, "tokenizer.ggml.eos_token_id", t->rules.eos);
+    lemon__gguf_put_id(pack, "tokenizer.ggml.unknown_token_id", t->rules.unknown);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_bos_token", LEMON__GGUF_BOOL, t->rules.add_bos && t->rules.bos >= 0);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_eos_token", LEMON__GGUF_BOOL, 0);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_space_prefix", LEMON__GGUF_BOOL, t->rules.prefix != LEMON__PREFIX_NEVER);
+}
+
+/* ---- vocabularies of Hugging Face folders, in and out ---- */
+
+/*  The tokenizer.json that came with a model; which ids begin and end a text its config.json knows better. */
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    const lemon_part *part = lemon__part_find(model, "tokenizer.json");
+    lemon_reader reader;
+    lemon__json json;
+    int64_t id;
+    int32_t node;
+    lemon_status status;
+    if (part == NULL) return LEMON_OK;
+    memset(&reader, 0, sizeof reader);
+    reader.name = "tokenizer.json";
+    reader.map = (const uint8_t *)part->data;
+    reader.size = part->bytes;
+    status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
+    if (status) return status == LEMON_E_MEMORY ? status : lemon__blame(ctx, folder, status);
+    part = lemon__part_find(model, "config.json");
+    if (part == NULL || lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json)) return LEMON_OK;
+    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 &&
+        id < model->tokenizer->pieces.count && model->tokenizer->rules.bos < 0)
+        model->tokenizer->rules.bos = (int32_t)id;
+    node = lemon__json_get(&json, 0, "eos_token_id");
+    if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
+    if (lemon__json_int(&json, node, &id) && id >= 0 && id < model->tokenizer->pieces.count)
+        model->tokenizer->rules.eos = (int32_t)id;
+    lemon__json_close(&json);
+    return LEMON_OK;
+}
+
+typedef struct lemon__scored { float score; lemon__merge merge; } lemon__scored;
+
+/*  Merges in the order in which they are to be tried: pieces of better score first, of one piece those of lower ids. */
+static int lemon__scored_order(const void *a, const void *b) {
+    const lemon__scored *x = (const lemon__scored *)a, *y = (const lemon__scored *)b;
+    if (x->score > y->score || x->score < y->score) return x->score > y->score ? -1 : 1;
+    if (x->merge.left != y->merge.left) return x->merge.left < y->merge.left ? -1 : 1;
+    return x->merge.right < y->merge.right ? -1 : x->merge.right > y->merge.right;
+}
+
+/*  Every way in which a piece is two pieces joined, where only scores are known. */
+static lemon_status lemon__scored_merges(lemon_ctx *ctx, const lemon_tokenizer *t, lemon__bytes *out) {
+    int32_t id;
+    memset(out, 0, sizeof *out);
+    out->ctx = ctx;
+    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+        size_t n, k;
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        for (k = 1; k < n && t->kinds[id] == LEMON__NORMAL; k++) {
+            lemon__scored s;
+            s.score = t->scores[id];
+            s.merge.id = id;
+            s.merge.left = lemon__words_find(&t->pieces, piece, k);
+            s.merge.right = lemon__words_find(&t->pieces, piece + k, n - k);
+            if (s.merge.left >= 0 && s.merge.right >= 0) lemon__put(out, &s, sizeof s);
+        }
+    }
+    if (!out->status && out->count > 0)
+        qsort(out->data, (size_t)out->count / sizeof(lemon__scored), sizeof(lemon__scored), lemon__scored_order);
+    return out->status;
+}
+
+/*  A piece in quotes; right >= 0: two with a blank between, as merges are written. */
+static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
+    lemon__bytes piece;
+    memset(&piece, 0, sizeof piece);
+    piece.ctx = out->ctx;
+    lemon__put_spelling(&piece, t, left);
+    if (right >= 0) lemon__put(&piece, " ", 1);
+    if (right >= 0) lemon__put_spelling(&piece, t, right);
+    lemon__print_string(out, piece.data, (size_t)piece.count);
+    if (piece.status) out->status = piece.status;
+    lemon__bytes_free(&piece);
+}
+
+/*  The steps before and behind the model: LLaMA's with blanks as U+2581, or GPT-2's alphabet behind a pattern. */
+static void lemon__json_steps(lemon__bytes *out, const lemon_tokenizer *t) {
+    static const char *const replace = "{\"type\": \"Replace\", \"pattern\": {\"String\": \"%s\"}, \"content\": \"%s\"}";
+    const lemon__rules *rules = &t->rules;
+    const char *prefix = rules->prefix == LEMON__PREFIX_NEVER ? "false" : "true";
+    int metaspace = rules->prefix > LEMON__PREFIX_ALWAYS, own = rules->split == LEMON__SPLIT_GPT2 || rules->split == LEMON__SPLIT_DIGITS;
+    size_t i;
+    if (rules->split) {
+        lemon__print(out, "\"normalizer\": %s,\n", rules->nfc ? "{\"type\": \"NFC\"}" : "null");
+        lemon__print(out, "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [");
+        if (rules->split == LEMON__SPLIT_DIGITS) lemon__print(out, "{\"type\": \"Digits\", \"individual_digits\": true}, ");
+        for (i = 0; !own && i < sizeof lemon__patterns / sizeof *lemon__patterns; i++) {
+            if (lemon__patterns[i].split != rules->split) continue;
+            lemon__print(out, "{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
+            lemon__print_string(out, (const uint8_t *)lemon__patterns[i].regex, strlen(lemon__patterns[i].regex));
+            lemon__print(out, "}, \"behavior\": \"Isolated\", \"invert\": false}, ");
+        }
+        lemon__print(out, "{\"type\": \"ByteLevel\", \"add_prefix_space\": %s, \"trim_offsets\": true, \"use_regex\": %s}]},\n"
+                          "\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+                          "\"use_regex\": true},\n", prefix, own ? "true" : "false");
+        return;
+    }
+    lemon__print(out, "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
+    if (rules->prefix == LEMON__PREFIX_ALWAYS) lemon__print(out, "{\"type\": \"Prepend\", \"prepend\": \"\xe2\x96\x81\"}, ");
+    lemon__print(out, replace, " ", "\xe2\x96\x81");
+    lemon__print(out, "]},\n\"pre_tokenizer\": ");
+    if (metaspace)
+        lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"\xe2\x96\x81\", \"prepend_scheme\": \"%s\", "
+                          "\"split\": false}", rules->prefix == LEMON__PREFIX_FIRST ? "first" : "always");
+    else lemon__print(out, "null");
+    lemon__print(out, ",\n\"decoder\": {\"type\": \"Sequence\", \"decoders\": [");
+    lemon__print(out, replace, "\xe2\x96\x81", " ");
+    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]},\n",
+                 strcmp(prefix, "true") ? "" : ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
+}
+
+/*  BOS before a text, and before each of a pair. */
+static void lemon__json_template(lemon__bytes *out, const lemon_tokenizer *t) {
+    static const char *const lists[] = {"single", "pair"};
+    int list, k;
+    if (!t->rules.add_bos || t->rules.bos < 0) {
+        lemon__print(out, "\"post_processor\": null,\n");
+        return;
+    }
+    lemon__print(out, "\"post_processor\": {\"type\": \"TemplateProcessing\"");
+    for (list = 0; list < 2; list++) {
+        lemon__print(out, ", \"%s\": [", lists[list]);
+        for (k = 0; k <= list; k++) {
+            lemon__print(out, "%s{\"SpecialToken\": {\"id\": ", k ? ", " : "");
+            lemon__print_piece(out, t, t->rules.bos, -1);
+            lemon__print(out, ", \"type_id\": %d}}, {\"Sequence\": {\"id\": \"%c\", \"type_id\": %d}}", k, 'A' + k, k);
+        }
+        lemon__print(out, "]");
+    }
+    lemon__print(out, ", \"special_tokens\": {");
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, ": {\"id\": ");
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, ", \"ids\": [%ld], \"tokens\": [", (long)t->rules.bos);
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, "]}}},\n");
+}
+
+static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out) {
+    lemon__bytes scored;
+    int32_t id, size = lemon_tokenizer_size(t), n = 0;
+    int64_t i, n_merges = t->pairs.count;
+    if (!t->rules.by_merges) {
+        if (lemon__scored_merges(out->ctx, t, &scored)) out->status = scored.status;
+        n_merges = scored.count / (int64_t)sizeof(lemon__scored);
+    }
+    lemon__print(out, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [");
+    for (id = 0; id < size; id++) {
+        int kind = t->kinds[id] & LEMON__KIND;
+        if (kind != LEMON__CONTROL && kind != LEMON__ADDED && kind != LEMON__UNKNOWN) continue;
+        lemon__print(out, "%s\n  {\"id\": %ld, \"content\": ", n++ ? "," : "", (long)id);
+        lemon__print_piece(out, t, id, -1);
+        lemon__print(out, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, \"special\": %s}",
+                     t->kinds[id] & LEMON__STRIP_LEFT ? "true" : "false",
+                     t->kinds[id] & LEMON__STRIP_RIGHT ? "true" : "false", kind == LEMON__ADDED ? "false" : "true");
+    }
+    lemon__print(out, "],\n");
+    lemon__json_steps(out, t);
+    lemon__json_template(out, t);
+    lemon__print(out, "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": ");
+    if (t->rules.unknown >= 0) lemon__print_piece(out, t, t->rules.unknown, -1);
+    else lemon__print(out, "null");
+    lemon__print(out, ", \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": %s, "
+                      "\"byte_fallback\": %s, \"ignore_merges\": %s, \"vocab\": {", t->rules.split ? "false" : "true",
+                 t->rules.split ? "false" : "true", t->rules.whole_words ? "true" : "false");
+    for (id = 0, n = 0; id < size; id++) {
+        if ((t->kinds[id] & LEMON__KIND) == LEMON__UNUSED) continue;
+        lemon__print(out, n++ ? ",\n  " : "\n  ");
+        lemon__print_piece(out, t, id, -1);
+        lemon__print(out, ": %ld", (long)id);
+    }
+    lemon__print(out, "},\n\"merges\": [");
+    for (i = 0; i < n_merges && !out->status; i++) {
+        const lemon__merge *m = t->rules.by_merges ? &t->merges[i] : &((const lemon__scored *)(const void *)scored.data)[i].merge;
+        lemon__print(out, i ? ",\n  " : "\n  ");
+        lemon__print_piece(out, t, m->left, m->right);
+    }
+    lemon__print(out, "]}}\n");
+    if (!t->rules.by_merges) lemon__bytes_free(&scored);
+}
+
+/*  The texts of BOS, EOS and unknown, which tokenizer_config.json names. */
+static void lemon__tokenizer_to_config(const lemon_tokenizer *t, int32_t max_seq, lemon__bytes *out) {
+    const struct { const char *name; int32_t id; } ends[] = {
+        {"bos_token", t->rules.bos}, {"eos_token", t->rules.eos}, {"unk_token", t->rules.unknown}};
+    size_t i;
+    lemon__print(out, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"");
+    for (i = 0; i < 3; i++) {
+        if (ends[i].id < 0) continue;
+        lemon__print(out, ",\n  \"%s\": ", ends[i].name);
+        lemon__print_piece(out, t, ends[i].id, -1);
+    }
+    lemon__print(out, ",\n  \"clean_up_tokenization_spaces\": false,\n  \"model_max_length\": %ld\n}\n", (long)max_seq);
+}
+
+/* ---- loading: the content decides.  llama2.c's file begins with a small number, JSON with a brace. ---- */
+
+LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
+                                                   lemon_tokenizer **tokenizer) {
+    lemon_reader r = *reader;
+    lemon_status status = lemon__hold(ctx, &r);
+    int json = !status && r.size > 0 && (r.map[0] == '{' || lemon__is_space((char)r.map[0])) && memchr(r.map, '"', (size_t)lemon__min((int64_t)r.size, 64));
+    *tokenizer = NULL;
+    if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
+        status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
+                             LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
+    if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
+    if (!status && json) status = lemon__hf_load(ctx, &r, vocab_size, *tokenizer);
+    else if (!status) {
+        status = lemon__llama2c_parse(ctx, &r, vocab_size, *tokenizer);
+        if (!status) status = lemon__tokenizer_finish(ctx, r.name, *tokenizer);
+    }
+    lemon__reader_close(&r);
+    return lemon__tokenizer_done(ctx, status, tokenizer);
+}
+
+LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
+                                            lemon_tokenizer **tokenizer) {
+    lemon_reader reader;
+    lemon_status status = lemon_file_reader(ctx, path, &reader);
+    *tokenizer = NULL;
+    return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
+}
+
+/* ---- text to training data ---- */
+
 static lemon_status lemon__tokens_document(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
                                            size_t bytes, lemon_tokens *tokens) {
+    int32_t bos = lemon_tokenizer_bos(tokenizer);
     lemon_status status;
     while (bytes > 0 && lemon__is_space(text[bytes - 1])) bytes--;
     while (bytes > 0 && lemon__is_space(*text)) { text++; bytes--; }
     if (bytes == 0) return LEMON_OK;
-    status = lemon__tokens_push(ctx, tokens, LEMON__BOS);
+    status = bos < 0 ? LEMON_OK : lemon_tokens_push(ctx, tokens, bos);
     return status ? status : lemon_encode(ctx, tokenizer, text, bytes, tokens);
 }
 
@@ -8148,7 +9692,7 @@ static lemon_status lemon__tokens_ids(lemon_ctx *ctx, const lemon_reader *reader
             return lemon__fail(
                 ctx, LEMON_E_FORMAT, "%s: token %llu is %lu, expected 0 to %ld; it was made for another vocabulary",
                 reader->name, (unsigned long long)(c.at / width - 1), (unsigned long)id, (long)vocab_size - 1);
-        status = lemon__tokens_push(ctx, tokens, (int32_t)id);
+        status = lemon_tokens_push(ctx, tokens, (int32_t)id);
     }
     return status;
 }
@@ -8277,11 +9821,11 @@ static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, s
             status = lemon__tally_add(l->ctx, &chars, at, bytes);
     }
     for (i = 0; i < chars.words.count && !status; i++)
-        status = lemon__heap_push(l->ctx, &heap, (double)chars.counts[i], (uint64_t)i, (int32_t)i, 0);
-    if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, 0.0f, " ", 1);
+        status = lemon__heap_push(l->ctx, &heap, (double)chars.counts[i], (uint64_t)i, (int32_t)i);
+    if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, " ", 1);
     for (i = 1; i < room && !status && lemon__heap_pop(&heap, &best); i++) {
         const lemon__span *span = &chars.words.spans[best.item];
-        status = lemon__tokenizer_add(l->ctx, l->tokenizer, 0.0f, text + span->start, span->bytes);
+        status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, text + span->start, span->bytes);
     }
     lemon__heap_free(l->ctx, &heap);
     lemon__tally_free(l->ctx, &chars);
@@ -8365,7 +9909,7 @@ static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t 
     status = lemon__learn_sighting(l, pair, word);
     if (status) return status;
     return lemon__heap_push(l->ctx, &l->heap, (double)pair->count, (uint64_t)left << 32 | (uint64_t)right,
-                            (int32_t)(pair - l->pairs), 0);
+                            (int32_t)(pair - l->pairs));
 }
 
 static lemon_status lemon__learn_count_all(lemon__learner *l) {
@@ -8411,7 +9955,7 @@ static int32_t lemon__learn_piece(lemon__learner *l, int32_t left, int32_t right
     memcpy(room + a, t->blob + t->pieces.spans[right].start, b);
     known = lemon__words_find(&t->pieces, room, a + b);
     if (known >= 0) return known;
-    return lemon__tokenizer_push(l->ctx, t, score, a + b) ? -1 : lemon_tokenizer_size(t) - 1;
+    return lemon__tokenizer_push(l->ctx, t, LEMON__NORMAL, score, a + b) ? -1 : lemon_tokenizer_size(t) - 1;
 }
 
 /*  The most frequent pair, smallest ids first where several are.  NULL: there is none left. */
@@ -8425,7 +9969,7 @@ static lemon_status lemon__learn_best(lemon__learner *l, lemon__pair **best) {
         *best = pair;
         if (top.rank <= (double)pair->count) return LEMON_OK;
         *best = NULL;
-        status = lemon__heap_push(l->ctx, &l->heap, (double)pair->count, top.order, top.item, 0);
+        status = lemon__heap_push(l->ctx, &l->heap, (double)pair->count, top.order, top.item);
     }
     return status;
 }
@@ -8478,16 +10022,17 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                            LEMON__FIRST_PIECE + 1);
     memset(&l, 0, sizeof l);
     l.ctx = ctx;
-    status = lemon_tokenizer_bytes(ctx, &l.tokenizer);
+    status = lemon__tokenizer_new(ctx, &l.tokenizer);
+    if (!status) status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
     if (!status) status = lemon__learn_chars(&l, p, bytes, size);
     if (!status) status = lemon__learn_words(&l, p, bytes);
     if (!status) status = lemon__learn_count_all(&l);
     if (!status) status = lemon__learn_pieces(&l, size);
+    if (!status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
+    if (!status) status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
     lemon__learner_free(&l);
-    if (status) { lemon_tokenizer_free(ctx, l.tokenizer); return status; }
-    l.tokenizer->dummy_prefix = 1;
     *tokenizer = l.tokenizer;
-    return LEMON_OK;
+    return lemon__tokenizer_done(ctx, status, tokenizer);
 }
 /* ====================================================================================================================
    10  INFERENCE
@@ -8699,7 +10244,7 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
                 previous = g->tokens->ids[g->tokens->count - 1];
         if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { *stop = LEMON_STOP_END; break; }
         status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
-        if (!status) status = lemon__tokens_push(g->ctx, g->tokens, id);
+        if (!status) status = lemon_tokens_push(g->ctx, g->tokens, id);
         if (!status && on_token && on_token(user, id, text, bytes)) { *stop = LEMON_STOP_CALLER; break; }
         if (status || i + 1 == n_new) break;
         status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
@@ -8713,7 +10258,7 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
 
 static lemon_status lemon__generate_prompt(lemon__generation *g, const char *prompt, float **logits) {
     const lemon_tokenizer *t = g->model->tokenizer;
-    lemon_status status = lemon__tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
+    lemon_status status = lemon_tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
     if (!status && prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
     if (!status && g->tokens->count > g->model->config.max_seq)
         status =
@@ -11625,7 +13170,7 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
         id = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer)
                                 : (int32_t)lemon__min(1, teacher->config.vocab_size - 1);
         for (i = 0; !status && i < seq; i++) {
-            status = lemon__tokens_push(ctx, text, id);
+            status = lemon_tokens_push(ctx, text, id);
             if (!status) status = lemon_session_feed(session, &id, 1, &logits);
             if (!status) id = lemon_sample(logits, teacher->config.vocab_size, &plain, &rng, scratch);
         }
