@@ -9317,7 +9317,7 @@ static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *
         status = lemon__tokenizer_spell(u->ctx, t, (int)kind, score, piece, bytes);
     }
     while (!status && t->pieces.count > 0 && t->kinds[t->pieces.count - 1] == LEMON__UNUSED)
-        t->pieces.count--;              /* what only fills up the model's vocabulary */
+        t->blob_bytes = (int64_t)t->pieces.spans[--t->pieces.count].start;  /* they only fill up the vocabulary */
     for (i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
         const uint8_t *left = lemon__take_text(&merges, &bytes);
         const uint8_t *gap = bytes > 1 ? (const uint8_t *)memchr(left + 1, ' ', bytes - 1) : NULL;
