@@ -134,6 +134,7 @@ int main(int argc, char **argv) {
         struct llama_model_quantize_params params = llama_model_quantize_default_params();
         params.nthread = 1;
         params.ftype = (enum llama_ftype)atoi(argv[4]);
+        params.allow_requantize = 1;
         return (int)llama_model_quantize(argv[2], argv[3], &params);
     }
     {
