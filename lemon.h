@@ -5950,7 +5950,7 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
 /*  The type that most numbers of the matrices have. */
 static lemon_dtype lemon__model_dtype(const lemon_model *model) {
     int64_t count[LEMON_DTYPE_COUNT] = {0}, i;
-    int best = model->params[0].dtype;
+    int best = (int)model->params[0].dtype;
     for (i = 0; i < model->n_params; i++)
         if (model->params[i].rows > 1) count[model->params[i].dtype] += model->params[i].rows * model->params[i].cols;
     for (i = 0; i < LEMON_DTYPE_COUNT; i++)
@@ -6728,8 +6728,8 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
 static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
     const struct { const char *name; double expected; } keys[] = {
         {"split.count", 1}, {"llama.expert_count", 0}, {"llama.attention.sliding_window", 0},
-        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1}, {"llama.rope.dimension_count", c->head_dim},
-        {"llama.attention.value_length", c->head_dim}};
+        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1}, {"llama.rope.dimension_count", (double)c->head_dim},
+        {"llama.attention.value_length", (double)c->head_dim}};
     double value;
     size_t i;
     for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
@@ -9310,7 +9310,7 @@ static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *
     for (i = 0; i < n && !status; i++) {
         const uint8_t *piece = lemon__take_text(&tokens, &bytes);
         float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
-        uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : LEMON__NORMAL;
+        uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : (uint32_t)LEMON__NORMAL;
         if (kind < LEMON__NORMAL || kind > LEMON__BYTE || n > LEMON__MAX_PIECES)
             return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tokenizer.ggml.token_type of token %lld is %lu, expected 1 to 6",
                                u->source.name, (long long)i, (unsigned long)kind);
