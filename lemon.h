@@ -7793,15 +7793,20 @@ static size_t lemon__blanks(uint8_t *out, const uint8_t *text, size_t n) {
     return k;
 }
 
-/*  A normal piece as it is written in a file -> its bytes.  What is not of the alphabet stands for itself. */
-static size_t lemon__unspell(const lemon_tokenizer *t, uint8_t *out, const uint8_t *text, size_t n) {
+/*  A normal piece as it is written in a file -> its bytes.  One that is not of the alphabet stands for itself, and no text
+    becomes it, though it may have the bytes of another. */
+static size_t lemon__unspell(const lemon_tokenizer *t, uint8_t *out, const uint8_t *text, size_t n, int *kind) {
     size_t at, size, k = 0;
     if (t->rules.split == LEMON__SPLIT_NONE) return lemon__blanks(out, text, n);
     for (at = 0; at < n; at += size) {
         int byte;
         size = lemon__char_bytes(text + at, n - at);
         byte = lemon__byte_of_letter(lemon__char_code(text + at, size));
-        if (byte < 0) { memmove(out, text, n); return n; }
+        if (byte < 0) {
+            memcpy(out, text, n);
+            *kind = LEMON__UNUSED;
+            return n;
+        }
         out[k++] = (uint8_t)byte;
     }
     return k;
@@ -7811,9 +7816,8 @@ static size_t lemon__unspell(const lemon_tokenizer *t, uint8_t *out, const uint8
 static lemon_status lemon__tokenizer_spell(lemon_ctx *ctx, lemon_tokenizer *t, int kind, float score, const void *text,
                                            size_t n) {
     uint8_t *room = lemon__tokenizer_room(ctx, t, n);
-    int spelled = (kind & LEMON__KIND) == LEMON__NORMAL;
     if (room == NULL) return LEMON_E_MEMORY;
-    if (spelled) n = lemon__unspell(t, room, (const uint8_t *)text, n);
+    if (kind == LEMON__NORMAL) n = lemon__unspell(t, room, (const uint8_t *)text, n, &kind);
     else if (n > 0) memcpy(room, text, n);
     return lemon__tokenizer_push(ctx, t, kind, score, n);
 }
@@ -7850,9 +7854,10 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
     uint8_t *room = lemon__tokenizer_room(ctx, t, n_left + n_right);
     lemon__merge m;
     size_t a, b;
+    int kind;
     if (room == NULL) return LEMON_E_MEMORY;
-    a = lemon__unspell(t, room, (const uint8_t *)left, n_left);
-    b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right);
+    a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
+    b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
     m.left = lemon__words_find(&t->pieces, room, a);
     m.right = lemon__words_find(&t->pieces, room + a, b);
     m.id = lemon__words_find(&t->pieces, room, a + b);
@@ -8848,9 +8853,14 @@ LEMON_API lemon_status lemon_encode_special(lemon_ctx *ctx, const lemon_tokenize
     return lemon__encode(ctx, tokenizer, text, bytes, 1, tokens);
 }
 
+static int32_t lemon__special_named(const lemon_tokenizer *t, const char *text, size_t n) {
+    const lemon__special *s = lemon__special_at(t, (const uint8_t *)text, n, 1);
+    return s && s->n == n ? s->id : -1;
+}
+
 LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes) {
-    const lemon__special *s = lemon__special_at(tokenizer, (const uint8_t *)text, bytes, 1);
-    return s && s->n == bytes ? s->id : lemon__words_find(&tokenizer->pieces, text, bytes);
+    int32_t id = lemon__special_named(tokenizer, text, bytes);
+    return id >= 0 ? id : lemon__words_find(&tokenizer->pieces, text, bytes);
 }
 
 /* ---- decoding ---- */
@@ -9094,7 +9104,7 @@ static lemon_status lemon__hf_post_processor(lemon__hf *hf, int32_t node) {
         special = lemon__json_get(&hf->json, i, "SpecialToken");
         if (special < 0) continue;
         name = lemon__json_string(&hf->json, lemon__json_get(&hf->json, special, "id"), &n);
-        rules->bos = name ? lemon_tokenizer_find(hf->t, (const char *)name, n) : -1;
+        rules->bos = name ? lemon__special_named(hf->t, (const char *)name, n) : -1;
         rules->add_bos = 1;
         if (seen > 0 || rules->bos < 0)
             return lemon__hf_refuse(hf, list, "template of post_processor", "at most one token, before the text");
@@ -9109,9 +9119,9 @@ static void lemon__hf_ends(lemon__hf *hf) {
     lemon__rules *rules = &hf->t->rules;
     size_t i;
     for (i = 0; rules->bos < 0 && i < sizeof begins / sizeof *begins; i++)
-        rules->bos = lemon_tokenizer_find(hf->t, begins[i], strlen(begins[i]));
+        rules->bos = lemon__special_named(hf->t, begins[i], strlen(begins[i]));
     for (i = 0; rules->eos < 0 && i < sizeof ends / sizeof *ends; i++)
-        rules->eos = lemon_tokenizer_find(hf->t, ends[i], strlen(ends[i]));
+        rules->eos = lemon__special_named(hf->t, ends[i], strlen(ends[i]));
 }
 
 /*  Enters a node under an id, which can be no larger than there are bytes in the file. */
@@ -9131,6 +9141,7 @@ static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unkno
     int kind = name == 0 ? LEMON__UNUSED : LEMON__NORMAL;
     size_t n = 0;
     const uint8_t *text = name == 0 ? (const uint8_t *)"" : lemon__json_string(&hf->json, name, &n);
+    if (text == NULL && lemon__json_type_of(&hf->json, name) == LEMON__JSON_STRING) return LEMON_E_MEMORY;
     if (text == NULL)
         return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: the name of token %lld is no text; " LEMON__DAMAGED,
                            hf->json.name, (long long)id);
@@ -9177,6 +9188,9 @@ static lemon_status lemon__hf_merges(lemon__hf *hf, int32_t merges) {
             m = right ? n - (size_t)(++right - left) : 0;
             n -= right ? m + 1 : 0;
         }
+        if (lemon__json_type_of(&hf->json, pair ? i + 1 : i) == LEMON__JSON_STRING &&
+            (left == NULL || (pair && right == NULL && hf->json.nodes[i + 2].type == LEMON__JSON_STRING)))
+            return LEMON_E_MEMORY;
         if (left == NULL || right == NULL || n == 0 || m == 0)
             return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
                                hf->json.name, (long long)hf->t->pairs.count);

@@ -290,7 +290,7 @@ static const flag flags[] = {
      "a page with figures of what came of it"},
 
     {"--tokenizer", "FILE", TEXT, FIELD(tokenizer), NULL, 0, 0, ALL & ~VOCAB, 0,
-     "a tokenizer.bin for models that bring none, or in place of theirs"},
+     "a tokenizer.bin or tokenizer.json for models that bring none, or in place of theirs"},
     {"--threads", "N", WHOLE, FIELD(threads), "0", 0, 256, ALL, 0, "0: LEMON_THREADS, else all cores"},
     {"--json", NULL, SWITCH, FIELD(json), NULL, 0, 0, ALL, 0, "the last line of the output is one JSON object"},
     {"--quiet", NULL, SWITCH, FIELD(quiet), NULL, 0, 0, ALL, 0, "no progress and no remarks"},
@@ -816,7 +816,7 @@ static int command_convert(run *r) {
     return save_and_tell(r, r->plain[1], output_dtype(r, r->plain[1], r->model->dtype));
 }
 
-/*  Ids on one line, BOS first where the tokenizer has one. */
+/*  Ids on one line, BOS first where the tokenizer adds one. */
 static int command_tokenize(run *r) {
     const char *text = r->plain[1];
     int32_t bos;
@@ -824,7 +824,7 @@ static int command_tokenize(run *r) {
     if (code == EXIT_DONE) code = need_tokenizer(r, r->model, r->plain[0]);
     if (code == EXIT_DONE) code = check(r, lemon_encode(r->ctx, r->model->tokenizer, text, strlen(text), &r->tokens));
     if (code) return code;
-    bos = lemon_tokenizer_bos(r->model->tokenizer);
+    bos = lemon_tokenizer_adds_bos(r->model->tokenizer) ? lemon_tokenizer_bos(r->model->tokenizer) : -1;
     print_ids(bos, &r->tokens, " ");
     putchar('\n');
     if (!r->set.json) return EXIT_DONE;
@@ -849,30 +849,10 @@ static int command_eval(run *r) {
     return json_end();
 }
 
-/*  How many pieces a tokenizer.bin holds: the file does not say, so they are walked over (after 4 bytes, for each piece
-    a score, a length and so many bytes).  Of a damaged file this tells something that lemon_tokenizer_load refuses. */
-static int count_pieces(run *r, const char *path, int32_t *count) {
-    lemon_reader reader;
-    unsigned char n[4] = {0, 0, 0, 0};
-    uint64_t at = 4;
-    int code = check(r, lemon_file_reader(r->ctx, path, &reader));
-    if (code) return code;
-    for (*count = 0; at + 8 <= reader.size && code == EXIT_DONE; ++*count) {
-        code = check(r, reader.read(reader.user, at + 4, n, 4));
-        at += 8 + (n[0] | (uint64_t)n[1] << 8 | (uint64_t)n[2] << 16 | (uint64_t)n[3] << 24);
-    }
-    reader.close(reader.user);
-    return code;
-}
-
 /*  The tokenizer of a new model: the byte-level one, or that of --tokenizer. */
 static int init_tokenizer(run *r, lemon_tokenizer **tokenizer) {
-    int32_t size;
     if (r->set.bytes) return check(r, lemon_tokenizer_bytes(r->ctx, tokenizer));
-    if (r->set.tokenizer) {
-        int code = count_pieces(r, r->set.tokenizer, &size);
-        return code ? code : check(r, lemon_tokenizer_load(r->ctx, r->set.tokenizer, size, tokenizer));
-    }
+    if (r->set.tokenizer) return check(r, lemon_tokenizer_load(r->ctx, r->set.tokenizer, 0, tokenizer));
     return complain(r, EXIT_USAGE,
                     "the vocabulary is missing, expected --tokenizer FILE or --bytes; lemon vocab makes a FILE");
 }
