@@ -72,7 +72,7 @@
         5  Kernels        RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
         6  Tape           reverse-mode automatic differentiation
         7  Model          the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints    the .lemon format; llama2.c in
+        8  Checkpoints    the .lemon format; Hugging Face, GGUF and llama2.c in and out
         9  Tokenizers     text to ids and back; text files to training data
        10  Inference      the key-value cache, sampling
        11  Training       evaluation, AdamW, schedules, distillation, resume
@@ -399,6 +399,14 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *config, lemon_joint joint
 
 typedef struct lemon_tokenizer lemon_tokenizer;
 
+/*  Bytes that a checkpoint brought and that go with the model unread: the tokenizer files of a Hugging Face folder under
+    their names, metadata of a GGUF file that mean nothing here (licence, source, ...). */
+typedef struct lemon_part {
+    const char *name;
+    const void *data;
+    size_t bytes;
+} lemon_part;
+
 /*  A model: a config, and the table of parameters laid over memory.  Read its fields freely; write only through params */
 typedef struct lemon_model {
     lemon_config config;
@@ -407,9 +415,12 @@ typedef struct lemon_model {
     float *block;             /* all numbers one behind the other when they are f32 and owned, else NULL */
     int64_t block_count;
     lemon_tokenizer *tokenizer;   /* owned; NULL where the file brought none */
-    char format[8];           /* what it was read from: "lemon", "llama2c"; "" if made here */
-    lemon_dtype dtype;        /* of the matrices */
+    lemon_part *parts;        /* what else its files brought */
+    int64_t n_parts;
+    char format[8];           /* what it was read from: "lemon", "gguf", "llama2c", "hf"; "" if made here */
+    lemon_dtype dtype;        /* of the matrices; where they differ, of most of their numbers */
     lemon_reader source;      /* keeps mapped weights alive */
+    lemon_arena arena;        /* owns parts, and weights that could not stay in the file */
 } lemon_model;
 
 /*  A model with all weights f32 and zero. */
@@ -417,25 +428,41 @@ LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *co
 /*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1
     (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
 LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed);
-/*  A copy with its own f32 weights, whatever the source's storage; the tokenizer is copied too. */
+/*  A copy with its own f32 weights, whatever the source's storage; the tokenizer and the parts are copied too. */
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model);
+/*  Copies the tokenizer and the parts of one model to another that has none: to a student from its teacher. */
+LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to);
+/*  Gives a model another tokenizer, which it then owns; parts that describe the old one are dropped. */
+LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lemon_tokenizer *tokenizer);
 LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model);    /* NULL is fine */
 /*  A weight by role and layer (0 for roles that are one per model); NULL where there is none.  LEMON_OUTPUT of a tied
     model is its embedding. */
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer);
 
 /* ====================================================================================================================
-   8  CHECKPOINTS: the .lemon format; llama2.c in
+   8  CHECKPOINTS: the .lemon format; Hugging Face, GGUF and llama2.c in and out
    ================================================================================================================== */
 
-/*  Loads a model from a file: .lemon, or llama2.c's .bin version 0, 1 or 2; known by content, not by name.
-    Weights stay in the mapped file where their layout allows (.lemon), else they are copied. */
+/*  Loads a model: a .lemon file, GGUF 2 or 3, llama2.c's .bin version 0, 1 or 2, all known by content, not by name; or a
+    Hugging Face folder (or its config.json) with safetensors.  Weights stay in the mapped files where their layout allows,
+    else they are copied; GGUF types that lemon_dtype has not (Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K) become f16. */
 LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model);
-/*  The same from any reader; takes the reader over (it is closed with the model, or at once on error). */
+/*  The same from any reader of one file; takes the reader over (it is closed with the model, or at once on error). */
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model);
-/*  Saves a model.  The path decides: *.lemon (f32, bf16, f16, q8, q4), *.h (a C array that holds a .lemon file).
-    Vectors stay f32 in the quantised types.  The file appears whole under its name, or not at all. */
+/*  Saves a model.  The path decides:  *.lemon  f32, bf16, f16, q8, q4;  *.gguf  the same, q8 as Q8_0, q4 as Q4_0;
+    *.bin  llama2.c's version 0 (f32) or 2 (q8), without a tokenizer;  *.h  a C array that holds a .lemon file;  anything
+    else is a Hugging Face folder (f32, bf16, f16).  Vectors stay f32, but in such a folder.  What a format cannot carry is
+    refused (LEMON_E_ARG).  A file appears whole under its name, or not at all; so does a new folder, which is written as
+    PATH.tmp.  In a folder that is there already files are replaced, config.json last. */
 LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype);
+/*  The same with more to say.  Fill it with lemon_save_defaults, then change what you like. */
+typedef struct lemon_save_options {
+    lemon_dtype dtype;        /* f32 */
+    uint64_t shard_bytes;     /* of weights in a file of a Hugging Face folder, but for one large tensor: 5e9 */
+} lemon_save_options;
+LEMON_API void lemon_save_defaults(lemon_save_options *options);
+LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options);
 /*  The .lemon bytes to any writer, which is committed, or aborted on error. */
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          lemon_dtype dtype);
@@ -449,6 +476,10 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
     tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2, LLaMA 3,
     Qwen 2 to 3.5, SmolLM); what else such a file asks for is refused by name.
     vocab_size is that of the model, to check against; 0: as many ids as the file has. */
+LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
+                                            lemon_tokenizer **tokenizer);
+LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
+                                                   lemon_tokenizer **tokenizer);
 /*  The byte-level tokenizer: 259 ids. */
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer);
 /*  Learns a vocabulary of `size` pieces (260 ... 65536) from text by byte-pair encoding (Sennrich et al. 2016): the
@@ -1249,6 +1280,13 @@ static lemon_status lemon__io_error(lemon__file *file, const char *what) {
 extern int fsync(int fd);           /* strict -std=c99 hides it */
 #endif
 
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    if (mkdir(path, 0777) == 0 || errno == EEXIST) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
+}
+
+static void lemon__folder_remove(const char *path) { rmdir(path); }
+
 /*  read and write may move less than asked for, or be interrupted: both go on until all is done. */
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
@@ -1305,6 +1343,12 @@ static int lemon__file_flush_close(lemon__file *file) {
     return bad;
 }
 #else
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: folders cannot be made on this system", path);
+}
+
+static void lemon__folder_remove(const char *path) { (void)path; }
+
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
     if (fseek(file->stream, (long)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
@@ -3991,11 +4035,17 @@ static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *
     *cols = lemon_joint_size(c, lemon__roles[role].in);
 }
 
-static void lemon__param_name(const lemon_model *model, int64_t i, char *out, size_t size) {
+/*  Whose names: lemon.h's own, Hugging Face's or GGUF's. */
+typedef enum lemon__style { LEMON__STYLE_LEMON = 0, LEMON__STYLE_HF, LEMON__STYLE_GGUF } lemon__style;
+
+static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, char *out, size_t size) {
+    static const char *const layers[] = {"layers.", "model.layers.", "blk."};
     int64_t layer;
-    lemon_role role = lemon__param_role(&model->config, i, &layer);
-    if (lemon__roles[role].per_layer) snprintf(out, size, "layers.%lld.%s", (long long)layer, lemon__roles[role].name);
-    else snprintf(out, size, "%s", lemon__roles[role].name);
+    const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
+    const char *name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
+    const char *ending = style == LEMON__STYLE_LEMON ? "" : ".weight";
+    if (info->per_layer) snprintf(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
+    else snprintf(out, size, "%s%s", name, ending);
 }
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
@@ -4063,6 +4113,7 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
     lemon__free(ctx, model->block, (size_t)model->block_count * sizeof(float));
     lemon__free(ctx, model->params, (size_t)model->n_params * sizeof(lemon_tensor));
     if (model->source.close) model->source.close(model->source.user);
+    lemon_arena_free(ctx, &model->arena);
     lemon__free(ctx, model, sizeof *model);
 }
 
@@ -4095,6 +4146,66 @@ static void lemon__tensor_to_f32(const lemon_tensor *source, float *out) {
     for (r = 0; r < source->rows; r++) lemon_row_to_f32(source, r, out + r * source->cols);
 }
 
+/* ---- parts ---- */
+
+enum { LEMON__PARTS = 32 };
+
+static const lemon_part *lemon__part_find(const lemon_model *model, const char *name) {
+    int64_t i;
+    for (i = 0; i < model->n_parts; i++)
+        if (strcmp(model->parts[i].name, name) == 0) return &model->parts[i];
+    return NULL;
+}
+
+/*  Copies name and bytes. */
+static lemon_status lemon__part_add(lemon_ctx *ctx, lemon_model *model, const char *name, size_t name_bytes,
+                                    const void *data, size_t bytes) {
+    char *copy;
+    lemon_part *part;
+    if (model->parts == NULL)
+        model->parts = (lemon_part *)lemon_arena_alloc(ctx, &model->arena, LEMON__PARTS * sizeof *part);
+    copy = model->parts ? (char *)lemon_arena_alloc(ctx, &model->arena, name_bytes + 1 + bytes) : NULL;
+    if (copy == NULL) return LEMON_E_MEMORY;
+    if (model->n_parts == LEMON__PARTS)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "part \"%.*s\" is one too many, expected at most %d", (int)name_bytes,
+                           name, LEMON__PARTS);
+    memcpy(copy, name, name_bytes);
+    if (bytes > 0) memcpy(copy + name_bytes + 1, data, bytes);
+    part = &model->parts[model->n_parts++];
+    part->name = copy;
+    part->data = copy + name_bytes + 1;
+    part->bytes = bytes;
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to) {
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    if (ctx == NULL || from == NULL || to == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_carry: an argument is NULL");
+    if (to->tokenizer || to->n_parts > 0) return LEMON_OK;
+    if (from->tokenizer) status = lemon_tokenizer_clone(ctx, from->tokenizer, &to->tokenizer);
+    for (i = 0; i < from->n_parts && !status; i++) {
+        const lemon_part *p = &from->parts[i];
+        status = lemon__part_add(ctx, to, p->name, strlen(p->name), p->data, p->bytes);
+    }
+    return status;
+}
+
+/*  Of the parts, those are about the tokenizer whose names say so, and Hugging Face's older names for it. */
+LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lemon_tokenizer *tokenizer) {
+    static const char *const words[] = {"token", "vocab.json", "merges.txt", "chat_template"};
+    int64_t i, kept = 0;
+    size_t k;
+    for (i = 0; i < model->n_parts; i++) {
+        for (k = 0; k < 4 && strstr(model->parts[i].name, words[k]) == NULL; k++) {}
+        if (k == 4) model->parts[kept++] = model->parts[i];
+    }
+    model->n_parts = kept;
+    lemon_tokenizer_free(ctx, model->tokenizer);
+    model->tokenizer = tokenizer;
+}
+
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model) {
     lemon_status status;
     int64_t i;
@@ -4103,7 +4214,7 @@ LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *sour
     status = lemon_model_create(ctx, &source->config, model);
     if (status) return status;
     for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
-    if (source->tokenizer) status = lemon_tokenizer_clone(ctx, source->tokenizer, &(*model)->tokenizer);
+    status = lemon_model_carry(ctx, source, *model);
     if (status) {
         lemon_model_free(ctx, *model);
         *model = NULL;
@@ -4348,7 +4459,7 @@ enum { LEMON__FILE_VERSION = 1, LEMON__HEADER = 64, LEMON__TABLE_ROW = 40, LEMON
 enum { LEMON__INT = 1, LEMON__REAL = 2, LEMON__TEXT = 3 };
 
 static const char lemon__magic[8] = {'L', 'E', 'M', 'O', 'N', '\r', '\n', 0x1a};
-static const uint8_t lemon__zeros[64] = {0};
+static const uint8_t lemon__zeros[256] = {0};
 
 /*  Puts a file's name before the message of a check that knew nothing of files. */
 static lemon_status lemon__blame(lemon_ctx *ctx, const char *name, lemon_status code) {
@@ -4892,11 +5003,85 @@ static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value
     return 1;
 }
 
-/* ---- the pack: a container that is being written ---- */
+/* ---- bytes out: headers and texts that grow ---- */
+
+/*  Once there was no memory, `status` says so and nothing more is added; so a whole header is made first, and checked
+    once. */
+typedef struct lemon__bytes {
+    lemon_ctx *ctx;
+    lemon_status status;
+    uint8_t *data;
+    int64_t count, capacity;
+} lemon__bytes;
+
+static void lemon__put(lemon__bytes *b, const void *from, size_t n) {
+    uint8_t *p = b->status ? NULL : (uint8_t *)lemon__reserve(b->ctx, b->data, &b->capacity, b->count + (int64_t)n, 1);
+    if (p == NULL) { b->status = LEMON_E_MEMORY; return; }
+    b->data = p;
+    if (n > 0) memcpy(p + b->count, from, n);
+    b->count += (int64_t)n;
+}
+
+/*  The lowest `width` bytes of a number, little-endian. */
+static void lemon__put_number(lemon__bytes *b, uint64_t value, size_t width) {
+    uint8_t bytes[8];
+    lemon__put64(bytes, value);
+    lemon__put(b, bytes, width);
+}
+
+/*  Zeros up to a multiple of `align`, which is at most 256. */
+static void lemon__put_padding(lemon__bytes *b, uint64_t align) {
+    uint64_t n = (uint64_t)b->count;
+    lemon__put(b, lemon__zeros, (size_t)((n + align - 1) / align * align - n));
+}
+
+/*  A short text as printf makes it. */
+LEMON__PRINTF(2, 3)
+static void lemon__print(lemon__bytes *b, const char *format, ...) {
+    char text[1024];
+    va_list args;
+    int n;
+    va_start(args, format);
+    n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (n >= 0 && n < (int)sizeof text) lemon__put(b, text, (size_t)n);
+    else b->status = lemon__fail(b->ctx, LEMON_E_ARG, "a text is too long to be written");
+}
+
+/*  A float with as few digits as bring it back; the decimal point is JSON's in any locale. */
+static void lemon__print_real(lemon__bytes *b, double value) {
+    char text[40];
+    int digits = 5, i, n;
+    do n = snprintf(text, sizeof text, "%.*g", digits, value);
+    while (digits++ < 9 && ((float)strtod(text, NULL) < (float)value || (float)strtod(text, NULL) > (float)value));
+    for (i = 0; i < n; i++)
+        if (text[i] == ',') text[i] = '.';
+    lemon__put(b, text, (size_t)n);
+}
+
+/*  A JSON string. */
+static void lemon__print_string(lemon__bytes *b, const uint8_t *text, size_t n) {
+    size_t i;
+    lemon__put(b, "\"", 1);
+    for (i = 0; i < n; i++) {
+        if (text[i] < ' ' || text[i] == 0x7f) lemon__print(b, "\\u%04x", (unsigned)text[i]);
+        else if (text[i] == '"' || text[i] == '\\') lemon__print(b, "\\%c", text[i]);
+        else lemon__put(b, text + i, 1);
+    }
+    lemon__put(b, "\"", 1);
+}
+
+static void lemon__bytes_free(lemon__bytes *b) {
+    lemon__free(b->ctx, b->data, (size_t)b->capacity);
+    b->data = NULL;
+}
+
+/* ---- the pack: a file of tensors that is being written ---- */
 
 typedef struct lemon__packed {      /* a row of the tensor table */
     char name[LEMON__NAME];
     lemon_tensor source, stored; /* what is given, and what goes into the file (no data: rows pass through a buffer) */
+    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0 */
     uint64_t offset;
     uint32_t crc;
 } lemon__packed;
@@ -4905,23 +5090,58 @@ typedef struct lemon__packed {      /* a row of the tensor table */
 typedef struct lemon__pack {
     lemon_ctx *ctx;
     lemon_status status;
-    uint8_t *keys;
-    int64_t keys_bytes, keys_capacity, n_keys;
+    lemon__bytes keys;
+    int64_t n_keys;
     lemon__packed *tensors;
     int64_t n_tensors, capacity;
-    uint64_t table_bytes, data_bytes;
+    uint64_t align, data_bytes;     /* each tensor begins at a multiple of align in the data */
+    void (*front)(const struct lemon__pack *pack, lemon__bytes *out);   /* what stands before the data */
     lemon_arena scratch;            /* for tensors that exist only to be written */
 } lemon__pack;
 
-static uint64_t lemon__pad(uint64_t n) { return (n + 63) / 64 * 64; }
+static uint64_t lemon__pad_to(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
+static uint64_t lemon__pad(uint64_t n) { return lemon__pad_to(n, 64); }
 
+/*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
+static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i, meta = pack->keys.count;
+    for (i = 0; i < pack->n_tensors; i++) meta += LEMON__TABLE_ROW + (int64_t)strlen(pack->tensors[i].name);
+    lemon__put(out, lemon__magic, 8);
+    lemon__put_number(out, LEMON__FILE_VERSION, 8);
+    lemon__put_number(out, (uint64_t)pack->n_keys, 4);
+    lemon__put_number(out, (uint64_t)pack->n_tensors, 4);
+    lemon__put_number(out, (uint64_t)pack->keys.count, 8);
+    lemon__put_number(out, (uint64_t)(meta - pack->keys.count), 8);
+    lemon__put_number(out, pack->data_bytes, 8);
+    lemon__put(out, lemon__zeros, 16);
+    lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        lemon__put_number(out, strlen(t->name), 2);
+        lemon__put_number(out, (uint64_t)t->stored.dtype, 2);
+        lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
+        lemon__put_number(out, t->offset, 8);
+        lemon__put_number(out, lemon_tensor_bytes(&t->stored), 8);
+        lemon__put_number(out, t->crc, 4);
+        lemon__put(out, t->name, strlen(t->name));
+    }
+    lemon__put_padding(out, 64);
+    if (out->status) return;
+    lemon__put32(out->data + 56, lemon_crc32(0, out->data + LEMON__HEADER, (size_t)meta));
+    lemon__put32(out->data + 60, lemon_crc32(0, out->data, 60));
+}
+
+/*  Opens a pack that becomes a .lemon file; other formats put their own front and align in place. */
 static void lemon__pack_open(lemon_ctx *ctx, lemon__pack *pack) {
     memset(pack, 0, sizeof *pack);
-    pack->ctx = ctx;
+    pack->ctx = pack->keys.ctx = ctx;
+    pack->front = lemon__pack_front;
+    pack->align = 64;
 }
 
 static void lemon__pack_close(lemon__pack *pack) {
-    lemon__free(pack->ctx, pack->keys, (size_t)pack->keys_capacity);
+    lemon__bytes_free(&pack->keys);
     lemon__free(pack->ctx, pack->tensors, (size_t)pack->capacity * sizeof *pack->tensors);
     lemon_arena_free(pack->ctx, &pack->scratch);
     memset(pack, 0, sizeof *pack);
@@ -4935,24 +5155,19 @@ static int lemon__name_ok(const uint8_t *name, size_t bytes) {
 }
 
 static void lemon__pack_key(lemon__pack *pack, const char *name, int type, const void *value, size_t bytes) {
-    size_t n = strlen(name), all = 8 + n + bytes;
-    uint8_t *p;
+    size_t n = strlen(name);
     if (pack->status) return;
     if (!lemon__name_ok((const uint8_t *)name, n) || bytes >= UINT32_MAX) {
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG,
                                    "key \"%.80s\" cannot be saved: its name or its text is too long", name);
         return;
     }
-    p = (uint8_t *)lemon__reserve(pack->ctx, pack->keys, &pack->keys_capacity, pack->keys_bytes + (int64_t)all, 1);
-    if (p == NULL) { pack->status = LEMON_E_MEMORY; return; }
-    pack->keys = p;
-    p += pack->keys_bytes;
-    lemon__put16(p, (uint16_t)n);
-    lemon__put16(p + 2, (uint16_t)type);
-    lemon__put32(p + 4, (uint32_t)bytes);
-    memcpy(p + 8, name, n);
-    if (bytes > 0) memcpy(p + 8 + n, value, bytes);
-    pack->keys_bytes += (int64_t)all;
+    lemon__put_number(&pack->keys, n, 2);
+    lemon__put_number(&pack->keys, (uint64_t)type, 2);
+    lemon__put_number(&pack->keys, bytes, 4);
+    lemon__put(&pack->keys, name, n);
+    lemon__put(&pack->keys, value, bytes);
+    pack->status = pack->keys.status;
     pack->n_keys++;
 }
 
@@ -4975,11 +5190,12 @@ static void lemon__pack_text(lemon__pack *pack, const char *name, const char *te
 }
 
 /*  A tensor to be stored as type `as`: its own, or any of f32, bf16, f16, q8, q4 from any of these. */
-static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor, lemon_dtype as) {
+static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor,
+                                         lemon_dtype as) {
     size_t n = strlen(name), bytes;
     lemon__packed *t;
     lemon_tensor stored = *tensor;
-    if (pack->status) return;
+    if (pack->status) return NULL;
     stored.dtype = as;
     stored.data = NULL;
     bytes = lemon_tensor_bytes(&stored);
@@ -4988,10 +5204,10 @@ static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_
         pack->status = lemon__fail(
             pack->ctx, LEMON_E_ARG, "tensor \"%.80s\" is %s [%lld, %lld], which cannot be saved as %s", name,
             lemon_dtype_name(tensor->dtype), (long long)tensor->rows, (long long)tensor->cols, lemon_dtype_name(as));
-        return;
+        return NULL;
     }
     t = (lemon__packed *)lemon__reserve(pack->ctx, pack->tensors, &pack->capacity, pack->n_tensors + 1, sizeof *t);
-    if (t == NULL) { pack->status = LEMON_E_MEMORY; return; }
+    if (t == NULL) { pack->status = LEMON_E_MEMORY; return NULL; }
     pack->tensors = t;
     t += pack->n_tensors++;
     memset(t, 0, sizeof *t);
@@ -4999,17 +5215,32 @@ static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_
     t->source = *tensor;
     t->stored = stored;
     t->offset = pack->data_bytes;
-    pack->data_bytes += lemon__pad(bytes);
-    pack->table_bytes += LEMON__TABLE_ROW + n;
+    pack->data_bytes += lemon__pad_to(bytes, pack->align);
+    return t;
 }
 
 static lemon_status lemon__array_append(void *user, const void *bytes, size_t count);
 
-/*  Appends to a writer.  Our own writers say themselves what went wrong; for others it is said here. */
+/*  Whether a writer is ours, which says itself what went wrong; for others it is said below. */
+static int lemon__own_writer(const lemon_writer *writer) {
+    return writer->append == lemon__file_append || writer->append == lemon__array_append;
+}
+
 static lemon_status lemon__append(lemon_ctx *ctx, const lemon_writer *writer, const void *bytes, size_t count) {
     if (count == 0 || writer->append(writer->user, bytes, count) == LEMON_OK) return LEMON_OK;
-    if (writer->append != lemon__file_append && writer->append != lemon__array_append)
+    if (!lemon__own_writer(writer))
         lemon__fail(ctx, LEMON_E_IO, "%s: %llu bytes could not be written", writer->name, (unsigned long long)count);
+    return LEMON_E_IO;
+}
+
+/*  Ends what went into a writer: commits it, or after an error aborts it. */
+static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, lemon_status status) {
+    if (status) {
+        if (writer->abort) writer->abort(writer->user);
+        return status;
+    }
+    if (writer->commit == NULL || writer->commit(writer->user) == LEMON_OK) return LEMON_OK;
+    if (!lemon__own_writer(writer)) lemon__fail(ctx, LEMON_E_IO, "%s: could not be committed", writer->name);
     return LEMON_E_IO;
 }
 
@@ -5022,13 +5253,18 @@ typedef struct lemon__slab {
 
 enum { LEMON__SLAB = 65536 };
 
+/*  Whether a tensor goes out as it stands. */
+static int lemon__packed_plain(const lemon__packed *t) {
+    return t->stored.dtype == t->source.dtype && !t->halves && !lemon__big_endian();
+}
+
 static lemon_status lemon__slab_open(const lemon__pack *pack, lemon__slab *slab) {
     int64_t i, cols = 1;
     slab->size = LEMON__SLAB;
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon_tensor *stored = &pack->tensors[i].stored;
         size_t row = lemon_row_bytes(stored->dtype, stored->cols);
-        if (stored->dtype == pack->tensors[i].source.dtype && !lemon__big_endian()) continue;
+        if (lemon__packed_plain(&pack->tensors[i])) continue;
         cols = lemon__max(cols, stored->cols);
         slab->size = row > slab->size ? row : slab->size;
     }
@@ -5043,23 +5279,30 @@ static void lemon__slab_close(const lemon__pack *pack, lemon__slab *slab) {
     lemon__free(pack->ctx, slab->bytes, slab->size);
 }
 
+/*  RoPE turns channels 2i and 2i+1 of a head here, channels i and i + head_dim/2 in Hugging Face's models; so the rows
+    of wq and wk stand in another order there.  The row of ours that is `row` in theirs. */
+static int64_t lemon__row_of_halves(int64_t row, int64_t head_dim) {
+    int64_t channel = row % head_dim, half = head_dim / 2;
+    return row - channel + (channel < half ? 2 * channel : 2 * (channel - half) + 1);
+}
+
 /*  Rows from ... from+n-1 of a tensor as the file has them: where they stand, or converted into the slab. */
 static const uint8_t *lemon__slab_fill(lemon__slab *slab, const lemon__packed *t, int64_t from, int64_t n) {
-    size_t bytes = (size_t)n * lemon_row_bytes(t->stored.dtype, t->stored.cols);
+    size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols);
     lemon_tensor rows = t->stored;
     int64_t i;
-    if (t->stored.dtype == t->source.dtype) {
-        const uint8_t *source = lemon__row(&t->source, from);
-        if (!lemon__big_endian()) return source;
-        memcpy(slab->bytes, source, bytes);
-    } else {
-        rows.data = slab->bytes;
-        for (i = 0; i < n; i++) {
-            lemon_row_to_f32(&t->source, from + i, slab->numbers);
+    if (lemon__packed_plain(t)) return lemon__row(&t->source, from);
+    rows.data = slab->bytes;
+    for (i = 0; i < n; i++) {
+        int64_t row = t->halves ? lemon__row_of_halves(from + i, t->halves) : from + i;
+        if (t->stored.dtype == t->source.dtype) {
+            memcpy(slab->bytes + (size_t)i * row_bytes, lemon__row(&t->source, row), row_bytes);
+        } else {
+            lemon_row_to_f32(&t->source, row, slab->numbers);
             lemon_row_from_f32(&rows, i, slab->numbers);
         }
     }
-    lemon__swap(t->stored.dtype, slab->bytes, bytes);
+    lemon__swap(t->stored.dtype, slab->bytes, (size_t)n * row_bytes);
     return slab->bytes;
 }
 
@@ -5076,74 +5319,36 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__slab *slab,
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
-    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, (size_t)(lemon__pad(total) - total));
+    total = (size_t)(lemon__pad_to(total, pack->align) - total);
+    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
 }
 
-static void lemon__pack_table(const lemon__pack *pack, uint8_t *p) {
-    int64_t i;
-    for (i = 0; i < pack->n_tensors; i++) {
-        const lemon__packed *t = &pack->tensors[i];
-        size_t n = strlen(t->name);
-        lemon__put16(p, (uint16_t)n);
-        lemon__put16(p + 2, (uint16_t)t->stored.dtype);
-        lemon__put64(p + 4, (uint64_t)t->stored.rows);
-        lemon__put64(p + 12, (uint64_t)t->stored.cols);
-        lemon__put64(p + 20, t->offset);
-        lemon__put64(p + 28, lemon_tensor_bytes(&t->stored));
-        lemon__put32(p + 36, t->crc);
-        memcpy(p + LEMON__TABLE_ROW, t->name, n);
-        p += LEMON__TABLE_ROW + n;
-    }
-}
-
-/*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
-static lemon_status lemon__pack_front(const lemon__pack *pack, const lemon_writer *writer) {
-    size_t keys = (size_t)pack->keys_bytes, meta = keys + (size_t)pack->table_bytes;
-    size_t all = (size_t)lemon__pad(LEMON__HEADER + meta);
-    uint8_t *p = (uint8_t *)lemon__calloc(pack->ctx, all);
-    lemon_status status;
-    if (p == NULL) return LEMON_E_MEMORY;
-    if (keys > 0) memcpy(p + LEMON__HEADER, pack->keys, keys);
-    lemon__pack_table(pack, p + LEMON__HEADER + keys);
-    memcpy(p, lemon__magic, 8);
-    lemon__put32(p + 8, LEMON__FILE_VERSION);
-    lemon__put32(p + 16, (uint32_t)pack->n_keys);
-    lemon__put32(p + 20, (uint32_t)pack->n_tensors);
-    lemon__put64(p + 24, keys);
-    lemon__put64(p + 32, pack->table_bytes);
-    lemon__put64(p + 40, pack->data_bytes);
-    lemon__put32(p + 56, lemon_crc32(0, p + LEMON__HEADER, meta));
-    lemon__put32(p + 60, lemon_crc32(0, p, 60));
-    status = lemon__append(pack->ctx, writer, p, all);
-    lemon__free(pack->ctx, p, all);
-    return status;
-}
-
-/*  Two passes, since the table with the checksums stands before the data and a writer cannot go back. */
+/*  A .lemon file takes two passes, since the table with the checksums stands before the data and a writer cannot go
+    back. */
 static lemon_status lemon__pack_stream(lemon__pack *pack, const lemon_writer *writer) {
     lemon__slab slab;
+    lemon__bytes front;
     lemon_status status = lemon__slab_open(pack, &slab);
     int64_t i;
-    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], NULL);
-    if (!status) status = lemon__pack_front(pack, writer);
+    memset(&front, 0, sizeof front);
+    front.ctx = pack->ctx;
+    for (i = 0; i < pack->n_tensors && !status && pack->front == lemon__pack_front; i++)
+        status = lemon__pack_pass(pack, &slab, &pack->tensors[i], NULL);
+    if (!status) pack->front(pack, &front);
+    if (!status) status = front.status;
+    if (!status) status = lemon__append(pack->ctx, writer, front.data, (size_t)front.count);
+    lemon__bytes_free(&front);
     for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], writer);
     lemon__slab_close(pack, &slab);
     return status;
 }
 
-/*  Writes the container and commits the writer; on any error, earlier ones included, the writer is aborted. */
+/*  Writes the file and commits the writer; on any error, earlier ones included, the writer is aborted. */
 static lemon_status lemon__pack_write(lemon__pack *pack, const lemon_writer *writer) {
     if (pack->status == LEMON_E_ARG) lemon__blame(pack->ctx, writer->name, pack->status);
     if (!pack->status) pack->status = lemon__pack_stream(pack, writer);
-    if (pack->status) {
-        if (writer->abort) writer->abort(writer->user);
-    } else if (writer->commit && writer->commit(writer->user) != LEMON_OK) {
-        pack->status = LEMON_E_IO;
-        if (writer->append != lemon__file_append && writer->append != lemon__array_append)
-            lemon__fail(pack->ctx, LEMON_E_IO, "%s: could not be committed", writer->name);
-    }
-    return pack->status;
+    return pack->status = lemon__conclude(pack->ctx, writer, pack->status);
 }
 
 /*  The same to a file. */
@@ -5155,7 +5360,24 @@ static lemon_status lemon__pack_write_file(lemon__pack *pack, const char *path) 
 
 /* ---- the unpack: a container that is being read ---- */
 
-typedef struct lemon__key { int type; const uint8_t *value; size_t bytes; } lemon__key;
+typedef struct lemon__key { int type, used; const uint8_t *value; size_t bytes; } lemon__key;
+
+/*  How GGUF stores numbers: blocks of `numbers` in `bytes`.  Those with a decoder have no storage type here. */
+typedef struct lemon__coding {
+    uint32_t id;
+    lemon_dtype dtype;              /* what they are, or become, in memory */
+    int16_t numbers, bytes;
+    void (*decode)(const struct lemon__coding *coding, const uint8_t *in, float *out);
+    const char *name;
+} lemon__coding;
+
+/*  A tensor as it stands in the file. */
+typedef struct lemon__entry {
+    lemon_tensor tensor;
+    const lemon__coding *coding;    /* NULL: as tensor.dtype says */
+    uint64_t offset;                /* in the data, where these are found later */
+    int used;                       /* it has become a weight of the model */
+} lemon__entry;
 
 /*  Everything in here points into the file, which stays open (or in memory) as long as this does. */
 typedef struct lemon__unpack {
@@ -5163,7 +5385,7 @@ typedef struct lemon__unpack {
     lemon_reader source;
     lemon__words key_names, tensor_names;
     lemon__key *keys;
-    lemon_tensor *tensors;
+    lemon__entry *tensors;
     int64_t keys_capacity, tensors_capacity;
 } lemon__unpack;
 
@@ -5241,10 +5463,9 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     return LEMON_OK;
 }
 
-/*  A name at the cursor, which must be printable and new. */
-static lemon_status lemon__unpack_name(lemon__unpack *u, lemon__cursor *c, size_t bytes, lemon__words *names,
+/*  A name within the file, which must be printable and new; NULL stands for one that the file ends in. */
+static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, size_t bytes, lemon__words *names,
                                        const char *what) {
-    const uint8_t *name = lemon__take(c, bytes);
     if (name == NULL || !lemon__name_ok(name, bytes))
         return lemon__fail(u->ctx, LEMON_E_FORMAT,
                            "%s: name of %s %lld is not 1 to 63 printable characters; " LEMON__DAMAGED, u->source.name,
@@ -5252,27 +5473,51 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, lemon__cursor *c, size_
     if (lemon__words_find(names, name, bytes) >= 0)
         return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s \"%.*s\" is there twice; " LEMON__DAMAGED, u->source.name,
                            what, (int)bytes, (const char *)name);
-    return lemon__words_push(u->ctx, names, (size_t)(name - c->bytes), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+    return lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  The key, or the tensor, that belongs to the name before. */
+static lemon_status lemon__unpack_push_key(lemon__unpack *u, int type, const uint8_t *value, size_t bytes) {
+    lemon__key *keys =
+        (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, u->key_names.count, sizeof *keys);
+    if (keys == NULL) return LEMON_E_MEMORY;
+    u->keys = keys;
+    keys += u->key_names.count - 1;
+    keys->type = type;
+    keys->used = 0;
+    keys->value = value;
+    keys->bytes = bytes;
+    return LEMON_OK;
+}
+
+static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon_tensor *tensor,
+                                              const lemon__coding *coding) {
+    lemon__entry *entries = (lemon__entry *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity,
+                                                           u->tensor_names.count, sizeof *entries);
+    if (entries == NULL) return LEMON_E_MEMORY;
+    u->tensors = entries;
+    entries += u->tensor_names.count - 1;
+    entries->tensor = *tensor;
+    entries->coding = coding;
+    entries->offset = 0;
+    entries->used = 0;
+    return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
     size_t n = lemon__take16(c);
-    lemon__key key, *keys;
+    lemon__key key;
     lemon_status status;
     key.type = lemon__take16(c);
     key.bytes = lemon__take32(c);
-    status = lemon__unpack_name(u, c, n, &u->key_names, "key");
+    status = lemon__unpack_name(u, lemon__take(c, n), n, &u->key_names, "key");
     if (status) return status;
     key.value = lemon__take(c, key.bytes);
     if (key.value == NULL) return lemon__unpack_bad(u, "bytes of a key's value", key.bytes, c->size - c->at);
     if (key.type < LEMON__INT || key.type > LEMON__TEXT)
         return lemon__unpack_bad(u, "type of a key", (uint64_t)key.type, LEMON__TEXT);
     if (key.type != LEMON__TEXT && key.bytes != 8) return lemon__unpack_bad(u, "bytes of a key's number", key.bytes, 8);
-    keys = (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, u->key_names.count, sizeof key);
-    if (keys == NULL) return LEMON_E_MEMORY;
-    u->keys = keys;
-    keys[u->key_names.count - 1] = key;
-    return LEMON_OK;
+    return lemon__unpack_push_key(u, key.type, key.value, key.bytes);
 }
 
 /*  A tensor's data: where they must be, as many as its shape takes, under their checksum, zeros behind them. */
@@ -5304,8 +5549,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
     uint32_t crc = lemon__take32(c);
     char name[LEMON__NAME];
-    lemon_tensor t, *tensors;
-    lemon_status status = lemon__unpack_name(u, c, n, &u->tensor_names, "tensor");
+    lemon_tensor t;
+    lemon_status status = lemon__unpack_name(u, lemon__take(c, n), n, &u->tensor_names, "tensor");
     if (status) return status;
     memcpy(name, c->bytes + c->at - n, n);
     name[n] = 0;
@@ -5323,13 +5568,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
                            "%s: tensor \"%s\" begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
                            u->source.name, name, (unsigned long long)offset, (unsigned long long)lemon__pad(*end));
     status = lemon__unpack_data(u, h, name, &t, offset, bytes, crc);
-    if (status) return status;
-    tensors = (lemon_tensor *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity, u->tensor_names.count, sizeof t);
-    if (tensors == NULL) return LEMON_E_MEMORY;
-    u->tensors = tensors;
-    tensors[u->tensor_names.count - 1] = t;
     *end = offset + bytes;
-    return LEMON_OK;
+    return status ? status : lemon__unpack_push_tensor(u, &t, NULL);
 }
 
 static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
@@ -5405,18 +5645,24 @@ static lemon_status lemon__unpack_tensor(const lemon__unpack *u, const char *nam
     int32_t i = lemon__words_find(&u->tensor_names, name, strlen(name));
     memset(tensor, 0, sizeof *tensor);
     if (i < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
-    *tensor = u->tensors[i];
+    *tensor = u->tensors[i].tensor;
     return LEMON_OK;
 }
 
-/*  The same where only one shape will do; `why` says where the expectation comes from, as in "d_model is 64". */
-static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
-                                         const char *why, lemon_tensor *tensor) {
-    lemon_status status = lemon__unpack_tensor(u, name, tensor);
-    if (status || (tensor->rows == rows && tensor->cols == cols)) return status;
+/*  Refuses another shape than this; `why` says where the expectation comes from, as in "d_model is 64". */
+static lemon_status lemon__unpack_shape(const lemon__unpack *u, const char *name, const lemon_tensor *tensor,
+                                        int64_t rows, int64_t cols, const char *why) {
+    if (tensor->rows == rows && tensor->cols == cols) return LEMON_OK;
     return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is [%lld, %lld], expected [%lld, %lld] (%s)",
                        u->source.name, name, (long long)tensor->rows, (long long)tensor->cols, (long long)rows,
                        (long long)cols, why);
+}
+
+/*  A tensor where only one shape will do. */
+static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
+                                         const char *why, lemon_tensor *tensor) {
+    lemon_status status = lemon__unpack_tensor(u, name, tensor);
+    return status ? status : lemon__unpack_shape(u, name, tensor, rows, cols, why);
 }
 
 /*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
@@ -5459,75 +5705,118 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
     return status;
 }
 
-/* ---- configs and models as keys and tensors ---- */
+/* ---- configs, as every format has them ---- */
 
-static const struct lemon__field { const char *name; size_t offset; int real; } lemon__fields[] = {
-    {"d_model", offsetof(lemon_config, d_model), 0},       {"n_layers", offsetof(lemon_config, n_layers), 0},
-    {"n_heads", offsetof(lemon_config, n_heads), 0},       {"kv_heads", offsetof(lemon_config, kv_heads), 0},
-    {"head_dim", offsetof(lemon_config, head_dim), 0},     {"d_ffn", offsetof(lemon_config, d_ffn), 0},
-    {"vocab_size", offsetof(lemon_config, vocab_size), 0}, {"max_seq", offsetof(lemon_config, max_seq), 0},
-    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0},
-    {"rope_theta", offsetof(lemon_config, rope_theta), 1}, {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1}};
+static const struct lemon__field { const char *name; size_t offset; int real; const char *hf, *gguf; } lemon__fields[] = {
+    {"d_model", offsetof(lemon_config, d_model), 0, "hidden_size", "embedding_length"},
+    {"n_layers", offsetof(lemon_config, n_layers), 0, "num_hidden_layers", "block_count"},
+    {"n_heads", offsetof(lemon_config, n_heads), 0, "num_attention_heads", "attention.head_count"},
+    {"kv_heads", offsetof(lemon_config, kv_heads), 0, "num_key_value_heads", "attention.head_count_kv"},
+    {"head_dim", offsetof(lemon_config, head_dim), 0, "head_dim", "attention.key_length"},
+    {"d_ffn", offsetof(lemon_config, d_ffn), 0, "intermediate_size", "feed_forward_length"},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0, "vocab_size", "vocab_size"},
+    {"max_seq", offsetof(lemon_config, max_seq), 0, "max_position_embeddings", "context_length"},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, "tie_word_embeddings", NULL},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1, "rope_theta", "rope.freq_base"},
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, "rms_norm_eps", "attention.layer_norm_rms_epsilon"}};
 enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0] };
+
+/*  The value of a field, whole ones exactly. */
+static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
+    const uint8_t *p = (const uint8_t *)config + field->offset;
+    int32_t whole;
+    float real;
+    memcpy(&whole, p, 4);
+    memcpy(&real, p, 4);
+    return field->real ? (double)real : (double)whole;
+}
+
+/*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
+static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
+                                     const struct lemon__field *field, double value, lemon_config *config) {
+    uint8_t *p = (uint8_t *)config + field->offset;
+    int32_t whole;
+    float real;
+    if (field->real && !(fabs(value) < 1e30))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", file, name, value);
+    if (!field->real && (!(value >= 0 && value <= INT32_MAX) || value < floor(value) || value > floor(value)))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value,
+                           (long)INT32_MAX);
+    if (field->real) { real = (float)value; memcpy(p, &real, 4); }
+    else { whole = (int32_t)value; memcpy(p, &whole, 4); }
+    return LEMON_OK;
+}
 
 /*  prefix: "", or for files that hold two configs "teacher." and "student.". */
 static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemon_config *config) {
     char name[LEMON__NAME];
     int i;
     for (i = 0; i < LEMON__FIELDS; i++) {
-        const uint8_t *field = (const uint8_t *)config + lemon__fields[i].offset;
-        int32_t whole;
-        float real;
+        double value = lemon__field_get(config, &lemon__fields[i]);
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
-        memcpy(&whole, field, 4);
-        memcpy(&real, field, 4);
-        if (lemon__fields[i].real) lemon__pack_real(pack, name, (double)real);
-        else lemon__pack_int(pack, name, whole);
+        if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
+        else lemon__pack_int(pack, name, (int64_t)value);
     }
-}
-
-static lemon_status lemon__unpack_field(const lemon__unpack *u, const char *name, int is_real, uint8_t *field) {
-    int64_t whole;
-    int32_t narrow;
-    double number;
-    float real;
-    lemon_status status;
-    if (is_real) {
-        status = lemon__unpack_real(u, name, &number);
-        if (status) return status;
-        if (!(fabs(number) < 1e30))
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", u->source.name, name,
-                               number);
-        real = (float)number;
-        memcpy(field, &real, 4);
-        return LEMON_OK;
-    }
-    status = lemon__unpack_int(u, name, &whole);
-    if (status) return status;
-    if (whole < 0 || whole > INT32_MAX)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %ld", u->source.name, name,
-                           (long long)whole, (long)INT32_MAX);
-    narrow = (int32_t)whole;
-    memcpy(field, &narrow, 4);
-    return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
     char name[LEMON__NAME];
     lemon_status status = LEMON_OK;
+    int64_t whole;
     int i;
     memset(config, 0, sizeof *config);
     for (i = 0; i < LEMON__FIELDS && !status; i++) {
+        double value = 0;
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
-        status = lemon__unpack_field(u, name, lemon__fields[i].real, (uint8_t *)config + lemon__fields[i].offset);
+        if (lemon__fields[i].real) {
+            status = lemon__unpack_real(u, name, &value);
+        } else {
+            status = lemon__unpack_int(u, name, &whole);
+            value = (double)whole;
+        }
+        if (!status) status = lemon__field_set(u->ctx, u->source.name, name, &lemon__fields[i], value, config);
     }
     if (!status && lemon_config_check(u->ctx, config)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
     return status;
 }
 
+/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is no
+    number. */
+static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
+                                       int (*get)(void *from, const struct lemon__field *field, double *value),
+                                       lemon_config *config) {
+    lemon_status status = LEMON_OK;
+    int i, got;
+    memset(config, 0, sizeof *config);
+    config->rope_theta = 10000.0f;
+    config->rms_norm_eps = 1e-6f;           /* what Hugging Face's LlamaConfig has; GGUF always tells */
+    for (i = 0; i < LEMON__FIELDS && !status; i++) {
+        const struct lemon__field *field = &lemon__fields[i];
+        const char *name = style == LEMON__STYLE_HF ? field->hf : field->gguf;
+        double value = 0;
+        got = name ? get(from, field, &value) : 0;
+        if (got > 0) status = lemon__field_set(ctx, file, name, field, value, config);
+        else if (got < 0) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is not a number", file, name);
+        else if (field->offset == offsetof(lemon_config, kv_heads)) config->kv_heads = config->n_heads;
+        else if (field->offset == offsetof(lemon_config, head_dim) && config->n_heads > 0)
+            config->head_dim = config->d_model / config->n_heads;
+        else if (!field->real && name && field->offset != offsetof(lemon_config, tied_embeddings))
+            status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is missing, expected an integer", file, name);
+    }
+    if (!status && lemon_config_check(ctx, config)) status = lemon__blame(ctx, file, LEMON_E_FORMAT);
+    return status;
+}
+
+/* ---- models as keys and tensors ---- */
+
 /*  The tokenizer as keys and tensors is chapter 9's: the one place where this chapter looks ahead. */
 static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *tokenizer);
 static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer);
+static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer);
+static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *tokenizer, int32_t vocab_size);
+static void lemon__tokenizer_to_json(const lemon_tokenizer *tokenizer, lemon__bytes *out);
+static void lemon__tokenizer_to_config(const lemon_tokenizer *tokenizer, int32_t max_seq, lemon__bytes *out);
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model);
 
 /*  A tokenizer may be smaller than the model's vocabulary (some are padded), never larger. */
 static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *model) {
@@ -5537,10 +5826,33 @@ static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *m
                        (long)size, (long)model->config.vocab_size);
 }
 
-/*  The part "model": arch, the config, the table of parameters, and the tokenizer if there is one.  Matrices become
-    `dtype`; vectors stay f32, for they are few and everything is multiplied by them. */
-static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+/*  The storage type of a parameter in a file.  Vectors stay f32, for they are few and everything is multiplied by them,
+    but in Hugging Face's folders, where all tensors are of one type; GGUF has no padded blocks. */
+static lemon_dtype lemon__param_dtype(const lemon_tensor *param, lemon__style style, lemon_dtype dtype) {
+    if (param->rows == 1 && style != LEMON__STYLE_HF) return LEMON_F32;
+    if (style == LEMON__STYLE_GGUF && dtype >= LEMON_Q8 && param->cols % LEMON__BLOCK) return LEMON_F16;
+    return dtype;
+}
+
+/*  Parameters from ... to-1 of the table; matrices become `dtype`. */
+static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int64_t from, int64_t to,
+                               lemon__style style, lemon_dtype dtype) {
     char name[LEMON__NAME];
+    int64_t i, layer;
+    for (i = from; i < to; i++) {
+        const lemon_tensor *param = &model->params[i];
+        lemon_role role = lemon__param_role(&model->config, i, &layer);
+        lemon__packed *t;
+        lemon__param_name(model, i, style, name, sizeof name);
+        t = lemon__pack_tensor(pack, name, param, lemon__param_dtype(param, style, dtype));
+        if (t && style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) t->halves = model->config.head_dim;
+    }
+}
+
+/*  The part "model": arch, the config, the table of parameters, the tokenizer if there is one, and what else the
+    model carries along. */
+static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+    char name[2 * LEMON__NAME];
     int64_t i;
     if (!pack->status && ((int)dtype < 0 || dtype > LEMON_Q4))
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
@@ -5548,10 +5860,11 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
     lemon__pack_text(pack, "arch", "llama", 5);
     lemon__pack_config(pack, "", &model->config);
-    for (i = 0; i < model->n_params; i++) {
-        lemon__param_name(model, i, name, sizeof name);
-        lemon__pack_tensor(pack, name, &model->params[i], model->params[i].rows == 1 ? LEMON_F32 : dtype);
+    for (i = 0; i < model->n_parts; i++) {
+        snprintf(name, sizeof name, "part.%s", model->parts[i].name);
+        lemon__pack_text(pack, name, (const char *)model->parts[i].data, model->parts[i].bytes);
     }
+    lemon__pack_params(pack, model, 0, model->n_params, LEMON__STYLE_LEMON, dtype);
     if (!pack->status && model->tokenizer) pack->status = lemon__tokenizer_pack(pack, model->tokenizer);
 }
 
@@ -5572,37 +5885,133 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
     else snprintf(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
 }
 
-/*  One parameter of the table: found by name, of the shape that the config asks for, of a type for weights. */
-static lemon_status lemon__unpack_param(const lemon__unpack *u, lemon_model *model, int64_t i) {
+/*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
+    numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
+    where floats are not aligned, as old safetensors have them. */
+static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
+                                 lemon_tensor *param) {
+    lemon_tensor from = e->tensor, to = from;
+    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
+    size_t row_bytes = coding ? (size_t)(from.cols / coding->numbers) * (size_t)coding->bytes
+                              : lemon_row_bytes(from.dtype, from.cols);
+    float *numbers;
+    int64_t i, j;
+    to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
+    *param = from;
+    if (!coding && !halves && to.dtype == from.dtype &&
+        (from.dtype != LEMON_F32 || ((uintptr_t)from.data % 4 == 0 && !lemon__big_endian())))
+        return LEMON_OK;
+    to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
+    numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
+    for (i = 0; to.data && numbers && i < from.rows; i++) {
+        const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
+        int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
+        if (!coding && to.dtype == from.dtype) {
+            memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
+            continue;
+        }
+        for (j = 0; coding && j < from.cols; j += coding->numbers, in += coding->bytes)
+            coding->decode(coding, in, numbers + j);
+        if (!coding) lemon_row_to_f32(&from, i, numbers);
+        lemon_row_from_f32(&to, row, numbers);
+    }
+    if (to.data && !coding && to.dtype == from.dtype) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
+    if (to.data == NULL || numbers == NULL) to.data = NULL;
+    lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
+    *param = to;
+    return to.data ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  One parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for
+    weights. */
+static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, lemon_model *model,
+                                        int64_t i) {
     lemon_tensor *param = &model->params[i], found;
     char name[LEMON__NAME], why[96] = "";
     lemon_status status;
-    lemon__param_name(model, i, name, sizeof name);
-    status = lemon__unpack_tensor(u, name, &found);
-    if (status) return status;
+    int32_t at = -1;
+    int64_t k, layer, halves = 0;
+    lemon_role role = lemon__param_role(&model->config, i, &layer);
+    lemon__param_name(model, i, style, name, sizeof name);
+    for (k = 0; k < n && at < 0; k++) at = lemon__words_find(&u[k].tensor_names, name, strlen(name));
+    if (at < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
+    u += k - 1;
+    u->tensors[at].used = 1;
+    found = u->tensors[at].tensor;
     lemon__shape_reason(model, i, found.rows != param->rows, why, sizeof why);
-    status = lemon__unpack_shaped(u, name, param->rows, param->cols, why, &found);
-    if (!status && found.dtype > (found.rows == 1 ? LEMON_F32 : LEMON_Q4))
+    status = lemon__unpack_shape(u, name, &found, param->rows, param->cols, why);
+    if (!status && found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4))
         status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
                              lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (!status) *param = found;
+    if (style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) halves = model->config.head_dim;
+    return status ? status : lemon__adopt(u->ctx, model, &u->tensors[at], halves, param);
+}
+
+/*  The type that most numbers of the matrices have. */
+static lemon_dtype lemon__model_dtype(const lemon_model *model) {
+    int64_t count[LEMON_DTYPE_COUNT] = {0}, i;
+    int best = (int)model->params[0].dtype;
+    for (i = 0; i < model->n_params; i++)
+        if (model->params[i].rows > 1) count[model->params[i].dtype] += model->params[i].rows * model->params[i].cols;
+    for (i = 0; i < LEMON_DTYPE_COUNT; i++)
+        if (count[i] > count[best]) best = (int)i;
+    return (lemon_dtype)best;
+}
+
+/*  A tensor that nothing consumes would be missed by the model that was trained with it.  Known to be idle are the
+    output where it is tied to the embedding, and tables of RoPE factors. */
+static lemon_status lemon__unpack_idle(const lemon__unpack *u, int64_t n) {
+    static const char *const idle[] = {"lm_head.weight", "output.weight", ".rotary_emb.inv_freq"};
+    int64_t k, i;
+    size_t j;
+    for (k = 0; k < n; k++)
+        for (i = 0; i < u[k].tensor_names.count; i++) {
+            lemon__span span = u[k].tensor_names.spans[i];
+            const char *name = (const char *)u[k].tensor_names.blob + span.start;
+            for (j = 0; j < 3; j++)
+                if (span.bytes >= strlen(idle[j]) &&
+                    memcmp(name + span.bytes - strlen(idle[j]), idle[j], strlen(idle[j])) == 0)
+                    break;
+            if (!u[k].tensors[i].used && j == 3)
+                return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                                   "%s: tensor \"%.*s\" has no place in a LLaMA model of this config; "
+                                   "the model is of a kind that lemon.h does not know",
+                                   u[k].source.name, (int)span.bytes, name);
+        }
+    return LEMON_OK;
+}
+
+/*  Every parameter out of n files. */
+static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const lemon_config *config,
+                                         lemon_model **model) {
+    lemon_status status;
+    int64_t i, tensors = 0;
+    for (i = 0; i < n; i++) tensors += u[i].tensor_names.count;
+    if (config->n_layers > tensors)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: n_layers is %ld, but there are only %lld tensors",
+                           u->source.name, (long)config->n_layers, (long long)tensors);
+    status = lemon__model_new(u->ctx, config, model);
+    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, *model, i);
+    if (!status && style != LEMON__STYLE_LEMON) status = lemon__unpack_idle(u, n);
+    if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
 }
 
-static lemon_status lemon__unpack_params(const lemon__unpack *u, lemon_model *model) {
+/*  Keys whose names begin with "part." are what the model carries along. */
+static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *model) {
     lemon_status status = LEMON_OK;
     int64_t i;
-    for (i = 0; i < model->n_params && !status; i++) status = lemon__unpack_param(u, model, i);
-    if (!status && lemon__unpack_has(u, "tokenizer.type")) status = lemon__tokenizer_unpack(u, &model->tokenizer);
-    if (!status && lemon__vocabulary_check(u->ctx, model))
-        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
-    model->dtype = model->params[0].dtype;
-    memcpy(model->format, "lemon", 6);
+    for (i = 0; i < u->key_names.count && !status; i++) {
+        lemon__span span = u->key_names.spans[i];
+        const char *name = (const char *)u->key_names.blob + span.start;
+        if (span.bytes < 6 || memcmp(name, "part.", 5) != 0 || u->keys[i].type != LEMON__TEXT) continue;
+        status = lemon__part_add(u->ctx, model, name + 5, span.bytes - 5, u->keys[i].value, u->keys[i].bytes);
+    }
     return status;
 }
 
 /*  The part "model".  The weights stay where they stand in the file, so `u` must outlive the model. */
-static lemon_status lemon__unpack_model(const lemon__unpack *u, lemon_model **model) {
+static lemon_status lemon__unpack_model(lemon__unpack *u, lemon_model **model) {
     const char *arch;
     size_t bytes;
     lemon_config config;
@@ -5612,13 +6021,15 @@ static lemon_status lemon__unpack_model(const lemon__unpack *u, lemon_model **mo
         return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: arch is \"%.*s\", expected \"llama\"", u->source.name,
                            (int)(bytes < 40 ? bytes : 40), arch);
     if (!status) status = lemon__unpack_config(u, "", &config);
-    if (status) return status;
-    if (config.n_layers > u->tensor_names.count)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: n_layers is %ld, but there are only %lld tensors",
-                           u->source.name, (long)config.n_layers, (long long)u->tensor_names.count);
-    status = lemon__model_new(u->ctx, &config, model);
-    if (!status) status = lemon__unpack_params(u, *model);
-    if (!status) return LEMON_OK;
+    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_LEMON, &config, model);
+    if (!status) status = lemon__unpack_carried(u, *model);
+    if (!status && lemon__unpack_has(u, "tokenizer.type")) status = lemon__tokenizer_unpack(u, &(*model)->tokenizer);
+    if (!status && lemon__vocabulary_check(u->ctx, *model))
+        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    if (!status) {
+        memcpy((*model)->format, "lemon", 6);
+        return LEMON_OK;
+    }
     lemon_model_free(u->ctx, *model);
     *model = NULL;
     return status;
@@ -5818,6 +6229,588 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     return LEMON_OK;
 }
 
+/* ---- Hugging Face folders: config.json, and weights in model.safetensors or in the files of
+        model.safetensors.index.json
+
+   A safetensors file is a u64, so many bytes of JSON, then data; the JSON has for each tensor {"dtype", "shape",
+   "data_offsets": [begin, end]}, counted from the data's beginning.  Their order in the file means nothing. ---- */
+
+enum { LEMON__PATH = 4096 };
+
+static const char *const lemon__st_types[] = {"F32", "BF16", "F16"};    /* by lemon_dtype */
+
+/*  folder/name, in a buffer of LEMON__PATH bytes. */
+static lemon_status lemon__join(lemon_ctx *ctx, const char *folder, const char *name, char *out) {
+    size_t n = strlen(folder), m = strlen(name) + 1;
+    if (n + m >= LEMON__PATH)
+        return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s...\" is too long, expected less than %d bytes", folder,
+                           LEMON__PATH);
+    memcpy(out, folder, n);
+    if (n > 0 && folder[n - 1] != '/' && folder[n - 1] != '\\') out[n++] = '/';
+    memcpy(out + n, name, m);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader) {
+    char path[LEMON__PATH];
+    lemon_status status = lemon__join(ctx, folder, name, path);
+    memset(reader, 0, sizeof *reader);
+    if (!status) status = lemon_file_reader(ctx, path, reader);
+    if (!status) status = lemon__hold(ctx, reader);
+    if (status) lemon__reader_close(reader);
+    return status;
+}
+
+static int lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name) {
+    lemon_reader reader;
+    lemon_status status = lemon__open_in(ctx, folder, name, &reader);
+    if (!status) lemon__reader_close(&reader);
+    return !status;
+}
+
+/*  One member of the header: a tensor, its name being node i. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at) {
+    int32_t shape = lemon__json_get(json, i + 1, "shape"), offsets = lemon__json_get(json, i + 1, "data_offsets");
+    int32_t type = lemon__json_get(json, i + 1, "dtype"), k;
+    int64_t size[2] = {1, 1}, range[2] = {0, 0};
+    int n = 0, ok = 1;
+    lemon_tensor t;
+    size_t bytes;
+    const uint8_t *name = lemon__json_string(json, i, &bytes);
+    lemon_status status = lemon__unpack_name(u, json->nodes[i].escaped ? NULL : name, bytes, &u->tensor_names, "tensor");
+    if (status) return status;
+    memset(&t, 0, sizeof t);
+    while (t.dtype <= LEMON_F16 && !lemon__json_is(json, type, lemon__st_types[t.dtype])) t.dtype = (lemon_dtype)(t.dtype + 1);
+    if (t.dtype > LEMON_F16)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tensor \"%.*s\" is of another type than F32, F16 and BF16; quantised models must be "
+                           "converted to one of these",
+                           u->source.name, (int)bytes, (const char *)name);
+    for (k = shape + 1; shape >= 0 && k < json->nodes[shape].next; k = json->nodes[k].next, n++)
+        ok = ok && n < 2 && lemon__json_int(json, k, &size[n]);
+    ok = ok && n > 0 && lemon__json_type_of(json, offsets) == LEMON__JSON_ARRAY && json->nodes[offsets].next == offsets + 3 &&
+         lemon__json_int(json, offsets + 1, &range[0]) && lemon__json_int(json, offsets + 2, &range[1]);
+    t.rows = n == 2 ? size[0] : 1;
+    t.cols = n == 2 ? size[1] : size[0];
+    if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
+        lemon_tensor_bytes(&t) == 0 || lemon_tensor_bytes(&t) != (uint64_t)(range[1] - range[0]))
+        return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                           "%s: tensor \"%.*s\" has a shape or data_offsets that cannot be; " LEMON__DAMAGED,
+                           u->source.name, (int)bytes, (const char *)name);
+    t.data = lemon__unconst(u->source.map + data_at + range[0]);
+    return lemon__unpack_push_tensor(u, &t, NULL);
+}
+
+/*  The header of a file that is held in memory already. */
+static lemon_status lemon__st_open(lemon__unpack *u) {
+    lemon__cursor c = lemon__cursor_over(&u->source);
+    lemon__json json;
+    uint64_t n = lemon__take64(&c);
+    int32_t i;
+    lemon_status status;
+    u->tensor_names.blob = c.bytes;
+    if (c.bad || n > u->source.size - 8)
+        return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
+    status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
+    if (status) return status;
+    if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
+        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: header is no JSON object", u->source.name);
+    for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n);
+    lemon__json_close(&json);
+    return status;
+}
+
+/*  The files that a model's weights stand in; they are open as long as it lives. */
+typedef struct lemon__shards {
+    lemon_ctx *ctx;
+    const char *folder;
+    lemon__unpack *u;
+    int64_t n, capacity;
+} lemon__shards;
+
+static lemon_status lemon__shards_add(lemon__shards *shards, const char *name) {
+    lemon__unpack *u = (lemon__unpack *)lemon__reserve(shards->ctx, shards->u, &shards->capacity, shards->n + 1, sizeof *u);
+    lemon_status status;
+    if (u == NULL) return LEMON_E_MEMORY;
+    shards->u = u;
+    u += shards->n++;
+    memset(u, 0, sizeof *u);
+    u->ctx = shards->ctx;
+    status = lemon__open_in(shards->ctx, shards->folder, name, &u->source);
+    return status ? status : lemon__st_open(u);
+}
+
+static void lemon__shards_close(void *user) {
+    lemon__shards *shards = (lemon__shards *)user;
+    int64_t i;
+    for (i = 0; i < shards->n; i++) lemon__unpack_close(&shards->u[i]);
+    lemon__free(shards->ctx, shards->u, (size_t)shards->capacity * sizeof *shards->u);
+    lemon__free(shards->ctx, shards, sizeof *shards);
+}
+
+/*  The files that an index names: names in the folder, not paths out of it. */
+static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json) {
+    int32_t map = lemon__json_get(json, 0, "weight_map"), i;
+    lemon__words seen;
+    lemon_status status = LEMON_OK;
+    memset(&seen, 0, sizeof seen);
+    seen.blob = json->text;
+    if (lemon__json_type_of(json, map) != LEMON__JSON_OBJECT)
+        return lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map is missing", json->name);
+    for (i = map + 1; i < json->nodes[map].next && !status; i = json->nodes[i + 1].next) {
+        size_t n;
+        const uint8_t *file = lemon__json_string(json, i + 1, &n);
+        char name[256];
+        if (file == NULL || n == 0 || n >= sizeof name || json->nodes[i + 1].escaped || memchr(file, '/', n) ||
+            memchr(file, ':', n) || memchr(file, 0, n)) {
+            status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map has a value that is no file name",
+                                 json->name);
+        } else if (lemon__words_find(&seen, file, n) < 0) {
+            memcpy(name, file, n);
+            name[n] = 0;
+            status = lemon__words_push(json->ctx, &seen, json->nodes[i + 1].start, n, 1) ? LEMON_OK : LEMON_E_MEMORY;
+            if (!status) status = lemon__shards_add(shards, name);
+        }
+    }
+    lemon__words_free(json->ctx, &seen);
+    return status;
+}
+
+static lemon_status lemon__shards_open(lemon__shards *shards) {
+    lemon_reader reader;
+    lemon__json json;
+    lemon_status status;
+    if (lemon__is_in(shards->ctx, shards->folder, "model.safetensors"))
+        return lemon__shards_add(shards, "model.safetensors");
+    status = lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader);
+    if (status)
+        return lemon__fail(shards->ctx, LEMON_E_FORMAT,
+                           "%s: has neither model.safetensors nor model.safetensors.index.json; PyTorch's .bin files "
+                           "must be converted first",
+                           shards->folder);
+    status = lemon__json_parse(shards->ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) status = lemon__shards_index(shards, &json);
+    lemon__json_close(&json);
+    lemon__reader_close(&reader);
+    return status;
+}
+
+static int lemon__folder_field(void *from, const struct lemon__field *field, double *value) {
+    lemon__json *json = (lemon__json *)from;
+    int32_t node = lemon__json_get(json, 0, field->hf);
+    lemon__json_type type;
+    if (node < 0) node = lemon__json_get(json, lemon__json_get(json, 0, "rope_parameters"), field->hf);
+    type = lemon__json_type_of(json, node);
+    *value = type == LEMON__JSON_TRUE;
+    if (type == LEMON__JSON_TRUE || type == LEMON__JSON_FALSE) return 1;
+    if (type == LEMON__JSON_NONE || type == LEMON__JSON_NULL) return 0;
+    return lemon__json_real(json, node, value) ? 1 : -1;
+}
+
+/*  Refuses by name what changes the computation and is not computed here. */
+static lemon_status lemon__folder_refuse(lemon__json *json) {
+    static const char *const words[][3] = {{"model_type", "llama", "mistral"}, {"hidden_act", "silu", "swish"}};
+    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "sliding_window",
+                                         "rope_scaling", "rope_parameters"};
+    int32_t node, type;
+    int64_t window, context;
+    size_t i;
+    for (i = 0; i < 2; i++) {
+        node = lemon__json_get(json, 0, words[i][0]);
+        if ((i > 0 && node < 0) || lemon__json_is(json, node, words[i][1]) || lemon__json_is(json, node, words[i][2]))
+            continue;
+        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, expected \"%s\"; lemon.h has no other",
+                           json->name, words[i][0], node < 0 ? 7 : (int)lemon__min(40, json->nodes[node].bytes),
+                           node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, words[i][1]);
+    }
+    for (i = 0; i < 6; i++) {
+        node = lemon__json_get(json, 0, absent[i]);
+        if (lemon__json_type_of(json, node) <= LEMON__JSON_FALSE) continue;
+        type = lemon__json_get(json, node, "rope_type");
+        if (type < 0) type = lemon__json_get(json, node, "type");
+        if (i >= 4 && (type < 0 ? i == 5 : lemon__json_is(json, type, "default"))) continue;
+        if (i == 3 && lemon__json_int(json, node, &window) &&
+            lemon__json_int(json, lemon__json_get(json, 0, "max_position_embeddings"), &context) && window >= context)
+            continue;
+        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, which lemon.h does not compute", json->name,
+                           absent[i], (int)lemon__min(60, json->nodes[node].bytes),
+                           (const char *)json->text + json->nodes[node].start);
+    }
+    return LEMON_OK;
+}
+
+/*  Files of a folder that a model carries along; what is in config.json and not in lemon_config goes with it too. */
+static const char *const lemon__carried[] = {"config.json",    "generation_config.json", "tokenizer.json",
+                                             "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
+                                             "vocab.json",     "merges.txt",             "added_tokens.json",
+                                             "chat_template.jinja", "LICENSE",           "NOTICE"};
+enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
+
+static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    lemon_status status = LEMON_OK;
+    lemon_reader reader;
+    int i;
+    for (i = 0; i < LEMON__CARRIED && !status; i++) {
+        if (lemon__open_in(ctx, folder, lemon__carried[i], &reader) != LEMON_OK) continue;
+        status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
+                                 (size_t)reader.size);
+        lemon__reader_close(&reader);
+    }
+    return status;
+}
+
+static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known) {
+    lemon_reader reader;
+    lemon__json json;
+    lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
+    if (status) return status;
+    status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) status = lemon__folder_refuse(&json);
+    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, config);
+    if (!status) *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+    lemon__json_close(&json);
+    lemon__reader_close(&reader);
+    return status;
+}
+
+static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon_model **model) {
+    lemon_config config;
+    lemon__shards *shards = (lemon__shards *)lemon__calloc(ctx, sizeof *shards);
+    int tie_known = 0;
+    int64_t i;
+    lemon_status status;
+    if (shards == NULL) return LEMON_E_MEMORY;
+    shards->ctx = ctx;
+    shards->folder = folder;
+    status = lemon__folder_config(ctx, folder, &config, &tie_known);
+    if (!status) status = lemon__shards_open(shards);
+    if (!status && !tie_known)
+        for (i = 0, config.tied_embeddings = 1; i < shards->n; i++)
+            if (lemon__words_find(&shards->u[i].tensor_names, "lm_head.weight", 14) >= 0) config.tied_embeddings = 0;
+    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, &config, model);
+    if (!status) status = lemon__folder_carry(ctx, folder, *model);
+    if (!status) status = lemon__tokenizer_from_parts(ctx, folder, *model);
+    if (status) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+        lemon__shards_close(shards);
+        return status;
+    }
+    memcpy((*model)->format, "hf", 3);
+    (*model)->source.user = shards;
+    (*model)->source.close = lemon__shards_close;
+    return LEMON_OK;
+}
+
+/* ---- GGUF 2 and 3:  magic, u32 version, u64 tensors, u64 keys; the keys (text name, u32 type, value); the tensors
+        (text name, u32 dimensions, u64 each, innermost first, u32 coding, u64 offset); padding; data.  A text is a u64
+        and so many bytes, an array a u32 type, a u64 count and its items.
+
+   Blocks with a scale (and for types ending in 1 or K an offset) for 32 numbers; the K types have 256, cut into runs of
+   32 or 16 with short scales of their own.  What lemon.h has no storage type for becomes f16, whose rounding is
+   far below theirs. ---- */
+
+/*  Q4_1, Q5_0, Q5_1: half-bytes, for Q5 a bit more in a word of 32, and an offset that is stored or symmetric. */
+static void lemon__q45_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    int five = coding->bytes >= 22, stored = coding->bytes == 20 || coding->bytes == 24, i;
+    float scale = lemon_f32_from_f16(lemon__get16(in));
+    float offset = stored ? lemon_f32_from_f16(lemon__get16(in + 2)) : -16.0f * scale;
+    const uint8_t *nibbles = in + coding->bytes - 16;
+    uint32_t high = five ? lemon__get32(nibbles - 4) : 0;
+    for (i = 0; i < 32; i++) {
+        uint32_t q = i < 16 ? nibbles[i] & 15u : (uint32_t)nibbles[i - 16] >> 4;
+        out[i] = scale * (float)(q | (high >> i & 1u) << 4) + offset;
+    }
+}
+
+/*  Q4_K, Q5_K: eight runs of 32; scale and offset of a run are 6 bits each, packed into 12 bytes. */
+static void lemon__q45k_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    float scale = lemon_f32_from_f16(lemon__get16(in)), offset = lemon_f32_from_f16(lemon__get16(in + 2));
+    const uint8_t *s = in + 4, *high = coding->bytes == 176 ? in + 16 : NULL, *nibbles = in + coding->bytes - 128;
+    int run, i;
+    for (run = 0; run < 8; run++) {
+        int a = run < 4 ? s[run] & 63 : (s[run + 4] & 15) | s[run - 4] >> 6 << 4;
+        int b = run < 4 ? s[run + 4] & 63 : s[run + 4] >> 4 | s[run] >> 6 << 4;
+        for (i = 0; i < 32; i++) {
+            int q = run % 2 ? nibbles[run / 2 * 32 + i] >> 4 : nibbles[run / 2 * 32 + i] & 15;
+            if (high) q |= (high[i] >> run & 1) << 4;
+            *out++ = scale * (float)a * (float)q - offset * (float)b;
+        }
+    }
+}
+
+/*  Q6_K: sixteen runs of 16 with a signed byte as scale; four low bits, and two high ones elsewhere. */
+static void lemon__q6k_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    float scale = lemon_f32_from_f16(lemon__get16(in + 208));
+    int i;
+    (void)coding;
+    for (i = 0; i < 256; i++) {
+        int half = i / 128, quarter = i / 32 % 4, l = i % 32;
+        uint8_t low = in[64 * half + 32 * (quarter & 1) + l];
+        int q = (quarter < 2 ? low & 15 : low >> 4) | (in[128 + 32 * half + l] >> 2 * quarter & 3) << 4;
+        out[i] = scale * (float)(int8_t)in[192 + i / 16] * (float)(q - 32);
+    }
+}
+
+static const lemon__coding lemon__codings[] = {
+    {0, LEMON_F32, 1, 4, NULL, "F32"},
+    {1, LEMON_F16, 1, 2, NULL, "F16"},
+    {30, LEMON_BF16, 1, 2, NULL, "BF16"},
+    {8, LEMON_Q8, 32, 34, NULL, "Q8_0"},
+    {2, LEMON_Q4, 32, 18, NULL, "Q4_0"},
+    {3, LEMON_F16, 32, 20, lemon__q45_decode, "Q4_1"},
+    {6, LEMON_F16, 32, 22, lemon__q45_decode, "Q5_0"},
+    {7, LEMON_F16, 32, 24, lemon__q45_decode, "Q5_1"},
+    {12, LEMON_F16, 256, 144, lemon__q45k_decode, "Q4_K"},
+    {13, LEMON_F16, 256, 176, lemon__q45k_decode, "Q5_K"},
+    {14, LEMON_F16, 256, 210, lemon__q6k_decode, "Q6_K"}};
+
+enum { LEMON__GGUF_U32 = 4, LEMON__GGUF_F32 = 6, LEMON__GGUF_BOOL = 7, LEMON__GGUF_TEXT = 8, LEMON__GGUF_ARRAY = 9,
+       LEMON__GGUF_I32 = 5, LEMON__GGUF_TYPES = 13 };
+static const uint8_t lemon__gguf_width[LEMON__GGUF_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+
+static const uint8_t *lemon__take_text(lemon__cursor *c, size_t *bytes) {
+    uint64_t n = lemon__take64(c);
+    *bytes = n <= c->size ? (size_t)n : 0;
+    if (n > c->size) c->bad = 1;
+    return lemon__take(c, *bytes);
+}
+
+/*  Steps over a value. */
+static void lemon__gguf_skip(lemon__cursor *c, uint32_t type) {
+    uint64_t count = 1, i;
+    size_t bytes;
+    if (type == LEMON__GGUF_ARRAY) {
+        type = lemon__take32(c);
+        count = lemon__take64(c);
+    }
+    if (type >= LEMON__GGUF_TYPES || type == LEMON__GGUF_ARRAY || count > c->size) { c->bad = 1; return; }
+    if (type == LEMON__GGUF_TEXT)
+        for (i = 0; i < count && !c->bad; i++) lemon__take_text(c, &bytes);
+    else if (count > c->size / lemon__gguf_width[type]) c->bad = 1;
+    else lemon__take(c, (size_t)count * lemon__gguf_width[type]);
+}
+
+static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
+    size_t n, k;
+    const uint8_t *name = lemon__take_text(c, &n);
+    uint32_t dims = lemon__take32(c), id, i;
+    uint64_t size[4] = {1, 1, 1, 1}, offset;
+    const lemon__coding *coding = NULL;
+    lemon_tensor t;
+    lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
+    if (status) return status;
+    for (i = 0; i < dims && i < 4; i++) size[i] = lemon__take64(c);
+    id = lemon__take32(c);
+    offset = lemon__take64(c);
+    for (k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
+        if (lemon__codings[k].id == id) coding = &lemon__codings[k];
+    if (!c->bad && coding == NULL)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
+                           "Q5_1, Q4_K, Q5_K or Q6_K",
+                           u->source.name, (int)n, (const char *)name, (unsigned long)id);
+    if (c->bad || dims < 1 || dims > 4 || size[0] < 1 || size[0] > 1 << 28 || size[1] < 1 || size[1] > 1 << 28 ||
+        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)coding->numbers)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%.*s\" has a shape that cannot be; " LEMON__DAMAGED,
+                           u->source.name, (int)n, (const char *)name);
+    t.rows = (int64_t)size[1];
+    t.cols = (int64_t)size[0];
+    t.dtype = coding->dtype;
+    t.data = NULL;
+    status = lemon__unpack_push_tensor(u, &t, coding);
+    if (!status) u->tensors[u->tensor_names.count - 1].offset = offset;
+    return status;
+}
+
+/*  Where the data begin is known behind the last tensor's name only. */
+static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
+    int64_t i;
+    for (i = 0; i < u->tensor_names.count; i++) {
+        lemon__entry *e = &u->tensors[i];
+        lemon__span name = u->tensor_names.spans[i];
+        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
+                         (uint64_t)e->coding->bytes;
+        if (e->offset % align != 0 || data_at > u->source.size || e->offset > u->source.size - data_at ||
+            bytes > u->source.size - data_at - e->offset)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                               "%s: tensor \"%.*s\" begins at byte %llu of the data and has %llu, which cannot be; "
+                               "the file is damaged or cut short",
+                               u->source.name, (int)name.bytes, (const char *)u->tensor_names.blob + name.start,
+                               (unsigned long long)e->offset, (unsigned long long)bytes);
+        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
+    }
+    return LEMON_OK;
+}
+
+/*  A key, which counts as understood from now on; NULL where there is none. */
+static lemon__key *lemon__gguf_key(const lemon__unpack *u, const char *name) {
+    int32_t i = lemon__words_find(&u->key_names, name, strlen(name));
+    if (i < 0) return NULL;
+    u->keys[i].used = 1;
+    return &u->keys[i];
+}
+
+/*  The bits of a number, by its width; signed ones are extended. */
+static int lemon__gguf_number(const lemon__unpack *u, const char *name, double *value) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    uint64_t bits = 0;
+    size_t i;
+    *value = 0;
+    if (key == NULL) return 0;
+    if (key->type == LEMON__GGUF_TEXT || key->type == LEMON__GGUF_ARRAY) return -1;
+    for (i = key->bytes; i-- > 0;) bits = bits << 8 | key->value[i];
+    if (key->type == LEMON__GGUF_F32) *value = (double)lemon__getf32(key->value);
+    else if (key->type == 12) memcpy(value, &bits, 8);
+    else if (key->type % 2 == 1 && key->type != LEMON__GGUF_BOOL && bits >> (8 * key->bytes - 1)) *value = -1;
+    else *value = (double)bits;
+    return 1;
+}
+
+/*  Whether a key has this text. */
+static int lemon__gguf_is(const lemon__unpack *u, const char *name, const char *text) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    return key && key->type == LEMON__GGUF_TEXT && key->bytes == 8 + strlen(text) &&
+           memcmp(key->value + 8, text, strlen(text)) == 0;
+}
+
+static int lemon__gguf_field(void *from, const struct lemon__field *field, double *value) {
+    const lemon__unpack *u = (const lemon__unpack *)from;
+    char name[LEMON__NAME];
+    int32_t i;
+    int got;
+    snprintf(name, sizeof name, "llama.%s", field->gguf);
+    got = lemon__gguf_number(u, name, value);
+    if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
+    i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
+    if (i >= 0) *value = (double)u->tensors[i].tensor.rows;
+    return i >= 0;
+}
+
+static lemon_status lemon__gguf_contents(lemon__unpack *u) {
+    lemon__cursor c = lemon__cursor_over(&u->source);
+    uint64_t n_tensors, n_keys, i;
+    uint32_t version;
+    double align = 32;
+    lemon_status status = LEMON_OK;
+    u->key_names.blob = u->tensor_names.blob = c.bytes;
+    lemon__take(&c, 4);
+    version = lemon__take32(&c);
+    n_tensors = lemon__take64(&c);
+    n_keys = lemon__take64(&c);
+    if (c.bad || version < 2 || version > 3)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: version of the GGUF file is %lu, expected 2 or 3, "
+                           "little-endian", u->source.name, (unsigned long)version);
+    for (i = 0; i < n_keys && !status; i++) {
+        size_t n, at;
+        const uint8_t *name = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        at = c.at;
+        lemon__gguf_skip(&c, type);
+        if (c.bad)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: the file ends within key %llu, or it is damaged; get it anew",
+                               u->source.name, (unsigned long long)i);
+        status = lemon__unpack_name(u, name, n, &u->key_names, "key");
+        if (!status) status = lemon__unpack_push_key(u, (int)type, c.bytes + at, c.at - at);
+    }
+    for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
+    if (!status && (lemon__gguf_number(u, "general.alignment", &align) < 0 || align < 1 || align > 65536 ||
+                    ((uint32_t)align & ((uint32_t)align - 1)) != 0))
+        status = align == 0 ? LEMON_OK
+                            : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: general.alignment is %g, expected a power of two",
+                                          u->source.name, align);
+    if (align == 0) align = 32;
+    return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
+}
+
+/*  Refuses by name what changes the computation and is not computed here. */
+static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
+    const struct { const char *name; double expected; } keys[] = {
+        {"split.count", 1}, {"llama.expert_count", 0}, {"llama.attention.sliding_window", 0},
+        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1}, {"llama.rope.dimension_count", (double)c->head_dim},
+        {"llama.attention.value_length", (double)c->head_dim}};
+    double value;
+    size_t i;
+    for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && (value < keys[i].expected || value > keys[i].expected))
+            return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %g, expected %g; lemon.h has no other",
+                               u->source.name, keys[i].name, value, keys[i].expected);
+    if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: llama.rope.scaling.type is set, expected none",
+                           u->source.name);
+    return LEMON_OK;
+}
+
+/*  What nobody asked for goes along as it stands: what is about the tokenizer, and the rest. */
+static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model) {
+    static const char *const ours[] = {"general.file_type", "general.quantization_version", "general.size_label"};
+    static const char *const parts[] = {"gguf.metadata", "gguf.tokenizer"};
+    lemon__bytes b;
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    int k;
+    for (k = 0; k < 3; k++) lemon__gguf_key(u, ours[k]);
+    for (k = 0; k < 2 && !status; k++) {
+        memset(&b, 0, sizeof b);
+        b.ctx = u->ctx;
+        for (i = 0; i < u->key_names.count; i++) {
+            lemon__span span = u->key_names.spans[i];
+            const uint8_t *name = u->key_names.blob + span.start;
+            if (u->keys[i].used || (span.bytes > 10 && memcmp(name, "tokenizer.", 10) == 0) != k) continue;
+            lemon__put_number(&b, span.bytes, 8);
+            lemon__put(&b, name, span.bytes);
+            lemon__put_number(&b, (uint64_t)u->keys[i].type, 4);
+            lemon__put(&b, u->keys[i].value, u->keys[i].bytes);
+        }
+        status = b.status;
+        if (!status && b.count > 0)
+            status = lemon__part_add(u->ctx, model, parts[k], strlen(parts[k]), b.data, (size_t)b.count);
+        lemon__bytes_free(&b);
+    }
+    return status;
+}
+
+static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
+    lemon_config config;
+    lemon_status status = lemon__gguf_contents(u);
+    if (!status && !lemon__gguf_is(u, "general.architecture", "llama")) {
+        const lemon__key *key = lemon__gguf_key(u, "general.architecture");
+        int text = key && key->type == LEMON__GGUF_TEXT;
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: general.architecture is %.*s, expected llama",
+                           u->source.name, text ? (int)lemon__min(40, (int64_t)key->bytes - 8) : 7,
+                           text ? (const char *)key->value + 8 : "missing");
+    }
+    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, &config);
+    if (!status) status = lemon__gguf_refuse(u, &config);
+    if (status) return status;
+    config.tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
+    status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, &config, model);
+    if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
+    if (!status && lemon__vocabulary_check(u->ctx, *model)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    return status ? status : lemon__gguf_carry(u, *model);
+}
+
+static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    lemon__unpack u;
+    lemon_status status;
+    memset(&u, 0, sizeof u);
+    u.ctx = ctx;
+    u.source = *reader;
+    status = lemon__hold(ctx, &u.source);
+    if (!status) status = lemon__gguf_model(&u, model);
+    if (!status) {
+        memcpy((*model)->format, "gguf", 5);
+        (*model)->source = u.source;
+        memset(&u.source, 0, sizeof u.source);
+    } else {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+    }
+    lemon__unpack_close(&u);
+    return status;
+}
+
 /* ---- loading: the content decides ---- */
 
 /*  A file without a magic may be llama2.c's version 0 if its first seven numbers could be sizes.  One or two that
@@ -5842,8 +6835,8 @@ static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
 /*  What a file is that we cannot read, for the message. */
 static const char *lemon__sniff(const uint8_t *head, size_t n) {
     size_t i;
-    if (n >= 4 && memcmp(head, "GGUF", 4) == 0) return "GGUF";
-    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32)) return "safetensors";
+    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32))
+        return "safetensors without its config.json, which is loaded by its folder's name";
     if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) return "a zip archive, as PyTorch writes";
     if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) return "gzip, to be unpacked first";
     for (i = 0; i < n; i++)
@@ -5857,10 +6850,11 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
     if (n == 0) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: is empty, expected a model", reader->name);
     if (what)
         return lemon__fail(ctx, strcmp(what, "text") ? LEMON_E_UNSUPPORTED : LEMON_E_FORMAT,
-                           "%s: format is %s, expected .lemon or llama2.c's .bin; convert it to one of these",
+                           "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder",
                            reader->name, what);
     return lemon__fail(ctx, LEMON_E_FORMAT,
-                       "%s: format is unknown, expected .lemon or llama2.c's .bin; it is damaged or no model",
+                       "%s: format is unknown, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder; it is damaged "
+                       "or no model",
                        reader->name);
 }
 
@@ -5890,6 +6884,7 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
     status = lemon__fetch(ctx, &r, 0, head, n);
     if (!status && n >= 5 && memcmp(head, lemon__magic, 5) == 0) return lemon__load_lemon(ctx, &r, model);
+    if (!status && n >= 4 && memcmp(head, "GGUF", 4) == 0) return lemon__load_gguf(ctx, &r, model);
     if (!status && !lemon__looks_like_llama2c(head, n)) status = lemon__load_unknown(ctx, &r, head, n);
     if (!status) status = lemon__hold(ctx, &r);
     if (!status) status = lemon__load_llama2c(ctx, &r, model);
@@ -5900,11 +6895,515 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
 LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model) {
     lemon_reader reader;
     lemon_status status;
+    char folder[LEMON__PATH];
+    size_t n;
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
+    n = strlen(path);
+    if (n >= 11 && strcmp(path + n - 11, "config.json") == 0 && (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
+        if (n >= LEMON__PATH) return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s...\" is too long", path);
+        snprintf(folder, sizeof folder, "%.*s", n > 11 ? (int)n - 11 : 1, n > 11 ? path : ".");
+        return lemon__load_folder(ctx, folder, model);
+    }
+    if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
+}
+
+/* ---- GGUF out ---- */
+
+static void lemon__gguf_key_begin(lemon__pack *pack, const char *key, uint32_t type) {
+    lemon__put_number(&pack->keys, strlen(key), 8);
+    lemon__put(&pack->keys, key, strlen(key));
+    lemon__put_number(&pack->keys, type, 4);
+    pack->n_keys++;
+}
+
+/*  A number by its bits. */
+static void lemon__gguf_put(lemon__pack *pack, const char *key, uint32_t type, uint64_t bits) {
+    lemon__gguf_key_begin(pack, key, type);
+    lemon__put_number(&pack->keys, bits, lemon__gguf_width[type]);
+}
+
+static void lemon__gguf_put_text(lemon__pack *pack, const char *key, const char *text, size_t bytes) {
+    lemon__gguf_key_begin(pack, key, LEMON__GGUF_TEXT);
+    lemon__put_number(&pack->keys, bytes, 8);
+    lemon__put(&pack->keys, text, bytes);
+}
+
+/*  The items follow. */
+static void lemon__gguf_put_array(lemon__pack *pack, const char *key, uint32_t type, uint64_t count) {
+    lemon__gguf_key_begin(pack, key, LEMON__GGUF_ARRAY);
+    lemon__put_number(&pack->keys, type, 4);
+    lemon__put_number(&pack->keys, count, 8);
+}
+
+/*  Keys that came with the model: written as they are after a look at their form, for the model may come from a file
+    that only says that they came from GGUF.  1: among them is the vocabulary. */
+static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, const char *name) {
+    const lemon_part *part = lemon__part_find(model, name);
+    lemon__cursor c;
+    int vocabulary = 0;
+    if (part == NULL) return 0;
+    memset(&c, 0, sizeof c);
+    c.bytes = (const uint8_t *)part->data;
+    c.size = part->bytes;
+    while (c.at < c.size && !c.bad) {
+        size_t n;
+        const uint8_t *key = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        if (!c.bad) lemon__gguf_skip(&c, type);
+        if (!c.bad && n == 20 && memcmp(key, "tokenizer.ggml.model", 20) == 0) vocabulary = 1;
+        pack->n_keys++;
+    }
+    if (c.bad) pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", name);
+    else lemon__put(&pack->keys, part->data, part->bytes);
+    return vocabulary;
+}
+
+static const lemon__coding *lemon__coding_of(lemon_dtype dtype) {
+    size_t i = 0;
+    while (lemon__codings[i].dtype != dtype) i++;       /* those without a decoder come first */
+    return &lemon__codings[i];
+}
+
+static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i;
+    lemon__put(out, "GGUF", 4);
+    lemon__put_number(out, 3, 4);
+    lemon__put_number(out, (uint64_t)pack->n_tensors, 8);
+    lemon__put_number(out, (uint64_t)pack->n_keys, 8);
+    lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        int vector = t->stored.rows == 1;
+        lemon__put_number(out, strlen(t->name), 8);
+        lemon__put(out, t->name, strlen(t->name));
+        lemon__put_number(out, vector ? 1 : 2, 4);
+        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
+        if (!vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, lemon__coding_of(t->stored.dtype)->id, 4);
+        lemon__put_number(out, t->offset, 8);
+    }
+    lemon__put_padding(out, pack->align);
+}
+
+static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+    static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
+    const lemon_config *c = &model->config;
+    char name[LEMON__NAME];
+    int i, vocabulary;
+    lemon__gguf_put_text(pack, "general.architecture", "llama", 5);
+    lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
+    lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(c, &lemon__fields[i]);
+        if (lemon__fields[i].gguf == NULL) continue;
+        snprintf(name, sizeof name, "llama.%s", lemon__fields[i].gguf);
+        if (lemon__fields[i].real) lemon__gguf_put(pack, name, LEMON__GGUF_F32, lemon__bits((float)value));
+        else lemon__gguf_put(pack, name, LEMON__GGUF_U32, (uint64_t)value);
+    }
+    lemon__gguf_put(pack, "llama.attention.value_length", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put(pack, "llama.rope.dimension_count", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put_carried(pack, model, "gguf.metadata");
+    vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
+    if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
+    else if (!vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
+    if (!pack->status) pack->status = pack->keys.status;
+}
+
+static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon__pack pack;
+    lemon_status status;
+    lemon__pack_open(ctx, &pack);
+    pack.front = lemon__gguf_front;
+    pack.align = 32;
+    lemon__gguf_keys(&pack, model, dtype);
+    lemon__pack_params(&pack, model, 0, model->n_params, LEMON__STYLE_GGUF, dtype);
+    status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
+    lemon__pack_close(&pack);
+    return status;
+}
+
+/* ---- llama2.c's .bin out: f32 as version 0, q8 as version 2 ---- */
+
+/*  What the format has no field for must be what run.c takes for granted. */
+static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    const lemon_config *c = &model->config;
+    if (dtype != LEMON_F32 && dtype != LEMON_Q8)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
+                           path, lemon_dtype_name(dtype));
+    if (c->rope_theta < 10000.0f || c->rope_theta > 10000.0f)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: rope_theta is %g, expected 10000; llama2.c's .bin has no other", path,
+                           (double)c->rope_theta);
+    if (c->rms_norm_eps < 1e-5f || c->rms_norm_eps > 1e-5f)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: rms_norm_eps is %g, expected 1e-5; llama2.c's .bin has no other", path,
+                           (double)c->rms_norm_eps);
+    if (c->head_dim * c->n_heads != c->d_model)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "%s: head_dim is %ld, expected %ld, which is d_model / n_heads; llama2.c's .bin has no other",
+                           path, (long)c->head_dim, (long)(c->d_model / c->n_heads));
+    return LEMON_OK;
+}
+
+/*  The largest group that llama2.c's export.py would take: a power of two up to 64 that divides both widths. */
+static int64_t lemon__llama2c_group(const lemon_config *c) {
+    int64_t group = 64;
+    while (c->d_model % group || c->d_ffn % group) group /= 2;
+    return group;
+}
+
+static void lemon__llama2c_put_header(const lemon_config *c, int version, int64_t group, lemon__bytes *out) {
+    int32_t fields[7], i;
+    fields[0] = c->d_model;
+    fields[1] = c->d_ffn;
+    fields[2] = c->n_layers;
+    fields[3] = c->n_heads;
+    fields[4] = c->kv_heads;
+    fields[5] = version == 0 && !c->tied_embeddings ? -c->vocab_size : c->vocab_size;
+    fields[6] = c->max_seq;
+    if (version > 0) lemon__put_number(out, LEMON__L2C_MAGIC, 4);
+    if (version > 0) lemon__put_number(out, (uint64_t)version, 4);
+    for (i = 0; i < 7; i++) lemon__put_number(out, (uint32_t)fields[i], 4);
+    if (version == 0) return;
+    lemon__put_number(out, (uint64_t)c->tied_embeddings, 1);
+    lemon__put_number(out, (uint64_t)group, 4);
+    lemon__put_padding(out, LEMON__L2C_HEADER);
+}
+
+/*  A row of f32; in version 2 a row of a matrix becomes bytes, and the scales of its groups go to `scales`. */
+static void lemon__llama2c_put_row(const float *x, int64_t n, int64_t group, lemon__bytes *out, lemon__bytes *scales) {
+    int64_t i, j;
+    for (i = 0; i < n && group == 0; i++) lemon__put_number(out, lemon__bits(x[i]), 4);
+    for (i = 0; i < n && group > 0; i += group) {
+        float top = 0, scale;
+        for (j = i; j < i + group; j++) top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
+        scale = top / 127.0f;
+        for (j = i; j < i + group; j++)
+            lemon__put_number(out, (uint64_t)(int64_t)(scale > 0 ? roundf(x[j] / scale) : 0.0f), 1);
+        lemon__put_number(scales, lemon__bits(scale), 4);
+    }
+}
+
+/*  Cosines, then sines, of every position's angles: nobody reads them any more. */
+static void lemon__llama2c_put_rope(const lemon_config *c, lemon__bytes *out) {
+    int64_t table, pos, i;
+    for (table = 0; table < 2; table++)
+        for (pos = 0; pos < c->max_seq; pos++)
+            for (i = 0; i < c->head_dim / 2; i++) {
+                double angle = (double)pos * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim);
+                lemon__put_number(out, lemon__bits((float)(table ? sin(angle) : cos(angle))), 4);
+            }
+}
+
+static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
+                                         int version) {
+    const lemon_config *c = &model->config;
+    int64_t group = version == 2 ? lemon__llama2c_group(c) : 0, widest = 65536, layer, layers, r;
+    float *x = (float *)lemon__malloc(ctx, (size_t)widest * sizeof *x);
+    lemon__bytes out, scales;
+    lemon_status status;
+    int step;
+    memset(&out, 0, sizeof out);
+    out.ctx = ctx;
+    scales = out;
+    lemon__llama2c_put_header(c, version, group, &out);
+    for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
+        int role = lemon__llama2c_order[version > 0][step];
+        const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
+        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, &out);
+        if (info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings)) continue;
+        layers = info->per_layer ? c->n_layers : 1;
+        for (layer = 0; layer < layers; layer++) {
+            const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
+            for (r = 0; r < t->rows && !out.status; r++) {
+                lemon_row_to_f32(t, r, x);
+                lemon__llama2c_put_row(x, t->cols, info->matrix ? group : 0, &out, &scales);
+                if (out.count < 1 << 20) continue;
+                out.status = lemon__append(ctx, writer, out.data, (size_t)out.count);
+                out.count = 0;
+            }
+            lemon__put(&out, scales.data, (size_t)scales.count);
+            scales.count = 0;
+        }
+    }
+    status = x == NULL || scales.status ? LEMON_E_MEMORY : out.status;
+    if (!status) status = lemon__append(ctx, writer, out.data, (size_t)out.count);
+    lemon__free(ctx, x, (size_t)widest * sizeof *x);
+    lemon__bytes_free(&out);
+    lemon__bytes_free(&scales);
+    return status;
+}
+
+static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon_writer writer;
+    lemon_status status = lemon__bin_fits(ctx, path, model, dtype);
+    if (!status) status = lemon_file_writer(ctx, path, &writer);
+    if (status) return status;
+    return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, dtype == LEMON_Q8 ? 2 : 0));
+}
+
+/* ---- Hugging Face folders out ----
+
+   A folder is written beside its place, as PATH.tmp, and then renamed; so it appears whole.  Where a folder stands there
+   already (other people's files may be in it), the new files are moved into it one by one: the old config.json goes
+   first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two renames
+   leaves in PATH.tmp is whole. */
+
+typedef struct lemon__folder {
+    lemon_ctx *ctx;
+    const char *path;
+    char beside[LEMON__PATH];       /* where it is written */
+    lemon__bytes names;             /* of the files written, each closed by a 0 */
+} lemon__folder;
+
+static lemon_status lemon__folder_note(lemon__folder *f, const char *name) {
+    lemon__put(&f->names, name, strlen(name) + 1);
+    return f->names.status;
+}
+
+/*  Writes a file. */
+static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
+    char path[LEMON__PATH];
+    lemon_writer writer;
+    lemon_status status = lemon__folder_note(f, name);
+    if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+    if (!status) status = lemon_file_writer(f->ctx, path, &writer);
+    return status ? status : lemon__conclude(f->ctx, &writer, lemon__append(f->ctx, &writer, bytes, n));
+}
+
+/*  Writes a text that was printed, and frees it. */
+static lemon_status lemon__folder_put_text(lemon__folder *f, const char *name, lemon__bytes *text) {
+    lemon_status status = text->status;
+    if (!status) status = lemon__folder_put(f, name, text->data, (size_t)text->count);
+    lemon__bytes_free(text);
+    text->count = text->capacity = 0;
+    return status;
+}
+
+static lemon__bytes lemon__text(lemon_ctx *ctx) {
+    lemon__bytes b;
+    memset(&b, 0, sizeof b);
+    b.ctx = ctx;
+    return b;
+}
+
+static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i;
+    lemon__put_number(out, 0, 8);
+    lemon__print(out, "{\"__metadata__\":{\"format\":\"pt\"}");
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        lemon__print(out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, lemon__st_types[t->stored.dtype]);
+        if (t->stored.rows > 1) lemon__print(out, "%lld,", (long long)t->stored.rows);
+        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}", (long long)t->stored.cols, (unsigned long long)t->offset,
+                     (unsigned long long)(t->offset + lemon_tensor_bytes(&t->stored)));
+    }
+    lemon__print(out, "}");
+    while (out->count % 8 != 0 && !out->status) lemon__put(out, " ", 1);
+    if (!out->status) lemon__put64(out->data, (uint64_t)out->count - 8);
+}
+
+/*  The first parameter that goes into another file than parameter `from`. */
+static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dtype dtype, uint64_t limit) {
+    uint64_t sum = 0;
+    int64_t i;
+    for (i = from; i < model->n_params; i++) {
+        lemon_tensor t = model->params[i];
+        t.dtype = dtype;
+        sum += lemon_tensor_bytes(&t);
+        if (sum > limit && i > from) break;
+    }
+    return i;
+}
+
+/*  The weights, in so many files of at most `limit` bytes as they take, and their index where that is more than one. */
+static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_model *model, lemon_dtype dtype, uint64_t limit) {
+    lemon__bytes index = lemon__text(f->ctx);
+    lemon_status status = LEMON_OK;
+    int64_t from, to, i, n = 0, k = 0;
+    uint64_t total = 0;
+    for (from = 0; from < model->n_params; from = lemon__shard_end(model, from, dtype, limit)) n++;
+    for (from = 0; from < model->n_params && !status; from = to, k++) {
+        lemon__pack pack;
+        char name[LEMON__NAME], path[LEMON__PATH];
+        to = lemon__shard_end(model, from, dtype, limit);
+        if (n == 1) snprintf(name, sizeof name, "model.safetensors");
+        else snprintf(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
+        lemon__pack_open(f->ctx, &pack);
+        pack.front = lemon__st_front;
+        pack.align = 1;
+        lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
+        for (i = 0; i < pack.n_tensors; i++)
+            lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
+        total += pack.data_bytes;
+        status = lemon__folder_note(f, name);
+        if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+        if (!status) status = lemon__pack_write_file(&pack, path);
+        lemon__pack_close(&pack);
+    }
+    if (!status && n > 1) {
+        lemon__bytes text = lemon__text(f->ctx);
+        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
+        lemon__put(&text, index.data, (size_t)index.count);
+        lemon__print(&text, "\n  }\n}\n");
+        status = index.status ? index.status : lemon__folder_put_text(f, "model.safetensors.index.json", &text);
+    }
+    lemon__bytes_free(&index);
+    return status;
+}
+
+/*  Members of the config.json that the model came with, those that this one says itself left out, and lists and objects
+    (but that of several EOS ids) because they may speak of layers that are gone. */
+static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__bytes *out) {
+    static const char *const ours[] = {"architectures", "model_type", "torch_dtype", "dtype", "hidden_act",
+                                       "attention_bias", "mlp_bias", "sliding_window"};
+    const lemon_part *part = lemon__part_find(model, "config.json");
+    lemon__json json;
+    lemon_status status;
+    int32_t i;
+    size_t k;
+    if (part == NULL) {
+        if (model->tokenizer)
+            lemon__print(out, ",\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld",
+                         (long)lemon_tokenizer_bos(model->tokenizer), (long)lemon_tokenizer_eos(model->tokenizer));
+        return LEMON_OK;
+    }
+    status = lemon__json_parse(out->ctx, "config.json", part->data, part->bytes, &json);
+    if (status) return status;
+    for (i = 1; i < json.nodes[0].next && json.nodes[0].type == LEMON__JSON_OBJECT; i = json.nodes[i + 1].next) {
+        const lemon__json_node *value = &json.nodes[i + 1];
+        int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
+        for (k = 0; k < 8; k++) known |= lemon__json_is(&json, i, ours[k]);
+        for (k = 0; k < LEMON__FIELDS; k++) known |= lemon__json_is(&json, i, lemon__fields[k].hf);
+        if (known) continue;
+        lemon__print(out, ",\n  \"");
+        lemon__put(out, json.text + json.nodes[i].start, json.nodes[i].bytes);
+        lemon__print(out, "\": %s", value->type == LEMON__JSON_STRING ? "\"" : "");
+        lemon__put(out, json.text + value->start, value->bytes);
+        if (value->type == LEMON__JSON_STRING) lemon__print(out, "\"");
+    }
+    lemon__json_close(&json);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
+    static const char *const types[] = {"float32", "bfloat16", "float16"};
+    lemon__bytes text = lemon__text(f->ctx);
+    lemon_status status;
+    int i;
+    lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+                        "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
+                        "  \"mlp_bias\": false", types[dtype]);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(&model->config, &lemon__fields[i]);
+        lemon__print(&text, ",\n  \"%s\": ", lemon__fields[i].hf);
+        if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
+            lemon__print(&text, value > 0 ? "true" : "false");
+        else if (lemon__fields[i].real) lemon__print_real(&text, value);
+        else lemon__print(&text, "%.0f", value);
+    }
+    status = lemon__folder_put_carried(model, &text);
+    lemon__print(&text, "\n}\n");
+    if (!status) return lemon__folder_put_text(f, "config.json", &text);
+    lemon__bytes_free(&text);
+    return status;
+}
+
+/*  The tokenizer and the generation config: as they came, or made from ours. */
+static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model *model) {
+    const lemon_tokenizer *t = model->tokenizer;
+    lemon__bytes text = lemon__text(f->ctx);
+    lemon_status status = LEMON_OK;
+    int i;
+    for (i = 1; i < LEMON__CARRIED && !status; i++) {           /* 0 is config.json */
+        const lemon_part *part = lemon__part_find(model, lemon__carried[i]);
+        if (part) status = lemon__folder_put(f, part->name, part->data, part->bytes);
+    }
+    if (status || t == NULL) return status;
+    if (!lemon__part_find(model, "generation_config.json")) {
+        lemon__print(&text, "{\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld\n}\n", (long)lemon_tokenizer_bos(t),
+                     (long)lemon_tokenizer_eos(t));
+        status = lemon__folder_put_text(f, "generation_config.json", &text);
+    }
+    if (status || lemon__part_find(model, "tokenizer.json") || lemon__part_find(model, "tokenizer.model")) return status;
+    lemon__tokenizer_to_config(t, model->config.max_seq, &text);
+    status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    if (status) return status;
+    lemon__tokenizer_to_json(t, &text);
+    return lemon__folder_put_text(f, "tokenizer.json", &text);
+}
+
+/*  Removes by what an earlier model in a folder would be found. */
+static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
+    static const char *const first[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+    char path[LEMON__PATH];
+    lemon_status status = LEMON_OK;
+    int i;
+    for (i = 0; i < 3 && !status; i++) {
+        status = lemon__join(f->ctx, folder, first[i], path);
+        if (!status) remove(path);
+    }
+    return status;
+}
+
+/*  Puts what was written in its place. */
+static lemon_status lemon__folder_commit(lemon__folder *f) {
+    char from[LEMON__PATH], to[LEMON__PATH];
+    lemon_status status = LEMON_OK;
+    int64_t at;
+    if (rename(f->beside, f->path) == 0) return LEMON_OK;
+    status = lemon__folder_forget(f, f->path);
+    for (at = 0; at < f->names.count && !status; at += (int64_t)strlen((const char *)f->names.data + at) + 1) {
+        status = lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, from);
+        if (!status) status = lemon__join(f->ctx, f->path, (const char *)f->names.data + at, to);
+        if (!status && rename(from, to) != 0)
+            status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", f->path, from,
+                                 strerror(errno));
+    }
+    if (!status) lemon__folder_remove(f->beside);
+    return status;
+}
+
+/*  Removes what was written so far. */
+static void lemon__folder_abort(lemon__folder *f) {
+    char path[LEMON__PATH];
+    int64_t at;
+    for (at = 0; at < f->names.count; at += (int64_t)strlen((const char *)f->names.data + at) + 1)
+        if (!lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, path)) remove(path);
+    lemon__folder_remove(f->beside);
+}
+
+static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options) {
+    lemon__folder f;
+    lemon_status status;
+    size_t n = strlen(path);
+    char place[LEMON__PATH];
+    if (options->dtype > LEMON_F16)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or f16; other "
+                           "endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(options->dtype));
+    while (n > 1 && path[n - 1] == '/') n--;
+    if (n == 0 || n + 5 > LEMON__PATH)
+        return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
+    snprintf(place, sizeof place, "%.*s", (int)n, path);
+    memset(&f, 0, sizeof f);
+    f.ctx = ctx;
+    f.path = place;
+    f.names = lemon__text(ctx);
+    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min((int64_t)n, LEMON__PATH - 5), path);
+    status = lemon__folder_make(ctx, f.beside);
+    if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
+    if (status) return status;
+    status = lemon__folder_put_weights(&f, model, options->dtype, options->shard_bytes);
+    if (!status) status = lemon__folder_put_texts(&f, model);
+    if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
+    if (!status) status = lemon__folder_commit(&f);
+    if (status) lemon__folder_abort(&f);
+    lemon__bytes_free(&f.names);
+    return status;
 }
 
 /* ---- saving ---- */
@@ -6016,24 +7515,43 @@ static const char *lemon__ending(const char *path) {
     return dot;
 }
 
-LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+LEMON_API void lemon_save_defaults(lemon_save_options *options) {
+    options->dtype = LEMON_F32;
+    options->shard_bytes = 5000000000u;
+}
+
+LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options) {
     lemon_writer file, writer;
     lemon__array array;
     lemon_status status;
-    int as_array;
-    if (ctx == NULL || path == NULL || model == NULL)
+    const char *ending;
+    if (ctx == NULL || path == NULL || model == NULL || options == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_save: an argument is NULL");
-    as_array = strcmp(lemon__ending(path), ".h") == 0;
-    if (!as_array && strcmp(lemon__ending(path), ".lemon") != 0)
-        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                           "%s: ending is \"%s\", expected .lemon or .h; these are what can be written", path,
-                           lemon__ending(path));
+    if ((int)options->dtype < 0 || options->dtype > LEMON_Q4)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
+                           lemon_dtype_name(options->dtype));
+    status = lemon__vocabulary_check(ctx, model);
+    if (status) return lemon__blame(ctx, path, status);
+    ending = lemon__ending(path);
+    if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
+    if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
+    if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
+        return lemon__save_folder(ctx, path, model, options);
     status = lemon_file_writer(ctx, path, &file);
     if (status) return status;
     writer = file;
-    if (as_array) lemon__array_writer(ctx, &file, path, &array, &writer);
-    return lemon_save_writer(ctx, &writer, model, dtype);
+    if (strcmp(ending, ".h") == 0) lemon__array_writer(ctx, &file, path, &array, &writer);
+    return lemon_save_writer(ctx, &writer, model, options->dtype);
 }
+
+LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon_save_options options;
+    lemon_save_defaults(&options);
+    options.dtype = dtype;
+    return lemon_save_with(ctx, path, model, &options);
+}
+
 /* ====================================================================================================================
    9  TOKENIZERS
 
@@ -8011,6 +9529,369 @@ static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, i
     return status;
 }
 
+/* ---- vocabularies in GGUF: tokens as they are spelled, with scores or merges, and their kinds ---- */
+
+/*  How GGUF calls the patterns, by split. */
+static const char *const lemon__gguf_patterns[LEMON__SPLIT_COUNT] = {"default",   "gpt-2", "smollm",
+                                                                     "llama-bpe", "qwen2", "qwen35"};
+
+/*  An array of `type` as a cursor that stands before its first item; no items where there is none. */
+static lemon__cursor lemon__gguf_array(const lemon__unpack *u, const char *name, uint32_t type, int64_t *count) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    lemon__cursor c;
+    memset(&c, 0, sizeof c);
+    *count = 0;
+    if (key == NULL || key->type != LEMON__GGUF_ARRAY) return c;
+    c.bytes = key->value;
+    c.size = key->bytes;
+    if (lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
+    return c;
+}
+
+/*  A number where there is one. */
+static int32_t lemon__gguf_id(const lemon__unpack *u, const char *name, int32_t otherwise, int64_t below) {
+    double value;
+    return lemon__gguf_number(u, name, &value) > 0 && value >= 0 && value < (double)below ? (int32_t)value : otherwise;
+}
+
+static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemon__rules *rules) {
+    static const lemon__rules fresh = {0, 0, 0, 0, 0, 1, 0, 0, -1, -1, -1};
+    int merges = lemon__gguf_is(u, "tokenizer.ggml.model", "gpt2"), bos;
+    *rules = fresh;
+    while (merges && rules->split < LEMON__SPLIT_COUNT &&
+           (rules->split == 0 || !lemon__gguf_is(u, "tokenizer.ggml.pre", lemon__gguf_patterns[rules->split])))
+        rules->split++;
+    if (rules->split == LEMON__SPLIT_COUNT || (!merges && !lemon__gguf_is(u, "tokenizer.ggml.model", "llama")))
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tokenizer.ggml.%s is one that lemon.h does not know, expected %s", u->source.name,
+                           merges ? "pre" : "model",
+                           merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
+    lemon__gguf_key(u, "tokenizer.ggml.pre");
+    rules->by_merges = merges;
+    rules->blank_mark = !merges;
+    rules->whole_words = rules->split == LEMON__SPLIT_LLAMA3;
+    rules->nfc = rules->split >= LEMON__SPLIT_QWEN2;
+    bos = !merges || rules->split == LEMON__SPLIT_LLAMA3;
+    rules->add_bos = lemon__gguf_id(u, "tokenizer.ggml.add_bos_token", bos, 2);
+    rules->prefix = lemon__gguf_id(u, "tokenizer.ggml.add_space_prefix", !merges, 2)
+                        ? (merges ? LEMON__PREFIX_MISSING : LEMON__PREFIX_ALWAYS) : LEMON__PREFIX_NEVER;
+    rules->bos = lemon__gguf_id(u, "tokenizer.ggml.bos_token_id", merges ? -1 : LEMON__BOS, size);
+    rules->eos = lemon__gguf_id(u, "tokenizer.ggml.eos_token_id", merges ? -1 : LEMON__EOS, size);
+    rules->unknown = lemon__gguf_id(u, "tokenizer.ggml.unknown_token_id", merges ? -1 : 0, size);
+    lemon__gguf_key(u, "tokenizer.ggml.add_eos_token");
+    return LEMON_OK;
+}
+
+static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
+    int64_t n, n_scores, n_kinds, n_merges, i;
+    lemon__cursor tokens = lemon__gguf_array(u, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, &n);
+    lemon__cursor scores = lemon__gguf_array(u, "tokenizer.ggml.scores", LEMON__GGUF_F32, &n_scores);
+    lemon__cursor kinds = lemon__gguf_array(u, "tokenizer.ggml.token_type", LEMON__GGUF_I32, &n_kinds);
+    lemon__cursor merges = lemon__gguf_array(u, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, &n_merges);
+    lemon_status status = lemon__gguf_rules(u, n, &t->rules);
+    size_t bytes;
+    for (i = 0; i < n && !status; i++) {
+        const uint8_t *piece = lemon__take_text(&tokens, &bytes);
+        float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
+        uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : (uint32_t)LEMON__NORMAL;
+        if (kind < LEMON__NORMAL || kind > LEMON__BYTE || n > LEMON__MAX_PIECES)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tokenizer.ggml.token_type of token %lld is %lu, expected 1 to 6",
+                               u->source.name, (long long)i, (unsigned long)kind);
+        status = lemon__tokenizer_spell(u->ctx, t, (int)kind, score, piece, bytes);
+    }
+    while (!status && t->pieces.count > 0 && t->kinds[t->pieces.count - 1] == LEMON__UNUSED)
+        t->blob_bytes = (int64_t)t->pieces.spans[--t->pieces.count].start;  /* they only fill up the vocabulary */
+    for (i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
+        const uint8_t *left = lemon__take_text(&merges, &bytes);
+        const uint8_t *gap = bytes > 1 ? (const uint8_t *)memchr(left + 1, ' ', bytes - 1) : NULL;
+        size_t n_left = gap ? (size_t)(gap - left) : 0;
+        if (gap == NULL)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
+                               u->source.name, (long long)i);
+        status = lemon__tokenizer_merge(u->ctx, t, u->source.name, left, n_left, gap + 1, bytes - n_left - 1);
+    }
+    return status ? status : lemon__tokenizer_finish(u->ctx, u->source.name, t);
+}
+
+static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
+    lemon_status status;
+    *tokenizer = NULL;
+    if (lemon__words_find(&u->key_names, "tokenizer.ggml.model", 20) < 0 ||
+        lemon__gguf_is(u, "tokenizer.ggml.model", "no_vocab"))
+        return LEMON_OK;
+    status = lemon__tokenizer_new(u->ctx, tokenizer);
+    if (!status) status = lemon__gguf_pieces(u, *tokenizer);
+    return lemon__tokenizer_done(u->ctx, status, tokenizer);
+}
+
+/*  Appends a piece as it is spelled; llama2.c's BOS and EOS have line ends around them that others do not know. */
+static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t id) {
+    size_t n = t->pieces.spans[id].bytes, from = 0;
+    uint8_t *room;
+    int64_t start = out->count;
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);            /* room for three times its bytes */
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);
+    if (out->status) return;
+    room = out->data + start;
+    n = lemon__piece_spelling(t, id, room);
+    if (t->rules.llama2c && (t->kinds[id] & LEMON__KIND) == LEMON__CONTROL) {
+        while (n > 0 && room[n - 1] == '\n') n--;
+        while (from < n && room[from] == '\n') from++;
+        memmove(room, room + from, n - from);
+    }
+    out->count = start + (int64_t)(n - from);
+}
+
+/*  A spelled text behind its length, which is filled in by the caller's call of lemon__put_length. */
+static int64_t lemon__put_open(lemon__bytes *b) {
+    lemon__put_number(b, 0, 8);
+    return b->count;
+}
+
+static void lemon__put_length(lemon__bytes *b, int64_t from) {
+    if (!b->status) lemon__put64(b->data + from - 8, (uint64_t)(b->count - from));
+}
+
+static void lemon__gguf_put_id(lemon__pack *pack, const char *key, int32_t id) {
+    if (id >= 0) lemon__gguf_put(pack, key, LEMON__GGUF_U32, (uint64_t)id);
+}
+
+/*  The keys of a vocabulary; ids of the model that have no piece get a name that no text spells. */
+static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t, int32_t vocab_size) {
+    lemon__bytes *b = &pack->keys;
+    int32_t id, size = lemon_tokenizer_size(t);
+    int64_t i, from;
+    const char *model = t->rules.split ? "gpt2" : "llama", *pattern = lemon__gguf_patterns[t->rules.split];
+    lemon__gguf_put_text(pack, "tokenizer.ggml.model", model, strlen(model));
+    lemon__gguf_put_text(pack, "tokenizer.ggml.pre", pattern, strlen(pattern));
+    lemon__gguf_put_array(pack, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, (uint64_t)vocab_size);
+    for (id = 0; id < vocab_size; id++) {
+        int named = id < size && ((t->kinds[id] & LEMON__KIND) != LEMON__UNUSED || t->pieces.spans[id].bytes > 0);
+        from = lemon__put_open(b);
+        if (named) lemon__put_spelling(b, t, id);
+        else lemon__print(b, "[PAD%ld]", (long)id);
+        lemon__put_length(b, from);
+    }
+    if (!t->rules.split) {
+        lemon__gguf_put_array(pack, "tokenizer.ggml.scores", LEMON__GGUF_F32, (uint64_t)vocab_size);
+        for (id = 0; id < vocab_size; id++) lemon__put_number(b, lemon__bits(id < size ? t->scores[id] : 0.0f), 4);
+    }
+    lemon__gguf_put_array(pack, "tokenizer.ggml.token_type", LEMON__GGUF_I32, (uint64_t)vocab_size);
+    for (id = 0; id < vocab_size; id++) lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
+    if (t->rules.split) {
+        lemon__gguf_put_array(pack, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, (uint64_t)t->pairs.count);
+        for (i = 0; i < t->pairs.count; i++) {
+            from = lemon__put_open(b);
+            lemon__put_spelling(b, t, t->merges[i].left);
+            lemon__put(b, " ", 1);
+            lemon__put_spelling(b, t, t->merges[i].right);
+            lemon__put_length(b, from);
+        }
+    }
+    lemon__gguf_put_id(pack, "tokenizer.ggml.bos_token_id", t->rules.bos);
+    lemon__gguf_put_id(pack, "tokenizer.ggml.eos_token_id", t->rules.eos);
+    lemon__gguf_put_id(pack, "tokenizer.ggml.unknown_token_id", t->rules.unknown);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_bos_token", LEMON__GGUF_BOOL, t->rules.add_bos && t->rules.bos >= 0);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_eos_token", LEMON__GGUF_BOOL, 0);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_space_prefix", LEMON__GGUF_BOOL, t->rules.prefix != LEMON__PREFIX_NEVER);
+}
+
+/* ---- vocabularies of Hugging Face folders, in and out ---- */
+
+/*  The tokenizer.json that came with a model; which ids begin and end a text its config.json knows better. */
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    const lemon_part *part = lemon__part_find(model, "tokenizer.json");
+    lemon_reader reader;
+    lemon__json json;
+    int64_t id;
+    int32_t node;
+    lemon_status status;
+    if (part == NULL) return LEMON_OK;
+    memset(&reader, 0, sizeof reader);
+    reader.name = "tokenizer.json";
+    reader.map = (const uint8_t *)part->data;
+    reader.size = part->bytes;
+    status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
+    if (status) return status == LEMON_E_MEMORY ? status : lemon__blame(ctx, folder, status);
+    part = lemon__part_find(model, "config.json");
+    if (part == NULL || lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json)) return LEMON_OK;
+    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 &&
+        id < model->tokenizer->pieces.count && model->tokenizer->rules.bos < 0)
+        model->tokenizer->rules.bos = (int32_t)id;
+    node = lemon__json_get(&json, 0, "eos_token_id");
+    if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
+    if (lemon__json_int(&json, node, &id) && id >= 0 && id < model->tokenizer->pieces.count)
+        model->tokenizer->rules.eos = (int32_t)id;
+    lemon__json_close(&json);
+    return LEMON_OK;
+}
+
+typedef struct lemon__scored { float score; lemon__merge merge; } lemon__scored;
+
+/*  Merges in the order in which they are to be tried: pieces of better score first, of one piece those of lower ids. */
+static int lemon__scored_order(const void *a, const void *b) {
+    const lemon__scored *x = (const lemon__scored *)a, *y = (const lemon__scored *)b;
+    if (x->score > y->score || x->score < y->score) return x->score > y->score ? -1 : 1;
+    if (x->merge.left != y->merge.left) return x->merge.left < y->merge.left ? -1 : 1;
+    return x->merge.right < y->merge.right ? -1 : x->merge.right > y->merge.right;
+}
+
+/*  Every way in which a piece is two pieces joined, where only scores are known. */
+static lemon_status lemon__scored_merges(lemon_ctx *ctx, const lemon_tokenizer *t, lemon__bytes *out) {
+    int32_t id;
+    memset(out, 0, sizeof *out);
+    out->ctx = ctx;
+    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+        size_t n, k;
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        for (k = 1; k < n && t->kinds[id] == LEMON__NORMAL; k++) {
+            lemon__scored s;
+            s.score = t->scores[id];
+            s.merge.id = id;
+            s.merge.left = lemon__words_find(&t->pieces, piece, k);
+            s.merge.right = lemon__words_find(&t->pieces, piece + k, n - k);
+            if (s.merge.left >= 0 && s.merge.right >= 0) lemon__put(out, &s, sizeof s);
+        }
+    }
+    if (!out->status && out->count > 0)
+        qsort(out->data, (size_t)out->count / sizeof(lemon__scored), sizeof(lemon__scored), lemon__scored_order);
+    return out->status;
+}
+
+/*  A piece in quotes; right >= 0: two with a blank between, as merges are written. */
+static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
+    lemon__bytes piece;
+    memset(&piece, 0, sizeof piece);
+    piece.ctx = out->ctx;
+    lemon__put_spelling(&piece, t, left);
+    if (right >= 0) lemon__put(&piece, " ", 1);
+    if (right >= 0) lemon__put_spelling(&piece, t, right);
+    lemon__print_string(out, piece.data, (size_t)piece.count);
+    if (piece.status) out->status = piece.status;
+    lemon__bytes_free(&piece);
+}
+
+/*  The steps before and behind the model: LLaMA's with blanks as U+2581, or GPT-2's alphabet behind a pattern. */
+static void lemon__json_steps(lemon__bytes *out, const lemon_tokenizer *t) {
+    static const char *const replace = "{\"type\": \"Replace\", \"pattern\": {\"String\": \"%s\"}, \"content\": \"%s\"}";
+    const lemon__rules *rules = &t->rules;
+    const char *prefix = rules->prefix == LEMON__PREFIX_NEVER ? "false" : "true";
+    int metaspace = rules->prefix > LEMON__PREFIX_ALWAYS, own = rules->split == LEMON__SPLIT_GPT2 || rules->split == LEMON__SPLIT_DIGITS;
+    size_t i;
+    if (rules->split) {
+        lemon__print(out, "\"normalizer\": %s,\n", rules->nfc ? "{\"type\": \"NFC\"}" : "null");
+        lemon__print(out, "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [");
+        if (rules->split == LEMON__SPLIT_DIGITS) lemon__print(out, "{\"type\": \"Digits\", \"individual_digits\": true}, ");
+        for (i = 0; !own && i < sizeof lemon__patterns / sizeof *lemon__patterns; i++) {
+            if (lemon__patterns[i].split != rules->split) continue;
+            lemon__print(out, "{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
+            lemon__print_string(out, (const uint8_t *)lemon__patterns[i].regex, strlen(lemon__patterns[i].regex));
+            lemon__print(out, "}, \"behavior\": \"Isolated\", \"invert\": false}, ");
+        }
+        lemon__print(out, "{\"type\": \"ByteLevel\", \"add_prefix_space\": %s, \"trim_offsets\": true, \"use_regex\": %s}]},\n"
+                          "\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+                          "\"use_regex\": true},\n", prefix, own ? "true" : "false");
+        return;
+    }
+    lemon__print(out, "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
+    if (rules->prefix == LEMON__PREFIX_ALWAYS) lemon__print(out, "{\"type\": \"Prepend\", \"prepend\": \"\xe2\x96\x81\"}, ");
+    lemon__print(out, replace, " ", "\xe2\x96\x81");
+    lemon__print(out, "]},\n\"pre_tokenizer\": ");
+    if (metaspace)
+        lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"\xe2\x96\x81\", \"prepend_scheme\": \"%s\", "
+                          "\"split\": false}", rules->prefix == LEMON__PREFIX_FIRST ? "first" : "always");
+    else lemon__print(out, "null");
+    lemon__print(out, ",\n\"decoder\": {\"type\": \"Sequence\", \"decoders\": [");
+    lemon__print(out, replace, "\xe2\x96\x81", " ");
+    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]},\n",
+                 strcmp(prefix, "true") ? "" : ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
+}
+
+/*  BOS before a text, and before each of a pair. */
+static void lemon__json_template(lemon__bytes *out, const lemon_tokenizer *t) {
+    static const char *const lists[] = {"single", "pair"};
+    int list, k;
+    if (!t->rules.add_bos || t->rules.bos < 0) {
+        lemon__print(out, "\"post_processor\": null,\n");
+        return;
+    }
+    lemon__print(out, "\"post_processor\": {\"type\": \"TemplateProcessing\"");
+    for (list = 0; list < 2; list++) {
+        lemon__print(out, ", \"%s\": [", lists[list]);
+        for (k = 0; k <= list; k++) {
+            lemon__print(out, "%s{\"SpecialToken\": {\"id\": ", k ? ", " : "");
+            lemon__print_piece(out, t, t->rules.bos, -1);
+            lemon__print(out, ", \"type_id\": %d}}, {\"Sequence\": {\"id\": \"%c\", \"type_id\": %d}}", k, 'A' + k, k);
+        }
+        lemon__print(out, "]");
+    }
+    lemon__print(out, ", \"special_tokens\": {");
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, ": {\"id\": ");
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, ", \"ids\": [%ld], \"tokens\": [", (long)t->rules.bos);
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, "]}}},\n");
+}
+
+static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out) {
+    lemon__bytes scored;
+    int32_t id, size = lemon_tokenizer_size(t), n = 0;
+    int64_t i, n_merges = t->pairs.count;
+    if (!t->rules.by_merges) {
+        if (lemon__scored_merges(out->ctx, t, &scored)) out->status = scored.status;
+        n_merges = scored.count / (int64_t)sizeof(lemon__scored);
+    }
+    lemon__print(out, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [");
+    for (id = 0; id < size; id++) {
+        int kind = t->kinds[id] & LEMON__KIND;
+        if (kind != LEMON__CONTROL && kind != LEMON__ADDED && kind != LEMON__UNKNOWN) continue;
+        lemon__print(out, "%s\n  {\"id\": %ld, \"content\": ", n++ ? "," : "", (long)id);
+        lemon__print_piece(out, t, id, -1);
+        lemon__print(out, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, \"special\": %s}",
+                     t->kinds[id] & LEMON__STRIP_LEFT ? "true" : "false",
+                     t->kinds[id] & LEMON__STRIP_RIGHT ? "true" : "false", kind == LEMON__ADDED ? "false" : "true");
+    }
+    lemon__print(out, "],\n");
+    lemon__json_steps(out, t);
+    lemon__json_template(out, t);
+    lemon__print(out, "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": ");
+    if (t->rules.unknown >= 0) lemon__print_piece(out, t, t->rules.unknown, -1);
+    else lemon__print(out, "null");
+    lemon__print(out, ", \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": %s, "
+                      "\"byte_fallback\": %s, \"ignore_merges\": %s, \"vocab\": {", t->rules.split ? "false" : "true",
+                 t->rules.split ? "false" : "true", t->rules.whole_words ? "true" : "false");
+    for (id = 0, n = 0; id < size; id++) {
+        if ((t->kinds[id] & LEMON__KIND) == LEMON__UNUSED) continue;
+        lemon__print(out, n++ ? ",\n  " : "\n  ");
+        lemon__print_piece(out, t, id, -1);
+        lemon__print(out, ": %ld", (long)id);
+    }
+    lemon__print(out, "},\n\"merges\": [");
+    for (i = 0; i < n_merges && !out->status; i++) {
+        const lemon__merge *m = t->rules.by_merges ? &t->merges[i] : &((const lemon__scored *)(const void *)scored.data)[i].merge;
+        lemon__print(out, i ? ",\n  " : "\n  ");
+        lemon__print_piece(out, t, m->left, m->right);
+    }
+    lemon__print(out, "]}}\n");
+    if (!t->rules.by_merges) lemon__bytes_free(&scored);
+}
+
+/*  The texts of BOS, EOS and unknown, which tokenizer_config.json names. */
+static void lemon__tokenizer_to_config(const lemon_tokenizer *t, int32_t max_seq, lemon__bytes *out) {
+    const struct { const char *name; int32_t id; } ends[] = {
+        {"bos_token", t->rules.bos}, {"eos_token", t->rules.eos}, {"unk_token", t->rules.unknown}};
+    size_t i;
+    lemon__print(out, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"");
+    for (i = 0; i < 3; i++) {
+        if (ends[i].id < 0) continue;
+        lemon__print(out, ",\n  \"%s\": ", ends[i].name);
+        lemon__print_piece(out, t, ends[i].id, -1);
+    }
+    lemon__print(out, ",\n  \"clean_up_tokenization_spaces\": false,\n  \"model_max_length\": %ld\n}\n", (long)max_seq);
+}
+
 /* ---- loading: the content decides.  llama2.c's file begins with a small number, JSON with a brace. ---- */
 
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
@@ -9282,7 +11163,7 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, name, sizeof name);
+    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, name, sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
