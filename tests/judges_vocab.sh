@@ -50,6 +50,9 @@ for name in llama-spm phi-3 gpt-2 mpt starcoder refact command-r llama-bpe qwen2
     judge hf $json $dir/$name.special $known
     judge llama.cpp $gguf $dir/$name.ids 5
 done
+python3 vocab_gguf.py $models/ggml-vocab-qwen2.gguf $dir/qwen2-nfc.json --nfc || exit 1
+build/vocab_ids $dir/qwen2-nfc.json $dir/strings.bin $dir/nfc.special special || exit 1
+judge hf $dir/qwen2-nfc.json $dir/nfc.special 0
 judge llama llama-tokenizer-js $dir/llama-spm.ids 0
 judge llama3 llama3-tokenizer-js $dir/llama-bpe.special 10
 judge gpt2 gpt-tokenizer $dir/gpt-2.ids 10

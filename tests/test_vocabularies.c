@@ -268,6 +268,56 @@ static void test_bytes(lemon_ctx *ctx) {
     lemon_tokenizer_free(ctx, t);
 }
 
+/* ---- Unicode's form C ---- */
+
+static void test_forms(lemon_ctx *ctx) {
+    static const struct { const char *text, *want; } cases[] = {    /* as Node's String.normalize (Unicode 17) has them */
+        {"abc", "abc"},
+        {"e\314\201", "\303\251"},
+        {"A\314\212\314\243", "\341\272\240\314\212"},
+        {"d\314\243\314\207\341\270\213\314\243", "\341\270\215\314\207\341\270\215\314\207"},
+        {"\342\204\253\342\204\246\341\275\261", "\303\205\316\251\316\254"},
+        {"\340\245\230", "\340\244\225\340\244\274"},
+        {"\341\204\200\341\205\241\341\206\250 \352\260\200\341\206\250 \341\204\200\341\205\241\341\205\241", "\352\260\201 \352\260\201 \352\260\200\341\205\241"},
+        {"a\314\225\314\200\326\256\314\201b", "\303\240\326\256\314\201\314\225b"},
+        {"\315\204", "\314\210\314\201"},
+        {"\357\254\254 \357\250\220", "\327\251\326\274\327\201 \345\241\232"},
+        {"\360\235\205\236", "\360\235\205\227\360\235\205\245"},
+        {"\340\247\207\340\246\276\340\247\227", "\340\247\213\340\247\227"},
+        {"\314\200\314\201a", "\314\200\314\201a"},
+        {"a\377\314 e\314\201", "a\377\314 \303\251"},
+    };
+    static char json[65536];
+    static const int32_t joined[] = {273};
+    lemon_tokenizer *t = NULL;
+    size_t i, n, size = 0, bytes = 0;
+    int bad = 0;
+    char *at;
+    double seconds;
+    uint8_t *text = (uint8_t *)malloc(1 << 20), *out;
+    n = make_json(json, gpt2, "", 0);
+    at = strstr(json, "null");                          /* the normalizer */
+    memmove(at + 14, at + 4, n + 1 - (size_t)(at + 4 - json));
+    memcpy(at, "{\"type\":\"NFC\"}", 14);
+    check(fine(ctx, load_json(ctx, json, strlen(json), &t)) && gives(ctx, t, 0, "e\xcc\x81", 3, joined, 1),
+          "texts are put into form C where a vocabulary asks for it");
+    for (i = 0; t && i < sizeof cases / sizeof *cases; i++) {
+        out = lemon__form_c(ctx, t->forms, (const uint8_t *)cases[i].text, strlen(cases[i].text), &size, &bytes);
+        if (size != strlen(cases[i].want) || memcmp(out, cases[i].want, size) != 0) bad++;
+        lemon__free(ctx, out, bytes);
+    }
+    check(bad == 0, "form C is that of Unicode: order, letters, Korean, what is never joined, broken bytes");
+    for (i = 0; i < 1 << 20; i += 2) memcpy(text + i, i % 4 ? "\xcc\xa3" : "\xcc\x81", 2);
+    seconds = lemon__seconds();
+    out = lemon__form_c(ctx, t->forms, text, 1 << 20, &size, &bytes);
+    seconds = lemon__seconds() - seconds;
+    detail("%.2f s", seconds);
+    check(out && size == 1 << 20 && seconds < (light() ? 20 : 0.5), "a megabyte of marks on one letter is not quadratic");
+    lemon__free(ctx, out, bytes);
+    lemon_tokenizer_free(ctx, t);
+    free(text);
+}
+
 /* ---- special tokens ---- */
 
 static void test_specials(lemon_ctx *ctx) {
@@ -538,6 +588,7 @@ int main(void) {
     long live = heap.live;
     test_patterns(ctx);
     test_bytes(ctx);
+    test_forms(ctx);
     test_specials(ctx);
     test_llama(ctx);
     test_keeping(ctx);
