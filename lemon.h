@@ -7634,7 +7634,7 @@ struct lemon_tokenizer {
     /* lemon__tokenizer_finish makes the rest of what stands above */
     int32_t byte_ids[256];          /* the piece of a byte; -1: none */
     int32_t *ranks;                 /* of each piece by its score, equal ones equal, 0 the best; NULL with merges */
-    int64_t n_ranks, n_specials;
+    int64_t n_ranks, n_specials, specials_capacity;
     lemon__special *specials;       /* sorted by their bytes */
     uint8_t *classes;               /* of characters; NULL without a pattern */
     struct lemon__forms *forms;     /* NULL where texts are taken as they stand */
@@ -7652,7 +7652,7 @@ LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) 
     lemon__free(ctx, t->kinds, (size_t)t->kinds_capacity);
     lemon__free(ctx, t->merges, (size_t)t->merges_capacity * sizeof *t->merges);
     lemon__free(ctx, t->ranks, (size_t)t->pieces.count * sizeof *t->ranks);
-    lemon__free(ctx, t->specials, (size_t)t->n_specials * sizeof *t->specials);
+    lemon__free(ctx, t->specials, (size_t)t->specials_capacity * sizeof *t->specials);
     lemon__free(ctx, t->classes, LEMON__CLASS_BYTES);
     lemon__forms_free(ctx, t->forms);
     lemon__words_free(ctx, &t->pieces);
@@ -8281,25 +8281,19 @@ static int lemon__special_order(const void *a, const void *b) {
 }
 
 static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t) {
-    int32_t id, pass;
-    int64_t n = 0;
-    for (pass = 0; pass < 2; pass++) {
-        for (n = 0, id = 0; id < lemon_tokenizer_size(t); id++) {
-            int kind = t->kinds[id] & LEMON__KIND;
-            lemon__special s;
-            if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || t->pieces.spans[id].bytes == 0) continue;
-            s.bytes = lemon__piece(t, id, &s.n);
-            s.id = id;
-            if (pass > 0) t->specials[n] = s;
-            n++;
-        }
-        if (n == 0) return LEMON_OK;
-        if (pass > 0) break;
-        t->specials = (lemon__special *)lemon__malloc(ctx, (size_t)n * sizeof *t->specials);
-        if (t->specials == NULL) return LEMON_E_MEMORY;
-        t->n_specials = n;
+    int32_t id;
+    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+        int kind = t->kinds[id] & LEMON__KIND;
+        lemon__special *s;
+        if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || t->pieces.spans[id].bytes == 0) continue;
+        s = (lemon__special *)lemon__reserve(ctx, t->specials, &t->specials_capacity, t->n_specials + 1, sizeof *s);
+        if (s == NULL) return LEMON_E_MEMORY;
+        t->specials = s;
+        s += t->n_specials++;
+        s->bytes = lemon__piece(t, id, &s->n);
+        s->id = id;
     }
-    qsort(t->specials, (size_t)n, sizeof *t->specials, lemon__special_order);
+    if (t->n_specials > 0) qsort(t->specials, (size_t)t->n_specials, sizeof *t->specials, lemon__special_order);
     return LEMON_OK;
 }
 
@@ -8315,20 +8309,20 @@ static int lemon__score_order(const void *a, const void *b) {
 static lemon_status lemon__tokenizer_ranks(lemon_ctx *ctx, lemon_tokenizer *t) {
     int64_t i, size = t->pieces.count;
     lemon__special *sorted = (lemon__special *)lemon__malloc(ctx, (size_t)size * sizeof *sorted);
-    t->ranks = (int32_t *)lemon__malloc(ctx, (size_t)size * sizeof *t->ranks);
-    t->n_ranks = 0;
-    for (i = 0; sorted && t->ranks && i < size; i++) {
-        sorted[i].bytes = (const uint8_t *)&t->scores[i];
-        sorted[i].id = (int32_t)i;
+    if (sorted) t->ranks = (int32_t *)lemon__malloc(ctx, (size_t)size * sizeof *t->ranks);
+    if (t->ranks) {
+        for (i = 0; i < size; i++) {
+            sorted[i].bytes = (const uint8_t *)&t->scores[i];
+            sorted[i].id = (int32_t)i;
+        }
+        qsort(sorted, (size_t)size, sizeof *sorted, lemon__score_order);
+        for (i = 0; i < size; i++) {
+            t->n_ranks += i == 0 || t->scores[sorted[i].id] < t->scores[sorted[i - 1].id];
+            t->ranks[sorted[i].id] = (int32_t)t->n_ranks - 1;
+        }
     }
-    if (sorted && t->ranks) qsort(sorted, (size_t)size, sizeof *sorted, lemon__score_order);
-    for (i = 0; sorted && t->ranks && i < size; i++) {
-        t->n_ranks += i > 0 && t->scores[sorted[i].id] < t->scores[sorted[i - 1].id];
-        t->ranks[sorted[i].id] = (int32_t)t->n_ranks;
-    }
-    t->n_ranks++;
     lemon__free(ctx, sorted, (size_t)size * sizeof *sorted);
-    return sorted && t->ranks ? LEMON_OK : LEMON_E_MEMORY;
+    return t->ranks ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  To be called once, when all pieces, merges and rules are there: checks them, and makes what is made of them. */
@@ -9892,13 +9886,22 @@ static void lemon__tokenizer_to_config(const lemon_tokenizer *t, int32_t max_seq
     lemon__print(out, ",\n  \"clean_up_tokenization_spaces\": false,\n  \"model_max_length\": %ld\n}\n", (long)max_seq);
 }
 
-/* ---- loading: the content decides.  llama2.c's file begins with a small number, JSON with a brace. ---- */
+/* ---- loading: the content decides ---- */
+
+/*  Whether a brace and a quote stand there; llama2.c's file begins with a small number, which has zeros. */
+static int lemon__looks_like_json(const uint8_t *p, size_t n) {
+    size_t i = 0;
+    while (i < n && lemon__is_space((char)p[i])) i++;
+    if (i == n || p[i++] != '{') return 0;
+    while (i < n && lemon__is_space((char)p[i])) i++;
+    return i < n && p[i] == '"';
+}
 
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
                                                    lemon_tokenizer **tokenizer) {
     lemon_reader r = *reader;
     lemon_status status = lemon__hold(ctx, &r);
-    int json = !status && r.size > 0 && (r.map[0] == '{' || lemon__is_space((char)r.map[0])) && memchr(r.map, '"', (size_t)lemon__min((int64_t)r.size, 64));
+    int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
