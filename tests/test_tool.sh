@@ -83,6 +83,20 @@ holds "info: $(field params) parameters as the formula has it" \
 run tokenize m.lemon "Hello, you"
 check "tokenize writes one line of ids, BOS first" grep -qE '^1( [0-9]+)+$' out
 
+# Hugging Face's kind of vocabulary, without BOS, in place of the model's own and in a new model
+awk 'BEGIN {
+    printf "{\"added_tokens\": [{\"id\": 256, \"content\": \"<|endoftext|>\", \"special\": true}],"
+    printf "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"},"
+    printf "\"model\": {\"type\": \"BPE\", \"vocab\": {\"he\": 257, \"llo\": 258, \"lo\": 259"
+    for (i = 33; i < 127; i++) printf ", \"%s%c\": %d", i == 34 || i == 92 ? "\\" : "", i, i
+    printf "}, \"merges\": [\"h e\", \"l o\", \"l lo\"]}}"
+}' > tokenizer.json
+run tokenize m.lemon hello! --tokenizer tokenizer.json
+check "tokenize knows tokenizer.json, and adds no BOS where it has none" grep -qx '257 258 33' out
+expect 0 "" init j.lemon --dim 32 --layers 1 --heads 2 --kv-heads 1 --ffn 32 --seq 64 --tokenizer tokenizer.json --quiet
+run tokenize j.lemon hello!
+check "a model keeps it" grep -qx '257 258 33' out
+
 train="train m.lemon t.lemon --data text.txt --steps 12 --batch 4 --seq 32 --lr 5e-3"
 run $train --eval-data held.txt --log log.csv --json
 check "training ends well" test "$status" -eq 0
