@@ -9265,6 +9265,13 @@ static int lemon__hf_is(const lemon__hf *hf, int32_t node, const char *type) {
     return lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "type"), type);
 }
 
+/*  SentencePiece's blank, which some files write as an escape. */
+static int lemon__hf_is_mark(lemon__hf *hf, int32_t node, const char *name) {
+    size_t n;
+    const uint8_t *text = lemon__json_string(&hf->json, lemon__json_get(&hf->json, node, name), &n);
+    return text && n == 3 && memcmp(text, "\xe2\x96\x81", 3) == 0;
+}
+
 static int lemon__hf_true(const lemon__hf *hf, int32_t node, const char *name) {
     return lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, name)) == LEMON__JSON_TRUE;
 }
@@ -9284,15 +9291,13 @@ static lemon_status lemon__hf_steps(lemon__hf *hf, const char *field, const char
 }
 
 static lemon_status lemon__hf_normalizer(lemon__hf *hf, int32_t node) {
-    static const char mark[] = "\xe2\x96\x81";
     lemon__rules *rules = &hf->t->rules;
     int32_t pattern = lemon__json_get(&hf->json, lemon__json_get(&hf->json, node, "pattern"), "String");
     if (lemon__hf_is(hf, node, "NFC")) rules->nfc = 1;
-    else if (lemon__hf_is(hf, node, "Prepend") &&
-             lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "prepend"), mark))
+    else if (lemon__hf_is(hf, node, "Prepend") && lemon__hf_is_mark(hf, node, "prepend"))
         rules->prefix = LEMON__PREFIX_ALWAYS;
     else if (lemon__hf_is(hf, node, "Replace") && lemon__json_is(&hf->json, pattern, " ") &&
-             lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "content"), mark))
+             lemon__hf_is_mark(hf, node, "content"))
         rules->blank_mark = 1;
     else return lemon__hf_refuse(hf, node, "normalizer", "NFC, or LLaMA's Prepend and Replace");
     return LEMON_OK;
@@ -9315,14 +9320,19 @@ static lemon_status lemon__hf_split(lemon__hf *hf, int32_t node) {
 }
 
 static lemon_status lemon__hf_metaspace(lemon__hf *hf, int32_t node) {
-    int32_t scheme = lemon__json_get(&hf->json, node, "prepend_scheme"), split = lemon__json_get(&hf->json, node, "split");
+    int32_t scheme = lemon__json_get(&hf->json, node, "prepend_scheme"),
+            always = lemon__json_get(&hf->json, node, "add_prefix_space");  /* older files say it so */
     lemon__rules *rules = &hf->t->rules;
+    int never = scheme < 0 ? lemon__json_type_of(&hf->json, always) == LEMON__JSON_FALSE
+                           : lemon__json_is(&hf->json, scheme, "never");
     rules->blank_mark = 1;
-    rules->prefix = lemon__json_is(&hf->json, scheme, "first")   ? LEMON__PREFIX_FIRST
-                    : lemon__json_is(&hf->json, scheme, "never") ? LEMON__PREFIX_NEVER
+    rules->prefix = never                                       ? LEMON__PREFIX_NEVER
+                    : lemon__json_is(&hf->json, scheme, "first") ? LEMON__PREFIX_FIRST
                                                                  : LEMON__PREFIX_MISSING;
-    if (lemon__json_type_of(&hf->json, split) == LEMON__JSON_FALSE) return LEMON_OK;
-    return lemon__hf_refuse(hf, split, "split of pre_tokenizer \"Metaspace\"", "false, as LLaMA has it");
+    if (lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, "split")) == LEMON__JSON_FALSE &&
+        lemon__hf_is_mark(hf, node, "replacement"))
+        return LEMON_OK;
+    return lemon__hf_refuse(hf, node, "pre_tokenizer", "\"split\": false and U+2581 for blanks, as LLaMA has them");
 }
 
 /*  The byte alphabet is told by its last step, and the pattern by the one before it, or by the same. */
@@ -9467,7 +9477,9 @@ static lemon_status lemon__hf_model(lemon__hf *hf) {
     int32_t model = lemon__json_get(&hf->json, 0, "model"), vocab = lemon__json_get(&hf->json, model, "vocab"),
             merges = lemon__json_get(&hf->json, model, "merges"), i, node;
     lemon_status status;
-    if (!lemon__hf_is(hf, model, "BPE")) return lemon__hf_refuse(hf, model, "model", "\"BPE\"");
+    /* the oldest files, GPT-2's among them, do not name the type, but no other type has merges */
+    if (!lemon__hf_is(hf, model, "BPE") && (lemon__json_get(&hf->json, model, "type") >= 0 || merges < 0))
+        return lemon__hf_refuse(hf, model, "model", "\"BPE\"");
     for (i = 0; i < 3; i++) {
         node = lemon__json_get(&hf->json, model, absent[i]);
         if (lemon__json_type_of(&hf->json, node) > LEMON__JSON_NULL && hf->json.nodes[node].bytes > 0)

@@ -354,7 +354,7 @@ static size_t make_llama(char *out, const char *normalizer, const char *pre) {
 
 static void test_llama(lemon_ctx *ctx) {
     static const char normalizer[] =
-        "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\xe2\x96\x81\"},{\"type\":\"Replace\","
+        "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\\u2581\"},{\"type\":\"Replace\","
         "\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}]}";
     static const char first[] = "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\",\"prepend_scheme\":\"first\",\"split\":"
                                 "false}";
@@ -454,6 +454,7 @@ static void test_refused(lemon_ctx *ctx) {
         {"\"vocab\":{", "\"vocab\":[{", "tokenizer.json: line"},
         {"\"vocab\":{", "\"wocab\":{", "model.vocab is missing"},
         {"\"merges\":[", "\"marges\":[", "model.merges is missing"},
+        {"\"type\":\"BPE\",\"unk_token\":null,\"vocab\":{", "\"vocab\":[],\"wocab\":{", "model.vocab is "},
         {"\"h e\"", "\"h z\"", "merge 0 is \"h z\", expected two pieces"},
         {"\"h e\"", "\"he\"", "merge 0 is no pair"},
         {"\"h e\"", "7", "merge 0 is no pair"},
@@ -490,7 +491,7 @@ static void test_hostile(lemon_ctx *ctx) {
     lemon_rng rng;
     lemon_tokenizer *t = NULL;
     files[0] = json; sizes[0] = make_json(json, qwen, "", 0);
-    files[1] = llama; sizes[1] = make_llama(llama, "null", "{\"type\":\"Metaspace\",\"split\":false}");
+    files[1] = llama; sizes[1] = make_llama(llama, "null", "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\",\"split\":false}");
     for (f = 0; f < 2; f++)
         for (i = 0; i < sizes[f]; i += light() ? 13 : 3) {
             char *exact = (char *)malloc(i ? i : 1);
