@@ -4449,6 +4449,13 @@ static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v)
    transfer changes line ends.  Every byte is either under a checksum or must be zero, so no flipped bit goes unseen.
    The key "requires" lists the parts ("model", "operators", ...) that a reader must know; all others may be skipped.
 
+   dtype 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 u8, 6 i32, 7 f64.  Data are rows, one behind the other.  A row of q8 is blocks
+   of 34 bytes, an f16 scale and 32 signed bytes; of q4 blocks of 18, an f16 scale and 32 half-bytes, the low ones first,
+   which are 8 too large; the last block of a row is padded with zeros.
+   The part "model": the key "arch", those of lemon_config by their names, and the tensors of the table in chapter 7,
+   "tok_embed", "layers.N.wq" ...; vectors are f32.  Keys "tokenizer.*" and "part.NAME" (what the model carries along) and
+   tensors "tokenizer.*" may be there.  examples/lemon_read.py reads all of this in 60 lines.
+
    A file is the work of a stranger until it is checked.  Readers here follow three rules: bytes are only reached
    through a cursor that knows where they end; a size is believed only after it was compared with the file's real
    size, so a small file cannot ask for much memory; shapes are checked against the config, in one place, before
