@@ -4449,6 +4449,13 @@ static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v)
    transfer changes line ends.  Every byte is either under a checksum or must be zero, so no flipped bit goes unseen.
    The key "requires" lists the parts ("model", "operators", ...) that a reader must know; all others may be skipped.
 
+   dtype 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 u8, 6 i32, 7 f64.  Data are rows, one behind the other.  A row of q8 is blocks
+   of 34 bytes, an f16 scale and 32 signed bytes; of q4 blocks of 18, an f16 scale and 32 half-bytes, the low ones first,
+   which are 8 too large; the last block of a row is padded with zeros.
+   The part "model": the key "arch", those of lemon_config by their names, and the tensors of the table in chapter 7,
+   "tok_embed", "layers.N.wq" ...; vectors are f32.  Keys "tokenizer.*" and "part.NAME" (what the model carries along) and
+   tensors "tokenizer.*" may be there.  examples/lemon_read.py reads all of this in 60 lines.
+
    A file is the work of a stranger until it is checked.  Readers here follow three rules: bytes are only reached
    through a cursor that knows where they end; a size is believed only after it was compared with the file's real
    size, so a small file cannot ask for much memory; shapes are checked against the config, in one place, before
@@ -5014,6 +5021,13 @@ typedef struct lemon__bytes {
     int64_t count, capacity;
 } lemon__bytes;
 
+static lemon__bytes lemon__bytes_in(lemon_ctx *ctx) {
+    lemon__bytes b;
+    memset(&b, 0, sizeof b);
+    b.ctx = ctx;
+    return b;
+}
+
 static void lemon__put(lemon__bytes *b, const void *from, size_t n) {
     uint8_t *p = b->status ? NULL : (uint8_t *)lemon__reserve(b->ctx, b->data, &b->capacity, b->count + (int64_t)n, 1);
     if (p == NULL) { b->status = LEMON_E_MEMORY; return; }
@@ -5096,7 +5110,9 @@ typedef struct lemon__pack {
     int64_t n_tensors, capacity;
     uint64_t align, data_bytes;     /* each tensor begins at a multiple of align in the data */
     void (*front)(const struct lemon__pack *pack, lemon__bytes *out);   /* what stands before the data */
-    lemon_arena scratch;            /* for tensors that exist only to be written */
+    float *numbers;                 /* one row, decoded */
+    uint8_t *slab;                  /* rows as stored */
+    lemon_arena scratch;            /* owns these, and tensors that exist only to be written */
 } lemon__pack;
 
 static uint64_t lemon__pad_to(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
@@ -5244,13 +5260,6 @@ static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, 
     return LEMON_E_IO;
 }
 
-/*  Rows on their way into the file: so many at a time that checksum and writer get a fair piece. */
-typedef struct lemon__slab {
-    float *numbers;                 /* one row, decoded */
-    uint8_t *bytes;                 /* the rows as stored */
-    size_t numbers_bytes, size;
-} lemon__slab;
-
 enum { LEMON__SLAB = 65536 };
 
 /*  Whether a tensor goes out as it stands. */
@@ -5258,25 +5267,21 @@ static int lemon__packed_plain(const lemon__packed *t) {
     return t->stored.dtype == t->source.dtype && !t->halves && !lemon__big_endian();
 }
 
-static lemon_status lemon__slab_open(const lemon__pack *pack, lemon__slab *slab) {
+/*  Room for rows that are converted on their way into the file: so many at a time that checksum and writer get a fair
+    piece. */
+static lemon_status lemon__slab_make(lemon__pack *pack) {
     int64_t i, cols = 1;
-    slab->size = LEMON__SLAB;
+    size_t bytes = LEMON__SLAB;
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon_tensor *stored = &pack->tensors[i].stored;
         size_t row = lemon_row_bytes(stored->dtype, stored->cols);
         if (lemon__packed_plain(&pack->tensors[i])) continue;
         cols = lemon__max(cols, stored->cols);
-        slab->size = row > slab->size ? row : slab->size;
+        bytes = row > bytes ? row : bytes;
     }
-    slab->numbers_bytes = (size_t)cols * sizeof(float);
-    slab->numbers = (float *)lemon__malloc(pack->ctx, slab->numbers_bytes);
-    slab->bytes = (uint8_t *)lemon__malloc(pack->ctx, slab->size);
-    return slab->numbers && slab->bytes ? LEMON_OK : LEMON_E_MEMORY;
-}
-
-static void lemon__slab_close(const lemon__pack *pack, lemon__slab *slab) {
-    lemon__free(pack->ctx, slab->numbers, slab->numbers_bytes);
-    lemon__free(pack->ctx, slab->bytes, slab->size);
+    pack->numbers = lemon__floats(pack->ctx, &pack->scratch, 1, cols);
+    pack->slab = (uint8_t *)lemon_arena_alloc(pack->ctx, &pack->scratch, bytes);
+    return pack->numbers && pack->slab ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  RoPE turns channels 2i and 2i+1 of a head here, channels i and i + head_dim/2 in Hugging Face's models; so the rows
@@ -5287,35 +5292,34 @@ static int64_t lemon__row_of_halves(int64_t row, int64_t head_dim) {
 }
 
 /*  Rows from ... from+n-1 of a tensor as the file has them: where they stand, or converted into the slab. */
-static const uint8_t *lemon__slab_fill(lemon__slab *slab, const lemon__packed *t, int64_t from, int64_t n) {
+static const uint8_t *lemon__slab_fill(const lemon__pack *pack, const lemon__packed *t, int64_t from, int64_t n) {
     size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols);
     lemon_tensor rows = t->stored;
     int64_t i;
     if (lemon__packed_plain(t)) return lemon__row(&t->source, from);
-    rows.data = slab->bytes;
+    rows.data = pack->slab;
     for (i = 0; i < n; i++) {
         int64_t row = t->halves ? lemon__row_of_halves(from + i, t->halves) : from + i;
         if (t->stored.dtype == t->source.dtype) {
-            memcpy(slab->bytes + (size_t)i * row_bytes, lemon__row(&t->source, row), row_bytes);
+            memcpy(pack->slab + (size_t)i * row_bytes, lemon__row(&t->source, row), row_bytes);
         } else {
-            lemon_row_to_f32(&t->source, row, slab->numbers);
-            lemon_row_from_f32(&rows, i, slab->numbers);
+            lemon_row_to_f32(&t->source, row, pack->numbers);
+            lemon_row_from_f32(&rows, i, pack->numbers);
         }
     }
-    lemon__swap(t->stored.dtype, slab->bytes, (size_t)n * row_bytes);
-    return slab->bytes;
+    lemon__swap(t->stored.dtype, pack->slab, (size_t)n * row_bytes);
+    return pack->slab;
 }
 
 /*  One pass over a tensor: to the writer, or without one only for the checksum. */
-static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__slab *slab, lemon__packed *t,
-                                     const lemon_writer *writer) {
+static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, const lemon_writer *writer) {
     size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols), total = lemon_tensor_bytes(&t->stored);
     int64_t row, n, step = lemon__max(1, (int64_t)(LEMON__SLAB / row_bytes));
     lemon_status status = LEMON_OK;
     for (row = 0; row < t->stored.rows && !status; row += n) {
         const uint8_t *bytes;
         n = lemon__min(step, t->stored.rows - row);
-        bytes = lemon__slab_fill(slab, t, row, n);
+        bytes = lemon__slab_fill(pack, t, row, n);
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
@@ -5327,20 +5331,16 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__slab *slab,
 /*  A .lemon file takes two passes, since the table with the checksums stands before the data and a writer cannot go
     back. */
 static lemon_status lemon__pack_stream(lemon__pack *pack, const lemon_writer *writer) {
-    lemon__slab slab;
-    lemon__bytes front;
-    lemon_status status = lemon__slab_open(pack, &slab);
+    lemon__bytes front = lemon__bytes_in(pack->ctx);
+    lemon_status status = lemon__slab_make(pack);
     int64_t i;
-    memset(&front, 0, sizeof front);
-    front.ctx = pack->ctx;
     for (i = 0; i < pack->n_tensors && !status && pack->front == lemon__pack_front; i++)
-        status = lemon__pack_pass(pack, &slab, &pack->tensors[i], NULL);
+        status = lemon__pack_pass(pack, &pack->tensors[i], NULL);
     if (!status) pack->front(pack, &front);
     if (!status) status = front.status;
     if (!status) status = lemon__append(pack->ctx, writer, front.data, (size_t)front.count);
     lemon__bytes_free(&front);
-    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], writer);
-    lemon__slab_close(pack, &slab);
+    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &pack->tensors[i], writer);
     return status;
 }
 
@@ -6063,8 +6063,8 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
     {LEMON_ATTN_NORM, LEMON_FFN_NORM, LEMON_FINAL_NORM, LEMON_TOK_EMBED, LEMON_WQ, LEMON_WK, LEMON_WV, LEMON_WO,
      LEMON_W_GATE, LEMON_W_DOWN, LEMON_W_UP, LEMON_OUTPUT, LEMON__L2C_ROPE}};
 
-static const char *const lemon__llama2c_fields[7] = {"d_model",  "d_ffn",      "n_layers", "n_heads",
-                                                     "kv_heads", "vocab_size", "max_seq"};
+/*  Its seven numbers, by their place in lemon__fields. */
+static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 7};
 
 /*  Sums and products that stop at the top instead of wrapping: what a hostile header asks for is then simply too
     much. */
@@ -6116,19 +6116,14 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
     for (i = 0; i < 7; i++)
         if (field[i] < 1 || field[i] > INT32_MAX)
             return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected at least 1; " LEMON__DAMAGED,
-                               in->name, lemon__llama2c_fields[i], (long long)field[i]);
+                               in->name, lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
     if (field[0] % field[3] != 0)
         return lemon__fail(in->ctx, LEMON_E_FORMAT,
                            "%s: n_heads is %lld, expected a divisor of d_model, which is %lld; " LEMON__DAMAGED,
                            in->name, (long long)field[3], (long long)field[0]);
     lemon_config_defaults(c);
-    c->d_model = (int32_t)field[0];
-    c->d_ffn = (int32_t)field[1];
-    c->n_layers = (int32_t)field[2];
-    c->n_heads = (int32_t)field[3];
-    c->kv_heads = (int32_t)field[4];
-    c->vocab_size = (int32_t)field[5];
-    c->max_seq = (int32_t)field[6];
+    for (i = 0; i < 7; i++)
+        lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
     c->head_dim = (int32_t)(field[0] / field[3]);
     c->tied_embeddings = tied;
     c->rope_theta = 10000.0f;
@@ -6746,14 +6741,12 @@ static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_confi
 static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model) {
     static const char *const ours[] = {"general.file_type", "general.quantization_version", "general.size_label"};
     static const char *const parts[] = {"gguf.metadata", "gguf.tokenizer"};
-    lemon__bytes b;
     lemon_status status = LEMON_OK;
     int64_t i;
     int k;
     for (k = 0; k < 3; k++) lemon__gguf_key(u, ours[k]);
     for (k = 0; k < 2 && !status; k++) {
-        memset(&b, 0, sizeof b);
-        b.ctx = u->ctx;
+        lemon__bytes b = lemon__bytes_in(u->ctx);
         for (i = 0; i < u->key_names.count; i++) {
             lemon__span span = u->key_names.spans[i];
             const uint8_t *name = u->key_names.blob + span.start;
@@ -7055,17 +7048,13 @@ static int64_t lemon__llama2c_group(const lemon_config *c) {
 }
 
 static void lemon__llama2c_put_header(const lemon_config *c, int version, int64_t group, lemon__bytes *out) {
-    int32_t fields[7], i;
-    fields[0] = c->d_model;
-    fields[1] = c->d_ffn;
-    fields[2] = c->n_layers;
-    fields[3] = c->n_heads;
-    fields[4] = c->kv_heads;
-    fields[5] = version == 0 && !c->tied_embeddings ? -c->vocab_size : c->vocab_size;
-    fields[6] = c->max_seq;
+    int i;
     if (version > 0) lemon__put_number(out, LEMON__L2C_MAGIC, 4);
     if (version > 0) lemon__put_number(out, (uint64_t)version, 4);
-    for (i = 0; i < 7; i++) lemon__put_number(out, (uint32_t)fields[i], 4);
+    for (i = 0; i < 7; i++) {
+        int64_t value = (int64_t)lemon__field_get(c, &lemon__fields[lemon__llama2c_fields[i]]);
+        lemon__put_number(out, (uint64_t)(i == 5 && version == 0 && !c->tied_embeddings ? -value : value), 4);
+    }
     if (version == 0) return;
     lemon__put_number(out, (uint64_t)c->tied_embeddings, 1);
     lemon__put_number(out, (uint64_t)group, 4);
@@ -7102,12 +7091,9 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
     const lemon_config *c = &model->config;
     int64_t group = version == 2 ? lemon__llama2c_group(c) : 0, widest = 65536, layer, layers, r;
     float *x = (float *)lemon__malloc(ctx, (size_t)widest * sizeof *x);
-    lemon__bytes out, scales;
+    lemon__bytes out = lemon__bytes_in(ctx), scales = out;
     lemon_status status;
     int step;
-    memset(&out, 0, sizeof out);
-    out.ctx = ctx;
-    scales = out;
     lemon__llama2c_put_header(c, version, group, &out);
     for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
         int role = lemon__llama2c_order[version > 0][step];
@@ -7182,13 +7168,6 @@ static lemon_status lemon__folder_put_text(lemon__folder *f, const char *name, l
     return status;
 }
 
-static lemon__bytes lemon__text(lemon_ctx *ctx) {
-    lemon__bytes b;
-    memset(&b, 0, sizeof b);
-    b.ctx = ctx;
-    return b;
-}
-
 static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
     int64_t i;
     lemon__put_number(out, 0, 8);
@@ -7220,7 +7199,7 @@ static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dt
 
 /*  The weights, in so many files of at most `limit` bytes as they take, and their index where that is more than one. */
 static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_model *model, lemon_dtype dtype, uint64_t limit) {
-    lemon__bytes index = lemon__text(f->ctx);
+    lemon__bytes index = lemon__bytes_in(f->ctx);
     lemon_status status = LEMON_OK;
     int64_t from, to, i, n = 0, k = 0;
     uint64_t total = 0;
@@ -7244,7 +7223,7 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
         lemon__pack_close(&pack);
     }
     if (!status && n > 1) {
-        lemon__bytes text = lemon__text(f->ctx);
+        lemon__bytes text = lemon__bytes_in(f->ctx);
         lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
         lemon__put(&text, index.data, (size_t)index.count);
         lemon__print(&text, "\n  }\n}\n");
@@ -7290,7 +7269,7 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
 
 static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
     static const char *const types[] = {"float32", "bfloat16", "float16"};
-    lemon__bytes text = lemon__text(f->ctx);
+    lemon__bytes text = lemon__bytes_in(f->ctx);
     lemon_status status;
     int i;
     lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
@@ -7314,7 +7293,7 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
 /*  The tokenizer and the generation config: as they came, or made from ours. */
 static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model *model) {
     const lemon_tokenizer *t = model->tokenizer;
-    lemon__bytes text = lemon__text(f->ctx);
+    lemon__bytes text = lemon__bytes_in(f->ctx);
     lemon_status status = LEMON_OK;
     int i;
     for (i = 1; i < LEMON__CARRIED && !status; i++) {           /* 0 is config.json */
@@ -7392,7 +7371,7 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     memset(&f, 0, sizeof f);
     f.ctx = ctx;
     f.path = place;
-    f.names = lemon__text(ctx);
+    f.names = lemon__bytes_in(ctx);
     snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min((int64_t)n, LEMON__PATH - 5), path);
     status = lemon__folder_make(ctx, f.beside);
     if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
@@ -9744,10 +9723,8 @@ static int lemon__scored_order(const void *a, const void *b) {
 }
 
 /*  Every way in which a piece is two pieces joined, where only scores are known. */
-static lemon_status lemon__scored_merges(lemon_ctx *ctx, const lemon_tokenizer *t, lemon__bytes *out) {
+static void lemon__scored_merges(const lemon_tokenizer *t, lemon__bytes *out) {
     int32_t id;
-    memset(out, 0, sizeof *out);
-    out->ctx = ctx;
     for (id = 0; id < lemon_tokenizer_size(t); id++) {
         size_t n, k;
         const uint8_t *piece = lemon__piece(t, id, &n);
@@ -9762,14 +9739,11 @@ static lemon_status lemon__scored_merges(lemon_ctx *ctx, const lemon_tokenizer *
     }
     if (!out->status && out->count > 0)
         qsort(out->data, (size_t)out->count / sizeof(lemon__scored), sizeof(lemon__scored), lemon__scored_order);
-    return out->status;
 }
 
 /*  A piece in quotes; right >= 0: two with a blank between, as merges are written. */
 static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
-    lemon__bytes piece;
-    memset(&piece, 0, sizeof piece);
-    piece.ctx = out->ctx;
+    lemon__bytes piece = lemon__bytes_in(out->ctx);
     lemon__put_spelling(&piece, t, left);
     if (right >= 0) lemon__put(&piece, " ", 1);
     if (right >= 0) lemon__put_spelling(&piece, t, right);
@@ -9842,13 +9816,12 @@ static void lemon__json_template(lemon__bytes *out, const lemon_tokenizer *t) {
 }
 
 static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out) {
-    lemon__bytes scored;
+    lemon__bytes scored = lemon__bytes_in(out->ctx);
     int32_t id, size = lemon_tokenizer_size(t), n = 0;
-    int64_t i, n_merges = t->pairs.count;
-    if (!t->rules.by_merges) {
-        if (lemon__scored_merges(out->ctx, t, &scored)) out->status = scored.status;
-        n_merges = scored.count / (int64_t)sizeof(lemon__scored);
-    }
+    int64_t i, n_merges;
+    if (!t->rules.by_merges) lemon__scored_merges(t, &scored);
+    if (scored.status) out->status = scored.status;
+    n_merges = t->rules.by_merges ? t->pairs.count : scored.count / (int64_t)sizeof(lemon__scored);
     lemon__print(out, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [");
     for (id = 0; id < size; id++) {
         int kind = t->kinds[id] & LEMON__KIND;
@@ -9881,7 +9854,7 @@ static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out
         lemon__print_piece(out, t, m->left, m->right);
     }
     lemon__print(out, "]}}\n");
-    if (!t->rules.by_merges) lemon__bytes_free(&scored);
+    lemon__bytes_free(&scored);
 }
 
 /*  The texts of BOS, EOS and unknown, which tokenizer_config.json names. */
