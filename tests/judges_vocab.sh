@@ -5,7 +5,7 @@
 #   the ids of 10,000 strings, by @huggingface/tokenizers from the same tokenizer.json, by llama.cpp itself, and by three
 #   packages that bring real vocabularies along.
 # What may differ is known, and no more than that may: U+FEFF is white space for JavaScript alone; its Digits takes only
-# decimal ones (Hugging Face's own takes all of \p{N}, as llama.cpp does); llama.cpp and the packages know an older Unicode;
+# ASCII ones (Hugging Face's own takes all of \p{N}, as llama.cpp does); llama.cpp and the packages know an older Unicode;
 # where a vocabulary has no piece for a byte (starcoder, refact), llama.cpp does not join what stands around it.
 cd "$(dirname "$0")" || exit 1
 dir=build/judges-vocab
