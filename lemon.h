@@ -73,7 +73,7 @@
         5  Kernels        RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
         6  Tape           reverse-mode automatic differentiation
         7  Model          the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints    the .lemon format; llama2.c in
+        8  Checkpoints    the .lemon format; Hugging Face, GGUF and llama2.c in and out
         9  Tokenizers     text to ids and back; text files to training data
        10  Inference      the key-value cache, sampling
        11  Training       evaluation, AdamW, schedules, distillation, resume
@@ -416,6 +416,14 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *config, lemon_joint joint
 
 typedef struct lemon_tokenizer lemon_tokenizer;
 
+/*  Bytes that a checkpoint brought and that go with the model unread: the tokenizer files of a Hugging Face folder under
+    their names, metadata of a GGUF file that mean nothing here (licence, source, ...). */
+typedef struct lemon_part {
+    const char *name;
+    const void *data;
+    size_t bytes;
+} lemon_part;
+
 /*  A model: a config, and the table of parameters laid over memory.  Read its fields freely; write only through params */
 typedef struct lemon_model {
     lemon_config config;
@@ -424,9 +432,12 @@ typedef struct lemon_model {
     float *block;             /* all numbers one behind the other when they are f32 and owned, else NULL */
     int64_t block_count;
     lemon_tokenizer *tokenizer;   /* owned; NULL where the file brought none */
-    char format[8];           /* what it was read from: "lemon", "llama2c"; "" if made here */
-    lemon_dtype dtype;        /* of the matrices */
+    lemon_part *parts;        /* what else its files brought */
+    int64_t n_parts;
+    char format[8];           /* what it was read from: "lemon", "gguf", "llama2c", "hf"; "" if made here */
+    lemon_dtype dtype;        /* of the matrices; where they differ, of most of their numbers */
     lemon_reader source;      /* keeps mapped weights alive */
+    lemon_arena arena;        /* owns parts, and weights that could not stay in the file */
 } lemon_model;
 
 /*  A model with all weights f32 and zero. */
@@ -434,25 +445,41 @@ LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *co
 /*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1
     (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
 LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed);
-/*  A copy with its own f32 weights, whatever the source's storage; the tokenizer is copied too. */
+/*  A copy with its own f32 weights, whatever the source's storage; the tokenizer and the parts are copied too. */
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model);
+/*  Copies the tokenizer and the parts of one model to another that has none: to a student from its teacher. */
+LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to);
+/*  Gives a model another tokenizer, which it then owns; parts that describe the old one are dropped. */
+LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lemon_tokenizer *tokenizer);
 LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model);    /* NULL is fine */
 /*  A weight by role and layer (0 for roles that are one per model); NULL where there is none.  LEMON_OUTPUT of a tied
     model is its embedding. */
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer);
 
 /* ====================================================================================================================
-   8  CHECKPOINTS: the .lemon format; llama2.c in
+   8  CHECKPOINTS: the .lemon format; Hugging Face, GGUF and llama2.c in and out
    ================================================================================================================== */
 
-/*  Loads a model from a file: .lemon, or llama2.c's .bin version 0, 1 or 2; known by content, not by name.
-    Weights stay in the mapped file where their layout allows (.lemon), else they are copied. */
+/*  Loads a model: a .lemon file, GGUF 2 or 3, llama2.c's .bin version 0, 1 or 2, all known by content, not by name; or a
+    Hugging Face folder (or its config.json) with safetensors.  Weights stay in the mapped files where their layout allows,
+    else they are copied; GGUF types that lemon_dtype has not (Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K) become f16. */
 LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model);
-/*  The same from any reader; takes the reader over (it is closed with the model, or at once on error). */
+/*  The same from any reader of one file; takes the reader over (it is closed with the model, or at once on error). */
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model);
-/*  Saves a model.  The path decides: *.lemon (f32, bf16, f16, q8, q4), *.h (a C array that holds a .lemon file).
-    Vectors stay f32 in the quantised types.  The file appears whole under its name, or not at all. */
+/*  Saves a model.  The path decides:  *.lemon  f32, bf16, f16, q8, q4;  *.gguf  the same, q8 as Q8_0, q4 as Q4_0;
+    *.bin  llama2.c's version 0 (f32) or 2 (q8), without a tokenizer;  *.h  a C array that holds a .lemon file;  anything
+    else is a Hugging Face folder (f32, bf16, f16).  Vectors stay f32, but in such a folder.  What a format cannot carry is
+    refused (LEMON_E_ARG).  A file appears whole under its name, or not at all; so does a new folder, which is written as
+    PATH.tmp.  In a folder that is there already files are replaced, config.json last. */
 LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype);
+/*  The same with more to say.  Fill it with lemon_save_defaults, then change what you like. */
+typedef struct lemon_save_options {
+    lemon_dtype dtype;        /* f32 */
+    uint64_t shard_bytes;     /* of weights in a file of a Hugging Face folder, but for one large tensor: 5e9 */
+} lemon_save_options;
+LEMON_API void lemon_save_defaults(lemon_save_options *options);
+LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options);
 /*  The .lemon bytes to any writer, which is committed, or aborted on error. */
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          lemon_dtype dtype);
@@ -461,9 +488,11 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
    9  TOKENIZERS: text to ids and back; text files to training data
    ================================================================================================================== */
 
-/*  A vocabulary in llama2.c's manner: pieces with scores; id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3.  Text is cut
-    into characters, then neighbours whose joint is a piece are merged, best score first, leftmost first on ties;
-    characters that are no piece become bytes.  With nothing but the bytes it is a byte-level tokenizer. */
+/*  A vocabulary, and the rule by which a text becomes ids of it.  Two kinds of files are known, by content:
+    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; and Hugging Face's
+    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2, LLaMA 3,
+    Qwen 2 to 3.5, SmolLM); what else such a file asks for is refused by name.
+    vocab_size is that of the model, to check against; 0: as many ids as the file has. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
@@ -475,29 +504,56 @@ LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **t
     it. */
 LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
                                              lemon_tokenizer **tokenizer);
-/*  Writes llama2.c's tokenizer.bin. */
+/*  Writes llama2.c's tokenizer.bin, which can hold vocabularies of SentencePiece's family that are laid out as above. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer);
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer);
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer);
 LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer);
+/*  What texts begin with, the end-of-text token where there is no BOS of its own; what they end with.  -1: none known.
+    tokenizer.json does not tell them, so there they are known by their names. */
 LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer);
 LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer);
+/*  1 if the original puts BOS before each text that it encodes. */
+LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer);
+/*  The id of a token by its text, special ones ("<|im_end|>") included; -1: there is none. */
+LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes);
+/*  1 for a token that steers the model and stands for no text. */
+LEMON_API int lemon_tokenizer_special(const lemon_tokenizer *tokenizer, int32_t id);
 
-/*  Token ids, owned by whoever asked for them. */
+/*  Token ids, owned by whoever asked for them; begin with a zeroed struct. */
 typedef struct lemon_tokens {
     int32_t *ids;
     int64_t count, capacity;
 } lemon_tokens;
+LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id);
 LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
 
-/*  Appends the ids of `text` (no BOS is added) to tokens, which begins as a zeroed struct. */
+/*  A smaller tokenizer, of the given ids, the pieces that those are joined from, and all special and byte tokens.  A
+    text whose ids are all given is encoded as before.  Appends to `kept` which id each new id was. */
+LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
+                                            int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller);
+
+/*  Appends the ids of `text` to tokens; no BOS is added.  Special tokens cannot be spelled out in a text by whoever wrote
+    it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does). */
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
                                     lemon_tokens *tokens);
+LEMON_API lemon_status lemon_encode_special(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
+                                            size_t bytes, lemon_tokens *tokens);
 /*  The bytes of one token: *text points into the tokenizer, valid as long as that.  previous: the id before it
     (llama2.c drops the blank after BOS), or -1. */
 LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
                                     const char **text, size_t *bytes);
+/*  The same for a stream of tokens, in whole characters: bytes of one that goes on in the next token are held back until
+    it comes, or until id -1 ends the stream and hands out what is left.  *text is valid until the next call. */
+typedef struct lemon_stream {
+    int32_t previous;         /* to be set to the id before the first one; all else begins as zero */
+    char *text;
+    int64_t given, held, capacity;
+} lemon_stream;
+LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, lemon_stream *stream,
+                                         int32_t id, const char **text, size_t *bytes);
+LEMON_API void lemon_stream_free(lemon_ctx *ctx, lemon_stream *stream);
 /*  Text to training data: documents are split at lines that are exactly <|endoftext|>, stripped of ASCII white space,
     empty ones dropped; each becomes BOS and its tokens.  Appends to tokens. */
 LEMON_API lemon_status lemon_tokens_from_text(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
@@ -1338,6 +1394,13 @@ static lemon_status lemon__io_error(lemon__file *file, const char *what) {
 extern int fsync(int fd);           /* strict -std=c99 hides it */
 #endif
 
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    if (mkdir(path, 0777) == 0 || errno == EEXIST) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
+}
+
+static void lemon__folder_remove(const char *path) { rmdir(path); }
+
 /*  read and write may move less than asked for, or be interrupted: both go on until all is done. */
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
@@ -1394,6 +1457,12 @@ static int lemon__file_flush_close(lemon__file *file) {
     return bad;
 }
 #else
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: folders cannot be made on this system", path);
+}
+
+static void lemon__folder_remove(const char *path) { (void)path; }
+
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
     if (fseek(file->stream, (long)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
@@ -2694,8 +2763,8 @@ static void lemon__grid_choose(lemon__grid *grid, int64_t parts) {
     leaves its share to others.  For few rows what counts is how much of B must be read, and in long rows. */
 static int64_t lemon__parts(const lemon__product *g, int threads) {
     const double b = (double)g->k * (double)g->n, work = g->path == LEMON__BY_TILES ? (double)g->m * b : 4 * b;
-    if (threads == 1 || g->path == LEMON__BY_SCALE || work < LEMON__PARALLEL) return 1;
-    return work < 128.0 * LEMON__PARALLEL || g->path == LEMON__BY_SUMS || g->thin ? threads : 4 * (int64_t)threads;
+    if (threads == 1 || g->path == LEMON__BY_SCALE || work < (double)LEMON__PARALLEL) return 1;
+    return work < 128 * (double)LEMON__PARALLEL || g->path == LEMON__BY_SUMS || g->thin ? threads : 4 * (int64_t)threads;
 }
 
 /*  A planned product on all threads of the context. lemon__workspaces() has returned LEMON_OK before. */
@@ -4303,18 +4372,24 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
 
 /*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
     small that no product of sizes overflows 64 bits. */
-static const struct lemon__field { const char *name; size_t offset; int real; int64_t low, high; } lemon__fields[] = {
-    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536},
-    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096},
-    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096},
-    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096},
-    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096},
-    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536},
-    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22},
-    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24},
-    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1},
-    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0},
-    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0}};
+static const struct lemon__field {
+    const char *name;
+    size_t offset;
+    int real;
+    int64_t low, high;
+    const char *hf, *gguf;
+} lemon__fields[] = {
+    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length"},
+    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count"},
+    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096, "num_attention_heads", "attention.head_count"},
+    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096, "num_key_value_heads", "attention.head_count_kv"},
+    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096, "head_dim", "attention.key_length"},
+    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536, "intermediate_size", "feed_forward_length"},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22, "vocab_size", "vocab_size"},
+    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24, "max_position_embeddings", "context_length"},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1, "tie_word_embeddings", NULL},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base"},
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon"}};
 enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7 };    /* sizes: the first 7 */
 
 /*  A field that is a whole number. */
@@ -4378,11 +4453,17 @@ static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *
     *cols = lemon_joint_size(c, lemon__roles[role].in);
 }
 
-static void lemon__param_name(const lemon_model *model, int64_t i, char *out, size_t size) {
+/*  Whose names: lemon.h's own, Hugging Face's or GGUF's. */
+typedef enum lemon__style { LEMON__STYLE_LEMON = 0, LEMON__STYLE_HF, LEMON__STYLE_GGUF } lemon__style;
+
+static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, char *out, size_t size) {
+    static const char *const layers[] = {"layers.", "model.layers.", "blk."};
     int64_t layer;
-    lemon_role role = lemon__param_role(&model->config, i, &layer);
-    if (lemon__roles[role].per_layer) snprintf(out, size, "layers.%lld.%s", (long long)layer, lemon__roles[role].name);
-    else snprintf(out, size, "%s", lemon__roles[role].name);
+    const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
+    const char *name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
+    const char *ending = style == LEMON__STYLE_LEMON ? "" : ".weight";
+    if (info->per_layer) snprintf(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
+    else snprintf(out, size, "%s%s", name, ending);
 }
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
@@ -4451,6 +4532,7 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
     lemon__free(ctx, model->block, (size_t)model->block_count * sizeof(float));
     lemon__free(ctx, model->params, (size_t)model->n_params * sizeof(lemon_tensor));
     if (model->source.close) model->source.close(model->source.user);
+    lemon_arena_free(ctx, &model->arena);
     lemon__free(ctx, model, sizeof *model);
 }
 
@@ -4483,6 +4565,66 @@ static void lemon__tensor_to_f32(const lemon_tensor *source, float *out) {
     for (r = 0; r < source->rows; r++) lemon_row_to_f32(source, r, out + r * source->cols);
 }
 
+/* ---- parts ---- */
+
+enum { LEMON__PARTS = 32 };
+
+static const lemon_part *lemon__part_find(const lemon_model *model, const char *name) {
+    int64_t i;
+    for (i = 0; i < model->n_parts; i++)
+        if (strcmp(model->parts[i].name, name) == 0) return &model->parts[i];
+    return NULL;
+}
+
+/*  Copies name and bytes. */
+static lemon_status lemon__part_add(lemon_ctx *ctx, lemon_model *model, const char *name, size_t name_bytes,
+                                    const void *data, size_t bytes) {
+    char *copy;
+    lemon_part *part;
+    if (model->parts == NULL)
+        model->parts = (lemon_part *)lemon_arena_alloc(ctx, &model->arena, LEMON__PARTS * sizeof *part);
+    copy = model->parts ? (char *)lemon_arena_alloc(ctx, &model->arena, name_bytes + 1 + bytes) : NULL;
+    if (copy == NULL) return LEMON_E_MEMORY;
+    if (model->n_parts == LEMON__PARTS)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "part \"%.*s\" is one too many, expected at most %d", (int)name_bytes,
+                           name, LEMON__PARTS);
+    memcpy(copy, name, name_bytes);
+    if (bytes > 0) memcpy(copy + name_bytes + 1, data, bytes);
+    part = &model->parts[model->n_parts++];
+    part->name = copy;
+    part->data = copy + name_bytes + 1;
+    part->bytes = bytes;
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to) {
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    if (ctx == NULL || from == NULL || to == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_carry: an argument is NULL");
+    if (to->tokenizer || to->n_parts > 0) return LEMON_OK;
+    if (from->tokenizer) status = lemon_tokenizer_clone(ctx, from->tokenizer, &to->tokenizer);
+    for (i = 0; i < from->n_parts && !status; i++) {
+        const lemon_part *p = &from->parts[i];
+        status = lemon__part_add(ctx, to, p->name, strlen(p->name), p->data, p->bytes);
+    }
+    return status;
+}
+
+/*  Of the parts, those are about the tokenizer whose names say so, and Hugging Face's older names for it. */
+LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lemon_tokenizer *tokenizer) {
+    static const char *const words[] = {"token", "vocab.json", "merges.txt", "chat_template"};
+    int64_t i, kept = 0;
+    size_t k;
+    for (i = 0; i < model->n_parts; i++) {
+        for (k = 0; k < 4 && strstr(model->parts[i].name, words[k]) == NULL; k++) {}
+        if (k == 4) model->parts[kept++] = model->parts[i];
+    }
+    model->n_parts = kept;
+    lemon_tokenizer_free(ctx, model->tokenizer);
+    model->tokenizer = tokenizer;
+}
+
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model) {
     lemon_status status;
     int64_t i;
@@ -4491,7 +4633,7 @@ LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *sour
     status = lemon_model_create(ctx, &source->config, model);
     if (status) return status;
     for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
-    if (source->tokenizer) status = lemon_tokenizer_clone(ctx, source->tokenizer, &(*model)->tokenizer);
+    status = lemon_model_carry(ctx, source, *model);
     return lemon__model_done(ctx, status, model);
 }
 
@@ -4701,6 +4843,13 @@ static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v)
    transfer changes line ends.  Every byte is either under a checksum or must be zero, so no flipped bit goes unseen.
    The key "requires" lists the parts ("model", "operators", ...) that a reader must know; all others may be skipped.
 
+   dtype 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 u8, 6 i32, 7 f64.  Data are rows, one behind the other.  A row of q8 is blocks
+   of 34 bytes, an f16 scale and 32 signed bytes; of q4 blocks of 18, an f16 scale and 32 half-bytes, the low ones first,
+   which are 8 too large; the last block of a row is padded with zeros.
+   The part "model": the key "arch", those of lemon_config by their names, and the tensors of the table in chapter 7,
+   "tok_embed", "layers.N.wq" ...; vectors are f32.  Keys "tokenizer.*" and "part.NAME" (what the model carries along) and
+   tensors "tokenizer.*" may be there.  examples/lemon_read.py reads all of this in 60 lines.
+
    A file is the work of a stranger until it is checked.  Readers here follow three rules: bytes are only reached
    through a cursor that knows where they end; a size is believed only after it was compared with the file's real
    size, so a small file cannot ask for much memory; shapes are checked against the config, in one place, before
@@ -4711,7 +4860,7 @@ enum { LEMON__FILE_VERSION = 1, LEMON__HEADER = 64, LEMON__TABLE_ROW = 40, LEMON
 enum { LEMON__INT = 1, LEMON__REAL = 2, LEMON__TEXT = 3 };
 
 static const char lemon__magic[8] = {'L', 'E', 'M', 'O', 'N', '\r', '\n', 0x1a};
-static const uint8_t lemon__zeros[64] = {0};
+static const uint8_t lemon__zeros[256] = {0};
 
 /*  Puts a file's name before the message of a check that knew nothing of files. */
 static lemon_status lemon__blame(lemon_ctx *ctx, const char *name, lemon_status code) {
@@ -4919,11 +5068,412 @@ static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     return LEMON_OK;
 }
 
-/* ---- the pack: a container that is being written ---- */
+/* ---- JSON ----
+
+   lemon__json_parse checks a whole text (RFC 8259) and lists its values in the order of the text, 16 bytes for each.  A
+   value is known by its index in that list, the root by 0; what stands in an array or object follows it at once, and
+   `next` is the first value behind all of it, so a loop over the members of an object is
+
+       for (i = node + 1; i < json.nodes[node].next; i = json.nodes[i + 1].next)      i is a name, i + 1 its value
+
+   and one over the items of an array the same with nodes[i].next.  Nothing is copied: the text must outlive the list.
+   Strings without escapes are handed out where they stand; others are decoded when they are asked for.  The calls that
+   ask take a negative index ("not there") for what is of no type at all, so they can be nested. */
+
+typedef enum lemon__json_type {
+    LEMON__JSON_NONE = 0, LEMON__JSON_NULL, LEMON__JSON_FALSE, LEMON__JSON_TRUE, LEMON__JSON_NUMBER, LEMON__JSON_STRING,
+    LEMON__JSON_ARRAY, LEMON__JSON_OBJECT
+} lemon__json_type;
+
+typedef struct lemon__json_node {
+    uint32_t start, bytes;          /* its text; of a string what is between the quotes */
+    int32_t next;
+    uint8_t type, escaped;
+} lemon__json_node;
+
+typedef struct lemon__json {
+    lemon_ctx *ctx;
+    const char *name;               /* of the file, for messages */
+    const uint8_t *text;
+    size_t bytes, at;
+    lemon__json_node *nodes;
+    int64_t count, capacity;
+    lemon_arena decoded;            /* strings that had escapes */
+} lemon__json;
+
+enum { LEMON__JSON_DEPTH = 64 };
+
+static void lemon__json_close(lemon__json *json) {
+    if (json->ctx == NULL) return;
+    lemon__free(json->ctx, json->nodes, (size_t)json->capacity * sizeof *json->nodes);
+    lemon_arena_free(json->ctx, &json->decoded);
+    memset(json, 0, sizeof *json);
+}
+
+static lemon_status lemon__json_bad(lemon__json *json, const char *expected) {
+    size_t i, line = 1, column = 1;
+    for (i = 0; i < json->at && i < json->bytes; i++, column++)
+        if (json->text[i] == '\n') { line++; column = 0; }
+    return lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: line %llu, column %llu: expected %s; it is damaged or no JSON",
+                       json->name, (unsigned long long)line, (unsigned long long)column, expected);
+}
+
+/*  The character at the cursor behind white space; 0 at the end. */
+static int lemon__json_peek(lemon__json *json) {
+    for (; json->at < json->bytes; json->at++) {
+        int c = json->text[json->at];
+        if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return c;
+    }
+    return 0;
+}
+
+static int lemon__hex_digit(int c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
+
+/*  The number of four hexadecimal digits, or -1. */
+static long lemon__json_hex(const uint8_t *p, size_t n) {
+    long value = 0;
+    size_t i;
+    for (i = 0; i < 4; i++) {
+        int digit = i < n ? lemon__hex_digit(p[i]) : -1;
+        if (digit < 0) return -1;
+        value = 16 * value + digit;
+    }
+    return value;
+}
+
+/*  The character of an escape, p being behind its backslash, and how many bytes it takes there; -1: it is none.
+    Characters above 0xffff come as two escapes, the halves of a surrogate pair. */
+static long lemon__json_escape(const uint8_t *p, size_t n, size_t *taken) {
+    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    const char *found = n > 0 && *p ? strchr(names, *p) : NULL;
+    long high, low;
+    *taken = 1;
+    if (found) return values[found - names];
+    if (n == 0 || *p != 'u') return -1;
+    *taken = 5;
+    high = lemon__json_hex(p + 1, n - 1);
+    if (high < 0xd800 || high > 0xdfff) return high;
+    *taken = 11;
+    if (high > 0xdbff || n < 11 || p[5] != '\\' || p[6] != 'u') return -1;
+    low = lemon__json_hex(p + 7, 4);
+    return low < 0xdc00 || low > 0xdfff ? -1 : 0x10000 + (high - 0xd800) * 1024 + (low - 0xdc00);
+}
+
+/*  Appends a character as UTF-8. */
+static size_t lemon__utf8_put(uint8_t *out, long c) {
+    int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+    static const uint8_t lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (i = n - 1; i > 0; i--, c >>= 6) out[i] = (uint8_t)(0x80 | (c & 0x3f));
+    out[0] = (uint8_t)(lead[n] | c);
+    return (size_t)n;
+}
+
+/*  A string, the cursor being behind its first quote. */
+static lemon_status lemon__json_scan_string(lemon__json *json, lemon__json_node *node) {
+    size_t taken;
+    node->start = (uint32_t)json->at;
+    for (; json->at < json->bytes; json->at++) {
+        uint8_t c = json->text[json->at];
+        if (c == '"') {
+            node->bytes = (uint32_t)(json->at++ - node->start);
+            return LEMON_OK;
+        }
+        if (c < ' ') return lemon__json_bad(json, "an escape in place of a control character");
+        if (c != '\\') continue;
+        node->escaped = 1;
+        if (lemon__json_escape(json->text + json->at + 1, json->bytes - json->at - 1, &taken) < 0)
+            return lemon__json_bad(json, "an escape sequence that JSON knows");
+        json->at += taken;
+    }
+    return lemon__json_bad(json, "a string that ends");
+}
+
+static size_t lemon__json_digits(lemon__json *json) {
+    size_t from = json->at;
+    while (json->at < json->bytes && json->text[json->at] >= '0' && json->text[json->at] <= '9') json->at++;
+    return json->at - from;
+}
+
+static int lemon__json_accept(lemon__json *json, const char *set) {
+    if (json->at >= json->bytes || json->text[json->at] == 0 || !strchr(set, json->text[json->at])) return 0;
+    json->at++;
+    return 1;
+}
+
+/*  true, false, null or a number. */
+static lemon_status lemon__json_scan_word(lemon__json *json, lemon__json_node *node) {
+    static const char *const words[] = {"null", "false", "true"};
+    const uint8_t *p = json->text + json->at;
+    size_t left = json->bytes - json->at;
+    int i;
+    for (i = 0; i < 3; i++) {
+        size_t n = strlen(words[i]);
+        if (left < n || memcmp(p, words[i], n) != 0) continue;
+        node->type = (uint8_t)(LEMON__JSON_NULL + i);
+        json->at += n;
+        return LEMON_OK;
+    }
+    node->type = LEMON__JSON_NUMBER;
+    lemon__json_accept(json, "-");
+    if (!lemon__json_accept(json, "0") && lemon__json_digits(json) == 0) return lemon__json_bad(json, "a value");
+    if (lemon__json_accept(json, ".") && lemon__json_digits(json) == 0) return lemon__json_bad(json, "a digit");
+    if (!lemon__json_accept(json, "eE")) return LEMON_OK;
+    lemon__json_accept(json, "+-");
+    return lemon__json_digits(json) > 0 ? LEMON_OK : lemon__json_bad(json, "a digit");
+}
+
+/*  Appends the value at the cursor; of an array or object only its beginning. */
+static lemon_status lemon__json_value(lemon__json *json) {
+    int c = lemon__json_peek(json);
+    lemon__json_node *nodes = (lemon__json_node *)lemon__reserve(json->ctx, json->nodes, &json->capacity,
+                                                                 json->count + 1, sizeof *nodes), *node;
+    lemon_status status = LEMON_OK;
+    if (nodes == NULL) return LEMON_E_MEMORY;
+    json->nodes = nodes;
+    node = &nodes[json->count++];
+    memset(node, 0, sizeof *node);
+    node->start = (uint32_t)json->at;
+    node->next = (int32_t)json->count;
+    if (c == '{' || c == '[') {
+        node->type = c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
+        json->at++;
+    } else if (c == '"') {
+        node->type = LEMON__JSON_STRING;
+        json->at++;
+        return lemon__json_scan_string(json, node);
+    } else status = lemon__json_scan_word(json, node);
+    node->bytes = (uint32_t)(json->at - node->start);
+    return status;
+}
+
+/*  The name of a member, with the colon behind it. */
+static lemon_status lemon__json_member(lemon__json *json) {
+    lemon_status status;
+    if (lemon__json_peek(json) != '"') return lemon__json_bad(json, "a name in quotes");
+    status = lemon__json_value(json);
+    if (status) return status;
+    if (lemon__json_peek(json) != ':') return lemon__json_bad(json, "a colon");
+    json->at++;
+    return LEMON_OK;
+}
+
+/*  One value after the other; `open` is the stack of arrays and objects that have not ended. */
+static lemon_status lemon__json_values(lemon__json *json) {
+    int32_t open[LEMON__JSON_DEPTH];
+    int depth = 0, begun = 0;           /* begun: the innermost has a member already */
+    lemon_status status = lemon__json_value(json);
+    if (!status && json->nodes[0].type >= LEMON__JSON_ARRAY) open[depth++] = 0;
+    while (depth > 0 && !status) {
+        lemon__json_node *inner = &json->nodes[open[depth - 1]];
+        int end = inner->type == LEMON__JSON_OBJECT ? '}' : ']', c = lemon__json_peek(json);
+        if (c == end) {
+            json->at++;
+            inner->bytes = (uint32_t)(json->at - inner->start);
+            inner->next = (int32_t)json->count;
+            begun = 1;
+            depth--;
+            continue;
+        }
+        if (begun && c != ',') return lemon__json_bad(json, end == '}' ? "a comma or }" : "a comma or ]");
+        if (begun) json->at++;
+        if (end == '}') status = lemon__json_member(json);
+        if (!status) status = lemon__json_value(json);
+        begun = 1;
+        if (status || json->nodes[json->count - 1].type < LEMON__JSON_ARRAY) continue;
+        if (depth == LEMON__JSON_DEPTH) return lemon__json_bad(json, "at most 64 levels");
+        open[depth++] = (int32_t)json->count - 1;
+        begun = 0;
+    }
+    if (!status && lemon__json_peek(json) != 0) status = lemon__json_bad(json, "the end");
+    if (!status && json->at < json->bytes) status = lemon__json_bad(json, "the end");
+    return status;
+}
+
+/*  name: of the file, for messages.  On error nothing needs to be closed; closing twice does no harm. */
+static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const void *text, size_t bytes,
+                                      lemon__json *json) {
+    lemon_status status;
+    memset(json, 0, sizeof *json);
+    json->ctx = ctx;
+    json->name = name;
+    json->text = (const uint8_t *)text;
+    json->bytes = bytes;
+    if (bytes > INT32_MAX)
+        status = lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: size is %llu bytes, expected less than 2 GB of JSON", name,
+                             (unsigned long long)bytes);
+    else status = lemon__json_values(json);
+    if (status) lemon__json_close(json);
+    return status;
+}
+
+/*  The type of a value; LEMON__JSON_NONE of what is not there. */
+static lemon__json_type lemon__json_type_of(const lemon__json *json, int32_t node) {
+    return node < 0 ? LEMON__JSON_NONE : (lemon__json_type)json->nodes[node].type;
+}
+
+/*  The bytes of a string, not terminated.  NULL: it is none, or there is no memory. */
+static const uint8_t *lemon__json_string(lemon__json *json, int32_t node, size_t *bytes) {
+    const uint8_t *p;
+    uint8_t *out;
+    size_t i, n, taken;
+    *bytes = 0;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_STRING) return NULL;
+    p = json->text + json->nodes[node].start;
+    n = json->nodes[node].bytes;
+    if (!json->nodes[node].escaped) { *bytes = n; return p; }
+    out = (uint8_t *)lemon_arena_alloc(json->ctx, &json->decoded, n);
+    for (i = 0; out && i < n; i++) {
+        if (p[i] != '\\') { out[(*bytes)++] = p[i]; continue; }
+        *bytes += lemon__utf8_put(out + *bytes, lemon__json_escape(p + i + 1, n - i - 1, &taken));
+        i += taken;
+    }
+    return out;
+}
+
+/*  Whether a value is this string; one that has escapes is not. */
+static int lemon__json_is(const lemon__json *json, int32_t node, const char *text) {
+    return lemon__json_type_of(json, node) == LEMON__JSON_STRING && !json->nodes[node].escaped &&
+           json->nodes[node].bytes == strlen(text) &&
+           memcmp(json->text + json->nodes[node].start, text, strlen(text)) == 0;
+}
+
+/*  The value of a member; -1 where the node is no object or has no such member. */
+static int32_t lemon__json_get(const lemon__json *json, int32_t node, const char *name) {
+    int32_t i;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_OBJECT) return -1;
+    for (i = node + 1; i < json->nodes[node].next; i = json->nodes[i + 1].next)
+        if (lemon__json_is(json, i, name)) return i + 1;
+    return -1;
+}
+
+/*  A number as it stands; 0 where the value is none, or is longer than any number need be.  strtod wants the decimal
+    point of the program's locale. */
+static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
+    char text[64], *end;
+    size_t n;
+    *value = 0;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER) return 0;
+    n = json->nodes[node].bytes;
+    if (n >= sizeof text) return 0;
+    memcpy(text, json->text + json->nodes[node].start, n);
+    text[n] = 0;
+    *value = strtod(text, &end);
+    if (*end == '.') { *end = ','; *value = strtod(text, &end); }
+    return *end == 0;
+}
+
+/*  An integer; 0 where the value is none, or is no int64. */
+static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value) {
+    const uint8_t *p;
+    uint32_t i = 0, n;
+    int negative;
+    uint64_t all = 0, most;
+    *value = 0;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER) return 0;
+    p = json->text + json->nodes[node].start;
+    n = json->nodes[node].bytes;
+    negative = p[0] == '-';
+    most = (uint64_t)INT64_MAX + (negative ? 1 : 0);
+    for (i = (uint32_t)negative; i < n; i++) {
+        uint64_t digit = (uint64_t)(p[i] - '0');
+        if (p[i] < '0' || p[i] > '9' || all > (most - digit) / 10) return 0;
+        all = 10 * all + digit;
+    }
+    *value = negative ? (int64_t)(0 - all) : (int64_t)all;
+    return 1;
+}
+
+/* ---- bytes out: headers and texts that grow ---- */
+
+/*  Once there was no memory, `status` says so and nothing more is added; so a whole header is made first, and checked
+    once. */
+typedef struct lemon__bytes {
+    lemon_ctx *ctx;
+    lemon_status status;
+    uint8_t *data;
+    int64_t count, capacity;
+} lemon__bytes;
+
+static lemon__bytes lemon__bytes_in(lemon_ctx *ctx) {
+    lemon__bytes b;
+    memset(&b, 0, sizeof b);
+    b.ctx = ctx;
+    return b;
+}
+
+static void lemon__put(lemon__bytes *b, const void *from, size_t n) {
+    uint8_t *p = b->status ? NULL : (uint8_t *)lemon__reserve(b->ctx, b->data, &b->capacity, b->count + (int64_t)n, 1);
+    if (p == NULL) { b->status = LEMON_E_MEMORY; return; }
+    b->data = p;
+    if (n > 0) memcpy(p + b->count, from, n);
+    b->count += (int64_t)n;
+}
+
+/*  The lowest `width` bytes of a number, little-endian. */
+static void lemon__put_number(lemon__bytes *b, uint64_t value, size_t width) {
+    uint8_t bytes[8];
+    lemon__put64(bytes, value);
+    lemon__put(b, bytes, width);
+}
+
+/*  Zeros up to a multiple of `align`, which is at most 256. */
+static void lemon__put_padding(lemon__bytes *b, uint64_t align) {
+    uint64_t n = (uint64_t)b->count;
+    lemon__put(b, lemon__zeros, (size_t)((n + align - 1) / align * align - n));
+}
+
+/*  A short text as printf makes it. */
+LEMON__PRINTF(2, 3)
+static void lemon__print(lemon__bytes *b, const char *format, ...) {
+    char text[1024];
+    va_list args;
+    int n;
+    va_start(args, format);
+    n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (n >= 0 && n < (int)sizeof text) lemon__put(b, text, (size_t)n);
+    else b->status = lemon__fail(b->ctx, LEMON_E_ARG, "a text is too long to be written");
+}
+
+/*  A float with as few digits as bring it back; the decimal point is JSON's in any locale. */
+static void lemon__print_real(lemon__bytes *b, double value) {
+    char text[40];
+    int digits = 5, i, n;
+    do n = snprintf(text, sizeof text, "%.*g", digits, value);
+    while (digits++ < 9 && ((float)strtod(text, NULL) < (float)value || (float)strtod(text, NULL) > (float)value));
+    for (i = 0; i < n; i++)
+        if (text[i] == ',') text[i] = '.';
+    lemon__put(b, text, (size_t)n);
+}
+
+/*  A JSON string. */
+static void lemon__print_string(lemon__bytes *b, const uint8_t *text, size_t n) {
+    size_t i;
+    lemon__put(b, "\"", 1);
+    for (i = 0; i < n; i++) {
+        if (text[i] < ' ' || text[i] == 0x7f) lemon__print(b, "\\u%04x", (unsigned)text[i]);
+        else if (text[i] == '"' || text[i] == '\\') lemon__print(b, "\\%c", text[i]);
+        else lemon__put(b, text + i, 1);
+    }
+    lemon__put(b, "\"", 1);
+}
+
+static void lemon__bytes_free(lemon__bytes *b) {
+    lemon__free(b->ctx, b->data, (size_t)b->capacity);
+    b->data = NULL;
+}
+
+/* ---- the pack: a file of tensors that is being written ---- */
 
 typedef struct lemon__packed {      /* a row of the tensor table */
     char name[LEMON__NAME];
     lemon_tensor source, stored; /* what is given, and what goes into the file (no data: rows pass through a buffer) */
+    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0 */
     uint64_t offset;
     uint32_t crc;
 } lemon__packed;
@@ -4932,23 +5482,60 @@ typedef struct lemon__packed {      /* a row of the tensor table */
 typedef struct lemon__pack {
     lemon_ctx *ctx;
     lemon_status status;
-    uint8_t *keys;
-    int64_t keys_bytes, keys_capacity, n_keys;
+    lemon__bytes keys;
+    int64_t n_keys;
     lemon__packed *tensors;
     int64_t n_tensors, capacity;
-    uint64_t table_bytes, data_bytes;
-    lemon_arena scratch;            /* for tensors that exist only to be written */
+    uint64_t align, data_bytes;     /* each tensor begins at a multiple of align in the data */
+    void (*front)(const struct lemon__pack *pack, lemon__bytes *out);   /* what stands before the data */
+    float *numbers;                 /* one row, decoded */
+    uint8_t *slab;                  /* rows as stored */
+    lemon_arena scratch;            /* owns these, and tensors that exist only to be written */
 } lemon__pack;
 
-static uint64_t lemon__pad(uint64_t n) { return (n + 63) / 64 * 64; }
+static uint64_t lemon__pad_to(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
+static uint64_t lemon__pad(uint64_t n) { return lemon__pad_to(n, 64); }
 
+/*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
+static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i, meta = pack->keys.count;
+    for (i = 0; i < pack->n_tensors; i++) meta += LEMON__TABLE_ROW + (int64_t)strlen(pack->tensors[i].name);
+    lemon__put(out, lemon__magic, 8);
+    lemon__put_number(out, LEMON__FILE_VERSION, 8);
+    lemon__put_number(out, (uint64_t)pack->n_keys, 4);
+    lemon__put_number(out, (uint64_t)pack->n_tensors, 4);
+    lemon__put_number(out, (uint64_t)pack->keys.count, 8);
+    lemon__put_number(out, (uint64_t)(meta - pack->keys.count), 8);
+    lemon__put_number(out, pack->data_bytes, 8);
+    lemon__put(out, lemon__zeros, 16);
+    lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        lemon__put_number(out, strlen(t->name), 2);
+        lemon__put_number(out, (uint64_t)t->stored.dtype, 2);
+        lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
+        lemon__put_number(out, t->offset, 8);
+        lemon__put_number(out, lemon_tensor_bytes(&t->stored), 8);
+        lemon__put_number(out, t->crc, 4);
+        lemon__put(out, t->name, strlen(t->name));
+    }
+    lemon__put_padding(out, 64);
+    if (out->status) return;
+    lemon__put32(out->data + 56, lemon_crc32(0, out->data + LEMON__HEADER, (size_t)meta));
+    lemon__put32(out->data + 60, lemon_crc32(0, out->data, 60));
+}
+
+/*  Opens a pack that becomes a .lemon file; other formats put their own front and align in place. */
 static void lemon__pack_open(lemon_ctx *ctx, lemon__pack *pack) {
     memset(pack, 0, sizeof *pack);
-    pack->ctx = ctx;
+    pack->ctx = pack->keys.ctx = ctx;
+    pack->front = lemon__pack_front;
+    pack->align = 64;
 }
 
 static void lemon__pack_close(lemon__pack *pack) {
-    lemon__free(pack->ctx, pack->keys, (size_t)pack->keys_capacity);
+    lemon__bytes_free(&pack->keys);
     lemon__free(pack->ctx, pack->tensors, (size_t)pack->capacity * sizeof *pack->tensors);
     lemon_arena_free(pack->ctx, &pack->scratch);
     memset(pack, 0, sizeof *pack);
@@ -4962,24 +5549,19 @@ static int lemon__name_ok(const uint8_t *name, size_t bytes) {
 }
 
 static void lemon__pack_key(lemon__pack *pack, const char *name, int type, const void *value, size_t bytes) {
-    size_t n = strlen(name), all = 8 + n + bytes;
-    uint8_t *p;
+    size_t n = strlen(name);
     if (pack->status) return;
     if (!lemon__name_ok((const uint8_t *)name, n) || bytes >= UINT32_MAX) {
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG,
                                    "key \"%.80s\" cannot be saved: its name or its text is too long", name);
         return;
     }
-    p = (uint8_t *)lemon__reserve(pack->ctx, pack->keys, &pack->keys_capacity, pack->keys_bytes + (int64_t)all, 1);
-    if (p == NULL) { pack->status = LEMON_E_MEMORY; return; }
-    pack->keys = p;
-    p += pack->keys_bytes;
-    lemon__put16(p, (uint16_t)n);
-    lemon__put16(p + 2, (uint16_t)type);
-    lemon__put32(p + 4, (uint32_t)bytes);
-    memcpy(p + 8, name, n);
-    if (bytes > 0) memcpy(p + 8 + n, value, bytes);
-    pack->keys_bytes += (int64_t)all;
+    lemon__put_number(&pack->keys, n, 2);
+    lemon__put_number(&pack->keys, (uint64_t)type, 2);
+    lemon__put_number(&pack->keys, bytes, 4);
+    lemon__put(&pack->keys, name, n);
+    lemon__put(&pack->keys, value, bytes);
+    pack->status = pack->keys.status;
     pack->n_keys++;
 }
 
@@ -5002,11 +5584,12 @@ static void lemon__pack_text(lemon__pack *pack, const char *name, const char *te
 }
 
 /*  A tensor to be stored as type `as`: its own, or any of f32, bf16, f16, q8, q4 from any of these. */
-static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor, lemon_dtype as) {
+static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor,
+                                         lemon_dtype as) {
     size_t n = strlen(name), bytes;
     lemon__packed *t;
     lemon_tensor stored = *tensor;
-    if (pack->status) return;
+    if (pack->status) return NULL;
     stored.dtype = as;
     stored.data = NULL;
     bytes = lemon_tensor_bytes(&stored);
@@ -5015,10 +5598,10 @@ static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_
         pack->status = lemon__fail(
             pack->ctx, LEMON_E_ARG, "tensor \"%.80s\" is %s [%lld, %lld], which cannot be saved as %s", name,
             lemon_dtype_name(tensor->dtype), (long long)tensor->rows, (long long)tensor->cols, lemon_dtype_name(as));
-        return;
+        return NULL;
     }
     t = (lemon__packed *)lemon__reserve(pack->ctx, pack->tensors, &pack->capacity, pack->n_tensors + 1, sizeof *t);
-    if (t == NULL) { pack->status = LEMON_E_MEMORY; return; }
+    if (t == NULL) { pack->status = LEMON_E_MEMORY; return NULL; }
     pack->tensors = t;
     t += pack->n_tensors++;
     memset(t, 0, sizeof *t);
@@ -5026,151 +5609,124 @@ static void lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_
     t->source = *tensor;
     t->stored = stored;
     t->offset = pack->data_bytes;
-    pack->data_bytes += lemon__pad(bytes);
-    pack->table_bytes += LEMON__TABLE_ROW + n;
+    pack->data_bytes += lemon__pad_to(bytes, pack->align);
+    return t;
 }
 
 static lemon_status lemon__array_append(void *user, const void *bytes, size_t count);
 
-/*  Appends to a writer.  Our own writers say themselves what went wrong; for others it is said here. */
+/*  Whether a writer is ours, which says itself what went wrong; for others it is said below. */
+static int lemon__own_writer(const lemon_writer *writer) {
+    return writer->append == lemon__file_append || writer->append == lemon__array_append;
+}
+
 static lemon_status lemon__append(lemon_ctx *ctx, const lemon_writer *writer, const void *bytes, size_t count) {
     if (count == 0 || writer->append(writer->user, bytes, count) == LEMON_OK) return LEMON_OK;
-    if (writer->append != lemon__file_append && writer->append != lemon__array_append)
+    if (!lemon__own_writer(writer))
         lemon__fail(ctx, LEMON_E_IO, "%s: %llu bytes could not be written", writer->name, (unsigned long long)count);
     return LEMON_E_IO;
 }
 
-/*  Rows on their way into the file: so many at a time that checksum and writer get a fair piece. */
-typedef struct lemon__slab {
-    float *numbers;                 /* one row, decoded */
-    uint8_t *bytes;                 /* the rows as stored */
-    size_t numbers_bytes, size;
-} lemon__slab;
+/*  Ends what went into a writer: commits it, or after an error aborts it. */
+static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, lemon_status status) {
+    if (status) {
+        if (writer->abort) writer->abort(writer->user);
+        return status;
+    }
+    if (writer->commit == NULL || writer->commit(writer->user) == LEMON_OK) return LEMON_OK;
+    if (!lemon__own_writer(writer)) lemon__fail(ctx, LEMON_E_IO, "%s: could not be committed", writer->name);
+    return LEMON_E_IO;
+}
 
 enum { LEMON__SLAB = 65536 };
 
-static lemon_status lemon__slab_open(const lemon__pack *pack, lemon__slab *slab) {
+/*  Whether a tensor goes out as it stands. */
+static int lemon__packed_plain(const lemon__packed *t) {
+    return t->stored.dtype == t->source.dtype && !t->halves && !lemon__big_endian();
+}
+
+/*  Room for rows that are converted on their way into the file: so many at a time that checksum and writer get a fair
+    piece. */
+static lemon_status lemon__slab_make(lemon__pack *pack) {
     int64_t i, cols = 1;
-    slab->size = LEMON__SLAB;
+    size_t bytes = LEMON__SLAB;
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon_tensor *stored = &pack->tensors[i].stored;
         size_t row = lemon_row_bytes(stored->dtype, stored->cols);
-        if (stored->dtype == pack->tensors[i].source.dtype && !lemon__big_endian()) continue;
+        if (lemon__packed_plain(&pack->tensors[i])) continue;
         cols = lemon__max(cols, stored->cols);
-        slab->size = row > slab->size ? row : slab->size;
+        bytes = row > bytes ? row : bytes;
     }
-    slab->numbers_bytes = (size_t)cols * sizeof(float);
-    slab->numbers = (float *)lemon__malloc(pack->ctx, slab->numbers_bytes);
-    slab->bytes = (uint8_t *)lemon__malloc(pack->ctx, slab->size);
-    return slab->numbers && slab->bytes ? LEMON_OK : LEMON_E_MEMORY;
+    pack->numbers = lemon__floats(pack->ctx, &pack->scratch, 1, cols);
+    pack->slab = (uint8_t *)lemon_arena_alloc(pack->ctx, &pack->scratch, bytes);
+    return pack->numbers && pack->slab ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-static void lemon__slab_close(const lemon__pack *pack, lemon__slab *slab) {
-    lemon__free(pack->ctx, slab->numbers, slab->numbers_bytes);
-    lemon__free(pack->ctx, slab->bytes, slab->size);
+/*  RoPE turns channels 2i and 2i+1 of a head here, channels i and i + head_dim/2 in Hugging Face's models; so the rows
+    of wq and wk stand in another order there.  The row of ours that is `row` in theirs. */
+static int64_t lemon__row_of_halves(int64_t row, int64_t head_dim) {
+    int64_t channel = row % head_dim, half = head_dim / 2;
+    return row - channel + (channel < half ? 2 * channel : 2 * (channel - half) + 1);
 }
 
 /*  Rows from ... from+n-1 of a tensor as the file has them: where they stand, or converted into the slab. */
-static const uint8_t *lemon__slab_fill(lemon__slab *slab, const lemon__packed *t, int64_t from, int64_t n) {
-    size_t bytes = (size_t)n * lemon_row_bytes(t->stored.dtype, t->stored.cols);
+static const uint8_t *lemon__slab_fill(const lemon__pack *pack, const lemon__packed *t, int64_t from, int64_t n) {
+    size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols);
     lemon_tensor rows = t->stored;
     int64_t i;
-    if (t->stored.dtype == t->source.dtype) {
-        const uint8_t *source = lemon__row(&t->source, from);
-        if (!lemon__big_endian()) return source;
-        memcpy(slab->bytes, source, bytes);
-    } else {
-        rows.data = slab->bytes;
-        for (i = 0; i < n; i++) {
-            lemon_row_to_f32(&t->source, from + i, slab->numbers);
-            lemon_row_from_f32(&rows, i, slab->numbers);
+    if (lemon__packed_plain(t)) return lemon__row(&t->source, from);
+    rows.data = pack->slab;
+    for (i = 0; i < n; i++) {
+        int64_t row = t->halves ? lemon__row_of_halves(from + i, t->halves) : from + i;
+        if (t->stored.dtype == t->source.dtype) {
+            memcpy(pack->slab + (size_t)i * row_bytes, lemon__row(&t->source, row), row_bytes);
+        } else {
+            lemon_row_to_f32(&t->source, row, pack->numbers);
+            lemon_row_from_f32(&rows, i, pack->numbers);
         }
     }
-    lemon__swap(t->stored.dtype, slab->bytes, bytes);
-    return slab->bytes;
+    lemon__swap(t->stored.dtype, pack->slab, (size_t)n * row_bytes);
+    return pack->slab;
 }
 
 /*  One pass over a tensor: to the writer, or without one only for the checksum. */
-static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__slab *slab, lemon__packed *t,
-                                     const lemon_writer *writer) {
+static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, const lemon_writer *writer) {
     size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols), total = lemon_tensor_bytes(&t->stored);
     int64_t row, n, step = lemon__max(1, (int64_t)(LEMON__SLAB / row_bytes));
     lemon_status status = LEMON_OK;
     for (row = 0; row < t->stored.rows && !status; row += n) {
         const uint8_t *bytes;
         n = lemon__min(step, t->stored.rows - row);
-        bytes = lemon__slab_fill(slab, t, row, n);
+        bytes = lemon__slab_fill(pack, t, row, n);
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
-    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, (size_t)(lemon__pad(total) - total));
+    total = (size_t)(lemon__pad_to(total, pack->align) - total);
+    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
 }
 
-static void lemon__pack_table(const lemon__pack *pack, uint8_t *p) {
-    int64_t i;
-    for (i = 0; i < pack->n_tensors; i++) {
-        const lemon__packed *t = &pack->tensors[i];
-        size_t n = strlen(t->name);
-        lemon__put16(p, (uint16_t)n);
-        lemon__put16(p + 2, (uint16_t)t->stored.dtype);
-        lemon__put64(p + 4, (uint64_t)t->stored.rows);
-        lemon__put64(p + 12, (uint64_t)t->stored.cols);
-        lemon__put64(p + 20, t->offset);
-        lemon__put64(p + 28, lemon_tensor_bytes(&t->stored));
-        lemon__put32(p + 36, t->crc);
-        memcpy(p + LEMON__TABLE_ROW, t->name, n);
-        p += LEMON__TABLE_ROW + n;
-    }
-}
-
-/*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
-static lemon_status lemon__pack_front(const lemon__pack *pack, const lemon_writer *writer) {
-    size_t keys = (size_t)pack->keys_bytes, meta = keys + (size_t)pack->table_bytes;
-    size_t all = (size_t)lemon__pad(LEMON__HEADER + meta);
-    uint8_t *p = (uint8_t *)lemon__calloc(pack->ctx, all);
-    lemon_status status;
-    if (p == NULL) return LEMON_E_MEMORY;
-    if (keys > 0) memcpy(p + LEMON__HEADER, pack->keys, keys);
-    lemon__pack_table(pack, p + LEMON__HEADER + keys);
-    memcpy(p, lemon__magic, 8);
-    lemon__put32(p + 8, LEMON__FILE_VERSION);
-    lemon__put32(p + 16, (uint32_t)pack->n_keys);
-    lemon__put32(p + 20, (uint32_t)pack->n_tensors);
-    lemon__put64(p + 24, keys);
-    lemon__put64(p + 32, pack->table_bytes);
-    lemon__put64(p + 40, pack->data_bytes);
-    lemon__put32(p + 56, lemon_crc32(0, p + LEMON__HEADER, meta));
-    lemon__put32(p + 60, lemon_crc32(0, p, 60));
-    status = lemon__append(pack->ctx, writer, p, all);
-    lemon__free(pack->ctx, p, all);
-    return status;
-}
-
-/*  Two passes, since the table with the checksums stands before the data and a writer cannot go back. */
+/*  A .lemon file takes two passes, since the table with the checksums stands before the data and a writer cannot go
+    back. */
 static lemon_status lemon__pack_stream(lemon__pack *pack, const lemon_writer *writer) {
-    lemon__slab slab;
-    lemon_status status = lemon__slab_open(pack, &slab);
+    lemon__bytes front = lemon__bytes_in(pack->ctx);
+    lemon_status status = lemon__slab_make(pack);
     int64_t i;
-    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], NULL);
-    if (!status) status = lemon__pack_front(pack, writer);
-    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &slab, &pack->tensors[i], writer);
-    lemon__slab_close(pack, &slab);
+    for (i = 0; i < pack->n_tensors && !status && pack->front == lemon__pack_front; i++)
+        status = lemon__pack_pass(pack, &pack->tensors[i], NULL);
+    if (!status) pack->front(pack, &front);
+    if (!status) status = front.status;
+    if (!status) status = lemon__append(pack->ctx, writer, front.data, (size_t)front.count);
+    lemon__bytes_free(&front);
+    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &pack->tensors[i], writer);
     return status;
 }
 
-/*  Writes the container and commits the writer; on any error, earlier ones included, the writer is aborted. */
+/*  Writes the file and commits the writer; on any error, earlier ones included, the writer is aborted. */
 static lemon_status lemon__pack_write(lemon__pack *pack, const lemon_writer *writer) {
     if (pack->status == LEMON_E_ARG) lemon__blame(pack->ctx, writer->name, pack->status);
     if (!pack->status) pack->status = lemon__pack_stream(pack, writer);
-    if (pack->status) {
-        if (writer->abort) writer->abort(writer->user);
-    } else if (writer->commit && writer->commit(writer->user) != LEMON_OK) {
-        pack->status = LEMON_E_IO;
-        if (writer->append != lemon__file_append && writer->append != lemon__array_append)
-            lemon__fail(pack->ctx, LEMON_E_IO, "%s: could not be committed", writer->name);
-    }
-    return pack->status;
+    return pack->status = lemon__conclude(pack->ctx, writer, pack->status);
 }
 
 /*  The same to a file. */
@@ -5182,7 +5738,24 @@ static lemon_status lemon__pack_write_file(lemon__pack *pack, const char *path) 
 
 /* ---- the unpack: a container that is being read ---- */
 
-typedef struct lemon__key { int type; const uint8_t *value; size_t bytes; } lemon__key;
+typedef struct lemon__key { int type, used; const uint8_t *value; size_t bytes; } lemon__key;
+
+/*  How GGUF stores numbers: blocks of `numbers` in `bytes`.  Those with a decoder have no storage type here. */
+typedef struct lemon__coding {
+    uint32_t id;
+    lemon_dtype dtype;              /* what they are, or become, in memory */
+    int16_t numbers, bytes;
+    void (*decode)(const struct lemon__coding *coding, const uint8_t *in, float *out);
+    const char *name;
+} lemon__coding;
+
+/*  A tensor as it stands in the file. */
+typedef struct lemon__entry {
+    lemon_tensor tensor;
+    const lemon__coding *coding;    /* NULL: as tensor.dtype says */
+    uint64_t offset;                /* in the data, where these are found later */
+    int used;                       /* it has become a weight of the model */
+} lemon__entry;
 
 /*  Everything in here points into the file, which stays open (or in memory) as long as this does. */
 typedef struct lemon__unpack {
@@ -5190,7 +5763,7 @@ typedef struct lemon__unpack {
     lemon_reader source;
     lemon__words key_names, tensor_names;
     lemon__key *keys;
-    lemon_tensor *tensors;
+    lemon__entry *tensors;
     int64_t keys_capacity, tensors_capacity;
 } lemon__unpack;
 
@@ -5268,10 +5841,9 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     return LEMON_OK;
 }
 
-/*  A name at the cursor, which must be printable and new. */
-static lemon_status lemon__unpack_name(lemon__unpack *u, lemon__cursor *c, size_t bytes, lemon__words *names,
+/*  A name within the file, which must be printable and new; NULL stands for one that the file ends in. */
+static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, size_t bytes, lemon__words *names,
                                        const char *what) {
-    const uint8_t *name = lemon__take(c, bytes);
     if (name == NULL || !lemon__name_ok(name, bytes))
         return lemon__fail(u->ctx, LEMON_E_FORMAT,
                            "%s: name of %s %lld is not 1 to 63 printable characters; " LEMON__DAMAGED, u->source.name,
@@ -5279,27 +5851,51 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, lemon__cursor *c, size_
     if (lemon__words_find(names, name, bytes) >= 0)
         return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s \"%.*s\" is there twice; " LEMON__DAMAGED, u->source.name,
                            what, (int)bytes, (const char *)name);
-    return lemon__words_push(u->ctx, names, (size_t)(name - c->bytes), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+    return lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  The key, or the tensor, that belongs to the name before. */
+static lemon_status lemon__unpack_push_key(lemon__unpack *u, int type, const uint8_t *value, size_t bytes) {
+    lemon__key *keys =
+        (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, u->key_names.count, sizeof *keys);
+    if (keys == NULL) return LEMON_E_MEMORY;
+    u->keys = keys;
+    keys += u->key_names.count - 1;
+    keys->type = type;
+    keys->used = 0;
+    keys->value = value;
+    keys->bytes = bytes;
+    return LEMON_OK;
+}
+
+static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon_tensor *tensor,
+                                              const lemon__coding *coding) {
+    lemon__entry *entries = (lemon__entry *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity,
+                                                           u->tensor_names.count, sizeof *entries);
+    if (entries == NULL) return LEMON_E_MEMORY;
+    u->tensors = entries;
+    entries += u->tensor_names.count - 1;
+    entries->tensor = *tensor;
+    entries->coding = coding;
+    entries->offset = 0;
+    entries->used = 0;
+    return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
     size_t n = lemon__take16(c);
-    lemon__key key, *keys;
+    lemon__key key;
     lemon_status status;
     key.type = lemon__take16(c);
     key.bytes = lemon__take32(c);
-    status = lemon__unpack_name(u, c, n, &u->key_names, "key");
+    status = lemon__unpack_name(u, lemon__take(c, n), n, &u->key_names, "key");
     if (status) return status;
     key.value = lemon__take(c, key.bytes);
     if (key.value == NULL) return lemon__unpack_bad(u, "bytes of a key's value", key.bytes, c->size - c->at);
     if (key.type < LEMON__INT || key.type > LEMON__TEXT)
         return lemon__unpack_bad(u, "type of a key", (uint64_t)key.type, LEMON__TEXT);
     if (key.type != LEMON__TEXT && key.bytes != 8) return lemon__unpack_bad(u, "bytes of a key's number", key.bytes, 8);
-    keys = (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, u->key_names.count, sizeof key);
-    if (keys == NULL) return LEMON_E_MEMORY;
-    u->keys = keys;
-    keys[u->key_names.count - 1] = key;
-    return LEMON_OK;
+    return lemon__unpack_push_key(u, key.type, key.value, key.bytes);
 }
 
 /*  A tensor's data: where they must be, as many as its shape takes, under their checksum, zeros behind them. */
@@ -5331,8 +5927,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
     uint32_t crc = lemon__take32(c);
     char name[LEMON__NAME];
-    lemon_tensor t, *tensors;
-    lemon_status status = lemon__unpack_name(u, c, n, &u->tensor_names, "tensor");
+    lemon_tensor t;
+    lemon_status status = lemon__unpack_name(u, lemon__take(c, n), n, &u->tensor_names, "tensor");
     if (status) return status;
     memcpy(name, c->bytes + c->at - n, n);
     name[n] = 0;
@@ -5350,13 +5946,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
                            "%s: tensor \"%s\" begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
                            u->source.name, name, (unsigned long long)offset, (unsigned long long)lemon__pad(*end));
     status = lemon__unpack_data(u, h, name, &t, offset, bytes, crc);
-    if (status) return status;
-    tensors = (lemon_tensor *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity, u->tensor_names.count, sizeof t);
-    if (tensors == NULL) return LEMON_E_MEMORY;
-    u->tensors = tensors;
-    tensors[u->tensor_names.count - 1] = t;
     *end = offset + bytes;
-    return LEMON_OK;
+    return status ? status : lemon__unpack_push_tensor(u, &t, NULL);
 }
 
 static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
@@ -5432,18 +6023,24 @@ static lemon_status lemon__unpack_tensor(const lemon__unpack *u, const char *nam
     int32_t i = lemon__words_find(&u->tensor_names, name, strlen(name));
     memset(tensor, 0, sizeof *tensor);
     if (i < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
-    *tensor = u->tensors[i];
+    *tensor = u->tensors[i].tensor;
     return LEMON_OK;
 }
 
-/*  The same where only one shape will do; `why` says where the expectation comes from, as in "d_model is 64". */
-static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
-                                         const char *why, lemon_tensor *tensor) {
-    lemon_status status = lemon__unpack_tensor(u, name, tensor);
-    if (status || (tensor->rows == rows && tensor->cols == cols)) return status;
+/*  Refuses another shape than this; `why` says where the expectation comes from, as in "d_model is 64". */
+static lemon_status lemon__unpack_shape(const lemon__unpack *u, const char *name, const lemon_tensor *tensor,
+                                        int64_t rows, int64_t cols, const char *why) {
+    if (tensor->rows == rows && tensor->cols == cols) return LEMON_OK;
     return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is [%lld, %lld], expected [%lld, %lld] (%s)",
                        u->source.name, name, (long long)tensor->rows, (long long)tensor->cols, (long long)rows,
                        (long long)cols, why);
+}
+
+/*  A tensor where only one shape will do. */
+static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
+                                         const char *why, lemon_tensor *tensor) {
+    lemon_status status = lemon__unpack_tensor(u, name, tensor);
+    return status ? status : lemon__unpack_shape(u, name, tensor, rows, cols, why);
 }
 
 /*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
@@ -5486,66 +6083,104 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
     return status;
 }
 
-/* ---- configs and models as keys and tensors ---- */
+/* ---- configs, as every format has them ---- */
+
+/*  The value of a field, whole ones exactly. */
+static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
+    const uint8_t *p = (const uint8_t *)config + field->offset;
+    int32_t whole;
+    float real;
+    memcpy(&whole, p, 4);
+    memcpy(&real, p, 4);
+    return field->real ? (double)real : (double)whole;
+}
+
+/*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
+static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
+                                     const struct lemon__field *field, double value, lemon_config *config) {
+    uint8_t *p = (uint8_t *)config + field->offset;
+    int32_t whole;
+    float real;
+    if (field->real && !(fabs(value) < 1e30))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", file, name, value);
+    if (!field->real && (!(value >= 0 && value <= INT32_MAX) || value < floor(value) || value > floor(value)))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value,
+                           (long)INT32_MAX);
+    if (field->real) { real = (float)value; memcpy(p, &real, 4); }
+    else { whole = (int32_t)value; memcpy(p, &whole, 4); }
+    return LEMON_OK;
+}
 
 /*  prefix: "", or for files that hold two configs "teacher." and "student.". */
 static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemon_config *config) {
     char name[LEMON__NAME];
     int i;
     for (i = 0; i < LEMON__FIELDS; i++) {
-        const uint8_t *field = (const uint8_t *)config + lemon__fields[i].offset;
-        int32_t whole;
-        float real;
+        double value = lemon__field_get(config, &lemon__fields[i]);
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
-        memcpy(&whole, field, 4);
-        memcpy(&real, field, 4);
-        if (lemon__fields[i].real) lemon__pack_real(pack, name, (double)real);
-        else lemon__pack_int(pack, name, whole);
+        if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
+        else lemon__pack_int(pack, name, (int64_t)value);
     }
-}
-
-static lemon_status lemon__unpack_field(const lemon__unpack *u, const char *name, int is_real, uint8_t *field) {
-    int64_t whole;
-    int32_t narrow;
-    double number;
-    float real;
-    lemon_status status;
-    if (is_real) {
-        status = lemon__unpack_real(u, name, &number);
-        if (status) return status;
-        if (!(fabs(number) < 1e30))
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", u->source.name, name,
-                               number);
-        real = (float)number;
-        memcpy(field, &real, 4);
-        return LEMON_OK;
-    }
-    status = lemon__unpack_int(u, name, &whole);
-    if (status) return status;
-    if (whole < 0 || whole > INT32_MAX)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %ld", u->source.name, name,
-                           (long long)whole, (long)INT32_MAX);
-    narrow = (int32_t)whole;
-    memcpy(field, &narrow, 4);
-    return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
     char name[LEMON__NAME];
     lemon_status status = LEMON_OK;
+    int64_t whole;
     int i;
     memset(config, 0, sizeof *config);
     for (i = 0; i < LEMON__FIELDS && !status; i++) {
+        double value = 0;
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
-        status = lemon__unpack_field(u, name, lemon__fields[i].real, (uint8_t *)config + lemon__fields[i].offset);
+        if (lemon__fields[i].real) {
+            status = lemon__unpack_real(u, name, &value);
+        } else {
+            status = lemon__unpack_int(u, name, &whole);
+            value = (double)whole;
+        }
+        if (!status) status = lemon__field_set(u->ctx, u->source.name, name, &lemon__fields[i], value, config);
     }
     if (!status && lemon_config_check(u->ctx, config)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
     return status;
 }
 
+/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is no
+    number. */
+static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
+                                       int (*get)(void *from, const struct lemon__field *field, double *value),
+                                       lemon_config *config) {
+    lemon_status status = LEMON_OK;
+    int i, got;
+    memset(config, 0, sizeof *config);
+    config->rope_theta = 10000.0f;
+    config->rms_norm_eps = 1e-6f;           /* what Hugging Face's LlamaConfig has; GGUF always tells */
+    for (i = 0; i < LEMON__FIELDS && !status; i++) {
+        const struct lemon__field *field = &lemon__fields[i];
+        const char *name = style == LEMON__STYLE_HF ? field->hf : field->gguf;
+        double value = 0;
+        got = name ? get(from, field, &value) : 0;
+        if (got > 0) status = lemon__field_set(ctx, file, name, field, value, config);
+        else if (got < 0) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is not a number", file, name);
+        else if (field->offset == offsetof(lemon_config, kv_heads)) config->kv_heads = config->n_heads;
+        else if (field->offset == offsetof(lemon_config, head_dim) && config->n_heads > 0)
+            config->head_dim = config->d_model / config->n_heads;
+        else if (!field->real && name && field->offset != offsetof(lemon_config, tied_embeddings))
+            status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is missing, expected an integer", file, name);
+    }
+    if (!status && lemon_config_check(ctx, config)) status = lemon__blame(ctx, file, LEMON_E_FORMAT);
+    return status;
+}
+
+/* ---- models as keys and tensors ---- */
+
 /*  The tokenizer as keys and tensors is chapter 9's: the one place where this chapter looks ahead. */
 static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *tokenizer);
 static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer);
+static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer);
+static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *tokenizer, int32_t vocab_size);
+static void lemon__tokenizer_to_json(const lemon_tokenizer *tokenizer, lemon__bytes *out);
+static void lemon__tokenizer_to_config(const lemon_tokenizer *tokenizer, int32_t max_seq, lemon__bytes *out);
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model);
 
 /*  A tokenizer may be smaller than the model's vocabulary (some are padded), never larger. */
 static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *model) {
@@ -5555,10 +6190,33 @@ static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *m
                        (long)size, (long)model->config.vocab_size);
 }
 
-/*  The part "model": arch, the config, the table of parameters, and the tokenizer if there is one.  Matrices become
-    `dtype`; vectors stay f32, for they are few and everything is multiplied by them. */
-static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+/*  The storage type of a parameter in a file.  Vectors stay f32, for they are few and everything is multiplied by them,
+    but in Hugging Face's folders, where all tensors are of one type; GGUF has no padded blocks. */
+static lemon_dtype lemon__param_dtype(const lemon_tensor *param, lemon__style style, lemon_dtype dtype) {
+    if (param->rows == 1 && style != LEMON__STYLE_HF) return LEMON_F32;
+    if (style == LEMON__STYLE_GGUF && dtype >= LEMON_Q8 && param->cols % LEMON__BLOCK) return LEMON_F16;
+    return dtype;
+}
+
+/*  Parameters from ... to-1 of the table; matrices become `dtype`. */
+static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int64_t from, int64_t to,
+                               lemon__style style, lemon_dtype dtype) {
     char name[LEMON__NAME];
+    int64_t i, layer;
+    for (i = from; i < to; i++) {
+        const lemon_tensor *param = &model->params[i];
+        lemon_role role = lemon__param_role(&model->config, i, &layer);
+        lemon__packed *t;
+        lemon__param_name(model, i, style, name, sizeof name);
+        t = lemon__pack_tensor(pack, name, param, lemon__param_dtype(param, style, dtype));
+        if (t && style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) t->halves = model->config.head_dim;
+    }
+}
+
+/*  The part "model": arch, the config, the table of parameters, the tokenizer if there is one, and what else the
+    model carries along. */
+static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+    char name[2 * LEMON__NAME];
     int64_t i;
     if (!pack->status && ((int)dtype < 0 || dtype > LEMON_Q4))
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
@@ -5566,10 +6224,11 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
     lemon__pack_text(pack, "arch", "llama", 5);
     lemon__pack_config(pack, "", &model->config);
-    for (i = 0; i < model->n_params; i++) {
-        lemon__param_name(model, i, name, sizeof name);
-        lemon__pack_tensor(pack, name, &model->params[i], model->params[i].rows == 1 ? LEMON_F32 : dtype);
+    for (i = 0; i < model->n_parts; i++) {
+        snprintf(name, sizeof name, "part.%s", model->parts[i].name);
+        lemon__pack_text(pack, name, (const char *)model->parts[i].data, model->parts[i].bytes);
     }
+    lemon__pack_params(pack, model, 0, model->n_params, LEMON__STYLE_LEMON, dtype);
     if (!pack->status && model->tokenizer) pack->status = lemon__tokenizer_pack(pack, model->tokenizer);
 }
 
@@ -5590,37 +6249,133 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
     else snprintf(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
 }
 
-/*  One parameter of the table: found by name, of the shape that the config asks for, of a type for weights. */
-static lemon_status lemon__unpack_param(const lemon__unpack *u, lemon_model *model, int64_t i) {
+/*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
+    numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
+    where floats are not aligned, as old safetensors have them. */
+static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
+                                 lemon_tensor *param) {
+    lemon_tensor from = e->tensor, to = from;
+    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
+    size_t row_bytes = coding ? (size_t)(from.cols / coding->numbers) * (size_t)coding->bytes
+                              : lemon_row_bytes(from.dtype, from.cols);
+    float *numbers;
+    int64_t i, j;
+    to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
+    *param = from;
+    if (!coding && !halves && to.dtype == from.dtype &&
+        (from.dtype != LEMON_F32 || ((uintptr_t)from.data % 4 == 0 && !lemon__big_endian())))
+        return LEMON_OK;
+    to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
+    numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
+    for (i = 0; to.data && numbers && i < from.rows; i++) {
+        const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
+        int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
+        if (!coding && to.dtype == from.dtype) {
+            memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
+            continue;
+        }
+        for (j = 0; coding && j < from.cols; j += coding->numbers, in += coding->bytes)
+            coding->decode(coding, in, numbers + j);
+        if (!coding) lemon_row_to_f32(&from, i, numbers);
+        lemon_row_from_f32(&to, row, numbers);
+    }
+    if (to.data && !coding && to.dtype == from.dtype) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
+    if (to.data == NULL || numbers == NULL) to.data = NULL;
+    lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
+    *param = to;
+    return to.data ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  One parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for
+    weights. */
+static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, lemon_model *model,
+                                        int64_t i) {
     lemon_tensor *param = &model->params[i], found;
     char name[LEMON__NAME], why[96] = "";
     lemon_status status;
-    lemon__param_name(model, i, name, sizeof name);
-    status = lemon__unpack_tensor(u, name, &found);
-    if (status) return status;
+    int32_t at = -1;
+    int64_t k, layer, halves = 0;
+    lemon_role role = lemon__param_role(&model->config, i, &layer);
+    lemon__param_name(model, i, style, name, sizeof name);
+    for (k = 0; k < n && at < 0; k++) at = lemon__words_find(&u[k].tensor_names, name, strlen(name));
+    if (at < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
+    u += k - 1;
+    u->tensors[at].used = 1;
+    found = u->tensors[at].tensor;
     lemon__shape_reason(model, i, found.rows != param->rows, why, sizeof why);
-    status = lemon__unpack_shaped(u, name, param->rows, param->cols, why, &found);
-    if (!status && found.dtype > (found.rows == 1 ? LEMON_F32 : LEMON_Q4))
+    status = lemon__unpack_shape(u, name, &found, param->rows, param->cols, why);
+    if (!status && found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4))
         status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
                              lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (!status) *param = found;
+    if (style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) halves = model->config.head_dim;
+    return status ? status : lemon__adopt(u->ctx, model, &u->tensors[at], halves, param);
+}
+
+/*  The type that most numbers of the matrices have. */
+static lemon_dtype lemon__model_dtype(const lemon_model *model) {
+    int64_t count[LEMON_DTYPE_COUNT] = {0}, i;
+    int best = (int)model->params[0].dtype;
+    for (i = 0; i < model->n_params; i++)
+        if (model->params[i].rows > 1) count[model->params[i].dtype] += model->params[i].rows * model->params[i].cols;
+    for (i = 0; i < LEMON_DTYPE_COUNT; i++)
+        if (count[i] > count[best]) best = (int)i;
+    return (lemon_dtype)best;
+}
+
+/*  A tensor that nothing consumes would be missed by the model that was trained with it.  Known to be idle are the
+    output where it is tied to the embedding, and tables of RoPE factors. */
+static lemon_status lemon__unpack_idle(const lemon__unpack *u, int64_t n) {
+    static const char *const idle[] = {"lm_head.weight", "output.weight", ".rotary_emb.inv_freq"};
+    int64_t k, i;
+    size_t j;
+    for (k = 0; k < n; k++)
+        for (i = 0; i < u[k].tensor_names.count; i++) {
+            lemon__span span = u[k].tensor_names.spans[i];
+            const char *name = (const char *)u[k].tensor_names.blob + span.start;
+            for (j = 0; j < 3; j++)
+                if (span.bytes >= strlen(idle[j]) &&
+                    memcmp(name + span.bytes - strlen(idle[j]), idle[j], strlen(idle[j])) == 0)
+                    break;
+            if (!u[k].tensors[i].used && j == 3)
+                return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                                   "%s: tensor \"%.*s\" has no place in a LLaMA model of this config; "
+                                   "the model is of a kind that lemon.h does not know",
+                                   u[k].source.name, (int)span.bytes, name);
+        }
+    return LEMON_OK;
+}
+
+/*  Every parameter out of n files. */
+static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const lemon_config *config,
+                                         lemon_model **model) {
+    lemon_status status;
+    int64_t i, tensors = 0;
+    for (i = 0; i < n; i++) tensors += u[i].tensor_names.count;
+    if (config->n_layers > tensors)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: n_layers is %ld, but there are only %lld tensors",
+                           u->source.name, (long)config->n_layers, (long long)tensors);
+    status = lemon__model_new(u->ctx, config, model);
+    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, *model, i);
+    if (!status && style != LEMON__STYLE_LEMON) status = lemon__unpack_idle(u, n);
+    if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
 }
 
-static lemon_status lemon__unpack_params(const lemon__unpack *u, lemon_model *model) {
+/*  Keys whose names begin with "part." are what the model carries along. */
+static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *model) {
     lemon_status status = LEMON_OK;
     int64_t i;
-    for (i = 0; i < model->n_params && !status; i++) status = lemon__unpack_param(u, model, i);
-    if (!status && lemon__unpack_has(u, "tokenizer.type")) status = lemon__tokenizer_unpack(u, &model->tokenizer);
-    if (!status && lemon__vocabulary_check(u->ctx, model))
-        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
-    model->dtype = model->params[0].dtype;
-    memcpy(model->format, "lemon", 6);
+    for (i = 0; i < u->key_names.count && !status; i++) {
+        lemon__span span = u->key_names.spans[i];
+        const char *name = (const char *)u->key_names.blob + span.start;
+        if (span.bytes < 6 || memcmp(name, "part.", 5) != 0 || u->keys[i].type != LEMON__TEXT) continue;
+        status = lemon__part_add(u->ctx, model, name + 5, span.bytes - 5, u->keys[i].value, u->keys[i].bytes);
+    }
     return status;
 }
 
 /*  The part "model".  The weights stay where they stand in the file, so `u` must outlive the model. */
-static lemon_status lemon__unpack_model(const lemon__unpack *u, lemon_model **model) {
+static lemon_status lemon__unpack_model(lemon__unpack *u, lemon_model **model) {
     const char *arch;
     size_t bytes;
     lemon_config config;
@@ -5630,13 +6385,15 @@ static lemon_status lemon__unpack_model(const lemon__unpack *u, lemon_model **mo
         return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: arch is \"%.*s\", expected \"llama\"", u->source.name,
                            (int)(bytes < 40 ? bytes : 40), arch);
     if (!status) status = lemon__unpack_config(u, "", &config);
-    if (status) return status;
-    if (config.n_layers > u->tensor_names.count)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: n_layers is %ld, but there are only %lld tensors",
-                           u->source.name, (long)config.n_layers, (long long)u->tensor_names.count);
-    status = lemon__model_new(u->ctx, &config, model);
-    if (!status) status = lemon__unpack_params(u, *model);
-    if (!status) return LEMON_OK;
+    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_LEMON, &config, model);
+    if (!status) status = lemon__unpack_carried(u, *model);
+    if (!status && lemon__unpack_has(u, "tokenizer.type")) status = lemon__tokenizer_unpack(u, &(*model)->tokenizer);
+    if (!status && lemon__vocabulary_check(u->ctx, *model))
+        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    if (!status) {
+        memcpy((*model)->format, "lemon", 6);
+        return LEMON_OK;
+    }
     lemon_model_free(u->ctx, *model);
     *model = NULL;
     return status;
@@ -5670,8 +6427,8 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
     {LEMON_ATTN_NORM, LEMON_FFN_NORM, LEMON_FINAL_NORM, LEMON_TOK_EMBED, LEMON_WQ, LEMON_WK, LEMON_WV, LEMON_WO,
      LEMON_W_GATE, LEMON_W_DOWN, LEMON_W_UP, LEMON_OUTPUT, LEMON__L2C_ROPE}};
 
-static const char *const lemon__llama2c_fields[7] = {"d_model",  "d_ffn",      "n_layers", "n_heads",
-                                                     "kv_heads", "vocab_size", "max_seq"};
+/*  Its seven numbers, by their place in lemon__fields. */
+static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 7};
 
 /*  Sums and products that stop at the top instead of wrapping: what a hostile header asks for is then simply too
     much. */
@@ -5723,19 +6480,14 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
     for (i = 0; i < 7; i++)
         if (field[i] < 1 || field[i] > INT32_MAX)
             return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected at least 1; " LEMON__DAMAGED,
-                               in->name, lemon__llama2c_fields[i], (long long)field[i]);
+                               in->name, lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
     if (field[0] % field[3] != 0)
         return lemon__fail(in->ctx, LEMON_E_FORMAT,
                            "%s: n_heads is %lld, expected a divisor of d_model, which is %lld; " LEMON__DAMAGED,
                            in->name, (long long)field[3], (long long)field[0]);
     lemon_config_defaults(c);
-    c->d_model = (int32_t)field[0];
-    c->d_ffn = (int32_t)field[1];
-    c->n_layers = (int32_t)field[2];
-    c->n_heads = (int32_t)field[3];
-    c->kv_heads = (int32_t)field[4];
-    c->vocab_size = (int32_t)field[5];
-    c->max_seq = (int32_t)field[6];
+    for (i = 0; i < 7; i++)
+        lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
     c->head_dim = (int32_t)(field[0] / field[3]);
     c->tied_embeddings = tied;
     c->rope_theta = 10000.0f;
@@ -5836,6 +6588,586 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     return LEMON_OK;
 }
 
+/* ---- Hugging Face folders: config.json, and weights in model.safetensors or in the files of
+        model.safetensors.index.json
+
+   A safetensors file is a u64, so many bytes of JSON, then data; the JSON has for each tensor {"dtype", "shape",
+   "data_offsets": [begin, end]}, counted from the data's beginning.  Their order in the file means nothing. ---- */
+
+enum { LEMON__PATH = 4096 };
+
+static const char *const lemon__st_types[] = {"F32", "BF16", "F16"};    /* by lemon_dtype */
+
+/*  folder/name, in a buffer of LEMON__PATH bytes. */
+static lemon_status lemon__join(lemon_ctx *ctx, const char *folder, const char *name, char *out) {
+    size_t n = strlen(folder), m = strlen(name) + 1;
+    if (n + m >= LEMON__PATH)
+        return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s...\" is too long, expected less than %d bytes", folder,
+                           LEMON__PATH);
+    memcpy(out, folder, n);
+    if (n > 0 && folder[n - 1] != '/' && folder[n - 1] != '\\') out[n++] = '/';
+    memcpy(out + n, name, m);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader) {
+    char path[LEMON__PATH];
+    lemon_status status = lemon__join(ctx, folder, name, path);
+    memset(reader, 0, sizeof *reader);
+    if (!status) status = lemon_file_reader(ctx, path, reader);
+    if (!status) status = lemon__hold(ctx, reader);
+    if (status) lemon__reader_close(reader);
+    return status;
+}
+
+static int lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name) {
+    lemon_reader reader;
+    lemon_status status = lemon__open_in(ctx, folder, name, &reader);
+    if (!status) lemon__reader_close(&reader);
+    return !status;
+}
+
+/*  One member of the header: a tensor, its name being node i. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at) {
+    int32_t shape = lemon__json_get(json, i + 1, "shape"), offsets = lemon__json_get(json, i + 1, "data_offsets");
+    int32_t type = lemon__json_get(json, i + 1, "dtype"), k;
+    int64_t size[2] = {1, 1}, range[2] = {0, 0};
+    int n = 0, ok = 1;
+    lemon_tensor t;
+    size_t bytes;
+    const uint8_t *name = lemon__json_string(json, i, &bytes);
+    lemon_status status = lemon__unpack_name(u, json->nodes[i].escaped ? NULL : name, bytes, &u->tensor_names, "tensor");
+    if (status) return status;
+    memset(&t, 0, sizeof t);
+    while (t.dtype <= LEMON_F16 && !lemon__json_is(json, type, lemon__st_types[t.dtype])) t.dtype = (lemon_dtype)(t.dtype + 1);
+    if (t.dtype > LEMON_F16)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tensor \"%.*s\" is of another type than F32, F16 and BF16; quantised models must be "
+                           "converted to one of these",
+                           u->source.name, (int)bytes, (const char *)name);
+    for (k = shape + 1; shape >= 0 && k < json->nodes[shape].next; k = json->nodes[k].next, n++)
+        ok = ok && n < 2 && lemon__json_int(json, k, &size[n]);
+    ok = ok && n > 0 && lemon__json_type_of(json, offsets) == LEMON__JSON_ARRAY && json->nodes[offsets].next == offsets + 3 &&
+         lemon__json_int(json, offsets + 1, &range[0]) && lemon__json_int(json, offsets + 2, &range[1]);
+    t.rows = n == 2 ? size[0] : 1;
+    t.cols = n == 2 ? size[1] : size[0];
+    if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
+        lemon_tensor_bytes(&t) == 0 || lemon_tensor_bytes(&t) != (uint64_t)(range[1] - range[0]))
+        return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                           "%s: tensor \"%.*s\" has a shape or data_offsets that cannot be; " LEMON__DAMAGED,
+                           u->source.name, (int)bytes, (const char *)name);
+    t.data = lemon__unconst(u->source.map + data_at + range[0]);
+    return lemon__unpack_push_tensor(u, &t, NULL);
+}
+
+/*  The header of a file that is held in memory already. */
+static lemon_status lemon__st_open(lemon__unpack *u) {
+    lemon__cursor c = lemon__cursor_over(&u->source);
+    lemon__json json;
+    uint64_t n = lemon__take64(&c);
+    int32_t i;
+    lemon_status status;
+    u->tensor_names.blob = c.bytes;
+    if (c.bad || n > u->source.size - 8)
+        return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
+    status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
+    if (status) return status;
+    if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
+        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: header is no JSON object", u->source.name);
+    for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n);
+    lemon__json_close(&json);
+    return status;
+}
+
+/*  The files that a model's weights stand in; they are open as long as it lives. */
+typedef struct lemon__shards {
+    lemon_ctx *ctx;
+    const char *folder;
+    lemon__unpack *u;
+    int64_t n, capacity;
+} lemon__shards;
+
+static lemon_status lemon__shards_add(lemon__shards *shards, const char *name) {
+    lemon__unpack *u = (lemon__unpack *)lemon__reserve(shards->ctx, shards->u, &shards->capacity, shards->n + 1, sizeof *u);
+    lemon_status status;
+    if (u == NULL) return LEMON_E_MEMORY;
+    shards->u = u;
+    u += shards->n++;
+    memset(u, 0, sizeof *u);
+    u->ctx = shards->ctx;
+    status = lemon__open_in(shards->ctx, shards->folder, name, &u->source);
+    return status ? status : lemon__st_open(u);
+}
+
+static void lemon__shards_close(void *user) {
+    lemon__shards *shards = (lemon__shards *)user;
+    int64_t i;
+    for (i = 0; i < shards->n; i++) lemon__unpack_close(&shards->u[i]);
+    lemon__free(shards->ctx, shards->u, (size_t)shards->capacity * sizeof *shards->u);
+    lemon__free(shards->ctx, shards, sizeof *shards);
+}
+
+/*  The files that an index names: names in the folder, not paths out of it. */
+static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json) {
+    int32_t map = lemon__json_get(json, 0, "weight_map"), i;
+    lemon__words seen;
+    lemon_status status = LEMON_OK;
+    memset(&seen, 0, sizeof seen);
+    seen.blob = json->text;
+    if (lemon__json_type_of(json, map) != LEMON__JSON_OBJECT)
+        return lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map is missing", json->name);
+    for (i = map + 1; i < json->nodes[map].next && !status; i = json->nodes[i + 1].next) {
+        size_t n;
+        const uint8_t *file = lemon__json_string(json, i + 1, &n);
+        char name[256];
+        if (file == NULL || n == 0 || n >= sizeof name || json->nodes[i + 1].escaped || memchr(file, '/', n) ||
+            memchr(file, ':', n) || memchr(file, 0, n)) {
+            status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map has a value that is no file name",
+                                 json->name);
+        } else if (lemon__words_find(&seen, file, n) < 0) {
+            memcpy(name, file, n);
+            name[n] = 0;
+            status = lemon__words_push(json->ctx, &seen, json->nodes[i + 1].start, n, 1) ? LEMON_OK : LEMON_E_MEMORY;
+            if (!status) status = lemon__shards_add(shards, name);
+        }
+    }
+    lemon__words_free(json->ctx, &seen);
+    return status;
+}
+
+static lemon_status lemon__shards_open(lemon__shards *shards) {
+    lemon_reader reader;
+    lemon__json json;
+    lemon_status status;
+    if (lemon__is_in(shards->ctx, shards->folder, "model.safetensors"))
+        return lemon__shards_add(shards, "model.safetensors");
+    status = lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader);
+    if (status)
+        return lemon__fail(shards->ctx, LEMON_E_FORMAT,
+                           "%s: has neither model.safetensors nor model.safetensors.index.json; PyTorch's .bin files "
+                           "must be converted first",
+                           shards->folder);
+    status = lemon__json_parse(shards->ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) status = lemon__shards_index(shards, &json);
+    lemon__json_close(&json);
+    lemon__reader_close(&reader);
+    return status;
+}
+
+static int lemon__folder_field(void *from, const struct lemon__field *field, double *value) {
+    lemon__json *json = (lemon__json *)from;
+    int32_t node = lemon__json_get(json, 0, field->hf);
+    lemon__json_type type;
+    if (node < 0) node = lemon__json_get(json, lemon__json_get(json, 0, "rope_parameters"), field->hf);
+    type = lemon__json_type_of(json, node);
+    *value = type == LEMON__JSON_TRUE;
+    if (type == LEMON__JSON_TRUE || type == LEMON__JSON_FALSE) return 1;
+    if (type == LEMON__JSON_NONE || type == LEMON__JSON_NULL) return 0;
+    return lemon__json_real(json, node, value) ? 1 : -1;
+}
+
+/*  Refuses by name what changes the computation and is not computed here. */
+static lemon_status lemon__folder_refuse(lemon__json *json) {
+    static const char *const words[][3] = {{"model_type", "llama", "mistral"}, {"hidden_act", "silu", "swish"}};
+    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "sliding_window",
+                                         "rope_scaling", "rope_parameters"};
+    int32_t node, type;
+    int64_t window, context;
+    size_t i;
+    for (i = 0; i < 2; i++) {
+        node = lemon__json_get(json, 0, words[i][0]);
+        if ((i > 0 && node < 0) || lemon__json_is(json, node, words[i][1]) || lemon__json_is(json, node, words[i][2]))
+            continue;
+        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, expected \"%s\"; lemon.h has no other",
+                           json->name, words[i][0], node < 0 ? 7 : (int)lemon__min(40, json->nodes[node].bytes),
+                           node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, words[i][1]);
+    }
+    for (i = 0; i < 6; i++) {
+        node = lemon__json_get(json, 0, absent[i]);
+        if (lemon__json_type_of(json, node) <= LEMON__JSON_FALSE) continue;
+        type = lemon__json_get(json, node, "rope_type");
+        if (type < 0) type = lemon__json_get(json, node, "type");
+        if (i >= 4 && (type < 0 ? i == 5 : lemon__json_is(json, type, "default"))) continue;
+        if (i == 3 && lemon__json_int(json, node, &window) &&
+            lemon__json_int(json, lemon__json_get(json, 0, "max_position_embeddings"), &context) && window >= context)
+            continue;
+        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, which lemon.h does not compute", json->name,
+                           absent[i], (int)lemon__min(60, json->nodes[node].bytes),
+                           (const char *)json->text + json->nodes[node].start);
+    }
+    return LEMON_OK;
+}
+
+/*  Files of a folder that a model carries along; what is in config.json and not in lemon_config goes with it too. */
+static const char *const lemon__carried[] = {"config.json",    "generation_config.json", "tokenizer.json",
+                                             "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
+                                             "vocab.json",     "merges.txt",             "added_tokens.json",
+                                             "chat_template.jinja", "LICENSE",           "NOTICE"};
+enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
+
+static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    lemon_status status = LEMON_OK;
+    lemon_reader reader;
+    int i;
+    for (i = 0; i < LEMON__CARRIED && !status; i++) {
+        if (lemon__open_in(ctx, folder, lemon__carried[i], &reader) != LEMON_OK) continue;
+        status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
+                                 (size_t)reader.size);
+        lemon__reader_close(&reader);
+    }
+    return status;
+}
+
+static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known) {
+    lemon_reader reader;
+    lemon__json json;
+    lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
+    if (status) return status;
+    status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) status = lemon__folder_refuse(&json);
+    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, config);
+    if (!status) *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+    lemon__json_close(&json);
+    lemon__reader_close(&reader);
+    return status;
+}
+
+static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon_model **model) {
+    lemon_config config;
+    lemon__shards *shards = (lemon__shards *)lemon__calloc(ctx, sizeof *shards);
+    int tie_known = 0;
+    int64_t i;
+    lemon_status status;
+    if (shards == NULL) return LEMON_E_MEMORY;
+    shards->ctx = ctx;
+    shards->folder = folder;
+    status = lemon__folder_config(ctx, folder, &config, &tie_known);
+    if (!status) status = lemon__shards_open(shards);
+    if (!status && !tie_known)
+        for (i = 0, config.tied_embeddings = 1; i < shards->n; i++)
+            if (lemon__words_find(&shards->u[i].tensor_names, "lm_head.weight", 14) >= 0) config.tied_embeddings = 0;
+    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, &config, model);
+    if (!status) status = lemon__folder_carry(ctx, folder, *model);
+    if (!status) status = lemon__tokenizer_from_parts(ctx, folder, *model);
+    if (status) {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+        lemon__shards_close(shards);
+        return status;
+    }
+    memcpy((*model)->format, "hf", 3);
+    (*model)->source.user = shards;
+    (*model)->source.close = lemon__shards_close;
+    return LEMON_OK;
+}
+
+/* ---- GGUF 2 and 3:  magic, u32 version, u64 tensors, u64 keys; the keys (text name, u32 type, value); the tensors
+        (text name, u32 dimensions, u64 each, innermost first, u32 coding, u64 offset); padding; data.  A text is a u64
+        and so many bytes, an array a u32 type, a u64 count and its items.
+
+   Blocks with a scale (and for types ending in 1 or K an offset) for 32 numbers; the K types have 256, cut into runs of
+   32 or 16 with short scales of their own.  What lemon.h has no storage type for becomes f16, whose rounding is
+   far below theirs. ---- */
+
+/*  Q4_1, Q5_0, Q5_1: half-bytes, for Q5 a bit more in a word of 32, and an offset that is stored or symmetric. */
+static void lemon__q45_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    int five = coding->bytes >= 22, stored = coding->bytes == 20 || coding->bytes == 24, i;
+    float scale = lemon_f32_from_f16(lemon__get16(in));
+    float offset = stored ? lemon_f32_from_f16(lemon__get16(in + 2)) : -16.0f * scale;
+    const uint8_t *nibbles = in + coding->bytes - 16;
+    uint32_t high = five ? lemon__get32(nibbles - 4) : 0;
+    for (i = 0; i < 32; i++) {
+        uint32_t q = i < 16 ? nibbles[i] & 15u : (uint32_t)nibbles[i - 16] >> 4;
+        out[i] = scale * (float)(q | (high >> i & 1u) << 4) + offset;
+    }
+}
+
+/*  Q4_K, Q5_K: eight runs of 32; scale and offset of a run are 6 bits each, packed into 12 bytes. */
+static void lemon__q45k_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    float scale = lemon_f32_from_f16(lemon__get16(in)), offset = lemon_f32_from_f16(lemon__get16(in + 2));
+    const uint8_t *s = in + 4, *high = coding->bytes == 176 ? in + 16 : NULL, *nibbles = in + coding->bytes - 128;
+    int run, i;
+    for (run = 0; run < 8; run++) {
+        int a = run < 4 ? s[run] & 63 : (s[run + 4] & 15) | s[run - 4] >> 6 << 4;
+        int b = run < 4 ? s[run + 4] & 63 : s[run + 4] >> 4 | s[run] >> 6 << 4;
+        for (i = 0; i < 32; i++) {
+            int q = run % 2 ? nibbles[run / 2 * 32 + i] >> 4 : nibbles[run / 2 * 32 + i] & 15;
+            if (high) q |= (high[i] >> run & 1) << 4;
+            *out++ = scale * (float)a * (float)q - offset * (float)b;
+        }
+    }
+}
+
+/*  Q6_K: sixteen runs of 16 with a signed byte as scale; four low bits, and two high ones elsewhere. */
+static void lemon__q6k_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
+    float scale = lemon_f32_from_f16(lemon__get16(in + 208));
+    int i;
+    (void)coding;
+    for (i = 0; i < 256; i++) {
+        int half = i / 128, quarter = i / 32 % 4, l = i % 32;
+        uint8_t low = in[64 * half + 32 * (quarter & 1) + l];
+        int q = (quarter < 2 ? low & 15 : low >> 4) | (in[128 + 32 * half + l] >> 2 * quarter & 3) << 4;
+        out[i] = scale * (float)(int8_t)in[192 + i / 16] * (float)(q - 32);
+    }
+}
+
+static const lemon__coding lemon__codings[] = {
+    {0, LEMON_F32, 1, 4, NULL, "F32"},
+    {1, LEMON_F16, 1, 2, NULL, "F16"},
+    {30, LEMON_BF16, 1, 2, NULL, "BF16"},
+    {8, LEMON_Q8, 32, 34, NULL, "Q8_0"},
+    {2, LEMON_Q4, 32, 18, NULL, "Q4_0"},
+    {3, LEMON_F16, 32, 20, lemon__q45_decode, "Q4_1"},
+    {6, LEMON_F16, 32, 22, lemon__q45_decode, "Q5_0"},
+    {7, LEMON_F16, 32, 24, lemon__q45_decode, "Q5_1"},
+    {12, LEMON_F16, 256, 144, lemon__q45k_decode, "Q4_K"},
+    {13, LEMON_F16, 256, 176, lemon__q45k_decode, "Q5_K"},
+    {14, LEMON_F16, 256, 210, lemon__q6k_decode, "Q6_K"}};
+
+enum { LEMON__GGUF_U32 = 4, LEMON__GGUF_F32 = 6, LEMON__GGUF_BOOL = 7, LEMON__GGUF_TEXT = 8, LEMON__GGUF_ARRAY = 9,
+       LEMON__GGUF_I32 = 5, LEMON__GGUF_TYPES = 13 };
+static const uint8_t lemon__gguf_width[LEMON__GGUF_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+
+static const uint8_t *lemon__take_text(lemon__cursor *c, size_t *bytes) {
+    uint64_t n = lemon__take64(c);
+    *bytes = n <= c->size ? (size_t)n : 0;
+    if (n > c->size) c->bad = 1;
+    return lemon__take(c, *bytes);
+}
+
+/*  Steps over a value. */
+static void lemon__gguf_skip(lemon__cursor *c, uint32_t type) {
+    uint64_t count = 1, i;
+    size_t bytes;
+    if (type == LEMON__GGUF_ARRAY) {
+        type = lemon__take32(c);
+        count = lemon__take64(c);
+    }
+    if (type >= LEMON__GGUF_TYPES || type == LEMON__GGUF_ARRAY || count > c->size) { c->bad = 1; return; }
+    if (type == LEMON__GGUF_TEXT)
+        for (i = 0; i < count && !c->bad; i++) lemon__take_text(c, &bytes);
+    else if (count > c->size / lemon__gguf_width[type]) c->bad = 1;
+    else lemon__take(c, (size_t)count * lemon__gguf_width[type]);
+}
+
+static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
+    size_t n, k;
+    const uint8_t *name = lemon__take_text(c, &n);
+    uint32_t dims = lemon__take32(c), id, i;
+    uint64_t size[4] = {1, 1, 1, 1}, offset;
+    const lemon__coding *coding = NULL;
+    lemon_tensor t;
+    lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
+    if (status) return status;
+    for (i = 0; i < dims && i < 4; i++) size[i] = lemon__take64(c);
+    id = lemon__take32(c);
+    offset = lemon__take64(c);
+    for (k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
+        if (lemon__codings[k].id == id) coding = &lemon__codings[k];
+    if (!c->bad && coding == NULL)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
+                           "Q5_1, Q4_K, Q5_K or Q6_K",
+                           u->source.name, (int)n, (const char *)name, (unsigned long)id);
+    if (c->bad || dims < 1 || dims > 4 || size[0] < 1 || size[0] > 1 << 28 || size[1] < 1 || size[1] > 1 << 28 ||
+        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)coding->numbers)
+        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%.*s\" has a shape that cannot be; " LEMON__DAMAGED,
+                           u->source.name, (int)n, (const char *)name);
+    t.rows = (int64_t)size[1];
+    t.cols = (int64_t)size[0];
+    t.dtype = coding->dtype;
+    t.data = NULL;
+    status = lemon__unpack_push_tensor(u, &t, coding);
+    if (!status) u->tensors[u->tensor_names.count - 1].offset = offset;
+    return status;
+}
+
+/*  Where the data begin is known behind the last tensor's name only. */
+static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
+    int64_t i;
+    for (i = 0; i < u->tensor_names.count; i++) {
+        lemon__entry *e = &u->tensors[i];
+        lemon__span name = u->tensor_names.spans[i];
+        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
+                         (uint64_t)e->coding->bytes;
+        if (e->offset % align != 0 || data_at > u->source.size || e->offset > u->source.size - data_at ||
+            bytes > u->source.size - data_at - e->offset)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                               "%s: tensor \"%.*s\" begins at byte %llu of the data and has %llu, which cannot be; "
+                               "the file is damaged or cut short",
+                               u->source.name, (int)name.bytes, (const char *)u->tensor_names.blob + name.start,
+                               (unsigned long long)e->offset, (unsigned long long)bytes);
+        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
+    }
+    return LEMON_OK;
+}
+
+/*  A key, which counts as understood from now on; NULL where there is none. */
+static lemon__key *lemon__gguf_key(const lemon__unpack *u, const char *name) {
+    int32_t i = lemon__words_find(&u->key_names, name, strlen(name));
+    if (i < 0) return NULL;
+    u->keys[i].used = 1;
+    return &u->keys[i];
+}
+
+/*  The bits of a number, by its width; signed ones are extended. */
+static int lemon__gguf_number(const lemon__unpack *u, const char *name, double *value) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    uint64_t bits = 0;
+    size_t i;
+    *value = 0;
+    if (key == NULL) return 0;
+    if (key->type == LEMON__GGUF_TEXT || key->type == LEMON__GGUF_ARRAY) return -1;
+    for (i = key->bytes; i-- > 0;) bits = bits << 8 | key->value[i];
+    if (key->type == LEMON__GGUF_F32) *value = (double)lemon__getf32(key->value);
+    else if (key->type == 12) memcpy(value, &bits, 8);
+    else if (key->type % 2 == 1 && key->type != LEMON__GGUF_BOOL && bits >> (8 * key->bytes - 1)) *value = -1;
+    else *value = (double)bits;
+    return 1;
+}
+
+/*  Whether a key has this text. */
+static int lemon__gguf_is(const lemon__unpack *u, const char *name, const char *text) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    return key && key->type == LEMON__GGUF_TEXT && key->bytes == 8 + strlen(text) &&
+           memcmp(key->value + 8, text, strlen(text)) == 0;
+}
+
+static int lemon__gguf_field(void *from, const struct lemon__field *field, double *value) {
+    const lemon__unpack *u = (const lemon__unpack *)from;
+    char name[LEMON__NAME];
+    int32_t i;
+    int got;
+    snprintf(name, sizeof name, "llama.%s", field->gguf);
+    got = lemon__gguf_number(u, name, value);
+    if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
+    i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
+    if (i >= 0) *value = (double)u->tensors[i].tensor.rows;
+    return i >= 0;
+}
+
+static lemon_status lemon__gguf_contents(lemon__unpack *u) {
+    lemon__cursor c = lemon__cursor_over(&u->source);
+    uint64_t n_tensors, n_keys, i;
+    uint32_t version;
+    double align = 32;
+    lemon_status status = LEMON_OK;
+    u->key_names.blob = u->tensor_names.blob = c.bytes;
+    lemon__take(&c, 4);
+    version = lemon__take32(&c);
+    n_tensors = lemon__take64(&c);
+    n_keys = lemon__take64(&c);
+    if (c.bad || version < 2 || version > 3)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: version of the GGUF file is %lu, expected 2 or 3, "
+                           "little-endian", u->source.name, (unsigned long)version);
+    for (i = 0; i < n_keys && !status; i++) {
+        size_t n, at;
+        const uint8_t *name = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        at = c.at;
+        lemon__gguf_skip(&c, type);
+        if (c.bad)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: the file ends within key %llu, or it is damaged; get it anew",
+                               u->source.name, (unsigned long long)i);
+        status = lemon__unpack_name(u, name, n, &u->key_names, "key");
+        if (!status) status = lemon__unpack_push_key(u, (int)type, c.bytes + at, c.at - at);
+    }
+    for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
+    if (!status && (lemon__gguf_number(u, "general.alignment", &align) < 0 || align < 1 || align > 65536 ||
+                    ((uint32_t)align & ((uint32_t)align - 1)) != 0))
+        status = align == 0 ? LEMON_OK
+                            : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: general.alignment is %g, expected a power of two",
+                                          u->source.name, align);
+    if (align == 0) align = 32;
+    return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
+}
+
+/*  Refuses by name what changes the computation and is not computed here. */
+static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
+    const struct { const char *name; double expected; } keys[] = {
+        {"split.count", 1}, {"llama.expert_count", 0}, {"llama.attention.sliding_window", 0},
+        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1}, {"llama.rope.dimension_count", (double)c->head_dim},
+        {"llama.attention.value_length", (double)c->head_dim}};
+    double value;
+    size_t i;
+    for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && (value < keys[i].expected || value > keys[i].expected))
+            return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %g, expected %g; lemon.h has no other",
+                               u->source.name, keys[i].name, value, keys[i].expected);
+    if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: llama.rope.scaling.type is set, expected none",
+                           u->source.name);
+    return LEMON_OK;
+}
+
+/*  What nobody asked for goes along as it stands: what is about the tokenizer, and the rest. */
+static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model) {
+    static const char *const ours[] = {"general.file_type", "general.quantization_version", "general.size_label"};
+    static const char *const parts[] = {"gguf.metadata", "gguf.tokenizer"};
+    lemon_status status = LEMON_OK;
+    int64_t i;
+    int k;
+    for (k = 0; k < 3; k++) lemon__gguf_key(u, ours[k]);
+    for (k = 0; k < 2 && !status; k++) {
+        lemon__bytes b = lemon__bytes_in(u->ctx);
+        for (i = 0; i < u->key_names.count; i++) {
+            lemon__span span = u->key_names.spans[i];
+            const uint8_t *name = u->key_names.blob + span.start;
+            if (u->keys[i].used || (span.bytes > 10 && memcmp(name, "tokenizer.", 10) == 0) != k) continue;
+            lemon__put_number(&b, span.bytes, 8);
+            lemon__put(&b, name, span.bytes);
+            lemon__put_number(&b, (uint64_t)u->keys[i].type, 4);
+            lemon__put(&b, u->keys[i].value, u->keys[i].bytes);
+        }
+        status = b.status;
+        if (!status && b.count > 0)
+            status = lemon__part_add(u->ctx, model, parts[k], strlen(parts[k]), b.data, (size_t)b.count);
+        lemon__bytes_free(&b);
+    }
+    return status;
+}
+
+static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
+    lemon_config config;
+    lemon_status status = lemon__gguf_contents(u);
+    if (!status && !lemon__gguf_is(u, "general.architecture", "llama")) {
+        const lemon__key *key = lemon__gguf_key(u, "general.architecture");
+        int text = key && key->type == LEMON__GGUF_TEXT;
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: general.architecture is %.*s, expected llama",
+                           u->source.name, text ? (int)lemon__min(40, (int64_t)key->bytes - 8) : 7,
+                           text ? (const char *)key->value + 8 : "missing");
+    }
+    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, &config);
+    if (!status) status = lemon__gguf_refuse(u, &config);
+    if (status) return status;
+    config.tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
+    status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, &config, model);
+    if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
+    if (!status && lemon__vocabulary_check(u->ctx, *model)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    return status ? status : lemon__gguf_carry(u, *model);
+}
+
+static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    lemon__unpack u;
+    lemon_status status;
+    memset(&u, 0, sizeof u);
+    u.ctx = ctx;
+    u.source = *reader;
+    status = lemon__hold(ctx, &u.source);
+    if (!status) status = lemon__gguf_model(&u, model);
+    if (!status) {
+        memcpy((*model)->format, "gguf", 5);
+        (*model)->source = u.source;
+        memset(&u.source, 0, sizeof u.source);
+    } else {
+        lemon_model_free(ctx, *model);
+        *model = NULL;
+    }
+    lemon__unpack_close(&u);
+    return status;
+}
+
 /* ---- loading: the content decides ---- */
 
 /*  A file without a magic may be llama2.c's version 0 if its first seven numbers could be sizes.  One or two that
@@ -5860,8 +7192,8 @@ static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
 /*  What a file is that we cannot read, for the message. */
 static const char *lemon__sniff(const uint8_t *head, size_t n) {
     size_t i;
-    if (n >= 4 && memcmp(head, "GGUF", 4) == 0) return "GGUF";
-    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32)) return "safetensors";
+    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32))
+        return "safetensors without its config.json, which is loaded by its folder's name";
     if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) return "a zip archive, as PyTorch writes";
     if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) return "gzip, to be unpacked first";
     for (i = 0; i < n; i++)
@@ -5875,10 +7207,11 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
     if (n == 0) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: is empty, expected a model", reader->name);
     if (what)
         return lemon__fail(ctx, strcmp(what, "text") ? LEMON_E_UNSUPPORTED : LEMON_E_FORMAT,
-                           "%s: format is %s, expected .lemon or llama2.c's .bin; convert it to one of these",
+                           "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder",
                            reader->name, what);
     return lemon__fail(ctx, LEMON_E_FORMAT,
-                       "%s: format is unknown, expected .lemon or llama2.c's .bin; it is damaged or no model",
+                       "%s: format is unknown, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder; it is damaged "
+                       "or no model",
                        reader->name);
 }
 
@@ -5908,6 +7241,7 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
     status = lemon__fetch(ctx, &r, 0, head, n);
     if (!status && n >= 5 && memcmp(head, lemon__magic, 5) == 0) return lemon__load_lemon(ctx, &r, model);
+    if (!status && n >= 4 && memcmp(head, "GGUF", 4) == 0) return lemon__load_gguf(ctx, &r, model);
     if (!status && !lemon__looks_like_llama2c(head, n)) status = lemon__load_unknown(ctx, &r, head, n);
     if (!status) status = lemon__hold(ctx, &r);
     if (!status) status = lemon__load_llama2c(ctx, &r, model);
@@ -5918,11 +7252,501 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
 LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model **model) {
     lemon_reader reader;
     lemon_status status;
+    char folder[LEMON__PATH];
+    size_t n;
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
+    n = strlen(path);
+    if (n >= 11 && strcmp(path + n - 11, "config.json") == 0 && (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
+        if (n >= LEMON__PATH) return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s...\" is too long", path);
+        snprintf(folder, sizeof folder, "%.*s", n > 11 ? (int)n - 11 : 1, n > 11 ? path : ".");
+        return lemon__load_folder(ctx, folder, model);
+    }
+    if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
+}
+
+/* ---- GGUF out ---- */
+
+static void lemon__gguf_key_begin(lemon__pack *pack, const char *key, uint32_t type) {
+    lemon__put_number(&pack->keys, strlen(key), 8);
+    lemon__put(&pack->keys, key, strlen(key));
+    lemon__put_number(&pack->keys, type, 4);
+    pack->n_keys++;
+}
+
+/*  A number by its bits. */
+static void lemon__gguf_put(lemon__pack *pack, const char *key, uint32_t type, uint64_t bits) {
+    lemon__gguf_key_begin(pack, key, type);
+    lemon__put_number(&pack->keys, bits, lemon__gguf_width[type]);
+}
+
+static void lemon__gguf_put_text(lemon__pack *pack, const char *key, const char *text, size_t bytes) {
+    lemon__gguf_key_begin(pack, key, LEMON__GGUF_TEXT);
+    lemon__put_number(&pack->keys, bytes, 8);
+    lemon__put(&pack->keys, text, bytes);
+}
+
+/*  The items follow. */
+static void lemon__gguf_put_array(lemon__pack *pack, const char *key, uint32_t type, uint64_t count) {
+    lemon__gguf_key_begin(pack, key, LEMON__GGUF_ARRAY);
+    lemon__put_number(&pack->keys, type, 4);
+    lemon__put_number(&pack->keys, count, 8);
+}
+
+/*  Keys that came with the model: written as they are after a look at their form, for the model may come from a file
+    that only says that they came from GGUF.  1: among them is the vocabulary. */
+static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, const char *name) {
+    const lemon_part *part = lemon__part_find(model, name);
+    lemon__cursor c;
+    int vocabulary = 0;
+    if (part == NULL) return 0;
+    memset(&c, 0, sizeof c);
+    c.bytes = (const uint8_t *)part->data;
+    c.size = part->bytes;
+    while (c.at < c.size && !c.bad) {
+        size_t n;
+        const uint8_t *key = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        if (!c.bad) lemon__gguf_skip(&c, type);
+        if (!c.bad && n == 20 && memcmp(key, "tokenizer.ggml.model", 20) == 0) vocabulary = 1;
+        pack->n_keys++;
+    }
+    if (c.bad) pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", name);
+    else lemon__put(&pack->keys, part->data, part->bytes);
+    return vocabulary;
+}
+
+static const lemon__coding *lemon__coding_of(lemon_dtype dtype) {
+    size_t i = 0;
+    while (lemon__codings[i].dtype != dtype) i++;       /* those without a decoder come first */
+    return &lemon__codings[i];
+}
+
+static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i;
+    lemon__put(out, "GGUF", 4);
+    lemon__put_number(out, 3, 4);
+    lemon__put_number(out, (uint64_t)pack->n_tensors, 8);
+    lemon__put_number(out, (uint64_t)pack->n_keys, 8);
+    lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        int vector = t->stored.rows == 1;
+        lemon__put_number(out, strlen(t->name), 8);
+        lemon__put(out, t->name, strlen(t->name));
+        lemon__put_number(out, vector ? 1 : 2, 4);
+        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
+        if (!vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, lemon__coding_of(t->stored.dtype)->id, 4);
+        lemon__put_number(out, t->offset, 8);
+    }
+    lemon__put_padding(out, pack->align);
+}
+
+static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
+    static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
+    const lemon_config *c = &model->config;
+    char name[LEMON__NAME];
+    int i, vocabulary;
+    lemon__gguf_put_text(pack, "general.architecture", "llama", 5);
+    lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
+    lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(c, &lemon__fields[i]);
+        if (lemon__fields[i].gguf == NULL) continue;
+        snprintf(name, sizeof name, "llama.%s", lemon__fields[i].gguf);
+        if (lemon__fields[i].real) lemon__gguf_put(pack, name, LEMON__GGUF_F32, lemon__bits((float)value));
+        else lemon__gguf_put(pack, name, LEMON__GGUF_U32, (uint64_t)value);
+    }
+    lemon__gguf_put(pack, "llama.attention.value_length", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put(pack, "llama.rope.dimension_count", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put_carried(pack, model, "gguf.metadata");
+    vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
+    if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
+    else if (!vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
+    if (!pack->status) pack->status = pack->keys.status;
+}
+
+static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon__pack pack;
+    lemon_status status;
+    lemon__pack_open(ctx, &pack);
+    pack.front = lemon__gguf_front;
+    pack.align = 32;
+    lemon__gguf_keys(&pack, model, dtype);
+    lemon__pack_params(&pack, model, 0, model->n_params, LEMON__STYLE_GGUF, dtype);
+    status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
+    lemon__pack_close(&pack);
+    return status;
+}
+
+/* ---- llama2.c's .bin out: f32 as version 0, q8 as version 2 ---- */
+
+/*  What the format has no field for must be what run.c takes for granted. */
+static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    const lemon_config *c = &model->config;
+    if (dtype != LEMON_F32 && dtype != LEMON_Q8)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
+                           path, lemon_dtype_name(dtype));
+    if (c->rope_theta < 10000.0f || c->rope_theta > 10000.0f)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: rope_theta is %g, expected 10000; llama2.c's .bin has no other", path,
+                           (double)c->rope_theta);
+    if (c->rms_norm_eps < 1e-5f || c->rms_norm_eps > 1e-5f)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: rms_norm_eps is %g, expected 1e-5; llama2.c's .bin has no other", path,
+                           (double)c->rms_norm_eps);
+    if (c->head_dim * c->n_heads != c->d_model)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "%s: head_dim is %ld, expected %ld, which is d_model / n_heads; llama2.c's .bin has no other",
+                           path, (long)c->head_dim, (long)(c->d_model / c->n_heads));
+    return LEMON_OK;
+}
+
+/*  The largest group that llama2.c's export.py would take: a power of two up to 64 that divides both widths. */
+static int64_t lemon__llama2c_group(const lemon_config *c) {
+    int64_t group = 64;
+    while (c->d_model % group || c->d_ffn % group) group /= 2;
+    return group;
+}
+
+static void lemon__llama2c_put_header(const lemon_config *c, int version, int64_t group, lemon__bytes *out) {
+    int i;
+    if (version > 0) lemon__put_number(out, LEMON__L2C_MAGIC, 4);
+    if (version > 0) lemon__put_number(out, (uint64_t)version, 4);
+    for (i = 0; i < 7; i++) {
+        int64_t value = (int64_t)lemon__field_get(c, &lemon__fields[lemon__llama2c_fields[i]]);
+        lemon__put_number(out, (uint64_t)(i == 5 && version == 0 && !c->tied_embeddings ? -value : value), 4);
+    }
+    if (version == 0) return;
+    lemon__put_number(out, (uint64_t)c->tied_embeddings, 1);
+    lemon__put_number(out, (uint64_t)group, 4);
+    lemon__put_padding(out, LEMON__L2C_HEADER);
+}
+
+/*  A row of f32; in version 2 a row of a matrix becomes bytes, and the scales of its groups go to `scales`. */
+static void lemon__llama2c_put_row(const float *x, int64_t n, int64_t group, lemon__bytes *out, lemon__bytes *scales) {
+    int64_t i, j;
+    for (i = 0; i < n && group == 0; i++) lemon__put_number(out, lemon__bits(x[i]), 4);
+    for (i = 0; i < n && group > 0; i += group) {
+        float top = 0, scale;
+        for (j = i; j < i + group; j++) top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
+        scale = top / 127.0f;
+        for (j = i; j < i + group; j++)
+            lemon__put_number(out, (uint64_t)(int64_t)(scale > 0 ? roundf(x[j] / scale) : 0.0f), 1);
+        lemon__put_number(scales, lemon__bits(scale), 4);
+    }
+}
+
+/*  Cosines, then sines, of every position's angles: nobody reads them any more. */
+static void lemon__llama2c_put_rope(const lemon_config *c, lemon__bytes *out) {
+    int64_t table, pos, i;
+    for (table = 0; table < 2; table++)
+        for (pos = 0; pos < c->max_seq; pos++)
+            for (i = 0; i < c->head_dim / 2; i++) {
+                double angle = (double)pos * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim);
+                lemon__put_number(out, lemon__bits((float)(table ? sin(angle) : cos(angle))), 4);
+            }
+}
+
+static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
+                                         int version) {
+    const lemon_config *c = &model->config;
+    int64_t group = version == 2 ? lemon__llama2c_group(c) : 0, widest = 65536, layer, layers, r;
+    float *x = (float *)lemon__malloc(ctx, (size_t)widest * sizeof *x);
+    lemon__bytes out = lemon__bytes_in(ctx), scales = out;
+    lemon_status status;
+    int step;
+    lemon__llama2c_put_header(c, version, group, &out);
+    for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
+        int role = lemon__llama2c_order[version > 0][step];
+        const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
+        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, &out);
+        if (info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings)) continue;
+        layers = info->per_layer ? c->n_layers : 1;
+        for (layer = 0; layer < layers; layer++) {
+            const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
+            for (r = 0; r < t->rows && !out.status; r++) {
+                lemon_row_to_f32(t, r, x);
+                lemon__llama2c_put_row(x, t->cols, info->matrix ? group : 0, &out, &scales);
+                if (out.count < 1 << 20) continue;
+                out.status = lemon__append(ctx, writer, out.data, (size_t)out.count);
+                out.count = 0;
+            }
+            lemon__put(&out, scales.data, (size_t)scales.count);
+            scales.count = 0;
+        }
+    }
+    status = x == NULL || scales.status ? LEMON_E_MEMORY : out.status;
+    if (!status) status = lemon__append(ctx, writer, out.data, (size_t)out.count);
+    lemon__free(ctx, x, (size_t)widest * sizeof *x);
+    lemon__bytes_free(&out);
+    lemon__bytes_free(&scales);
+    return status;
+}
+
+static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon_writer writer;
+    lemon_status status = lemon__bin_fits(ctx, path, model, dtype);
+    if (!status) status = lemon_file_writer(ctx, path, &writer);
+    if (status) return status;
+    return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, dtype == LEMON_Q8 ? 2 : 0));
+}
+
+/* ---- Hugging Face folders out ----
+
+   A folder is written beside its place, as PATH.tmp, and then renamed; so it appears whole.  Where a folder stands there
+   already (other people's files may be in it), the new files are moved into it one by one: the old config.json goes
+   first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two renames
+   leaves in PATH.tmp is whole. */
+
+typedef struct lemon__folder {
+    lemon_ctx *ctx;
+    const char *path;
+    char beside[LEMON__PATH];       /* where it is written */
+    lemon__bytes names;             /* of the files written, each closed by a 0 */
+} lemon__folder;
+
+static lemon_status lemon__folder_note(lemon__folder *f, const char *name) {
+    lemon__put(&f->names, name, strlen(name) + 1);
+    return f->names.status;
+}
+
+/*  Writes a file. */
+static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
+    char path[LEMON__PATH];
+    lemon_writer writer;
+    lemon_status status = lemon__folder_note(f, name);
+    if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+    if (!status) status = lemon_file_writer(f->ctx, path, &writer);
+    return status ? status : lemon__conclude(f->ctx, &writer, lemon__append(f->ctx, &writer, bytes, n));
+}
+
+/*  Writes a text that was printed, and frees it. */
+static lemon_status lemon__folder_put_text(lemon__folder *f, const char *name, lemon__bytes *text) {
+    lemon_status status = text->status;
+    if (!status) status = lemon__folder_put(f, name, text->data, (size_t)text->count);
+    lemon__bytes_free(text);
+    text->count = text->capacity = 0;
+    return status;
+}
+
+static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
+    int64_t i;
+    lemon__put_number(out, 0, 8);
+    lemon__print(out, "{\"__metadata__\":{\"format\":\"pt\"}");
+    for (i = 0; i < pack->n_tensors; i++) {
+        const lemon__packed *t = &pack->tensors[i];
+        lemon__print(out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, lemon__st_types[t->stored.dtype]);
+        if (t->stored.rows > 1) lemon__print(out, "%lld,", (long long)t->stored.rows);
+        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}", (long long)t->stored.cols, (unsigned long long)t->offset,
+                     (unsigned long long)(t->offset + lemon_tensor_bytes(&t->stored)));
+    }
+    lemon__print(out, "}");
+    while (out->count % 8 != 0 && !out->status) lemon__put(out, " ", 1);
+    if (!out->status) lemon__put64(out->data, (uint64_t)out->count - 8);
+}
+
+/*  The first parameter that goes into another file than parameter `from`. */
+static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dtype dtype, uint64_t limit) {
+    uint64_t sum = 0;
+    int64_t i;
+    for (i = from; i < model->n_params; i++) {
+        lemon_tensor t = model->params[i];
+        t.dtype = dtype;
+        sum += lemon_tensor_bytes(&t);
+        if (sum > limit && i > from) break;
+    }
+    return i;
+}
+
+/*  The weights, in so many files of at most `limit` bytes as they take, and their index where that is more than one. */
+static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_model *model, lemon_dtype dtype, uint64_t limit) {
+    lemon__bytes index = lemon__bytes_in(f->ctx);
+    lemon_status status = LEMON_OK;
+    int64_t from, to, i, n = 0, k = 0;
+    uint64_t total = 0;
+    for (from = 0; from < model->n_params; from = lemon__shard_end(model, from, dtype, limit)) n++;
+    for (from = 0; from < model->n_params && !status; from = to, k++) {
+        lemon__pack pack;
+        char name[LEMON__NAME], path[LEMON__PATH];
+        to = lemon__shard_end(model, from, dtype, limit);
+        if (n == 1) snprintf(name, sizeof name, "model.safetensors");
+        else snprintf(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
+        lemon__pack_open(f->ctx, &pack);
+        pack.front = lemon__st_front;
+        pack.align = 1;
+        lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
+        for (i = 0; i < pack.n_tensors; i++)
+            lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
+        total += pack.data_bytes;
+        status = lemon__folder_note(f, name);
+        if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+        if (!status) status = lemon__pack_write_file(&pack, path);
+        lemon__pack_close(&pack);
+    }
+    if (!status && n > 1) {
+        lemon__bytes text = lemon__bytes_in(f->ctx);
+        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
+        lemon__put(&text, index.data, (size_t)index.count);
+        lemon__print(&text, "\n  }\n}\n");
+        status = index.status ? index.status : lemon__folder_put_text(f, "model.safetensors.index.json", &text);
+    }
+    lemon__bytes_free(&index);
+    return status;
+}
+
+/*  Members of the config.json that the model came with, those that this one says itself left out, and lists and objects
+    (but that of several EOS ids) because they may speak of layers that are gone. */
+static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__bytes *out) {
+    static const char *const ours[] = {"architectures", "model_type", "torch_dtype", "dtype", "hidden_act",
+                                       "attention_bias", "mlp_bias", "sliding_window"};
+    const lemon_part *part = lemon__part_find(model, "config.json");
+    lemon__json json;
+    lemon_status status;
+    int32_t i;
+    size_t k;
+    if (part == NULL) {
+        if (model->tokenizer)
+            lemon__print(out, ",\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld",
+                         (long)lemon_tokenizer_bos(model->tokenizer), (long)lemon_tokenizer_eos(model->tokenizer));
+        return LEMON_OK;
+    }
+    status = lemon__json_parse(out->ctx, "config.json", part->data, part->bytes, &json);
+    if (status) return status;
+    for (i = 1; i < json.nodes[0].next && json.nodes[0].type == LEMON__JSON_OBJECT; i = json.nodes[i + 1].next) {
+        const lemon__json_node *value = &json.nodes[i + 1];
+        int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
+        for (k = 0; k < 8; k++) known |= lemon__json_is(&json, i, ours[k]);
+        for (k = 0; k < LEMON__FIELDS; k++) known |= lemon__json_is(&json, i, lemon__fields[k].hf);
+        if (known) continue;
+        lemon__print(out, ",\n  \"");
+        lemon__put(out, json.text + json.nodes[i].start, json.nodes[i].bytes);
+        lemon__print(out, "\": %s", value->type == LEMON__JSON_STRING ? "\"" : "");
+        lemon__put(out, json.text + value->start, value->bytes);
+        if (value->type == LEMON__JSON_STRING) lemon__print(out, "\"");
+    }
+    lemon__json_close(&json);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
+    static const char *const types[] = {"float32", "bfloat16", "float16"};
+    lemon__bytes text = lemon__bytes_in(f->ctx);
+    lemon_status status;
+    int i;
+    lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+                        "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
+                        "  \"mlp_bias\": false", types[dtype]);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(&model->config, &lemon__fields[i]);
+        lemon__print(&text, ",\n  \"%s\": ", lemon__fields[i].hf);
+        if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
+            lemon__print(&text, value > 0 ? "true" : "false");
+        else if (lemon__fields[i].real) lemon__print_real(&text, value);
+        else lemon__print(&text, "%.0f", value);
+    }
+    status = lemon__folder_put_carried(model, &text);
+    lemon__print(&text, "\n}\n");
+    if (!status) return lemon__folder_put_text(f, "config.json", &text);
+    lemon__bytes_free(&text);
+    return status;
+}
+
+/*  The tokenizer and the generation config: as they came, or made from ours. */
+static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model *model) {
+    const lemon_tokenizer *t = model->tokenizer;
+    lemon__bytes text = lemon__bytes_in(f->ctx);
+    lemon_status status = LEMON_OK;
+    int i;
+    for (i = 1; i < LEMON__CARRIED && !status; i++) {           /* 0 is config.json */
+        const lemon_part *part = lemon__part_find(model, lemon__carried[i]);
+        if (part) status = lemon__folder_put(f, part->name, part->data, part->bytes);
+    }
+    if (status || t == NULL) return status;
+    if (!lemon__part_find(model, "generation_config.json")) {
+        lemon__print(&text, "{\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld\n}\n", (long)lemon_tokenizer_bos(t),
+                     (long)lemon_tokenizer_eos(t));
+        status = lemon__folder_put_text(f, "generation_config.json", &text);
+    }
+    if (status || lemon__part_find(model, "tokenizer.json") || lemon__part_find(model, "tokenizer.model")) return status;
+    lemon__tokenizer_to_config(t, model->config.max_seq, &text);
+    status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    if (status) return status;
+    lemon__tokenizer_to_json(t, &text);
+    return lemon__folder_put_text(f, "tokenizer.json", &text);
+}
+
+/*  Removes by what an earlier model in a folder would be found. */
+static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
+    static const char *const first[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+    char path[LEMON__PATH];
+    lemon_status status = LEMON_OK;
+    int i;
+    for (i = 0; i < 3 && !status; i++) {
+        status = lemon__join(f->ctx, folder, first[i], path);
+        if (!status) remove(path);
+    }
+    return status;
+}
+
+/*  Puts what was written in its place. */
+static lemon_status lemon__folder_commit(lemon__folder *f) {
+    char from[LEMON__PATH], to[LEMON__PATH];
+    lemon_status status = LEMON_OK;
+    int64_t at;
+    if (rename(f->beside, f->path) == 0) return LEMON_OK;
+    status = lemon__folder_forget(f, f->path);
+    for (at = 0; at < f->names.count && !status; at += (int64_t)strlen((const char *)f->names.data + at) + 1) {
+        status = lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, from);
+        if (!status) status = lemon__join(f->ctx, f->path, (const char *)f->names.data + at, to);
+        if (!status && rename(from, to) != 0)
+            status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", f->path, from,
+                                 strerror(errno));
+    }
+    if (!status) lemon__folder_remove(f->beside);
+    return status;
+}
+
+/*  Removes what was written so far. */
+static void lemon__folder_abort(lemon__folder *f) {
+    char path[LEMON__PATH];
+    int64_t at;
+    for (at = 0; at < f->names.count; at += (int64_t)strlen((const char *)f->names.data + at) + 1)
+        if (!lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, path)) remove(path);
+    lemon__folder_remove(f->beside);
+}
+
+static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options) {
+    lemon__folder f;
+    lemon_status status;
+    size_t n = strlen(path);
+    char place[LEMON__PATH];
+    if (options->dtype > LEMON_F16)
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or f16; other "
+                           "endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(options->dtype));
+    while (n > 1 && path[n - 1] == '/') n--;
+    if (n == 0 || n + 5 > LEMON__PATH)
+        return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
+    snprintf(place, sizeof place, "%.*s", (int)n, path);
+    memset(&f, 0, sizeof f);
+    f.ctx = ctx;
+    f.path = place;
+    f.names = lemon__bytes_in(ctx);
+    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min((int64_t)n, LEMON__PATH - 5), path);
+    status = lemon__folder_make(ctx, f.beside);
+    if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
+    if (status) return status;
+    status = lemon__folder_put_weights(&f, model, options->dtype, options->shard_bytes);
+    if (!status) status = lemon__folder_put_texts(&f, model);
+    if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
+    if (!status) status = lemon__folder_commit(&f);
+    if (status) lemon__folder_abort(&f);
+    lemon__bytes_free(&f.names);
+    return status;
 }
 
 /* ---- saving ---- */
@@ -6034,83 +7858,169 @@ static const char *lemon__ending(const char *path) {
     return dot;
 }
 
-LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+LEMON_API void lemon_save_defaults(lemon_save_options *options) {
+    options->dtype = LEMON_F32;
+    options->shard_bytes = 5000000000u;
+}
+
+LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options) {
     lemon_writer file, writer;
     lemon__array array;
     lemon_status status;
-    int as_array;
-    if (ctx == NULL || path == NULL || model == NULL)
+    const char *ending;
+    if (ctx == NULL || path == NULL || model == NULL || options == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_save: an argument is NULL");
-    as_array = strcmp(lemon__ending(path), ".h") == 0;
-    if (!as_array && strcmp(lemon__ending(path), ".lemon") != 0)
-        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                           "%s: ending is \"%s\", expected .lemon or .h; these are what can be written", path,
-                           lemon__ending(path));
+    if ((int)options->dtype < 0 || options->dtype > LEMON_Q4)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
+                           lemon_dtype_name(options->dtype));
+    status = lemon__vocabulary_check(ctx, model);
+    if (status) return lemon__blame(ctx, path, status);
+    ending = lemon__ending(path);
+    if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
+    if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
+    if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
+        return lemon__save_folder(ctx, path, model, options);
     status = lemon_file_writer(ctx, path, &file);
     if (status) return status;
     writer = file;
-    if (as_array) lemon__array_writer(ctx, &file, path, &array, &writer);
-    return lemon_save_writer(ctx, &writer, model, dtype);
+    if (strcmp(ending, ".h") == 0) lemon__array_writer(ctx, &file, path, &array, &writer);
+    return lemon_save_writer(ctx, &writer, model, options->dtype);
 }
+
+LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon_save_options options;
+    lemon_save_defaults(&options);
+    options.dtype = dtype;
+    return lemon_save_with(ctx, path, model, &options);
+}
+
 /* ====================================================================================================================
    9  TOKENIZERS
 
-   A language model reads and writes ids, each of which stands for a piece of text.  The vocabulary is llama2.c's (and
-   so SentencePiece's): ids 0, 1 and 2 are unknown, begin (BOS) and end (EOS); then one piece for each byte, so that
-   any text can be written; then characters and longer pieces, each with a score.
+   A language model reads and writes ids, each of which stands for a piece of text.  Nearly all vocabularies are made
+   by byte-pair encoding (Sennrich et al. 2016), and come in two families.
 
-   To encode, a text is cut into characters, each of which becomes its piece, or its bytes where it has none.  Then
-   the two neighbours whose joined bytes are the piece with the best score are joined, again and again, until no
-   neighbours make a piece.  Looking at all pairs for each join would take quadratic time; here a heap hands out the
-   best pair, and a doubly linked list closes the gap that a join leaves.  Moreover no join can cross a place where
-   two bytes meet that never meet in any piece, so the text is first cut there, mostly between words, and each part is
-   encoded alone.
+   SentencePiece's (LLaMA 1 and 2, Mistral, TinyLlama, llama2.c): a text is characters, each of which becomes its piece,
+   or its bytes (pieces <0x00> ... <0xFF>) where it has none.  A blank goes before the text, so that a word is the same
+   piece wherever it stands; files write blanks as U+2581.
+   GPT-2's (LLaMA 3, Qwen, SmolLM): a text is cut into words by a pattern, and a word is bytes.  Files write each byte
+   as a printable character.  In memory all pieces are the bytes that they stand for.
 
-   To learn a vocabulary (byte-pair encoding, Sennrich et al. 2016), the most frequent pair of neighbours becomes a
-   piece, again and again.  Earlier pieces get better scores, so the encoder repeats the joins in the order they were
-   learned in.
+   Then the two neighbours whose join is best become one piece, the leftmost ones where several are equal, again and
+   again until no neighbours can be joined.  What is best says either a list of merges, pairs of pieces in the order in
+   which they were learned (Hugging Face, and GPT-2's family everywhere), or the score of the piece that comes out
+   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so long texts keep a queue
+   of places for each rank.  No join can cross a place where two bytes meet that never meet in any piece, so SentencePiece
+   texts are first cut there, mostly between words.
+
+   To learn a vocabulary, the most frequent pair of neighbours becomes a piece, again and again.  Earlier pieces get
+   better scores, so the encoder repeats the joins in the order they were learned in.
+
+   Chapter 8 makes tokenizers of other files by lemon__tokenizer_new; rules; lemon__tokenizer_spell for each id in order;
+   lemon__tokenizer_merge in order of rank; lemon__tokenizer_finish.  To write them it reads kinds, scores, merges,
+   rules, and lemon__piece_spelling.
    ================================================================================================================== */
 
 enum { LEMON__BOS = 1, LEMON__EOS = 2, LEMON__FIRST_BYTE = 3, LEMON__FIRST_PIECE = 259, LEMON__MAX_PIECES = 1 << 24 };
+enum { LEMON__CLASS_BYTES = 0x34000 / 4 };
+
+/*  What a piece is, by the numbers of GGUF's tokenizer.ggml.token_type; and flags: it takes the white space on its left
+    or right along when it is found in a text. */
+enum {
+    LEMON__NORMAL = 1, LEMON__UNKNOWN, LEMON__CONTROL, LEMON__ADDED, LEMON__UNUSED, LEMON__BYTE,
+    LEMON__KIND = 15, LEMON__STRIP_LEFT = 16, LEMON__STRIP_RIGHT = 32
+};
+
+/*  How a text is cut into words; none is SentencePiece's family. */
+enum {
+    LEMON__SPLIT_NONE = 0, LEMON__SPLIT_GPT2, LEMON__SPLIT_DIGITS, LEMON__SPLIT_LLAMA3, LEMON__SPLIT_QWEN2,
+    LEMON__SPLIT_QWEN35, LEMON__SPLIT_COUNT
+};
+
+/*  When a blank goes before a text: never; before each part between special tokens; likewise, but not before a blank;
+    the same, but only at the beginning of the text. */
+enum { LEMON__PREFIX_NEVER = 0, LEMON__PREFIX_ALWAYS, LEMON__PREFIX_MISSING, LEMON__PREFIX_FIRST };
+
+/*  All that a tokenizer is besides its pieces and merges; stored as named integers. */
+typedef struct lemon__rules {
+    int32_t llama2c;                /* laid out as llama2.c wants it: unknown, BOS, EOS, bytes, pieces */
+    int32_t split, prefix;
+    int32_t by_merges;              /* joins are ranked by the list of merges, not by scores */
+    int32_t whole_words;            /* a word that is a piece is not looked at further ("ignore_merges") */
+    int32_t blank_mark;             /* U+2581 in a text is a blank */
+    int32_t nfc;                    /* texts are put into Unicode's form C first */
+    int32_t add_bos;                /* the tokenizer adds BOS itself */
+    int32_t bos, eos, unknown;      /* -1: none */
+} lemon__rules;
+
+/*  left and right become id; the first 8 bytes are the word under which it is found. */
+typedef struct lemon__merge { int32_t left, right, id; } lemon__merge;
+
+/*  A piece that is looked for in the text before anything else. */
+typedef struct lemon__special { const uint8_t *bytes; size_t n; int32_t id; } lemon__special;
 
 struct lemon_tokenizer {
     uint8_t *blob;                  /* all pieces, one behind the other */
     int64_t blob_bytes, blob_capacity;
-    float *scores;
-    int64_t scores_capacity;
     lemon__words pieces;            /* the piece of each id; found are those that text can become */
+    float *scores;
+    uint8_t *kinds;
+    int64_t scores_capacity, kinds_capacity;
+    lemon__merge *merges;           /* in order of rank */
+    int64_t merges_capacity;
+    lemon__words pairs;             /* one for each merge */
+    lemon__rules rules;
     size_t longest;                 /* bytes of the longest piece */
-    int dummy_prefix;               /* a blank goes before a text that is not empty */
     uint8_t meets[65536 / 8];       /* bit 256 a + b: byte b follows byte a inside of a piece that can be found */
     uint8_t bytes[256];             /* what byte pieces stand for, to be pointed to */
+    /* lemon__tokenizer_finish makes the rest of what stands above */
+    int32_t byte_ids[256];          /* the piece of a byte; -1: none */
+    int32_t *ranks;                 /* of each piece by its score, equal ones equal, 0 the best; NULL with merges */
+    int64_t n_ranks, n_specials, specials_capacity;
+    lemon__special *specials;       /* sorted by their bytes */
+    uint8_t *classes;               /* of characters; NULL without a pattern */
+    struct lemon__forms *forms;     /* NULL where texts are taken as they stand */
 };
 
 /* ---- making and freeing ---- */
 
+static void lemon__forms_free(lemon_ctx *ctx, struct lemon__forms *forms);
+
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) {
-    if (tokenizer == NULL) return;
-    lemon__free(ctx, tokenizer->blob, (size_t)tokenizer->blob_capacity);
-    lemon__free(ctx, tokenizer->scores, (size_t)tokenizer->scores_capacity * sizeof(float));
-    lemon__words_free(ctx, &tokenizer->pieces);
-    lemon__free(ctx, tokenizer, sizeof *tokenizer);
+    lemon_tokenizer *t = tokenizer;
+    if (t == NULL) return;
+    lemon__free(ctx, t->blob, (size_t)t->blob_capacity);
+    lemon__free(ctx, t->scores, (size_t)t->scores_capacity * sizeof *t->scores);
+    lemon__free(ctx, t->kinds, (size_t)t->kinds_capacity);
+    lemon__free(ctx, t->merges, (size_t)t->merges_capacity * sizeof *t->merges);
+    lemon__free(ctx, t->ranks, (size_t)t->pieces.count * sizeof *t->ranks);
+    lemon__free(ctx, t->specials, (size_t)t->specials_capacity * sizeof *t->specials);
+    lemon__free(ctx, t->classes, LEMON__CLASS_BYTES);
+    lemon__forms_free(ctx, t->forms);
+    lemon__words_free(ctx, &t->pieces);
+    lemon__words_free(ctx, &t->pairs);
+    lemon__free(ctx, t, sizeof *t);
 }
 
 LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) { return (int32_t)tokenizer->pieces.count; }
 
-LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) { (void)tokenizer; return LEMON__BOS; }
+LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) {
+    return tokenizer->rules.bos >= 0 ? tokenizer->rules.bos : tokenizer->rules.eos;
+}
 
-LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { (void)tokenizer; return LEMON__EOS; }
+LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.eos; }
+
+LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.add_bos != 0; }
+
+LEMON_API int lemon_tokenizer_special(const lemon_tokenizer *tokenizer, int32_t id) {
+    int kind = id < 0 || id >= lemon_tokenizer_size(tokenizer) ? LEMON__NORMAL : tokenizer->kinds[id] & LEMON__KIND;
+    return kind == LEMON__CONTROL || kind == LEMON__UNKNOWN;
+}
 
 static const uint8_t *lemon__piece(const lemon_tokenizer *tokenizer, int32_t id, size_t *bytes) {
     *bytes = tokenizer->pieces.spans[id].bytes;
     return tokenizer->blob + tokenizer->pieces.spans[id].start;
-}
-
-static int lemon__hex_digit(int c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
 }
 
 /*  The byte that a piece of the form <0xNN> stands for, or -1. */
@@ -6123,12 +8033,20 @@ static int lemon__byte_of(const uint8_t *piece, size_t n) {
 }
 
 static lemon_status lemon__tokenizer_new(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
+    static const lemon__rules llama2c = {1, 0, 0, 0, 0, 0, 0, 1, LEMON__BOS, LEMON__EOS, 0};
     lemon_tokenizer *t = (lemon_tokenizer *)lemon__calloc(ctx, sizeof *t);
     int i;
     *tokenizer = t;
     if (t == NULL) return LEMON_E_MEMORY;
+    t->rules = llama2c;
     for (i = 0; i < 256; i++) t->bytes[i] = (uint8_t)i;
     return LEMON_OK;
+}
+
+/*  Frees what was begun if it failed. */
+static lemon_status lemon__tokenizer_done(lemon_ctx *ctx, lemon_status status, lemon_tokenizer **tokenizer) {
+    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; }
+    return status;
 }
 
 /*  Room for n more bytes at the end of the blob; NULL: no memory. */
@@ -6140,42 +8058,660 @@ static uint8_t *lemon__tokenizer_room(lemon_ctx *ctx, lemon_tokenizer *t, size_t
     return blob + t->blob_bytes;
 }
 
-/*  Makes the n bytes that were put into that room the piece of the next id.  Special and byte pieces cannot be found:
-    no text becomes them by spelling them out. */
-static lemon_status lemon__tokenizer_push(lemon_ctx *ctx, lemon_tokenizer *t, float score, size_t n) {
+/*  Makes the n bytes that were put into that room the piece of the next id.  Only normal ones can be found: no text
+    becomes special and byte pieces by spelling them out. */
+static lemon_status lemon__tokenizer_push(lemon_ctx *ctx, lemon_tokenizer *t, int kind, float score, size_t n) {
     int64_t id = t->pieces.count;
     const uint8_t *piece = t->blob + t->blob_bytes;
-    int found = id >= LEMON__FIRST_BYTE && n > 0 && lemon__byte_of(piece, n) < 0;
+    int found = kind == LEMON__NORMAL && n > 0;
     float *scores = (float *)lemon__reserve(ctx, t->scores, &t->scores_capacity, id + 1, sizeof *scores);
+    uint8_t *kinds;
     size_t i;
     if (scores == NULL) return LEMON_E_MEMORY;
     t->scores = scores;
+    kinds = (uint8_t *)lemon__reserve(ctx, t->kinds, &t->kinds_capacity, id + 1, 1);
+    if (kinds == NULL) return LEMON_E_MEMORY;
+    t->kinds = kinds;
     if (!lemon__words_push(ctx, &t->pieces, (size_t)t->blob_bytes, n, found)) return LEMON_E_MEMORY;
     scores[id] = score;
+    kinds[id] = (uint8_t)kind;
     t->blob_bytes += (int64_t)n;
     t->longest = n > t->longest ? n : t->longest;
     for (i = 1; found && i < n; i++) t->meets[32 * piece[i - 1] + piece[i] / 8] |= (uint8_t)(1u << piece[i] % 8);
     return LEMON_OK;
 }
 
-static lemon_status lemon__tokenizer_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const void *bytes, size_t n) {
+static lemon_status lemon__tokenizer_add(lemon_ctx *ctx, lemon_tokenizer *t, int kind, float score, const void *bytes,
+                                         size_t n) {
     uint8_t *room = lemon__tokenizer_room(ctx, t, n);
     if (room == NULL) return LEMON_E_MEMORY;
     if (n > 0) memcpy(room, bytes, n);
-    return lemon__tokenizer_push(ctx, t, score, n);
+    return lemon__tokenizer_push(ctx, t, kind, score, n);
 }
 
-/*  The 259 pieces that every vocabulary begins with. */
+/*  What a piece is in llama2.c's vocabulary, where only its place and form tell. */
+static int lemon__llama2c_kind(int64_t id, const uint8_t *piece, size_t n) {
+    return id == 0 ? LEMON__UNKNOWN : id < LEMON__FIRST_BYTE ? LEMON__CONTROL
+           : lemon__byte_of(piece, n) >= 0 ? LEMON__BYTE : LEMON__NORMAL;
+}
+
+static lemon_status lemon__llama2c_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const void *bytes, size_t n) {
+    int kind = lemon__llama2c_kind(t->pieces.count, (const uint8_t *)bytes, n);
+    return lemon__tokenizer_add(ctx, t, kind, score, bytes, n);
+}
+
+/* ---- how files spell pieces ---- */
+
+/*  GPT-2's alphabet: bytes that print are their own character, the others follow upon U+0100 in their order. */
+static long lemon__letter_of(int byte) {
+    return byte <= 32 ? 256 + byte : byte >= 127 && byte <= 160 ? 162 + byte : byte == 173 ? 323 : byte;
+}
+
+static int lemon__byte_of_letter(long c) {
+    int byte = c < 256 ? (int)c : c <= 288 ? (int)c - 256 : c <= 322 ? (int)c - 162 : c == 323 ? 173 : -1;
+    return byte >= 0 && lemon__letter_of(byte) == c ? byte : -1;
+}
+
+/*  Bytes of the UTF-8 character that begins here; 1 for a byte that begins none. */
+static size_t lemon__char_bytes(const uint8_t *p, size_t n) {
+    size_t size = p[0] < 0xc0 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 1, i;
+    if (size > n) return 1;
+    for (i = 1; i < size; i++)
+        if ((p[i] & 0xc0) != 0x80) return 1;
+    return size;
+}
+
+/*  The character itself; -1 for a byte that begins none. */
+static long lemon__char_code(const uint8_t *p, size_t size) {
+    return size == 1   ? (p[0] < 0x80 ? p[0] : -1)
+           : size == 2 ? (p[0] & 0x1f) << 6 | (p[1] & 0x3f)
+           : size == 3 ? (p[0] & 0x0f) << 12 | (p[1] & 0x3f) << 6 | (p[2] & 0x3f)
+                       : (p[0] & 0x07L) << 18 | (p[1] & 0x3f) << 12 | (p[2] & 0x3f) << 6 | (p[3] & 0x3f);
+}
+
+/*  SentencePiece's blanks, U+2581, become blanks.  out may be text; returns how many bytes there are then. */
+static size_t lemon__blanks(uint8_t *out, const uint8_t *text, size_t n) {
+    size_t i, k = 0;
+    for (i = 0; i < n; i++) {
+        int mark = text[i] == 0xe2 && n - i >= 3 && text[i + 1] == 0x96 && text[i + 2] == 0x81;
+        out[k++] = mark ? ' ' : text[i];
+        if (mark) i += 2;
+    }
+    return k;
+}
+
+/*  A normal piece as it is written in a file -> its bytes.  One that is not of the alphabet stands for itself, and no text
+    becomes it, though it may have the bytes of another. */
+static size_t lemon__unspell(const lemon_tokenizer *t, uint8_t *out, const uint8_t *text, size_t n, int *kind) {
+    size_t at, size, k = 0;
+    if (t->rules.split == LEMON__SPLIT_NONE) return lemon__blanks(out, text, n);
+    for (at = 0; at < n; at += size) {
+        int byte;
+        size = lemon__char_bytes(text + at, n - at);
+        byte = lemon__byte_of_letter(lemon__char_code(text + at, size));
+        if (byte < 0) {
+            memcpy(out, text, n);
+            *kind = LEMON__UNUSED;
+            return n;
+        }
+        out[k++] = (uint8_t)byte;
+    }
+    return k;
+}
+
+/*  Appends a piece that is spelled as in tokenizer.json or GGUF; only normal ones are spelled otherwise than they are. */
+static lemon_status lemon__tokenizer_spell(lemon_ctx *ctx, lemon_tokenizer *t, int kind, float score, const void *text,
+                                           size_t n) {
+    uint8_t *room = lemon__tokenizer_room(ctx, t, n);
+    if (room == NULL) return LEMON_E_MEMORY;
+    if (kind == LEMON__NORMAL) n = lemon__unspell(t, room, (const uint8_t *)text, n, &kind);
+    else if (n > 0) memcpy(room, text, n);
+    return lemon__tokenizer_push(ctx, t, kind, score, n);
+}
+
+/*  The other way: how a file spells a piece, in room for three times its bytes; returns how many were written. */
+static size_t lemon__piece_spelling(const lemon_tokenizer *t, int32_t id, uint8_t *out) {
+    size_t n, i, k = 0;
+    const uint8_t *piece = lemon__piece(t, id, &n);
+    int normal = (t->kinds[id] & LEMON__KIND) == LEMON__NORMAL;
+    for (i = 0; i < n; i++) {
+        if (normal && t->rules.split) k += lemon__utf8_put(out + k, lemon__letter_of(piece[i]));
+        else if (normal && piece[i] == ' ') k += lemon__utf8_put(out + k, 0x2581);
+        else out[k++] = piece[i];
+    }
+    return k;
+}
+
+/*  Appends a merge.  Scores that say the same are kept for files that know no merges. */
+static lemon_status lemon__merge_push(lemon_ctx *ctx, lemon_tokenizer *t, const lemon__merge *m) {
+    int64_t rank = t->pairs.count;
+    lemon__merge *merges =
+        (lemon__merge *)lemon__reserve(ctx, t->merges, &t->merges_capacity, rank + 1, sizeof *merges);
+    if (merges == NULL) return LEMON_E_MEMORY;
+    t->merges = merges;
+    t->pairs.blob = (const uint8_t *)merges;
+    merges[rank] = *m;
+    if (t->scores[m->id] >= 0) t->scores[m->id] = -(float)(rank + 1);
+    return lemon__words_push(ctx, &t->pairs, (size_t)rank * sizeof *merges, 8, 1) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  A merge of two pieces, given as they are spelled. */
+static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, const char *name, const void *left,
+                                           size_t n_left, const void *right, size_t n_right) {
+    uint8_t *room = lemon__tokenizer_room(ctx, t, n_left + n_right);
+    lemon__merge m;
+    size_t a, b;
+    int kind;
+    if (room == NULL) return LEMON_E_MEMORY;
+    a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
+    b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
+    m.left = lemon__words_find(&t->pieces, room, a);
+    m.right = lemon__words_find(&t->pieces, room + a, b);
+    m.id = lemon__words_find(&t->pieces, room, a + b);
+    if (m.left < 0 || m.right < 0 || m.id < 0)
+        return lemon__fail(ctx, LEMON_E_FORMAT,
+                           "%s: merge %lld is \"%.*s %.*s\", expected two pieces of the vocabulary that make a third",
+                           name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40), (const char *)left,
+                           (int)lemon__min((int64_t)n_right, 40), (const char *)right);
+    return lemon__merge_push(ctx, t, &m);
+}
+
+/* ---- classes of characters, for the patterns ---- */
+
+/*  The tables of Unicode 17.0 below are numbers in base 45, lowest digits first, as printable characters; those of the upper
+    45 say that more digits follow. */
+typedef struct lemon__table { const char *const *line, *const *end, *p; } lemon__table;
+
+#define LEMON__TABLE(lines) {lines, lines + sizeof lines / sizeof *lines, lines[0]}
+
+/*  0: there is none left. */
+static int lemon__table_next(lemon__table *in, uint32_t *value) {
+    uint32_t scale = 1, digit = 45;
+    for (*value = 0; digit >= 45; scale *= 45) {
+        if (*in->p == 0 && ++in->line == in->end) return 0;
+        if (*in->p == 0) in->p = *in->line;
+        digit = (uint32_t)(*in->p - '!' - (*in->p > '"') - (*in->p > '?') - (*in->p > '\\'));
+        *value += digit % 45 * scale;
+        in->p++;
+    }
+    return 1;
+}
+
+/*  Runs of characters of one class, from U+0000 to U+33FFF: 4 * (length - 1) + class.  Behind them there are only the marks
+    U+E0100 ... U+E01EF. */
+enum { LEMON__OTHER = 0, LEMON__LETTER, LEMON__NUMBER, LEMON__MARK, LEMON__SPACE, LEMON__END };
+
+static const char *const lemon__class_runs[] = {
+    "X&I:[$6[$T&#:(!#*$#!,!}#!p$!nK.P#W#3:#!#d#{+3!'&/!#6#!+!#!q#!_)!^.!=p0!_%&#6k%>}%!%!)!)!%>`$./g$N2s%w#I.'%r*!#=&",
+    "9')!1'I+&#`##%l$b$&w)N#W#Ix$F'.#&%&y#1#F#-#5h#W$-.L2S$!;:Fo%U$!z$r&-#k##=H)&I!a#-!@&'&y#!;!#*/&%#=&)&-#>%.'!+)&I",
+    "'&8&#!%&-!7.'&y#!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y#!;!'!3&%#B!-!-&#[#')&IC#9!-!@&'&y#!;!'!3&%#=&)&-:-.'!+)&I!#8",
+    "G%#!7*+!/*'!#!'*'*+*P#.5*-!1&#6%W#U#S#5@!+!}#!a#&%#=!-!1:)!+!'&')&I><!#-!@!+!}#!H!3&%#=!-!1:)2+!')&I!'%O1D!+!k%)",
+    "#=!-!1#2+%<+)&n#!7!-!i#*S$!D!#&;*%.9!%!B6I&)S#Y&%'=2;B!Ib%'!#!3!S$!#!H%'F#&3!#!=!I&/s$#|#)6r#!%!%!%.)@!V%.s#!)3N",
+    "!X%C%}&s%s##I671/-#-'=+1T#R##%I1&_%!#2#&s%!i@!/&;!#!/&k%!/&x$!/&;!#!/&]#!P'!/&y'&-Cr#*a#`#k)&7*RZ#&e#![$2l(*,@:i",
+    "#1Cm#-Ki#)OT#!+!)Oj&v$*#.#%&I6Id#-!%I6w):3)|$%#2W(Gp$!R#.R#GIl$&3Kw%.[$6MY%}#5.n&J!j$&%I6IS##>S&&R#p#5U&g#@*Id#F",
+    "O-l$V#'Iw%Z#OV%s#>I*+IV%&L2s%&+`#-!w#/%7%'-#2P3o'n:&7&_%&7&@!#!#!#!p$&n&!;!#*+!;*/&7.T#2+!;V,$#&82#I6T#e&z$d##.#",
+    "&H!#*36#!#!#!/!L&/23.#!g&'4ed#^'w(z#zZ#m$iZ$^66/-'C$&_%!#2#&z&:#[#%}#C;!;!;!;!;!;!;!;!v$T&#lL'$V$E9!3&,'.k)&)&+!",
+    "{)!/2s%!^**0Gt$X&a#s$Ik$A!^#s$Ib%^#a>yP/l'esNx'Q&&w9*a#I'p#U&1!J!p$)W(I)Y%D&T+&Z)p#e#%+%/%}#5.%*8Gj&O)b&k#GI6k#7",
+    "*#!'%Id$B&}#V#Oh$*1U&Z#W##I63%HI3!k%Z#C+%@)&I6}#*#-b&%#-')3)#%#R$+&L5&+)G7&7&7C;!;!s%!X#6W,B!)&I6PS8O}#.^&Yp2fC&",
+    "a+^%;O32#%H!T#!3!#!'!'!i+w$YCh#m'&r&f%P#.c#`#c#l'3!{-l#I:[$6[$Kw)*7&7&7&+Q%P#![$!m#!'!]#&X#{$x,O|%OQ'd#(|+%f-h$*",
+    "^&[#%a$.t$0Cq#$@$2_%52l$&V%.@!4n%}/&I6V%.V%.g%>j&OL!]#!;!'!L!]#!;!'*j&Ok=Cy#G@R$7!o%!DR(7&#!w%!'*#&}#&A}#&<p$>EX",
+    "&m#!'24y#8.[$6[$^%z&.('b#&R&#-!)21/!+!h$&-.%E|#h$(!h$,s$@!d$).4`#r&Gy#&Am#2Ai#|#<Q)d(u&f&S#f&:8V%1>I6Id$*5!}#^5q",
+    "$!o%!)*'`#7a&9h$I#>y#N0_$i#1n%u#<p#}#C-n&_#Km$%')#C1{%N:%S#W$:I6-V%Z#!I.#)#>R%%&#C-Y&Z#/.1!)I#!#.r#Ki#!W$R#6%'%d",
+    "';!#!/!]#!H:U&R#2I61!@&'&y#!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!_%!#F!%&%!1!5#%#S#)g$n&k#/2I.%+k$Y&s#'!#>Io0U&=&F|#/)",
+    "{$Y&g#*#KI^%s%V##:I6r#c$`$&_#.Q#.;a2w%_#y*m'n#O@&#&@!'!S$9!)&1#%#)OIV(@&c%=&=#!#%_$#Jg%=#1>%>#NQ&c#*#h#d(S+Br)x$",
+    "[#I6D!Z%B!B#[#i$2l$&{#!Z#c(;!'!_%9*%!)!=#%>I67!'!t$5!)!5#:I6w%.It7m#1C)#%T#!|$=*5S#I%f)#[#v#r%yu#}*v+d#a3ZY'j*[#",
+    "ZU$`#%7_#GRy)2sV#Ph/l$k#IRd%hU#:p$!I6|(!I6l$&5KY&=C/OI!<!u#2m#_I{%*Ih3m'P$CW$&W$v%l(.%#x&:1T#l''!#%K)',CUk0j%t$i",
+    "*W,`X3/!;!'!u;[##g$+&#W#/>VFSj&e+2T#*D:H*)Y[*I|P#S&&Q$TS#5*9>B&=k$1S/-w,r#Or#h+X$z-g)![(!'&#&'&/!P#!#!;!q'!/&@!;",
+    "!d$!/!3!#*;!WA&W$!W$!p$!W$!p$!W$!p$!W$!p$!W$!@&c&dP#x&.d&>%W#%x#5!_#RX$p$67w4=!g#&=!)!52e'w$%x+{%*=;&I.#e>l$%d#w",
+    "%1IpLd$1I{4l$)#Id3p$!+%'%;)3%>'v5;!/!'!]#!e3&E=j%}'=#.IZj#Y'!,!0o(|%!^#W3/!`$!'!#&#!H!/!#!#6#.#!#!#!+!'!#&#!#!#!",
+    "#!#!'!#&/!;!/!/!#!H!e#2+!3!e#fV#U#ng'IfQ$]bx#s$en*&Xc-&Ys0[#ZZ#Ux&US#t|$|r+2ls2"
+};
+
+static lemon_status lemon__tokenizer_classes(lemon_ctx *ctx, lemon_tokenizer *t) {
+    lemon__table in = LEMON__TABLE(lemon__class_runs);
+    uint32_t run, at = 0, end;
+    t->classes = (uint8_t *)lemon__calloc(ctx, LEMON__CLASS_BYTES);
+    if (t->classes == NULL) return LEMON_E_MEMORY;
+    while (lemon__table_next(&in, &run))
+        for (end = at + run / 4 + 1; at < end; at++) t->classes[at / 4] |= (uint8_t)(run % 4 << at % 4 * 2);
+    return LEMON_OK;
+}
+
+/*  Unicode's White_Space. */
+static int lemon__blank_char(long c) {
+    return c <= ' ' ? c == ' ' || (c >= 9 && c <= 13)
+                    : c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+                          c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/*  The class of the character that begins at `at`, and where it ends. */
+static int lemon__class_at(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at, size_t *end) {
+    size_t size;
+    long c;
+    int class_of;
+    *end = at;
+    if (at >= n) return LEMON__END;
+    size = lemon__char_bytes(p + at, n - at);
+    *end = at + size;
+    c = lemon__char_code(p + at, size);
+    if (c < 0) return LEMON__OTHER;
+    if (lemon__blank_char(c)) return LEMON__SPACE;
+    class_of = c < 4 * LEMON__CLASS_BYTES ? t->classes[c / 4] >> c % 4 * 2 & 3
+                                          : c >= 0xe0100 && c <= 0xe01ef ? LEMON__MARK : LEMON__OTHER;
+    if (class_of != LEMON__MARK) return class_of;
+    return t->rules.split == LEMON__SPLIT_QWEN35 ? LEMON__LETTER : LEMON__OTHER;
+}
+
+/* ---- Unicode's form C (Unicode Standard Annex 15), for Qwen: marks in their order, and joined with their letters ---- */
+
+/*  A character that falls into two, or becomes another (second 0).  The first 8 bytes are what it is found by when the two
+    are joined. */
+typedef struct lemon__form { int32_t first, second, whole; } lemon__form;
+
+enum { LEMON__FORMS = 2081, LEMON__CLASSED = 0x1e94b };
+
+typedef struct lemon__forms {
+    lemon__form list[LEMON__FORMS]; /* in order of `whole` */
+    lemon__words pairs;
+    uint8_t order[LEMON__CLASSED];  /* combining classes: the order of marks that stand on one letter; 0: a letter */
+} lemon__forms;
+
+/*  For each: how far it is from the one before, less one; its first part, less that of the one before; its second part
+    likewise, times two, plus two, plus one if the two are not joined again; 0: there is none.  Differences d are 2d, or
+    -2d - 1. */
+static const char *const lemon__form_list[] = {
+    "]&y$_h#!!(!!(!!(!!8!!,#&m$!&f%!!(!!(!!<!*C!!(!!(!!<#,6!$.!!(!!(!!(!!8$.C!!(!!(!!<!*>$2&!!(!!(!!(!!8!!,#&m$!&f%!!",
+    "(!!(!!<!*C!!(!!(!!<#,6!$.!!(!!(!!(!!8$.C!!(!!(!!<!*>#!A!f$2!d#$!c#,!d#$!c#S%!d#$!_#f%!d#$!c#(!d#$!c#8!d#$!c#8!d#",
+    "$!a#$!d#$$a#C!d#$!c#,!d#$!c#(!d#$!c#}$!d#$!c#g$!d#$!_#K!d#$!c#4!d#$!c#(!d#$!c#y$!d#$!a#^%!d#$$a#(!d#$!c#(!d#$!c#",
+    ",!d#$!c#S%!d#$!c#{$%$6!d#$!a#`%!d#$#a#b%!d#$!c#d%!d#$!c#c$!d#$&_#O!d#$!c#d%!d#$!c#c$!d#$%a#C!d#$!c#,!d#$!c#8!d#$",
+    "$]#K!d#$!c#d%!d#$!c#c$!d#$!a#O!d#$!c#(!d#$!c#`%!d#$!c#c$!d#$!a#e$!d#$!c#c$!d#$$a#G!d#$!c#(!d#$!c#,!d#$!c#4!d#$!c",
+    "#(!d#$!c#m$!d#$!_#b%!d#$!_#$!d#$!c#<!$>!d#$!c#<!d#$!c#8!d#$Dy#b#!d#$/V#$!d#$>^$`#!d#$!R#$!d#$!V#$!d#$!V#$!d#$!k&",
+    "C!d#$!c#.!d#$!c#Q#!d#$!c#S#!d#$#f$4!d#$!_0$!$$!o1$!d#$$R)E!d#$!Z#$!d#$!Z#i$!d#$!w2Y%!$$!^$E!r+$!h:$%i#O!d#$$T#&!",
+    "d#$!x%(!d#$!a#$!d#$!=$!d#$!U*^#!d#$!c#,!d#$!Z#*!d#$!c#,!d#$!Z#*!d#$!c#,!d#$!V#*!d#$!c#,!d#$!]#*!d#$!c#,!d#$!]#*!",
+    "d#$!c#,!d#$!g#z#!d#$!a#$!d#$${#_$!d#$(q#6!d#$!Z#y$!d#$!Q'U%!d#$!e#$!d#$!a)0!d#$!x5.!$$!x6$!d#$|'s>!!$!#G!!7/R#g%",
+    "!+`>!(w&$!UD$!dC!!mC$!&$!&$#.$#.$!*$!f#$;W$A!:$!:>!*$!&$!&$!G$;FA!:$!->!.$!*$&4$!!AN}$C!!E#%>%;A&K>!%&!8<,7$Bd#$",
+    "8':!!E#%>%j#A&Z#>!%&!8<9X$I!$$m#Y&G!d#$/o#$!d#$!c#,!d#$$X#*!d#$$[),!$$!n*$!d#$!a#$!d#$$a#2!d#$!c#4!d#$!V#$!d#$$j",
+    ")$!$$!`*$!d#$!w#2!d#$!c#4!d#$!c#0!d#$!Z#.!d#$$Z#$!d#$k(W7}n#!!(!f#$!e#(!j#&c%X($#J$2E$]/k<Xf#)2$$($F_#%!$%!$%!,%",
+    "!,%!$%!4%!*%b$s(l-!!]$1o#d$!$%#<%w#v'e-$.%Eg#%!$%!,%$A%X'm.U;$!V$!!]$1o#d$!$%Y#}&v/X#_$Z$!$$!#]$r$p'`-n$b'`-(0$!",
+    "!(#!t#!*r#u$h'b+!$$!#]$V%i(],#!8!(6!'z#z)R2QM+6%&,%&,%&,%.X#++X$}'#!-!y$V##$%*z$%3f#|&+6%&,%&,%&,%.X#+c$m(u,wa#r",
+    "r$}j'#&$#&$#&$#&$%*$Kv#$#&$$&$!$$#($j1Zv(jW.!d#$!a#o$!d#$!c#i$!d#$!c#^#!d#$!g&]&!d#$!Z)<!d#$!c#i$!d#$!c#^#!d#$!c",
+    "#K!d#$!c#<!d#$!r)P&!$$!#(!$$!V+|%!d#$!c#0!d#$!R6r%!$$!e7(!d#$!a#.!d#$!a#0!d#$!c#i$!d#$!c#c$!d#$!c#u$!d#$!c#A!d#$",
+    "!a#,!d#$!i&X&!d#$!])$!d#$!c#S%!d#$!c#^#!d#$!a#[#!d#$!{h)s$!$$!bj)R&!d#$!c#2!d#$!a#z%!d#$!c#<!d#$!c#i$!d#$!a#g$!d",
+    "#$!c#i$!d#$!c#^#!d#$!c#2!d#$!k&z%!d#$!c#A!d#$!x%C!$$!#(!$$!Z-$!d#$!c#<!d#$!_#$!d#$!c#i$!d#$!]j)s$!$$!qk)R&!d#$!a",
+    "#r%!d#$!c#i$!d#$!],g$!$$!,$!$$!P`)$!$$!}k)$!d#$!c#i$!d#$!c#^#!d#$!c#2!d#$!a#G!d#$!c#U#!d#$!c#.!d#$!u,z%!$$!$A!$$",
+    "!^.6!d#$!c#y$!d#$!a#U%!d#$!c#(!d#$!c#A!d#$!c#&!d#$!c#i$!d#$!a#g$!d#$!c#(!d#$!a#&!d#$!a#6!d#$!c#}$!d#$!c#^#!d#$!F",
+    "$!:n%!(,!&$#n-.&U0i$!d#$!c#_$!d#$!_&C!d#$!c#&!d#$!c#I!d#$!c#:!d#$!ch)&!$$!Pg)&!$$!#&!$$!#I!$$!#:!$$!{f)0!$$!co)m",
+    "$!d#$!c#_$!d#$!c#:!d#$!g&*!d#$!c#&!d#$!c#I!d#$!c#:!d#$!Ui)&!$$!^p)A!d#$!c#a$!d#$!V#$!d#$!c#_$!d#$!g&C!d#$!c#&!d#",
+    "$!c#I!d#$!c#:!d#$!ji)&!$$!{a)&!$$!#&!$$!#I!$$!#:!$$!#y$!$$!r0$!d#$!c#_$!d#$!|/C!$$!#&!$$!#I!$$!#:!$$!#y$!$$!Z1U%",
+    "!d#$!c#W%!d#$!c#_$!d#$!c#:!d#$(mGf#!!(!qy(t#!$$!#(!$$!#v'!$$!W{(X&!!(!g{(t#!$$!#(!$$!#v'!$$!zy(X&!!(![z(t#!$$!#(",
+    "!$$$p{(n#!!(!Q|(t#!$$!#(!$$$iz(n#!!(!xz(t#!$$!#(!$$!#v'!$$!_|(X&!!(!n|(t#!$$!#(!$$!#v'!$$!W{(X&!!(!g{(t#!$$!#(!$",
+    "$!#v'!$$!{|(X&!!(!]}(t#!$$!#(!$$!#v'!$$!l{(X&!!(!{{(t#!$$!#(!$$$b}(n#!!(!q}(t#!$$!#(!$$$R|(n#!!(!b|(t#!$$!#(!$$!",
+    "#v'!$$#v}(T&#YP)t##!(#!v'!k|(X&!!(!z|(t#!$$!#(!$$!#v'!$$!aP)X&!!(!pP)t#!$$!#(!$$!#v'!$$!aP)x'!!)!*&!!)!&&!!)!&&!",
+    "!)!.&!!)!.&!!)!*&!!)$nx(T(!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!E$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$",
+    "$!$$!$$!X$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!mP)l'!!*!pP)v'!oP)$!+$#,.!uS)0!YU)l'!!*!!2!!)!!T(#t#!$x",
+    "E.!ct)0!kP)$!3$#4.![T)0!rU)V(!!)!&&!!)!!T(!aU)V(!!(!!v'!vS)`'!!*!E2!!)$Dv'!E$!W$`'!!*!!2!!)#SX)&!!(!!v'!TV)`'!!*",
+    "!.2!!)!5n#!!(!*V&!.$!o#`'!!*!!2!!)!)r#!uDt#!!)!X%!$|w)T(!VP)$!,$#+.!kU)0!dW)V(!!)!6&!!)!!T(!mD!$Xz)!!$!g(jW)!%^I",
+    "!!5]'e$}c*V&!&$4&$Ao$$!*$!%$W#X$$&,$$($9S#$#&$<Q#$$0$$&$#($8_l*$#em*$,J$!kl*$!&$!im*$!$$$<$!$$$($!$$(($!$$$0$!$$",
+    "$($!$$EY#$!.$!$$!&$S#S$$!$$!K$!$$(d#$!$$!$$!$$_#la%!!$!sNv^#%zAta#o{8#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$$($#&$#&$(",
+    "0$!!(#(&!!(#(&!!(#(&!!(#(&!!(8`$&+x%$/>$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$$($#&$#&$(0$!!(#(&!!(#(&!!(#(&!!(#(&!!(",
+    "8`$&$[%$!$$!$$!$$%8$u];qS9!!pd+!![S,!!v8!!zj)!!V[*!!wd#!!fV5!!!!!ss3!!w]0!!{Z1!!qM!!sX$!!oW'!!n^$!!ip#!!w2!!V0!!",
+    "az#!!lr+!![F!!kM!!aE!!]V&!!z_%!!QW$!![S5!!_[#!!R|'!!ot#!!aS'!!cR(!!_b2!!pp&!!}h'!!wK!!Zs+!!bw)!!dk#!![e,!!eT$!!|",
+    "k#!!bc#!!^i)!!rg2!!{:!!U/!!nh&!!{h#!!av#!!SZ#!!j^$!!gh#!!v%!!Xz#!!b`$!!ZS#!!{>!!we+!!u,!!}Q#!!Tj#!!^w%!!my$!!o|&",
+    "!!fm.!!zi#!!Rd)!!wQ#!!hj%!!yl#!!YR'!!Vk$!!tp1!!]K!!te%!!}M!!r/!!qj%!!r-!!|S(!!oR3!!Zj-!!Vu-!!B!!oX,!!`L!!ij#!!oo",
+    "&!!ns$!!|],!!zu#!!^`*!!ca1!!ne%!!dR#!!bz&!!r7!!to*!!Uk+!!Vd,!!SQ&!!`e&!!vs)!!aw#!![}'!!pe,!!cW#!!kr)!!Ua%!!kl#!!",
+    "}u)!!WT+!!}x*!!hc$!!}R*!!sy)!!Xg&!!ft+!!SB!!]&!!gr'!!TW'!!{b#!!dU$!!hs#!!Ty1!!u0!!S_#!!]b#!!zq#!!_k$!!a_$!!cY)!!",
+    "zX#!!hR#!!e$!!|[5!!fT'!!bX#!!oS+!!pa.!!bF!!}&!!l@!!xn$!!e:!!}G!!t_#!!bR#!!Z>!!dq%!![k$!!hv$!!xF!!uf2!!Z(!!z9!!ST",
+    ")!!uR(!!p7!!ZT-!!`/!!TK!!^S$!!eX&!!{Y$!!Q[+!!|Q$!!T[#!!s6!!U=!!w{&!!V*!!`v$!!n)!!Pi&!!VY#!!n%!![+!!e`4!!dn,!!`S(",
+    "!!S]#!!jl/!!vm&!!g<!!Ru$!!l%!!ca$!!XU#!!q|#!!oU#!!jq%!!wy$!!du%!!rc0!!VR.!!mT3!!_^'!!`'!!a`#!!d1!!ra#!!{0!!{E!!w",
+    "W#!!oy(!!V{3!!mZ&!!{Y/!!ws3!!U]%!!`[&!!_c*!!uQ.!!l5!!nq#!!Vy$!!Xw*!!u]3!!l7!!wT$!!Ve$!!P0!!b1!!ZS#!!Uu#!!W7!!Ud$",
+    "!!Za$!!G!!f[$!!x]#!!iT3!!o{(!!tq(!!zg)!!nB!!tb&!!jY&!!yd#!!|;!!Uz/!!kj#!!wS'!!zt#!!t%!!e2!!qf$!!f:!!_s(!!c_1!!y[",
+    "/!!_b.!![$!!lX%!!hR#!!|j(!!Rd*!!Ze&!!|l#!!U[,!!xr#!!`i%!!VZ%!!Qu,!!dd%!!YV#!$l@!#ej%!$YY'!!wc*!![L!!v=!!h#!!0!!x",
+    "#!!uh)!!jq(!!TE!#Rl#!#rZ#!$r_#!!s*!%cP$!!<!!|#!!rV#!!Q[%!!if#!!Y|3!!z/!!i&!!y2!!Y#!!w&!!V<!!o&!!a&!!}6!!m&!!gM!!",
+    "6!!YR#!!d+!!p#!!e&!!]I!!i(!!t)!!Z8!!][#!![)!!r-!!V<!!c*!!a8!!eU#!!p)!!8!!#!!2!!.!!0!!V$!!$!!z)!!y$!!X0!!S;!!M!!g",
+    "$!!j/!!i(!!p7!!Z(!!!!![7!!rX#!!|'!!V2!!g$!!Z4!!a$!!gA!!t'!!xo#!!m.!!o$!!jT0!!f}p$!!rfh$!$PV/!!gK!!c%!!o7!!V6!!m$",
+    "!!i0!!]$!!PA!!X%!!Q%!![%!!T>!!|%!!e(!!C!!P.!!u*!!pL!!0!!c(!!Q%!!^/!!['!!T%!!|'!!Q$!!g(!!{$!!t3!!z%!!c$!!j-!!q.!!",
+    "[)!!*!!m$!!SR#!!y$!!b3!!Z4!!B!!x%!!Y-!!{0!!uj#!!{a#!!d'!!f'!!i0!!m(!!a$!!R,!!&!!l)!!E!!U#!!v%!!5!!l3!!j7!!R.!!_*",
+    "!!|+!!u(!!o0!!w*!!jH!!}(!!]K!!]6!!S%!!C!!Y/!!i$!!}#!!c$!!'!!D!!b%!!l%!!}2!!y:!!|/!!U/!!v+!!tP#!!k&!!U'!!z'!!l#!!",
+    ":!!V$!!_C!!nV#!!v]Y$!!-!!lz$!!xfv$!!}U#!!f#!!{P}$!!tn$!!}k*!!`[p$!!`%!g#vwIUp7#U#1,3N!!)!vQb#'!!)!zRb#P#!!)!!5!$",
+    "%!$%!$%!$%!$%!$%#&%!$%!$%!$%!$%#&%#&%!$%#&%!$%#&%!$%!$%!$%!$%!L/!)=!6%!4%l_#zpd#xa#<2$z`#]q$YbQ%#&$06$y$Z(r+!$$}",
+    "-p9lR#!!]$Y#m$X,#&[#*0A$,AV#Z$>#!K!!j#b'},f7!!K#!Y#k'`-j7!$$v5nJts#ST+XX4waG!!Q#!!K!8$!7(!(&!$$!#(oi#nT%dY(!)$!.",
+    "$lm.}[;ejU#!$%!0J!!)!!)!!)!!)z#P&X#!$%!$J!$%!#)!$%{XHv|W$!!+!!4!!|{d$!!Xod$!!f%!!<!!W%!!`'!!b#!!f%!!R#!!rU)!!lql",
+    "$!!Zfe$!!0!!C!!I!!oVe$!!ocl$!!_[)!!p#!!tWe$!!_We$!!<!!`C!!qC!!4!!foZ%!!llZ%!!>!!ia)!!Rd)!!8!!|#!!,!!^d)!!xg)!!&!",
+    "!Y#!!O!!8!!$!!E!!Z$!!2!!4!!U#!!6!!&!!!!!!!!Wze$!!wk^$!!{Z)!!M!!qUf$!!WUf$!!.!!M!!s(!!h&!!C!!d#!!k$!!r%!!W#!!}$!!",
+    "C!!f#!!!!!M!!G!!2!!A!!U1!!S.!!V.!!t*!!j#!!`U#!!ir#!!t.!!p#!!U#!!s'!!d)!!#!!f'!!Z_g$!!T[g$!!,!!A!!K!!2!!w$!!Zkg$!",
+    "!{$!!Phg$!!T$!!:!!g%!!_(!!i|*!!>!!VU+!!c$!!!!!myg$!!psg$!!M!!A!!:!!hRh$!!|Qh$!!0!!jH!!^G!!r[+!!h_+!!>!!n%!![$!!g",
+    "lh$!!bdh$!!gdh$!!jbh$!!'!!E!!g&!!$!!zh+!!Vj+!!z#!!M!!|#!!nl+!!Yor$!!Qnr$!!on+!!(!!(!!K!!Pw[%!!ot[%!!Q`i$!!!!!nf`",
+    "$!!ru*!!!!!bp+!!gzv$!!]z-!!gSy$!!4!!br+!!gt+!!]$!!6!!h#!!R(!!xz+!!_#!!S}+!!awi$!!Sui$!!r'!!*!!&!!%!!R$!!K!!l#!!=",
+    "!!8!!T$!!K!!*!!W#!!8!!{$!!r%!!j#!!h'!![Zj$!!S[j$!!x$!!u&!!Y#!!_&!!w^j$!!S[j$!!U&!!Z#!!{f,!!go,!!M!!b#!!o#!!`m,!!",
+    "|v,!!^#!!R|j$!!rvj$!!_.!!s)!!az,!!k},!!_P-!!k#!!Rr'!!(!!pc'!!d&!!kk(!!Sb1!!}y*!!*!!.!!q$!!7!!sck$!!uiv$!!g^-!!X'",
+    "!!U+!!]$!!q]k$!!^]k$!!z&!!y,!!]g-!!`i-!!_&!!W%!!e*!!j^k$!!][k$!!Qv-!!Wy-!!Upk$!!vmk$!!Py-!!az-!!P$!!Y#!!$!!xPl$!",
+    "!qe)!!kj)!!W}k$!!Xdl$!!V_l$!!>!!h&!!t)!!t#!!i$!!b$!!t#!!A!!<!!qYl$!!^^l$!!W-!!u$!!Ue.!!]i.!!)!!r_l$!!xhl$!!k2!!k",
+    "^l$!!V$!!t[l$!!U'!!X#!!'!!ts.!!yu.!!]$!!-!!c$!!|[]$!!XU]$!!Pll$!!Uhl$!!qvl$!!fpl$!!<!!Y#!!l[m$!!eYm$!!M!!zfm$!!z",
+    "+!!mfm$!!E!!ia/!!qb/!!Wb/!!!!!bi/!!M!!M!!K!!S%!!tj/!!un/!!rTn$!!jSn$!!oWn$!!dUn$!!t[c$!!nTc$!!Vrn$!!Q#!!Z(!!nj|$",
+    "!!:!!yx/!!Qwn$!!#!!r#!!W#!!}wn$!!$!!!!!z#!!hz/!!d}/!!v|/!!j%!!lb}$!!m^o$!!s$!!w$!!UV0!!`v}$!!Rjo$!!Zoo$!!z#!!kno",
+    "$!!T&!!g`0!!^d0!!6!!,!!|Vp$!!^/!!!!!W^p$!!mb0!!b{P%!!U`p$!!(!!qj0!!YUQ%!!o]p$!!Uq0!!Ur0!!+!!^#!!RPq$!!myp$!![s0!",
+    "!qw0!!m$!!}$!!Q{0!!l]R%!!b#!!_]R%!!vcR%!!oYq$!!X_q$!!|]q$!!g&!!8!!_kq$!![%!!gjq$!!dpq$!!poq$!!k|d$!!U^t$!!gb1!!l",
+    "%!!oc1!!_f1!!dr+!!qq{$!!>!!VX/!!4!!emd$!!(!!sd%!!kP5!!Uq1!!-!!G!!VU.!!RV.!!&!!6!!v#!!Xfr$!!Yfr$!!g$!!U%!!^%!!U(!",
+    "!w(!!x#!!}&!!i-!!^'!!&!!C!!afr$!!r/!!n(!!pfT%!!lU2!!&!!j#!!mSt$!!VPt$!!mvr$!!TQU%!!*!!wVU%!!w.!!ZdU%!!ac2!!:!!8!",
+    "!&!!w$!!e#!!|'!!{#!!q(!!k%!!}$!!Y#!!_l2!!bp2!!d#!!]p2!!ht2!!(!!uys$!!mts$!!0!!dw2!!px2!!h^7!!im[%!!X*!!s[W%!!4!!",
+    "|V3!!d%!!}(!!Q+!!Sgt$!!Zct$!!O!!P&!!T&!!{vt$!!wUA!!_mU$!!@!!_$!!buU$!!ZkU$!!e&!!gSv$!!Y#!!Ysu$!!V&!!d#!!{{u$!!f{",
+    "u$!!o.!!S)!!$!!S&!!{2!![#!!Ycv$!!jQv$!![Y5!!Z[5!!jav$!!Wi[%!!id5!!]d0!!jh0!!o|v$!!f+!!xj]%!!2!!uj5!!tfw$!!y}]%!!",
+    "VV^%!!Skw$!!!!!`#!!jvw$!!_nw$!!wm5!!Qq5!!l'!!Y#!!o$!!ks5!!mh_%!!rfx$!!d/!!c*!!^]6!!b#!!n`6!!V_y$!!]n`%!!rp`%!!t-",
+    "!!v'!!Rdy$!!Sk6!!wm6!!,!!0!!6!!0!!n#!!eWz$!"
+};
+
+/*  Runs of marks of one class: how far from the one before, length less one, class. */
+static const char *const lemon__mark_list[] = {
+    "S36U'!!W'!%y&!!W'!!u&!&y&!#g&!%y&!#g&!,y&!&#!%y&!)U'!!`'!!U'!$y&!$U'!#y&#$U'!%y&!!U'!!W'!#y&!!U'!!X'!#Y'!!X'!#Y'",
+    "!!X'!.U'U(&U'y'!y&!%U'!!y&!$U'!!{&!!y&!'U'!'y&!#U'!!y&!#U'!!{&!!S'!!U'!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9",
+    "#!:!!;#!U'!!y&#!4l#)U'!!A!!B!!CS#!=!!>!!@!!A!!B!!C!!D!!E!#U'!#y&!&U'!!y&!#U'!!y&2!F[$(U'$%U'!!y&!!U'$#U'#!y&!#U'",
+    "!!y&F!GA!U'!!y&!#U'!!y&!#U'!$y&!!U'!#y&!!U'!!y&!$U'!!y&!!U'!!y&!!U'!!y&!!U'!!y&!#U'j%(U'!!y&!!U'+!y&:%U'#*U'#$U'",
+    "#&U'N$y&_##U'!$y&!%U'M&U'!&y&!/U'#!y&!#U'!!y&!#U'!!y&!$U'!$y&!!=!!>!!@!$U'!!y&!#U'!#y&!&U'`#!)2!+%!U'!!y&!#U'^$!",
+    ")2!+S#!U'a#!)2!+e$!)2!+e$!)2!+v$!+e$!)2!+)!x#!!Q$[$!)2!+d$#+2!+s$!+d$#^$!!+/%b$c$#m$!!+/%q$p##y&=!y&#!y&#!u&Z#!x",
+    "$!!y$#!{$'%y$$!y$##U'!!+##U'b#!y&g$!)##+v#!y&}1$U'S7#+A!+g%!+,!U'h&!S'X%!{&!!U'!!y&x&!U'!!y&k#!+6)U'$!y&S#&U'!'y",
+    "&!#U'!!y&##y&!#U'!#y&!&U'!!y&!3U'!!y&$'U'!!y&!%U'!!Y'l#!)1!+I!U'!!y&!(U'Y##+^#!)-#+g#!)b%$U'#!#!&y&!#U'!%y&!!U'#",
+    "(#&!y&(!U'%#U'c&#U'!!y&!(U'!!y&!#U'!!Y'!!s&!!y&!!g&!GU'!!W'!#S'!!y&!!w&!!U'!!X'!!y&!!U'!!y&P2#U'!##!%U'!$#!#U'&!",
+    "U'%##!!U'!!y&!!U'!##!%y&!!U'Zh#$U'V%!+V$BU'_.!w&!!S'!!W'!!{&!#}&`$#*_y0!U'&+U'C#U't##U'V(!+H!+a%!+=3U']#$y&H!+U$",
+    "!).!+_'!U'##U'!!y&$#U''#U'#!U'W#!+f'!+gP,!<T3(U'!(y&!#U'm7!y&Q'!y&_%&U'bH!y&#!U'K!U'!!#!!y&&!+o%!U'!!y&r.%U'e#&U",
+    "'R)#U'q##y&#$y&j##y&!$U'!!y&!!U'!%y&T#!U'!!y&!!U'!!y&]&!+L!+0!+]#!+!!)i#$U'S##+b#!)p#!++!)a$!+!!)|%!)!!+t##)2!+:",
+    "(U'%&U'}#$+h$!+%!)9!U'Y$!+!!)k'!+!!)u$!+m$!+!!)j$!+}'!+!!)r'#+&!)f%!+w#!+4!+u#!+a+!+r'!)##+u#!+e+#+Q`*!+fZ#&#_#(",
+    "U'x<#(Xp+!#Xm$#u&!$#%!Q'!&u&*)y&$&U'!#y&A%U'^%$U'Ur#(U'#2U'$(U'##U'#&U'Z$!U'j%(U'`*!U'a#%U'^-#W'!!y&!!U'n'!U'!!y",
+    "&c'!U'$!U')#U''!U'i,(y&d$'U'!!)"
+};
+
+static int32_t lemon__difference(uint32_t n) { return n % 2 ? -(int32_t)(n / 2) - 1 : (int32_t)(n / 2); }
+
+static void lemon__forms_free(lemon_ctx *ctx, lemon__forms *forms) {
+    if (forms) lemon__words_free(ctx, &forms->pairs);
+    lemon__free(ctx, forms, sizeof *forms);
+}
+
+static lemon_status lemon__tokenizer_forms(lemon_ctx *ctx, lemon_tokenizer *t) {
+    lemon__table in = LEMON__TABLE(lemon__form_list), marks = LEMON__TABLE(lemon__mark_list);
+    lemon__forms *forms = t->forms = (lemon__forms *)lemon__calloc(ctx, sizeof *forms);
+    int32_t i, whole = -1, first = 0, second = 0;
+    uint32_t a, b, c, at = 0;
+    if (forms == NULL) return LEMON_E_MEMORY;
+    forms->pairs.blob = (const uint8_t *)forms->list;
+    for (i = 0; i < LEMON__FORMS && lemon__table_next(&in, &a); i++) {
+        if (!lemon__table_next(&in, &b) || !lemon__table_next(&in, &c)) break;
+        forms->list[i].whole = whole += (int32_t)a + 1;
+        forms->list[i].first = first += lemon__difference(b);
+        if (c > 0) forms->list[i].second = second += lemon__difference(c / 2 - 1);
+        if (!lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, c > 0 && c % 2 == 0))
+            return LEMON_E_MEMORY;
+    }
+    while (lemon__table_next(&marks, &a) && lemon__table_next(&marks, &b) && lemon__table_next(&marks, &c)) {
+        memset(forms->order + at + a, (int)c, b + 1);
+        at += a + b + 1;
+    }
+    return LEMON_OK;
+}
+
+/*  A character on its way; a byte that is none has the code -1 - byte. */
+typedef struct lemon__point { int32_t code, order, place; } lemon__point;
+
+/*  Appends a character in its smallest parts; out NULL: only counts them.  Korean syllables are computed: 19 beginnings,
+    21 middles, 27 ends or none. */
+static size_t lemon__decompose(const lemon__forms *forms, int32_t c, lemon__point *out) {
+    int32_t low = 0, high = LEMON__FORMS, syllable = c - 0xac00;
+    size_t n;
+    if (syllable >= 0 && syllable < 11172) {
+        n = lemon__decompose(forms, 0x1100 + syllable / 588, out);
+        n += lemon__decompose(forms, 0x1161 + syllable % 588 / 28, out ? out + n : NULL);
+        return n + (syllable % 28 ? lemon__decompose(forms, 0x11a7 + syllable % 28, out ? out + n : NULL) : 0);
+    }
+    while (low < high) {
+        int32_t middle = (low + high) / 2;
+        if (forms->list[middle].whole < c) low = middle + 1;
+        else high = middle;
+    }
+    if (low < LEMON__FORMS && forms->list[low].whole == c) {
+        n = lemon__decompose(forms, forms->list[low].first, out);
+        return n + (forms->list[low].second ? lemon__decompose(forms, forms->list[low].second, out ? out + n : NULL) : 0);
+    }
+    if (out) {
+        out->code = c;
+        out->order = c >= 0 && c < LEMON__CLASSED ? forms->order[c] : 0;
+    }
+    return 1;
+}
+
+/*  What two characters are joined to, or -1. */
+static int32_t lemon__compose(const lemon__forms *forms, int32_t a, int32_t b) {
+    int32_t pair[2], found;
+    pair[0] = a;
+    pair[1] = b;
+    if (a >= 0x1100 && a < 0x1113 && b >= 0x1161 && b < 0x1176) return 0xac00 + (a - 0x1100) * 588 + (b - 0x1161) * 28;
+    if (a >= 0xac00 && a < 0xd7a4 && (a - 0xac00) % 28 == 0 && b > 0x11a7 && b < 0x11c3) return a + (b - 0x11a7);
+    found = lemon__words_find(&forms->pairs, pair, sizeof pair);
+    return found < 0 ? -1 : forms->list[found].whole;
+}
+
+static int lemon__point_order(const void *a, const void *b) {
+    const lemon__point *x = (const lemon__point *)a, *y = (const lemon__point *)b;
+    return x->order != y->order ? x->order - y->order : x->place - y->place;
+}
+
+/*  Marks in order, then each joined with the letter before it unless one of its class or a letter stands between.  Returns
+    how many characters are left. */
+static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_t n) {
+    size_t i, end, k = 0, letter = SIZE_MAX;
+    int32_t last = -1, whole;
+    for (i = 0; i < n; i++) p[i].place = (int32_t)i;
+    for (i = 0; i < n; i = end + 1) {
+        for (end = i; end < n && p[end].order > 0;) end++;
+        if (end > i + 1) qsort(p + i, end - i, sizeof *p, lemon__point_order);
+    }
+    for (i = 0; i < n; i++) {
+        whole = letter != SIZE_MAX && last < p[i].order ? lemon__compose(forms, p[letter].code, p[i].code) : -1;
+        if (whole >= 0) { p[letter].code = whole; continue; }
+        if (p[i].order == 0) letter = k;
+        last = p[i].order > 0 ? p[i].order : -1;
+        p[k++] = p[i];
+    }
+    return k;
+}
+
+/*  A text in form C, in a block of *bytes that the caller frees, of which *size are used; NULL: no memory. */
+static uint8_t *lemon__form_c(lemon_ctx *ctx, const lemon__forms *forms, const uint8_t *text, size_t n, size_t *size,
+                              size_t *bytes) {
+    size_t at, k, count = 0, pass, room = 0;
+    lemon__point *p = NULL;
+    uint8_t *out;
+    for (pass = 0; pass < 2; pass++) {
+        for (count = 0, at = 0; at < n; at += k) {
+            long c = lemon__char_code(text + at, k = lemon__char_bytes(text + at, n - at));
+            count += lemon__decompose(forms, c < 0 ? -1 - text[at] : (int32_t)c, p ? p + count : NULL);
+        }
+        if (p) break;
+        room = count * sizeof *p;
+        p = count < (size_t)INT32_MAX ? (lemon__point *)lemon__malloc(ctx, room) : NULL;
+        if (p == NULL) return NULL;
+    }
+    count = lemon__recompose(forms, p, count);
+    *bytes = 4 * count;
+    *size = 0;
+    out = (uint8_t *)lemon__malloc(ctx, *bytes);
+    for (at = 0; out && at < count; at++) {
+        if (p[at].code < 0) out[(*size)++] = (uint8_t)(-1 - p[at].code);
+        else *size += lemon__utf8_put(out + *size, p[at].code);
+    }
+    lemon__free(ctx, p, room);
+    return out;
+}
+
+/* ---- the patterns: where the word that begins at `at` ends.  As regular expressions, with \s, \p{L} and \p{N}:
+
+     GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+     LLaMA 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+              \s*[\r\n]+|\s+(?!\S)|\s+
+     Qwen 2   LLaMA 3's with \p{N};  Qwen 3.5: and with marks, \p{M}, taken as letters
+     digits   GPT-2's, in the pieces between single digits (SmolLM, StarCoder) ---- */
+
+/*  The end of a run of characters of one class, `most` at most. */
+static size_t lemon__run_end(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at, int class_of, int most) {
+    size_t end;
+    int i;
+    for (i = 0; i != most && lemon__class_at(t, p, n, at, &end) == class_of; i++) at = end;
+    return at;
+}
+
+/*  The end of an English contraction ('s, 't, 're, 've, 'm, 'll, 'd), or 0.  Where case does not matter, the long s
+    (U+017F) is an s. */
+static size_t lemon__contraction_end(const uint8_t *p, size_t n, size_t at, int any_case) {
+    static const char *const ends[] = {"s", "t", "re", "ve", "m", "ll", "d"};
+    size_t i, k;
+    if (p[at++] != '\'') return 0;
+    if (any_case && n - at >= 2 && p[at] == 0xc5 && p[at + 1] == 0xbf) return at + 2;
+    for (i = 0; i < sizeof ends / sizeof *ends; i++) {
+        for (k = 0; ends[i][k] && at + k < n; k++)
+            if (p[at + k] != ends[i][k] && !(any_case && p[at + k] == ends[i][k] - 32)) break;
+        if (ends[i][k] == 0) return at + k;
+    }
+    return 0;
+}
+
+static int lemon__is_newline(uint8_t c) { return c == '\r' || c == '\n'; }
+
+/*  \s+(?!\S)|\s+: all of the white space at the end of the text, else all but the last, if there is more than one. */
+static size_t lemon__space_end(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    size_t end = lemon__run_end(t, p, n, at, LEMON__SPACE, -1), last = end, next;
+    int follows = lemon__class_at(t, p, n, end, &next);
+    if (follows == LEMON__END || (follows == LEMON__NUMBER && t->rules.split == LEMON__SPLIT_DIGITS)) return end;
+    while ((p[--last] & 0xc0) == 0x80) {}
+    return last > at ? last : end;
+}
+
+static size_t lemon__word_gpt2(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    size_t first = at + (p[at] == ' '), end = lemon__contraction_end(p, n, at, 0);
+    int class_of = lemon__class_at(t, p, n, first, &first);
+    if (end) return end;
+    if (class_of == LEMON__NUMBER && t->rules.split == LEMON__SPLIT_DIGITS) return p[at] == ' ' ? at + 1 : first;
+    if (class_of < LEMON__SPACE) return lemon__run_end(t, p, n, first, class_of, -1);
+    return lemon__space_end(t, p, n, at);
+}
+
+static size_t lemon__word_llama3(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    size_t end = lemon__contraction_end(p, n, at, 1), next, behind;
+    int class_of = lemon__class_at(t, p, n, at, &next);
+    if (end) return end;
+    if (class_of == LEMON__LETTER) return lemon__run_end(t, p, n, at, LEMON__LETTER, -1);
+    if (class_of == LEMON__NUMBER)
+        return lemon__run_end(t, p, n, at, LEMON__NUMBER, t->rules.split == LEMON__SPLIT_LLAMA3 ? 3 : 1);
+    if (!lemon__is_newline(p[at]) && lemon__class_at(t, p, n, next, &behind) == LEMON__LETTER)
+        return lemon__run_end(t, p, n, next, LEMON__LETTER, -1);
+    end = lemon__run_end(t, p, n, at + (p[at] == ' '), LEMON__OTHER, -1);
+    if (end > at + (p[at] == ' ')) {
+        while (end < n && lemon__is_newline(p[end])) end++;
+        return end;
+    }
+    for (end = lemon__run_end(t, p, n, at, LEMON__SPACE, -1); end > at; end--)
+        if (lemon__is_newline(p[end - 1])) return end;
+    return lemon__space_end(t, p, n, at);
+}
+
+static size_t lemon__word(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    return t->rules.split <= LEMON__SPLIT_DIGITS ? lemon__word_gpt2(t, p, n, at) : lemon__word_llama3(t, p, n, at);
+}
+
+/* ---- what the encoder needs besides the pieces ---- */
+
+static int lemon__special_order(const void *a, const void *b) {
+    const lemon__special *x = (const lemon__special *)a, *y = (const lemon__special *)b;
+    int order = memcmp(x->bytes, y->bytes, x->n < y->n ? x->n : y->n);
+    return order ? order : x->n != y->n ? (x->n < y->n ? -1 : 1) : x->id < y->id ? -1 : 1;
+}
+
+static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t) {
+    int32_t id;
+    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+        int kind = t->kinds[id] & LEMON__KIND;
+        lemon__special *s;
+        if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || t->pieces.spans[id].bytes == 0) continue;
+        s = (lemon__special *)lemon__reserve(ctx, t->specials, &t->specials_capacity, t->n_specials + 1, sizeof *s);
+        if (s == NULL) return LEMON_E_MEMORY;
+        t->specials = s;
+        s += t->n_specials++;
+        s->bytes = lemon__piece(t, id, &s->n);
+        s->id = id;
+    }
+    if (t->n_specials > 0) qsort(t->specials, (size_t)t->n_specials, sizeof *t->specials, lemon__special_order);
+    return LEMON_OK;
+}
+
+static int lemon__score_order(const void *a, const void *b) {
+    const lemon__special *x = (const lemon__special *)a, *y = (const lemon__special *)b;
+    float p, q;
+    memcpy(&p, x->bytes, sizeof p);
+    memcpy(&q, y->bytes, sizeof q);
+    return p > q ? -1 : p < q ? 1 : x->id < y->id ? -1 : 1;
+}
+
+/*  Scores become ranks; each item points to its score. */
+static lemon_status lemon__tokenizer_ranks(lemon_ctx *ctx, lemon_tokenizer *t) {
+    int64_t i, size = t->pieces.count;
+    lemon__special *sorted = (lemon__special *)lemon__malloc(ctx, (size_t)size * sizeof *sorted);
+    if (sorted) t->ranks = (int32_t *)lemon__malloc(ctx, (size_t)size * sizeof *t->ranks);
+    if (t->ranks) {
+        for (i = 0; i < size; i++) {
+            sorted[i].bytes = (const uint8_t *)&t->scores[i];
+            sorted[i].id = (int32_t)i;
+        }
+        qsort(sorted, (size_t)size, sizeof *sorted, lemon__score_order);
+        for (i = 0; i < size; i++) {
+            t->n_ranks += i == 0 || t->scores[sorted[i].id] < t->scores[sorted[i - 1].id];
+            t->ranks[sorted[i].id] = (int32_t)t->n_ranks - 1;
+        }
+    }
+    lemon__free(ctx, sorted, (size_t)size * sizeof *sorted);
+    return t->ranks ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  To be called once, when all pieces, merges and rules are there: checks them, and makes what is made of them. */
+static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, lemon_tokenizer *t) {
+    int32_t id, size = lemon_tokenizer_size(t), byte;
+    size_t n;
+    lemon_status status;
+    for (byte = 0; byte < 256; byte++)
+        t->byte_ids[byte] = t->rules.split ? lemon__words_find(&t->pieces, &t->bytes[byte], 1) : -1;
+    for (id = 0; id < size; id++) {
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        if (isnan(t->scores[id]))
+            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: score of piece %ld is NaN, expected a number", name, (long)id);
+        if ((t->kinds[id] & LEMON__KIND) != LEMON__BYTE) continue;
+        byte = lemon__byte_of(piece, n);
+        if (byte < 0)
+            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %ld is a byte by its type, expected the form <0x41>", name,
+                               (long)id);
+        if (t->byte_ids[byte] < 0) t->byte_ids[byte] = id;
+    }
+    for (byte = 0; byte < 256 && !t->rules.split; byte++) {
+        id = t->rules.llama2c ? byte + LEMON__FIRST_BYTE : t->byte_ids[byte];
+        if (id >= 0 && t->byte_ids[byte] == id) continue;
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
+                           "%s: piece %ld is not a byte, expected <0x%02X>; vocabularies without byte pieces are not "
+                           "supported",
+                           name, (long)id, (unsigned)byte);
+    }
+    status = lemon__tokenizer_specials(ctx, t);
+    if (!status && !t->rules.by_merges) status = lemon__tokenizer_ranks(ctx, t);
+    if (!status && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
+    if (!status && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
+    return status;
+}
+
+/*  The 259 pieces that llama2.c's vocabularies begin with. */
 static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *t) {
     static const char *const specials[LEMON__FIRST_BYTE] = {"<unk>", "\n<s>\n", "\n</s>\n"};
     lemon_status status = LEMON_OK;
     char text[8];
     int i;
     for (i = 0; i < LEMON__FIRST_BYTE && !status; i++)
-        status = lemon__tokenizer_add(ctx, t, 0.0f, specials[i], strlen(specials[i]));
+        status = lemon__llama2c_add(ctx, t, 0.0f, specials[i], strlen(specials[i]));
     for (i = 0; i < 256 && !status; i++) {
         snprintf(text, sizeof text, "<0x%02X>", (unsigned)i);
-        status = lemon__tokenizer_add(ctx, t, 0.0f, text, 6);
+        status = lemon__llama2c_add(ctx, t, 0.0f, text, 6);
     }
     return status;
 }
@@ -6183,51 +8719,53 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
     lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status) status = lemon__tokenizer_add_bytes(ctx, *tokenizer);
-    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; }
-    return status;
+    if (!status) status = lemon__tokenizer_finish(ctx, "bytes", *tokenizer);
+    return lemon__tokenizer_done(ctx, status, tokenizer);
+}
+
+/*  A copy of the pieces for which keep is set (NULL: all), and of the merges that only need those. */
+static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer *source, const uint8_t *keep,
+                                          int32_t *new_ids, lemon_tokenizer **tokenizer) {
+    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
+    lemon_tokenizer *t = *tokenizer;
+    int32_t id, size = lemon_tokenizer_size(source);
+    int64_t i;
+    size_t n;
+    for (id = 0; id < size && !status; id++) {
+        const uint8_t *piece = lemon__piece(source, id, &n);
+        if (keep && !keep[id]) { new_ids[id] = -1; continue; }
+        if (keep) new_ids[id] = lemon_tokenizer_size(t);
+        status = lemon__tokenizer_add(ctx, t, source->kinds[id], source->scores[id], piece, n);
+    }
+    for (i = 0; i < source->pairs.count && !status; i++) {
+        lemon__merge m = source->merges[i];
+        if (keep && !(keep[m.left] && keep[m.right] && keep[m.id])) continue;
+        if (keep) { m.left = new_ids[m.left]; m.right = new_ids[m.right]; m.id = new_ids[m.id]; }
+        status = lemon__merge_push(ctx, t, &m);
+    }
+    if (status) return lemon__tokenizer_done(ctx, status, tokenizer);
+    t->rules = source->rules;
+    if (keep && t->rules.bos >= 0) t->rules.bos = new_ids[t->rules.bos];
+    if (keep && t->rules.eos >= 0) t->rules.eos = new_ids[t->rules.eos];
+    if (keep && t->rules.unknown >= 0) t->rules.unknown = new_ids[t->rules.unknown];
+    return lemon__tokenizer_done(ctx, lemon__tokenizer_finish(ctx, "copy", t), tokenizer);
 }
 
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer) {
-    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
-    int32_t id;
-    for (id = 0; id < lemon_tokenizer_size(source) && !status; id++) {
-        size_t n;
-        const uint8_t *piece = lemon__piece(source, id, &n);
-        status = lemon__tokenizer_add(ctx, *tokenizer, source->scores[id], piece, n);
-    }
-    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; return status; }
-    (*tokenizer)->dummy_prefix = source->dummy_prefix;
-    return LEMON_OK;
+    return lemon__tokenizer_copy(ctx, source, NULL, NULL, tokenizer);
 }
 
-/* ---- files: llama2.c's tokenizer.bin, and the part "tokenizer" of a .lemon file ---- */
+/* ---- files: llama2.c's tokenizer.bin ---- */
 
-/*  What must hold of any vocabulary that came from a file: without the bytes, some text could not be written. */
-static lemon_status lemon__tokenizer_check(lemon_ctx *ctx, const char *name, const lemon_tokenizer *t) {
-    int32_t id, size = lemon_tokenizer_size(t);
-    size_t n;
-    for (id = 0; id < size; id++)
-        if (isnan(t->scores[id]))
-            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: score of piece %ld is NaN, expected a number", name, (long)id);
-    for (id = LEMON__FIRST_BYTE; id < LEMON__FIRST_PIECE; id++) {
-        const uint8_t *piece = id < size ? lemon__piece(t, id, &n) : NULL;
-        if (piece == NULL || lemon__byte_of(piece, n) != id - LEMON__FIRST_BYTE)
-            return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                               "%s: piece %ld is not a byte, expected <0x%02X>; vocabularies without byte "
-                               "pieces are not supported",
-                               name, (long)id, (unsigned)(id - LEMON__FIRST_BYTE));
-    }
-    return LEMON_OK;
-}
-
-static lemon_status lemon__tokenizer_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
-                                           lemon_tokenizer *t) {
+/*  vocab_size 0: as many pieces as there are. */
+static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
+                                         lemon_tokenizer *t) {
     lemon__cursor c = lemon__cursor_over(reader);
     uint32_t longest = lemon__take32(&c);
     lemon_status status = LEMON_OK;
     int32_t id;
-    for (id = 0; id < vocab_size && !status; id++) {
+    for (id = 0; (vocab_size ? id < vocab_size : c.at < c.size) && !status; id++) {
         uint32_t bits = lemon__take32(&c), n = lemon__take32(&c);
         const uint8_t *piece = lemon__take(&c, n);
         float score;
@@ -6235,14 +8773,15 @@ static lemon_status lemon__tokenizer_parse(lemon_ctx *ctx, const lemon_reader *r
             return lemon__fail(ctx, LEMON_E_FORMAT,
                                "%s: size is %llu bytes, which end within piece %ld, expected %ld pieces (vocab_size); "
                                "the file is cut short or belongs to another model",
-                               reader->name, (unsigned long long)reader->size, (long)id, (long)vocab_size);
+                               reader->name, (unsigned long long)reader->size, (long)id,
+                               (long)(vocab_size ? vocab_size : id + 1));
         if (n > longest)
             return lemon__fail(
                 ctx, LEMON_E_FORMAT,
                 "%s: piece %ld has %lu bytes, expected at most %lu, the length of the longest; " LEMON__DAMAGED,
                 reader->name, (long)id, (unsigned long)n, (unsigned long)longest);
         memcpy(&score, &bits, 4);
-        status = lemon__tokenizer_add(ctx, t, score, piece, n);
+        status = lemon__llama2c_add(ctx, t, score, piece, n);
     }
     if (!status && c.at != c.size)
         status = lemon__fail(ctx, LEMON_E_FORMAT,
@@ -6250,32 +8789,8 @@ static lemon_status lemon__tokenizer_parse(lemon_ctx *ctx, const lemon_reader *r
                              "it belongs to another model",
                              reader->name, (unsigned long long)(c.size - c.at), (long)vocab_size);
     /* with nothing but the bytes there is no blank to put before a text */
-    t->dummy_prefix = vocab_size > LEMON__FIRST_PIECE;
-    return status ? status : lemon__tokenizer_check(ctx, reader->name, t);
-}
-
-LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
-                                                   lemon_tokenizer **tokenizer) {
-    lemon_reader r = *reader;
-    lemon_status status = LEMON_OK;
-    *tokenizer = NULL;
-    if (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES)
-        status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
-                             LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
-    if (!status) status = lemon__hold(ctx, &r);
-    if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
-    if (!status) status = lemon__tokenizer_parse(ctx, &r, vocab_size, *tokenizer);
-    if (status) { lemon_tokenizer_free(ctx, *tokenizer); *tokenizer = NULL; }
-    lemon__reader_close(&r);
+    t->rules.prefix = id > LEMON__FIRST_PIECE ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
     return status;
-}
-
-LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
-                                            lemon_tokenizer **tokenizer) {
-    lemon_reader reader;
-    lemon_status status = lemon_file_reader(ctx, path, &reader);
-    *tokenizer = NULL;
-    return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
 }
 
 static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_tokenizer *t) {
@@ -6297,10 +8812,24 @@ static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *w
     return status;
 }
 
+/*  Whether llama2.c could read a vocabulary: all in the places where it looks for them. */
+static int lemon__llama2c_fits(const lemon_tokenizer *t) {
+    int32_t byte;
+    if (t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS) return 0;
+    for (byte = 0; byte < 256; byte++)
+        if (t->byte_ids[byte] != byte + LEMON__FIRST_BYTE) return 0;
+    return 1;
+}
+
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
     lemon_writer writer;
     lemon_status status;
     if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
+    if (!lemon__llama2c_fits(tokenizer))
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
+                           "%s: llama2.c's format holds SentencePiece vocabularies only, with BOS 1, EOS 2 and the bytes "
+                           "from 3 on, and this is another; keep it in a .lemon file",
+                           path);
     status = lemon_file_writer(ctx, path, &writer);
     if (status) return status;
     status = lemon__tokenizer_write(ctx, &writer, tokenizer);
@@ -6308,6 +8837,25 @@ LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, co
     writer.abort(writer.user);
     return status;
 }
+
+/* ---- files: the part "tokenizer" of a .lemon file ---- */
+
+enum { LEMON__TOKENIZER_VERSION = 1 };
+
+/*  The rules by name, with the values that they can have; most -1: an id, or -1. */
+static const struct lemon__rule { const char *name; size_t offset; int32_t most; } lemon__rule_names[] = {
+    {"tokenizer.split", offsetof(lemon__rules, split), LEMON__SPLIT_COUNT - 1},
+    {"tokenizer.dummy_prefix", offsetof(lemon__rules, prefix), LEMON__PREFIX_FIRST},
+    {"tokenizer.by_merges", offsetof(lemon__rules, by_merges), 1},
+    {"tokenizer.whole_words", offsetof(lemon__rules, whole_words), 1},
+    {"tokenizer.blank_mark", offsetof(lemon__rules, blank_mark), 1},
+    {"tokenizer.nfc", offsetof(lemon__rules, nfc), 1},
+    {"tokenizer.add_bos", offsetof(lemon__rules, add_bos), 1},
+    {"tokenizer.bos", offsetof(lemon__rules, bos), -1},
+    {"tokenizer.eos", offsetof(lemon__rules, eos), -1},
+    {"tokenizer.unknown", offsetof(lemon__rules, unknown), -1},
+};
+enum { LEMON__RULES = sizeof lemon__rule_names / sizeof *lemon__rule_names };
 
 static lemon_tensor lemon__row_of(const void *data, lemon_dtype dtype, int64_t n) {
     lemon_tensor t;
@@ -6318,70 +8866,134 @@ static lemon_tensor lemon__row_of(const void *data, lemon_dtype dtype, int64_t n
     return t;
 }
 
-/*  Scores, lengths and bytes of all pieces as three tensors. */
-static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *tokenizer) {
-    int32_t id, size = lemon_tokenizer_size(tokenizer);
+/*  Scores, lengths and bytes of all pieces as three tensors; of other vocabularies than llama2.c's the rules as well,
+    the kinds and the merges. */
+static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *t) {
+    int32_t id, size = lemon_tokenizer_size(t), i, value;
     int32_t *lengths = (int32_t *)lemon_arena_alloc(pack->ctx, &pack->scratch, (size_t)size * sizeof *lengths);
-    lemon_tensor scores = lemon__row_of(tokenizer->scores, LEMON_F32, size),
-                 counts = lemon__row_of(lengths, LEMON_I32, size);
-    lemon_tensor pieces = lemon__row_of(tokenizer->blob, LEMON_U8, tokenizer->blob_bytes);
+    lemon_tensor scores = lemon__row_of(t->scores, LEMON_F32, size), counts = lemon__row_of(lengths, LEMON_I32, size),
+                 pieces = lemon__row_of(t->blob, LEMON_U8, t->blob_bytes), kinds = lemon__row_of(t->kinds, LEMON_U8, size),
+                 merges = lemon__row_of(t->merges, LEMON_I32, 3 * t->pairs.count);
     if (lengths == NULL) return LEMON_E_MEMORY;
-    for (id = 0; id < size; id++) lengths[id] = (int32_t)tokenizer->pieces.spans[id].bytes;
-    lemon__pack_text(pack, "tokenizer.type", "llama2c", 7);
-    lemon__pack_int(pack, "tokenizer.dummy_prefix", tokenizer->dummy_prefix);
+    for (id = 0; id < size; id++) lengths[id] = (int32_t)t->pieces.spans[id].bytes;
+    lemon__pack_text(pack, "tokenizer.type", t->rules.llama2c ? "llama2c" : "bpe", t->rules.llama2c ? 7 : 3);
+    if (!t->rules.llama2c) lemon__pack_int(pack, "tokenizer.version", LEMON__TOKENIZER_VERSION);
+    for (i = 0; i < LEMON__RULES; i++) {
+        memcpy(&value, (const char *)&t->rules + lemon__rule_names[i].offset, sizeof value);
+        if (!t->rules.llama2c || lemon__rule_names[i].offset == offsetof(lemon__rules, prefix))
+            lemon__pack_int(pack, lemon__rule_names[i].name, value);
+    }
     lemon__pack_tensor(pack, "tokenizer.scores", &scores, LEMON_F32);
     lemon__pack_tensor(pack, "tokenizer.lengths", &counts, LEMON_I32);
     lemon__pack_tensor(pack, "tokenizer.pieces", &pieces, LEMON_U8);
+    if (!t->rules.llama2c) lemon__pack_tensor(pack, "tokenizer.kinds", &kinds, LEMON_U8);
+    if (t->pairs.count > 0) lemon__pack_tensor(pack, "tokenizer.merges", &merges, LEMON_I32);
     return pack->status;
 }
 
-static lemon_status lemon__tokenizer_from_tensors(const lemon__unpack *u, const lemon_tensor *scores,
-                                                  const lemon_tensor *lengths, const lemon_tensor *pieces,
-                                                  lemon_tokenizer *t) {
+/*  A row of numbers of one type; cols -1: of any length. */
+static lemon_status lemon__unpack_row(const lemon__unpack *u, const char *name, lemon_dtype dtype, int64_t cols,
+                                      lemon_tensor *row) {
+    lemon_status status = lemon__unpack_tensor(u, name, row);
+    if (status || (row->rows == 1 && row->dtype == dtype && (cols < 0 || row->cols == cols))) return status;
+    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s",
+                       u->source.name, name, lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
+                       lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
+}
+
+static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
+    lemon_tensor scores, lengths, pieces, kinds;
     lemon__cursor c;
-    lemon_status status = LEMON_OK;
     int64_t i;
+    lemon_status status = lemon__unpack_row(u, "tokenizer.scores", LEMON_F32, -1, &scores);
+    if (!status) status = lemon__unpack_row(u, "tokenizer.lengths", LEMON_I32, scores.cols, &lengths);
+    if (!status) status = lemon__unpack_row(u, "tokenizer.pieces", LEMON_U8, -1, &pieces);
+    if (!status && !t->rules.llama2c) status = lemon__unpack_row(u, "tokenizer.kinds", LEMON_U8, scores.cols, &kinds);
+    if (!status && scores.cols > LEMON__MAX_PIECES)
+        status = lemon__unpack_bad(u, "pieces of the tokenizer", (uint64_t)scores.cols, LEMON__MAX_PIECES);
+    if (status) return status;
     memset(&c, 0, sizeof c);
-    c.bytes = (const uint8_t *)pieces->data;
-    c.size = (size_t)pieces->cols;
-    for (i = 0; i < scores->cols && !status; i++) {
-        int32_t n = ((const int32_t *)lengths->data)[i];
+    c.bytes = (const uint8_t *)pieces.data;
+    c.size = (size_t)pieces.cols;
+    for (i = 0; i < scores.cols && !status; i++) {
+        int32_t n = ((const int32_t *)lengths.data)[i];
+        float score = ((const float *)scores.data)[i];
         const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
         if (piece == NULL) break;
-        status = lemon__tokenizer_add(u->ctx, t, ((const float *)scores->data)[i], piece, (size_t)n);
+        if (t->rules.llama2c) status = lemon__llama2c_add(u->ctx, t, score, piece, (size_t)n);
+        else status = lemon__tokenizer_add(u->ctx, t, ((const uint8_t *)kinds.data)[i], score, piece, (size_t)n);
     }
+    if (status || (i == scores.cols && c.at == c.size)) return status;
+    return lemon__fail(u->ctx, LEMON_E_FORMAT,
+                       "%s: tensor \"tokenizer.lengths\" does not add up to the %lld bytes of \"tokenizer.pieces\"",
+                       u->source.name, (long long)pieces.cols);
+}
+
+/*  Each id must be one; merges that make nothing longer would never end. */
+static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer *t) {
+    int64_t i, size = lemon_tokenizer_size(t);
+    lemon_tensor row;
+    lemon_status status = lemon__unpack_row(u, "tokenizer.merges", LEMON_I32, -1, &row);
+    for (i = 0; !status && i + 2 < row.cols; i += 3) {
+        const int32_t *p = (const int32_t *)row.data + i;
+        const lemon__span *s = t->pieces.spans;
+        lemon__merge m;
+        m.left = p[0]; m.right = p[1]; m.id = p[2];
+        if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
+            s[p[0]].bytes + s[p[1]].bytes != s[p[2]].bytes || s[p[0]].bytes == 0 || s[p[1]].bytes == 0)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
+                               u->source.name, (long long)i / 3);
+        status = lemon__merge_push(u->ctx, t, &m);
+    }
+    return status;
+}
+
+static lemon_status lemon__unpack_type(const lemon__unpack *u, lemon_tokenizer *t) {
+    const char *type;
+    size_t n;
+    int64_t version;
+    lemon_status status = lemon__unpack_text(u, "tokenizer.type", &type, &n);
     if (status) return status;
-    if (i < scores->cols || c.at != c.size)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                           "%s: tensor \"tokenizer.lengths\" does not add up to the %lld bytes of \"tokenizer.pieces\"",
-                           u->source.name, (long long)pieces->cols);
-    return lemon__tokenizer_check(u->ctx, u->source.name, t);
+    t->rules.llama2c = n == 7 && memcmp(type, "llama2c", 7) == 0;
+    if (t->rules.llama2c) return LEMON_OK;
+    if (n != 3 || memcmp(type, "bpe", 3) != 0)
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tokenizer.type is \"%.*s\", expected \"llama2c\" or \"bpe\"", u->source.name,
+                           (int)(n < 40 ? n : 40), type);
+    status = lemon__unpack_int(u, "tokenizer.version", &version);
+    if (!status && version != LEMON__TOKENIZER_VERSION)
+        status = lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                             "%s: tokenizer.version is %lld, expected %d; it is damaged, or a newer lemon.h wrote it",
+                             u->source.name, (long long)version, LEMON__TOKENIZER_VERSION);
+    return status;
+}
+
+static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer *t) {
+    lemon_status status = LEMON_OK;
+    int64_t value;
+    int32_t small, i;
+    for (i = 0; i < LEMON__RULES && !status; i++) {
+        const struct lemon__rule *rule = &lemon__rule_names[i];
+        int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? lemon_tokenizer_size(t) - 1 : rule->most;
+        if (t->rules.llama2c && rule->offset != offsetof(lemon__rules, prefix)) continue;
+        status = lemon__unpack_int(u, rule->name, &value);
+        if (status) break;
+        if (value < least || value > most) status = lemon__unpack_bad(u, rule->name, (uint64_t)value, (uint64_t)most);
+        small = (int32_t)value;
+        memcpy((char *)&t->rules + rule->offset, &small, sizeof small);
+    }
+    return status;
 }
 
 static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
-    lemon_tensor scores, lengths, pieces;
-    const char *type;
-    size_t n;
-    int64_t dummy_prefix;
-    lemon_status status = lemon__unpack_text(u, "tokenizer.type", &type, &n);
-    *tokenizer = NULL;
-    if (!status && (n != 7 || memcmp(type, "llama2c", 7) != 0))
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: tokenizer.type is \"%.*s\", expected \"llama2c\"",
-                           u->source.name, (int)(n < 40 ? n : 40), type);
-    if (!status) status = lemon__unpack_int(u, "tokenizer.dummy_prefix", &dummy_prefix);
-    if (!status) status = lemon__unpack_tensor(u, "tokenizer.scores", &scores);
-    if (!status) status = lemon__unpack_shaped(u, "tokenizer.lengths", 1, scores.cols, "one for each score", &lengths);
-    if (!status) status = lemon__unpack_tensor(u, "tokenizer.pieces", &pieces);
-    if (!status && (scores.rows != 1 || scores.dtype != LEMON_F32 || lengths.dtype != LEMON_I32 || pieces.rows != 1 ||
-                    pieces.dtype != LEMON_U8 || scores.cols > LEMON__MAX_PIECES))
-        status = lemon__fail(u->ctx, LEMON_E_FORMAT,
-                             "%s: tensors tokenizer.scores, lengths and pieces must be rows of f32, i32 and u8",
-                             u->source.name);
-    if (!status) status = lemon__tokenizer_new(u->ctx, tokenizer);
-    if (!status) status = lemon__tokenizer_from_tensors(u, &scores, &lengths, &pieces, *tokenizer);
-    if (status) { lemon_tokenizer_free(u->ctx, *tokenizer); *tokenizer = NULL; return status; }
-    (*tokenizer)->dummy_prefix = dummy_prefix != 0;
-    return LEMON_OK;
+    lemon_status status = lemon__tokenizer_new(u->ctx, tokenizer);
+    if (!status) status = lemon__unpack_type(u, *tokenizer);
+    if (!status) status = lemon__unpack_pieces(u, *tokenizer);
+    if (!status) status = lemon__unpack_rules(u, *tokenizer);
+    if (!status && lemon__words_find(&u->tensor_names, "tokenizer.merges", 16) >= 0)
+        status = lemon__unpack_merges(u, *tokenizer);
+    if (!status) status = lemon__tokenizer_finish(u->ctx, u->source.name, *tokenizer);
+    return lemon__tokenizer_done(u->ctx, status, tokenizer);
 }
 
 /* ---- a heap: the item of highest rank first, of equal ones that of lowest order ---- */
@@ -6390,7 +9002,6 @@ typedef struct lemon__ranked {
     double rank;
     uint64_t order;
     int32_t item;
-    uint32_t size;                  /* bytes that the encoder's join covers */
 } lemon__ranked;
 
 typedef struct lemon__heap {
@@ -6403,8 +9014,7 @@ static int lemon__before(const lemon__ranked *a, const lemon__ranked *b) {
     return a->order < b->order;
 }
 
-static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, double rank, uint64_t order, int32_t item,
-                                     uint32_t size) {
+static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, double rank, uint64_t order, int32_t item) {
     lemon__ranked *items =
         (lemon__ranked *)lemon__reserve(ctx, heap->items, &heap->capacity, heap->count + 1, sizeof *items);
     lemon__ranked added;
@@ -6414,7 +9024,6 @@ static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, double r
     added.rank = rank;
     added.order = order;
     added.item = item;
-    added.size = size;
     for (i = heap->count++; i > 0 && lemon__before(&added, &items[(i - 1) / 2]); i = (i - 1) / 2)
         items[i] = items[(i - 1) / 2];
     items[i] = added;
@@ -6449,7 +9058,7 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens) {
     memset(tokens, 0, sizeof *tokens);
 }
 
-static lemon_status lemon__tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
+LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
     int32_t *ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
     if (ids == NULL) return LEMON_E_MEMORY;
     tokens->ids = ids;
@@ -6457,169 +9066,423 @@ static lemon_status lemon__tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int
     return LEMON_OK;
 }
 
-/* ---- encoding and decoding ---- */
+/* ---- encoding: joins in a part of the text ---- */
 
+/*  A symbol knows the join with its right neighbour: a merge, or the piece that comes out.  In long parts all symbols
+    whose joins have the same rank stand in one queue. */
 typedef struct lemon__symbol {
-    size_t start, bytes;            /* its place in the text; 0 bytes: it was joined to the one before it */
-    int32_t previous, next, id;     /* -1: none */
+    int32_t start, bytes;           /* its place in the part */
+    int32_t left, right, id;        /* -1: none */
+    int32_t join, before, after;    /* -1: none */
 } lemon__symbol;
+
+/*  The symbols of one rank from the left to the right; head -1: none. */
+typedef struct lemon__queue { int32_t head, tail, sorted; } lemon__queue;
 
 typedef struct lemon__encoder {
     lemon_ctx *ctx;
-    const lemon_tokenizer *tokenizer;
-    const uint8_t *text;
+    const lemon_tokenizer *t;
+    const uint8_t *text;            /* of this part */
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
-    lemon__heap heap;
+    int queued;                     /* whether this part is so long that it uses the queues */
+    lemon__queue *queues;           /* [ranks], made when first needed */
+    lemon__heap heap;               /* the ranks whose queue may hold something */
+    lemon_tokens *tokens;
+    uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
+    uint8_t *copy;                  /* of text that has to be changed before it is encoded */
+    size_t copy_bytes;
 } lemon__encoder;
 
-/*  Bytes of the UTF-8 character that begins here; 1 for a byte that begins none. */
-static size_t lemon__char_bytes(const uint8_t *p, size_t n) {
-    size_t size = p[0] < 0xc0 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 1, i;
-    if (size > n) return 1;
-    for (i = 1; i < size; i++)
-        if ((p[i] & 0xc0) != 0x80) return 1;
-    return size;
+/*  Up to so many symbols it is faster to look at all of them for each join. */
+enum { LEMON__FEW_SYMBOLS = 100 };
+
+static size_t lemon__n_ranks(const lemon_tokenizer *t) {
+    return (size_t)(t->rules.by_merges ? t->pairs.count : t->n_ranks);
+}
+
+static int32_t lemon__join_rank(const lemon_tokenizer *t, int32_t join) {
+    return t->rules.by_merges ? join : t->ranks[join];
+}
+
+/*  The join of a symbol with the next one, -1: none.  By scores, bytes that stand for themselves never join. */
+static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
+    const lemon_tokenizer *t = e->t;
+    const lemon__symbol *b;
+    int32_t pair[2];
+    if (a->right < 0) return -1;
+    b = &e->symbols[a->right];
+    if (t->rules.by_merges) {
+        pair[0] = a->id;
+        pair[1] = b->id;
+        return lemon__words_find(&t->pairs, pair, sizeof pair);
+    }
+    if ((size_t)a->bytes + (size_t)b->bytes > t->longest || t->kinds[a->id] != LEMON__NORMAL ||
+        t->kinds[b->id] != LEMON__NORMAL)
+        return -1;
+    return lemon__words_find(&t->pieces, e->text + a->start, (size_t)(a->bytes + b->bytes));
+}
+
+static void lemon__queue_take(lemon__encoder *e, int32_t i) {
+    lemon__symbol *s = &e->symbols[i];
+    lemon__queue *q = &e->queues[lemon__join_rank(e->t, s->join)];
+    if (s->before >= 0) e->symbols[s->before].after = s->after;
+    else q->head = s->after;
+    if (s->after >= 0) e->symbols[s->after].before = s->before;
+    else q->tail = s->before;
+}
+
+/*  Puts a symbol behind another one (-1: in front). */
+static void lemon__queue_insert(lemon__encoder *e, lemon__queue *q, int32_t i, int32_t behind) {
+    lemon__symbol *s = &e->symbols[i];
+    s->before = behind;
+    s->after = behind < 0 ? q->head : e->symbols[behind].after;
+    if (behind < 0) q->head = i;
+    else e->symbols[behind].after = i;
+    if (s->after < 0) q->tail = i;
+    else e->symbols[s->after].before = i;
+}
+
+/*  While a queue is being emptied, new symbols of its rank come about only at its front, for all that is joined in
+    between grew from the symbol taken last.  Queues that wait are filled by one sweep after the other, each from the
+    left to the right; they are sorted when their turn comes. */
+static lemon_status lemon__queue_add(lemon__encoder *e, int32_t i) {
+    int32_t rank = lemon__join_rank(e->t, e->symbols[i].join), behind, second;
+    lemon__queue *q = &e->queues[rank];
+    int empty = q->head < 0;
+    second = empty ? -1 : e->symbols[q->head].after;
+    behind = empty || i < q->head ? -1 : i > q->tail || second < 0 || i > second ? q->tail : q->head;
+    q->sorted = empty || (q->sorted && (behind != q->tail || i > q->tail));
+    lemon__queue_insert(e, q, i, behind);
+    return empty ? lemon__heap_push(e->ctx, &e->heap, -(double)rank, 0, rank) : LEMON_OK;
+}
+
+/*  Merges the rising runs of a queue, one after the other: there are few. */
+static void lemon__queue_sort(lemon__encoder *e, lemon__queue *q) {
+    lemon__symbol *s = e->symbols;
+    int32_t rest = q->head, done = -1, run, end, last;
+    while (rest >= 0) {
+        int32_t *link = &done, a = done;
+        for (run = end = rest; s[end].after > end;) end = s[end].after;
+        rest = s[end].after;
+        s[end].after = -1;
+        while (a >= 0 && run >= 0) {
+            int32_t *from = a < run ? &a : &run;
+            *link = *from;
+            link = &s[*from].after;
+            *from = *link;
+        }
+        *link = a >= 0 ? a : run;
+    }
+    q->head = done;
+    for (last = -1; done >= 0; done = s[done].after) { s[done].before = last; last = done; }
+    q->tail = last;
+    q->sorted = 1;
+}
+
+/*  The symbol whose join is best, the leftmost one of equal ones; -1: there is none. */
+static int32_t lemon__encoder_best(lemon__encoder *e) {
+    int32_t i, best = -1;
+    if (!e->queued) {
+        for (i = 0; i >= 0; i = e->symbols[i].right)
+            if (e->symbols[i].join >= 0 && (best < 0 || lemon__join_rank(e->t, e->symbols[i].join) <
+                                                            lemon__join_rank(e->t, e->symbols[best].join)))
+                best = i;
+        return best;
+    }
+    while (e->heap.count > 0) {
+        lemon__queue *q = &e->queues[e->heap.items[0].item];
+        lemon__ranked empty;
+        if (q->head >= 0 && !q->sorted) lemon__queue_sort(e, q);
+        if (q->head >= 0) return q->head;
+        lemon__heap_pop(&e->heap, &empty);
+    }
+    return -1;
+}
+
+/*  Looks for the join of a symbol anew. */
+static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
+    lemon__symbol *s = &e->symbols[i];
+    s->join = lemon__join_of(e, s);
+    return s->join >= 0 && e->queued ? lemon__queue_add(e, i) : LEMON_OK;
+}
+
+static void lemon__encoder_withdraw(lemon__encoder *e, int32_t i) {
+    if (i >= 0 && e->symbols[i].join >= 0 && e->queued) lemon__queue_take(e, i);
+}
+
+/*  Joins a symbol with the next one. */
+static lemon_status lemon__encoder_join(lemon__encoder *e, int32_t i) {
+    lemon__symbol *a = &e->symbols[i], *b = &e->symbols[a->right];
+    lemon_status status = LEMON_OK;
+    int32_t id = e->t->rules.by_merges ? e->t->merges[a->join].id : a->join;
+    lemon__encoder_withdraw(e, i);
+    lemon__encoder_withdraw(e, a->right);
+    lemon__encoder_withdraw(e, a->left);
+    if (e->passed) e->passed[id] = 1;
+    a->id = id;
+    a->bytes += b->bytes;
+    a->right = b->right;
+    if (a->right >= 0) e->symbols[a->right].left = i;
+    if (a->left >= 0) status = lemon__encoder_offer(e, a->left);
+    return status ? status : lemon__encoder_offer(e, i);
 }
 
 static lemon_status lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
     lemon__symbol *s = (lemon__symbol *)lemon__reserve(e->ctx, e->symbols, &e->capacity, e->n_symbols + 1, sizeof *s);
     if (s == NULL) return LEMON_E_MEMORY;
-    if (e->n_symbols >= INT32_MAX)
-        return lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^31 characters in one run; break it up");
+    if (e->passed) e->passed[id] = 1;
     e->symbols = s;
     s += e->n_symbols;
-    s->start = start;
-    s->bytes = bytes;
+    s->start = (int32_t)start;
+    s->bytes = (int32_t)bytes;
     s->id = id;
-    s->previous = (int32_t)e->n_symbols - 1;
-    s->next = (int32_t)++e->n_symbols;
+    s->left = (int32_t)e->n_symbols - 1;
+    s->right = (int32_t)++e->n_symbols;
     return LEMON_OK;
 }
 
-/*  Characters that are pieces, and bytes for those that are not. */
-static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t from, size_t to) {
+/*  Characters that are pieces, and bytes; a byte that is no piece becomes the unknown one, or nothing. */
+static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
+    const lemon_tokenizer *t = e->t;
     lemon_status status = LEMON_OK;
     size_t at, n, i;
     e->n_symbols = 0;
-    for (at = from; at < to && !status; at += n) {
-        int32_t id;
-        n = lemon__char_bytes(e->text + at, to - at);
-        id = lemon__words_find(&e->tokenizer->pieces, e->text + at, n);
+    for (at = 0; at < bytes && !status; at += n) {
+        int32_t id = -1;
+        n = t->rules.split ? 1 : lemon__char_bytes(e->text + at, bytes - at);
+        if (!t->rules.split) id = lemon__words_find(&t->pieces, e->text + at, n);
         if (id >= 0) { status = lemon__encoder_symbol(e, at, n, id); continue; }
-        for (i = 0; i < n && !status; i++)
-            status = lemon__encoder_symbol(e, at + i, 1, e->text[at + i] + LEMON__FIRST_BYTE);
+        for (i = at; i < at + n && !status; i++) {
+            id = t->byte_ids[e->text[i]] >= 0 ? t->byte_ids[e->text[i]] : t->rules.unknown;
+            if (id >= 0) status = lemon__encoder_symbol(e, i, 1, id);
+        }
     }
-    if (!status) e->symbols[e->n_symbols - 1].next = -1;
+    if (!status && e->n_symbols > 0) e->symbols[e->n_symbols - 1].right = -1;
     return status;
 }
 
-/*  Offers the join of a symbol with the next one to the heap, if it is a piece.  Bytes (and they alone have ids so low)
-    never join. */
-static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t left) {
-    const lemon__symbol *a, *b;
-    int32_t id;
-    if (left < 0 || e->symbols[left].next < 0) return LEMON_OK;
-    a = &e->symbols[left];
-    b = &e->symbols[a->next];
-    if (a->id < LEMON__FIRST_PIECE || b->id < LEMON__FIRST_PIECE || a->bytes + b->bytes > e->tokenizer->longest)
-        return LEMON_OK;
-    id = lemon__words_find(&e->tokenizer->pieces, e->text + a->start, a->bytes + b->bytes);
-    if (id < 0) return LEMON_OK;
-    return lemon__heap_push(e->ctx, &e->heap, (double)e->tokenizer->scores[id], (uint64_t)left, id,
-                            (uint32_t)(a->bytes + b->bytes));
-}
-
-/*  Joins a symbol with the next one, if the offer still holds: symbols only grow, so it does when the sizes still add
-    up. */
-static lemon_status lemon__encoder_join(lemon__encoder *e, const lemon__ranked *offer) {
-    int32_t left = (int32_t)offer->order;
-    lemon__symbol *a = &e->symbols[left], *b;
-    lemon_status status;
-    if (a->bytes == 0 || a->next < 0) return LEMON_OK;
-    b = &e->symbols[a->next];
-    if (a->bytes + b->bytes != offer->size) return LEMON_OK;
-    a->bytes += b->bytes;
-    a->id = offer->item;
-    a->next = b->next;
-    b->bytes = 0;
-    if (a->next >= 0) e->symbols[a->next].previous = left;
-    status = lemon__encoder_offer(e, a->previous);
-    return status ? status : lemon__encoder_offer(e, left);
+static lemon_status lemon__encoder_queues(lemon__encoder *e) {
+    size_t i, n = lemon__n_ranks(e->t);
+    e->queued = e->n_symbols > LEMON__FEW_SYMBOLS;
+    e->heap.count = 0;
+    if (!e->queued || e->queues) return LEMON_OK;
+    e->queues = (lemon__queue *)lemon__malloc(e->ctx, n * sizeof *e->queues);
+    for (i = 0; e->queues && i < n; i++) e->queues[i].head = -1;
+    return e->queues ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  Encodes a part of the text that no join can leave. */
-static lemon_status lemon__encoder_part(lemon__encoder *e, size_t from, size_t to, lemon_tokens *tokens) {
-    lemon_status status = lemon__encoder_cut(e, from, to);
-    lemon__ranked offer;
+static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t bytes) {
+    lemon_status status;
     int32_t i;
-    e->heap.count = 0;
+    if (bytes > INT32_MAX / 2)
+        return lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^30 characters in one run; break it up");
+    e->text = text;
+    status = lemon__encoder_cut(e, bytes);
+    if (status || e->n_symbols == 0) return status;
+    status = lemon__encoder_queues(e);
     for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
-    while (!status && lemon__heap_pop(&e->heap, &offer)) status = lemon__encoder_join(e, &offer);
-    for (i = 0; i >= 0 && !status; i = e->symbols[i].next)
-        status = lemon__tokens_push(e->ctx, tokens, e->symbols[i].id);
+    while (!status && (i = lemon__encoder_best(e)) >= 0) status = lemon__encoder_join(e, i);
+    for (i = 0; i >= 0 && !status; i = e->symbols[i].right)
+        status = lemon_tokens_push(e->ctx, e->tokens, e->symbols[i].id);
     return status;
 }
 
+/* ---- encoding: parts of a text ---- */
+
 /*  Cuts where two bytes meet that meet in no piece.  That may cut a character in two, but only one that is no piece,
     whose bytes would have stood alone anyway. */
-static lemon_status lemon__encoder_run(lemon__encoder *e, size_t n, lemon_tokens *tokens) {
+static lemon_status lemon__encoder_parts(lemon__encoder *e, const uint8_t *text, size_t n) {
     lemon_status status = LEMON_OK;
     size_t from = 0, at;
     for (at = 1; at <= n && !status; at++) {
-        if (at < n && (e->tokenizer->meets[32 * e->text[at - 1] + e->text[at] / 8] >> e->text[at] % 8 & 1)) continue;
-        status = lemon__encoder_part(e, from, at, tokens);
+        if (at < n && (e->t->meets[32 * text[at - 1] + text[at] / 8] >> text[at] % 8 & 1)) continue;
+        status = lemon__encoder_part(e, text + from, at - from);
         from = at;
     }
     return status;
 }
 
-static lemon_status lemon__encode_plain(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const uint8_t *text,
-                                        size_t bytes, lemon_tokens *tokens) {
-    int64_t before = tokens->count;
-    lemon__encoder e;
+static lemon_status lemon__encoder_words(lemon__encoder *e, const uint8_t *text, size_t n) {
+    lemon_status status = LEMON_OK;
+    size_t at, end;
+    for (at = 0; at < n && !status; at = end) {
+        int32_t id;
+        end = lemon__word(e->t, text, n, at);
+        id = e->t->rules.whole_words ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
+        status = id >= 0 ? lemon_tokens_push(e->ctx, e->tokens, id) : lemon__encoder_part(e, text + at, end - at);
+    }
+    return status;
+}
+
+/*  Text with the blank before it that the rules ask for; `first` at the beginning of all. */
+static lemon_status lemon__encoder_prefixed(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+    const lemon__rules *rules = &e->t->rules;
+    int prefix;
+    if (n + 1 > e->copy_bytes) {
+        lemon__free(e->ctx, e->copy, e->copy_bytes);
+        e->copy = (uint8_t *)lemon__malloc(e->ctx, n + 1);
+        e->copy_bytes = e->copy ? n + 1 : 0;
+        if (e->copy == NULL) return LEMON_E_MEMORY;
+    }
+    e->copy[0] = ' ';
+    memcpy(e->copy + 1, text, n);
+    if (rules->blank_mark) n = lemon__blanks(e->copy + 1, e->copy + 1, n);
+    prefix = rules->prefix == LEMON__PREFIX_ALWAYS ||
+             (e->copy[1] != ' ' &&
+              (rules->prefix == LEMON__PREFIX_MISSING || (rules->prefix == LEMON__PREFIX_FIRST && first)));
+    text = e->copy + 1 - prefix;
+    n += (size_t)prefix;
+    return rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+}
+
+/*  Text between special tokens.  All below U+0300 is in form C. */
+static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+    const lemon__rules *rules = &e->t->rules;
+    uint8_t *formed = NULL;
+    size_t at = 0, size, bytes = 0;
     lemon_status status;
+    if (n == 0) return LEMON_OK;
+    while (rules->nfc && at < n && text[at] < 0xcc) at++;
+    if (rules->nfc && at < n) {
+        formed = lemon__form_c(e->ctx, e->t->forms, text, n, &size, &bytes);
+        if (formed == NULL) return LEMON_E_MEMORY;
+        text = formed;
+        n = size;
+    }
+    if (rules->prefix || rules->blank_mark) status = lemon__encoder_prefixed(e, text, n, first);
+    else status = rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    lemon__free(e->ctx, formed, bytes);
+    return status;
+}
+
+/*  The longest special piece that begins here, by halving the sorted list for each byte; NULL: none.  Without `all` only
+    those that are not control tokens. */
+static const lemon__special *lemon__special_at(const lemon_tokenizer *t, const uint8_t *text, size_t n, int all) {
+    int64_t low = 0, high = t->n_specials;
+    const lemon__special *found = NULL;
+    size_t i;
+    for (i = 0; i < n && low < high; i++) {
+        int64_t bound[2], k;
+        for (k = 0; k < 2; k++) {   /* the first that has at least, and more than, this byte in this place */
+            int64_t a = low, b = high;
+            while (a < b) {
+                int64_t middle = a + (b - a) / 2;
+                const lemon__special *s = &t->specials[middle];
+                if (s->n <= i || s->bytes[i] < text[i] + k) a = middle + 1;
+                else b = middle;
+            }
+            bound[k] = a;
+        }
+        low = bound[0];
+        high = bound[1];
+        if (low < high && t->specials[low].n == i + 1 &&
+            (all || (t->kinds[t->specials[low].id] & LEMON__KIND) == LEMON__ADDED))
+            found = &t->specials[low];
+    }
+    return found;
+}
+
+/*  Widens the place of a special piece, text[*from ... *to-1], by the white space that it takes along; `low`: where the
+    one before it ended. */
+static void lemon__special_strip(const uint8_t *text, size_t low, size_t n, int kind, size_t *from, size_t *to) {
+    size_t size;
+    while ((kind & LEMON__STRIP_LEFT) && *from > low) {
+        for (size = 1; size < 3 && size < *from - low && (text[*from - size] & 0xc0) == 0x80;) size++;
+        if (lemon__char_bytes(text + *from - size, size) != size ||
+            !lemon__blank_char(lemon__char_code(text + *from - size, size)))
+            break;
+        *from -= size;
+    }
+    while ((kind & LEMON__STRIP_RIGHT) && *to < n) {
+        size = lemon__char_bytes(text + *to, n - *to);
+        if (!lemon__blank_char(lemon__char_code(text + *to, size))) break;
+        *to += size;
+    }
+}
+
+static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, size_t n, int all) {
+    lemon_status status = LEMON_OK;
+    size_t from = 0, at = 0;
+    while (at < n && e->t->n_specials > 0 && !status) {
+        const lemon__special *s = lemon__special_at(e->t, text + at, n - at, all);
+        size_t begin = at, end;
+        if (s == NULL) { at++; continue; }
+        end = at + s->n;
+        lemon__special_strip(text, from, n, e->t->kinds[s->id], &begin, &end);
+        status = lemon__encoder_plain(e, text + from, begin - from, from == 0);
+        if (!status) status = lemon_tokens_push(e->ctx, e->tokens, s->id);
+        at = from = end;
+    }
+    return status ? status : lemon__encoder_plain(e, text + from, n - from, from == 0);
+}
+
+static void lemon__encoder_close(lemon__encoder *e) {
+    lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
+    lemon__free(e->ctx, e->queues, lemon__n_ranks(e->t) * sizeof *e->queues);
+    lemon__free(e->ctx, e->copy, e->copy_bytes);
+    lemon__heap_free(e->ctx, &e->heap);
+}
+
+static lemon__encoder lemon__encoder_open(lemon_ctx *ctx, const lemon_tokenizer *t, lemon_tokens *tokens) {
+    lemon__encoder e;
     memset(&e, 0, sizeof e);
     e.ctx = ctx;
-    e.tokenizer = tokenizer;
-    e.text = text;
-    status = lemon__encoder_run(&e, bytes, tokens);
+    e.t = t;
+    e.tokens = tokens;
+    return e;
+}
+
+static lemon_status lemon__encode(lemon_ctx *ctx, const lemon_tokenizer *t, const char *text, size_t bytes, int all,
+                                  lemon_tokens *tokens) {
+    lemon__encoder e;
+    int64_t before;
+    lemon_status status;
+    if (t == NULL || tokens == NULL || (text == NULL && bytes > 0))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
+    before = tokens->count;
+    e = lemon__encoder_open(ctx, t, tokens);
+    status = lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
     if (status) tokens->count = before;
-    lemon__free(ctx, e.symbols, (size_t)e.capacity * sizeof *e.symbols);
-    lemon__heap_free(ctx, &e.heap);
+    lemon__encoder_close(&e);
     return status;
 }
 
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
                                     lemon_tokens *tokens) {
-    uint8_t *copy;
-    lemon_status status;
-    if (tokenizer == NULL || tokens == NULL || (text == NULL && bytes > 0))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
-    if (bytes == 0) return LEMON_OK;
-    if (!tokenizer->dummy_prefix) return lemon__encode_plain(ctx, tokenizer, (const uint8_t *)text, bytes, tokens);
-    copy = (uint8_t *)lemon__malloc(ctx, bytes + 1);
-    if (copy == NULL) return LEMON_E_MEMORY;
-    copy[0] = ' ';
-    memcpy(copy + 1, text, bytes);
-    status = lemon__encode_plain(ctx, tokenizer, copy, bytes + 1, tokens);
-    lemon__free(ctx, copy, bytes + 1);
-    return status;
+    return lemon__encode(ctx, tokenizer, text, bytes, 0, tokens);
 }
+
+LEMON_API lemon_status lemon_encode_special(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
+                                            size_t bytes, lemon_tokens *tokens) {
+    return lemon__encode(ctx, tokenizer, text, bytes, 1, tokens);
+}
+
+static int32_t lemon__special_named(const lemon_tokenizer *t, const char *text, size_t n) {
+    const lemon__special *s = lemon__special_at(t, (const uint8_t *)text, n, 1);
+    return s && s->n == n ? s->id : -1;
+}
+
+LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes) {
+    int32_t id = lemon__special_named(tokenizer, text, bytes);
+    return id >= 0 ? id : lemon__words_find(&tokenizer->pieces, text, bytes);
+}
+
+/* ---- decoding ---- */
 
 LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
                                     const char **text, size_t *bytes) {
+    const lemon_tokenizer *t = tokenizer;
     const uint8_t *piece;
-    int byte;
-    if (id < 0 || id >= lemon_tokenizer_size(tokenizer))
+    if (id < 0 || id >= lemon_tokenizer_size(t))
         return lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)id,
-                           (long)lemon_tokenizer_size(tokenizer) - 1);
-    piece = lemon__piece(tokenizer, id, bytes);
-    byte = lemon__byte_of(piece, *bytes);
-    if (byte >= 0) {
-        piece = &tokenizer->bytes[byte];
+                           (long)lemon_tokenizer_size(t) - 1);
+    piece = lemon__piece(t, id, bytes);
+    if (t->kinds[id] == LEMON__BYTE) {
+        piece = &t->bytes[lemon__byte_of(piece, *bytes)];
         *bytes = 1;
-    } else if (previous == LEMON__BOS && tokenizer->dummy_prefix && *bytes > 0 && piece[0] == ' ') {
+    } else if (previous >= 0 && previous == t->rules.bos && t->rules.prefix && *bytes > 0 && piece[0] == ' ') {
         piece++;
         --*bytes;
     }
@@ -6627,17 +9490,799 @@ LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *token
     return LEMON_OK;
 }
 
-/* ---- text to training data ---- */
+/*  Bytes at the end of a text that begin a character which does not end there. */
+static size_t lemon__unfinished(const uint8_t *p, size_t n) {
+    size_t k, size;
+    for (k = 1; k <= 3 && k <= n; k++) {
+        uint8_t c = p[n - k];
+        if ((c & 0xc0) == 0x80) continue;
+        size = c < 0xc2 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 1;
+        return size > k ? k : 0;
+    }
+    return 0;
+}
+
+LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, lemon_stream *stream,
+                                         int32_t id, const char **text, size_t *bytes) {
+    const char *piece = NULL;
+    char *room;
+    size_t n = 0;
+    lemon_status status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
+    *text = "";
+    *bytes = 0;
+    if (status) return status;
+    if (stream->given > 0) memmove(stream->text, stream->text + stream->given, (size_t)stream->held);
+    stream->given = 0;
+    room = (char *)lemon__reserve(ctx, stream->text, &stream->capacity, stream->held + (int64_t)n, 1);
+    if (room == NULL) return LEMON_E_MEMORY;
+    stream->text = room;
+    if (n > 0) memcpy(room + stream->held, piece, n);
+    n += (size_t)stream->held;
+    stream->previous = id;
+    stream->held = id < 0 ? 0 : (int64_t)lemon__unfinished((const uint8_t *)room, n);
+    stream->given = (int64_t)n - stream->held;
+    *text = room;
+    *bytes = (size_t)stream->given;
+    return LEMON_OK;
+}
+
+LEMON_API void lemon_stream_free(lemon_ctx *ctx, lemon_stream *stream) {
+    lemon__free(ctx, stream->text, (size_t)stream->capacity);
+    memset(stream, 0, sizeof *stream);
+}
+
+/* ---- smaller vocabularies ---- */
+
+/*  A piece can only come about if the pieces do that it is joined from; they are those that its own bytes pass on their
+    way.  A text whose pieces are all kept is then encoded as before: each join that was best still is. */
+static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
+    size_t n;
+    const uint8_t *piece = lemon__piece(e->t, id, &n);
+    e->passed[id] = 1;
+    e->tokens->count = 0;
+    if (e->t->kinds[id] != LEMON__NORMAL || n == 0) return LEMON_OK;
+    return lemon__encoder_part(e, piece, n);
+}
+
+LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
+                                            int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
+    int32_t id, size = lemon_tokenizer_size(tokenizer);
+    size_t n_bytes = (size_t)size * 5;
+    lemon_tokens ignored;
+    lemon__encoder e = lemon__encoder_open(ctx, tokenizer, &ignored);
+    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
+    lemon_status status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
+    int64_t i;
+    *smaller = NULL;
+    memset(&ignored, 0, sizeof ignored);
+    e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
+    for (i = 0; i < n && !status; i++)
+        status = ids[i] >= 0 && ids[i] < size ? lemon__trim_keep(&e, ids[i])
+                                              : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
+                                                            (long)ids[i], (long)size - 1);
+    for (id = 0; id < size && !status; id++) {
+        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = tokenizer->rules.split && tokenizer->pieces.spans[id].bytes == 1;
+        if (byte || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
+    }
+    if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
+    for (id = 0; id < size && !status; id++)
+        if (e.passed[id]) status = lemon_tokens_push(ctx, kept, id);
+    if (status) { lemon_tokenizer_free(ctx, *smaller); *smaller = NULL; }
+    lemon__encoder_close(&e);
+    lemon_tokens_free(ctx, &ignored);
+    lemon__free(ctx, new_ids, n_bytes);
+    return status;
+}
 
 static int lemon__is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
+/* ---- files: Hugging Face's tokenizer.json.  What it asks for and is not known here is refused by name. ---- */
+
+static const struct lemon__pattern { const char *regex; int split; } lemon__patterns[] = {
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_LLAMA3},
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_QWEN2},
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_QWEN35},
+    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_GPT2},
+};
+
+typedef struct lemon__hf {
+    lemon_ctx *ctx;
+    lemon__json json;
+    lemon_tokenizer *t;
+    int32_t *piece_of, *added_of;   /* by id: the node of its name in the vocabulary, and in added_tokens; 0: none */
+    int64_t size, most;             /* ids so far, and room for them */
+} lemon__hf;
+
+static lemon_status lemon__hf_refuse(lemon__hf *hf, int32_t node, const char *field, const char *expected) {
+    int32_t type = lemon__json_get(&hf->json, node, "type");
+    const lemon__json_node *shown = node < 0 ? NULL : &hf->json.nodes[type < 0 ? node : type];
+    return lemon__fail(hf->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, expected %s", hf->json.name, field,
+                       shown ? (int)lemon__min(shown->bytes, 120) : 7,
+                       shown ? (const char *)hf->json.text + shown->start : "missing", expected);
+}
+
+static int lemon__hf_is(const lemon__hf *hf, int32_t node, const char *type) {
+    return lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "type"), type);
+}
+
+/*  SentencePiece's blank, which some files write as an escape. */
+static int lemon__hf_is_mark(lemon__hf *hf, int32_t node, const char *name) {
+    size_t n;
+    const uint8_t *text = lemon__json_string(&hf->json, lemon__json_get(&hf->json, node, name), &n);
+    return text && n == 3 && memcmp(text, "\xe2\x96\x81", 3) == 0;
+}
+
+static int lemon__hf_true(const lemon__hf *hf, int32_t node, const char *name) {
+    return lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, name)) == LEMON__JSON_TRUE;
+}
+
+/*  Calls step for a member of the file, or for each of the steps of its "Sequence"; null has none. */
+static lemon_status lemon__hf_steps(lemon__hf *hf, const char *field, const char *items,
+                                    lemon_status (*step)(lemon__hf *hf, int32_t node)) {
+    int32_t node = lemon__json_get(&hf->json, 0, field), list, i;
+    lemon_status status = LEMON_OK;
+    if (lemon__json_type_of(&hf->json, node) <= LEMON__JSON_NULL) return LEMON_OK;
+    if (!lemon__hf_is(hf, node, "Sequence")) return step(hf, node);
+    list = lemon__json_get(&hf->json, node, items);
+    if (lemon__json_type_of(&hf->json, list) != LEMON__JSON_ARRAY)
+        return lemon__hf_refuse(hf, node, field, "a sequence with a list of steps");
+    for (i = list + 1; i < hf->json.nodes[list].next && !status; i = hf->json.nodes[i].next) status = step(hf, i);
+    return status;
+}
+
+static lemon_status lemon__hf_normalizer(lemon__hf *hf, int32_t node) {
+    lemon__rules *rules = &hf->t->rules;
+    int32_t pattern = lemon__json_get(&hf->json, lemon__json_get(&hf->json, node, "pattern"), "String");
+    if (lemon__hf_is(hf, node, "NFC")) rules->nfc = 1;
+    else if (lemon__hf_is(hf, node, "Prepend") && lemon__hf_is_mark(hf, node, "prepend"))
+        rules->prefix = LEMON__PREFIX_ALWAYS;
+    else if (lemon__hf_is(hf, node, "Replace") && lemon__json_is(&hf->json, pattern, " ") &&
+             lemon__hf_is_mark(hf, node, "content"))
+        rules->blank_mark = 1;
+    else return lemon__hf_refuse(hf, node, "normalizer", "NFC, or LLaMA's Prepend and Replace");
+    return LEMON_OK;
+}
+
+static lemon_status lemon__hf_split(lemon__hf *hf, int32_t node) {
+    int32_t regex = lemon__json_get(&hf->json, lemon__json_get(&hf->json, node, "pattern"), "Regex");
+    size_t i, n;
+    const uint8_t *text = lemon__json_string(&hf->json, regex, &n);
+    for (i = 0; text && i < sizeof lemon__patterns / sizeof *lemon__patterns; i++) {
+        if (n != strlen(lemon__patterns[i].regex) || memcmp(text, lemon__patterns[i].regex, n) != 0) continue;
+        if (!lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "behavior"), "Isolated") ||
+            lemon__hf_true(hf, node, "invert"))
+            break;
+        hf->t->rules.split = lemon__patterns[i].split;
+        return LEMON_OK;
+    }
+    return lemon__hf_refuse(hf, regex < 0 ? node : regex, "pattern of pre_tokenizer",
+                            "that of GPT-2, LLaMA 3 or Qwen, isolated");
+}
+
+static lemon_status lemon__hf_metaspace(lemon__hf *hf, int32_t node) {
+    int32_t scheme = lemon__json_get(&hf->json, node, "prepend_scheme"),
+            always = lemon__json_get(&hf->json, node, "add_prefix_space");  /* older files say it so */
+    lemon__rules *rules = &hf->t->rules;
+    int never = scheme < 0 ? lemon__json_type_of(&hf->json, always) == LEMON__JSON_FALSE
+                           : lemon__json_is(&hf->json, scheme, "never");
+    rules->blank_mark = 1;
+    rules->prefix = never                                       ? LEMON__PREFIX_NEVER
+                    : lemon__json_is(&hf->json, scheme, "first") ? LEMON__PREFIX_FIRST
+                                                                 : LEMON__PREFIX_MISSING;
+    if (lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, "split")) == LEMON__JSON_FALSE &&
+        lemon__hf_is_mark(hf, node, "replacement"))
+        return LEMON_OK;
+    return lemon__hf_refuse(hf, node, "pre_tokenizer", "\"split\": false and U+2581 for blanks, as LLaMA has them");
+}
+
+/*  The byte alphabet is told by its last step, and the pattern by the one before it, or by the same. */
+static lemon_status lemon__hf_pre_tokenizer(lemon__hf *hf, int32_t node) {
+    lemon__rules *rules = &hf->t->rules;
+    int32_t use_regex;
+    if (lemon__hf_is(hf, node, "Metaspace")) return lemon__hf_metaspace(hf, node);
+    if (lemon__hf_is(hf, node, "Split")) return lemon__hf_split(hf, node);
+    if (lemon__hf_is(hf, node, "Digits") && lemon__hf_true(hf, node, "individual_digits")) {
+        rules->split = LEMON__SPLIT_DIGITS;
+        return LEMON_OK;
+    }
+    if (!lemon__hf_is(hf, node, "ByteLevel"))
+        return lemon__hf_refuse(hf, node, "pre_tokenizer", "ByteLevel, Split, Digits one by one, or Metaspace");
+    if (lemon__hf_true(hf, node, "add_prefix_space")) rules->prefix = LEMON__PREFIX_MISSING;
+    use_regex = lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, "use_regex")) != LEMON__JSON_FALSE;
+    if (use_regex && rules->split == LEMON__SPLIT_NONE) rules->split = LEMON__SPLIT_GPT2;
+    if (use_regex ? rules->split <= LEMON__SPLIT_DIGITS : rules->split > LEMON__SPLIT_DIGITS) return LEMON_OK;
+    return lemon__hf_refuse(hf, node, "pre_tokenizer", "one pattern, not none or two");
+}
+
+/*  SentencePiece's family has steps that undo the blanks, GPT-2's has the alphabet. */
+static lemon_status lemon__hf_decoder(lemon__hf *hf, int32_t node) {
+    static const char *const known[] = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"};
+    size_t i;
+    if (hf->t->rules.split && lemon__hf_is(hf, node, "ByteLevel")) return LEMON_OK;
+    for (i = 0; !hf->t->rules.split && i < sizeof known / sizeof *known; i++)
+        if (lemon__hf_is(hf, node, known[i])) return LEMON_OK;
+    return lemon__hf_refuse(hf, node, "decoder", "one that undoes what normalizer and pre_tokenizer do");
+}
+
+/*  Whether BOS goes before a text. */
+static lemon_status lemon__hf_post_processor(lemon__hf *hf, int32_t node) {
+    int32_t list = lemon__json_get(&hf->json, node, "single"), i, special, seen = 0;
+    lemon__rules *rules = &hf->t->rules;
+    size_t n;
+    if (lemon__hf_is(hf, node, "ByteLevel")) return LEMON_OK;
+    if (!lemon__hf_is(hf, node, "TemplateProcessing") || lemon__json_type_of(&hf->json, list) != LEMON__JSON_ARRAY)
+        return lemon__hf_refuse(hf, node, "post_processor", "ByteLevel or TemplateProcessing");
+    for (i = list + 1; i < hf->json.nodes[list].next; i = hf->json.nodes[i].next, seen++) {
+        const uint8_t *name;
+        special = lemon__json_get(&hf->json, i, "SpecialToken");
+        if (special < 0) continue;
+        name = lemon__json_string(&hf->json, lemon__json_get(&hf->json, special, "id"), &n);
+        rules->bos = name ? lemon__special_named(hf->t, (const char *)name, n) : -1;
+        rules->add_bos = 1;
+        if (seen > 0 || rules->bos < 0)
+            return lemon__hf_refuse(hf, list, "template of post_processor", "at most one token, before the text");
+    }
+    return LEMON_OK;
+}
+
+/*  tokenizer.json does not say which tokens begin and end a text (tokenizer_config.json does); their names do. */
+static void lemon__hf_ends(lemon__hf *hf) {
+    static const char *const begins[] = {"<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>"};
+    static const char *const ends[] = {"</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|im_end|>"};
+    lemon__rules *rules = &hf->t->rules;
+    size_t i;
+    for (i = 0; rules->bos < 0 && i < sizeof begins / sizeof *begins; i++)
+        rules->bos = lemon__special_named(hf->t, begins[i], strlen(begins[i]));
+    for (i = 0; rules->eos < 0 && i < sizeof ends / sizeof *ends; i++)
+        rules->eos = lemon__special_named(hf->t, ends[i], strlen(ends[i]));
+}
+
+/*  Enters a node under an id, which can be no larger than there are bytes in the file. */
+static lemon_status lemon__hf_enter(lemon__hf *hf, int32_t *nodes, int32_t id_node, int32_t node, const char *field) {
+    int64_t id;
+    if (!lemon__json_int(&hf->json, id_node, &id) || id < 0 || id >= hf->most)
+        return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: an id in %s is not a number from 0 to %lld; " LEMON__DAMAGED,
+                           hf->json.name, field, (long long)hf->most - 1);
+    if (nodes[id] == 0) nodes[id] = node;
+    hf->size = lemon__max(hf->size, id + 1);
+    return LEMON_OK;
+}
+
+/*  A piece is special if added_tokens says so, else one of the vocabulary; ids without either are unused. */
+static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unknown) {
+    int32_t added = hf->added_of[id], name = added ? lemon__json_get(&hf->json, added, "content") : hf->piece_of[id];
+    int kind = name == 0 ? LEMON__UNUSED : LEMON__NORMAL;
+    size_t n = 0;
+    const uint8_t *text = name == 0 ? (const uint8_t *)"" : lemon__json_string(&hf->json, name, &n);
+    if (text == NULL && lemon__json_type_of(&hf->json, name) == LEMON__JSON_STRING) return LEMON_E_MEMORY;
+    if (text == NULL)
+        return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: the name of token %lld is no text; " LEMON__DAMAGED,
+                           hf->json.name, (long long)id);
+    if (unknown && n == strlen(unknown) && memcmp(text, unknown, n) == 0) {
+        hf->t->rules.unknown = (int32_t)id;
+        if (added) kind = LEMON__UNKNOWN;
+    } else if (added) kind = lemon__hf_true(hf, added, "special") ? LEMON__CONTROL : LEMON__ADDED;
+    else if (!hf->t->rules.split && lemon__byte_of(text, n) >= 0) kind = LEMON__BYTE;
+    if (added && lemon__hf_true(hf, added, "single_word"))
+        return lemon__hf_refuse(hf, added, "single_word of an added token", "false");
+    if (added && lemon__hf_true(hf, added, "lstrip")) kind |= LEMON__STRIP_LEFT;
+    if (added && lemon__hf_true(hf, added, "rstrip")) kind |= LEMON__STRIP_RIGHT;
+    return lemon__tokenizer_spell(hf->ctx, hf->t, kind, 0.0f, text, n);
+}
+
+static lemon_status lemon__hf_pieces(lemon__hf *hf, int32_t vocab, int32_t unknown) {
+    int32_t added = lemon__json_get(&hf->json, 0, "added_tokens"), i;
+    char name[64] = "";
+    const uint8_t *text;
+    size_t n;
+    int64_t id;
+    lemon_status status = LEMON_OK;
+    for (i = vocab + 1; i < hf->json.nodes[vocab].next && !status; i = hf->json.nodes[i + 1].next)
+        status = lemon__hf_enter(hf, hf->piece_of, i + 1, i, "model.vocab");
+    for (i = added + 1; added >= 0 && i < hf->json.nodes[added].next && !status; i = hf->json.nodes[i].next)
+        status = lemon__hf_enter(hf, hf->added_of, lemon__json_get(&hf->json, i, "id"), i, "added_tokens");
+    text = lemon__json_string(&hf->json, unknown, &n);
+    if (text && n < sizeof name) memcpy(name, text, n);
+    for (id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, *name ? name : NULL);
+    return status;
+}
+
+/*  Merges are "left right", or in newer files ["left", "right"]. */
+static lemon_status lemon__hf_merges(lemon__hf *hf, int32_t merges) {
+    lemon_status status = LEMON_OK;
+    int32_t i;
+    for (i = merges + 1; i < hf->json.nodes[merges].next && !status; i = hf->json.nodes[i].next) {
+        int pair = hf->json.nodes[i].type == LEMON__JSON_ARRAY && hf->json.nodes[i].next == i + 3;
+        size_t n, m;
+        const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n), *right;
+        if (pair) right = lemon__json_string(&hf->json, i + 2, &m);
+        else {
+            right = left ? (const uint8_t *)memchr(left, ' ', n) : NULL;
+            m = right ? n - (size_t)(++right - left) : 0;
+            n -= right ? m + 1 : 0;
+        }
+        if (lemon__json_type_of(&hf->json, pair ? i + 1 : i) == LEMON__JSON_STRING &&
+            (left == NULL || (pair && right == NULL && hf->json.nodes[i + 2].type == LEMON__JSON_STRING)))
+            return LEMON_E_MEMORY;
+        if (left == NULL || right == NULL || n == 0 || m == 0)
+            return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
+                               hf->json.name, (long long)hf->t->pairs.count);
+        status = lemon__tokenizer_merge(hf->ctx, hf->t, hf->json.name, left, n, right, m);
+    }
+    return status;
+}
+
+static lemon_status lemon__hf_model(lemon__hf *hf) {
+    static const char *const absent[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
+    int32_t model = lemon__json_get(&hf->json, 0, "model"), vocab = lemon__json_get(&hf->json, model, "vocab"),
+            merges = lemon__json_get(&hf->json, model, "merges"), i, node;
+    lemon_status status;
+    /* the oldest files, GPT-2's among them, do not name the type, but no other type has merges */
+    if (!lemon__hf_is(hf, model, "BPE") && (lemon__json_get(&hf->json, model, "type") >= 0 || merges < 0))
+        return lemon__hf_refuse(hf, model, "model", "\"BPE\"");
+    for (i = 0; i < 3; i++) {
+        node = lemon__json_get(&hf->json, model, absent[i]);
+        if (lemon__json_type_of(&hf->json, node) > LEMON__JSON_NULL && hf->json.nodes[node].bytes > 0)
+            return lemon__hf_refuse(hf, node, absent[i], "null");
+    }
+    if (!hf->t->rules.split && !(hf->t->rules.blank_mark && lemon__hf_true(hf, model, "byte_fallback")))
+        return lemon__hf_refuse(hf, -1, "pre_tokenizer \"ByteLevel\"",
+                                "that, or byte_fallback and blanks as U+2581 as LLaMA has them");
+    if (lemon__json_type_of(&hf->json, vocab) != LEMON__JSON_OBJECT)
+        return lemon__hf_refuse(hf, vocab, "model.vocab", "an object of pieces and their ids");
+    if (lemon__json_type_of(&hf->json, merges) != LEMON__JSON_ARRAY)
+        return lemon__hf_refuse(hf, merges, "model.merges", "a list of pairs");
+    hf->t->rules.whole_words = lemon__hf_true(hf, model, "ignore_merges");
+    status = lemon__hf_pieces(hf, vocab, lemon__json_get(&hf->json, model, "unk_token"));
+    return status ? status : lemon__hf_merges(hf, merges);
+}
+
+static lemon_status lemon__hf_parse(lemon__hf *hf, int32_t vocab_size) {
+    static const lemon__rules fresh = {0, 0, 0, 1, 0, 0, 0, 0, -1, -1, -1};
+    lemon_status status;
+    hf->t->rules = fresh;
+    status = lemon__hf_steps(hf, "normalizer", "normalizers", lemon__hf_normalizer);
+    if (!status) status = lemon__hf_steps(hf, "pre_tokenizer", "pretokenizers", lemon__hf_pre_tokenizer);
+    if (!status) status = lemon__hf_steps(hf, "decoder", "decoders", lemon__hf_decoder);
+    if (!status) status = lemon__hf_model(hf);
+    if (!status && vocab_size > 0 && hf->size > vocab_size)
+        status = lemon__fail(hf->ctx, LEMON_E_FORMAT,
+                             "%s: the largest id is %lld, expected at most %ld (vocab_size - 1); it belongs to another "
+                             "model",
+                             hf->json.name, (long long)hf->size - 1, (long)vocab_size - 1);
+    if (!status) status = lemon__tokenizer_finish(hf->ctx, hf->json.name, hf->t);
+    if (!status) status = lemon__hf_steps(hf, "post_processor", "processors", lemon__hf_post_processor);
+    if (!status) lemon__hf_ends(hf);
+    return status;
+}
+
+static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
+    lemon__hf hf;
+    size_t bytes;
+    lemon_status status;
+    memset(&hf, 0, sizeof hf);
+    hf.ctx = ctx;
+    hf.t = t;
+    status = lemon__json_parse(ctx, reader->name, reader->map, (size_t)reader->size, &hf.json);
+    if (status) return status;
+    hf.most = lemon__min((int64_t)reader->size / 4, LEMON__MAX_PIECES);     /* "":0 takes four bytes */
+    bytes = (size_t)hf.most * 2 * sizeof *hf.piece_of;
+    hf.piece_of = (int32_t *)lemon__calloc(ctx, bytes);
+    hf.added_of = hf.piece_of + hf.most;
+    status = hf.piece_of ? lemon__hf_parse(&hf, vocab_size) : LEMON_E_MEMORY;
+    lemon__free(ctx, hf.piece_of, bytes);
+    lemon__json_close(&hf.json);
+    return status;
+}
+
+/* ---- vocabularies in GGUF: tokens as they are spelled, with scores or merges, and their kinds ---- */
+
+/*  How GGUF calls the patterns, by split. */
+static const char *const lemon__gguf_patterns[LEMON__SPLIT_COUNT] = {"default",   "gpt-2", "smollm",
+                                                                     "llama-bpe", "qwen2", "qwen35"};
+
+/*  An array of `type` as a cursor that stands before its first item; no items where there is none. */
+static lemon__cursor lemon__gguf_array(const lemon__unpack *u, const char *name, uint32_t type, int64_t *count) {
+    const lemon__key *key = lemon__gguf_key(u, name);
+    lemon__cursor c;
+    memset(&c, 0, sizeof c);
+    *count = 0;
+    if (key == NULL || key->type != LEMON__GGUF_ARRAY) return c;
+    c.bytes = key->value;
+    c.size = key->bytes;
+    if (lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
+    return c;
+}
+
+/*  A number where there is one. */
+static int32_t lemon__gguf_id(const lemon__unpack *u, const char *name, int32_t otherwise, int64_t below) {
+    double value;
+    return lemon__gguf_number(u, name, &value) > 0 && value >= 0 && value < (double)below ? (int32_t)value : otherwise;
+}
+
+static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemon__rules *rules) {
+    static const lemon__rules fresh = {0, 0, 0, 0, 0, 1, 0, 0, -1, -1, -1};
+    int merges = lemon__gguf_is(u, "tokenizer.ggml.model", "gpt2"), bos;
+    *rules = fresh;
+    while (merges && rules->split < LEMON__SPLIT_COUNT &&
+           (rules->split == 0 || !lemon__gguf_is(u, "tokenizer.ggml.pre", lemon__gguf_patterns[rules->split])))
+        rules->split++;
+    if (rules->split == LEMON__SPLIT_COUNT || (!merges && !lemon__gguf_is(u, "tokenizer.ggml.model", "llama")))
+        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
+                           "%s: tokenizer.ggml.%s is one that lemon.h does not know, expected %s", u->source.name,
+                           merges ? "pre" : "model",
+                           merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
+    lemon__gguf_key(u, "tokenizer.ggml.pre");
+    rules->by_merges = merges;
+    rules->blank_mark = !merges;
+    rules->whole_words = rules->split == LEMON__SPLIT_LLAMA3;
+    rules->nfc = rules->split >= LEMON__SPLIT_QWEN2;
+    bos = !merges || rules->split == LEMON__SPLIT_LLAMA3;
+    rules->add_bos = lemon__gguf_id(u, "tokenizer.ggml.add_bos_token", bos, 2);
+    rules->prefix = lemon__gguf_id(u, "tokenizer.ggml.add_space_prefix", !merges, 2)
+                        ? (merges ? LEMON__PREFIX_MISSING : LEMON__PREFIX_ALWAYS) : LEMON__PREFIX_NEVER;
+    rules->bos = lemon__gguf_id(u, "tokenizer.ggml.bos_token_id", merges ? -1 : LEMON__BOS, size);
+    rules->eos = lemon__gguf_id(u, "tokenizer.ggml.eos_token_id", merges ? -1 : LEMON__EOS, size);
+    rules->unknown = lemon__gguf_id(u, "tokenizer.ggml.unknown_token_id", merges ? -1 : 0, size);
+    lemon__gguf_key(u, "tokenizer.ggml.add_eos_token");
+    return LEMON_OK;
+}
+
+static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
+    int64_t n, n_scores, n_kinds, n_merges, i;
+    lemon__cursor tokens = lemon__gguf_array(u, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, &n);
+    lemon__cursor scores = lemon__gguf_array(u, "tokenizer.ggml.scores", LEMON__GGUF_F32, &n_scores);
+    lemon__cursor kinds = lemon__gguf_array(u, "tokenizer.ggml.token_type", LEMON__GGUF_I32, &n_kinds);
+    lemon__cursor merges = lemon__gguf_array(u, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, &n_merges);
+    lemon_status status = lemon__gguf_rules(u, n, &t->rules);
+    size_t bytes;
+    for (i = 0; i < n && !status; i++) {
+        const uint8_t *piece = lemon__take_text(&tokens, &bytes);
+        float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
+        uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : (uint32_t)LEMON__NORMAL;
+        if (kind < LEMON__NORMAL || kind > LEMON__BYTE || n > LEMON__MAX_PIECES)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tokenizer.ggml.token_type of token %lld is %lu, expected 1 to 6",
+                               u->source.name, (long long)i, (unsigned long)kind);
+        status = lemon__tokenizer_spell(u->ctx, t, (int)kind, score, piece, bytes);
+    }
+    while (!status && t->pieces.count > 0 && t->kinds[t->pieces.count - 1] == LEMON__UNUSED)
+        t->blob_bytes = (int64_t)t->pieces.spans[--t->pieces.count].start;  /* they only fill up the vocabulary */
+    for (i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
+        const uint8_t *left = lemon__take_text(&merges, &bytes);
+        const uint8_t *gap = bytes > 1 ? (const uint8_t *)memchr(left + 1, ' ', bytes - 1) : NULL;
+        size_t n_left = gap ? (size_t)(gap - left) : 0;
+        if (gap == NULL)
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
+                               u->source.name, (long long)i);
+        status = lemon__tokenizer_merge(u->ctx, t, u->source.name, left, n_left, gap + 1, bytes - n_left - 1);
+    }
+    return status ? status : lemon__tokenizer_finish(u->ctx, u->source.name, t);
+}
+
+static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
+    lemon_status status;
+    *tokenizer = NULL;
+    if (lemon__words_find(&u->key_names, "tokenizer.ggml.model", 20) < 0 ||
+        lemon__gguf_is(u, "tokenizer.ggml.model", "no_vocab"))
+        return LEMON_OK;
+    status = lemon__tokenizer_new(u->ctx, tokenizer);
+    if (!status) status = lemon__gguf_pieces(u, *tokenizer);
+    return lemon__tokenizer_done(u->ctx, status, tokenizer);
+}
+
+/*  Appends a piece as it is spelled; llama2.c's BOS and EOS have line ends around them that others do not know. */
+static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t id) {
+    size_t n = t->pieces.spans[id].bytes, from = 0;
+    uint8_t *room;
+    int64_t start = out->count;
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);            /* room for three times its bytes */
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);
+    lemon__put(out, t->blob + t->pieces.spans[id].start, n);
+    if (out->status) return;
+    room = out->data + start;
+    n = lemon__piece_spelling(t, id, room);
+    if (t->rules.llama2c && (t->kinds[id] & LEMON__KIND) == LEMON__CONTROL) {
+        while (n > 0 && room[n - 1] == '\n') n--;
+        while (from < n && room[from] == '\n') from++;
+        memmove(room, room + from, n - from);
+    }
+    out->count = start + (int64_t)(n - from);
+}
+
+/*  A spelled text behind its length, which is filled in by the caller's call of lemon__put_length. */
+static int64_t lemon__put_open(lemon__bytes *b) {
+    lemon__put_number(b, 0, 8);
+    return b->count;
+}
+
+static void lemon__put_length(lemon__bytes *b, int64_t from) {
+    if (!b->status) lemon__put64(b->data + from - 8, (uint64_t)(b->count - from));
+}
+
+static void lemon__gguf_put_id(lemon__pack *pack, const char *key, int32_t id) {
+    if (id >= 0) lemon__gguf_put(pack, key, LEMON__GGUF_U32, (uint64_t)id);
+}
+
+/*  The keys of a vocabulary; ids of the model that have no piece get a name that no text spells. */
+static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t, int32_t vocab_size) {
+    lemon__bytes *b = &pack->keys;
+    int32_t id, size = lemon_tokenizer_size(t);
+    int64_t i, from;
+    const char *model = t->rules.split ? "gpt2" : "llama", *pattern = lemon__gguf_patterns[t->rules.split];
+    lemon__gguf_put_text(pack, "tokenizer.ggml.model", model, strlen(model));
+    lemon__gguf_put_text(pack, "tokenizer.ggml.pre", pattern, strlen(pattern));
+    lemon__gguf_put_array(pack, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, (uint64_t)vocab_size);
+    for (id = 0; id < vocab_size; id++) {
+        int named = id < size && ((t->kinds[id] & LEMON__KIND) != LEMON__UNUSED || t->pieces.spans[id].bytes > 0);
+        from = lemon__put_open(b);
+        if (named) lemon__put_spelling(b, t, id);
+        else lemon__print(b, "[PAD%ld]", (long)id);
+        lemon__put_length(b, from);
+    }
+    if (!t->rules.split) {
+        lemon__gguf_put_array(pack, "tokenizer.ggml.scores", LEMON__GGUF_F32, (uint64_t)vocab_size);
+        for (id = 0; id < vocab_size; id++) lemon__put_number(b, lemon__bits(id < size ? t->scores[id] : 0.0f), 4);
+    }
+    lemon__gguf_put_array(pack, "tokenizer.ggml.token_type", LEMON__GGUF_I32, (uint64_t)vocab_size);
+    for (id = 0; id < vocab_size; id++) lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
+    if (t->rules.split) {
+        lemon__gguf_put_array(pack, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, (uint64_t)t->pairs.count);
+        for (i = 0; i < t->pairs.count; i++) {
+            from = lemon__put_open(b);
+            lemon__put_spelling(b, t, t->merges[i].left);
+            lemon__put(b, " ", 1);
+            lemon__put_spelling(b, t, t->merges[i].right);
+            lemon__put_length(b, from);
+        }
+    }
+    lemon__gguf_put_id(pack, "tokenizer.ggml.bos_token_id", t->rules.bos);
+    lemon__gguf_put_id(pack, "tokenizer.ggml.eos_token_id", t->rules.eos);
+    lemon__gguf_put_id(pack, "tokenizer.ggml.unknown_token_id", t->rules.unknown);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_bos_token", LEMON__GGUF_BOOL, t->rules.add_bos && t->rules.bos >= 0);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_eos_token", LEMON__GGUF_BOOL, 0);
+    lemon__gguf_put(pack, "tokenizer.ggml.add_space_prefix", LEMON__GGUF_BOOL, t->rules.prefix != LEMON__PREFIX_NEVER);
+}
+
+/* ---- vocabularies of Hugging Face folders, in and out ---- */
+
+/*  The tokenizer.json that came with a model; which ids begin and end a text its config.json knows better. */
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    const lemon_part *part = lemon__part_find(model, "tokenizer.json");
+    lemon_reader reader;
+    lemon__json json;
+    int64_t id;
+    int32_t node;
+    lemon_status status;
+    if (part == NULL) return LEMON_OK;
+    memset(&reader, 0, sizeof reader);
+    reader.name = "tokenizer.json";
+    reader.map = (const uint8_t *)part->data;
+    reader.size = part->bytes;
+    status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
+    if (status) return status == LEMON_E_MEMORY ? status : lemon__blame(ctx, folder, status);
+    part = lemon__part_find(model, "config.json");
+    if (part == NULL || lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json)) return LEMON_OK;
+    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 &&
+        id < model->tokenizer->pieces.count && model->tokenizer->rules.bos < 0)
+        model->tokenizer->rules.bos = (int32_t)id;
+    node = lemon__json_get(&json, 0, "eos_token_id");
+    if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
+    if (lemon__json_int(&json, node, &id) && id >= 0 && id < model->tokenizer->pieces.count)
+        model->tokenizer->rules.eos = (int32_t)id;
+    lemon__json_close(&json);
+    return LEMON_OK;
+}
+
+typedef struct lemon__scored { float score; lemon__merge merge; } lemon__scored;
+
+/*  Merges in the order in which they are to be tried: pieces of better score first, of one piece those of lower ids. */
+static int lemon__scored_order(const void *a, const void *b) {
+    const lemon__scored *x = (const lemon__scored *)a, *y = (const lemon__scored *)b;
+    if (x->score > y->score || x->score < y->score) return x->score > y->score ? -1 : 1;
+    if (x->merge.left != y->merge.left) return x->merge.left < y->merge.left ? -1 : 1;
+    return x->merge.right < y->merge.right ? -1 : x->merge.right > y->merge.right;
+}
+
+/*  Every way in which a piece is two pieces joined, where only scores are known. */
+static void lemon__scored_merges(const lemon_tokenizer *t, lemon__bytes *out) {
+    int32_t id;
+    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+        size_t n, k;
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        for (k = 1; k < n && t->kinds[id] == LEMON__NORMAL; k++) {
+            lemon__scored s;
+            s.score = t->scores[id];
+            s.merge.id = id;
+            s.merge.left = lemon__words_find(&t->pieces, piece, k);
+            s.merge.right = lemon__words_find(&t->pieces, piece + k, n - k);
+            if (s.merge.left >= 0 && s.merge.right >= 0) lemon__put(out, &s, sizeof s);
+        }
+    }
+    if (!out->status && out->count > 0)
+        qsort(out->data, (size_t)out->count / sizeof(lemon__scored), sizeof(lemon__scored), lemon__scored_order);
+}
+
+/*  A piece in quotes; right >= 0: two with a blank between, as merges are written. */
+static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
+    lemon__bytes piece = lemon__bytes_in(out->ctx);
+    lemon__put_spelling(&piece, t, left);
+    if (right >= 0) lemon__put(&piece, " ", 1);
+    if (right >= 0) lemon__put_spelling(&piece, t, right);
+    lemon__print_string(out, piece.data, (size_t)piece.count);
+    if (piece.status) out->status = piece.status;
+    lemon__bytes_free(&piece);
+}
+
+/*  The steps before and behind the model: LLaMA's with blanks as U+2581, or GPT-2's alphabet behind a pattern. */
+static void lemon__json_steps(lemon__bytes *out, const lemon_tokenizer *t) {
+    static const char *const replace = "{\"type\": \"Replace\", \"pattern\": {\"String\": \"%s\"}, \"content\": \"%s\"}";
+    const lemon__rules *rules = &t->rules;
+    const char *prefix = rules->prefix == LEMON__PREFIX_NEVER ? "false" : "true";
+    int metaspace = rules->prefix > LEMON__PREFIX_ALWAYS, own = rules->split == LEMON__SPLIT_GPT2 || rules->split == LEMON__SPLIT_DIGITS;
+    size_t i;
+    if (rules->split) {
+        lemon__print(out, "\"normalizer\": %s,\n", rules->nfc ? "{\"type\": \"NFC\"}" : "null");
+        lemon__print(out, "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [");
+        if (rules->split == LEMON__SPLIT_DIGITS) lemon__print(out, "{\"type\": \"Digits\", \"individual_digits\": true}, ");
+        for (i = 0; !own && i < sizeof lemon__patterns / sizeof *lemon__patterns; i++) {
+            if (lemon__patterns[i].split != rules->split) continue;
+            lemon__print(out, "{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
+            lemon__print_string(out, (const uint8_t *)lemon__patterns[i].regex, strlen(lemon__patterns[i].regex));
+            lemon__print(out, "}, \"behavior\": \"Isolated\", \"invert\": false}, ");
+        }
+        lemon__print(out, "{\"type\": \"ByteLevel\", \"add_prefix_space\": %s, \"trim_offsets\": true, \"use_regex\": %s}]},\n"
+                          "\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+                          "\"use_regex\": true},\n", prefix, own ? "true" : "false");
+        return;
+    }
+    lemon__print(out, "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
+    if (rules->prefix == LEMON__PREFIX_ALWAYS) lemon__print(out, "{\"type\": \"Prepend\", \"prepend\": \"\xe2\x96\x81\"}, ");
+    lemon__print(out, replace, " ", "\xe2\x96\x81");
+    lemon__print(out, "]},\n\"pre_tokenizer\": ");
+    if (metaspace)
+        lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"\xe2\x96\x81\", \"prepend_scheme\": \"%s\", "
+                          "\"split\": false}", rules->prefix == LEMON__PREFIX_FIRST ? "first" : "always");
+    else lemon__print(out, "null");
+    lemon__print(out, ",\n\"decoder\": {\"type\": \"Sequence\", \"decoders\": [");
+    lemon__print(out, replace, "\xe2\x96\x81", " ");
+    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]},\n",
+                 strcmp(prefix, "true") ? "" : ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
+}
+
+/*  BOS before a text, and before each of a pair. */
+static void lemon__json_template(lemon__bytes *out, const lemon_tokenizer *t) {
+    static const char *const lists[] = {"single", "pair"};
+    int list, k;
+    if (!t->rules.add_bos || t->rules.bos < 0) {
+        lemon__print(out, "\"post_processor\": null,\n");
+        return;
+    }
+    lemon__print(out, "\"post_processor\": {\"type\": \"TemplateProcessing\"");
+    for (list = 0; list < 2; list++) {
+        lemon__print(out, ", \"%s\": [", lists[list]);
+        for (k = 0; k <= list; k++) {
+            lemon__print(out, "%s{\"SpecialToken\": {\"id\": ", k ? ", " : "");
+            lemon__print_piece(out, t, t->rules.bos, -1);
+            lemon__print(out, ", \"type_id\": %d}}, {\"Sequence\": {\"id\": \"%c\", \"type_id\": %d}}", k, 'A' + k, k);
+        }
+        lemon__print(out, "]");
+    }
+    lemon__print(out, ", \"special_tokens\": {");
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, ": {\"id\": ");
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, ", \"ids\": [%ld], \"tokens\": [", (long)t->rules.bos);
+    lemon__print_piece(out, t, t->rules.bos, -1);
+    lemon__print(out, "]}}},\n");
+}
+
+static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out) {
+    lemon__bytes scored = lemon__bytes_in(out->ctx);
+    int32_t id, size = lemon_tokenizer_size(t), n = 0;
+    int64_t i, n_merges;
+    if (!t->rules.by_merges) lemon__scored_merges(t, &scored);
+    if (scored.status) out->status = scored.status;
+    n_merges = t->rules.by_merges ? t->pairs.count : scored.count / (int64_t)sizeof(lemon__scored);
+    lemon__print(out, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [");
+    for (id = 0; id < size; id++) {
+        int kind = t->kinds[id] & LEMON__KIND;
+        if (kind != LEMON__CONTROL && kind != LEMON__ADDED && kind != LEMON__UNKNOWN) continue;
+        lemon__print(out, "%s\n  {\"id\": %ld, \"content\": ", n++ ? "," : "", (long)id);
+        lemon__print_piece(out, t, id, -1);
+        lemon__print(out, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, \"special\": %s}",
+                     t->kinds[id] & LEMON__STRIP_LEFT ? "true" : "false",
+                     t->kinds[id] & LEMON__STRIP_RIGHT ? "true" : "false", kind == LEMON__ADDED ? "false" : "true");
+    }
+    lemon__print(out, "],\n");
+    lemon__json_steps(out, t);
+    lemon__json_template(out, t);
+    lemon__print(out, "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": ");
+    if (t->rules.unknown >= 0) lemon__print_piece(out, t, t->rules.unknown, -1);
+    else lemon__print(out, "null");
+    lemon__print(out, ", \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": %s, "
+                      "\"byte_fallback\": %s, \"ignore_merges\": %s, \"vocab\": {", t->rules.split ? "false" : "true",
+                 t->rules.split ? "false" : "true", t->rules.whole_words ? "true" : "false");
+    for (id = 0, n = 0; id < size; id++) {
+        if ((t->kinds[id] & LEMON__KIND) == LEMON__UNUSED) continue;
+        lemon__print(out, n++ ? ",\n  " : "\n  ");
+        lemon__print_piece(out, t, id, -1);
+        lemon__print(out, ": %ld", (long)id);
+    }
+    lemon__print(out, "},\n\"merges\": [");
+    for (i = 0; i < n_merges && !out->status; i++) {
+        const lemon__merge *m = t->rules.by_merges ? &t->merges[i] : &((const lemon__scored *)(const void *)scored.data)[i].merge;
+        lemon__print(out, i ? ",\n  " : "\n  ");
+        lemon__print_piece(out, t, m->left, m->right);
+    }
+    lemon__print(out, "]}}\n");
+    lemon__bytes_free(&scored);
+}
+
+/*  The texts of BOS, EOS and unknown, which tokenizer_config.json names. */
+static void lemon__tokenizer_to_config(const lemon_tokenizer *t, int32_t max_seq, lemon__bytes *out) {
+    const struct { const char *name; int32_t id; } ends[] = {
+        {"bos_token", t->rules.bos}, {"eos_token", t->rules.eos}, {"unk_token", t->rules.unknown}};
+    size_t i;
+    lemon__print(out, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"");
+    for (i = 0; i < 3; i++) {
+        if (ends[i].id < 0) continue;
+        lemon__print(out, ",\n  \"%s\": ", ends[i].name);
+        lemon__print_piece(out, t, ends[i].id, -1);
+    }
+    lemon__print(out, ",\n  \"clean_up_tokenization_spaces\": false,\n  \"model_max_length\": %ld\n}\n", (long)max_seq);
+}
+
+/* ---- loading: the content decides ---- */
+
+/*  Whether a brace and a quote stand there; llama2.c's file begins with a small number, which has zeros. */
+static int lemon__looks_like_json(const uint8_t *p, size_t n) {
+    size_t i = 0;
+    while (i < n && lemon__is_space((char)p[i])) i++;
+    if (i == n || p[i++] != '{') return 0;
+    while (i < n && lemon__is_space((char)p[i])) i++;
+    return i < n && p[i] == '"';
+}
+
+LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
+                                                   lemon_tokenizer **tokenizer) {
+    lemon_reader r = *reader;
+    lemon_status status = lemon__hold(ctx, &r);
+    int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    *tokenizer = NULL;
+    if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
+        status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
+                             LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
+    if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
+    if (!status && json) status = lemon__hf_load(ctx, &r, vocab_size, *tokenizer);
+    else if (!status) {
+        status = lemon__llama2c_parse(ctx, &r, vocab_size, *tokenizer);
+        if (!status) status = lemon__tokenizer_finish(ctx, r.name, *tokenizer);
+    }
+    lemon__reader_close(&r);
+    return lemon__tokenizer_done(ctx, status, tokenizer);
+}
+
+LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
+                                            lemon_tokenizer **tokenizer) {
+    lemon_reader reader;
+    lemon_status status = lemon_file_reader(ctx, path, &reader);
+    *tokenizer = NULL;
+    return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
+}
+
+/* ---- text to training data ---- */
+
 static lemon_status lemon__tokens_document(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
                                            size_t bytes, lemon_tokens *tokens) {
+    int32_t bos = lemon_tokenizer_bos(tokenizer);
     lemon_status status;
     while (bytes > 0 && lemon__is_space(text[bytes - 1])) bytes--;
     while (bytes > 0 && lemon__is_space(*text)) { text++; bytes--; }
     if (bytes == 0) return LEMON_OK;
-    status = lemon__tokens_push(ctx, tokens, LEMON__BOS);
+    status = bos < 0 ? LEMON_OK : lemon_tokens_push(ctx, tokens, bos);
     return status ? status : lemon_encode(ctx, tokenizer, text, bytes, tokens);
 }
 
@@ -6684,7 +10329,7 @@ static lemon_status lemon__tokens_ids(lemon_ctx *ctx, const lemon_reader *reader
             return lemon__fail(
                 ctx, LEMON_E_FORMAT, "%s: token %llu is %lu, expected 0 to %ld; it was made for another vocabulary",
                 reader->name, (unsigned long long)(c.at / width - 1), (unsigned long)id, (long)vocab_size - 1);
-        status = lemon__tokens_push(ctx, tokens, (int32_t)id);
+        status = lemon_tokens_push(ctx, tokens, (int32_t)id);
     }
     return status;
 }
@@ -6813,11 +10458,11 @@ static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, s
             status = lemon__tally_add(l->ctx, &chars, at, bytes);
     }
     for (i = 0; i < chars.words.count && !status; i++)
-        status = lemon__heap_push(l->ctx, &heap, (double)chars.counts[i], (uint64_t)i, (int32_t)i, 0);
-    if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, 0.0f, " ", 1);
+        status = lemon__heap_push(l->ctx, &heap, (double)chars.counts[i], (uint64_t)i, (int32_t)i);
+    if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, " ", 1);
     for (i = 1; i < room && !status && lemon__heap_pop(&heap, &best); i++) {
         const lemon__span *span = &chars.words.spans[best.item];
-        status = lemon__tokenizer_add(l->ctx, l->tokenizer, 0.0f, text + span->start, span->bytes);
+        status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, text + span->start, span->bytes);
     }
     lemon__heap_free(l->ctx, &heap);
     lemon__tally_free(l->ctx, &chars);
@@ -6901,7 +10546,7 @@ static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t 
     status = lemon__learn_sighting(l, pair, word);
     if (status) return status;
     return lemon__heap_push(l->ctx, &l->heap, (double)pair->count, (uint64_t)left << 32 | (uint64_t)right,
-                            (int32_t)(pair - l->pairs), 0);
+                            (int32_t)(pair - l->pairs));
 }
 
 static lemon_status lemon__learn_count_all(lemon__learner *l) {
@@ -6947,7 +10592,7 @@ static int32_t lemon__learn_piece(lemon__learner *l, int32_t left, int32_t right
     memcpy(room + a, t->blob + t->pieces.spans[right].start, b);
     known = lemon__words_find(&t->pieces, room, a + b);
     if (known >= 0) return known;
-    return lemon__tokenizer_push(l->ctx, t, score, a + b) ? -1 : lemon_tokenizer_size(t) - 1;
+    return lemon__tokenizer_push(l->ctx, t, LEMON__NORMAL, score, a + b) ? -1 : lemon_tokenizer_size(t) - 1;
 }
 
 /*  The most frequent pair, smallest ids first where several are.  NULL: there is none left. */
@@ -6961,7 +10606,7 @@ static lemon_status lemon__learn_best(lemon__learner *l, lemon__pair **best) {
         *best = pair;
         if (top.rank <= (double)pair->count) return LEMON_OK;
         *best = NULL;
-        status = lemon__heap_push(l->ctx, &l->heap, (double)pair->count, top.order, top.item, 0);
+        status = lemon__heap_push(l->ctx, &l->heap, (double)pair->count, top.order, top.item);
     }
     return status;
 }
@@ -7014,16 +10659,17 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                            LEMON__FIRST_PIECE + 1);
     memset(&l, 0, sizeof l);
     l.ctx = ctx;
-    status = lemon_tokenizer_bytes(ctx, &l.tokenizer);
+    status = lemon__tokenizer_new(ctx, &l.tokenizer);
+    if (!status) status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
     if (!status) status = lemon__learn_chars(&l, p, bytes, size);
     if (!status) status = lemon__learn_words(&l, p, bytes);
     if (!status) status = lemon__learn_count_all(&l);
     if (!status) status = lemon__learn_pieces(&l, size);
+    if (!status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
+    if (!status) status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
     lemon__learner_free(&l);
-    if (status) { lemon_tokenizer_free(ctx, l.tokenizer); return status; }
-    l.tokenizer->dummy_prefix = 1;
     *tokenizer = l.tokenizer;
-    return LEMON_OK;
+    return lemon__tokenizer_done(ctx, status, tokenizer);
 }
 /* ====================================================================================================================
    10  INFERENCE
@@ -7251,7 +10897,7 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
                 previous = g->tokens->ids[g->tokens->count - 1];
         if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { *stop = LEMON_STOP_END; break; }
         status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
-        if (!status) status = lemon__tokens_push(g->ctx, g->tokens, id);
+        if (!status) status = lemon_tokens_push(g->ctx, g->tokens, id);
         if (!status && on_token && on_token(user, id, text, bytes)) { *stop = LEMON_STOP_CALLER; break; }
         if (status || i + 1 == n_new) break;
         status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
@@ -7265,7 +10911,7 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
 
 static lemon_status lemon__generate_prompt(lemon__generation *g, const char *prompt, float **logits) {
     const lemon_tokenizer *t = g->model->tokenizer;
-    lemon_status status = lemon__tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
+    lemon_status status = lemon_tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
     if (!status && prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
     if (!status && g->tokens->count > g->model->config.max_seq)
         status =
@@ -7870,7 +11516,7 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, name, sizeof name);
+    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, name, sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
@@ -9967,7 +13613,7 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     while (!status && text->count < count) {
         lemon_session_rewind(g.session, 0);
         for (i = 0, id = first; !status && i < seq; i++) {
-            status = lemon__tokens_push(ctx, text, id);
+            status = lemon_tokens_push(ctx, text, id);
             if (!status) status = lemon_session_feed(g.session, &id, 1, &logits);
             if (!status) id = lemon_sample(logits, teacher->config.vocab_size, &plain, &g.rng, g.scratch);
         }

@@ -46,7 +46,7 @@ typedef struct settings {
     int64_t dim, layers, heads, kv_heads, ffn, head_dim, seq, size;          /* shapes */
     int64_t tokens, field_layers, field_dims, learn;                         /* fusing */
     int64_t steps, batch, warmup, accumulate, eval_every, save_every;        /* training */
-    int64_t max_tokens, count, top_k, seed, threads;
+    int64_t max_tokens, count, top_k, seed, threads, shard_size;
     double lr, min_lr, learn_lr, weight_decay, clip, distill, temperature;
     double temp, top_p, min_p;
     const char *method, *operators, *save_operators, *teacher, *schedule, *order, *dtype;
@@ -283,12 +283,14 @@ static const flag flags[] = {
     {"--top-p", "P", REAL, FIELD(top_p), "0.9", 0, 1, GENERATE, 0, "draw from the likeliest that make up P"},
     {"--min-p", "P", REAL, FIELD(min_p), "0", 0, 1, GENERATE, 0, "drop what is less likely than P times the likeliest"},
     {"--dtype", "f32|bf16|f16|q8|q4", CHOICE, FIELD(dtype), NULL, 0, 0, CONVERT, 0, "number type (the input's)"},
+    {"--shard-size", "BYTES", COUNT, FIELD(shard_size), "5G", 1, 9e18, CONVERT, 0,
+     "largest file of weights in a Hugging Face folder, but for a larger tensor"},
     {"--seed", "S", WHOLE, FIELD(seed), "1", 0, ANY_SEED, FUSE | TRAIN | GENERATE | INIT, 0, "of random numbers"},
     {"--report", "FILE.html", TEXT, FIELD(report), NULL, 0, 0, FUSE | TRAIN, 0,
      "a page with figures of what came of it"},
 
     {"--tokenizer", "FILE", TEXT, FIELD(tokenizer), NULL, 0, 0, ALL & ~VOCAB, 0,
-     "a tokenizer.bin for models that bring none, or in place of theirs"},
+     "a tokenizer.bin or tokenizer.json for models that bring none, or in place of theirs"},
     {"--threads", "N", WHOLE, FIELD(threads), "0", 0, 256, ALL, 0, "0: LEMON_THREADS, else all cores"},
     {"--json", NULL, SWITCH, FIELD(json), NULL, 0, 0, ALL, 0, "the last line of the output is one JSON object"},
     {"--quiet", NULL, SWITCH, FIELD(quiet), NULL, 0, 0, ALL, 0, "no progress and no remarks"},
@@ -552,7 +554,8 @@ static int help_short(void) {
     puts("\nexamples:");
     for (i = 0; i < N_COMMANDS; i++)
         if (commands[i].bit & (FUSE | TRAIN | EVAL | GENERATE)) printf("  %s\n", commands[i].example);
-    puts("\nMODEL is a .lemon file or a llama2.c checkpoint; OUT ends in .lemon, or in .h for a C array.");
+    puts("\nMODEL is a .lemon file, a GGUF file, a Hugging Face folder or a llama2.c checkpoint.  OUT ends in .lemon, in\n"
+         ".gguf, in .bin for llama2.c or in .h for a C array; any other name is a Hugging Face folder's.");
     return EXIT_DONE;
 }
 
@@ -666,8 +669,7 @@ static int attach_tokenizer(run *r, lemon_model *model) {
     if (r->set.tokenizer == NULL) return EXIT_DONE;
     code = check(r, lemon_tokenizer_load(r->ctx, r->set.tokenizer, model->config.vocab_size, &tokenizer));
     if (code) return code;
-    lemon_tokenizer_free(r->ctx, model->tokenizer);
-    model->tokenizer = tokenizer;
+    lemon_model_set_tokenizer(r->ctx, model, tokenizer);
     return EXIT_DONE;
 }
 
@@ -711,18 +713,30 @@ static int check_output(run *r, const char *path) {
     return code;
 }
 
-/*  The same for OUT, which must also have a name that lemon_save knows. */
-static int check_model_output(run *r, const char *path) {
-    const char *dot = strrchr(path, '.');
-    if (dot == NULL || (strcmp(dot, ".lemon") != 0 && strcmp(dot, ".h") != 0))
-        return complain(r, EXIT_USAGE, "OUT is \"%s\", expected a name that ends in .lemon or .h", path);
-    return check_output(r, path);
+static int ends_in(const char *path, const char *ending) {
+    size_t n = strlen(path), m = strlen(ending);
+    return n >= m && strcmp(path + n - m, ending) == 0;
 }
 
-/*  A model made from another one speaks its language. */
+/*  Whether lemon_save takes OUT for a folder. */
+static int is_folder(const char *path) {
+    return !ends_in(path, ".lemon") && !ends_in(path, ".gguf") && !ends_in(path, ".bin") && !ends_in(path, ".h");
+}
+
+/*  The same for OUT; a folder is not made before there is something to put into it, so a file beside it must do. */
+static int check_model_output(run *r, const char *path) {
+    char beside[4096];
+    size_t n = strlen(path);
+    if (!is_folder(path)) return check_output(r, path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    if (n + 7 > sizeof beside) return complain(r, EXIT_USAGE, "OUT is \"%.60s...\", expected a shorter path", path);
+    sprintf(beside, "%.*s.check", (int)n, path);
+    return check_output(r, beside);
+}
+
+/*  A model made from another one speaks its language, and its licence holds on. */
 static int carry_tokenizer(run *r, const lemon_model *from, lemon_model *to) {
-    if (to->tokenizer || !from->tokenizer) return EXIT_DONE;
-    return check(r, lemon_tokenizer_clone(r->ctx, from->tokenizer, &to->tokenizer));
+    return check(r, lemon_model_carry(r->ctx, from, to));
 }
 
 /* ====================================================================================================================
@@ -770,10 +784,14 @@ static int command_info(run *r) {
 /*  Saves r->model, reads it back and tells what is there now. */
 static int save_and_tell(run *r, const char *path, lemon_dtype dtype) {
     lemon_model *saved = NULL;
-    const char *dot = strrchr(path, '.');
-    int code = check(r, lemon_save(r->ctx, path, r->model, dtype));
+    lemon_save_options options;
+    int code;
+    lemon_save_defaults(&options);
+    options.dtype = dtype;
+    if (r->set.shard_size > 0) options.shard_bytes = (uint64_t)r->set.shard_size;
+    code = check(r, lemon_save_with(r->ctx, path, r->model, &options));
     progress_clear(&r->bar);
-    if (code == EXIT_DONE && dot && strcmp(dot, ".h") == 0) { /* C source: nothing reads it back but a compiler */
+    if (code == EXIT_DONE && ends_in(path, ".h")) { /* C source: nothing reads it back but a compiler */
         printf("%s: written as a C array, %s\n", path, lemon_dtype_name(dtype));
         return r->set.json ? json_model(r->model, dtype) : EXIT_DONE;
     }
@@ -784,14 +802,21 @@ static int save_and_tell(run *r, const char *path, lemon_dtype dtype) {
     return code;
 }
 
+/*  The number type of OUT where --dtype does not tell: that of the input if OUT's format has it, else f32. */
+static lemon_dtype output_dtype(const run *r, const char *path, lemon_dtype input) {
+    if (r->set.dtype) return (lemon_dtype)lemon_dtype_parse(r->set.dtype);
+    if (ends_in(path, ".bin")) return input == LEMON_Q8 ? LEMON_Q8 : LEMON_F32;
+    return is_folder(path) && input > LEMON_F16 ? LEMON_F32 : input;
+}
+
 static int command_convert(run *r) {
     int code = check_model_output(r, r->plain[1]);
     if (code == EXIT_DONE) code = load_model(r, r->plain[0], &r->model);
     if (code) return code;
-    return save_and_tell(r, r->plain[1], r->set.dtype ? (lemon_dtype)lemon_dtype_parse(r->set.dtype) : r->model->dtype);
+    return save_and_tell(r, r->plain[1], output_dtype(r, r->plain[1], r->model->dtype));
 }
 
-/*  Ids on one line, BOS first where the tokenizer has one. */
+/*  Ids on one line, BOS first where the tokenizer adds one. */
 static int command_tokenize(run *r) {
     const char *text = r->plain[1];
     int32_t bos;
@@ -799,7 +824,7 @@ static int command_tokenize(run *r) {
     if (code == EXIT_DONE) code = need_tokenizer(r, r->model, r->plain[0]);
     if (code == EXIT_DONE) code = check(r, lemon_encode(r->ctx, r->model->tokenizer, text, strlen(text), &r->tokens));
     if (code) return code;
-    bos = lemon_tokenizer_bos(r->model->tokenizer);
+    bos = lemon_tokenizer_adds_bos(r->model->tokenizer) ? lemon_tokenizer_bos(r->model->tokenizer) : -1;
     print_ids(bos, &r->tokens, " ");
     putchar('\n');
     if (!r->set.json) return EXIT_DONE;
@@ -824,30 +849,10 @@ static int command_eval(run *r) {
     return json_end();
 }
 
-/*  How many pieces a tokenizer.bin holds: the file does not say, so they are walked over (after 4 bytes, for each piece
-    a score, a length and so many bytes).  Of a damaged file this tells something that lemon_tokenizer_load refuses. */
-static int count_pieces(run *r, const char *path, int32_t *count) {
-    lemon_reader reader;
-    unsigned char n[4] = {0, 0, 0, 0};
-    uint64_t at = 4;
-    int code = check(r, lemon_file_reader(r->ctx, path, &reader));
-    if (code) return code;
-    for (*count = 0; at + 8 <= reader.size && code == EXIT_DONE; ++*count) {
-        code = check(r, reader.read(reader.user, at + 4, n, 4));
-        at += 8 + (n[0] | (uint64_t)n[1] << 8 | (uint64_t)n[2] << 16 | (uint64_t)n[3] << 24);
-    }
-    reader.close(reader.user);
-    return code;
-}
-
 /*  The tokenizer of a new model: the byte-level one, or that of --tokenizer. */
 static int init_tokenizer(run *r, lemon_tokenizer **tokenizer) {
-    int32_t size;
     if (r->set.bytes) return check(r, lemon_tokenizer_bytes(r->ctx, tokenizer));
-    if (r->set.tokenizer) {
-        int code = count_pieces(r, r->set.tokenizer, &size);
-        return code ? code : check(r, lemon_tokenizer_load(r->ctx, r->set.tokenizer, size, tokenizer));
-    }
+    if (r->set.tokenizer) return check(r, lemon_tokenizer_load(r->ctx, r->set.tokenizer, 0, tokenizer));
     return complain(r, EXIT_USAGE,
                     "the vocabulary is missing, expected --tokenizer FILE or --bytes; lemon vocab makes a FILE");
 }

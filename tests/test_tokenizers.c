@@ -75,7 +75,7 @@ static int decodes(lemon_ctx *ctx, const lemon_tokenizer *t, const char *text, s
     ok = lemon_encode(ctx, t, text, n, &tokens) == LEMON_OK;
     for (i = 0; ok && i < tokens.count; i++) {
         ok = lemon_decode(ctx, t, previous, tokens.ids[i], &piece, &k) == LEMON_OK;
-        if (ok && i == 0 && t->dummy_prefix && tokens.ids[0] == ' ' + 3)
+        if (ok && i == 0 && t->rules.prefix && tokens.ids[0] == ' ' + 3)
             k = 0; /* the blank before the text, as a byte */
         ok = ok && at + k <= n && memcmp(text + at, piece, k) == 0;
         at += k;
@@ -150,7 +150,7 @@ static void test_speed(lemon_ctx *ctx, const lemon_tokenizer *t, const char *tex
 static int same_vocabulary(const lemon_tokenizer *a, const lemon_tokenizer *b) {
     int32_t i;
     size_t m, n;
-    if (lemon_tokenizer_size(a) != lemon_tokenizer_size(b) || a->dummy_prefix != b->dummy_prefix) return 0;
+    if (lemon_tokenizer_size(a) != lemon_tokenizer_size(b) || a->rules.prefix != b->rules.prefix) return 0;
     for (i = 0; i < lemon_tokenizer_size(a); i++) {
         const uint8_t *p = lemon__piece(a, i, &m), *q = lemon__piece(b, i, &n);
         if (m != n || memcmp(p, q, n) != 0 || memcmp(&a->scores[i], &b->scores[i], 4) != 0) return 0;

@@ -4,6 +4,7 @@ cd "$(dirname "$0")" || exit 1
 . ./harness.sh
 scratch=$PWD/${CHECK_SCRATCH:-build/scratch/tool}
 mkdir -p "$scratch"
+here=$PWD
 lemon=$PWD/../examples/lemon
 stories=$PWD/../examples/stories
 data=$(data_folder)
@@ -82,6 +83,20 @@ holds "info: $(field params) parameters as the formula has it" \
     "$(field params) == 300 * 32 + 32 + 4 * (2 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32)"
 run tokenize m.lemon "Hello, you"
 check "tokenize writes one line of ids, BOS first" grep -qE '^1( [0-9]+)+$' out
+
+# Hugging Face's kind of vocabulary, without BOS, in place of the model's own and in a new model
+awk 'BEGIN {
+    printf "{\"added_tokens\": [{\"id\": 256, \"content\": \"<|endoftext|>\", \"special\": true}],"
+    printf "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"},"
+    printf "\"model\": {\"type\": \"BPE\", \"vocab\": {\"he\": 257, \"llo\": 258, \"lo\": 259"
+    for (i = 33; i < 127; i++) printf ", \"%s%c\": %d", i == 34 || i == 92 ? "\\" : "", i, i
+    printf "}, \"merges\": [\"h e\", \"l o\", \"l lo\"]}}"
+}' > tokenizer.json
+run tokenize m.lemon hello! --tokenizer tokenizer.json
+check "tokenize knows tokenizer.json, and adds no BOS where it has none" grep -qx '257 258 33' out
+expect 0 "" init j.lemon --dim 32 --layers 1 --heads 2 --kv-heads 1 --ffn 32 --seq 64 --tokenizer tokenizer.json --quiet
+run tokenize j.lemon hello!
+check "a model keeps it" grep -qx '257 258 33' out
 
 train="train m.lemon t.lemon --data text.txt --steps 12 --batch 4 --seq 32 --lr 5e-3"
 run $train --eval-data held.txt --log log.csv --json
@@ -174,6 +189,33 @@ for dtype in f32 bf16 f16 q8 q4; do
 done
 expect 0 "" convert one.lemon c.lemon --quiet
 check "convert without a type is a copy" cmp one.lemon c.lemon
+for out in out.gguf out-hf out.bin; do
+    expect 0 "" convert one.lemon $out --quiet
+    run info $out --json
+    case $out in out.gguf) format=gguf ;; out-hf) format=hf ;; *) format=llama2c ;; esac
+    check "$out is $format" test "$(field format)" = "\"$format\""
+done
+expect 0 "" convert one.lemon shards/ --shard-size 20k --quiet
+check "--shard-size makes shards" test -f shards/model.safetensors.index.json -a -f shards/model-00002-of-*.safetensors
+expect 0 "" convert shards shards --dtype bf16 --shard-size 1G --quiet
+check "a folder is replaced, its old index gone" test -f shards/model.safetensors -a ! -f shards/model.safetensors.index.json
+expect 2 "dtype is q8, which a Hugging Face folder cannot carry" convert one.lemon folder --dtype q8
+check "what is refused leaves no folder" test ! -e folder -a ! -e folder.tmp
+expect 2 "dtype is bf16, which llama2.c" convert one.lemon x.bin --dtype bf16
+run convert one.lemon c.lemon --dtype q8 --quiet
+expect 0 "f32" convert c.lemon from-q8 --quiet
+run convert c.lemon q8.bin --json --quiet
+check "q8 as llama2.c's version 2" test "$(od -An -td4 -j4 -N4 q8.bin | tr -d ' ')" = 2
+if command -v python3 > /dev/null; then
+    run convert out.gguf plain.lemon --dtype f32 --quiet
+    python3 "$here/../examples/lemon_read.py" plain.lemon tok_embed > plain.txt
+    python3 "$here/../examples/lemon_read.py" c.lemon tok_embed > rounded.txt
+    check "lemon_read.py reads f32 and q8" sh -c 'paste -d " " plain.txt rounded.txt | awk "{ n = NF / 2
+        for (i = 1; i <= n; i++) { d = \$i - \$(i + n); if (d < 0) d = -d; if (d > worst) worst = d } }
+        END { exit !(NR > 200 && worst > 0 && worst < 0.01) }"'
+else
+    skip "lemon_read.py"
+fi
 expect 0 "" convert one.lemon array.h --quiet
 check "a C array compiles" sh -c 'echo "#include \"array.h\"" > array.c && ${CC:-cc} -c array.c -o array.o'
 

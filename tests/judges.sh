@@ -1,0 +1,152 @@
+#!/bin/sh
+# Programs that others wrote judge the files that lemon.h writes, and make some that it reads:  llama.cpp (npm's
+# node-llama-cpp), Hugging Face's readers (@huggingface/gguf, hub, tokenizers), PyTorch (Debian's python3-torch), and
+# make_hf.py, which writes folders with nothing of lemon.h in it.  They are installed into build/judges; what cannot be
+# had is counted as skipped.
+cd "$(dirname "$0")" || exit 1
+. ./harness.sh
+tests=$PWD
+judges=$tests/build/judges
+scratch=$tests/${CHECK_SCRATCH:-build/scratch/judges}
+lemon=$tests/../examples/lemon
+data=$(data_folder)
+rm -rf "$scratch"
+mkdir -p "$scratch" "$judges"
+
+# ---- installing ----
+
+packages="node-llama-cpp@3.22.1 @huggingface/gguf@0.4.6 @huggingface/hub@2.17.5 @huggingface/tokenizers@0.2.0"
+if [ ! -d "$judges/node_modules/@huggingface/tokenizers" ] && command -v npm > /dev/null; then
+    echo '{"private": true}' > "$judges/package.json"
+    # shellcheck disable=SC2086
+    (cd "$judges" && npm install --ignore-scripts --no-audit --no-fund $packages) > "$judges/npm.log" 2>&1 ||
+        echo "# npm install failed: $(tail -n 1 "$judges/npm.log")"
+fi
+libraries=$judges/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64
+llama=$judges/judge_llama
+if [ ! -x "$llama" ] && [ -d "$libraries" ]; then       # the headers come with the source of the same version
+    git clone -q --bare "$judges/node_modules/node-llama-cpp/llama/gitRelease.bundle" "$judges/llama.git" 2> /dev/null
+    mkdir -p "$judges/include"
+    for header in include/llama.h ggml/include/ggml.h ggml/include/ggml-cpu.h ggml/include/ggml-backend.h \
+        ggml/include/ggml-alloc.h ggml/include/ggml-opt.h ggml/include/gguf.h; do
+        git --git-dir="$judges/llama.git" show "HEAD:$header" > "$judges/include/$(basename "$header")"
+    done
+    ${CC:-cc} -O1 -I"$judges/include" judge_llama.c -o "$llama" -L"$libraries" -l:libllama.v0.5.0.so -l:libggml.v0.5.0.so \
+        -l:libggml-base.so -lm -Wl,-rpath,"$libraries" 2> "$judges/cc.log" || cat "$judges/cc.log"
+fi
+python=/usr/bin/python3
+if ! $python -c "import torch" 2> /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-torch; } \
+        < /dev/null > "$judges/apt.log" 2>&1 || echo "# python3-torch was not installed"
+fi
+LLAMA_BACKENDS=$libraries
+export LLAMA_BACKENDS OMP_NUM_THREADS=1
+
+# ---- helpers ----
+
+loss() { "$lemon" eval "$1" --data ids.u16 --seq "${2:-256}" --quiet | sed -n 's/^loss \([0-9.]*\).*/\1/p'; }
+
+# near NAME LIMIT A B: two numbers that are no further apart.
+near() {
+    if echo "$2 $3 $4" | awk '{ d = $2 - $3; if (d < 0) d = -d; exit !($2 != "" && $3 != "" && d <= $1) }'; then ok "$1 ($3, $4)"
+    else fail "$1" "$3 and $4 differ by more than $2"; fi
+}
+
+# judged NAME LIMIT FILE SEQ MODE: llama.cpp loads a GGUF without a warning, and its loss is ours.
+judged() {
+    if "$llama" loss "$3" ids.u16 "$4" "$5" > judge.out 2>&1; then near "$1" "$2" "$(tail -n 1 judge.out)" "$(loss "$3" "$4")"
+    else fail "$1" "$(head -n 1 judge.out)"; fi
+}
+
+same_text() { if [ -n "$2" ] && [ "$2" = "$3" ]; then ok "$1"; else fail "$1" "\"$2\" and \"$3\""; fi; }
+
+if [ -z "$data" ] || [ ! -x "$lemon" ]; then
+    skip "judges: no stories260K, or no examples/lemon"
+    done_checking
+fi
+cd "$scratch" || exit 1
+"$lemon" convert "$data/stories260K.bin" f32.gguf --tokenizer "$data/tok512.bin" --quiet > /dev/null
+printf 'Hello, wörld! 日本 🙂\n\ttabs  two  <s> Once upon a time, there was a dog.' > text
+head -c 12000 "$data/tinystories_valid.txt" | tr '\n' ' ' > prose
+"$lemon" tokenize f32.gguf "$(cat prose)" > prose.ids
+$python -c 'import struct, sys; sys.stdout.buffer.write(b"".join(struct.pack("<H", int(i)) for i in open("prose.ids").read().split()))' > ids.u16
+
+# ---- llama.cpp reads what lemon.h writes ----
+
+if [ -x "$llama" ]; then
+    for type in f32 f16 bf16 q8 q4; do          # llama.cpp rounds activations too where weights are quantised
+        "$lemon" convert f32.gguf $type-out.gguf --dtype $type --quiet > /dev/null
+        case $type in f32) limit=1e-5 defaults=1e-3 ;; f16 | bf16) limit=1e-3 defaults=1e-3 ;; *) limit=4e-3 defaults=4e-3 ;; esac
+        judged "llama.cpp, $type, F32 cache, no flash attention" $limit $type-out.gguf 256 plain
+        judged "llama.cpp, $type, its defaults" $defaults $type-out.gguf 256 default
+    done
+    same_text "llama.cpp tokenizes alike" "$("$llama" tokens f32.gguf text)" "$("$lemon" tokenize f32.gguf "$(cat text)")"
+    same_text "llama.cpp tokenizes 12 kB alike" "$("$llama" tokens f32.gguf prose)" "$(cat prose.ids)"
+    same_text "llama.cpp's greedy text is the reference's" "$("$llama" greedy f32.gguf 100 1)" \
+        "$(tr '\n' ' ' < "$data/greedy_empty.ids" | cut -d ' ' -f 1-101)"
+    "$lemon" init random.lemon --dim 96 --head-dim 32 --layers 2 --heads 4 --kv-heads 2 --ffn 160 --untie --quiet \
+        --tokenizer "$data/tok512.bin" > /dev/null
+    "$lemon" convert random.lemon random.gguf --quiet > /dev/null
+    judged "llama.cpp, untied, heads wider than the model" 1e-5 random.gguf 64 plain
+
+    # ---- and writes what lemon.h reads: the same loss, and the numbers that it decodes itself ----
+    "$lemon" init wide.lemon --dim 256 --layers 2 --heads 4 --kv-heads 2 --ffn 512 --tokenizer "$data/tok512.bin" --quiet > /dev/null
+    "$lemon" train wide.lemon trained.lemon --data ids.u16 --steps 40 --batch 4 --seq 64 --lr 2e-3 --quiet > /dev/null
+    "$lemon" convert trained.lemon wide.gguf --quiet > /dev/null
+    for type in 2:Q4_0 3:Q4_1 8:Q5_0 9:Q5_1 7:Q8_0 15:Q4_K_M 17:Q5_K_M 18:Q6_K 1:F16 32:BF16; do
+        "$llama" quantize wide.gguf in.gguf "${type%:*}" > quantize.out 2>&1
+        "$llama" quantize in.gguf decoded.gguf 0 >> quantize.out 2>&1
+        near "lemon.h reads ${type#*:} as llama.cpp decodes it" 1e-5 "$(loss in.gguf 64)" "$(loss decoded.gguf 64)"
+        judged "llama.cpp's ${type#*:} has its loss" 5e-4 in.gguf 64 plain
+    done
+else
+    skip "llama.cpp"
+fi
+
+# ---- Hugging Face's readers ----
+
+"$lemon" convert f32.gguf hf --quiet > /dev/null
+"$lemon" convert f32.gguf shards --dtype bf16 --shard-size 100k --quiet > /dev/null
+if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
+    (cd "$tests" && node judge_npm.mjs gguf "$scratch/f32.gguf") > gguf.json 2>&1
+    check "@huggingface/gguf finds 47 tensors" grep -q '"tensor_count":47' gguf.json
+    check "@huggingface/gguf finds the config" grep -q '"llama.embedding_length":64.*"llama.attention.head_count_kv":4' gguf.json
+    check "@huggingface/gguf finds shapes" grep -q '\["blk.0.ffn_down.weight",\[172,64\],0\]' gguf.json
+    for folder in hf shards; do
+        (cd "$tests" && node judge_npm.mjs safetensors "$scratch/$folder") > st.json 2>&1
+        check "@huggingface/hub finds shapes in $folder" \
+            grep -q '"model.layers.4.mlp.down_proj.weight":{"dtype":"B*F[0-9]*","shape":\[64,172\]' st.json
+        same_text "@huggingface/hub finds 47 tensors in $folder" "$(grep -o '"dtype"' st.json | wc -l)" 47
+    done
+    same_text "@huggingface/tokenizers tokenizes alike" "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/hf" "$scratch/prose")" \
+        "$(cat prose.ids)"
+else
+    skip "Hugging Face's readers"
+fi
+
+# ---- folders that lemon.h did not write ----
+
+"$lemon" convert "$data/stories260K.bin" ours.bin --quiet > /dev/null
+for kind in "F32 1" "F32 5 odd" "F16 1" "BF16 3"; do
+    rm -rf made made.bin
+    # shellcheck disable=SC2086
+    $python "$tests/make_hf.py" "$data/stories260K.bin" made $kind
+    "$lemon" convert made made.bin --dtype f32 --quiet > /dev/null
+    case $kind in
+        F32*) check "a folder of another writer, $kind: the same bits" cmp made.bin ours.bin ;;
+        *) near "a folder of another writer, $kind" 2e-3 "$(loss made.bin)" "$(loss ours.bin)" ;;
+    esac
+done
+
+# ---- PyTorch goes on training ----
+
+if $python -c "import torch" 2> /dev/null; then
+    $python "$tests/../examples/train_hf.py" hf ids.u16 100 4 64 1e-3 > torch.csv 2> torch.err
+    "$lemon" train hf trained-on.lemon --data ids.u16 --steps 100 --batch 4 --seq 64 --lr 1e-3 --order sequential \
+        --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
+    worst=$(tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , '{ d = $2 - $5; if (d < 0) d = -d; if (d > m) m = d } END { if (NR == 100) print m }')
+    near "PyTorch's first 100 losses follow ours: largest difference" 1e-3 "$worst" 0
+else
+    skip "PyTorch"
+fi
+done_checking

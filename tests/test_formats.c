@@ -1,0 +1,577 @@
+/*  Chapter 8, the formats of others: JSON, Hugging Face folders, GGUF, llama2.c's files as they are written. */
+#include "check.h"
+
+/* ---- JSON ---- */
+
+static lemon_status parse(lemon_ctx *ctx, const char *text, lemon__json *json) {
+    return lemon__json_parse(ctx, "some.json", text, strlen(text), json);
+}
+
+static int string_is(lemon__json *json, int32_t node, const char *want) {
+    size_t n;
+    const uint8_t *p = lemon__json_string(json, node, &n);
+    detail("\"%.*s\", expected \"%s\"", (int)n, p ? (const char *)p : "", want);
+    return p && n == strlen(want) && memcmp(p, want, n) == 0;
+}
+
+static void test_json_values(lemon_ctx *ctx) {
+    static const char text[] = " {\"a\": [1, -2.5e3, true, false, null, \"x\", {}], \"b\": {\"c\": \"d\\u00e9\\n\\\"\", "
+                               "\"e\": []}, \"\\u0061\": 3, \"big\": 9223372036854775807, "
+                               "\"low\": -9223372036854775808, \"over\": 9223372036854775808} \n";
+    lemon__json json;
+    int32_t a, i, items = 0;
+    int64_t whole;
+    double real;
+    if (!check(fine(ctx, parse(ctx, text, &json)), "JSON is parsed")) return;
+    a = lemon__json_get(&json, 0, "a");
+    for (i = a + 1; i < json.nodes[a].next; i = json.nodes[i].next) items++;
+    check(items == 7 && lemon__json_type_of(&json, a) == LEMON__JSON_ARRAY, "JSON array of seven items");
+    check(lemon__json_int(&json, a + 1, &whole) && whole == 1, "JSON integer");
+    check(lemon__json_real(&json, a + 2, &real) && real >= -2500 && real <= -2500, "JSON real");
+    check(!lemon__json_int(&json, a + 2, &whole), "a real is no integer");
+    check(lemon__json_type_of(&json, a + 3) == LEMON__JSON_TRUE &&
+          lemon__json_type_of(&json, a + 4) == LEMON__JSON_FALSE &&
+          lemon__json_type_of(&json, a + 5) == LEMON__JSON_NULL, "JSON true, false, null");
+    check(string_is(&json, lemon__json_get(&json, lemon__json_get(&json, 0, "b"), "c"), "d\xc3\xa9\n\""),
+          "JSON escapes are decoded");
+    check(lemon__json_get(&json, lemon__json_get(&json, 0, "no"), "c") == -1, "what is not there has no members");
+    check(lemon__json_int(&json, lemon__json_get(&json, 0, "big"), &whole) && whole == INT64_MAX, "largest int64");
+    check(lemon__json_int(&json, lemon__json_get(&json, 0, "low"), &whole) && whole == INT64_MIN, "smallest int64");
+    check(!lemon__json_int(&json, lemon__json_get(&json, 0, "over"), &whole), "one more than int64 is refused");
+    lemon__json_close(&json);
+    check(fine(ctx, parse(ctx, "\"\\ud83d\\ude42 \xe6\x97\xa5 \\u20ac\"", &json)) &&
+          string_is(&json, 0, "\xf0\x9f\x99\x82 \xe6\x97\xa5 \xe2\x82\xac"), "surrogate pairs");
+    lemon__json_close(&json);
+    check(fine(ctx, parse(ctx, "0.1", &json)) && lemon__json_real(&json, 0, &real) && real >= 0.1 && real <= 0.1,
+          "doubles are exact");
+    lemon__json_close(&json);
+    lemon__json_close(&json);
+}
+
+static void test_json_refused(lemon_ctx *ctx) {
+    static const char *const bad[] = {
+        "", " ", "{", "[", "]", "{\"a\"}", "{\"a\":}", "{a:1}", "[1,]", "{\"a\":1,}", "[1 2]", "{\"a\":1 \"b\":2}", "01",
+        "1.", ".5", "+1", "-", "1e", "nul", "True", "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\n\"",
+        "\"\\ud83d\"", "\"\\ud83d\\u0041\"", "\"\\ude42\"", "[1]]", "{} {}", "NaN", "'a'", "[1}", "{\"a\":1]"};
+    char deep[400];
+    lemon__json json;
+    size_t i;
+    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "no JSON: %s", bad[i]);
+        for (char *p = name; *p; p++)
+            if (*p == '\n') *p = '~';
+        check(fails_with(ctx, parse(ctx, bad[i], &json), LEMON_E_FORMAT, "some.json: line "), name);
+    }
+    check(fails_with(ctx, lemon__json_parse(ctx, "some.json", "[1]\0", 4, &json), LEMON_E_FORMAT, "the end"),
+          "a zero byte is no white space");
+    memset(deep, '[', 200);
+    memset(deep + 200, ']', 200);
+    check(fails_with(ctx, lemon__json_parse(ctx, "some.json", deep, 400, &json), LEMON_E_FORMAT, "64 levels"),
+          "JSON of 200 levels is refused");
+    check(fine(ctx, lemon__json_parse(ctx, "some.json", deep + 136, 128, &json)), "JSON of 64 levels is read");
+    lemon__json_close(&json);
+}
+
+/*  Cut anywhere and with any bit flipped, a text is parsed or refused, but never read beyond its end. */
+static void test_json_hostile(lemon_ctx *ctx) {
+    static const char text[] = "{\"a\":[1,-2.5e3,true,null,\"x\\ud83d\\ude42\",{\"b\":{}}],\"c\":\"\\n\\u00e9\"}";
+    size_t n = sizeof text - 1, i, parsed = 0;
+    int64_t tried = 0;
+    for (i = 0; i < n; i++) {
+        uint8_t *copy = (uint8_t *)malloc(i + 1);       /* of exact size, for the sanitizer */
+        lemon__json json;
+        memcpy(copy, text, i);
+        parsed += lemon__json_parse(ctx, "cut.json", copy, i, &json) == LEMON_OK;
+        free(copy);
+    }
+    check(parsed == 0, "JSON that was cut is refused");
+    for (i = 0; i < 8 * n; i++, tried++) {
+        uint8_t *copy = (uint8_t *)malloc(n);
+        lemon__json json;
+        int32_t k;
+        memcpy(copy, text, n);
+        copy[i / 8] ^= (uint8_t)(1u << i % 8);
+        if (lemon__json_parse(ctx, "flipped.json", copy, n, &json) == LEMON_OK) {
+            for (k = 0; k < json.count; k++) {
+                size_t bytes;
+                double real;
+                int64_t whole;
+                lemon__json_string(&json, k, &bytes);
+                lemon__json_real(&json, k, &real);
+                lemon__json_int(&json, k, &whole);
+            }
+            lemon__json_close(&json);
+        }
+        free(copy);
+    }
+    detail("%ld blocks are left", heap.live);
+    check(tried == (int64_t)(8 * n), "JSON with flipped bits");
+}
+
+static void test_json_large(lemon_ctx *ctx) {
+    size_t n = 0, room = 22u << 20;
+    char *text = (char *)malloc(room);
+    lemon__json json;
+    double start;
+    lemon_status status;
+    n += (size_t)snprintf(text, room, "{\"vocab\": {");
+    while (n < (20u << 20)) n += (size_t)snprintf(text + n, 64, "\"piece%lu\": %lu, ", (unsigned long)n, (unsigned long)n);
+    n += (size_t)snprintf(text + n, 64, "\"\": 0}}");
+    start = lemon__seconds();
+    status = lemon__json_parse(ctx, "large.json", text, n, &json);
+    detail("%.2f s, %lld values, %s", lemon__seconds() - start, (long long)json.count, lemon_error(ctx));
+    check(status == LEMON_OK && (light() || lemon__seconds() - start < 1), "20 MB of JSON in less than a second");
+    printf("# 20 MB of JSON: %.3f s, %lld values\n", lemon__seconds() - start, (long long)json.count);
+    lemon__json_close(&json);
+    free(text);
+}
+
+/* ---- models ---- */
+
+static lemon_config odd_config(int tied, int head_dim) {
+    lemon_config c = tiny_config(32, 2, 4, 2, head_dim, 44, 300, tied);     /* 44 is no multiple of 32 */
+    c.rope_theta = 500000.0f;
+    c.rms_norm_eps = 1e-6f;
+    return c;
+}
+
+static lemon_model *odd_model(lemon_ctx *ctx, int tied, int head_dim) {
+    lemon_config c = odd_config(tied, head_dim);
+    lemon_model *model = lively_model(ctx, &c, 5);
+    lemon_tokenizer_bytes(ctx, &model->tokenizer);
+    return model;
+}
+
+/*  Largest difference between two models' weights; -1 where they differ in shape. */
+static double distance(const lemon_model *a, const lemon_model *b) {
+    double worst = 0;
+    int64_t i, r, c;
+    static float x[65536], y[65536];
+    if (a == NULL || b == NULL || memcmp(&a->config, &b->config, sizeof a->config) != 0) return -1;
+    for (i = 0; i < a->n_params; i++)
+        for (r = 0; r < a->params[i].rows; r++) {
+            lemon_row_to_f32(&a->params[i], r, x);
+            lemon_row_to_f32(&b->params[i], r, y);
+            for (c = 0; c < a->params[i].cols; c++)
+                if (!(fabs((double)(x[c] - y[c])) <= worst)) worst = fabs((double)(x[c] - y[c]));
+        }
+    return worst;
+}
+
+/*  Removes a folder that lemon_save wrote. */
+static void remove_folder(const char *path) {
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s' '%s.tmp'", path, path);
+    if (system(command) != 0) printf("# %s was not removed\n", path);
+}
+
+/* ---- round trips through every format ---- */
+
+static void round_trip(lemon_ctx *ctx, const lemon_model *a, const char *path, lemon_dtype dtype, const char *format,
+                       double limit) {
+    lemon_model *b = NULL;
+    char name[128];
+    lemon_status status = lemon_save(ctx, path, a, dtype);
+    int known = 0;
+    if (!status) status = lemon_load(ctx, path, &b);
+    snprintf(name, sizeof name, "round trip %s %s %s, head_dim %d", format, lemon_dtype_name(dtype),
+             a->config.tied_embeddings ? "tied" : "untied", (int)a->config.head_dim);
+    detail("%s, distance %g", lemon_error(ctx), distance(a, b));
+    if (b) known = strcmp(b->format, format) == 0 && (strcmp(format, "llama2c") == 0 || b->dtype == dtype) &&
+                   (strcmp(format, "llama2c") == 0) == (b->tokenizer == NULL) && b->params[1].dtype == LEMON_F32;
+    check(!status && known && distance(a, b) >= 0 && distance(a, b) <= limit, name);
+    lemon_model_free(ctx, b);
+    remove(path);
+    remove_folder(path);
+}
+
+static void test_round_trips(lemon_ctx *ctx) {
+    static const double limit[] = {0, 0.01, 0.001, 0.01, 0.15};
+    int tied, dtype, head_dim;
+    for (tied = 0; tied < 2; tied++)
+        for (head_dim = 6; head_dim <= 8; head_dim += 2) {
+            lemon_model *a = odd_model(ctx, tied, head_dim);
+            for (dtype = 0; dtype <= LEMON_Q4; dtype++) {
+                round_trip(ctx, a, scratch("trip.gguf"), (lemon_dtype)dtype, "gguf", limit[dtype]);
+                if (dtype <= LEMON_F16) round_trip(ctx, a, scratch("trip-hf"), (lemon_dtype)dtype, "hf", limit[dtype]);
+            }
+            if (head_dim == 8) {
+                a->config.rope_theta = 10000.0f;
+                a->config.rms_norm_eps = 1e-5f;
+                round_trip(ctx, a, scratch("trip.bin"), LEMON_F32, "llama2c", 0);
+                round_trip(ctx, a, scratch("trip.bin"), LEMON_Q8, "llama2c", 0.01);
+            }
+            lemon_model_free(ctx, a);
+        }
+}
+
+/*  A half-precision model keeps its bits on every way that keeps its type. */
+static void test_chain(lemon_ctx *ctx) {
+    static const char *const names[] = {"chain.lemon", "chain.gguf", "chain-hf", "chain-2.gguf", "chain-2.lemon"};
+    lemon_model *a = odd_model(ctx, 0, 8), *b = NULL, *first = NULL;
+    lemon_status status = LEMON_OK;
+    size_t i;
+    for (i = 0; i < 5 && !status; i++) {
+        status = lemon_save(ctx, scratch(names[i]), b ? b : a, LEMON_BF16);
+        if (b != first) lemon_model_free(ctx, b);
+        b = NULL;
+        if (!status) status = lemon_load(ctx, scratch(names[i]), &b);
+        if (i == 0) first = b;
+    }
+    detail("%s, distance %g", lemon_error(ctx), distance(first, b));
+    check(!status && distance(first, b) >= 0 && distance(first, b) <= 0.01 &&
+          memcmp(first->params[3].data, b->params[3].data, 8 * 32 * 2) == 0, "bf16 through all formats keeps its bits");
+    check(!status && lemon_tokenizer_size(b->tokenizer) == 259, "the vocabulary comes along");
+    lemon_model_free(ctx, b);
+    lemon_model_free(ctx, first);
+    lemon_model_free(ctx, a);
+    for (i = 0; i < 5; i++) { remove(scratch(names[i])); remove_folder(scratch(names[i])); }
+}
+
+/* ---- Hugging Face folders ---- */
+
+static void test_shards(lemon_ctx *ctx) {
+    lemon_model *a = odd_model(ctx, 0, 8), *b = NULL;
+    lemon_save_options options;
+    char path[300], file[400];
+    size_t n;
+    char *index;
+    snprintf(path, sizeof path, "%s", scratch("shards"));
+    lemon_save_defaults(&options);
+    options.shard_bytes = 40000;
+    check(fine(ctx, lemon_save_with(ctx, path, a, &options)), "a folder in shards is written");
+    snprintf(file, sizeof file, "%s/model.safetensors.index.json", path);
+    index = slurp(file, &n);
+    check(index && strstr(index, "\"lm_head.weight\": \"model-0000") && strstr(index, "\"total_size\": "),
+          "its index names files and sizes");
+    free(index);
+    check(fine(ctx, lemon_load(ctx, path, &b)) && distance(a, b) >= 0 && distance(a, b) <= 0, "shards are read");
+    check(b && b->params[2].data != NULL && b->block == NULL, "shards stay mapped");
+    options.shard_bytes = UINT64_MAX;
+    check(fine(ctx, lemon_save_with(ctx, path, b, &options)), "over the folder that it is mapped from");
+    lemon_model_free(ctx, b);
+    b = NULL;
+    check(!exists(file), "the index of the shards that were there is gone");
+    snprintf(file, sizeof file, "%s/config.json", path);
+    check(fine(ctx, lemon_load(ctx, file, &b)) && distance(a, b) >= 0 && distance(a, b) <= 0,
+          "config.json stands for its folder");
+    snprintf(file, sizeof file, "%s.tmp/config.json", path);
+    check(!exists(file), "nothing is left beside it");
+    lemon_model_free(ctx, b);
+    lemon_model_free(ctx, a);
+    remove_folder(path);
+}
+
+/*  Replaces the first `from` in a file by `to`. */
+static int edit(const char *path, const char *from, const char *to) {
+    size_t n;
+    char *text = slurp(path, &n), *at = text ? strstr(text, from) : NULL, *all;
+    if (at == NULL) { free(text); return 0; }
+    all = (char *)malloc(n + strlen(to) + 1);
+    snprintf(all, n + strlen(to) + 1, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    spill(path, all, strlen(all));
+    free(all);
+    free(text);
+    return 1;
+}
+
+static void test_refusals(lemon_ctx *ctx) {
+    static const struct { const char *from, *to, *text; lemon_status status; } cases[] = {
+        {"\"llama\"", "\"gpt2\"", "model_type is gpt2", LEMON_E_UNSUPPORTED},
+        {"\"attention_bias\": false", "\"attention_bias\": true", "attention_bias is true", LEMON_E_UNSUPPORTED},
+        {"\"mlp_bias\": false", "\"mlp_bias\": true", "mlp_bias is true", LEMON_E_UNSUPPORTED},
+        {"\"mlp_bias\": false", "\"rope_scaling\": {\"rope_type\": \"llama3\"}", "rope_scaling is", LEMON_E_UNSUPPORTED},
+        {"\"mlp_bias\": false", "\"sliding_window\": 16", "sliding_window is 16", LEMON_E_UNSUPPORTED},
+        {"\"mlp_bias\": false", "\"quantization_config\": {\"bits\": 4}", "quantization_config is", LEMON_E_UNSUPPORTED},
+        {"\"silu\"", "\"gelu\"", "hidden_act is gelu", LEMON_E_UNSUPPORTED},
+        {"\"hidden_size\": 32", "\"hidden_size\": 33", "\"model.embed_tokens.weight\" is [300, 32], expected [300, 33]",
+         LEMON_E_FORMAT},
+        {"\"hidden_size\": 32", "\"hidden_size\": -1", "hidden_size is -1", LEMON_E_FORMAT},
+        {"\"hidden_size\": 32", "\"hidden_size\": 32.5", "hidden_size is 32.5", LEMON_E_FORMAT},
+        {"\"hidden_size\": 32", "\"hidden_size\": \"32\"", "hidden_size is not a number", LEMON_E_FORMAT},
+        {"\"hidden_size\": 32,", "", "hidden_size is missing", LEMON_E_FORMAT},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", "has no place in a LLaMA model", LEMON_E_UNSUPPORTED},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "layers.2.input_layernorm.weight\" is missing",
+         LEMON_E_FORMAT},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 4096", "n_layers is 4096", LEMON_E_FORMAT},
+        {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": 0.5", "tie_word_embeddings is 0.5", LEMON_E_FORMAT},
+        {"{", "[", "config.json: line ", LEMON_E_FORMAT}};
+    lemon_model *a = odd_model(ctx, 0, 8), *b = NULL;
+    char path[300], file[400], copy[400];
+    size_t i, n;
+    char *config;
+    snprintf(path, sizeof path, "%s", scratch("refused"));
+    snprintf(file, sizeof file, "%s/config.json", path);
+    lemon_save(ctx, path, a, LEMON_F32);
+    config = slurp(file, &n);
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int edited = edit(file, cases[i].from, cases[i].to);
+        check(edited && fails_with(ctx, lemon_load(ctx, path, &b), cases[i].status, cases[i].text) && b == NULL &&
+              strstr(lemon_error(ctx), path), cases[i].text);
+        spill(file, config, n);
+    }
+    edit(file, "\"mlp_bias\": false", "\"rope_scaling\": {\"rope_type\": \"default\"}, \"sliding_window\": 64");
+    check(fine(ctx, lemon_load(ctx, path, &b)), "default scaling and a window as long as the context change nothing");
+    lemon_model_free(ctx, b);
+    spill(file, config, n);
+    edit(file, "\"rope_theta\": 500000", "\"rope_parameters\": {\"rope_theta\": 500000, \"rope_type\": \"default\"}");
+    check(fine(ctx, lemon_load(ctx, path, &b)) && distance(a, b) >= 0, "rope_theta as newer configs have it");
+    lemon_model_free(ctx, b);
+    free(config);
+    snprintf(copy, sizeof copy, "%s/model.safetensors", path);
+    remove(copy);
+    check(fails_with(ctx, lemon_load(ctx, path, &b), LEMON_E_FORMAT, "neither model.safetensors nor"),
+          "a folder without weights says so");
+    snprintf(copy, sizeof copy, "%s/model.safetensors.index.json", path);
+    spill(copy, "{\"weight_map\": {\"a\": \"../model.safetensors\"}}", 45);
+    check(fails_with(ctx, lemon_load(ctx, path, &b), LEMON_E_FORMAT, "no file name"), "an index leads out of no folder");
+    check(fails_with(ctx, lemon_save(ctx, path, a, LEMON_Q8), LEMON_E_ARG, "dtype is q8"), "q8 is nothing for a folder");
+    check(fails_with(ctx, lemon_save(ctx, scratch("x.bin"), a, LEMON_F16), LEMON_E_ARG, "dtype is f16"),
+          "f16 is nothing for a .bin");
+    check(fails_with(ctx, lemon_save(ctx, scratch("x.bin"), a, LEMON_F32), LEMON_E_ARG, "rope_theta is 500000"),
+          "a .bin cannot carry rope_theta");
+    a->config.rope_theta = 10000.0f;
+    check(fails_with(ctx, lemon_save(ctx, scratch("x.bin"), a, LEMON_F32), LEMON_E_ARG, "rms_norm_eps is 1e-06"),
+          "a .bin cannot carry eps");
+    a->config.rms_norm_eps = 1e-5f;
+    a->config.head_dim = 6;
+    check(fails_with(ctx, lemon_save(ctx, scratch("x.bin"), a, LEMON_F32), LEMON_E_ARG, "head_dim is 6, expected 8"),
+          "a .bin cannot carry head_dim");
+    check(!exists(scratch("x.bin")), "what is refused leaves no file");
+    lemon_model_free(ctx, a);
+    remove_folder(path);
+}
+
+/*  Files that came in a folder go out again, byte for byte, on the way through .lemon too; GGUF's unknown keys likewise. */
+static void test_carried(lemon_ctx *ctx) {
+    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL, *c = NULL;
+    char path[300], file[400], other[300], file2[400];
+    size_t n;
+    char *text;
+    snprintf(path, sizeof path, "%s", scratch("carried"));
+    snprintf(other, sizeof other, "%s", scratch("carried2"));
+    lemon_save(ctx, path, a, LEMON_F32);
+    snprintf(file, sizeof file, "%s/special_tokens_map.json", path);
+    spill(file, "{\"bos_token\":   \"<s>\"}", 22);
+    snprintf(file, sizeof file, "%s/config.json", path);
+    edit(file, "\"eos_token_id\": 2", "\"eos_token_id\": [2, 5], \"initializer_range\": 0.02, \"x\": \"y\\\"\", "
+                                      "\"layer_types\": [\"full\", \"full\"]");
+    check(fine(ctx, lemon_load(ctx, path, &b)) && fine(ctx, lemon_save(ctx, scratch("carried.lemon"), b, LEMON_F16)) &&
+          fine(ctx, lemon_load(ctx, scratch("carried.lemon"), &c)) && fine(ctx, lemon_save(ctx, other, c, LEMON_F32)),
+          "a folder through .lemon");
+    snprintf(file, sizeof file, "%s/special_tokens_map.json", path);
+    snprintf(file2, sizeof file2, "%s/special_tokens_map.json", other);
+    check(same_files(file, file2), "special_tokens_map.json keeps its bytes");
+    snprintf(file, sizeof file, "%s/tokenizer.json", path);
+    snprintf(file2, sizeof file2, "%s/tokenizer.json", other);
+    check(same_files(file, file2), "tokenizer.json keeps its bytes");
+    snprintf(file2, sizeof file2, "%s/config.json", other);
+    text = slurp(file2, &n);
+    check(text && strstr(text, "\"eos_token_id\": [2, 5]") && strstr(text, "\"initializer_range\": 0.02") &&
+          strstr(text, "\"x\": \"y\\\"\"") && !strstr(text, "layer_types") && strstr(text, "\"torch_dtype\": \"float32\""),
+          "config.json keeps what is true of any LLaMA, and says what is new");
+    free(text);
+    if (c) {
+        lemon_tokenizer *bytes = NULL;
+        lemon_tokenizer_bytes(ctx, &bytes);
+        lemon_model_set_tokenizer(ctx, c, bytes);
+        check(lemon__part_find(c, "tokenizer.json") == NULL && lemon__part_find(c, "config.json") != NULL,
+              "another tokenizer drops the files of the old one");
+    }
+    lemon_model_free(ctx, c);
+    lemon_model_free(ctx, b);
+    remove(scratch("carried.lemon"));
+    remove_folder(path);
+    remove_folder(other);
+    lemon_model_free(ctx, a);
+}
+
+static void test_gguf_keys(lemon_ctx *ctx) {
+    static const uint8_t kept[] = "\x0f\0\0\0\0\0\0\0general.license\x08\0\0\0\x03\0\0\0\0\0\0\0mit";
+    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+    const char *path = scratch("keys.gguf");
+    const lemon_part *part;
+    check(fine(ctx, lemon__part_add(ctx, a, "gguf.metadata", 13, kept, sizeof kept - 1)) &&
+          fine(ctx, lemon_save(ctx, path, a, LEMON_Q8)) && fine(ctx, lemon_load(ctx, path, &b)), "GGUF with a licence");
+    part = b ? lemon__part_find(b, "gguf.metadata") : NULL;
+    check(part && part->bytes == sizeof kept - 1 && memcmp(part->data, kept, part->bytes) == 0,
+          "keys that mean nothing here are kept");
+    check(b && lemon_model_param(b, LEMON_W_DOWN, 0)->dtype == LEMON_F16 &&
+          lemon_model_param(b, LEMON_WQ, 0)->dtype == LEMON_Q8 && b->dtype == LEMON_Q8,
+          "rows that are no multiple of 32 stay f16 beside Q8_0");
+    lemon_model_free(ctx, b);
+    lemon__part_add(ctx, a, "gguf.tokenizer", 14, kept, 20);
+    check(fails_with(ctx, lemon_save(ctx, path, a, LEMON_Q8), LEMON_E_ARG, "no list of GGUF keys"),
+          "a damaged list of keys is not written");
+    lemon_model_free(ctx, a);
+    remove(path);
+}
+
+/* ---- damaged files: every cut, every bit of the front, and many of the rest ---- */
+
+static lemon_status load_bytes(lemon_ctx *ctx, const uint8_t *bytes, size_t n, lemon_model **model) {
+    lemon_reader r;
+    memset(&r, 0, sizeof r);
+    r.name = "some.gguf";
+    r.map = bytes;
+    r.size = n;
+    return lemon_load_reader(ctx, &r, model);
+}
+
+/*  What damage may do: be refused with the file's name, or leave a model of the same or another valid shape. */
+static int survives(lemon_ctx *ctx, lemon_status status, lemon_model *model, const char *name) {
+    int ok = status ? model == NULL && strstr(lemon_error(ctx), name) != NULL : model != NULL;
+    if (!ok) detail("%s: %s", lemon_status_name(status), lemon_error(ctx));
+    if (model) ok = ok && lemon_config_check(ctx, &model->config) == LEMON_OK;
+    lemon_model_free(ctx, model);
+    return ok;
+}
+
+static void test_gguf_hostile(lemon_ctx *ctx) {
+    lemon_model *a = odd_model(ctx, 0, 8), *b = NULL;
+    const char *path = scratch("hostile.gguf");
+    size_t n, i, front, bad = 0, refused = 0, tried = 0, peak;
+    uint8_t *bytes, *copy;
+    lemon_rng rng;
+    lemon_save(ctx, path, a, LEMON_Q4);
+    bytes = (uint8_t *)slurp(path, &n);
+    copy = (uint8_t *)malloc(n);
+    front = n < 20000 ? n : 20000;
+    for (i = 0; i < n && bad == 0; i += i < 1000 ? 1 : light() ? 997 : 97) {
+        uint8_t *cut = (uint8_t *)malloc(i + 1);
+        memcpy(cut, bytes, i);
+        b = NULL;
+        bad += load_bytes(ctx, cut, i, &b) == LEMON_OK || (i >= 4 && !strstr(lemon_error(ctx), "some.gguf"));
+        lemon_model_free(ctx, b);
+        free(cut);
+    }
+    check(bad == 0, "GGUF cut anywhere is refused by name");
+    lemon_memory(ctx, &peak);
+    lemon_rng_seed(&rng, 3);
+    for (tried = 0; tried < (light() ? 2000 : 20000) && bad == 0; tried++) {
+        size_t at = (size_t)lemon_rng_below(&rng, (int64_t)front);
+        lemon_status status;
+        memcpy(copy, bytes, n);
+        if (tried % 3 == 0) copy[at] ^= (uint8_t)(1u << lemon_rng_below(&rng, 8));
+        else if (tried % 3 == 1) copy[at] = 0xff;
+        else memset(copy + at, tried % 2 ? 0xff : 0, n - at < 8 ? n - at : 8);
+        b = NULL;
+        status = load_bytes(ctx, copy, n, &b);
+        refused += status != LEMON_OK;
+        bad += !survives(ctx, status, b, "some.gguf");
+    }
+    check(bad == 0, "GGUF with damaged bytes is refused or read, and nothing else");
+    lemon_memory(ctx, &i);
+    detail("peak %lu, file %lu", (unsigned long)i, (unsigned long)n);
+    check(i < (64u << 20) + 16 * n, "a damaged file asks for no memory that its size does not justify");
+    printf("# %lu of %lu damaged GGUF files were refused\n", (unsigned long)refused, (unsigned long)tried);
+    free(copy);
+    free(bytes);
+    remove(path);
+    lemon_model_free(ctx, a);
+}
+
+static void test_folder_hostile(lemon_ctx *ctx) {
+    static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
+                                        "tokenizer.json"};
+    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+    char path[300], file[400];
+    size_t which, n, i, bad = 0, cuts = 0;
+    lemon_save_options options;
+    lemon_rng rng;
+    snprintf(path, sizeof path, "%s", scratch("hostile"));
+    lemon_rng_seed(&rng, 9);
+    for (which = 0; which < 4 && bad == 0; which++) {
+        uint8_t *bytes, *copy;
+        lemon_save_defaults(&options);
+        options.shard_bytes = which == 2 ? 30000 : UINT64_MAX;
+        remove_folder(path);
+        lemon_save_with(ctx, path, a, &options);
+        snprintf(file, sizeof file, "%s/%s", path, names[which]);
+        bytes = (uint8_t *)slurp(file, &n);
+        copy = (uint8_t *)malloc(n);
+        for (i = 0; i < n && bad == 0; i += 1 + n / (light() ? 40 : 400)) {
+            spill(file, bytes, i);
+            b = NULL;
+            if (lemon_load(ctx, path, &b) == LEMON_OK) cuts += which != 0 || i + 2 < n;
+            else bad += b != NULL || !strstr(lemon_error(ctx), which == 3 ? "tokenizer.json" : path);
+            lemon_model_free(ctx, b);
+        }
+        for (i = 0; i < (light() ? 100u : 1500u) && bad == 0; i++) {
+            size_t at = (size_t)lemon_rng_below(&rng, (int64_t)(n < 3000 ? n : 3000));
+            lemon_status status;
+            memcpy(copy, bytes, n);
+            copy[at] = (uint8_t)(i % 2 ? copy[at] ^ 1u << lemon_rng_below(&rng, 8) : '0' + lemon_rng_below(&rng, 10));
+            spill(file, copy, n);
+            b = NULL;
+            status = lemon_load(ctx, path, &b);
+            bad += !survives(ctx, status, b, which == 3 ? "" : path);
+        }
+        detail("%s: %s", names[which], lemon_error(ctx));
+        free(bytes);
+        free(copy);
+    }
+    check(bad == 0, "folders with damaged files are refused or read, and nothing else");
+    detail("%lu cut files were read", (unsigned long)cuts);
+    check(cuts == 0, "a cut file of a folder is always refused");
+    remove_folder(path);
+    lemon_model_free(ctx, a);
+}
+
+/* ---- no memory, at every allocation ---- */
+
+static void test_memory(lemon_ctx *ctx) {
+    static const char *const names[] = {"memory.gguf", "memory-hf", "memory.bin"};
+    lemon_model *a, *b = NULL;
+    size_t k;
+    long live, n, bad = 0;
+    a = odd_model(ctx, 0, 8);
+    a->config.rope_theta = 10000.0f;
+    a->config.rms_norm_eps = 1e-5f;
+    for (k = 0; k < 3; k++) {
+        live = heap.live;
+        for (n = 1; n < 10000 && bad == 0; n++) {
+            lemon_status status;
+            heap.calls = 0;
+            heap.fail_at = n;
+            status = lemon_save(ctx, scratch(names[k]), a, LEMON_F32);
+            if (!status) status = lemon_load(ctx, scratch(names[k]), &b);
+            if (!status && heap.calls < n) break;
+            bad += !status && b == NULL;
+            lemon_model_free(ctx, b);
+            b = NULL;
+            bad += heap.live != live;
+        }
+        heap.fail_at = 0;
+        lemon_model_free(ctx, b);
+        b = NULL;
+        detail("%s: call %ld, %ld blocks more", names[k], n, heap.live - live);
+        check(bad == 0 && n < 10000 && heap.live == live, names[k]);
+        remove(scratch(names[k]));
+        remove_folder(scratch(names[k]));
+    }
+    lemon_model_free(ctx, a);
+}
+
+int main(void) {
+    lemon_ctx *ctx = open_ctx(1);
+    long live = heap.live;
+    test_json_values(ctx);
+    test_json_refused(ctx);
+    test_json_hostile(ctx);
+    if (light() < 2) test_json_large(ctx);
+    test_round_trips(ctx);
+    test_chain(ctx);
+    test_shards(ctx);
+    test_refusals(ctx);
+    test_carried(ctx);
+    test_gguf_keys(ctx);
+    test_gguf_hostile(ctx);
+    test_folder_hostile(ctx);
+    test_memory(ctx);
+    detail("%ld blocks are left", heap.live - live);
+    check(heap.live == live, "nothing is left allocated");
+    lemon_close(ctx);
+    return check_done();
+}
