@@ -408,6 +408,78 @@ static void test_gguf_keys(lemon_ctx *ctx) {
     remove(path);
 }
 
+/* ---- vocabularies of GPT-2's family ---- */
+
+/*  A byte-level tokenizer.json: 256 letters, five merges, two special tokens; `pattern` is a pre-tokenizer. */
+static lemon_tokenizer *byte_level(lemon_ctx *ctx, const char *pre_tokenizer) {
+    static const char *const merges[][2] = {{"h", "e"}, {"\xc4\xa0", "t"}, {"\xc4\xa0t", "he"}, {"l", "l"}, {"1", "2"}};
+    lemon__bytes text = lemon__bytes_in(ctx);
+    lemon_tokenizer *t = NULL;
+    lemon_reader r;
+    int i;
+    lemon__print(&text, "{\"added_tokens\": [{\"id\": 261, \"content\": \"<|endoftext|>\", \"special\": true}, "
+                        "{\"id\": 262, \"content\": \"<|im_start|>\", \"special\": true}], \"normalizer\": null, "
+                        "\"pre_tokenizer\": %s, \"decoder\": {\"type\": \"ByteLevel\"}, \"post_processor\": null, "
+                        "\"model\": {\"type\": \"BPE\", \"vocab\": {", pre_tokenizer);
+    for (i = 0; i < 256; i++) {
+        uint8_t letter[4];
+        size_t n = lemon__utf8_put(letter, lemon__letter_of(i));
+        lemon__print_string(&text, letter, n);
+        lemon__print(&text, ": %d, ", i);
+    }
+    for (i = 0; i < 5; i++) lemon__print(&text, "\"%s%s\": %d%s", merges[i][0], merges[i][1], 256 + i, i < 4 ? ", " : "");
+    lemon__print(&text, "}, \"merges\": [");
+    for (i = 0; i < 5; i++) lemon__print(&text, "\"%s %s\"%s", merges[i][0], merges[i][1], i < 4 ? ", " : "");
+    lemon__print(&text, "]}}");
+    memset(&r, 0, sizeof r);
+    r.name = "made.json";
+    r.map = text.data;
+    r.size = (uint64_t)text.count;
+    if (lemon_tokenizer_load_reader(ctx, &r, 300, &t)) printf("# %s\n", lemon_error(ctx));
+    lemon__bytes_free(&text);
+    return t;
+}
+
+static int same_ids(lemon_ctx *ctx, const lemon_tokenizer *a, const lemon_tokenizer *b, const char *text) {
+    lemon_tokens x, y;
+    int same;
+    memset(&x, 0, sizeof x);
+    memset(&y, 0, sizeof y);
+    same = a && b && !lemon_encode(ctx, a, text, strlen(text), &x) && !lemon_encode(ctx, b, text, strlen(text), &y) &&
+           x.count == y.count && memcmp(x.ids, y.ids, (size_t)x.count * sizeof *x.ids) == 0;
+    same = same && lemon_tokenizer_bos(a) == lemon_tokenizer_bos(b) && lemon_tokenizer_eos(a) == lemon_tokenizer_eos(b);
+    lemon_tokens_free(ctx, &x);
+    lemon_tokens_free(ctx, &y);
+    return same;
+}
+
+static void test_byte_level(lemon_ctx *ctx) {
+    static const char *const patterns[] = {
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}",
+        "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, "
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}]}",
+        "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "
+        "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+"
+        "[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false}, "
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}"};
+    static const char text[] = "the the hell 12 1212  the\n\nHe'll \xe6\x97\xa5 the";
+    static const char *const files[] = {"byte-level.gguf", "byte-level-hf", "byte-level.lemon"};
+    size_t i, k;
+    for (i = 0; i < 3; i++)
+        for (k = 0; k < 3; k++) {
+            lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+            char name[80];
+            lemon_model_set_tokenizer(ctx, a, byte_level(ctx, patterns[i]));
+            snprintf(name, sizeof name, "byte-level vocabulary %lu through %s", (unsigned long)i, files[k]);
+            check(a->tokenizer && fine(ctx, lemon_save(ctx, scratch(files[k]), a, LEMON_F32)) &&
+                  fine(ctx, lemon_load(ctx, scratch(files[k]), &b)) && same_ids(ctx, a->tokenizer, b->tokenizer, text), name);
+            lemon_model_free(ctx, b);
+            lemon_model_free(ctx, a);
+            remove(scratch(files[k]));
+            remove_folder(scratch(files[k]));
+        }
+}
+
 /* ---- damaged files: every cut, every bit of the front, and many of the rest ---- */
 
 static lemon_status load_bytes(lemon_ctx *ctx, const uint8_t *bytes, size_t n, lemon_model **model) {
@@ -567,6 +639,7 @@ int main(void) {
     test_refusals(ctx);
     test_carried(ctx);
     test_gguf_keys(ctx);
+    test_byte_level(ctx);
     test_gguf_hostile(ctx);
     test_folder_hostile(ctx);
     test_memory(ctx);
