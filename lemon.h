@@ -6455,10 +6455,10 @@ static lemon_status lemon__folder_refuse(lemon__json *json) {
 }
 
 /*  Files of a folder that a model carries along; what is in config.json and not in lemon_config goes with it too. */
-static const char *const lemon__carried[] = {"config.json",    "generation_config.json", "tokenizer.json",
-                                             "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
-                                             "vocab.json",     "merges.txt",             "added_tokens.json",
-                                             "chat_template.jinja", "LICENSE",           "NOTICE"};
+static const char *const lemon__carried[] = {
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja", "README.md", "LICENSE",
+    "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "USE_POLICY.md"};
 enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
 
 static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
@@ -6996,6 +6996,22 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put_padding(out, pack->align);
 }
 
+/*  The licence that the head of a README.md names, where no GGUF key does. */
+static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model) {
+    static const char key[] = "license: ";
+    const lemon_part *part = lemon__part_find(model, "README.md");
+    const char *text = part ? (const char *)part->data : NULL;
+    size_t i, n;
+    if (lemon__part_find(model, "gguf.metadata") || text == NULL || part->bytes < 4 || memcmp(text, "---", 3)) return;
+    for (i = 4; i + sizeof key < part->bytes && memcmp(text + i, "---", 3) != 0; i++) {
+        if (text[i - 1] != '\n' || memcmp(text + i, key, sizeof key - 1) != 0) continue;
+        i += sizeof key - 1;
+        for (n = 0; i + n < part->bytes && text[i + n] > ' '; n++) {}
+        lemon__gguf_put_text(pack, "general.license", text + i, n);
+        return;
+    }
+}
+
 static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
     const lemon_config *c = &model->config;
@@ -7014,6 +7030,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     lemon__gguf_put(pack, "llama.attention.value_length", LEMON__GGUF_U32, (uint64_t)c->head_dim);
     lemon__gguf_put(pack, "llama.rope.dimension_count", LEMON__GGUF_U32, (uint64_t)c->head_dim);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
+    lemon__gguf_put_license(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
     if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
     else if (!vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);

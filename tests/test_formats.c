@@ -354,6 +354,8 @@ static void test_carried(lemon_ctx *ctx) {
     lemon_save(ctx, path, a, LEMON_F32);
     snprintf(file, sizeof file, "%s/special_tokens_map.json", path);
     spill(file, "{\"bos_token\":   \"<s>\"}", 22);
+    snprintf(file, sizeof file, "%s/README.md", path);
+    spill(file, "---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n", 53);
     snprintf(file, sizeof file, "%s/config.json", path);
     edit(file, "\"eos_token_id\": 2", "\"eos_token_id\": [2, 5], \"initializer_range\": 0.02, \"x\": \"y\\\"\", "
                                       "\"layer_types\": [\"full\", \"full\"]");
@@ -374,6 +376,18 @@ static void test_carried(lemon_ctx *ctx) {
     free(text);
     if (c) {
         lemon_tokenizer *bytes = NULL;
+        lemon_model *student = NULL, *back = NULL;
+        const lemon_part *part = NULL;
+        lemon_model_create(ctx, &c->config, &student);
+        check(fine(ctx, lemon_model_carry(ctx, c, student)) &&
+              fine(ctx, lemon_save(ctx, scratch("carried.gguf"), student, LEMON_F16)) &&
+              fine(ctx, lemon_load(ctx, scratch("carried.gguf"), &back)), "a student's GGUF");
+        if (back) part = lemon__part_find(back, "gguf.metadata");
+        check(part && part->bytes == 45 && memcmp((const char *)part->data + 35, "apache-2.0", 10) == 0,
+              "a licence named in README.md is a student's, as GGUF's general.license");
+        lemon_model_free(ctx, back);
+        lemon_model_free(ctx, student);
+        remove(scratch("carried.gguf"));
         lemon_tokenizer_bytes(ctx, &bytes);
         lemon_model_set_tokenizer(ctx, c, bytes);
         check(lemon__part_find(c, "tokenizer.json") == NULL && lemon__part_find(c, "config.json") != NULL,
