@@ -6725,7 +6725,7 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
     }
     for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
     if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
-    if (!status && (align < 1 || align > 65536 || ((uint32_t)align & ((uint32_t)align - 1)) != 0))
+    if (!status && (!(align >= 1 && align <= 65536) || ((uint32_t)align & ((uint32_t)align - 1)) != 0))
         status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: general.alignment is %g, expected a power of two",
                              u->source.name, align);
     return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
@@ -6740,7 +6740,7 @@ static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_confi
     double value;
     size_t i;
     for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && (value < keys[i].expected || value > keys[i].expected))
+        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
             return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %g, expected %g; lemon.h has no other",
                                u->source.name, keys[i].name, value, keys[i].expected);
     if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))

@@ -258,6 +258,11 @@ static void test_shards(lemon_ctx *ctx) {
           "config.json stands for its folder");
     snprintf(file, sizeof file, "%s.tmp/config.json", path);
     check(!exists(file), "nothing is left beside it");
+    spill(scratch("taken"), "mine", 4);
+    check(fails_with(ctx, lemon_save(ctx, scratch("taken"), a, LEMON_F32), LEMON_E_IO, "taken") &&
+          same_files(scratch("taken"), scratch("taken")) && !exists(scratch("taken.tmp")),
+          "a file that stands where a folder should go is left alone");
+    remove(scratch("taken"));
     lemon_model_free(ctx, b);
     lemon_model_free(ctx, a);
     remove_folder(path);
@@ -345,6 +350,7 @@ static void test_refusals(lemon_ctx *ctx) {
 
 /*  Files that came in a folder go out again, byte for byte, on the way through .lemon too; GGUF's unknown keys likewise. */
 static void test_carried(lemon_ctx *ctx) {
+    static const char card[] = "---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n";
     lemon_model *a = odd_model(ctx, 1, 8), *b = NULL, *c = NULL;
     char path[300], file[400], other[300], file2[400];
     size_t n;
@@ -355,7 +361,7 @@ static void test_carried(lemon_ctx *ctx) {
     snprintf(file, sizeof file, "%s/special_tokens_map.json", path);
     spill(file, "{\"bos_token\":   \"<s>\"}", 22);
     snprintf(file, sizeof file, "%s/README.md", path);
-    spill(file, "---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n", 53);
+    spill(file, card, sizeof card - 1);
     snprintf(file, sizeof file, "%s/config.json", path);
     edit(file, "\"eos_token_id\": 2", "\"eos_token_id\": [2, 5], \"initializer_range\": 0.02, \"x\": \"y\\\"\", "
                                       "\"layer_types\": [\"full\", \"full\"]");
@@ -611,17 +617,23 @@ static void test_memory(lemon_ctx *ctx) {
     static const char *const names[] = {"memory.gguf", "memory-hf", "memory.bin"};
     lemon_model *a, *b = NULL;
     size_t k;
+    char path[300];
+    int saved;
     long live, n, bad = 0;
     a = odd_model(ctx, 0, 8);
     a->config.rope_theta = 10000.0f;
     a->config.rms_norm_eps = 1e-5f;
     for (k = 0; k < 3; k++) {
         live = heap.live;
+        saved = 0;
         for (n = 1; n < 10000 && bad == 0; n++) {
             lemon_status status;
             heap.calls = 0;
             heap.fail_at = n;
             status = lemon_save(ctx, scratch(names[k]), a, LEMON_F32);
+            saved |= !status;
+            snprintf(path, sizeof path, "%s.tmp", scratch(names[k]));
+            bad += !saved && (access(scratch(names[k]), F_OK) == 0 || access(path, F_OK) == 0);
             if (!status) status = lemon_load(ctx, scratch(names[k]), &b);
             if (!status && heap.calls < n) break;
             bad += !status && b == NULL;
