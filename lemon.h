@@ -52,6 +52,7 @@
         LEMON_NO_THREADS       one thread, no pthread or Windows thread call
         LEMON_NO_SIMD          plain C only
         LEMON_MALLOC(bytes), LEMON_FREE(p)   the allocator that stands behind contexts which bring none
+        LEMON_USE_BLIS         large matrix products go to cblas_sgemm of the BLIS, or any other CBLAS, that you link
         LEMON_ASSERT(x)        what checks the library's own invariants (default: nothing)
 
     Conventions:
@@ -145,6 +146,10 @@ typedef struct lemon_options {
     void *(*resize)(void *user, void *old, size_t old_bytes, size_t new_bytes);
     /*  Called by the thread that called the library; a non-zero result cancels the work (LEMON_E_CANCELLED). */
     int (*progress)(void *user, const lemon_progress *progress);
+    /*  Your own threads in place of the context's: calls task(arg, i, worker) for each i = 0 ... count-1, and returns when
+        all are done.  0 <= worker < threads, and no two tasks that run at the same time have the same.  NULL: a pool of
+        `threads` that the context makes. */
+    void (*parallel)(void *user, int64_t count, void (*task)(void *arg, int64_t index, int worker), void *arg);
 } lemon_options;
 
 typedef struct lemon_ctx lemon_ctx;
@@ -270,6 +275,18 @@ LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena);
 LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
                                    float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                                    float *c, int64_t ldc);
+
+/*  op(B) [k, n] rearranged once, for many products: in the order in which the inner loops read it, so that B is never
+    packed again and a few rows of A read it as one stream.  It holds a copy; B may go.  For the ISA of the context; freed
+    with lemon_packed_free, NULL is fine.  LEMON_E_ARG as lemon_sgemm, LEMON_E_MEMORY. */
+typedef struct lemon_packed lemon_packed;
+LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, int64_t k, const float *b, int64_t ldb,
+                                        lemon_packed **packed);
+LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed);
+/*  lemon_sgemm with a packed B; n and k are its own.  The context has the ISA that B was packed for (LEMON_E_ARG else).
+    Same bits for any number of threads; they may differ in rounding from those of lemon_sgemm. */
+LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m, float alpha, const float *a,
+                                          int64_t lda, const lemon_packed *packed, float beta, float *c, int64_t ldc);
 
 /* ====================================================================================================================
    6  TAPE: reverse-mode automatic differentiation   (chapter 5, the kernels under it, has no public part)
@@ -767,6 +784,17 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 #include <time.h>
 #endif
 
+#if defined(__linux__) && defined(__GNUC__)
+#define LEMON__LINUX 1
+/*  Not declared under -std=c99; bound by its name, so that this declaration can never contradict another. */
+#ifdef __cplusplus
+extern "C"
+#endif
+int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
+#else
+#define LEMON__LINUX 0
+#endif
+
 #if LEMON__POSIX && !defined(LEMON_NO_THREADS)
 #define LEMON__THREADS 1
 #include <pthread.h>
@@ -896,7 +924,21 @@ LEMON_API const char *lemon_status_name(lemon_status status) {
     return (int)status >= 0 && (int)status < 8 ? names[status] : "unknown status";
 }
 
-/* ---- memory: 64-byte aligned blocks, counted; the hook's own pointer is kept just below the aligned one ---- */
+/* ---- memory: blocks aligned to a cache line, counted; the hook's own pointer is kept just below the aligned one ---- */
+
+/*  Large blocks lie on large pages where the system has them: a matrix of 16 MB is 8 pages then instead of 4,096, and
+    the processor's table of pages holds them all. */
+enum { LEMON__HUGE = 2 << 20 };
+
+static size_t lemon__align(size_t bytes) { return bytes < LEMON__HUGE ? (size_t)LEMON__ALIGN : (size_t)LEMON__HUGE; }
+
+static void lemon__use_large_pages(void *p, size_t bytes) {
+#if LEMON__LINUX
+    if (bytes >= LEMON__HUGE) lemon__madvise(p, bytes, 14);     /* MADV_HUGEPAGE; only a hint, so nothing can fail */
+#endif
+    (void)p;
+    (void)bytes;
+}
 
 static void *lemon__raw_alloc(lemon_ctx *ctx, size_t bytes) {
     if (ctx && ctx->options.resize) return ctx->options.resize(ctx->options.user, NULL, 0, bytes);
@@ -908,10 +950,11 @@ static void lemon__raw_free(lemon_ctx *ctx, void *p, size_t bytes) {
     else LEMON_FREE(p);
 }
 
-static size_t lemon__raw_bytes(size_t bytes) { return bytes + LEMON__ALIGN + sizeof(void *); }
+static size_t lemon__raw_bytes(size_t bytes) { return bytes + lemon__align(bytes) + sizeof(void *); }
 
 /*  bytes at a 64-byte boundary, not zeroed.  NULL with a message when there is no memory. */
 static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
+    const size_t align = lemon__align(bytes);
     char *raw, *p;
     raw = bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
     if (raw == NULL) {
@@ -920,7 +963,8 @@ static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
         return NULL;
     }
     p = raw + sizeof(void *);
-    p += (LEMON__ALIGN - (size_t)((uintptr_t)p % LEMON__ALIGN)) % LEMON__ALIGN;
+    p += (align - (size_t)((uintptr_t)p % align)) % align;
+    lemon__use_large_pages(p, bytes);
     memcpy(p - sizeof(void *), &raw, sizeof raw);
     if (ctx) {
         ctx->bytes += bytes;
@@ -1009,6 +1053,26 @@ static lemon_isa lemon__default_isa(void) {
     return (lemon_isa)isa;
 }
 
+/*  Bytes of a core's second cache, within what the blocks of chapter 4 can use.  Asked once, for some systems take long
+    to answer. */
+static int64_t lemon__l2_bytes(void) {
+#if LEMON__THREADS
+    static long known = 0;
+    long bytes = __atomic_load_n(&known, __ATOMIC_RELAXED);
+#else
+    static long bytes = 0;
+#endif
+    if (bytes > 0) return bytes;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    bytes = bytes <= 0 ? 512 << 10 : bytes < 256 << 10 ? 256 << 10 : bytes > 1 << 20 ? 1 << 20 : bytes;
+#if LEMON__THREADS
+    __atomic_store_n(&known, bytes, __ATOMIC_RELAXED);
+#endif
+    return bytes;
+}
+
 static lemon_isa lemon__isa(const lemon_ctx *ctx) {
     lemon_isa isa;
     if (ctx) return ctx->isa;
@@ -1062,105 +1126,138 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
         Who takes a task cannot matter for its result: tasks write to places of their own. ---- */
 
 #if LEMON__THREADS
-/*  How often a waiting thread looks before it sleeps: about a millisecond.  Longer than the gap between two products,
-    for a thread that slept is woken late, and often on the core of the one that woke it. */
-enum { LEMON__SPINS = 100000 };
+/*  How often a waiting thread looks before it sleeps.  A worker without a job: about a millisecond, longer than the gap
+    between two products, for a thread that slept is woken late, and often on the core of the one that woke it.  The
+    caller whose last tasks others still work on: a twentieth of that, for one of them may be waiting for this very core. */
+enum { LEMON__SPINS_WORKER = 100000, LEMON__SPINS_CALLER = 5000 };
 
 typedef struct lemon__worker { lemon__pool *pool; pthread_t thread; int index; } lemon__worker;
 
+/*  The ticket is the number of the job and, in its lower half, the next task.  A worker takes a task by raising the
+    ticket it has read; that fails if the job is over meanwhile, so a worker may come late, or never, to any job: the
+    caller works too, and waits only for tasks that were taken.  The words that all threads write lie apart. */
 struct lemon__pool {
-    pthread_mutex_t lock;
-    pthread_cond_t wake, idle;
-    lemon__task task;
+    uint64_t ticket;
+    char apart[LEMON__ALIGN];
+    int64_t done;                   /* tasks of this job that are finished */
+    char apart_too[LEMON__ALIGN];
+    lemon__task task;               /* of this job, as all that follows; written before the ticket */
     void *arg;
-    int64_t count, next;            /* next: the shared counter */
-    unsigned job;                   /* number of the newest job */
-    int open;                       /* it may still be joined */
-    unsigned active;                /* workers inside it */
-    int stop;
+    int64_t count;
+    pthread_mutex_t lock;           /* only for sleeping */
+    pthread_cond_t wake, idle;
+    int sleepers, waiting, stop;    /* workers asleep; the caller is; the end */
+    unsigned forks;                 /* lemon__forks when the threads were made */
     int n;                          /* threads besides the caller's */
     lemon__worker worker[LEMON__MAX_THREADS];
 };
 
-static void lemon__pool_work(lemon__pool *pool, int worker) {
-    for (;;) {
-        int64_t i = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED);
-        if (i >= pool->count) return;
-        pool->task(pool->arg, i, worker);
+/*  Counts how often this process is the child of a fork, in which a pool from before has no threads any more. */
+static unsigned lemon__forks;
+static void lemon__forked(void) { lemon__forks++; }
+static void lemon__watch_forks(void) { pthread_atfork(NULL, NULL, lemon__forked); }
+
+static uint64_t lemon__pool_ticket(lemon__pool *pool) { return __atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST); }
+
+/*  Does tasks of the job that `ticket` belongs to until none is left. */
+static void lemon__pool_work(lemon__pool *pool, uint64_t ticket, int worker) {
+    const uint64_t job = ticket >> 32;
+    for (;; ticket = lemon__pool_ticket(pool)) {
+        const int64_t count = __atomic_load_n(&pool->count, __ATOMIC_RELAXED);
+        const lemon__task task = __atomic_load_n(&pool->task, __ATOMIC_RELAXED);
+        void *arg = __atomic_load_n(&pool->arg, __ATOMIC_RELAXED);
+        if (ticket >> 32 != job || (int64_t)(uint32_t)ticket >= count) return;
+        if (!__atomic_compare_exchange_n(&pool->ticket, &ticket, ticket + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            continue;
+        task(arg, (int64_t)(uint32_t)ticket, worker);
+        if (__atomic_add_fetch(&pool->done, 1, __ATOMIC_SEQ_CST) < count) continue;
+        if (!__atomic_load_n(&pool->waiting, __ATOMIC_SEQ_CST)) return;
+        pthread_mutex_lock(&pool->lock);
+        pthread_cond_signal(&pool->idle);
+        pthread_mutex_unlock(&pool->lock);
     }
 }
 
-/*  Waits, for a while, until a word is no longer (same = 1) or again (same = 0) what it was. */
-static void lemon__pool_spin(const unsigned *word, unsigned value, int same) {
-    int i;
-    for (i = 0; i < LEMON__SPINS && (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) == same; i++) {
+static void lemon__pause(void) {
 #if LEMON__X86
-        __builtin_ia32_pause();
+    __builtin_ia32_pause();
 #endif
-    }
+}
+
+/*  Waits for another job than that of `seen`; its ticket.  The same again: the pool is to close. */
+static uint64_t lemon__pool_wait(lemon__pool *pool, uint64_t seen) {
+    uint64_t ticket = lemon__pool_ticket(pool);
+    int i;
+    for (i = 0; i < LEMON__SPINS_WORKER && ticket >> 32 == seen >> 32; i++, ticket = lemon__pool_ticket(pool))
+        lemon__pause();
+    if (ticket >> 32 != seen >> 32) return ticket;
+    pthread_mutex_lock(&pool->lock);
+    __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+    while ((ticket = lemon__pool_ticket(pool)) >> 32 == seen >> 32 && !pool->stop)
+        pthread_cond_wait(&pool->wake, &pool->lock);
+    __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&pool->lock);
+    return ticket;
 }
 
 static void *lemon__pool_main(void *arg) {
     lemon__worker *self = (lemon__worker *)arg;
-    lemon__pool *pool = self->pool;
-    unsigned seen = 0;
-    for (;;) {
-        lemon__pool_spin(&pool->job, seen, 1);
-        pthread_mutex_lock(&pool->lock);
-        while (!pool->stop && (pool->job == seen || !pool->open)) {
-            seen = pool->job;       /* a job that closed before we came is not ours any more */
-            pthread_cond_wait(&pool->wake, &pool->lock);
-        }
-        if (pool->stop) break;
-        seen = pool->job;
-        __atomic_fetch_add(&pool->active, 1u, __ATOMIC_RELEASE);
-        pthread_mutex_unlock(&pool->lock);
-        lemon__pool_work(pool, self->index);
-        pthread_mutex_lock(&pool->lock);
-        if (__atomic_sub_fetch(&pool->active, 1u, __ATOMIC_RELEASE) == 0) pthread_cond_signal(&pool->idle);
-        pthread_mutex_unlock(&pool->lock);
+    uint64_t seen = 0, ticket;
+    while ((ticket = lemon__pool_wait(self->pool, seen)) >> 32 != seen >> 32) {
+        lemon__pool_work(self->pool, ticket, self->index);
+        seen = ticket;
     }
-    pthread_mutex_unlock(&pool->lock);
     return NULL;
 }
 
+static int64_t lemon__pool_done(lemon__pool *pool) { return __atomic_load_n(&pool->done, __ATOMIC_SEQ_CST); }
+
 static void lemon__pool_run(lemon__pool *pool, int64_t count, lemon__task task, void *arg) {
+    const uint64_t ticket = ((pool->ticket >> 32) + 1) << 32;
+    int i;
+    __atomic_store_n(&pool->task, task, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->arg, arg, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->count, count, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->done, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->ticket, ticket, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST)) {
+        pthread_mutex_lock(&pool->lock);
+        pthread_cond_broadcast(&pool->wake);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    lemon__pool_work(pool, ticket, 0);
+    for (i = 0; i < LEMON__SPINS_CALLER && lemon__pool_done(pool) < count; i++) lemon__pause();
+    if (lemon__pool_done(pool) == count) return;
     pthread_mutex_lock(&pool->lock);
-    pool->task = task;
-    pool->arg = arg;
-    pool->count = count;
-    __atomic_store_n(&pool->next, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&pool->job, pool->job + 1, __ATOMIC_RELAXED);
-    pool->open = 1;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
-    lemon__pool_work(pool, 0);
-    pthread_mutex_lock(&pool->lock);
-    pool->open = 0;                 /* who has not come by now need not: all tasks are taken */
-    pthread_mutex_unlock(&pool->lock);
-    lemon__pool_spin(&pool->active, 0, 0);
-    pthread_mutex_lock(&pool->lock);
-    while (pool->active > 0) pthread_cond_wait(&pool->idle, &pool->lock);
+    __atomic_store_n(&pool->waiting, 1, __ATOMIC_SEQ_CST);
+    while (lemon__pool_done(pool) < count) pthread_cond_wait(&pool->idle, &pool->lock);
+    __atomic_store_n(&pool->waiting, 0, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&pool->lock);
 }
 
+/*  In the child of a fork nobody is left to be joined, and the lock is held by nobody knows whom. */
 static void lemon__pool_close(lemon_ctx *ctx, lemon__pool *pool) {
     int i;
-    pthread_mutex_lock(&pool->lock);
-    pool->stop = 1;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
-    for (i = 0; i < pool->n; i++) pthread_join(pool->worker[i].thread, NULL);
-    pthread_cond_destroy(&pool->idle);
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->lock);
+    if (pool->forks == lemon__forks) {
+        pthread_mutex_lock(&pool->lock);
+        pool->stop = 1;
+        pthread_cond_broadcast(&pool->wake);
+        pthread_mutex_unlock(&pool->lock);
+        for (i = 0; i < pool->n; i++) pthread_join(pool->worker[i].thread, NULL);
+        pthread_cond_destroy(&pool->idle);
+        pthread_cond_destroy(&pool->wake);
+        pthread_mutex_destroy(&pool->lock);
+    }
     lemon__free(ctx, pool, sizeof *pool);
 }
 
 /*  n threads besides the caller's; fewer when the system gives no more. */
 static lemon__pool *lemon__pool_open(lemon_ctx *ctx, int n) {
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
     lemon__pool *pool = (lemon__pool *)lemon__calloc(ctx, sizeof *pool);
     if (pool == NULL) return NULL;
+    pthread_once(&watched, lemon__watch_forks);
+    pool->forks = lemon__forks;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->idle, NULL);
@@ -1177,14 +1274,17 @@ static lemon__pool *lemon__pool_open(lemon_ctx *ctx, int n) {
 /*  Calls task(arg, i, worker) for i = 0 ... count-1, on all threads of the context; not to be called from a task. */
 static void lemon__parallel(lemon_ctx *ctx, int64_t count, lemon__task task, void *arg) {
     int64_t i;
+    if (ctx && ctx->options.parallel && count > 1) {
+        ctx->options.parallel(ctx->options.user, count, task, arg);
+        return;
+    }
 #if LEMON__THREADS
-    if (ctx && ctx->pool && count > 1) {
+    if (ctx && ctx->pool && count > 1 && ctx->pool->forks == lemon__forks) {
         lemon__pool_run(ctx->pool, count, task, arg);
         return;
     }
 #endif
     for (i = 0; i < count; i++) task(arg, i, 0);
-    (void)ctx;
 }
 
 static int lemon__default_threads(void) {
@@ -1210,13 +1310,13 @@ LEMON_API lemon_ctx *lemon_open(const lemon_options *options) {
     *ctx = seed;
     ctx->bytes = ctx->peak = sizeof *ctx;
 #if LEMON__THREADS
-    if (ctx->threads > 1) {
+    if (ctx->threads > 1 && !ctx->options.parallel) {
         ctx->pool = lemon__pool_open(ctx, ctx->threads - 1);
         if (ctx->pool == NULL) { lemon_close(ctx); return NULL; }
         ctx->threads = ctx->pool->n + 1;
     }
 #else
-    ctx->threads = 1;
+    if (!ctx->options.parallel) ctx->threads = 1;
 #endif
     return ctx;
 }
@@ -1770,15 +1870,20 @@ static int32_t *lemon__ids(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int
 /* ---- the tile ---- */
 
 /*  What a micro-kernel computes: c = alpha * a * b + beta * c for a tile of as many rows as the kernel is made for.
-    a(i, p) = a[i * a_row + p * a_step] and b(p, j) = b[p * b_step + j], packed or in place. */
+    a(i, p) = a[i * a_row + p * a_step] and b(p, j) = b[p * b_step + j], packed or in place.  Meanwhile it asks the
+    cache for what a later tile will read: at each step a piece as wide as the tile, `run` pieces next_step bytes apart,
+    then on by next_jump bytes, and so on. */
 typedef struct lemon__tile {
     const float *a, *b;
     float *c;
-    int64_t k, a_row, a_step, b_step, ldc, columns;
+    uintptr_t next;
+    int64_t k, a_row, a_step, b_step, ldc, columns, run;
+    uintptr_t next_step, next_jump;
     float alpha, beta;
 } lemon__tile;
 
 typedef void (*lemon__kernel)(const lemon__tile *tile);
+struct lemon__machine;
 
 /*  One product, its operands by strides: a(i, p) = a[i * a_row + p * a_step], b(p, j) = b[p * b_step + j * b_col].  For
     each operand one of the two is 1; transposition only swaps them.  A part of C is a product as well, with pointers
@@ -1791,34 +1896,50 @@ typedef struct lemon__product {
     float alpha, beta;
     int64_t rows, block_m, block_n, block_k;    /* height of a tile, and the blocks of the five loops */
     int64_t packed_a, packed_b;                 /* floats of workspace for a packed block; 0: read in place */
-    int path;
+    int64_t panel_b;                            /* floats from a packed column of B to the next; 0: one panel at a time */
+    float *ready;                               /* B packed before, [k blocks, ready_n, block_k], or NULL */
+    int64_t ready_n;                            /* its columns, a multiple of nr */
+    lemon_dtype type;                           /* of B; rows of other types than f32 are b_bytes apart */
+    size_t b_bytes;
+    int path, thin;
 } lemon__product;
 
-enum { LEMON__BY_SCALE, LEMON__BY_TILES, LEMON__BY_DOTS, LEMON__BY_SUMS };     /* the paths */
+enum { LEMON__BY_SCALE, LEMON__BY_TILES, LEMON__BY_DOTS, LEMON__BY_SUMS };      /* the paths */
+
+/*  For few rows of A.  A dot kernel computes some rows of C in up to `columns` columns, from rows of a transposed B; a
+    sum kernel adds `steps` scaled rows of a plain B to some rows of C, in columns col to last - 1. */
+typedef struct lemon__dots {
+    void (*run)(const lemon__product *g, int64_t row, int64_t col, int64_t columns);
+    int64_t columns;
+} lemon__dots;
+
+typedef struct lemon__sums {
+    void (*run)(const lemon__product *g, int64_t row, int64_t p, int64_t col, int64_t last);
+    int64_t steps;
+} lemon__sums;
 
 /*  What an instruction set brings. wide[r - 1] computes r x nr, narrow[r - 1] computes r x columns with columns <=
-    half: no tile is padded, and nothing outside of the matrices is touched. */
+    half: no tile is padded, and nothing outside of the matrices is touched.  So for r rows dots[r - 1], sums[r - 1]. */
 typedef struct lemon__machine {
     int64_t mr, nr, half, a_width;              /* a packed panel of A is a_width floats wide, for aligned copies */
-    int64_t mc, kc, nc;
-    int64_t few_dots, few_sums;                 /* up to how many rows of A the two last functions win */
+    int64_t kc, nc;                             /* the largest blocks; mc follows from L2 */
+    int64_t few_dots, dot_rows;                 /* up to how many rows of A dot products win, and so many at once */
+    int64_t few_sums, sum_rows;                 /* the same for sums of rows */
     const lemon__kernel *wide, *narrow;
+    const lemon__dots *dots[LEMON_DTYPE_COUNT]; /* by the type of B; NULL: none, its rows must be decoded first */
+    const lemon__sums *sums;
     void (*pack)(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes, int64_t steps);
-    void (*dots)(const lemon__product *g);      /* a few rows of A times a transposed B */
-    void (*sums)(const lemon__product *g, int64_t col, int64_t last);   /* the same times a plain B, some columns */
 } lemon__machine;
+enum { LEMON__DOTS = 3 };
 
-/*  Room for packed blocks, in floats: mc * kc (with its padding to a_width) and nc * kc of every machine below.  The A
-    block takes a third of an L2 cache of 1 MiB; the panel of B at work (kc * nr) is larger than some L1 caches, but it
-    is read in order, and the tiles are large enough to wait for L2. */
-#define LEMON__PACKED_A (192 * 512)
-#define LEMON__PACKED_B (1024 * 512)
-#define LEMON__GEMM_WORKSPACE ((LEMON__PACKED_A + LEMON__PACKED_B) * sizeof(float))
-
-/*  Found by measurement, as the numbers in the table: from how many elements of B on the order in which it is read
-    counts (fewer stay in a cache), and how many columns of C the sums for few rows keep in L1. */
-#define LEMON__LARGE_B 65536
-#define LEMON__SUMS_COLUMNS 1024
+/*  Found by measurement.  LARGE: matrices of more numbers are packed, for smaller ones stay in L2 as they are; FEW: from
+    so many numbers of B on, the order in which it is read counts; THIN_K x THIN_N: the blocks of B for a few rows of A,
+    two of which fit in L2; SUMS: numbers of C that sums of rows keep in L1; PARALLEL: multiply-adds that are worth a
+    second thread. */
+enum {
+    LEMON__LARGE = 131072, LEMON__FEW = 65536, LEMON__THIN_K = 128, LEMON__THIN_N = 256, LEMON__SUMS = 8192,
+    LEMON__PARALLEL = 262144
+};
 
 /* ---- plain C: the specification of what follows ---- */
 
@@ -1880,12 +2001,30 @@ static float lemon__dot_plain(const float *a, const float *b, int64_t k) {
     return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
 }
 
-static void lemon__dots_plain(const lemon__product *g) {
-    int64_t i, j;
-    for (j = 0; j < g->n; j++)
-        for (i = 0; i < g->m; i++)
-            lemon__finish(g->c + i * g->ldc + j, lemon__dot_plain(g->a + i * g->a_row, g->b + j * g->b_col, g->k),
-                          g->alpha, g->beta);
+/*  A row of a transposed B, and one number of it. */
+static const uint8_t *lemon__b_row(const lemon__product *g, int64_t j) {
+    return (const uint8_t *)(const void *)g->b + (size_t)j * g->b_bytes;
+}
+
+static float lemon__b_at(const lemon__product *g, const uint8_t *row, int64_t p) {
+    const uint8_t *block = row + p / LEMON__BLOCK * LEMON__Q8_BYTES;
+    if (g->type == LEMON_F32) return ((const float *)(const void *)row)[p];
+    if (g->type == LEMON_BF16) return lemon_f32_from_bf16(lemon__get16(row + 2 * p));
+    return lemon_f32_from_f16(lemon__get16(block)) * (float)(int8_t)block[2 + p % LEMON__BLOCK];
+}
+
+static void lemon__dots_plain(const lemon__product *g, int64_t row, int64_t col, int64_t columns) {
+    int64_t j;
+    for (j = col; j < col + columns; j++)
+        lemon__finish(g->c + row * g->ldc + j, lemon__dot_plain(g->a + row * g->a_row, g->b + j * g->b_col, g->k),
+                      g->alpha, g->beta);
+}
+
+static void lemon__sums_plain(const lemon__product *g, int64_t row, int64_t p, int64_t col, int64_t last) {
+    const float x = g->alpha * g->a[row * g->a_row + p * g->a_step], *b = g->b + p * g->b_step;
+    float *c = g->c + row * g->ldc;
+    int64_t j;
+    for (j = col; j < last; j++) c[j] += x * b[j];
 }
 
 /*  c = beta * c, where zero also clears a NaN. */
@@ -1896,21 +2035,6 @@ static void lemon__scale(const lemon__product *g) {
         if (g->beta == 0) memset(c, 0, (size_t)g->n * sizeof *c);
         else if (g->beta != 1) for (j = 0; j < g->n; j++) c[j] *= g->beta;
     }
-}
-
-/*  Adds steps p, p + 1 ... of k to columns col to last - 1 of C: one scaled row of B after the other. */
-static void lemon__sums_plain_from(const lemon__product *g, int64_t p, int64_t col, int64_t last) {
-    int64_t i, j;
-    for (; p < g->k; p++)
-        for (i = 0; i < g->m; i++) {
-            const float x = g->alpha * g->a[i * g->a_row + p * g->a_step], *b = g->b + p * g->b_step;
-            float *c = g->c + i * g->ldc;
-            for (j = col; j < last; j++) c[j] += x * b[j];
-        }
-}
-
-static void lemon__sums_plain(const lemon__product *g, int64_t col, int64_t last) {
-    lemon__sums_plain_from(g, 0, col, last);
 }
 
 /* ---- x86-64: AVX2 with FMA, and AVX-512 ---- */
@@ -1938,10 +2062,12 @@ static void lemon__sums_plain(const lemon__product *g, int64_t col, int64_t last
 #define LEMON__ROWS_13(X, V) LEMON__ROWS_12(X, V) X(V, 12, p12[0])
 #define LEMON__ROWS_14(X, V) LEMON__ROWS_13(X, V) X(V, 13, p12[row])
 
-#define LEMON__TARGET_m256 LEMON__TARGET("avx2,fma")
-#define LEMON__TARGET_m512 LEMON__TARGET("avx512f,avx2,fma")
+/*  F16C came before AVX2, in every CPU. */
+#define LEMON__TARGET_m256 LEMON__TARGET("avx2,fma,f16c")
+#define LEMON__TARGET_m512 LEMON__TARGET("avx512f,avx2,fma,f16c")
 
-/*  Masks: the first n lanes, n >= 0.  Lanes beyond are neither read nor written, and load as zero. */
+/*  Masks: the first n lanes, n >= 0.  Lanes beyond are neither read nor written, and load as zero.  Only for edges, for
+    the hardware does not read ahead of masked loads. */
 #define LEMON__MASK_m256 __m256i
 #define LEMON__MASK_m512 __mmask16
 #define LEMON__LOAD_m256(x, mask) _mm256_maskload_ps(x, mask)
@@ -1959,52 +2085,59 @@ LEMON__TARGET_m512 LEMON__INLINE __mmask16 lemon__first_m512(int64_t n) {
 /*  Pieces of the micro-kernels: x and y are the left and right half of a row of the tile. */
 #define LEMON__ROW_POINTER(V, i, at) const float *p##i = t->a + i * row; (void)p##i;
 #define LEMON__ROW_NEXT(V, i, at) p##i += step;
-#define LEMON__ROW_FETCH(V, i, at) \
-    _mm_prefetch((const char *)(t->c + i * t->ldc), _MM_HINT_T0); \
-    _mm_prefetch((const char *)(t->c + i * t->ldc + 16), _MM_HINT_T0);
+#define LEMON__ROW_FETCH(V, i, at) LEMON__FETCH_m512((uintptr_t)(t->c + i * t->ldc))
+#define LEMON__FETCH_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T1);
+#define LEMON__FETCH_m512(x) LEMON__FETCH_m256(x) LEMON__FETCH_m256((x) + 64)
 #define LEMON__WIDE_ZERO(V, i, at) __##V x##i = _m##V##_setzero_ps(), y##i = x##i;
 #define LEMON__WIDE_ADD(V, i, at) \
     a = _m##V##_set1_ps(at); \
     x##i = _m##V##_fmadd_ps(a, b0, x##i); \
     y##i = _m##V##_fmadd_ps(a, b1, y##i);
-#define LEMON__WIDE_ALPHA(V, i, at) x##i = _m##V##_mul_ps(x##i, a); y##i = _m##V##_mul_ps(y##i, a);
-#define LEMON__WIDE_BETA(V, i, at) \
-    x##i = _m##V##_fmadd_ps(a, _m##V##_loadu_ps(t->c + i * t->ldc), x##i); \
-    y##i = _m##V##_fmadd_ps(a, _m##V##_loadu_ps(t->c + i * t->ldc + lanes), y##i);
 #define LEMON__WIDE_STORE(V, i, at) \
-    _m##V##_storeu_ps(t->c + i * t->ldc, x##i); \
-    _m##V##_storeu_ps(t->c + i * t->ldc + lanes, y##i);
+    _m##V##_storeu_ps(t->c + i * t->ldc, _m##V##_mul_ps(x##i, a)); \
+    _m##V##_storeu_ps(t->c + i * t->ldc + lanes, _m##V##_mul_ps(y##i, a));
+#define LEMON__WIDE_UPDATE(V, i, at) \
+    b0 = _m##V##_mul_ps(beta, _m##V##_loadu_ps(t->c + i * t->ldc)); \
+    b1 = _m##V##_mul_ps(beta, _m##V##_loadu_ps(t->c + i * t->ldc + lanes)); \
+    _m##V##_storeu_ps(t->c + i * t->ldc, _m##V##_fmadd_ps(a, x##i, b0)); \
+    _m##V##_storeu_ps(t->c + i * t->ldc + lanes, _m##V##_fmadd_ps(a, y##i, b1));
 #define LEMON__NARROW_ZERO(V, i, at) __##V x##i = _m##V##_setzero_ps();
 #define LEMON__NARROW_ADD(V, i, at) x##i = _m##V##_fmadd_ps(_m##V##_set1_ps(at), b0, x##i);
-#define LEMON__NARROW_ALPHA(V, i, at) x##i = _m##V##_mul_ps(x##i, a);
-#define LEMON__NARROW_BETA(V, i, at) x##i = _m##V##_fmadd_ps(a, LEMON__LOAD_##V(t->c + i * t->ldc, mask), x##i);
-#define LEMON__NARROW_STORE(V, i, at) LEMON__STORE_##V(t->c + i * t->ldc, mask, x##i);
+#define LEMON__NARROW_STORE(V, i, at) LEMON__STORE_##V(t->c + i * t->ldc, mask, _m##V##_mul_ps(x##i, a));
+#define LEMON__NARROW_UPDATE(V, i, at) \
+    b0 = _m##V##_mul_ps(beta, LEMON__LOAD_##V(t->c + i * t->ldc, mask)); \
+    LEMON__STORE_##V(t->c + i * t->ldc, mask, _m##V##_fmadd_ps(a, x##i, b0));
 
 /*  Two micro-kernels for one number of rows: wide has two full vectors a row, narrow one vector with a mask. */
 #define LEMON__KERNELS(V, rows) \
 LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
     enum { lanes = sizeof(__##V) / sizeof(float) }; \
     const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
+    const uintptr_t next_step = t->next_step; \
+    uintptr_t next = t->next; \
     const float *b = t->b; \
     __##V a, b0, b1; \
-    int64_t k; \
+    int64_t k, left; \
     LEMON__ROWS_##rows(LEMON__ROW_POINTER, V) \
     LEMON__ROWS_##rows(LEMON__WIDE_ZERO, V) \
     LEMON__ROWS_##rows(LEMON__ROW_FETCH, V) \
-    for (k = t->k; k > 0; k--) { \
-        b0 = _m##V##_loadu_ps(b); \
-        b1 = _m##V##_loadu_ps(b + lanes); \
-        LEMON__ROWS_##rows(LEMON__WIDE_ADD, V) \
-        LEMON__ROWS_##rows(LEMON__ROW_NEXT, V) \
-        b += b_step; \
-    } \
+    for (left = t->k; left > 0; left -= t->run, next += t->next_jump) \
+        for (k = lemon__min(t->run, left); k > 0; k--) { \
+            LEMON__FETCH_##V(next) \
+            next += next_step; \
+            b0 = _m##V##_loadu_ps(b); \
+            b1 = _m##V##_loadu_ps(b + lanes); \
+            LEMON__ROWS_##rows(LEMON__WIDE_ADD, V) \
+            LEMON__ROWS_##rows(LEMON__ROW_NEXT, V) \
+            b += b_step; \
+        } \
     a = _m##V##_set1_ps(t->alpha); \
-    LEMON__ROWS_##rows(LEMON__WIDE_ALPHA, V) \
     if (t->beta != 0) { \
-        a = _m##V##_set1_ps(t->beta); \
-        LEMON__ROWS_##rows(LEMON__WIDE_BETA, V) \
+        const __##V beta = _m##V##_set1_ps(t->beta); \
+        LEMON__ROWS_##rows(LEMON__WIDE_UPDATE, V) \
+    } else { \
+        LEMON__ROWS_##rows(LEMON__WIDE_STORE, V) \
     } \
-    LEMON__ROWS_##rows(LEMON__WIDE_STORE, V) \
 } \
 LEMON__TARGET_##V static void lemon__narrow_##V##_##rows(const lemon__tile *t) { \
     const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
@@ -2021,12 +2154,12 @@ LEMON__TARGET_##V static void lemon__narrow_##V##_##rows(const lemon__tile *t) {
         b += b_step; \
     } \
     a = _m##V##_set1_ps(t->alpha); \
-    LEMON__ROWS_##rows(LEMON__NARROW_ALPHA, V) \
     if (t->beta != 0) { \
-        a = _m##V##_set1_ps(t->beta); \
-        LEMON__ROWS_##rows(LEMON__NARROW_BETA, V) \
+        const __##V beta = _m##V##_set1_ps(t->beta); \
+        LEMON__ROWS_##rows(LEMON__NARROW_UPDATE, V) \
+    } else { \
+        LEMON__ROWS_##rows(LEMON__NARROW_STORE, V) \
     } \
-    LEMON__ROWS_##rows(LEMON__NARROW_STORE, V) \
 }
 
 LEMON__KERNELS(m256, 1) LEMON__KERNELS(m256, 2) LEMON__KERNELS(m256, 3)
@@ -2080,9 +2213,14 @@ LEMON__TARGET_m256 static void lemon__pack_m256(float *out, int64_t width, const
     }
 }
 
-/*  Few rows of A, B transposed: `rows` rows of A times four rows of B, a vector of k at a time.  The four sums of a row
-    of C are added up together, always in the same order; k that is no multiple of a vector ends in lanes of zero.
-    Columns beyond the last repeat it, and are not stored. */
+/*  Few rows of A, B transposed: `rows` rows of A times `cols` rows of B, a vector of k at a time.  As many rows of B as
+    registers allow, for each is a stream that the hardware reads ahead of us.  Columns beyond the last repeat it, and
+    are not stored.  The sums of four columns are added up together, always in the same order. */
+#define LEMON__STEPS_3(X, V, i) X(V, i, 0) X(V, i, 1) X(V, i, 2)
+#define LEMON__STEPS_4(X, V, i) LEMON__STEPS_3(X, V, i) X(V, i, 3)
+#define LEMON__STEPS_6(X, V, i) LEMON__STEPS_4(X, V, i) X(V, i, 4) X(V, i, 5)
+#define LEMON__STEPS_8(X, V, i) LEMON__STEPS_6(X, V, i) X(V, i, 6) X(V, i, 7)
+
 LEMON__TARGET_m256 LEMON__INLINE __m128 lemon__sum4_m256(__m256 w, __m256 x, __m256 y, __m256 z) {
     const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(w, x), _mm256_hadd_ps(y, z));
     return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
@@ -2096,116 +2234,138 @@ LEMON__TARGET_m512 LEMON__INLINE __m128 lemon__sum4_m512(__m512 w, __m512 x, __m
     return lemon__sum4_m256(lemon__fold_m512(w), lemon__fold_m512(x), lemon__fold_m512(y), lemon__fold_m512(z));
 }
 
-#define LEMON__DOT_POINTER(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
-#define LEMON__DOT_ZERO(V, i, at) __##V w##i = _m##V##_setzero_ps(), x##i = w##i, y##i = w##i, z##i = w##i;
-#define LEMON__DOT_ADD(V, i, at) \
-    a = LEMON__LOAD_##V(a##i + p, mask); \
-    w##i = _m##V##_fmadd_ps(a, s0, w##i); \
-    x##i = _m##V##_fmadd_ps(a, s1, x##i); \
-    y##i = _m##V##_fmadd_ps(a, s2, y##i); \
-    z##i = _m##V##_fmadd_ps(a, s3, z##i);
-#define LEMON__DOT_STORE(V, i, at) \
-    _mm_storeu_ps(sum, lemon__sum4_##V(w##i, x##i, y##i, z##i)); \
-    for (p = 0; p < columns; p++) lemon__finish(g->c + (row + i) * g->ldc + col + p, sum[p], g->alpha, g->beta);
+/*  A vector of a row of B, of each type, from element p on, a multiple of its length.  Memory is the limit here, so B
+    is widened as it comes: half or a quarter of the bytes is two or four times the speed.  The scale of a block of q8
+    is spread over the vector as it is, f16, and then converted as a whole. */
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__f32_m256(const uint8_t *w, int64_t p) {
+    return _mm256_loadu_ps((const float *)(const void *)w + p);
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__f32_m512(const uint8_t *w, int64_t p) {
+    return _mm512_loadu_ps((const float *)(const void *)w + p);
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__bf16_m256(const uint8_t *w, int64_t p) {
+    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(w + 2 * p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__bf16_m512(const uint8_t *w, int64_t p) {
+    const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(w + 2 * p));
+    return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, x), 16));
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__q8_m256(const uint8_t *w, int64_t p) {
+    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
+    const __m256 scale = _mm256_cvtph_ps(_mm_set1_epi16((short)lemon__get16(block)));
+    const __m128i x = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + p % LEMON__BLOCK));
+    return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__q8_m512(const uint8_t *w, int64_t p) {
+    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
+    const __m512 scale = _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
+    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + p % LEMON__BLOCK));
+    return _mm512_mul_ps(scale, _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x)));
+}
 
-#define LEMON__DOT_KERNEL(V, rows) \
-LEMON__TARGET_##V static void lemon__dot_##V##_##rows(const lemon__product *g, int64_t row, int64_t col) { \
+/*  The steps of k that filled no vector, and the row of C. */
+static void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
+                               int64_t k) {
+    const float *a = g->a + row * g->a_row;
+    int64_t j, p;
+    for (j = 0; j < columns; j++) {
+        for (p = k; p < g->k; p++) sum[j] += a[p] * lemon__b_at(g, lemon__b_row(g, col + j), p);
+        lemon__finish(g->c + row * g->ldc + col + j, sum[j], g->alpha, g->beta);
+    }
+}
+
+#define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
+#define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
+#define LEMON__DOT_LOAD(V, type, j) const __##V b##j = lemon__##type##_##V(w##j, p);
+#define LEMON__DOT_SUM(V, i, j) __##V x##i##j = _m##V##_setzero_ps();
+#define LEMON__DOT_FMA(V, i, j) x##i##j = _m##V##_fmadd_ps(a, b##j, x##i##j);
+#define LEMON__DOT_FOLD(V, i, q, r, s, t) \
+    _mm_storeu_ps(sum + q, lemon__sum4_##V(x##i##q, x##i##r, x##i##s, x##i##t));
+
+/*  The parts for one row of A, by the number of columns. */
+#define LEMON__DOT_ZERO_3(V, i, at) LEMON__STEPS_3(LEMON__DOT_SUM, V, i)
+#define LEMON__DOT_ZERO_4(V, i, at) LEMON__STEPS_4(LEMON__DOT_SUM, V, i)
+#define LEMON__DOT_ZERO_6(V, i, at) LEMON__STEPS_6(LEMON__DOT_SUM, V, i)
+#define LEMON__DOT_ZERO_8(V, i, at) LEMON__STEPS_8(LEMON__DOT_SUM, V, i)
+#define LEMON__DOT_ADD(V, i, cols) a = _m##V##_loadu_ps(a##i + p); LEMON__STEPS_##cols(LEMON__DOT_FMA, V, i)
+#define LEMON__DOT_ADD_3(V, i, at) LEMON__DOT_ADD(V, i, 3)
+#define LEMON__DOT_ADD_4(V, i, at) LEMON__DOT_ADD(V, i, 4)
+#define LEMON__DOT_ADD_6(V, i, at) LEMON__DOT_ADD(V, i, 6)
+#define LEMON__DOT_ADD_8(V, i, at) LEMON__DOT_ADD(V, i, 8)
+#define LEMON__DOT_FOLD_3(V, i) LEMON__DOT_FOLD(V, i, 0, 1, 2, 2)
+#define LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 0, 1, 2, 3)
+#define LEMON__DOT_FOLD_6(V, i) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 4, 5, 5, 5)
+#define LEMON__DOT_FOLD_8(V, i) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 4, 5, 6, 7)
+#define LEMON__DOT_STORE(i) lemon__dots_finish(g, row + i, col, columns, sum, k);
+#define LEMON__DOT_STORE_3(V, i, at) LEMON__DOT_FOLD_3(V, i) LEMON__DOT_STORE(i)
+#define LEMON__DOT_STORE_4(V, i, at) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_STORE(i)
+#define LEMON__DOT_STORE_6(V, i, at) LEMON__DOT_FOLD_6(V, i) LEMON__DOT_STORE(i)
+#define LEMON__DOT_STORE_8(V, i, at) LEMON__DOT_FOLD_8(V, i) LEMON__DOT_STORE(i)
+
+#define LEMON__DOT_KERNEL(V, type, rows, cols) \
+LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
+                                                                int64_t columns) { \
     enum { lanes = sizeof(__##V) / sizeof(float) }; \
-    const int64_t columns = lemon__min(4, g->n - col); \
-    const float *b0 = g->b + col * g->b_col, *b1 = b0 + (columns > 1 ? g->b_col : 0); \
-    const float *b2 = b1 + (columns > 2 ? g->b_col : 0), *b3 = b2 + (columns > 3 ? g->b_col : 0); \
-    LEMON__MASK_##V mask = lemon__first_##V(lanes); \
-    __##V a, s0, s1, s2, s3; \
-    float sum[4]; \
+    const int64_t k = g->k / lanes * lanes; \
+    float sum[8]; \
+    __##V a; \
     int64_t p; \
-    LEMON__ROWS_##rows(LEMON__DOT_POINTER, V) \
-    LEMON__ROWS_##rows(LEMON__DOT_ZERO, V) \
-    for (p = 0; p < g->k; p += lanes) { \
-        if (g->k - p < lanes) mask = lemon__first_##V(g->k - p); \
-        s0 = LEMON__LOAD_##V(b0 + p, mask); \
-        s1 = LEMON__LOAD_##V(b1 + p, mask); \
-        s2 = LEMON__LOAD_##V(b2 + p, mask); \
-        s3 = LEMON__LOAD_##V(b3 + p, mask); \
-        LEMON__ROWS_##rows(LEMON__DOT_ADD, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_ROW, V) \
+    LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
+    LEMON__ROWS_##rows(LEMON__DOT_ZERO_##cols, V) \
+    for (p = 0; p < k; p += lanes) { \
+        LEMON__STEPS_##cols(LEMON__DOT_LOAD, V, type) \
+        LEMON__ROWS_##rows(LEMON__DOT_ADD_##cols, V) \
     } \
-    LEMON__ROWS_##rows(LEMON__DOT_STORE, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
 }
 
-/*  Few rows of A, B plain: adds four scaled rows of B at once to each of `rows` rows of C, in columns col to last - 1 */
-#define LEMON__SUM_SCALE(V, i, at) \
-    const float *a##i = g->a + (row + i) * g->a_row + p * g->a_step; \
-    float *c##i = g->c + (row + i) * g->ldc; \
-    const __##V w##i = _m##V##_set1_ps(g->alpha * a##i[0]), x##i = _m##V##_set1_ps(g->alpha * a##i[g->a_step]); \
-    const __##V y##i = _m##V##_set1_ps(g->alpha * a##i[2 * g->a_step]); \
-    const __##V z##i = _m##V##_set1_ps(g->alpha * a##i[3 * g->a_step]);
-#define LEMON__SUM_ADD(V, i, at) \
-    c = _m##V##_fmadd_ps(w##i, s0, LEMON__LOAD_##V(c##i + j, mask)); \
-    c = _m##V##_fmadd_ps(x##i, s1, c); \
-    c = _m##V##_fmadd_ps(y##i, s2, c); \
-    c = _m##V##_fmadd_ps(z##i, s3, c); \
-    if (last - j < lanes) LEMON__STORE_##V(c##i + j, mask, c); \
-    else _m##V##_storeu_ps(c##i + j, c);
+#define LEMON__DOT_KERNELS(type) \
+    LEMON__DOT_KERNEL(m256, type, 1, 8) LEMON__DOT_KERNEL(m256, type, 2, 4) LEMON__DOT_KERNEL(m256, type, 3, 3) \
+    LEMON__DOT_KERNEL(m256, type, 4, 3) LEMON__DOT_KERNEL(m512, type, 1, 8) LEMON__DOT_KERNEL(m512, type, 2, 8) \
+    LEMON__DOT_KERNEL(m512, type, 3, 6) LEMON__DOT_KERNEL(m512, type, 4, 6)
+LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
 
-#define LEMON__SUM_KERNEL(V, rows) \
-LEMON__TARGET_##V static void lemon__sum_##V##_##rows(const lemon__product *g, int64_t row, int64_t p, int64_t col, \
-                                                      int64_t last) { \
+/*  Few rows of A, B plain: adds `steps` scaled rows of B at once to each of `rows` rows of C.  Each row of B is read
+    from end to end, and again as many at a time as registers allow. */
+static void lemon__sums_edge(const lemon__product *g, int64_t row, int64_t rows, int64_t p, int64_t steps, int64_t col,
+                             int64_t last) {
+    int64_t i, s;
+    for (s = 0; s < steps && col < last; s++)
+        for (i = 0; i < rows; i++) lemon__sums_plain(g, row + i, p + s, col, last);
+}
+
+#define LEMON__SUM_SCALE(V, i, s) const __##V x##i##s = _m##V##_set1_ps(g->alpha * a[s * g->a_step]);
+#define LEMON__SUM_LOAD(V, i, s) const __##V b##s = _m##V##_loadu_ps(b + s * g->b_step + j);
+#define LEMON__SUM_FMA(V, i, s) x = _m##V##_fmadd_ps(x##i##s, b##s, x);
+#define LEMON__SUM_BEGIN(V, i) float *c##i = g->c + (row + i) * g->ldc; a = g->a + (row + i) * g->a_row + p * g->a_step;
+#define LEMON__SUM_BEGIN_4(V, i, at) LEMON__SUM_BEGIN(V, i) LEMON__STEPS_4(LEMON__SUM_SCALE, V, i)
+#define LEMON__SUM_BEGIN_8(V, i, at) LEMON__SUM_BEGIN(V, i) LEMON__STEPS_8(LEMON__SUM_SCALE, V, i)
+#define LEMON__SUM_ADD(V, i, steps) \
+    x = _m##V##_loadu_ps(c##i + j); \
+    LEMON__STEPS_##steps(LEMON__SUM_FMA, V, i) \
+    _m##V##_storeu_ps(c##i + j, x);
+#define LEMON__SUM_ADD_4(V, i, at) LEMON__SUM_ADD(V, i, 4)
+#define LEMON__SUM_ADD_8(V, i, at) LEMON__SUM_ADD(V, i, 8)
+
+#define LEMON__SUM_KERNEL(V, rows, steps) \
+LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, int64_t row, int64_t p, int64_t col, \
+                                                       int64_t last) { \
     enum { lanes = sizeof(__##V) / sizeof(float) }; \
-    const float *b0 = g->b + p * g->b_step, *b1 = b0 + g->b_step, *b2 = b1 + g->b_step, *b3 = b2 + g->b_step; \
-    LEMON__MASK_##V mask = lemon__first_##V(lanes); \
-    __##V c, s0, s1, s2, s3; \
+    const float *a, *b = g->b + p * g->b_step; \
+    __##V x; \
     int64_t j; \
-    LEMON__ROWS_##rows(LEMON__SUM_SCALE, V) \
-    for (j = col; j < last; j += lanes) { \
-        if (last - j < lanes) mask = lemon__first_##V(last - j); \
-        s0 = LEMON__LOAD_##V(b0 + j, mask); \
-        s1 = LEMON__LOAD_##V(b1 + j, mask); \
-        s2 = LEMON__LOAD_##V(b2 + j, mask); \
-        s3 = LEMON__LOAD_##V(b3 + j, mask); \
-        LEMON__ROWS_##rows(LEMON__SUM_ADD, V) \
+    LEMON__ROWS_##rows(LEMON__SUM_BEGIN_##steps, V) \
+    for (j = col; j + lanes <= last; j += lanes) { \
+        LEMON__STEPS_##steps(LEMON__SUM_LOAD, V, 0) \
+        LEMON__ROWS_##rows(LEMON__SUM_ADD_##steps, V) \
     } \
+    lemon__sums_edge(g, row, rows, p, steps, j, last); \
 }
 
-LEMON__DOT_KERNEL(m256, 1) LEMON__DOT_KERNEL(m256, 2)
-LEMON__DOT_KERNEL(m512, 1) LEMON__DOT_KERNEL(m512, 2) LEMON__DOT_KERNEL(m512, 4)
-LEMON__SUM_KERNEL(m256, 1) LEMON__SUM_KERNEL(m256, 2)
-LEMON__SUM_KERNEL(m512, 1) LEMON__SUM_KERNEL(m512, 2) LEMON__SUM_KERNEL(m512, 4)
-
-/*  B streams through once; the rows of it at hand stay in L1 while all rows of A pass. */
-static void lemon__dots_avx2(const lemon__product *g) {
-    int64_t i, j;
-    for (j = 0; j < g->n; j += 4) {
-        for (i = 0; i + 2 <= g->m; i += 2) lemon__dot_m256_2(g, i, j);
-        if (i < g->m) lemon__dot_m256_1(g, i, j);
-    }
-}
-
-static void lemon__dots_avx512(const lemon__product *g) {
-    int64_t i, j;
-    for (j = 0; j < g->n; j += 4) {
-        for (i = 0; i + 4 <= g->m; i += 4) lemon__dot_m512_4(g, i, j);
-        if (g->m - i >= 2) { lemon__dot_m512_2(g, i, j); i += 2; }
-        if (i < g->m) lemon__dot_m512_1(g, i, j);
-    }
-}
-
-static void lemon__sums_avx2(const lemon__product *g, int64_t col, int64_t last) {
-    int64_t i, p;
-    for (p = 0; p + 4 <= g->k; p += 4) {
-        for (i = 0; i + 2 <= g->m; i += 2) lemon__sum_m256_2(g, i, p, col, last);
-        if (i < g->m) lemon__sum_m256_1(g, i, p, col, last);
-    }
-    lemon__sums_plain_from(g, p, col, last);
-}
-
-static void lemon__sums_avx512(const lemon__product *g, int64_t col, int64_t last) {
-    int64_t i, p;
-    for (p = 0; p + 4 <= g->k; p += 4) {
-        for (i = 0; i + 4 <= g->m; i += 4) lemon__sum_m512_4(g, i, p, col, last);
-        if (g->m - i >= 2) { lemon__sum_m512_2(g, i, p, col, last); i += 2; }
-        if (i < g->m) lemon__sum_m512_1(g, i, p, col, last);
-    }
-    lemon__sums_plain_from(g, p, col, last);
-}
+LEMON__SUM_KERNEL(m256, 1, 8) LEMON__SUM_KERNEL(m256, 2, 4)
+LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8) LEMON__SUM_KERNEL(m512, 3, 4) LEMON__SUM_KERNEL(m512, 4, 4)
 
 #endif /* LEMON__X86 */
 
@@ -2213,28 +2373,44 @@ static void lemon__sums_avx512(const lemon__product *g, int64_t col, int64_t las
 
 #define LEMON__LIST_4(name) name##_1, name##_2, name##_3, name##_4
 #define LEMON__LIST_6(name) LEMON__LIST_4(name), name##_5, name##_6
-#define LEMON__LIST_14(name) LEMON__LIST_6(name), name##_7, name##_8, name##_9, name##_10, name##_11, name##_12, \
-    name##_13, name##_14
+#define LEMON__LIST_8(name) LEMON__LIST_6(name), name##_7, name##_8
+#define LEMON__LIST_14(name) LEMON__LIST_8(name), name##_9, name##_10, name##_11, name##_12, name##_13, name##_14
 
-static const lemon__kernel lemon__plain_wide[4] = {LEMON__LIST_4(lemon__wide_plain)};
-static const lemon__kernel lemon__plain_narrow[4] = {LEMON__LIST_4(lemon__narrow_plain)};
+static const lemon__kernel lemon__plain_wide[] = {LEMON__LIST_4(lemon__wide_plain)};
+static const lemon__kernel lemon__plain_narrow[] = {LEMON__LIST_4(lemon__narrow_plain)};
+static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 1}};
+static const lemon__sums lemon__plain_sums[] = {{lemon__sums_plain, 1}};
 static const lemon__machine lemon__plain = {
-    4, 8, 8, 4, 128, 256, 512, 8, 1, lemon__plain_wide, lemon__plain_narrow, lemon__pack_plain, lemon__dots_plain,
-    lemon__sums_plain
+    4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__plain_wide, lemon__plain_narrow,
+    {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
 };
 
 #if LEMON__X86
-static const lemon__kernel lemon__avx2_wide[6] = {LEMON__LIST_6(lemon__wide_m256)};
-static const lemon__kernel lemon__avx2_narrow[6] = {LEMON__LIST_6(lemon__narrow_m256)};
+static const lemon__kernel lemon__avx2_wide[] = {LEMON__LIST_6(lemon__wide_m256)};
+static const lemon__kernel lemon__avx2_narrow[] = {LEMON__LIST_6(lemon__narrow_m256)};
+#define LEMON__DOTS_m256(type) static const lemon__dots lemon__avx2_dots_##type[] = { \
+    {lemon__dots_m256_##type##_1, 8}, {lemon__dots_m256_##type##_2, 4}, {lemon__dots_m256_##type##_3, 3}, \
+    {lemon__dots_m256_##type##_4, 3}};
+LEMON__DOTS_m256(f32) LEMON__DOTS_m256(bf16) LEMON__DOTS_m256(q8)
+static const lemon__sums lemon__avx2_sums[] = {{lemon__sums_m256_1, 8}, {lemon__sums_m256_2, 4}};
 static const lemon__machine lemon__avx2 = {
-    6, 16, 8, 8, 144, 512, 1024, 8, 8, lemon__avx2_wide, lemon__avx2_narrow, lemon__pack_m256, lemon__dots_avx2,
-    lemon__sums_avx2
+    6, 16, 8, 8, 512, 1024, 8, 4, 8, 2, lemon__avx2_wide, lemon__avx2_narrow,
+    {lemon__avx2_dots_f32, lemon__avx2_dots_bf16, NULL, lemon__avx2_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx2_sums,
+    lemon__pack_m256
 };
-static const lemon__kernel lemon__avx512_wide[14] = {LEMON__LIST_14(lemon__wide_m512)};
-static const lemon__kernel lemon__avx512_narrow[14] = {LEMON__LIST_14(lemon__narrow_m512)};
+static const lemon__kernel lemon__avx512_wide[] = {LEMON__LIST_14(lemon__wide_m512)};
+static const lemon__kernel lemon__avx512_narrow[] = {LEMON__LIST_14(lemon__narrow_m512)};
+#define LEMON__DOTS_m512(type) static const lemon__dots lemon__avx512_dots_##type[] = { \
+    {lemon__dots_m512_##type##_1, 8}, {lemon__dots_m512_##type##_2, 8}, {lemon__dots_m512_##type##_3, 6}, \
+    {lemon__dots_m512_##type##_4, 6}};
+LEMON__DOTS_m512(f32) LEMON__DOTS_m512(bf16) LEMON__DOTS_m512(q8)
+static const lemon__sums lemon__avx512_sums[] = {
+    {lemon__sums_m512_1, 8}, {lemon__sums_m512_2, 8}, {lemon__sums_m512_3, 4}, {lemon__sums_m512_4, 4}
+};
 static const lemon__machine lemon__avx512 = {
-    14, 32, 16, 16, 168, 512, 1024, 12, 12, lemon__avx512_wide, lemon__avx512_narrow, lemon__pack_m256,
-    lemon__dots_avx512, lemon__sums_avx512
+    14, 32, 16, 16, 1024, 1024, 12, 4, 4, 4, lemon__avx512_wide, lemon__avx512_narrow,
+    {lemon__avx512_dots_f32, lemon__avx512_dots_bf16, NULL, lemon__avx512_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx512_sums,
+    lemon__pack_m256
 };
 #endif
 
@@ -2256,61 +2432,99 @@ typedef struct lemon__panels {
     int64_t panel, lane, step;
 } lemon__panels;
 
-/*  Packs a block of `lanes` x `steps` into `out` by panels of `each` lanes, `width` floats apart; out NULL: reads it in
-    place. */
-static lemon__panels lemon__panels_of(const lemon__machine *machine, float *out, int64_t width, const float *in,
-                                      int64_t lane, int64_t step, int64_t lanes, int64_t steps, int64_t each) {
+/*  Packs `lanes` x `steps` of A into `out` by panels of g->rows rows; out NULL: reads them in place. */
+static lemon__panels lemon__pack_a(const lemon__product *g, float *out, const float *in, int64_t lanes, int64_t steps) {
+    const int64_t width = g->machine->a_width;
     lemon__panels v;
     int64_t l;
     v.data = out ? out : in;
-    v.panel = out ? width * steps : each * lane;
-    v.lane = out ? 1 : lane;
-    v.step = out ? width : step;
-    for (l = 0; out && l < lanes; l += each, out += v.panel)
-        machine->pack(out, width, in + l * lane, lane, step, lemon__min(each, lanes - l), steps);
+    v.panel = out ? width * steps : g->rows * g->a_row;
+    v.lane = out ? 1 : g->a_row;
+    v.step = out ? width : g->a_step;
+    for (l = 0; out && l < lanes; l += g->rows, out += v.panel)
+        g->machine->pack(out, width, in + l * g->a_row, g->a_row, g->a_step, lemon__min(g->rows, lanes - l), steps);
     return v;
 }
 
-/*  The inner two loops: all tiles of a block of m x n elements of C. `t` comes with everything but a, b, c and columns */
-static void lemon__block(const lemon__product *g, lemon__tile *t, lemon__panels a, lemon__panels b, float *c, int64_t m,
-                         int64_t n) {
+/*  The innermost loop: the tiles of C in one panel of B, or in a part of it.  The first of them has asked for what is
+    needed next. */
+static void lemon__tile_column(const lemon__product *g, const lemon__kernel *kernel, lemon__tile *t,
+                               const lemon__panels *a, float *c, int64_t m) {
+    int64_t i;
+    for (i = 0; i < m; i += g->rows) {
+        t->a = a->data + i / g->rows * a->panel;
+        t->c = c + i * t->ldc;
+        kernel[lemon__min(g->rows, m - i) - 1](t);
+        t->next = (uintptr_t)t->b;
+        t->next_step = t->next_jump = 0;
+    }
+}
+
+static void lemon__fetch_plan(const lemon__product *g, lemon__tile *t, const float *in, int64_t j, int pack, int out) {
+    const int64_t nr = g->machine->nr;
+    const uintptr_t size = sizeof(float);
+    t->run = t->k;
+    t->next = (uintptr_t)t->b;
+    t->next_step = t->next_jump = 0;
+    if (pack && g->b_col == 1) {
+        t->next = (uintptr_t)(in + j + nr);
+        t->next_step = (uintptr_t)g->b_step * size;
+    } else if (pack) {
+        t->next = (uintptr_t)(in + (j + nr) * g->b_col);
+        t->next_step = (uintptr_t)nr * size;
+        t->run = lemon__ceil_div(t->k, nr);
+        t->next_jump = (uintptr_t)(g->b_col - t->run * nr) * size;
+    } else if (!out) {
+        t->run = g->block_n / nr;
+        t->next = (uintptr_t)(in + (g->block_k + (j / nr) * (g->block_k / t->run)) * g->b_step);
+        t->next_step = (uintptr_t)nr * size;
+        t->next_jump = (uintptr_t)(g->b_step - t->run * nr) * size;
+    }
+}
+
+/*  The inner two loops: all tiles of a block of m x n elements of C.  `in` is the block of B as it lies in the matrix;
+    `out` the place of its packed panels, or NULL.  If they are to be packed now, each is just before its first use,
+    and the next one is on its way into the cache meanwhile. */
+static void lemon__block(const lemon__product *g, lemon__tile *t, const lemon__panels *a, const float *in, float *out,
+                         int pack, float *c, int64_t m, int64_t n) {
     const lemon__machine *machine = g->machine;
-    const int64_t rows = g->rows, nr = machine->nr, half = machine->half;
-    int64_t i, j, h;
-    for (j = 0; j < n; j += h) {
-        const int wide = n - j >= nr && j % nr == 0;
-        const lemon__kernel *kernel = wide ? machine->wide : machine->narrow;
-        h = wide ? nr : half;
-        t->columns = lemon__min(h, n - j);
-        t->b = b.data + j / nr * b.panel + j % nr;
-        for (i = 0; i < m; i += rows) {
-            t->a = a.data + i / rows * a.panel;
-            t->c = c + i * t->ldc + j;
-            kernel[lemon__min(rows, m - i) - 1](t);
+    const int64_t nr = machine->nr, half = machine->half;
+    int64_t j, h;
+    for (j = 0; j < n; j += nr) {
+        const int64_t columns = lemon__min(nr, n - j);
+        const float *from = in + j * g->b_col, *b = out ? out + j * g->panel_b : from;
+        if (pack) machine->pack(out + j * g->panel_b, nr, from, g->b_col, g->b_step, columns, t->k);
+        for (h = 0; h < columns; h += t->columns) {
+            const int wide = columns == nr;
+            t->columns = wide ? nr : lemon__min(half, columns - h);
+            t->b = b + h;
+            lemon__fetch_plan(g, t, in, j, pack, out != NULL);
+            lemon__tile_column(g, wide ? machine->wide : machine->narrow, t, a, c + j + h, m);
         }
     }
 }
 
+/*  B packed before: all its panels, in one order for each block of k; those of a part of C begin at `ready`. */
+static float *lemon__ready(const lemon__product *g, int64_t p, int64_t j) {
+    return g->ready + p * g->ready_n + j * g->block_k;
+}
+
 /*  The outer three loops. */
 static void lemon__tiles(const lemon__product *g, float *workspace) {
-    const lemon__machine *machine = g->machine;
     float *packed_a = g->packed_a ? workspace : NULL, *packed_b = g->packed_b ? workspace + g->packed_a : NULL;
     int64_t i, j, p;
     for (j = 0; j < g->n; j += g->block_n)
         for (p = 0; p < g->k; p += g->block_k) {
             const int64_t n = lemon__min(g->block_n, g->n - j), k = lemon__min(g->block_k, g->k - p);
-            const lemon__panels b = lemon__panels_of(machine, packed_b, machine->nr,
-                                                     g->b + p * g->b_step + j * g->b_col, g->b_col, g->b_step, n, k,
-                                                     machine->nr);
+            const float *b = g->b + p * g->b_step + j * g->b_col;
+            if (g->ready) packed_b = lemon__ready(g, p, j);
             for (i = 0; i < g->m; i += g->block_m) {
                 const int64_t m = lemon__min(g->block_m, g->m - i);
-                const lemon__panels a = lemon__panels_of(machine, packed_a, machine->a_width,
-                                                         g->a + i * g->a_row + p * g->a_step, g->a_row, g->a_step, m, k,
-                                                         g->rows);
+                const lemon__panels a = lemon__pack_a(g, packed_a, g->a + i * g->a_row + p * g->a_step, m, k);
                 lemon__tile t;
-                t.k = k; t.a_row = a.lane; t.a_step = a.step; t.b_step = b.step; t.ldc = g->ldc;
-                t.alpha = g->alpha; t.beta = p == 0 ? g->beta : 1;
-                lemon__block(g, &t, a, b, g->c + i * g->ldc + j, m, n);
+                t.k = k; t.a_row = a.lane; t.a_step = a.step; t.b_step = packed_b ? g->machine->nr : g->b_step;
+                t.ldc = g->ldc; t.alpha = g->alpha; t.beta = p == 0 ? g->beta : 1;
+                lemon__block(g, &t, &a, b, packed_b, packed_b && !g->ready && i == 0, g->c + i * g->ldc + j, m, n);
             }
         }
 }
@@ -2330,32 +2544,57 @@ static void lemon__turn(lemon__product *g) {
     g->n = old.m;
     g->a = old.b; g->a_row = old.b_col; g->a_step = old.b_step;
     g->b = old.a; g->b_col = old.a_row; g->b_step = old.a_step;
+    g->b_bytes = (size_t)g->b_col * sizeof(float);
 }
 
+/*  Few rows of A: by rows of B as they lie, if B is large.  A plain B of 5 rows or more goes by tiles as long as one tile
+    holds them all. */
 static int lemon__path(const lemon__product *g) {
-    const int large = g->m == 1 || (g->k >= 64 && g->k * g->n >= LEMON__LARGE_B);
+    const lemon__machine *machine = g->machine;
+    const int large = g->m == 1 || (g->k >= 64 && g->k * g->n >= LEMON__FEW);
     if (g->k == 0) return LEMON__BY_SCALE;      /* alpha 0 too: see lemon__plan */
-    if (large && g->m <= g->machine->few_dots && g->b_step == 1 && g->a_step == 1) return LEMON__BY_DOTS;
-    if (large && g->m <= g->machine->few_sums && g->b_col == 1) return LEMON__BY_SUMS;
+    if (g->ready) return LEMON__BY_TILES;
+    if (g->type != LEMON_F32) return LEMON__BY_DOTS;
+    if (large && g->m <= machine->few_dots && g->b_step == 1 && g->a_step == 1) return LEMON__BY_DOTS;
+    if (large && g->m <= machine->few_sums && (g->m <= 4 || g->m > machine->mr) && g->b_col == 1) return LEMON__BY_SUMS;
     return LEMON__BY_TILES;
 }
 
-/*  Makes all decisions, from the shape of the whole product.  Packing A pays from a few panels of B on, which read it
-    again; B in place must lie by rows, and pays if it is small and not read often. */
-static void lemon__plan(lemon__product *g) {
+/*  Rows of A in a block: what fills a good half of L2. */
+static int64_t lemon__mc(const lemon__product *g) {
+    const int64_t floats = lemon__l2_bytes() / (int64_t)sizeof(float) * 9 / 16;
+    return lemon__max(1, floats / (g->block_k * g->machine->mr)) * g->rows;
+}
+
+/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place unless it is large and
+    read by many panels; B must lie by rows for that. */
+static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
-    int pack_a, pack_b;
-    if (g->alpha == 0) g->k = 0;
-    if (g->n == 1 && g->m > 1 && g->ldc == 1) lemon__turn(g);
-    pack_a = g->n > 4 * machine->nr;
-    pack_b = g->b_col != 1 || g->m > 8 * machine->mr || g->k * g->n > LEMON__LARGE_B;
-    g->path = lemon__path(g);
+    const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr;
+    const int pack_b = !g->ready && (g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
     g->rows = lemon__share(g->m, machine->mr, 1);
-    g->block_m = lemon__share(g->m, machine->mc / machine->mr * g->rows, g->rows);
-    g->block_n = lemon__share(g->n, machine->nc, machine->nr);
-    g->block_k = lemon__share(g->k, machine->kc, 1);
+    g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
+    g->block_n = g->thin ? (int64_t)LEMON__THIN_N : lemon__share(g->n, machine->nc, machine->nr);
+    g->panel_b = g->block_m < g->m || g->ready ? g->block_k : 0;
     g->packed_a = pack_a ? (g->block_m / g->rows * machine->a_width * g->block_k + 15) / 16 * 16 : 0;
-    g->packed_b = pack_b ? g->block_n * g->block_k : 0;
+    g->packed_b = pack_b ? lemon__max(g->block_n * g->panel_b, machine->nr * g->block_k) : 0;
+}
+
+/*  What the bits depend on, and thus the shape of the whole product alone: the path, and where k is cut. */
+static void lemon__plan(lemon__product *g) {
+    if (g->alpha == 0) g->k = 0;
+    if (g->n == 1 && g->m > 1 && g->ldc == 1 && !g->ready && g->type == LEMON_F32) lemon__turn(g);
+    g->path = lemon__path(g);
+    g->thin = !g->ready && g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
+    g->block_k = lemon__max(1, g->thin ? (int64_t)LEMON__THIN_K : lemon__share(g->k, g->machine->kc, 1));
+    lemon__plan_part(g);
+}
+
+/*  Floats of workspace that no plan exceeds. */
+static int64_t lemon__gemm_floats(lemon_isa isa) {
+    const lemon__machine *machine = lemon__machine_of(isa);
+    return lemon__l2_bytes() / (int64_t)sizeof(float) * machine->a_width / machine->mr + 16 * machine->kc +
+           machine->nc * machine->kc;
 }
 
 /*  The arguments as strides; the decisions come after, by lemon__plan. */
@@ -2368,26 +2607,50 @@ static lemon__product lemon__product_of(lemon_isa isa, int trans_a, int trans_b,
     g.b = b; g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.c = c; g.ldc = ldc;
     g.m = m; g.n = n; g.k = k; g.alpha = alpha; g.beta = beta;
+    g.ready = NULL; g.ready_n = 0; g.type = LEMON_F32; g.b_bytes = (size_t)g.b_col * sizeof(float);
     return g;
 }
 
-/*  A block of C stays in L1 while the rows of B pass. */
-static void lemon__sums(const lemon__product *g) {
-    int64_t j;
+/*  B streams through once; the rows of it at hand stay in L1 while all rows of A pass. */
+static void lemon__by_dots(const lemon__product *g) {
+    const lemon__dots *dots = g->machine->dots[g->type];
+    const int64_t rows = lemon__share(g->m, g->machine->dot_rows, 1), columns = dots[rows - 1].columns;
+    int64_t i, j;
+    for (j = 0; j < g->n; j += columns)
+        for (i = 0; i < g->m; i += rows)
+            dots[lemon__min(rows, g->m - i) - 1].run(g, i, j, lemon__min(columns, g->n - j));
+}
+
+/*  Adds eight scaled rows of B, or what is left of them, to some rows of C. */
+static void lemon__sum_eight(const lemon__product *g, int64_t row, int64_t rows, int64_t p, int64_t col, int64_t last) {
+    const lemon__sums *sums = &g->machine->sums[rows - 1];
+    int64_t i, end = lemon__min(p + 8, g->k);
+    if (end - p == 8)
+        for (; p < end; p += sums->steps) sums->run(g, row, p, col, last);
+    for (; p < end; p++)
+        for (i = 0; i < rows; i++) lemon__sums_plain(g, row + i, p, col, last);
+}
+
+/*  The same with the rows of a plain B; the part of C that they are added to stays in L1. */
+static void lemon__by_sums(const lemon__product *g) {
+    const int64_t rows = lemon__share(g->m, g->machine->sum_rows, 1), block = LEMON__SUMS / g->m / 64 * 64;
+    int64_t i, j, p;
     lemon__scale(g);
-    for (j = 0; j < g->n; j += LEMON__SUMS_COLUMNS)
-        g->machine->sums(g, j, lemon__min(j + LEMON__SUMS_COLUMNS, g->n));
+    for (j = 0; j < g->n; j += block)
+        for (p = 0; p < g->k; p += 8)
+            for (i = 0; i < g->m; i += rows)
+                lemon__sum_eight(g, i, lemon__min(rows, g->m - i), p, j, lemon__min(j + block, g->n));
 }
 
 static void lemon__product_run(const lemon__product *g, float *workspace) {
     if (g->path == LEMON__BY_SCALE) lemon__scale(g);
-    else if (g->path == LEMON__BY_DOTS) g->machine->dots(g);
-    else if (g->path == LEMON__BY_SUMS) lemon__sums(g);
+    else if (g->path == LEMON__BY_DOTS) lemon__by_dots(g);
+    else if (g->path == LEMON__BY_SUMS) lemon__by_sums(g);
     else lemon__tiles(g, workspace);
 }
 
-/*  The product on one thread and without checks, for use inside parallel tasks. `workspace` has LEMON__GEMM_WORKSPACE
-    bytes. */
+/*  The product on one thread and without checks, for use inside parallel tasks. `workspace` has lemon__gemm_floats(isa)
+    floats. */
 static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
                         float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                         int64_t ldc) {
@@ -2401,10 +2664,14 @@ static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_
 /*  The packing buffers of the context's workers, made once: all of them or none. */
 static float *lemon__workspace(lemon_ctx *ctx, int worker) { return ctx->workspace[worker]; }
 
+static size_t lemon__workspace_bytes(const lemon_ctx *ctx) {
+    return (size_t)lemon__gemm_floats(ctx->isa) * sizeof(float) + LEMON__DECODE_BYTES;
+}
+
 static void lemon__workspaces_free(lemon_ctx *ctx) {
     int i;
     if (!ctx->workspace) return;
-    for (i = 0; i < ctx->threads; i++) lemon__free(ctx, ctx->workspace[i], LEMON__GEMM_WORKSPACE + LEMON__DECODE_BYTES);
+    for (i = 0; i < ctx->threads; i++) lemon__free(ctx, ctx->workspace[i], lemon__workspace_bytes(ctx));
     lemon__free(ctx, ctx->workspace, (size_t)ctx->threads * sizeof *ctx->workspace);
     ctx->workspace = NULL;
 }
@@ -2415,7 +2682,7 @@ static lemon_status lemon__workspaces(lemon_ctx *ctx) {
     ctx->workspace = (float **)lemon__calloc(ctx, (size_t)ctx->threads * sizeof *ctx->workspace);
     if (!ctx->workspace) return LEMON_E_MEMORY;
     for (i = 0; i < ctx->threads; i++) {
-        ctx->workspace[i] = (float *)lemon__malloc(ctx, LEMON__GEMM_WORKSPACE + LEMON__DECODE_BYTES);
+        ctx->workspace[i] = (float *)lemon__malloc(ctx, lemon__workspace_bytes(ctx));
         made += ctx->workspace[i] != NULL;
     }
     if (made == ctx->threads) return LEMON_OK;
@@ -2439,55 +2706,97 @@ static void lemon__grid_task(void *arg, int64_t index, int worker) {
     const lemon__grid *grid = (const lemon__grid *)arg;
     const lemon__product *whole = grid->whole;
     const int64_t y = index % grid->down, x = index / grid->down, nr = whole->machine->nr;
-    const int64_t i = lemon__border(y, grid->down, whole->m, whole->rows);
-    const int64_t j = lemon__border(x, grid->across, whole->n, nr);
+    const int64_t i = lemon__border(y, grid->down, whole->m, 1), j = lemon__border(x, grid->across, whole->n, nr);
     lemon__product part = *whole;
-    part.m = lemon__border(y + 1, grid->down, whole->m, whole->rows) - i;
+    part.m = lemon__border(y + 1, grid->down, whole->m, 1) - i;
     part.n = lemon__border(x + 1, grid->across, whole->n, nr) - j;
     part.a += i * whole->a_row;
-    part.b += j * whole->b_col;
+    if (part.ready) part.ready += j * whole->block_k;
+    else part.b = (const float *)(const void *)lemon__b_row(whole, j);
     part.c += i * whole->ldc + j;
+    lemon__plan_part(&part);
     lemon__product_run(&part, lemon__workspace(grid->ctx, worker));
 }
 
-/*  The grid of `parts` whose parts have the shortest sides: each part packs its own share of A and B. */
+/*  The grid of `parts` whose largest part is the smallest; its area is what it computes, its sides what it packs. */
 static void lemon__grid_choose(lemon__grid *grid, int64_t parts) {
     const lemon__product *g = grid->whole;
-    const int64_t tiles_m = (g->m + g->rows - 1) / g->rows, tiles_n = (g->n + g->machine->nr - 1) / g->machine->nr;
+    const int64_t nr = g->machine->nr, panels = lemon__ceil_div(g->n, nr);
     int64_t down, best = INT64_MAX;
     grid->down = grid->across = 1;
     for (down = 1; down <= parts; down++) {
-        const int64_t across = parts / down, sides = g->m / down + g->n / across;
-        if (parts % down || down > tiles_m || across > tiles_n || sides >= best) continue;
-        best = sides;
+        const int64_t across = parts / down, m = lemon__ceil_div(g->m, down), n = lemon__ceil_div(panels, across) * nr;
+        const int64_t cost = m * n + 8 * (m + n);
+        if (parts % down || (down > 1 && g->path != LEMON__BY_TILES) || cost >= best) continue;
+        best = cost;
         grid->down = down;
         grid->across = across;
     }
 }
 
-/*  Into how many parts: one if the threads cost more than they save (waking them takes ten microseconds or more), else
-    one a thread, or several where they are large, so that a thread which comes late or is interrupted leaves its share
-    to others.  For few rows what counts is how much of B must be read. */
+/*  Into how many parts: one if the threads cost more than they save (to hand out work and to wait for it takes about a
+    microsecond), else one a thread, or several where they are large, so that a thread which comes late or is interrupted
+    leaves its share to others.  For few rows what counts is how much of B must be read, and in long rows. */
 static int64_t lemon__parts(const lemon__product *g, int threads) {
-    const double b = (double)g->k * (double)g->n, tile = (double)(g->machine->mr * g->machine->nr);
-    const double work = g->path == LEMON__BY_TILES ? (double)g->m * b / (tile * 8192) : b / (4.0 * LEMON__LARGE_B);
-    if (threads == 1 || g->path == LEMON__BY_SCALE || work < 1) return 1;
-    return work < 8 ? threads : 4 * (int64_t)threads;
+    const double b = (double)g->k * (double)g->n, work = g->path == LEMON__BY_TILES ? (double)g->m * b : 4 * b;
+    if (threads == 1 || g->path == LEMON__BY_SCALE || work < LEMON__PARALLEL) return 1;
+    return work < 128.0 * LEMON__PARALLEL || g->path == LEMON__BY_SUMS || g->thin ? threads : 4 * (int64_t)threads;
 }
 
-/*  The product on all threads of the context, without checks. lemon__workspaces() has returned LEMON_OK before. */
+/*  A planned product on all threads of the context. lemon__workspaces() has returned LEMON_OK before. */
+static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
+    lemon__grid grid;
+    if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    grid.ctx = ctx;
+    grid.whole = g;
+    lemon__grid_choose(&grid, lemon__parts(g, lemon__threads(ctx)));
+    lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
+}
+
+#ifdef LEMON_USE_BLIS
+#ifdef __cplusplus
+extern "C"
+#endif
+void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
+                 const float *b, int ldb, float beta, float *c, int ldc);
+
+/*  1 if the product went to the CBLAS: 101 is row-major, 111 as it is, 112 transposed. */
+static int lemon__cblas(int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                        int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
+    const int64_t largest = lemon__max(lemon__max(m, n), lemon__max(lemon__max(k, lda), lemon__max(ldb, ldc)));
+    if ((double)m * (double)n * (double)k < 1e6 || m < 16 || n < 16 || largest > INT32_MAX || alpha == 0) return 0;
+    cblas_sgemm(101, trans_a ? 112 : 111, trans_b ? 112 : 111, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb,
+                beta, c, (int)ldc);
+    return 1;
+}
+#endif
+
+/*  The product on all threads of the context, without checks. */
 static void lemon__gemm_threads(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                                 const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                                 int64_t ldc) {
     lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
                                          ldc);
-    lemon__grid grid;
+#ifdef LEMON_USE_BLIS
+    if (lemon__cblas(trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)) {
+        ctx->flops += 2.0 * (double)m * (double)n * (double)k;
+        return;
+    }
+#endif
     lemon__plan(&g);
-    if (g.path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)m * (double)n * (double)k;
-    grid.ctx = ctx;
-    grid.whole = &g;
-    lemon__grid_choose(&grid, lemon__parts(&g, lemon__threads(ctx)));
-    lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
+    lemon__product_threads(ctx, &g);
+}
+
+/*  y[rows, out] = x[rows, in] * W^T for a few rows and W [out, in] as it is stored; 0 if there is no kernel for that. */
+static int lemon__gemm_stored(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
+    lemon__product g = lemon__product_of(ctx->isa, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols,
+                                         (const float *)w->data, w->cols, 0.0f, y, w->rows);
+    if (rows > g.machine->few_dots || !g.machine->dots[w->dtype]) return 0;
+    g.type = w->dtype;
+    g.b_bytes = lemon_row_bytes(w->dtype, w->cols);
+    lemon__plan(&g);
+    lemon__product_threads(ctx, &g);
+    return 1;
 }
 
 /*  One matrix of `rows` x `cols` as stored. */
@@ -2502,20 +2811,30 @@ static lemon_status lemon__check_matrix(lemon_ctx *ctx, char name, const float *
     return LEMON_OK;
 }
 
-static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda, int trans_b,
-                                         int64_t ldb) {
+static lemon_status lemon__check_sizes(lemon_ctx *ctx, const lemon__product *g) {
     const int64_t size[3] = {g->m, g->n, g->k};
-    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
-    lemon_status status;
     int i;
     for (i = 0; i < 3; i++)
         if (size[i] < 0)
             return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %lld, expected 0 or more", "mnk"[i],
                                (long long)size[i]);
-    status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
-    if (!status) status = lemon__check_matrix(ctx, 'b', g->b, trans_b ? g->n : g->k, trans_b ? g->k : g->n, ldb, used);
-    if (!status) status = lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
-    return status;
+    return LEMON_OK;
+}
+
+/*  A and C. */
+static lemon_status lemon__check_operands(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda) {
+    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
+    lemon_status status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
+    return status ? status : lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
+}
+
+static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda, int trans_b,
+                                         int64_t ldb) {
+    lemon_status status = lemon__check_sizes(ctx, g);
+    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
+    if (!status) status = lemon__check_operands(ctx, g, trans_a, lda);
+    if (status) return status;
+    return lemon__check_matrix(ctx, 'b', g->b, trans_b ? g->n : g->k, trans_b ? g->k : g->n, ldb, used);
 }
 
 /*  Without a context there is no place to keep a workspace: just what is needed is allocated and freed, often nothing */
@@ -2545,6 +2864,101 @@ LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int
     status = lemon__workspaces(ctx);
     if (!status) lemon__gemm_threads(ctx, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
     return status;
+}
+
+/* ---- B packed once ---- */
+
+struct lemon_packed {
+    lemon_isa isa;
+    int64_t n, k, padded_n, block_k;
+    size_t bytes;
+    float *data;                    /* [k blocks][panels][block_k][nr] */
+};
+
+typedef struct lemon__pack_job {
+    const lemon_packed *packed;
+    const lemon__product *g;
+} lemon__pack_job;
+
+/*  One panel, in all blocks of k.  What no column fills is zero, though nobody reads it. */
+static void lemon__pack_task(void *arg, int64_t index, int worker) {
+    const lemon__pack_job *job = (const lemon__pack_job *)arg;
+    const lemon__product *g = job->g;
+    const int64_t nr = g->machine->nr, j = index * nr, each = g->block_k;
+    int64_t p;
+    for (p = 0; p < g->k; p += each) {
+        float *out = job->packed->data + p * job->packed->padded_n + j * each;
+        memset(out, 0, (size_t)(nr * each) * sizeof *out);
+        g->machine->pack(out, nr, g->b + p * g->b_step + j * g->b_col, g->b_col, g->b_step, lemon__min(nr, g->n - j),
+                         lemon__min(each, g->k - p));
+    }
+    (void)worker;
+}
+
+static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, lemon_packed **packed) {
+    const int64_t nr = g->machine->nr, blocks = lemon__ceil_div(g->k, g->block_k);
+    const int fits = g->n < INT64_MAX / 8 && g->k < INT64_MAX / 8;
+    lemon_packed *v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
+    lemon__pack_job job;
+    if (!v) return LEMON_E_MEMORY;
+    v->isa = lemon__isa(ctx);
+    v->n = g->n;
+    v->k = g->k;
+    v->block_k = g->block_k;
+    v->padded_n = lemon__ceil_div(g->n, nr) * nr;
+    if (fits && lemon__mul((size_t)(blocks * v->block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
+        v->data = (float *)lemon__malloc(ctx, v->bytes);
+    if (!v->data) {
+        lemon__free(ctx, v, sizeof *v);
+        return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)g->k,
+                           (long long)g->n);
+    }
+    job.packed = v;
+    job.g = g;
+    lemon__parallel(ctx, lemon__ceil_div(g->n, nr), lemon__pack_task, &job);
+    *packed = v;
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, int64_t k, const float *b, int64_t ldb,
+                                        lemon_packed **packed) {
+    lemon__product g = lemon__product_of(lemon__isa(ctx), 0, trans_b, 0, n, k, 1, b, k, b, ldb, 0, NULL, n);
+    lemon_status status;
+    if (!packed) return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_pack: packed is NULL, expected a place for the result");
+    *packed = NULL;
+    g.m = 1;
+    status = lemon__check_sizes(ctx, &g);
+    if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
+    g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
+    return status ? status : lemon__packed_make(ctx, &g, packed);
+}
+
+LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {
+    if (!packed) return;
+    lemon__free(ctx, packed->data, packed->bytes);
+    lemon__free(ctx, packed, sizeof *packed);
+}
+
+LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m, float alpha, const float *a,
+                                          int64_t lda, const lemon_packed *packed, float beta, float *c, int64_t ldc) {
+    lemon__product g;
+    lemon_status status;
+    if (!packed || packed->isa != lemon__isa(ctx))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_packed: B is %s, expected one packed for %s",
+                           packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon__isa(ctx)));
+    g = lemon__product_of(packed->isa, trans_a, 0, m, packed->n, packed->k, alpha, a, lda, packed->data, 0, beta, c,
+                          ldc);
+    g.ready = packed->data;
+    g.ready_n = packed->padded_n;
+    status = lemon__check_sizes(ctx, &g);
+    if (!status) status = lemon__check_operands(ctx, &g, trans_a, lda);
+    if (status || m == 0 || g.n == 0) return status;
+    if (ctx) status = lemon__workspaces(ctx);
+    if (status) return status;
+    lemon__plan(&g);
+    if (!ctx) return lemon__product_alone(&g);
+    lemon__product_threads(ctx, &g);
+    return LEMON_OK;
 }
 /* ====================================================================================================================
    5  KERNELS
@@ -2738,7 +3152,7 @@ typedef struct lemon__weight_job {
 
 static void lemon__weight_task(void *arg, int64_t index, int worker) {
     const lemon__weight_job *job = (const lemon__weight_job *)arg;
-    float *workspace = lemon__workspace(job->ctx, worker), *rows = workspace + LEMON__GEMM_WORKSPACE / sizeof(float);
+    float *workspace = lemon__workspace(job->ctx, worker), *rows = workspace + lemon__gemm_floats(job->ctx->isa);
     int64_t k = job->w->cols, from = index * job->block, n = lemon__min(job->block, job->w->rows - from), i;
     for (i = 0; i < n; i++) lemon_row_to_f32(job->w, from + i, rows + i * k);
     lemon__gemm(job->ctx->isa, workspace, 0, 1, job->rows, n, k, 1.0f, job->x, k, rows, k, 0.0f, job->y + from,
@@ -2754,6 +3168,7 @@ static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, 
                             y, w->rows);
         return;
     }
+    if (lemon__gemm_stored(ctx, rows, x, w, y)) return;
     ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
     job.w = w;
     job.x = x;

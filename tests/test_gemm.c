@@ -240,7 +240,8 @@ static void test_arguments(lemon_ctx *ctx, const char *name) {
 /* The same bits from 1, 2 and 3 threads, and from lemon__gemm. */
 static void test_bits(lemon_isa isa, const char *name) {
     static const int64_t size[][3] = {
-        {300, 310, 700}, {1, 2000, 601}, {6, 1500, 200}, {40, 2500, 90}, {700, 33, 600}, {257, 258, 259}, {2048, 1, 300}
+        {300, 310, 700}, {1, 2000, 601}, {6, 1500, 200}, {40, 2500, 90}, {700, 33, 600}, {257, 258, 259}, {2048, 1, 300},
+        {5, 3000, 300}, {8, 2000, 300}, {13, 700, 1100}, {27, 3000, 200}, {64, 64, 64}, {3, 2050, 99}
     };
     lemon_ctx *ctx[3];
     size_t s;
@@ -253,7 +254,7 @@ static void test_bits(lemon_isa isa, const char *name) {
             float *a = (float *)malloc((size_t)floats_a(&p) * sizeof(float));
             float *b = (float *)malloc((size_t)floats_b(&p) * sizeof(float));
             float *c = (float *)malloc(bytes), *d = (float *)malloc(bytes);
-            float *workspace = (float *)lemon__malloc(NULL, LEMON__GEMM_WORKSPACE);
+            float *workspace = (float *)lemon__malloc(NULL, (size_t)lemon__gemm_floats(isa) * sizeof(float));
             fill(a, floats_a(&p));
             fill(b, floats_b(&p));
             lemon__gemm(isa, workspace, p.trans_a, p.trans_b, p.m, p.n, p.k, 1, a, p.lda, b, p.ldb, 0, c, p.ldc);
@@ -265,7 +266,7 @@ static void test_bits(lemon_isa isa, const char *name) {
             free(b);
             free(c);
             free(d);
-            lemon__free(NULL, workspace, LEMON__GEMM_WORKSPACE);
+            lemon__free(NULL, workspace, (size_t)lemon__gemm_floats(isa) * sizeof(float));
         }
     for (i = 0; i < 3; i++) lemon_close(ctx[i]);
     check(ok, name);
