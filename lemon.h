@@ -6313,7 +6313,7 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
 
 /*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
     numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
-    where floats are not aligned, as old safetensors have them. */
+    where numbers are not aligned, as in old safetensors. */
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor, to = from;
@@ -6324,8 +6324,8 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     int64_t i, j;
     to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
     *param = from;
-    if (!coding && !halves && to.dtype == from.dtype &&
-        (from.dtype != LEMON_F32 || ((uintptr_t)from.data % 4 == 0 && !lemon__big_endian())))
+    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
+        !(from.dtype == LEMON_F32 && lemon__big_endian()))
         return LEMON_OK;
     to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
     numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
