@@ -4377,7 +4377,7 @@ static const struct lemon__field {
     size_t offset;
     int real;
     int64_t low, high;
-    const char *hf, *gguf;
+    const char *hf, *gguf;          /* its names in other formats; GGUF's without the "llama." before it */
 } lemon__fields[] = {
     {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length"},
     {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count"},
@@ -5406,12 +5406,18 @@ static lemon__bytes lemon__bytes_in(lemon_ctx *ctx) {
     return b;
 }
 
-static void lemon__put(lemon__bytes *b, const void *from, size_t n) {
+/*  Room for n more bytes, which count from now on; NULL: no memory. */
+static uint8_t *lemon__put_room(lemon__bytes *b, size_t n) {
     uint8_t *p = b->status ? NULL : (uint8_t *)lemon__reserve(b->ctx, b->data, &b->capacity, b->count + (int64_t)n, 1);
-    if (p == NULL) { b->status = LEMON_E_MEMORY; return; }
+    if (p == NULL) { b->status = LEMON_E_MEMORY; return NULL; }
     b->data = p;
-    if (n > 0) memcpy(p + b->count, from, n);
     b->count += (int64_t)n;
+    return p + b->count - n;
+}
+
+static void lemon__put(lemon__bytes *b, const void *from, size_t n) {
+    uint8_t *p = lemon__put_room(b, n);
+    if (p && n > 0) memcpy(p, from, n);
 }
 
 /*  The lowest `width` bytes of a number, little-endian. */
@@ -6144,8 +6150,8 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
     return status;
 }
 
-/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is no
-    number. */
+/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is
+    no number. */
 static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
                                        int (*get)(void *from, const struct lemon__field *field, double *value),
                                        lemon_config *config) {
@@ -6251,7 +6257,7 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
 
 /*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
     numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
-    where floats are not aligned, as old safetensors have them. */
+    where numbers are not aligned, as in old safetensors. */
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor, to = from;
@@ -6262,8 +6268,8 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     int64_t i, j;
     to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
     *param = from;
-    if (!coding && !halves && to.dtype == from.dtype &&
-        (from.dtype != LEMON_F32 || ((uintptr_t)from.data % 4 == 0 && !lemon__big_endian())))
+    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
+        !(from.dtype == LEMON_F32 && lemon__big_endian()))
         return LEMON_OK;
     to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
     numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
@@ -6627,35 +6633,42 @@ static int lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name) {
     return !status;
 }
 
+/*  Refuses a tensor of a file that others wrote. */
+static lemon_status lemon__tensor_bad(const lemon__unpack *u, const void *name, size_t n, const char *what) {
+    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%.*s\" has %s; the file is damaged or cut short",
+                       u->source.name, (int)n, (const char *)name, what);
+}
+
 /*  One member of the header: a tensor, its name being node i. */
 static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at) {
     int32_t shape = lemon__json_get(json, i + 1, "shape"), offsets = lemon__json_get(json, i + 1, "data_offsets");
     int32_t type = lemon__json_get(json, i + 1, "dtype"), k;
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
-    int n = 0, ok = 1;
+    int n = 0, ok = 1, dtype = LEMON_F32;
     lemon_tensor t;
     size_t bytes;
     const uint8_t *name = lemon__json_string(json, i, &bytes);
-    lemon_status status = lemon__unpack_name(u, json->nodes[i].escaped ? NULL : name, bytes, &u->tensor_names, "tensor");
+    lemon_status status;
+    if (json->nodes[i].escaped) name = NULL;
+    status = lemon__unpack_name(u, name, bytes, &u->tensor_names, "tensor");
     if (status) return status;
-    memset(&t, 0, sizeof t);
-    while (t.dtype <= LEMON_F16 && !lemon__json_is(json, type, lemon__st_types[t.dtype])) t.dtype = (lemon_dtype)(t.dtype + 1);
-    if (t.dtype > LEMON_F16)
+    while (dtype <= LEMON_F16 && !lemon__json_is(json, type, lemon__st_types[dtype])) dtype++;
+    if (dtype > LEMON_F16)
         return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
                            "%s: tensor \"%.*s\" is of another type than F32, F16 and BF16; quantised models must be "
                            "converted to one of these",
                            u->source.name, (int)bytes, (const char *)name);
     for (k = shape + 1; shape >= 0 && k < json->nodes[shape].next; k = json->nodes[k].next, n++)
         ok = ok && n < 2 && lemon__json_int(json, k, &size[n]);
-    ok = ok && n > 0 && lemon__json_type_of(json, offsets) == LEMON__JSON_ARRAY && json->nodes[offsets].next == offsets + 3 &&
-         lemon__json_int(json, offsets + 1, &range[0]) && lemon__json_int(json, offsets + 2, &range[1]);
+    ok = ok && n > 0 && lemon__json_type_of(json, offsets) == LEMON__JSON_ARRAY &&
+         json->nodes[offsets].next == offsets + 3 && lemon__json_int(json, offsets + 1, &range[0]) &&
+         lemon__json_int(json, offsets + 2, &range[1]);
+    t.dtype = (lemon_dtype)dtype;
     t.rows = n == 2 ? size[0] : 1;
     t.cols = n == 2 ? size[1] : size[0];
     if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
         lemon_tensor_bytes(&t) == 0 || lemon_tensor_bytes(&t) != (uint64_t)(range[1] - range[0]))
-        return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                           "%s: tensor \"%.*s\" has a shape or data_offsets that cannot be; " LEMON__DAMAGED,
-                           u->source.name, (int)bytes, (const char *)name);
+        return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
     t.data = lemon__unconst(u->source.map + data_at + range[0]);
     return lemon__unpack_push_tensor(u, &t, NULL);
 }
@@ -6689,7 +6702,8 @@ typedef struct lemon__shards {
 } lemon__shards;
 
 static lemon_status lemon__shards_add(lemon__shards *shards, const char *name) {
-    lemon__unpack *u = (lemon__unpack *)lemon__reserve(shards->ctx, shards->u, &shards->capacity, shards->n + 1, sizeof *u);
+    lemon__unpack *u =
+        (lemon__unpack *)lemon__reserve(shards->ctx, shards->u, &shards->capacity, shards->n + 1, sizeof *u);
     lemon_status status;
     if (u == NULL) return LEMON_E_MEMORY;
     shards->u = u;
@@ -6800,10 +6814,10 @@ static lemon_status lemon__folder_refuse(lemon__json *json) {
 }
 
 /*  Files of a folder that a model carries along; what is in config.json and not in lemon_config goes with it too. */
-static const char *const lemon__carried[] = {"config.json",    "generation_config.json", "tokenizer.json",
-                                             "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
-                                             "vocab.json",     "merges.txt",             "added_tokens.json",
-                                             "chat_template.jinja", "LICENSE",           "NOTICE"};
+static const char *const lemon__carried[] = {
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja", "README.md", "LICENSE",
+    "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "USE_POLICY.md"};
 enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
 
 static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
@@ -6972,8 +6986,7 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
                            u->source.name, (int)n, (const char *)name, (unsigned long)id);
     if (c->bad || dims < 1 || dims > 4 || size[0] < 1 || size[0] > 1 << 28 || size[1] < 1 || size[1] > 1 << 28 ||
         size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)coding->numbers)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%.*s\" has a shape that cannot be; " LEMON__DAMAGED,
-                           u->source.name, (int)n, (const char *)name);
+        return lemon__tensor_bad(u, name, n, "a shape that cannot be");
     t.rows = (int64_t)size[1];
     t.cols = (int64_t)size[0];
     t.dtype = coding->dtype;
@@ -6993,11 +7006,7 @@ static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64
                          (uint64_t)e->coding->bytes;
         if (e->offset % align != 0 || data_at > u->source.size || e->offset > u->source.size - data_at ||
             bytes > u->source.size - data_at - e->offset)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                               "%s: tensor \"%.*s\" begins at byte %llu of the data and has %llu, which cannot be; "
-                               "the file is damaged or cut short",
-                               u->source.name, (int)name.bytes, (const char *)u->tensor_names.blob + name.start,
-                               (unsigned long long)e->offset, (unsigned long long)bytes);
+            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes, "data beyond the file's end");
         e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
     }
     return LEMON_OK;
@@ -7051,7 +7060,7 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     uint64_t n_tensors, n_keys, i;
     uint32_t version;
-    double align = 32;
+    double align = 0;
     lemon_status status = LEMON_OK;
     u->key_names.blob = u->tensor_names.blob = c.bytes;
     lemon__take(&c, 4);
@@ -7068,18 +7077,16 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
         at = c.at;
         lemon__gguf_skip(&c, type);
         if (c.bad)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: the file ends within key %llu, or it is damaged; get it anew",
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: the file ends within key %llu, or is damaged; get it anew",
                                u->source.name, (unsigned long long)i);
         status = lemon__unpack_name(u, name, n, &u->key_names, "key");
         if (!status) status = lemon__unpack_push_key(u, (int)type, c.bytes + at, c.at - at);
     }
     for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
-    if (!status && (lemon__gguf_number(u, "general.alignment", &align) < 0 || align < 1 || align > 65536 ||
-                    ((uint32_t)align & ((uint32_t)align - 1)) != 0))
-        status = align == 0 ? LEMON_OK
-                            : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: general.alignment is %g, expected a power of two",
-                                          u->source.name, align);
-    if (align == 0) align = 32;
+    if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
+    if (!status && (!(align >= 1 && align <= 65536) || ((uint32_t)align & ((uint32_t)align - 1)) != 0))
+        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: general.alignment is %g, expected a power of two",
+                             u->source.name, align);
     return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
 }
 
@@ -7087,12 +7094,12 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
 static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
     const struct { const char *name; double expected; } keys[] = {
         {"split.count", 1}, {"llama.expert_count", 0}, {"llama.attention.sliding_window", 0},
-        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1}, {"llama.rope.dimension_count", (double)c->head_dim},
-        {"llama.attention.value_length", (double)c->head_dim}};
+        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1},
+        {"llama.rope.dimension_count", (double)c->head_dim}, {"llama.attention.value_length", (double)c->head_dim}};
     double value;
     size_t i;
     for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && (value < keys[i].expected || value > keys[i].expected))
+        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
             return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %g, expected %g; lemon.h has no other",
                                u->source.name, keys[i].name, value, keys[i].expected);
     if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))
@@ -7144,7 +7151,8 @@ static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
     config.tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
     status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, &config, model);
     if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
-    if (!status && lemon__vocabulary_check(u->ctx, *model)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    if (!status && lemon__vocabulary_check(u->ctx, *model))
+        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
     return status ? status : lemon__gguf_carry(u, *model);
 }
 
@@ -7210,8 +7218,8 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
                            "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder",
                            reader->name, what);
     return lemon__fail(ctx, LEMON_E_FORMAT,
-                       "%s: format is unknown, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder; it is damaged "
-                       "or no model",
+                       "%s: format is unknown, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder; it is "
+                       "damaged or no model",
                        reader->name);
 }
 
@@ -7257,11 +7265,12 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
-    n = strlen(path);
-    if (n >= 11 && strcmp(path + n - 11, "config.json") == 0 && (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
-        if (n >= LEMON__PATH) return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s...\" is too long", path);
-        snprintf(folder, sizeof folder, "%.*s", n > 11 ? (int)n - 11 : 1, n > 11 ? path : ".");
-        return lemon__load_folder(ctx, folder, model);
+    n = strlen(path) < LEMON__PATH - 2 ? strlen(path) : 0;
+    if (n >= 11 && strcmp(path + n - 11, "config.json") == 0) {
+        snprintf(folder, sizeof folder, "./%s", path);
+        folder[n + 2 - 11] = 0;
+        if (folder[n + 1 - 11] == '/' || folder[n + 1 - 11] == '\\')
+            return lemon__load_folder(ctx, n > 11 && (path[0] == '/' || path[1] == ':') ? folder + 2 : folder, model);
     }
     if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
@@ -7346,6 +7355,22 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put_padding(out, pack->align);
 }
 
+/*  The licence that the head of a README.md names, where no GGUF key does. */
+static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model) {
+    static const char key[] = "license: ";
+    const lemon_part *part = lemon__part_find(model, "README.md");
+    const char *text = part ? (const char *)part->data : NULL;
+    size_t i, n;
+    if (lemon__part_find(model, "gguf.metadata") || text == NULL || part->bytes < 4 || memcmp(text, "---", 3)) return;
+    for (i = 4; i + sizeof key < part->bytes && memcmp(text + i, "---", 3) != 0; i++) {
+        if (text[i - 1] != '\n' || memcmp(text + i, key, sizeof key - 1) != 0) continue;
+        i += sizeof key - 1;
+        for (n = 0; i + n < part->bytes && text[i + n] > ' '; n++) {}
+        lemon__gguf_put_text(pack, "general.license", text + i, n);
+        return;
+    }
+}
+
 static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
     const lemon_config *c = &model->config;
@@ -7364,6 +7389,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     lemon__gguf_put(pack, "llama.attention.value_length", LEMON__GGUF_U32, (uint64_t)c->head_dim);
     lemon__gguf_put(pack, "llama.rope.dimension_count", LEMON__GGUF_U32, (uint64_t)c->head_dim);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
+    lemon__gguf_put_license(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
     if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
     else if (!vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
@@ -7386,21 +7412,18 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
 /* ---- llama2.c's .bin out: f32 as version 0, q8 as version 2 ---- */
 
 /*  What the format has no field for must be what run.c takes for granted. */
-static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
-    const lemon_config *c = &model->config;
+static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
+    const struct { const char *name; double value, expected; } fields[] = {
+        {"rope_theta", (double)c->rope_theta, 10000.0}, {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
+        {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads}};
+    int i;
     if (dtype != LEMON_F32 && dtype != LEMON_Q8)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
                            path, lemon_dtype_name(dtype));
-    if (c->rope_theta < 10000.0f || c->rope_theta > 10000.0f)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: rope_theta is %g, expected 10000; llama2.c's .bin has no other", path,
-                           (double)c->rope_theta);
-    if (c->rms_norm_eps < 1e-5f || c->rms_norm_eps > 1e-5f)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: rms_norm_eps is %g, expected 1e-5; llama2.c's .bin has no other", path,
-                           (double)c->rms_norm_eps);
-    if (c->head_dim * c->n_heads != c->d_model)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "%s: head_dim is %ld, expected %ld, which is d_model / n_heads; llama2.c's .bin has no other",
-                           path, (long)c->head_dim, (long)(c->d_model / c->n_heads));
+    for (i = 0; i < 3; i++)
+        if (fields[i].value < fields[i].expected || fields[i].value > fields[i].expected)
+            return lemon__fail(ctx, LEMON_E_ARG, "%s: %s is %g, expected %g; llama2.c's .bin has no other", path,
+                               fields[i].name, fields[i].value, fields[i].expected);
     return LEMON_OK;
 }
 
@@ -7488,7 +7511,7 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
 
 static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
     lemon_writer writer;
-    lemon_status status = lemon__bin_fits(ctx, path, model, dtype);
+    lemon_status status = lemon__bin_fits(ctx, path, &model->config, dtype);
     if (!status) status = lemon_file_writer(ctx, path, &writer);
     if (status) return status;
     return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, dtype == LEMON_Q8 ? 2 : 0));
@@ -7496,10 +7519,10 @@ static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const 
 
 /* ---- Hugging Face folders out ----
 
-   A folder is written beside its place, as PATH.tmp, and then renamed; so it appears whole.  Where a folder stands there
-   already (other people's files may be in it), the new files are moved into it one by one: the old config.json goes
-   first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two renames
-   leaves in PATH.tmp is whole. */
+   A folder is written beside its place, as PATH.tmp, and then renamed; so it appears whole.  Where a folder stands
+   there already (other people's files may be in it), the new files are moved into it one by one: the old config.json
+   goes first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two
+   renames leaves is whole, some of it in PATH.tmp. */
 
 typedef struct lemon__folder {
     lemon_ctx *ctx;
@@ -7540,8 +7563,8 @@ static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
         const lemon__packed *t = &pack->tensors[i];
         lemon__print(out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, lemon__st_types[t->stored.dtype]);
         if (t->stored.rows > 1) lemon__print(out, "%lld,", (long long)t->stored.rows);
-        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}", (long long)t->stored.cols, (unsigned long long)t->offset,
-                     (unsigned long long)(t->offset + lemon_tensor_bytes(&t->stored)));
+        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}", (long long)t->stored.cols,
+                     (unsigned long long)t->offset, (unsigned long long)(t->offset + lemon_tensor_bytes(&t->stored)));
     }
     lemon__print(out, "}");
     while (out->count % 8 != 0 && !out->status) lemon__put(out, " ", 1);
@@ -7562,7 +7585,8 @@ static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dt
 }
 
 /*  The weights, in so many files of at most `limit` bytes as they take, and their index where that is more than one. */
-static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_model *model, lemon_dtype dtype, uint64_t limit) {
+static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_model *model, lemon_dtype dtype,
+                                              uint64_t limit) {
     lemon__bytes index = lemon__bytes_in(f->ctx);
     lemon_status status = LEMON_OK;
     int64_t from, to, i, n = 0, k = 0;
@@ -7588,7 +7612,8 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
     }
     if (!status && n > 1) {
         lemon__bytes text = lemon__bytes_in(f->ctx);
-        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
+        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {",
+                     (unsigned long long)total);
         lemon__put(&text, index.data, (size_t)index.count);
         lemon__print(&text, "\n  }\n}\n");
         status = index.status ? index.status : lemon__folder_put_text(f, "model.safetensors.index.json", &text);
@@ -7670,7 +7695,7 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
                      (long)lemon_tokenizer_eos(t));
         status = lemon__folder_put_text(f, "generation_config.json", &text);
     }
-    if (status || lemon__part_find(model, "tokenizer.json") || lemon__part_find(model, "tokenizer.model")) return status;
+    if (status || lemon__part_find(model, "tokenizer.json")) return status;
     lemon__tokenizer_to_config(t, model->config.max_seq, &text);
     status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
     if (status) return status;
@@ -7726,8 +7751,8 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     char place[LEMON__PATH];
     if (options->dtype > LEMON_F16)
         return lemon__fail(ctx, LEMON_E_ARG,
-                           "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or f16; other "
-                           "endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(options->dtype));
+                           "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or f16; "
+                           "other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(options->dtype));
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0 || n + 5 > LEMON__PATH)
         return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
@@ -9944,7 +9969,7 @@ static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *
         float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
         uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : (uint32_t)LEMON__NORMAL;
         if (kind < LEMON__NORMAL || kind > LEMON__BYTE || n > LEMON__MAX_PIECES)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tokenizer.ggml.token_type of token %lld is %lu, expected 1 to 6",
+            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: token_type of token %lld is %lu, expected 1 to 6",
                                u->source.name, (long long)i, (unsigned long)kind);
         status = lemon__tokenizer_spell(u->ctx, t, (int)kind, score, piece, bytes);
     }
@@ -9975,21 +10000,16 @@ static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tok
 
 /*  Appends a piece as it is spelled; llama2.c's BOS and EOS have line ends around them that others do not know. */
 static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t id) {
-    size_t n = t->pieces.spans[id].bytes, from = 0;
-    uint8_t *room;
     int64_t start = out->count;
-    lemon__put(out, t->blob + t->pieces.spans[id].start, n);            /* room for three times its bytes */
-    lemon__put(out, t->blob + t->pieces.spans[id].start, n);
-    lemon__put(out, t->blob + t->pieces.spans[id].start, n);
-    if (out->status) return;
-    room = out->data + start;
+    uint8_t *room = lemon__put_room(out, 3 * t->pieces.spans[id].bytes);
+    size_t n;
+    if (room == NULL) return;
     n = lemon__piece_spelling(t, id, room);
-    if (t->rules.llama2c && (t->kinds[id] & LEMON__KIND) == LEMON__CONTROL) {
-        while (n > 0 && room[n - 1] == '\n') n--;
-        while (from < n && room[from] == '\n') from++;
-        memmove(room, room + from, n - from);
+    if (t->rules.llama2c && (t->kinds[id] & LEMON__KIND) == LEMON__CONTROL && n > 2 && room[0] == '\n') {
+        n -= 2;
+        memmove(room, room + 1, n);
     }
-    out->count = start + (int64_t)(n - from);
+    out->count = start + (int64_t)n;
 }
 
 /*  A spelled text behind its length, which is filled in by the caller's call of lemon__put_length. */
@@ -10116,40 +10136,43 @@ static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int3
     lemon__bytes_free(&piece);
 }
 
-/*  The steps before and behind the model: LLaMA's with blanks as U+2581, or GPT-2's alphabet behind a pattern. */
-static void lemon__json_steps(lemon__bytes *out, const lemon_tokenizer *t) {
-    static const char *const replace = "{\"type\": \"Replace\", \"pattern\": {\"String\": \"%s\"}, \"content\": \"%s\"}";
-    const lemon__rules *rules = &t->rules;
-    const char *prefix = rules->prefix == LEMON__PREFIX_NEVER ? "false" : "true";
-    int metaspace = rules->prefix > LEMON__PREFIX_ALWAYS, own = rules->split == LEMON__SPLIT_GPT2 || rules->split == LEMON__SPLIT_DIGITS;
-    size_t i;
-    if (rules->split) {
-        lemon__print(out, "\"normalizer\": %s,\n", rules->nfc ? "{\"type\": \"NFC\"}" : "null");
-        lemon__print(out, "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [");
-        if (rules->split == LEMON__SPLIT_DIGITS) lemon__print(out, "{\"type\": \"Digits\", \"individual_digits\": true}, ");
-        for (i = 0; !own && i < sizeof lemon__patterns / sizeof *lemon__patterns; i++) {
-            if (lemon__patterns[i].split != rules->split) continue;
-            lemon__print(out, "{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
-            lemon__print_string(out, (const uint8_t *)lemon__patterns[i].regex, strlen(lemon__patterns[i].regex));
-            lemon__print(out, "}, \"behavior\": \"Isolated\", \"invert\": false}, ");
-        }
-        lemon__print(out, "{\"type\": \"ByteLevel\", \"add_prefix_space\": %s, \"trim_offsets\": true, \"use_regex\": %s}]},\n"
-                          "\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
-                          "\"use_regex\": true},\n", prefix, own ? "true" : "false");
-        return;
-    }
+/*  The steps before and behind the model: LLaMA's with blanks as U+2581 ... */
+static void lemon__json_sentencepiece(lemon__bytes *out, int prefix) {
+    static const char replace[] = "{\"type\": \"Replace\", \"pattern\": {\"String\": \"%s\"}, \"content\": \"%s\"}";
+    static const char mark[] = "\xe2\x96\x81";
     lemon__print(out, "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
-    if (rules->prefix == LEMON__PREFIX_ALWAYS) lemon__print(out, "{\"type\": \"Prepend\", \"prepend\": \"\xe2\x96\x81\"}, ");
-    lemon__print(out, replace, " ", "\xe2\x96\x81");
+    if (prefix == LEMON__PREFIX_ALWAYS) lemon__print(out, "{\"type\": \"Prepend\", \"prepend\": \"%s\"}, ", mark);
+    lemon__print(out, replace, " ", mark);
     lemon__print(out, "]},\n\"pre_tokenizer\": ");
-    if (metaspace)
-        lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"\xe2\x96\x81\", \"prepend_scheme\": \"%s\", "
-                          "\"split\": false}", rules->prefix == LEMON__PREFIX_FIRST ? "first" : "always");
-    else lemon__print(out, "null");
+    if (prefix <= LEMON__PREFIX_ALWAYS) lemon__print(out, "null");
+    else lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"%s\", \"prepend_scheme\": \"%s\", "
+                           "\"split\": false}", mark, prefix == LEMON__PREFIX_FIRST ? "first" : "always");
     lemon__print(out, ",\n\"decoder\": {\"type\": \"Sequence\", \"decoders\": [");
-    lemon__print(out, replace, "\xe2\x96\x81", " ");
-    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]},\n",
-                 strcmp(prefix, "true") ? "" : ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
+    lemon__print(out, replace, mark, " ");
+    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
+    if (prefix) lemon__print(out, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
+    lemon__print(out, "]},\n");
+}
+
+static const char *lemon__json_bool(int value) { return value ? "true" : "false"; }
+
+/*  ... or GPT-2's alphabet behind a pattern, which for GPT-2's own is part of the last step. */
+static void lemon__json_byte_level(lemon__bytes *out, const lemon__rules *rules) {
+    int own = rules->split <= LEMON__SPLIT_DIGITS;
+    size_t i = 0;
+    lemon__print(out, "\"normalizer\": %s,\n\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [",
+                 rules->nfc ? "{\"type\": \"NFC\"}" : "null");
+    if (rules->split == LEMON__SPLIT_DIGITS)
+        lemon__print(out, "{\"type\": \"Digits\", \"individual_digits\": true}, ");
+    while (!own && lemon__patterns[i].split != rules->split) i++;
+    if (!own) {
+        lemon__print(out, "{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
+        lemon__print_string(out, (const uint8_t *)lemon__patterns[i].regex, strlen(lemon__patterns[i].regex));
+        lemon__print(out, "}, \"behavior\": \"Isolated\", \"invert\": false}, ");
+    }
+    lemon__print(out, "{\"type\": \"ByteLevel\", \"add_prefix_space\": %s, \"trim_offsets\": true, \"use_regex\": %s}"
+                      "]},\n\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+                      "\"use_regex\": true},\n", lemon__json_bool(rules->prefix), lemon__json_bool(own));
 }
 
 /*  BOS before a text, and before each of a pair. */
@@ -10192,19 +10215,20 @@ static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out
         if (kind != LEMON__CONTROL && kind != LEMON__ADDED && kind != LEMON__UNKNOWN) continue;
         lemon__print(out, "%s\n  {\"id\": %ld, \"content\": ", n++ ? "," : "", (long)id);
         lemon__print_piece(out, t, id, -1);
-        lemon__print(out, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, \"special\": %s}",
-                     t->kinds[id] & LEMON__STRIP_LEFT ? "true" : "false",
-                     t->kinds[id] & LEMON__STRIP_RIGHT ? "true" : "false", kind == LEMON__ADDED ? "false" : "true");
+        lemon__print(out, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, "
+                          "\"special\": %s}", lemon__json_bool(t->kinds[id] & LEMON__STRIP_LEFT),
+                     lemon__json_bool(t->kinds[id] & LEMON__STRIP_RIGHT), lemon__json_bool(kind != LEMON__ADDED));
     }
     lemon__print(out, "],\n");
-    lemon__json_steps(out, t);
+    if (t->rules.split) lemon__json_byte_level(out, &t->rules);
+    else lemon__json_sentencepiece(out, t->rules.prefix);
     lemon__json_template(out, t);
     lemon__print(out, "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": ");
     if (t->rules.unknown >= 0) lemon__print_piece(out, t, t->rules.unknown, -1);
     else lemon__print(out, "null");
     lemon__print(out, ", \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": %s, "
-                      "\"byte_fallback\": %s, \"ignore_merges\": %s, \"vocab\": {", t->rules.split ? "false" : "true",
-                 t->rules.split ? "false" : "true", t->rules.whole_words ? "true" : "false");
+                      "\"byte_fallback\": %s, \"ignore_merges\": %s, \"vocab\": {", lemon__json_bool(!t->rules.split),
+                 lemon__json_bool(!t->rules.split), lemon__json_bool(t->rules.whole_words));
     for (id = 0, n = 0; id < size; id++) {
         if ((t->kinds[id] & LEMON__KIND) == LEMON__UNUSED) continue;
         lemon__print(out, n++ ? ",\n  " : "\n  ");
@@ -10213,9 +10237,11 @@ static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out
     }
     lemon__print(out, "},\n\"merges\": [");
     for (i = 0; i < n_merges && !out->status; i++) {
-        const lemon__merge *m = t->rules.by_merges ? &t->merges[i] : &((const lemon__scored *)(const void *)scored.data)[i].merge;
+        lemon__scored s;
+        if (t->rules.by_merges) s.merge = t->merges[i];
+        else memcpy(&s, scored.data + (size_t)i * sizeof s, sizeof s);
         lemon__print(out, i ? ",\n  " : "\n  ");
-        lemon__print_piece(out, t, m->left, m->right);
+        lemon__print_piece(out, t, s.merge.left, s.merge.right);
     }
     lemon__print(out, "]}}\n");
     lemon__bytes_free(&scored);

@@ -67,7 +67,7 @@ fi
 cd "$scratch" || exit 1
 "$lemon" convert "$data/stories260K.bin" f32.gguf --tokenizer "$data/tok512.bin" --quiet > /dev/null
 printf 'Hello, wörld! 日本 🙂\n\ttabs  two  <s> Once upon a time, there was a dog.' > text
-head -c 12000 "$data/tinystories_valid.txt" | tr '\n' ' ' > prose
+head -c 12000 "$data/tinystories_valid.txt" | sed 's/<|endoftext|>//' | tr '\n' ' ' > prose
 "$lemon" tokenize f32.gguf "$(cat prose)" > prose.ids
 $python -c 'import struct, sys; sys.stdout.buffer.write(b"".join(struct.pack("<H", int(i)) for i in open("prose.ids").read().split()))' > ids.u16
 
@@ -122,6 +122,45 @@ if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
         "$(cat prose.ids)"
 else
     skip "Hugging Face's readers"
+fi
+
+# ---- a byte-level vocabulary, made without lemon.h ----
+
+$python - > byte.json << 'END'
+import collections, json, re
+letters = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
+letters += [b for b in range(256) if b not in letters]
+alphabet = {b: chr(b if i < 188 else 256 + i - 188) for i, b in enumerate(letters)}
+words = [[alphabet[b] for b in w.encode()] for w in re.findall(r" ?[A-Za-z]+", open("prose", encoding="utf-8").read())]
+vocab, merges = [alphabet[b] for b in letters], []
+while len(vocab) < 500:
+    pairs = collections.Counter(p for w in words for p in zip(w, w[1:]))
+    a, b = max(pairs, key=lambda p: (pairs[p], p))
+    vocab.append(a + b)
+    merges.append(a + " " + b)
+    for w in words:
+        for i in range(len(w) - 2, -1, -1):
+            if i + 1 < len(w) and w[i] == a and w[i + 1] == b:
+                w[i:i + 2] = [a + b]
+print(json.dumps({"version": "1.0", "truncation": None, "padding": None,
+    "added_tokens": [{"id": 500, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False,
+                      "normalized": False, "special": True}],
+    "normalizer": None, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    "post_processor": None, "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+              "fuse_unk": False, "byte_fallback": False, "vocab": {w: i for i, w in enumerate(vocab + ["<|endoftext|>"])},
+              "merges": merges}}))
+END
+"$lemon" init byte.lemon --dim 32 --layers 1 --heads 2 --kv-heads 1 --ffn 64 --tokenizer byte.json --quiet > /dev/null
+"$lemon" convert byte.lemon byte.gguf --quiet > /dev/null
+"$lemon" convert byte.gguf byte-hf --quiet > /dev/null
+ids=$("$lemon" tokenize byte-hf "$(cat prose)" | sed 's/^500 //')
+same_text "a byte-level vocabulary through GGUF and a folder" "$("$lemon" tokenize byte.lemon "$(cat prose)" | sed 's/^500 //')" "$ids"
+if [ -x "$llama" ]; then
+    same_text "llama.cpp tokenizes 12 kB alike, byte-level" "$("$llama" tokens byte.gguf prose)" "$ids"
+fi
+if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
+    same_text "@huggingface/tokenizers likewise, byte-level" "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/byte-hf" "$scratch/prose")" "$ids"
 fi
 
 # ---- folders that lemon.h did not write ----

@@ -258,6 +258,11 @@ static void test_shards(lemon_ctx *ctx) {
           "config.json stands for its folder");
     snprintf(file, sizeof file, "%s.tmp/config.json", path);
     check(!exists(file), "nothing is left beside it");
+    spill(scratch("taken"), "mine", 4);
+    check(fails_with(ctx, lemon_save(ctx, scratch("taken"), a, LEMON_F32), LEMON_E_IO, "taken") &&
+          same_files(scratch("taken"), scratch("taken")) && !exists(scratch("taken.tmp")),
+          "a file that stands where a folder should go is left alone");
+    remove(scratch("taken"));
     lemon_model_free(ctx, b);
     lemon_model_free(ctx, a);
     remove_folder(path);
@@ -345,6 +350,7 @@ static void test_refusals(lemon_ctx *ctx) {
 
 /*  Files that came in a folder go out again, byte for byte, on the way through .lemon too; GGUF's unknown keys likewise. */
 static void test_carried(lemon_ctx *ctx) {
+    static const char card[] = "---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n";
     lemon_model *a = odd_model(ctx, 1, 8), *b = NULL, *c = NULL;
     char path[300], file[400], other[300], file2[400];
     size_t n;
@@ -354,6 +360,8 @@ static void test_carried(lemon_ctx *ctx) {
     lemon_save(ctx, path, a, LEMON_F32);
     snprintf(file, sizeof file, "%s/special_tokens_map.json", path);
     spill(file, "{\"bos_token\":   \"<s>\"}", 22);
+    snprintf(file, sizeof file, "%s/README.md", path);
+    spill(file, card, sizeof card - 1);
     snprintf(file, sizeof file, "%s/config.json", path);
     edit(file, "\"eos_token_id\": 2", "\"eos_token_id\": [2, 5], \"initializer_range\": 0.02, \"x\": \"y\\\"\", "
                                       "\"layer_types\": [\"full\", \"full\"]");
@@ -374,6 +382,18 @@ static void test_carried(lemon_ctx *ctx) {
     free(text);
     if (c) {
         lemon_tokenizer *bytes = NULL;
+        lemon_model *student = NULL, *back = NULL;
+        const lemon_part *part = NULL;
+        lemon_model_create(ctx, &c->config, &student);
+        check(fine(ctx, lemon_model_carry(ctx, c, student)) &&
+              fine(ctx, lemon_save(ctx, scratch("carried.gguf"), student, LEMON_F16)) &&
+              fine(ctx, lemon_load(ctx, scratch("carried.gguf"), &back)), "a student's GGUF");
+        if (back) part = lemon__part_find(back, "gguf.metadata");
+        check(part && part->bytes == 45 && memcmp((const char *)part->data + 35, "apache-2.0", 10) == 0,
+              "a licence named in README.md is a student's, as GGUF's general.license");
+        lemon_model_free(ctx, back);
+        lemon_model_free(ctx, student);
+        remove(scratch("carried.gguf"));
         lemon_tokenizer_bytes(ctx, &bytes);
         lemon_model_set_tokenizer(ctx, c, bytes);
         check(lemon__part_find(c, "tokenizer.json") == NULL && lemon__part_find(c, "config.json") != NULL,
@@ -406,6 +426,78 @@ static void test_gguf_keys(lemon_ctx *ctx) {
           "a damaged list of keys is not written");
     lemon_model_free(ctx, a);
     remove(path);
+}
+
+/* ---- vocabularies of GPT-2's family ---- */
+
+/*  A byte-level tokenizer.json: 256 letters, five merges, two special tokens; `pattern` is a pre-tokenizer. */
+static lemon_tokenizer *byte_level(lemon_ctx *ctx, const char *pre_tokenizer) {
+    static const char *const merges[][2] = {{"h", "e"}, {"\xc4\xa0", "t"}, {"\xc4\xa0t", "he"}, {"l", "l"}, {"1", "2"}};
+    lemon__bytes text = lemon__bytes_in(ctx);
+    lemon_tokenizer *t = NULL;
+    lemon_reader r;
+    int i;
+    lemon__print(&text, "{\"added_tokens\": [{\"id\": 261, \"content\": \"<|endoftext|>\", \"special\": true}, "
+                        "{\"id\": 262, \"content\": \"<|im_start|>\", \"special\": true}], \"normalizer\": null, "
+                        "\"pre_tokenizer\": %s, \"decoder\": {\"type\": \"ByteLevel\"}, \"post_processor\": null, "
+                        "\"model\": {\"type\": \"BPE\", \"vocab\": {", pre_tokenizer);
+    for (i = 0; i < 256; i++) {
+        uint8_t letter[4];
+        size_t n = lemon__utf8_put(letter, lemon__letter_of(i));
+        lemon__print_string(&text, letter, n);
+        lemon__print(&text, ": %d, ", i);
+    }
+    for (i = 0; i < 5; i++) lemon__print(&text, "\"%s%s\": %d%s", merges[i][0], merges[i][1], 256 + i, i < 4 ? ", " : "");
+    lemon__print(&text, "}, \"merges\": [");
+    for (i = 0; i < 5; i++) lemon__print(&text, "\"%s %s\"%s", merges[i][0], merges[i][1], i < 4 ? ", " : "");
+    lemon__print(&text, "]}}");
+    memset(&r, 0, sizeof r);
+    r.name = "made.json";
+    r.map = text.data;
+    r.size = (uint64_t)text.count;
+    if (lemon_tokenizer_load_reader(ctx, &r, 300, &t)) printf("# %s\n", lemon_error(ctx));
+    lemon__bytes_free(&text);
+    return t;
+}
+
+static int same_ids(lemon_ctx *ctx, const lemon_tokenizer *a, const lemon_tokenizer *b, const char *text) {
+    lemon_tokens x, y;
+    int same;
+    memset(&x, 0, sizeof x);
+    memset(&y, 0, sizeof y);
+    same = a && b && !lemon_encode(ctx, a, text, strlen(text), &x) && !lemon_encode(ctx, b, text, strlen(text), &y) &&
+           x.count == y.count && memcmp(x.ids, y.ids, (size_t)x.count * sizeof *x.ids) == 0;
+    same = same && lemon_tokenizer_bos(a) == lemon_tokenizer_bos(b) && lemon_tokenizer_eos(a) == lemon_tokenizer_eos(b);
+    lemon_tokens_free(ctx, &x);
+    lemon_tokens_free(ctx, &y);
+    return same;
+}
+
+static void test_byte_level(lemon_ctx *ctx) {
+    static const char *const patterns[] = {
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}",
+        "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, "
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}]}",
+        "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "
+        "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+"
+        "[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false}, "
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}"};
+    static const char text[] = "the the hell 12 1212  the\n\nHe'll \xe6\x97\xa5 the";
+    static const char *const files[] = {"byte-level.gguf", "byte-level-hf", "byte-level.lemon"};
+    size_t i, k;
+    for (i = 0; i < 3; i++)
+        for (k = 0; k < 3; k++) {
+            lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+            char name[80];
+            lemon_model_set_tokenizer(ctx, a, byte_level(ctx, patterns[i]));
+            snprintf(name, sizeof name, "byte-level vocabulary %lu through %s", (unsigned long)i, files[k]);
+            check(a->tokenizer && fine(ctx, lemon_save(ctx, scratch(files[k]), a, LEMON_F32)) &&
+                  fine(ctx, lemon_load(ctx, scratch(files[k]), &b)) && same_ids(ctx, a->tokenizer, b->tokenizer, text), name);
+            lemon_model_free(ctx, b);
+            lemon_model_free(ctx, a);
+            remove(scratch(files[k]));
+            remove_folder(scratch(files[k]));
+        }
 }
 
 /* ---- damaged files: every cut, every bit of the front, and many of the rest ---- */
@@ -525,17 +617,23 @@ static void test_memory(lemon_ctx *ctx) {
     static const char *const names[] = {"memory.gguf", "memory-hf", "memory.bin"};
     lemon_model *a, *b = NULL;
     size_t k;
+    char path[300];
+    int saved;
     long live, n, bad = 0;
     a = odd_model(ctx, 0, 8);
     a->config.rope_theta = 10000.0f;
     a->config.rms_norm_eps = 1e-5f;
     for (k = 0; k < 3; k++) {
         live = heap.live;
+        saved = 0;
         for (n = 1; n < 10000 && bad == 0; n++) {
             lemon_status status;
             heap.calls = 0;
             heap.fail_at = n;
             status = lemon_save(ctx, scratch(names[k]), a, LEMON_F32);
+            saved |= !status;
+            snprintf(path, sizeof path, "%s.tmp", scratch(names[k]));
+            bad += !saved && (access(scratch(names[k]), F_OK) == 0 || access(path, F_OK) == 0);
             if (!status) status = lemon_load(ctx, scratch(names[k]), &b);
             if (!status && heap.calls < n) break;
             bad += !status && b == NULL;
@@ -567,6 +665,7 @@ int main(void) {
     test_refusals(ctx);
     test_carried(ctx);
     test_gguf_keys(ctx);
+    test_byte_level(ctx);
     test_gguf_hostile(ctx);
     test_folder_hostile(ctx);
     test_memory(ctx);
