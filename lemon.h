@@ -1142,8 +1142,8 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
 #if LEMON__THREADS
 /*  How often a waiting thread looks before it sleeps.  A worker without a job: about a millisecond, longer than the gap
     between two products, for a thread that slept is woken late, and often on the core of the one that woke it.  The
-    caller whose last tasks others still work on: a twentieth of that, for one of them may be waiting for this very core. */
-enum { LEMON__SPINS_WORKER = 100000, LEMON__SPINS_CALLER = 5000 };
+    caller whose last tasks others still work on: a hundredth of that, for one of them may be waiting for this very core. */
+enum { LEMON__SPINS_WORKER = 100000, LEMON__SPINS_CALLER = 1000 };
 
 typedef struct lemon__worker { lemon__pool *pool; pthread_t thread; int index; } lemon__worker;
 
@@ -1876,19 +1876,24 @@ static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int
 
    Packing copies a block into the very order in which the micro-kernel reads it, transposed or not: one stream, no
    wasted cache line, few pages.  It costs one pass over A for each nc columns and one over B: little when each element
-   is used hundreds of times, much when the product is small.  So each operand is read in place where that is cheaper;
-   the micro-kernel takes strides and does not know the difference.
+   is used hundreds of times, much when the product is small.  So matrices that fit in L2 are read in place; the
+   micro-kernel takes strides and does not know the difference.  A panel of B is packed just before its first use, and
+   while the panel before it is multiplied, the micro-kernel asks the cache for it: multiplying hides the reading.
 
-   Two shapes never fill a tile: a few rows of A times a large B (a transformer that generates text reads each weight
-   for one token).  There each element of B is used m times only, memory is the limit, and B must be read in the order
-   in which it lies: by dot products where it is transposed, by sums of scaled rows where it is not.
+   Few rows of A.  A transformer that generates text reads each weight for one token.  Each element of B is used m times
+   only then, memory is the limit, and B must be read as the hardware likes it: several streams, each from end to end.
+   Where B is transposed that is a dot product for each of some rows of B; where it is not, some scaled rows of B are
+   added to C, which stays in L1.  From five rows on a tile is full enough, and blocks of a plain B are asked for ahead,
+   row after row.  Three things that cost us half of the speed until they were measured: loads with a mask, which the
+   hardware does not read ahead of; tiles of narrow columns, which touch a new page for each 128 bytes; and rows a power
+   of two apart, which fall on the same places of a cache.
 
-   Where the time goes, on a core with AVX-512 at 1024 x 1024 x 1024: about 83 of 100 cycles are FMAs; the others wait
-   for C (each kc steps), pack, and miss pages.
+   Where the time goes, on a core with AVX-512 at 1024 x 1024 x 1024: about 92 of 100 cycles are FMAs; the others wait
+   for C (each kc steps), pack, and miss pages.  `make -C bench gemm` measures it, beside other libraries.
 
    Bits.  The order in which the products of one element of C are summed depends on the shape of the whole product and
-   on the instruction set only.  Threads share out tiles of C and never split k, so any number of them gives the same
-   bits.
+   on the instruction set only: not on the sizes of caches, for kc is fixed, and not on threads, which share out tiles of
+   C and never split k.
    ================================================================================================================== */
 
 /* ---- the tile ---- */
@@ -2389,7 +2394,7 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
 }
 
 LEMON__SUM_KERNEL(m256, 1, 8) LEMON__SUM_KERNEL(m256, 2, 4)
-LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8) LEMON__SUM_KERNEL(m512, 3, 4) LEMON__SUM_KERNEL(m512, 4, 4)
+LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8)
 
 #endif /* LEMON__X86 */
 
@@ -2428,11 +2433,9 @@ static const lemon__kernel lemon__avx512_narrow[] = {LEMON__LIST_14(lemon__narro
     {lemon__dots_m512_##type##_1, 8}, {lemon__dots_m512_##type##_2, 8}, {lemon__dots_m512_##type##_3, 6}, \
     {lemon__dots_m512_##type##_4, 6}};
 LEMON__DOTS_m512(f32) LEMON__DOTS_m512(bf16) LEMON__DOTS_m512(q8)
-static const lemon__sums lemon__avx512_sums[] = {
-    {lemon__sums_m512_1, 8}, {lemon__sums_m512_2, 8}, {lemon__sums_m512_3, 4}, {lemon__sums_m512_4, 4}
-};
+static const lemon__sums lemon__avx512_sums[] = {{lemon__sums_m512_1, 8}, {lemon__sums_m512_2, 8}};
 static const lemon__machine lemon__avx512 = {
-    14, 32, 16, 16, 1024, 1024, 12, 4, 4, 4, lemon__avx512_wide, lemon__avx512_narrow,
+    14, 32, 16, 16, 1024, 1024, 12, 4, 4, 2, lemon__avx512_wide, lemon__avx512_narrow,
     {lemon__avx512_dots_f32, lemon__avx512_dots_bf16, NULL, lemon__avx512_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx512_sums,
     lemon__pack_m256
 };
@@ -2456,17 +2459,20 @@ typedef struct lemon__panels {
     int64_t panel, lane, step;
 } lemon__panels;
 
-/*  Packs `lanes` x `steps` of A into `out` by panels of g->rows rows; out NULL: reads them in place. */
+/*  Packs `lanes` x `steps` of A into `out` by panels of g->rows rows; out NULL: reads them in place.  Where A lies by
+    columns, a few of them at a time for all panels, so that each page is visited once. */
 static lemon__panels lemon__pack_a(const lemon__product *g, float *out, const float *in, int64_t lanes, int64_t steps) {
-    const int64_t width = g->machine->a_width;
+    const int64_t width = g->machine->a_width, each = g->a_row == 1 ? 8 : steps;
     lemon__panels v;
-    int64_t l;
+    int64_t l, s;
     v.data = out ? out : in;
     v.panel = out ? width * steps : g->rows * g->a_row;
     v.lane = out ? 1 : g->a_row;
     v.step = out ? width : g->a_step;
-    for (l = 0; out && l < lanes; l += g->rows, out += v.panel)
-        g->machine->pack(out, width, in + l * g->a_row, g->a_row, g->a_step, lemon__min(g->rows, lanes - l), steps);
+    for (s = 0; out && s < steps; s += each)
+        for (l = 0; l < lanes; l += g->rows)
+            g->machine->pack(out + l / g->rows * v.panel + s * width, width, in + l * g->a_row + s * g->a_step, g->a_row,
+                             g->a_step, lemon__min(g->rows, lanes - l), lemon__min(each, steps - s));
     return v;
 }
 
@@ -2484,7 +2490,10 @@ static void lemon__tile_column(const lemon__product *g, const lemon__kernel *ker
     }
 }
 
-static void lemon__fetch_plan(const lemon__product *g, lemon__tile *t, const float *in, int64_t j, int pack, int out) {
+/*  What the first tile of a panel asks the cache for, a vector or two at each of its steps: the next panel, if it is to
+    be packed; or, where a few rows of A pass over a plain B, the share of the next block of B that falls to this panel,
+    row after row: what is read of a row at one time is wider than a panel then, and few pages are touched. */
+static void lemon__fetch_plan(const lemon__product *g, lemon__tile *t, const float *in, int64_t j, int pack) {
     const int64_t nr = g->machine->nr;
     const uintptr_t size = sizeof(float);
     t->run = t->k;
@@ -2498,7 +2507,7 @@ static void lemon__fetch_plan(const lemon__product *g, lemon__tile *t, const flo
         t->next_step = (uintptr_t)nr * size;
         t->run = lemon__ceil_div(t->k, nr);
         t->next_jump = (uintptr_t)(g->b_col - t->run * nr) * size;
-    } else if (!out) {
+    } else if (g->thin) {
         t->run = g->block_n / nr;
         t->next = (uintptr_t)(in + (g->block_k + (j / nr) * (g->block_k / t->run)) * g->b_step);
         t->next_step = (uintptr_t)nr * size;
@@ -2522,7 +2531,7 @@ static void lemon__block(const lemon__product *g, lemon__tile *t, const lemon__p
             const int wide = columns == nr;
             t->columns = wide ? nr : lemon__min(half, columns - h);
             t->b = b + h;
-            lemon__fetch_plan(g, t, in, j, pack, out != NULL);
+            lemon__fetch_plan(g, t, in, j, pack);
             lemon__tile_column(g, wide ? machine->wide : machine->narrow, t, a, c + j + h, m);
         }
     }
