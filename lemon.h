@@ -811,6 +811,15 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #define LEMON__TARGET(isa)
 #endif
 
+/*  Every AArch64 CPU has NEON and FMA.  32-bit ARM computes by plain C: its NEON may lack FMA (VFPv4) and flushes
+    subnormal numbers. */
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__AARCH64EL__) && defined(__ARM_NEON) && !defined(LEMON_NO_SIMD)
+#define LEMON__NEON 1
+#include <arm_neon.h>
+#else
+#define LEMON__NEON 0
+#endif
+
 #if defined(__GNUC__) || defined(__clang__)
 #define LEMON__INLINE static inline __attribute__((always_inline))
 #define LEMON__PRINTF(text, first) __attribute__((format(printf, text, first)))
@@ -1034,6 +1043,7 @@ LEMON_API int lemon_isa_parse(const char *name) {
 
 LEMON_API int lemon_isa_supported(lemon_isa isa) {
     if (isa == LEMON_ISA_AUTO || isa == LEMON_ISA_SCALAR) return 1;
+    if (isa == LEMON_ISA_NEON) return LEMON__NEON;
 #if LEMON__X86
     __builtin_cpu_init();   /* its answers include what the operating system saves (XGETBV) */
     if (isa == LEMON_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -1046,7 +1056,7 @@ LEMON_API int lemon_isa_supported(lemon_isa isa) {
 static lemon_isa lemon__best_isa(void) {
     if (lemon_isa_supported(LEMON_ISA_AVX512)) return LEMON_ISA_AVX512;
     if (lemon_isa_supported(LEMON_ISA_AVX2)) return LEMON_ISA_AVX2;
-    return LEMON_ISA_SCALAR;
+    return LEMON__NEON ? LEMON_ISA_NEON : LEMON_ISA_SCALAR;
 }
 
 /*  What AUTO means here: LEMON_ISA of the environment, else the best.  Asked once; all threads find the same answer. */
@@ -1855,6 +1865,7 @@ static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int
 
        AVX2      6 x 16   12 of 16 registers hold C, 2 a row of B, 1 a broadcast element of A:   8 loads, 12 FMAs
        AVX-512  14 x 32   28 of 32 registers hold C, 2 a row of B, 1 a broadcast element of A:  16 loads, 28 FMAs
+       NEON      8 x 12   24 of 32 registers hold C, 3 a row of B, 2 a column of A, by its lanes: 5 loads, 24 FMAs
 
    An FMA takes four cycles or five and two start in each, so at least ten must be under way: 12 and 28 independent sums
    are enough.  These are the largest tiles that fit, two vectors wide so that each broadcast is used twice.
@@ -2035,7 +2046,7 @@ static const uint8_t *lemon__b_row(const lemon__product *g, int64_t j) {
     return (const uint8_t *)(const void *)g->b + (size_t)j * g->b_bytes;
 }
 
-static float lemon__b_at(const lemon__product *g, const uint8_t *row, int64_t p) {
+LEMON__INLINE float lemon__b_at(const lemon__product *g, const uint8_t *row, int64_t p) {
     const uint8_t *block = row + p / LEMON__BLOCK * LEMON__Q8_BYTES;
     if (g->type == LEMON_F32) return ((const float *)(const void *)row)[p];
     if (g->type == LEMON_BF16) return lemon_f32_from_bf16(lemon__get16(row + 2 * p));
@@ -2066,12 +2077,10 @@ static void lemon__scale(const lemon__product *g) {
     }
 }
 
-/* ---- x86-64: AVX2 with FMA, and AVX-512 ---- */
+/* ---- vectors: x86-64 with AVX2 and FMA or with AVX-512, and AArch64 with NEON ---- */
 
-#if LEMON__X86
-
-/*  The kernels are written once for both.  V is m256 or m512, which yields the type __m256, the intrinsic
-    _mm256_fmadd_ps and so on.  Compilers keep a tile in registers only if each of its accumulators is a variable of its
+/*  The kernels are written once for all.  V is m256, m512 or neon, which yields the type LEMON__VEC_m256, that is __m256,
+    the operation LEMON__FMA_m256 and so on; only the wide micro-kernel of NEON differs in form.  Compilers keep a tile in registers only if each of its accumulators is a variable of its
     own, so the rows are unrolled by LEMON__ROWS_r(X, V), which is X(V, 0, ...) X(V, 1, ...) ... for r rows.  Every
     third row has a pointer; the two behind it are one and two strides away, which an address holds for nothing: p3[row
     * 2]. */
@@ -2091,25 +2100,73 @@ static void lemon__scale(const lemon__product *g) {
 #define LEMON__ROWS_13(X, V) LEMON__ROWS_12(X, V) X(V, 12, p12[0])
 #define LEMON__ROWS_14(X, V) LEMON__ROWS_13(X, V) X(V, 13, p12[row])
 
+#define LEMON__STEPS_3(X, V, i) X(V, i, 0) X(V, i, 1) X(V, i, 2)
+#define LEMON__STEPS_4(X, V, i) LEMON__STEPS_3(X, V, i) X(V, i, 3)
+#define LEMON__STEPS_6(X, V, i) LEMON__STEPS_4(X, V, i) X(V, i, 4) X(V, i, 5)
+#define LEMON__STEPS_8(X, V, i) LEMON__STEPS_6(X, V, i) X(V, i, 6) X(V, i, 7)
+
+#define LEMON__VEC_m256 __m256
+#define LEMON__VEC_m512 __m512
+#define LEMON__VEC_neon float32x4_t
+#define LEMON__SET_m256 _mm256_set1_ps
+#define LEMON__SET_m512 _mm512_set1_ps
+#define LEMON__SET_neon vdupq_n_f32
+#define LEMON__GET_m256 _mm256_loadu_ps
+#define LEMON__GET_m512 _mm512_loadu_ps
+#define LEMON__GET_neon vld1q_f32
+#define LEMON__PUT_m256 _mm256_storeu_ps
+#define LEMON__PUT_m512 _mm512_storeu_ps
+#define LEMON__PUT_neon vst1q_f32
+#define LEMON__MUL_m256 _mm256_mul_ps
+#define LEMON__MUL_m512 _mm512_mul_ps
+#define LEMON__MUL_neon vmulq_f32
+#define LEMON__FMA_m256 _mm256_fmadd_ps
+#define LEMON__FMA_m512 _mm512_fmadd_ps
+#define LEMON__FMA_neon(a, b, c) vfmaq_f32(c, a, b)
+
 /*  F16C came before AVX2, in every CPU. */
 #define LEMON__TARGET_m256 LEMON__TARGET("avx2,fma,f16c")
 #define LEMON__TARGET_m512 LEMON__TARGET("avx512f,avx2,fma,f16c")
+#define LEMON__TARGET_neon
 
 /*  Masks: the first n lanes, n >= 0.  Lanes beyond are neither read nor written, and load as zero.  Only for edges, for
     the hardware does not read ahead of masked loads. */
 #define LEMON__MASK_m256 __m256i
 #define LEMON__MASK_m512 __mmask16
+#define LEMON__MASK_neon int64_t
 #define LEMON__LOAD_m256(x, mask) _mm256_maskload_ps(x, mask)
 #define LEMON__LOAD_m512(x, mask) _mm512_maskz_loadu_ps(mask, x)
+#define LEMON__LOAD_neon lemon__load_neon
 #define LEMON__STORE_m256(x, mask, v) _mm256_maskstore_ps(x, mask, v)
 #define LEMON__STORE_m512(x, mask, v) _mm512_mask_storeu_ps(x, mask, v)
+#define LEMON__STORE_neon lemon__store_neon
 
+#if LEMON__X86
 LEMON__TARGET_m256 LEMON__INLINE __m256i lemon__first_m256(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)lemon__min(n, 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 LEMON__TARGET_m512 LEMON__INLINE __mmask16 lemon__first_m512(int64_t n) {
     return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u);
 }
+#endif
+
+#if LEMON__NEON
+LEMON__INLINE int64_t lemon__first_neon(int64_t n) { return n; }
+LEMON__INLINE float32x4_t lemon__load_neon(const float *x, int64_t n) {
+    float32x4_t v = vdupq_n_f32(0);
+    if (n >= 4) return vld1q_f32(x);
+    if (n > 0) v = vld1q_lane_f32(x, v, 0);
+    if (n > 1) v = vld1q_lane_f32(x + 1, v, 1);
+    if (n > 2) v = vld1q_lane_f32(x + 2, v, 2);
+    return v;
+}
+LEMON__INLINE void lemon__store_neon(float *x, int64_t n, float32x4_t v) {
+    if (n >= 4) { vst1q_f32(x, v); return; }
+    if (n > 0) vst1q_lane_f32(x, v, 0);
+    if (n > 1) vst1q_lane_f32(x + 1, v, 1);
+    if (n > 2) vst1q_lane_f32(x + 2, v, 2);
+}
+#endif
 
 /*  Pieces of the micro-kernels: x and y are the left and right half of a row of the tile. */
 #define LEMON__ROW_POINTER(V, i, at) const float *p##i = t->a + i * row; (void)p##i;
@@ -2130,15 +2187,15 @@ LEMON__TARGET_m512 LEMON__INLINE __mmask16 lemon__first_m512(int64_t n) {
     b1 = _m##V##_mul_ps(beta, _m##V##_loadu_ps(t->c + i * t->ldc + lanes)); \
     _m##V##_storeu_ps(t->c + i * t->ldc, _m##V##_fmadd_ps(a, x##i, b0)); \
     _m##V##_storeu_ps(t->c + i * t->ldc + lanes, _m##V##_fmadd_ps(a, y##i, b1));
-#define LEMON__NARROW_ZERO(V, i, at) __##V x##i = _m##V##_setzero_ps();
-#define LEMON__NARROW_ADD(V, i, at) x##i = _m##V##_fmadd_ps(_m##V##_set1_ps(at), b0, x##i);
-#define LEMON__NARROW_STORE(V, i, at) LEMON__STORE_##V(t->c + i * t->ldc, mask, _m##V##_mul_ps(x##i, a));
+#define LEMON__NARROW_ZERO(V, i, at) LEMON__VEC_##V x##i = LEMON__SET_##V(0);
+#define LEMON__NARROW_ADD(V, i, at) x##i = LEMON__FMA_##V(LEMON__SET_##V(at), b0, x##i);
+#define LEMON__NARROW_STORE(V, i, at) LEMON__STORE_##V(t->c + i * t->ldc, mask, LEMON__MUL_##V(x##i, a));
 #define LEMON__NARROW_UPDATE(V, i, at) \
-    b0 = _m##V##_mul_ps(beta, LEMON__LOAD_##V(t->c + i * t->ldc, mask)); \
-    LEMON__STORE_##V(t->c + i * t->ldc, mask, _m##V##_fmadd_ps(a, x##i, b0));
+    b0 = LEMON__MUL_##V(beta, LEMON__LOAD_##V(t->c + i * t->ldc, mask)); \
+    LEMON__STORE_##V(t->c + i * t->ldc, mask, LEMON__FMA_##V(a, x##i, b0));
 
 /*  Two micro-kernels for one number of rows: wide has two full vectors a row, narrow one vector with a mask. */
-#define LEMON__KERNELS(V, rows) \
+#define LEMON__WIDE_KERNEL(V, rows) \
 LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
     enum { lanes = sizeof(__##V) / sizeof(float) }; \
     const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
@@ -2167,12 +2224,14 @@ LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
     } else { \
         LEMON__ROWS_##rows(LEMON__WIDE_STORE, V) \
     } \
-} \
+}
+
+#define LEMON__NARROW_KERNEL(V, rows) \
 LEMON__TARGET_##V static void lemon__narrow_##V##_##rows(const lemon__tile *t) { \
     const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
     const LEMON__MASK_##V mask = lemon__first_##V(t->columns); \
     const float *b = t->b; \
-    __##V a, b0; \
+    LEMON__VEC_##V a, b0; \
     int64_t k; \
     LEMON__ROWS_##rows(LEMON__ROW_POINTER, V) \
     LEMON__ROWS_##rows(LEMON__NARROW_ZERO, V) \
@@ -2182,15 +2241,17 @@ LEMON__TARGET_##V static void lemon__narrow_##V##_##rows(const lemon__tile *t) {
         LEMON__ROWS_##rows(LEMON__ROW_NEXT, V) \
         b += b_step; \
     } \
-    a = _m##V##_set1_ps(t->alpha); \
+    a = LEMON__SET_##V(t->alpha); \
     if (t->beta != 0) { \
-        const __##V beta = _m##V##_set1_ps(t->beta); \
+        const LEMON__VEC_##V beta = LEMON__SET_##V(t->beta); \
         LEMON__ROWS_##rows(LEMON__NARROW_UPDATE, V) \
     } else { \
         LEMON__ROWS_##rows(LEMON__NARROW_STORE, V) \
     } \
 }
 
+#if LEMON__X86
+#define LEMON__KERNELS(V, rows) LEMON__WIDE_KERNEL(V, rows) LEMON__NARROW_KERNEL(V, rows)
 LEMON__KERNELS(m256, 1) LEMON__KERNELS(m256, 2) LEMON__KERNELS(m256, 3)
 LEMON__KERNELS(m256, 4) LEMON__KERNELS(m256, 5) LEMON__KERNELS(m256, 6)
 LEMON__KERNELS(m512, 1) LEMON__KERNELS(m512, 2) LEMON__KERNELS(m512, 3) LEMON__KERNELS(m512, 4)
@@ -2245,22 +2306,17 @@ LEMON__TARGET_m256 static void lemon__pack_m256(float *out, int64_t width, const
 /*  Few rows of A, B transposed: `rows` rows of A times `cols` rows of B, a vector of k at a time.  As many rows of B as
     registers allow, for each is a stream that the hardware reads ahead of us.  Columns beyond the last repeat it, and
     are not stored.  The sums of four columns are added up together, always in the same order. */
-#define LEMON__STEPS_3(X, V, i) X(V, i, 0) X(V, i, 1) X(V, i, 2)
-#define LEMON__STEPS_4(X, V, i) LEMON__STEPS_3(X, V, i) X(V, i, 3)
-#define LEMON__STEPS_6(X, V, i) LEMON__STEPS_4(X, V, i) X(V, i, 4) X(V, i, 5)
-#define LEMON__STEPS_8(X, V, i) LEMON__STEPS_6(X, V, i) X(V, i, 6) X(V, i, 7)
-
-LEMON__TARGET_m256 LEMON__INLINE __m128 lemon__sum4_m256(__m256 w, __m256 x, __m256 y, __m256 z) {
+LEMON__TARGET_m256 LEMON__INLINE void lemon__sum4_m256(float *out, __m256 w, __m256 x, __m256 y, __m256 z) {
     const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(w, x), _mm256_hadd_ps(y, z));
-    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
 }
 LEMON__TARGET_m512 LEMON__INLINE __m256 lemon__fold_m512(__m512 x) {
     const __m512d d = _mm512_castps_pd(x);      /* masked by ones: g++ 12 warns of its own header without */
     return _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, d, 0)),
                          _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, d, 1)));
 }
-LEMON__TARGET_m512 LEMON__INLINE __m128 lemon__sum4_m512(__m512 w, __m512 x, __m512 y, __m512 z) {
-    return lemon__sum4_m256(lemon__fold_m512(w), lemon__fold_m512(x), lemon__fold_m512(y), lemon__fold_m512(z));
+LEMON__TARGET_m512 LEMON__INLINE void lemon__sum4_m512(float *out, __m512 w, __m512 x, __m512 y, __m512 z) {
+    lemon__sum4_m256(out, lemon__fold_m512(w), lemon__fold_m512(x), lemon__fold_m512(y), lemon__fold_m512(z));
 }
 
 /*  A vector of a row of B, of each type, from element p on, a multiple of its length.  Memory is the limit here, so B
@@ -2293,9 +2349,120 @@ LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__q8_m512(const uint8_t *w, int64_t
     return _mm512_mul_ps(scale, _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x)));
 }
 
+#endif /* LEMON__X86 */
+
+#if LEMON__NEON
+/*  Three vectors are a row of the tile.  An FMA of NEON takes its factor from any lane of a register, so where a column
+    of A lies in a row (packed, or transposed in place), two loads bring all of it: the second one ends with the last
+    row, so that nothing beyond is read.  Elsewhere, and for less than four rows, each element of A is loaded alone. */
+#define LEMON__NEON_ZERO(rows, i, at) float32x4_t x##i = vdupq_n_f32(0), y##i = x##i, z##i = x##i;
+#define LEMON__NEON_FETCH(rows, i, at) __builtin_prefetch(t->c + i * t->ldc, 1);
+#define LEMON__NEON_FMA(rows, i, at) \
+    x##i = vfmaq_n_f32(x##i, b0, at); \
+    y##i = vfmaq_n_f32(y##i, b1, at); \
+    z##i = vfmaq_n_f32(z##i, b2, at);
+#define LEMON__NEON_LANE(v, b, rows, i) v##i = vfmaq_laneq_f32(v##i, b, i < 4 ? a0 : a1, i < 4 ? i : i + 4 - rows);
+#define LEMON__NEON_LANES(rows, i, at) \
+    LEMON__NEON_LANE(x, b0, rows, i) LEMON__NEON_LANE(y, b1, rows, i) LEMON__NEON_LANE(z, b2, rows, i)
+#define LEMON__NEON_STORE(rows, i, at) \
+    vst1q_f32(t->c + i * t->ldc, vmulq_f32(x##i, a0)); \
+    vst1q_f32(t->c + i * t->ldc + 4, vmulq_f32(y##i, a0)); \
+    vst1q_f32(t->c + i * t->ldc + 8, vmulq_f32(z##i, a0));
+#define LEMON__NEON_UPDATE(rows, i, at) \
+    vst1q_f32(t->c + i * t->ldc, vfmaq_f32(vmulq_f32(a1, vld1q_f32(t->c + i * t->ldc)), a0, x##i)); \
+    vst1q_f32(t->c + i * t->ldc + 4, vfmaq_f32(vmulq_f32(a1, vld1q_f32(t->c + i * t->ldc + 4)), a0, y##i)); \
+    vst1q_f32(t->c + i * t->ldc + 8, vfmaq_f32(vmulq_f32(a1, vld1q_f32(t->c + i * t->ldc + 8)), a0, z##i));
+
+#define LEMON__NEON_LOOP(step_of_k) \
+    for (left = t->k; left > 0; left -= t->run, next += t->next_jump) \
+        for (k = lemon__min(t->run, left); k > 0; k--) { \
+            __builtin_prefetch((const void *)next, 0, 2); \
+            next += next_step; \
+            b0 = vld1q_f32(b); \
+            b1 = vld1q_f32(b + 4); \
+            b2 = vld1q_f32(b + 8); \
+            b += b_step; \
+            step_of_k \
+        }
+
+#define LEMON__NEON_KERNEL(rows) \
+static void lemon__wide_neon_##rows(const lemon__tile *t) { \
+    const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
+    const uintptr_t next_step = t->next_step; \
+    uintptr_t next = t->next; \
+    const float *b = t->b; \
+    float32x4_t a0, a1, b0, b1, b2; \
+    int64_t k, left; \
+    LEMON__ROWS_##rows(LEMON__ROW_POINTER, rows) \
+    LEMON__ROWS_##rows(LEMON__NEON_ZERO, rows) \
+    LEMON__ROWS_##rows(LEMON__NEON_FETCH, rows) \
+    if (rows >= 4 && row == 1) { \
+        LEMON__NEON_LOOP( \
+            a0 = vld1q_f32(p0); \
+            a1 = vld1q_f32(p0 + rows - 4); \
+            p0 += step; \
+            LEMON__ROWS_##rows(LEMON__NEON_LANES, rows)) \
+    } else { \
+        LEMON__NEON_LOOP(LEMON__ROWS_##rows(LEMON__NEON_FMA, rows) LEMON__ROWS_##rows(LEMON__ROW_NEXT, rows)) \
+    } \
+    a0 = vdupq_n_f32(t->alpha); \
+    a1 = vdupq_n_f32(t->beta); \
+    if (t->beta != 0) { \
+        LEMON__ROWS_##rows(LEMON__NEON_UPDATE, rows) \
+    } else { \
+        LEMON__ROWS_##rows(LEMON__NEON_STORE, rows) \
+    } \
+}
+
+/*  The twin of lemon__pack_plain, by 4 x 4; the width is a multiple of 4, as that of lemon__pack_m256 is of 8. */
+LEMON__INLINE void lemon__transpose_4x4(float *out, int64_t width, const float *const in[4], int64_t s) {
+    const float32x4x2_t x = vtrnq_f32(vld1q_f32(in[0] + s), vld1q_f32(in[1] + s));
+    const float32x4x2_t y = vtrnq_f32(vld1q_f32(in[2] + s), vld1q_f32(in[3] + s));
+    int h;
+    for (h = 0; h < 2; h++) {
+        vst1q_f32(out + h * width, vcombine_f32(vget_low_f32(x.val[h]), vget_low_f32(y.val[h])));
+        vst1q_f32(out + (h + 2) * width, vcombine_f32(vget_high_f32(x.val[h]), vget_high_f32(y.val[h])));
+    }
+}
+
+static void lemon__pack_neon(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes,
+                             int64_t steps) {
+    const float *row[4];
+    int64_t l, s, r;
+    if (lane == 1) {
+        for (s = 0; s < steps; s++, in += step, out += width)
+            for (l = 0; l < lanes; l += 4) vst1q_f32(out + l, lemon__load_neon(in + l, lanes - l));
+        return;
+    }
+    for (l = 0; l < lanes; l += 4) {
+        for (r = 0; r < 4; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane;
+        for (s = 0; s + 4 <= steps; s += 4) lemon__transpose_4x4(out + s * width + l, width, row, s);
+        for (; s < steps; s++)
+            for (r = 0; r < 4; r++) out[s * width + l + r] = row[r][s];
+    }
+}
+
+LEMON__INLINE void lemon__sum4_neon(float *out, float32x4_t w, float32x4_t x, float32x4_t y, float32x4_t z) {
+    vst1q_f32(out, vpaddq_f32(vpaddq_f32(w, x), vpaddq_f32(y, z)));
+}
+LEMON__INLINE float32x4_t lemon__f32_neon(const uint8_t *w, int64_t p) {
+    return vld1q_f32((const float *)(const void *)w + p);
+}
+LEMON__INLINE float32x4_t lemon__bf16_neon(const uint8_t *w, int64_t p) {
+    const uint16x4_t x = vreinterpret_u16_u8(vld1_u8(w + 2 * p));
+    return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(x), 16));
+}
+LEMON__INLINE float32x4_t lemon__q8_neon(const uint8_t *w, int64_t p) {
+    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
+    const float32x4_t scale = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(lemon__get16(block))));
+    const int8x8_t x = vreinterpret_s8_u32(vdup_n_u32(lemon__get32(block + 2 + p % LEMON__BLOCK)));
+    return vmulq_f32(scale, vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(x)))));
+}
+#endif /* LEMON__NEON */
+
 /*  The steps of k that filled no vector, and the row of C. */
-static void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
-                               int64_t k) {
+LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
+                                      int64_t k) {
     const float *a = g->a + row * g->a_row;
     int64_t j, p;
     for (j = 0; j < columns; j++) {
@@ -2306,18 +2473,18 @@ static void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col
 
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
 #define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
-#define LEMON__DOT_LOAD(V, type, j) const __##V b##j = lemon__##type##_##V(w##j, p);
-#define LEMON__DOT_SUM(V, i, j) __##V x##i##j = _m##V##_setzero_ps();
-#define LEMON__DOT_FMA(V, i, j) x##i##j = _m##V##_fmadd_ps(a, b##j, x##i##j);
+#define LEMON__DOT_LOAD(V, type, j) const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p);
+#define LEMON__DOT_SUM(V, i, j) LEMON__VEC_##V x##i##j = LEMON__SET_##V(0);
+#define LEMON__DOT_FMA(V, i, j) x##i##j = LEMON__FMA_##V(a, b##j, x##i##j);
 #define LEMON__DOT_FOLD(V, i, q, r, s, t) \
-    _mm_storeu_ps(sum + q, lemon__sum4_##V(x##i##q, x##i##r, x##i##s, x##i##t));
+    lemon__sum4_##V(sum + q, x##i##q, x##i##r, x##i##s, x##i##t);
 
 /*  The parts for one row of A, by the number of columns. */
 #define LEMON__DOT_ZERO_3(V, i, at) LEMON__STEPS_3(LEMON__DOT_SUM, V, i)
 #define LEMON__DOT_ZERO_4(V, i, at) LEMON__STEPS_4(LEMON__DOT_SUM, V, i)
 #define LEMON__DOT_ZERO_6(V, i, at) LEMON__STEPS_6(LEMON__DOT_SUM, V, i)
 #define LEMON__DOT_ZERO_8(V, i, at) LEMON__STEPS_8(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ADD(V, i, cols) a = _m##V##_loadu_ps(a##i + p); LEMON__STEPS_##cols(LEMON__DOT_FMA, V, i)
+#define LEMON__DOT_ADD(V, i, cols) a = LEMON__GET_##V(a##i + p); LEMON__STEPS_##cols(LEMON__DOT_FMA, V, i)
 #define LEMON__DOT_ADD_3(V, i, at) LEMON__DOT_ADD(V, i, 3)
 #define LEMON__DOT_ADD_4(V, i, at) LEMON__DOT_ADD(V, i, 4)
 #define LEMON__DOT_ADD_6(V, i, at) LEMON__DOT_ADD(V, i, 6)
@@ -2335,10 +2502,10 @@ static void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col
 #define LEMON__DOT_KERNEL(V, type, rows, cols) \
 LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
                                                                 int64_t columns) { \
-    enum { lanes = sizeof(__##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
     const int64_t k = g->k / lanes * lanes; \
     float sum[8]; \
-    __##V a; \
+    LEMON__VEC_##V a; \
     int64_t p; \
     LEMON__ROWS_##rows(LEMON__DOT_ROW, V) \
     LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
@@ -2350,40 +2517,34 @@ LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__pro
     LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
 }
 
-#define LEMON__DOT_KERNELS(type) \
-    LEMON__DOT_KERNEL(m256, type, 1, 8) LEMON__DOT_KERNEL(m256, type, 2, 4) LEMON__DOT_KERNEL(m256, type, 3, 3) \
-    LEMON__DOT_KERNEL(m256, type, 4, 3) LEMON__DOT_KERNEL(m512, type, 1, 8) LEMON__DOT_KERNEL(m512, type, 2, 8) \
-    LEMON__DOT_KERNEL(m512, type, 3, 6) LEMON__DOT_KERNEL(m512, type, 4, 6)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
-
 /*  Few rows of A, B plain: adds `steps` scaled rows of B at once to each of `rows` rows of C.  Each row of B is read
     from end to end, and again as many at a time as registers allow. */
-static void lemon__sums_edge(const lemon__product *g, int64_t row, int64_t rows, int64_t p, int64_t steps, int64_t col,
-                             int64_t last) {
+LEMON__INLINE void lemon__sums_edge(const lemon__product *g, int64_t row, int64_t rows, int64_t p, int64_t steps,
+                                    int64_t col, int64_t last) {
     int64_t i, s;
     for (s = 0; s < steps && col < last; s++)
         for (i = 0; i < rows; i++) lemon__sums_plain(g, row + i, p + s, col, last);
 }
 
-#define LEMON__SUM_SCALE(V, i, s) const __##V x##i##s = _m##V##_set1_ps(g->alpha * a[s * g->a_step]);
-#define LEMON__SUM_LOAD(V, i, s) const __##V b##s = _m##V##_loadu_ps(b + s * g->b_step + j);
-#define LEMON__SUM_FMA(V, i, s) x = _m##V##_fmadd_ps(x##i##s, b##s, x);
+#define LEMON__SUM_SCALE(V, i, s) const LEMON__VEC_##V x##i##s = LEMON__SET_##V(g->alpha * a[s * g->a_step]);
+#define LEMON__SUM_LOAD(V, i, s) const LEMON__VEC_##V b##s = LEMON__GET_##V(b + s * g->b_step + j);
+#define LEMON__SUM_FMA(V, i, s) x = LEMON__FMA_##V(x##i##s, b##s, x);
 #define LEMON__SUM_BEGIN(V, i) float *c##i = g->c + (row + i) * g->ldc; a = g->a + (row + i) * g->a_row + p * g->a_step;
 #define LEMON__SUM_BEGIN_4(V, i, at) LEMON__SUM_BEGIN(V, i) LEMON__STEPS_4(LEMON__SUM_SCALE, V, i)
 #define LEMON__SUM_BEGIN_8(V, i, at) LEMON__SUM_BEGIN(V, i) LEMON__STEPS_8(LEMON__SUM_SCALE, V, i)
 #define LEMON__SUM_ADD(V, i, steps) \
-    x = _m##V##_loadu_ps(c##i + j); \
+    x = LEMON__GET_##V(c##i + j); \
     LEMON__STEPS_##steps(LEMON__SUM_FMA, V, i) \
-    _m##V##_storeu_ps(c##i + j, x);
+    LEMON__PUT_##V(c##i + j, x);
 #define LEMON__SUM_ADD_4(V, i, at) LEMON__SUM_ADD(V, i, 4)
 #define LEMON__SUM_ADD_8(V, i, at) LEMON__SUM_ADD(V, i, 8)
 
 #define LEMON__SUM_KERNEL(V, rows, steps) \
 LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, int64_t row, int64_t p, int64_t col, \
                                                        int64_t last) { \
-    enum { lanes = sizeof(__##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
     const float *a, *b = g->b + p * g->b_step; \
-    __##V x; \
+    LEMON__VEC_##V x; \
     int64_t j; \
     LEMON__ROWS_##rows(LEMON__SUM_BEGIN_##steps, V) \
     for (j = col; j + lanes <= last; j += lanes) { \
@@ -2393,10 +2554,26 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
     lemon__sums_edge(g, row, rows, p, steps, j, last); \
 }
 
+#if LEMON__X86
+#define LEMON__DOT_KERNELS(type) \
+    LEMON__DOT_KERNEL(m256, type, 1, 8) LEMON__DOT_KERNEL(m256, type, 2, 4) LEMON__DOT_KERNEL(m256, type, 3, 3) \
+    LEMON__DOT_KERNEL(m256, type, 4, 3) LEMON__DOT_KERNEL(m512, type, 1, 8) LEMON__DOT_KERNEL(m512, type, 2, 8) \
+    LEMON__DOT_KERNEL(m512, type, 3, 6) LEMON__DOT_KERNEL(m512, type, 4, 6)
+LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
 LEMON__SUM_KERNEL(m256, 1, 8) LEMON__SUM_KERNEL(m256, 2, 4)
 LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8)
+#endif
 
-#endif /* LEMON__X86 */
+#if LEMON__NEON
+#define LEMON__KERNELS(rows) LEMON__NEON_KERNEL(rows) LEMON__NARROW_KERNEL(neon, rows)
+LEMON__KERNELS(1) LEMON__KERNELS(2) LEMON__KERNELS(3) LEMON__KERNELS(4)
+LEMON__KERNELS(5) LEMON__KERNELS(6) LEMON__KERNELS(7) LEMON__KERNELS(8)
+#define LEMON__DOT_KERNELS(type) \
+    LEMON__DOT_KERNEL(neon, type, 1, 8) LEMON__DOT_KERNEL(neon, type, 2, 8) LEMON__DOT_KERNEL(neon, type, 3, 6) \
+    LEMON__DOT_KERNEL(neon, type, 4, 6)
+LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
+LEMON__SUM_KERNEL(neon, 1, 8) LEMON__SUM_KERNEL(neon, 2, 8) LEMON__SUM_KERNEL(neon, 3, 4) LEMON__SUM_KERNEL(neon, 4, 4)
+#endif
 
 /* ---- the table of machines ---- */
 
@@ -2441,10 +2618,30 @@ static const lemon__machine lemon__avx512 = {
 };
 #endif
 
+#if LEMON__NEON
+static const lemon__kernel lemon__neon_wide[] = {LEMON__LIST_8(lemon__wide_neon)};
+static const lemon__kernel lemon__neon_narrow[] = {LEMON__LIST_8(lemon__narrow_neon)};
+#define LEMON__DOTS_neon(type) static const lemon__dots lemon__neon_dots_##type[] = { \
+    {lemon__dots_neon_##type##_1, 8}, {lemon__dots_neon_##type##_2, 8}, {lemon__dots_neon_##type##_3, 6}, \
+    {lemon__dots_neon_##type##_4, 6}};
+LEMON__DOTS_neon(f32) LEMON__DOTS_neon(bf16) LEMON__DOTS_neon(q8)
+static const lemon__sums lemon__neon_sums[] = {
+    {lemon__sums_neon_1, 8}, {lemon__sums_neon_2, 8}, {lemon__sums_neon_3, 4}, {lemon__sums_neon_4, 4}
+};
+static const lemon__machine lemon__neon = {
+    8, 12, 4, 8, 512, 1020, 8, 4, 4, 4, lemon__neon_wide, lemon__neon_narrow,
+    {lemon__neon_dots_f32, lemon__neon_dots_bf16, NULL, lemon__neon_dots_q8, NULL, NULL, NULL, NULL}, lemon__neon_sums,
+    lemon__pack_neon
+};
+#endif
+
 static const lemon__machine *lemon__machine_of(lemon_isa isa) {
 #if LEMON__X86
     if (isa == LEMON_ISA_AVX512) return &lemon__avx512;
     if (isa == LEMON_ISA_AVX2) return &lemon__avx2;
+#endif
+#if LEMON__NEON
+    if (isa == LEMON_ISA_NEON) return &lemon__neon;
 #endif
     (void)isa;
     return &lemon__plain;
@@ -2607,7 +2804,7 @@ static void lemon__plan_part(lemon__product *g) {
     const int pack_b = !g->ready && (g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
     g->rows = lemon__share(g->m, machine->mr, 1);
     g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
-    g->block_n = g->thin ? (int64_t)LEMON__THIN_N : lemon__share(g->n, machine->nc, machine->nr);
+    g->block_n = g->thin ? LEMON__THIN_N / machine->nr * machine->nr : lemon__share(g->n, machine->nc, machine->nr);
     g->panel_b = g->block_m < g->m || g->ready ? g->block_k : 0;
     g->packed_a = pack_a ? (g->block_m / g->rows * machine->a_width * g->block_k + 15) / 16 * 16 : 0;
     g->packed_b = pack_b ? lemon__max(g->block_n * g->panel_b, machine->nr * g->block_k) : 0;

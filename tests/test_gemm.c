@@ -272,6 +272,99 @@ static void test_bits(lemon_isa isa, const char *name) {
     check(ok, name);
 }
 
+/* ---- the order of additions, to the bit ---- */
+
+static float twin_a(const lemon__product *g, int64_t i, int64_t p) { return g->a[i * g->a_row + p * g->a_step]; }
+static float twin_b(const lemon__product *g, int64_t p, int64_t j) { return g->b[p * g->b_step + j * g->b_col]; }
+
+/* By tiles: one chain of FMAs in each block of k, each block added to C. */
+static float twin_tiles(const lemon__product *g, int64_t i, int64_t j, float c) {
+    float beta = g->beta;
+    int64_t p, q;
+    for (p = 0; p < g->k; p += g->block_k, beta = 1) {
+        float sum = 0;
+        for (q = p; q < g->k && q < p + g->block_k; q++) sum = fmaf(twin_a(g, i, q), twin_b(g, q, j), sum);
+        c = beta != 0 ? fmaf(g->alpha, sum, beta * c) : g->alpha * sum;
+    }
+    return c;
+}
+
+/* By dots: a chain for each lane of a vector, halves of more than eight lanes added, then neighbours; what fills no
+   vector is added last, unfused. */
+static float twin_dots(const lemon__product *g, int64_t i, int64_t j, float c, int64_t lanes) {
+    const int64_t whole = g->k / lanes * lanes;
+    float sum[16] = {0};
+    int64_t p, l;
+    for (p = 0; p < whole; p++) sum[p % lanes] = fmaf(twin_a(g, i, p), twin_b(g, p, j), sum[p % lanes]);
+    for (; lanes > 8; lanes /= 2)
+        for (l = 0; l < lanes / 2; l++) sum[l] += sum[l + lanes / 2];
+    for (; lanes > 1; lanes /= 2)
+        for (l = 0; l < lanes / 2; l++) sum[l] = sum[2 * l] + sum[2 * l + 1];
+    for (; p < g->k; p++) sum[0] += twin_a(g, i, p) * twin_b(g, p, j);
+    return g->beta != 0 ? g->alpha * sum[0] + g->beta * c : g->alpha * sum[0];
+}
+
+/* By sums: beta first, then row after row of B; unfused in the columns and the steps that fill no vector. */
+static float twin_sums(const lemon__product *g, int64_t i, int64_t j, float c, int64_t lanes) {
+    const int64_t fused = j < g->n / lanes * lanes ? g->k / 8 * 8 : 0;
+    int64_t p;
+    c = g->beta != 0 ? g->beta * c : 0;
+    for (p = 0; p < fused; p++) c = fmaf(g->alpha * twin_a(g, i, p), twin_b(g, p, j), c);
+    for (; p < g->k; p++) c += g->alpha * twin_a(g, i, p) * twin_b(g, p, j);
+    return c;
+}
+
+static int is_twin(lemon_isa isa, const lemon__product *g, const float *got) {
+    const int64_t lanes = isa == LEMON_ISA_AVX512 ? 16 : isa == LEMON_ISA_AVX2 ? 8 : 4;
+    int64_t i, j;
+    for (i = 0; i < g->m; i++)
+        for (j = 0; j < g->n; j++) {
+            const float c = g->c[i * g->ldc + j], x = got[i * g->ldc + j];
+            const float want = g->path == LEMON__BY_TILES ? twin_tiles(g, i, j, c)
+                             : g->path == LEMON__BY_DOTS ? twin_dots(g, i, j, c, lanes) : twin_sums(g, i, j, c, lanes);
+            if (memcmp(&want, &x, sizeof x) == 0) continue;
+            detail("path %d, %d x %d x %d: element %d, %d is %.9g, expected %.9g", g->path, (int)g->m, (int)g->n,
+                   (int)g->k, (int)i, (int)j, (double)x, (double)want);
+            return 0;
+        }
+    return 1;
+}
+
+/* Kernels that fuse give the bits of a scalar loop that follows the rules above, on every path. */
+static void test_order(lemon_ctx *ctx, const char *name) {
+    static const int64_t size[][3] = {
+        {1, 1, 1}, {5, 7, 9}, {8, 12, 40}, {13, 29, 31}, {33, 50, 70}, {61, 64, 600}, {150, 140, 1100}, {6, 1000, 300},
+        {1, 300, 1029}, {2, 1500, 70}, {3, 1027, 65}, {4, 1001, 203}, {7, 1100, 69}, {200, 1, 77}
+    };
+    int paths[4] = {0}, ok = 1, t;
+    size_t s;
+    for (s = 0; s < sizeof size / sizeof size[0]; s++)
+        for (t = 0; t < 8; t++) {
+            product p = shape(t & 1, t >> 1 & 1, size[s][0], size[s][1], size[s][2], t >> 2 ? 3 : 0);
+            float *a = (float *)malloc((size_t)floats_a(&p) * sizeof(float));
+            float *b = (float *)malloc((size_t)floats_b(&p) * sizeof(float));
+            float *c = (float *)malloc((size_t)floats_c(&p) * sizeof(float));
+            float *got = (float *)malloc((size_t)floats_c(&p) * sizeof(float));
+            lemon__product g;
+            p.alpha = t & 4 ? 0.7f : 1;
+            p.beta = t & 4 ? -0.3f : 0;
+            fill(a, floats_a(&p));
+            fill(b, floats_b(&p));
+            fill(c, floats_c(&p));
+            memcpy(got, c, (size_t)floats_c(&p) * sizeof(float));
+            g = lemon__product_of(lemon_ctx_isa(ctx), p.trans_a, p.trans_b, p.m, p.n, p.k, p.alpha, a, p.lda, b, p.ldb,
+                                  p.beta, c, p.ldc);
+            lemon__plan(&g);
+            paths[g.path]++;
+            ok = ok && run(ctx, &p, a, b, got) == LEMON_OK && is_twin(lemon_ctx_isa(ctx), &g, got);
+            free(a);
+            free(b);
+            free(c);
+            free(got);
+        }
+    check(ok && paths[LEMON__BY_TILES] && paths[LEMON__BY_DOTS] && paths[LEMON__BY_SUMS], name);
+}
+
 /* Without a context: nothing is left allocated, and a failed allocation is reported before C is touched. */
 static void test_alone(void) {
     static float a[150 * 150], c[150 * 150];
@@ -312,6 +405,7 @@ static void test_isa(lemon_isa isa) {
         lemon_ctx *ctx = open_with(isa, threads);
 #define NAME(what) (snprintf(name, sizeof name, "%s, %d threads: %s", lemon_isa_name(isa), threads, what), name)
         if (threads == 1) test_small(ctx, NAME("sizes 1 to 40"));
+        if (isa != LEMON_ISA_SCALAR) test_order(ctx, NAME("the bits of the scalar order of FMAs"));
         test_blocks(ctx, NAME("sizes about the blocks"));
         test_poison(ctx, NAME("NaN and Inf"));
         test_nothing(ctx, NAME("nothing to do"));
@@ -325,7 +419,7 @@ static void test_isa(lemon_isa isa) {
 int main(void) {
     lemon_isa only = lemon_ctx_isa(NULL);       /* LEMON_ISA of the environment, else the best */
     int isa;
-    for (isa = LEMON_ISA_SCALAR; isa <= LEMON_ISA_AVX512; isa++)
+    for (isa = LEMON_ISA_SCALAR; isa <= LEMON_ISA_NEON; isa++)
         if (lemon_isa_supported((lemon_isa)isa) && (!getenv("LEMON_ISA") || isa == (int)only)) test_isa((lemon_isa)isa);
     test_alone();
     test_memory();
