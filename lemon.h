@@ -2852,7 +2852,6 @@ static void lemon__pack_task(void *arg, int64_t index, int worker) {
 
 static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, lemon_packed **packed) {
     const int64_t nr = g->machine->nr, blocks = lemon__ceil_div(g->k, g->block_k);
-    const int fits = g->n < INT64_MAX / 8 && g->k < INT64_MAX / 8;
     lemon_packed *v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
     lemon__pack_job job;
     if (!v) return LEMON_E_MEMORY;
@@ -2861,7 +2860,7 @@ static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, 
     v->k = g->k;
     v->block_k = g->block_k;
     v->padded_n = lemon__ceil_div(g->n, nr) * nr;
-    if (fits && lemon__mul((size_t)(blocks * v->block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
+    if (lemon__mul((size_t)(blocks * v->block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
         v->data = (float *)lemon__malloc(ctx, v->bytes);
     if (!v->data) {
         lemon__free(ctx, v, sizeof *v);
@@ -2884,8 +2883,12 @@ LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, 
     g.m = 1;
     status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
+    if (!status && lemon__max(n, k) > INT64_MAX / 8)
+        status = lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k,
+                             (long long)n);
+    if (status) return status;
     g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
-    return status ? status : lemon__packed_make(ctx, &g, packed);
+    return lemon__packed_make(ctx, &g, packed);
 }
 
 LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {

@@ -669,6 +669,11 @@ static void test_isas(int only) {
         snprintf(name, sizeof name, "%s kernels: this CPU has none", lemon_isa_name((lemon_isa)isa));
         if (getenv("LEMON_ISA") && isa != only) continue;
         if (!lemon_isa_supported((lemon_isa)isa)) { skip(name); continue; }
+        if (light() > 1) {                              /* threads only, of one ISA */
+            if (isa == only) test_bits((lemon_isa)isa, "the same bits from 1, 2 and 3 threads");
+            if (isa == only) test_stored_bits((lemon_isa)isa, LEMON_BF16);
+            continue;
+        }
         test_isa((lemon_isa)isa);
         test_packed((lemon_isa)isa);
         test_stored_types((lemon_isa)isa);
@@ -677,6 +682,7 @@ static void test_isas(int only) {
 
 int main(void) {
     test_isas((int)lemon_ctx_isa(NULL));            /* LEMON_ISA of the environment, else the best */
+    if (light() > 1) return check_done();
     test_packed_memory();
     test_packed_huge();
     test_scalar_speed();
