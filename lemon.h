@@ -1187,7 +1187,7 @@ static uint64_t lemon__pool_ticket(lemon__pool *pool) { return __atomic_load_n(&
 static void lemon__pool_work(lemon__pool *pool, uint64_t ticket, int worker) {
     const uint64_t job = ticket >> 32;
     for (;; ticket = lemon__pool_ticket(pool)) {
-        const int64_t count = __atomic_load_n(&pool->count, __ATOMIC_RELAXED);
+        const int64_t count = __atomic_load_n(&pool->count, __ATOMIC_ACQUIRE);
         const lemon__task task = __atomic_load_n(&pool->task, __ATOMIC_RELAXED);
         void *arg = __atomic_load_n(&pool->arg, __ATOMIC_RELAXED);
         if (ticket >> 32 != job || (int64_t)(uint32_t)ticket >= count) return;
@@ -1237,11 +1237,13 @@ static void *lemon__pool_main(void *arg) {
 static int64_t lemon__pool_done(lemon__pool *pool) { return __atomic_load_n(&pool->done, __ATOMIC_SEQ_CST); }
 
 static void lemon__pool_run(lemon__pool *pool, int64_t count, lemon__task task, void *arg) {
-    const uint64_t ticket = ((pool->ticket >> 32) + 1) << 32;
+    const uint64_t ticket = ((lemon__pool_ticket(pool) >> 32) + 1) << 32;
     int i;
+    /*  Closes the old job: who still holds its last ticket must not take a task by the new count. */
+    __atomic_store_n(&pool->ticket, ticket - 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&pool->task, task, __ATOMIC_RELAXED);
     __atomic_store_n(&pool->arg, arg, __ATOMIC_RELAXED);
-    __atomic_store_n(&pool->count, count, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->count, count, __ATOMIC_RELEASE);
     __atomic_store_n(&pool->done, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&pool->ticket, ticket, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST)) {
@@ -3127,7 +3129,6 @@ static void lemon__pack_task(void *arg, int64_t index, int worker) {
 
 static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, lemon_packed **packed) {
     const int64_t nr = g->machine->nr, blocks = lemon__ceil_div(g->k, g->block_k);
-    const int fits = g->n < INT64_MAX / 8 && g->k < INT64_MAX / 8;
     lemon_packed *v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
     lemon__pack_job job;
     if (!v) return LEMON_E_MEMORY;
@@ -3136,7 +3137,7 @@ static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, 
     v->k = g->k;
     v->block_k = g->block_k;
     v->padded_n = lemon__ceil_div(g->n, nr) * nr;
-    if (fits && lemon__mul((size_t)(blocks * v->block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
+    if (lemon__mul((size_t)(blocks * v->block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
         v->data = (float *)lemon__malloc(ctx, v->bytes);
     if (!v->data) {
         lemon__free(ctx, v, sizeof *v);
@@ -3159,8 +3160,12 @@ LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, 
     g.m = 1;
     status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
+    if (!status && lemon__max(n, k) > INT64_MAX / 8)
+        status = lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k,
+                             (long long)n);
+    if (status) return status;
     g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
-    return status ? status : lemon__packed_make(ctx, &g, packed);
+    return lemon__packed_make(ctx, &g, packed);
 }
 
 LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {

@@ -6,6 +6,7 @@ static void test_free(void *p);
 #define LEMON_FREE(p) test_free(p)
 #include "check.h"
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* An allocator that counts what is out, and that can be told to have no more after some calls. */
@@ -45,9 +46,9 @@ typedef struct guarded {
     float *data;
 } guarded;
 
-/* `floats` floats that end (at_end) or begin at a page which must not be touched. */
-static guarded guard(int64_t floats, int at_end) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), need = (size_t)floats * sizeof(float);
+/* Bytes that end (at_end) or begin at a page which must not be touched. */
+static guarded guard_bytes(size_t need, int at_end) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t body = (need + page - 1) / page * page;
     guarded g;
     g.bytes = body + 2 * page;
@@ -59,6 +60,7 @@ static guarded guard(int64_t floats, int at_end) {
     return g;
 }
 
+static guarded guard(int64_t floats, int at_end) { return guard_bytes((size_t)floats * sizeof(float), at_end); }
 static void unguard(guarded g) { munmap(g.map, g.bytes); }
 
 /* ---- one product ---- */
@@ -86,7 +88,19 @@ static int64_t floats_b(const product *p) {
 }
 static int64_t floats_c(const product *p) { return floats_of(p->m, p->n, p->ldc); }
 
+/* 1: run() packs B first, and so do all tests that use it. */
+static int pack_first;
+
+static lemon_status run_packed(lemon_ctx *ctx, const product *p, const float *a, const float *b, float *c) {
+    lemon_packed *packed;
+    lemon_status status = lemon_sgemm_pack(ctx, p->trans_b, p->n, p->k, b, p->ldb, &packed);
+    if (!status) status = lemon_sgemm_packed(ctx, p->trans_a, p->m, p->alpha, a, p->lda, packed, p->beta, c, p->ldc);
+    lemon_packed_free(ctx, packed);
+    return status;
+}
+
 static lemon_status run(lemon_ctx *ctx, const product *p, const float *a, const float *b, float *c) {
+    if (pack_first) return run_packed(ctx, p, a, b, c);
     return lemon_sgemm(ctx, p->trans_a, p->trans_b, p->m, p->n, p->k, p->alpha, a, p->lda, b, p->ldb, p->beta, c,
                        p->ldc);
 }
@@ -237,7 +251,17 @@ static void test_arguments(lemon_ctx *ctx, const char *name) {
     check(ok, name);
 }
 
-/* The same bits from 1, 2 and 3 threads, and from lemon__gemm. */
+/* 1 if a CBLAS may do this product, which promises no bits. */
+static int by_cblas(const product *p) {
+#ifdef LEMON_USE_BLIS
+    return !pack_first && p->m >= 16 && p->n >= 16 && p->m * p->n * p->k >= 1000000;
+#else
+    (void)p;
+    return 0;
+#endif
+}
+
+/* The same bits from 1, 2 and 3 threads, and from lemon__gemm, which packs B itself. */
 static void test_bits(lemon_isa isa, const char *name) {
     static const int64_t size[][3] = {
         {300, 310, 700}, {1, 2000, 601}, {6, 1500, 200}, {40, 2500, 90}, {700, 33, 600}, {257, 258, 259}, {2048, 1, 300},
@@ -258,9 +282,10 @@ static void test_bits(lemon_isa isa, const char *name) {
             fill(a, floats_a(&p));
             fill(b, floats_b(&p));
             lemon__gemm(isa, workspace, p.trans_a, p.trans_b, p.m, p.n, p.k, 1, a, p.lda, b, p.ldb, 0, c, p.ldc);
+            if (pack_first) ok &= run(ctx[0], &p, a, b, c) == LEMON_OK;
             for (i = 0; i < 3; i++) {
                 memset(d, 255, bytes);
-                ok &= run(ctx[i], &p, a, b, d) == LEMON_OK && memcmp(c, d, bytes) == 0;
+                ok &= run(ctx[i], &p, a, b, d) == LEMON_OK && (memcmp(c, d, bytes) == 0 || by_cblas(&p));
             }
             free(a);
             free(b);
@@ -398,6 +423,310 @@ static void test_memory(void) {
     check(blocks_out == 0, "nothing left allocated");
 }
 
+/* ---- B packed once ---- */
+
+/* B may go once it is packed, one packed B serves any number of rows and threads, and NULL is freed. */
+static void test_packed_alone(lemon_ctx *ctx, const char *name) {
+    enum { N = 70, K = 90, ROWS = 33 };
+    static float a[ROWS * K], b[N * K], kept[N * K], c[ROWS * N], before[ROWS * N];
+    lemon_packed *packed = NULL;
+    int64_t m;
+    int ok;
+    fill(a, ROWS * K);
+    fill(b, N * K);
+    memcpy(kept, b, sizeof b);
+    ok = lemon_sgemm_pack(ctx, 1, N, K, b, K, &packed) == LEMON_OK;
+    memset(b, 255, sizeof b);
+    for (m = 1; ok && m <= ROWS; m++) {
+        const product p = shape(0, 1, m, N, K, 0);
+        ok = lemon_sgemm_packed(ctx, 0, m, 1, a, K, packed, 0, c, N) == LEMON_OK && is_product(&p, a, kept, before, c);
+    }
+    lemon_packed_free(ctx, packed);
+    lemon_packed_free(ctx, NULL);
+    check(ok, name);
+}
+
+/* No columns, no steps, no rows; alpha 0; NaN in C is cleared by beta 0 only. */
+static void test_packed_nothing(lemon_ctx *ctx, const char *name) {
+    static const int64_t size[3][2] = {{0, 3}, {2, 0}, {0, 0}};
+    float x[6] = {1, 2, 3, 4, 5, 6}, c[4] = {1, NAN, 3, 4};
+    lemon_packed *packed;
+    int i, ok = 1;
+    for (i = 0; i < 3; i++) {
+        const int64_t n = size[i][0], k = size[i][1];
+        ok &= lemon_sgemm_pack(ctx, 0, n, k, NULL, n, &packed) == LEMON_OK && packed != NULL;
+        ok &= lemon_sgemm_packed(ctx, 0, 2, 1, x, 3, packed, 2, c, 2) == LEMON_OK;
+        lemon_packed_free(ctx, packed);
+    }
+    ok &= c[0] == 2 && isnan(c[1]) && c[2] == 6 && c[3] == 8;       /* k 0 once, n 0 twice */
+    ok &= lemon_sgemm_pack(ctx, 0, 2, 3, x, 2, &packed) == LEMON_OK;
+    ok &= lemon_sgemm_packed(ctx, 0, 0, 1, NULL, 3, packed, 0, NULL, 2) == LEMON_OK && c[0] == 2;
+    ok &= lemon_sgemm_packed(ctx, 0, 2, 0, NULL, 3, packed, 0, c, 2) == LEMON_OK && c[0] == 0 && c[1] == 0;
+    lemon_packed_free(ctx, packed);
+    check(ok, name);
+}
+
+static void test_packed_arguments(lemon_ctx *ctx, const char *name) {
+    float x[64] = {0};
+    lemon_packed *packed = NULL, *none = (lemon_packed *)(void *)x;
+    int ok = refused(ctx, lemon_sgemm_pack(ctx, 0, 2, 3, x, 2, NULL), "packed is NULL");
+    ok &= refused(ctx, lemon_sgemm_pack(ctx, 0, -2, 3, x, 2, &none), "n is -2") && none == NULL;
+    ok &= refused(ctx, lemon_sgemm_pack(ctx, 0, 2, -3, x, 2, &none), "k is -3");
+    ok &= refused(ctx, lemon_sgemm_pack(ctx, 0, 2, 3, x, 1, &none), "ldb is 1, expected at least 2");
+    ok &= refused(ctx, lemon_sgemm_pack(ctx, 1, 2, 3, x, 2, &none), "ldb is 2, expected at least 3");
+    ok &= refused(ctx, lemon_sgemm_pack(ctx, 0, 2, 3, NULL, 2, &none), "b is NULL");
+    ok &= lemon_sgemm_pack(ctx, 0, 2, 3, x, 2, &packed) == LEMON_OK;
+    ok &= refused(ctx, lemon_sgemm_packed(ctx, 0, 4, 1, x, 3, NULL, 0, x, 2), "B is NULL");
+    ok &= refused(ctx, lemon_sgemm_packed(ctx, 0, -4, 1, x, 3, packed, 0, x, 2), "m is -4");
+    ok &= refused(ctx, lemon_sgemm_packed(ctx, 0, 4, 1, x, 2, packed, 0, x, 2), "lda is 2, expected at least 3");
+    ok &= refused(ctx, lemon_sgemm_packed(ctx, 1, 4, 1, x, 3, packed, 0, x, 2), "lda is 3, expected at least 4");
+    ok &= refused(ctx, lemon_sgemm_packed(ctx, 0, 4, 1, x, 3, packed, 0, x, 1), "ldc is 1, expected at least 2");
+    ok &= refused(ctx, lemon_sgemm_packed(ctx, 0, 4, 1, NULL, 3, packed, 0, x, 2), "a is NULL");
+    ok &= refused(ctx, lemon_sgemm_packed(ctx, 0, 4, 1, x, 3, packed, 0, NULL, 2), "c is NULL");
+    lemon_packed_free(ctx, packed);
+    check(ok, name);
+}
+
+/* Sizes that no memory holds are refused before anything is computed from them. */
+static void test_packed_huge(void) {
+    float x[4] = {0};
+    lemon_packed *packed;
+    int ok = lemon_sgemm_pack(NULL, 0, INT64_MAX, 1, x, INT64_MAX, &packed) == LEMON_E_MEMORY && !packed;
+    ok &= lemon_sgemm_pack(NULL, 1, 1, INT64_MAX, x, INT64_MAX, &packed) == LEMON_E_MEMORY && !packed;
+    ok &= lemon_sgemm_pack(NULL, 0, INT64_MAX / 16, INT64_MAX / 16, x, INT64_MAX, &packed) == LEMON_E_MEMORY && !packed;
+    check(ok, "packing more than memory holds");
+}
+
+static void test_packed_isa(lemon_isa isa) {
+    lemon_ctx *ours = open_with(isa, 1), *plain = open_with(LEMON_ISA_SCALAR, 1);
+    float x[16] = {0};
+    lemon_packed *packed;
+    char name[64], what[64];
+    int ok = lemon_sgemm_pack(ours, 0, 2, 3, x, 2, &packed) == LEMON_OK;
+    snprintf(name, sizeof name, "B packed for %s is refused by scalar", lemon_isa_name(isa));
+    snprintf(what, sizeof what, "B is %s, expected one packed for scalar", lemon_isa_name(isa));
+    ok &= refused(plain, lemon_sgemm_packed(plain, 0, 4, 1, x, 3, packed, 0, x, 2), what);
+    lemon_packed_free(ours, packed);
+    lemon_close(plain);
+    lemon_close(ours);
+    check(ok, name);
+}
+
+/* Whatever allocation fails, of packing and of the product, the call says so and C is as it was. */
+static void test_packed_memory(void) {
+    static float a[150 * 150], c[150 * 150];
+    lemon_ctx *ctx = open_with(LEMON_ISA_AUTO, 3);
+    lemon_packed *packed;
+    int i, ok = 1;
+    c[0] = 7;
+    for (i = 0; i < 2; i++) {                           /* the struct, and its numbers */
+        calls_left = i;
+        ok &= lemon_sgemm_pack(ctx, 0, 150, 150, a, 150, &packed) == LEMON_E_MEMORY && packed == NULL;
+        ok &= lemon_sgemm_pack(NULL, 0, 150, 150, a, 150, &packed) == LEMON_E_MEMORY && packed == NULL;
+    }
+    calls_left = -1;
+    ok &= lemon_sgemm_pack(ctx, 0, 150, 150, a, 150, &packed) == LEMON_OK;
+    for (i = 0; i <= lemon_ctx_threads(ctx); i++) {     /* the list of workspaces, and one for each thread */
+        calls_left = i;
+        ok &= lemon_sgemm_packed(ctx, 0, 150, 1, a, 150, packed, 0, c, 150) == LEMON_E_MEMORY && c[0] == 7;
+    }
+    calls_left = -1;
+    ok &= lemon_sgemm_packed(ctx, 0, 150, 1, a, 150, packed, 0, c, 150) == LEMON_OK && c[0] == 0;
+    lemon_packed_free(ctx, packed);
+    lemon_close(ctx);
+    check(ok, "no memory for a packed B");
+}
+
+static void test_packed(lemon_isa isa) {
+    static const char *const about[] = {"no context", "one thread", "3 threads"};
+    char name[80];
+    int i;
+    for (i = 0; i < 3; i++) {
+        lemon_ctx *ctx = i == 0 ? NULL : open_with(isa, i == 1 ? 1 : 3);
+#define PACKED(what) (snprintf(name, sizeof name, "%s, packed B, %s: %s", lemon_isa_name(isa), about[i], what), name)
+        if (i == 0 && isa != lemon_ctx_isa(NULL)) continue;
+        pack_first = 1;
+        if (i < 2) test_small(ctx, PACKED("sizes 1 to 40"));
+        test_blocks(ctx, PACKED("sizes about the blocks"));
+        test_poison(ctx, PACKED("NaN and Inf"));
+        pack_first = 0;
+        test_packed_alone(ctx, PACKED("B may go"));
+        test_packed_nothing(ctx, PACKED("nothing to do"));
+        test_packed_arguments(ctx, PACKED("arguments"));
+        lemon_close(ctx);
+    }
+    pack_first = 1;
+    snprintf(name, sizeof name, "%s, packed B: the same bits from 1, 2 and 3 threads", lemon_isa_name(isa));
+    test_bits(isa, name);
+    pack_first = 0;
+    if (isa != LEMON_ISA_SCALAR) test_packed_isa(isa);
+}
+
+/* ---- weights as they are stored ---- */
+
+/* A stored matrix between guard pages, and what it decodes to. */
+typedef struct stored {
+    lemon_tensor w;
+    guarded memory;
+    float *decoded;
+} stored;
+
+static stored make_stored(lemon_dtype type, int64_t n, int64_t k, int at_end) {
+    stored s;
+    int64_t j;
+    s.w.dtype = type;
+    s.w.rows = n;
+    s.w.cols = k;
+    s.memory = guard_bytes(lemon_tensor_bytes(&s.w), at_end);
+    s.w.data = s.memory.data;
+    s.decoded = (float *)malloc((size_t)(n * k) * sizeof(float));
+    fill(s.decoded, n * k);
+    for (j = 0; j < n; j++) {
+        lemon_row_from_f32(&s.w, j, s.decoded + j * k);
+        lemon_row_to_f32(&s.w, j, s.decoded + j * k);
+    }
+    return s;
+}
+
+static void drop_stored(stored s) {
+    unguard(s.memory);
+    free(s.decoded);
+}
+
+/* y = x * W^T is within rounding of the exact product with the decoded weights, and so of decoding first. */
+static int try_stored(lemon_ctx *ctx, lemon_dtype type, int64_t m, int64_t n, int64_t k, int at_end) {
+    const product p = shape(0, 1, m, n, k, 0);
+    stored s = make_stored(type, n, k, at_end);
+    guarded x = guard(m * k, at_end), y = guard(m * n, at_end);
+    float *first = (float *)malloc((size_t)(m * n) * sizeof(float));
+    const int native = ctx->isa != LEMON_ISA_SCALAR && (type == LEMON_BF16 || type == LEMON_Q8);
+    int ok;
+    fill(x.data, m * k);
+    memset(y.data, 255, (size_t)(m * n) * sizeof(float));
+    ok = native ? lemon__gemm_stored(ctx, m, x.data, &s.w, y.data) : 1;
+    if (!native) lemon__weight_product(ctx, m, x.data, &s.w, y.data);
+    ok &= is_product(&p, x.data, s.decoded, y.data, y.data) && run(ctx, &p, x.data, s.decoded, first) == LEMON_OK;
+    ok &= is_product(&p, x.data, s.decoded, first, first);
+    if (!ok) detail("%s  m %d n %d k %d  end %d", lemon_dtype_name(type), (int)m, (int)n, (int)k, at_end);
+    free(first);
+    unguard(x);
+    unguard(y);
+    drop_stored(s);
+    return ok;
+}
+
+/* Rows 1 to 8, columns 1 to 20, and steps that fill no block of 32 nor any vector. */
+static void test_stored(lemon_isa isa, lemon_dtype type) {
+    static const int64_t steps[] = {1, 7, 16, 31, 32, 33, 40, 63, 64, 95, 129, 300};
+    lemon_ctx *ctx = open_with(isa, 1);
+    char name[80];
+    int64_t m, n;
+    size_t i;
+    int ok = lemon__workspaces(ctx) == LEMON_OK;
+    for (m = 1; m <= 8; m++)
+        for (n = 1; n <= 20; n += light() ? 3 : 1)
+            for (i = 0; i < sizeof steps / sizeof steps[0]; i++)
+                ok &= try_stored(ctx, type, m, n, steps[i], (int)(n + (int64_t)i) & 1);
+    ok &= try_stored(ctx, type, 1, 700, 1030, 1) && try_stored(ctx, type, 8, 300, 2049, 1);
+    snprintf(name, sizeof name, "%s: few rows times %s weights as stored", lemon_isa_name(isa), lemon_dtype_name(type));
+    check(ok, name);
+    lemon_close(ctx);
+}
+
+static void test_stored_bits(lemon_isa isa, lemon_dtype type) {
+    enum { N = 701, K = 490, ROWS = 8 };
+    static float x[ROWS * K], y[3][ROWS * N];
+    stored s = make_stored(type, N, K, 1);
+    char name[80];
+    int64_t m;
+    int i, ok = 1;
+    fill(x, ROWS * K);
+    for (m = 1; m <= ROWS; m++)
+        for (i = 0; i < 3; i++) {
+            lemon_ctx *ctx = open_with(isa, i + 1);
+            memset(y[i], 255, sizeof y[i]);
+            ok &= lemon__workspaces(ctx) == LEMON_OK;
+            lemon__weight_product(ctx, m, x, &s.w, y[i]);
+            ok &= memcmp(y[0], y[i], sizeof y[i]) == 0;
+            lemon_close(ctx);
+        }
+    snprintf(name, sizeof name, "%s, %s weights: the same bits from 1, 2 and 3 threads", lemon_isa_name(isa),
+             lemon_dtype_name(type));
+    check(ok, name);
+    drop_stored(s);
+}
+
+/* The public way there: a weight on a tape. */
+static void test_stored_tape(lemon_isa isa, lemon_dtype type) {
+    enum { M = 3, N = 50, K = 77 };
+    static float x[M * K];
+    const product p = shape(0, 1, M, N, K, 0);
+    lemon_ctx *ctx = open_with(isa, 2);
+    stored s = make_stored(type, N, K, 1);
+    lemon_tape *tape = NULL;
+    const float *y = NULL;
+    lemon_var out;
+    char name[80];
+    int ok;
+    fill(x, M * K);
+    ok = lemon_tape_open(ctx, &tape) == LEMON_OK;
+    out = lemon_tape_matmul(tape, lemon_tape_leaf(tape, x, NULL, M, K), 0, lemon_tape_weight(tape, &s.w), 1);
+    lemon_tape_keep(tape, out);
+    ok = ok && lemon_tape_plan(tape, 0, NULL) == LEMON_OK && lemon_tape_forward(tape) == LEMON_OK;
+    if (ok) y = lemon_tape_value(tape, out);
+    snprintf(name, sizeof name, "%s: a %s weight on a tape", lemon_isa_name(isa), lemon_dtype_name(type));
+    check(y && is_product(&p, x, s.decoded, y, y), name);
+    lemon_tape_close(tape);
+    lemon_close(ctx);
+    drop_stored(s);
+}
+
+/* ---- plain C, beside the loop that everybody writes first ---- */
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void naive(int64_t n, const float *a, const float *b, float *c) {
+    int64_t i, j, p;
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++) {
+            float sum = 0;
+            for (p = 0; p < n; p++) sum += a[i * n + p] * b[p * n + j];
+            c[i * n + j] = sum;
+        }
+}
+
+static void test_scalar_speed(void) {
+    enum { N = 256, TRIES = 20 };
+    static float a[N * N], b[N * N], c[N * N];
+    const char *name = "scalar kernels are 4 times as fast as the naive loop at 256^3";
+    volatile int64_t n = N;                     /* a loop made for this one size would be another loop */
+    lemon_ctx *ctx;
+    double slow = 1e30, fast = 1e30;
+    int i, j;
+    if (light()) { skip(name); return; }
+    ctx = open_with(LEMON_ISA_SCALAR, 1);
+    fill(a, N * N);
+    fill(b, N * N);
+    for (i = 0; i < TRIES && (i < 5 || slow < 4 * fast); i++) {
+        double t = seconds();
+        naive(n, a, b, c);
+        slow = fmin(slow, seconds() - t);
+        for (j = 0; j < 4; j++) {
+            t = seconds();
+            lemon_sgemm(ctx, 0, 0, n, n, n, 1, a, n, b, n, 0, c, n);
+            fast = fmin(fast, seconds() - t);
+        }
+    }
+    detail("%.2f ms, naive %.2f ms: %.1f times", 1e3 * fast, 1e3 * slow, slow / fast);
+    printf("#    %.1f times\n", slow / fast);
+    check(slow >= 4 * fast, name);
+    lemon_close(ctx);
+}
+
 static void test_isa(lemon_isa isa) {
     char name[64];
     int threads;
@@ -416,11 +745,41 @@ static void test_isa(lemon_isa isa) {
     test_bits(isa, name);
 }
 
-int main(void) {
-    lemon_isa only = lemon_ctx_isa(NULL);       /* LEMON_ISA of the environment, else the best */
+static void test_stored_types(lemon_isa isa) {
+    static const lemon_dtype types[] = {LEMON_BF16, LEMON_Q8, LEMON_F16, LEMON_Q4};
+    int i;
+    for (i = 0; i < 4; i++) {
+        test_stored(isa, types[i]);
+        test_stored_bits(isa, types[i]);
+        test_stored_tape(isa, types[i]);
+    }
+}
+
+/* An ISA by name in LEMON_ISA is the only one that is tested; one that the CPU lacks is told. */
+static void test_isas(int only) {
     int isa;
-    for (isa = LEMON_ISA_SCALAR; isa <= LEMON_ISA_NEON; isa++)
-        if (lemon_isa_supported((lemon_isa)isa) && (!getenv("LEMON_ISA") || isa == (int)only)) test_isa((lemon_isa)isa);
+    for (isa = LEMON_ISA_SCALAR; isa <= LEMON_ISA_NEON; isa++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s kernels: this CPU has none", lemon_isa_name((lemon_isa)isa));
+        if (getenv("LEMON_ISA") && isa != only) continue;
+        if (!lemon_isa_supported((lemon_isa)isa)) { skip(name); continue; }
+        if (light() > 1) {                              /* threads only, of one ISA */
+            if (isa == only) test_bits((lemon_isa)isa, "the same bits from 1, 2 and 3 threads");
+            if (isa == only) test_stored_bits((lemon_isa)isa, LEMON_BF16);
+            continue;
+        }
+        test_isa((lemon_isa)isa);
+        test_packed((lemon_isa)isa);
+        test_stored_types((lemon_isa)isa);
+    }
+}
+
+int main(void) {
+    test_isas((int)lemon_ctx_isa(NULL));            /* LEMON_ISA of the environment, else the best */
+    if (light() > 1) return check_done();
+    test_packed_memory();
+    test_packed_huge();
+    test_scalar_speed();
     test_alone();
     test_memory();
     return check_done();
