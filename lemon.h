@@ -8146,8 +8146,8 @@ LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_
    Then the two neighbours whose join is best become one piece, the leftmost ones where several are equal, again and
    again until no neighbours can be joined.  What is best says either a list of merges, pairs of pieces in the order in
    which they were learned (Hugging Face, and GPT-2's family everywhere), or the score of the piece that comes out
-   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so long texts keep a queue
-   of places for each rank.  No join can cross a place where two bytes meet that never meet in any piece, so SentencePiece
+   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap, and
+   those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes meet that never meet in any piece, so SentencePiece
    texts are first cut there, mostly between words.
 
    To learn a vocabulary, the most frequent pair of neighbours becomes a piece, again and again.  Earlier pieces get
@@ -8213,7 +8213,7 @@ struct lemon_tokenizer {
     /* lemon__tokenizer_finish makes the rest of what stands above */
     int32_t byte_ids[256];          /* the piece of a byte; -1: none */
     int32_t *ranks;                 /* of each piece by its score, equal ones equal, 0 the best; NULL with merges */
-    int64_t n_ranks, n_specials, specials_capacity;
+    int64_t n_specials, specials_capacity;
     lemon__special *specials;       /* sorted by their bytes */
     uint8_t *classes;               /* of characters; NULL without a pattern */
     struct lemon__forms *forms;     /* NULL where texts are taken as they stand */
@@ -8887,6 +8887,7 @@ static int lemon__score_order(const void *a, const void *b) {
 /*  Scores become ranks; each item points to its score. */
 static lemon_status lemon__tokenizer_ranks(lemon_ctx *ctx, lemon_tokenizer *t) {
     int64_t i, size = t->pieces.count;
+    int32_t rank = 0;
     lemon__special *sorted = (lemon__special *)lemon__malloc(ctx, (size_t)size * sizeof *sorted);
     if (sorted) t->ranks = (int32_t *)lemon__malloc(ctx, (size_t)size * sizeof *t->ranks);
     if (t->ranks) {
@@ -8896,8 +8897,8 @@ static lemon_status lemon__tokenizer_ranks(lemon_ctx *ctx, lemon_tokenizer *t) {
         }
         qsort(sorted, (size_t)size, sizeof *sorted, lemon__score_order);
         for (i = 0; i < size; i++) {
-            t->n_ranks += i == 0 || t->scores[sorted[i].id] < t->scores[sorted[i - 1].id];
-            t->ranks[sorted[i].id] = (int32_t)t->n_ranks - 1;
+            rank += i > 0 && t->scores[sorted[i].id] < t->scores[sorted[i - 1].id];
+            t->ranks[sorted[i].id] = rank;
         }
     }
     lemon__free(ctx, sorted, (size_t)size * sizeof *sorted);
@@ -9232,50 +9233,33 @@ static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokeni
     return lemon__tokenizer_done(u->ctx, status, tokenizer);
 }
 
-/* ---- a heap: the item of highest rank first, of equal ones that of lowest order ---- */
-
-typedef struct lemon__ranked {
-    double rank;
-    uint64_t order;
-    int32_t item;
-} lemon__ranked;
+/* ---- a heap: the lowest number first ---- */
 
 typedef struct lemon__heap {
-    lemon__ranked *items;
+    uint64_t *items;
     int64_t count, capacity;
 } lemon__heap;
 
-static int lemon__before(const lemon__ranked *a, const lemon__ranked *b) {
-    if (a->rank > b->rank || a->rank < b->rank) return a->rank > b->rank;
-    return a->order < b->order;
-}
-
-static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, double rank, uint64_t order, int32_t item) {
-    lemon__ranked *items =
-        (lemon__ranked *)lemon__reserve(ctx, heap->items, &heap->capacity, heap->count + 1, sizeof *items);
-    lemon__ranked added;
+static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t added) {
+    uint64_t *items = (uint64_t *)lemon__reserve(ctx, heap->items, &heap->capacity, heap->count + 1, sizeof *items);
     int64_t i;
     if (items == NULL) return LEMON_E_MEMORY;
     heap->items = items;
-    added.rank = rank;
-    added.order = order;
-    added.item = item;
-    for (i = heap->count++; i > 0 && lemon__before(&added, &items[(i - 1) / 2]); i = (i - 1) / 2)
-        items[i] = items[(i - 1) / 2];
+    for (i = heap->count++; i > 0 && added < items[(i - 1) / 2]; i = (i - 1) / 2) items[i] = items[(i - 1) / 2];
     items[i] = added;
     return LEMON_OK;
 }
 
 /*  0: the heap is empty. */
-static int lemon__heap_pop(lemon__heap *heap, lemon__ranked *best) {
-    lemon__ranked *items = heap->items, last;
+static int lemon__heap_pop(lemon__heap *heap, uint64_t *best) {
+    uint64_t *items = heap->items, last;
     int64_t i = 0, child;
     if (heap->count == 0) return 0;
     *best = items[0];
     last = items[--heap->count];
     while ((child = 2 * i + 1) < heap->count) {
-        if (child + 1 < heap->count && lemon__before(&items[child + 1], &items[child])) child++;
-        if (!lemon__before(&items[child], &last)) break;
+        if (child + 1 < heap->count) child += items[child + 1] < items[child];
+        if (items[child] >= last) break;
         items[i] = items[child];
         i = child;
     }
@@ -9304,16 +9288,11 @@ LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, i
 
 /* ---- encoding: joins in a part of the text ---- */
 
-/*  A symbol knows the join with its right neighbour: a merge, or the piece that comes out.  In long parts all symbols
-    whose joins have the same rank stand in one queue. */
+/*  A symbol knows the join with its right neighbour: a merge, or the piece that comes out. */
 typedef struct lemon__symbol {
     int32_t start, bytes;           /* its place in the part */
-    int32_t left, right, id;        /* -1: none */
-    int32_t join, before, after;    /* -1: none */
+    int32_t left, right, id, join;  /* -1: none */
 } lemon__symbol;
-
-/*  The symbols of one rank from the left to the right; head -1: none. */
-typedef struct lemon__queue { int32_t head, tail, sorted; } lemon__queue;
 
 typedef struct lemon__encoder {
     lemon_ctx *ctx;
@@ -9321,24 +9300,17 @@ typedef struct lemon__encoder {
     const uint8_t *text;            /* of this part */
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
-    int queued;                     /* whether this part is so long that it uses the queues */
-    lemon__queue *queues;           /* [ranks], made when first needed */
-    lemon__heap heap;               /* the ranks whose queue may hold something */
+    lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
     lemon_tokens *tokens;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
     size_t copy_bytes;
 } lemon__encoder;
 
-/*  Up to so many symbols it is faster to look at all of them for each join. */
-enum { LEMON__FEW_SYMBOLS = 100 };
-
-static size_t lemon__n_ranks(const lemon_tokenizer *t) {
-    return (size_t)(t->rules.by_merges ? t->pairs.count : t->n_ranks);
-}
-
-static int32_t lemon__join_rank(const lemon_tokenizer *t, int32_t join) {
-    return t->rules.by_merges ? join : t->ranks[join];
+/*  Lower for better joins, and of equally good ones for those further to the left. */
+static uint64_t lemon__join_key(const lemon__encoder *e, int32_t i) {
+    int32_t join = e->symbols[i].join;
+    return (uint64_t)(e->t->rules.by_merges ? join : e->t->ranks[join]) << 32 | (uint64_t)i;
 }
 
 /*  The join of a symbol with the next one, -1: none.  By scores, bytes that stand for themselves never join. */
@@ -9359,106 +9331,22 @@ static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
     return lemon__words_find(&t->pieces, e->text + a->start, (size_t)(a->bytes + b->bytes));
 }
 
-static void lemon__queue_take(lemon__encoder *e, int32_t i) {
-    lemon__symbol *s = &e->symbols[i];
-    lemon__queue *q = &e->queues[lemon__join_rank(e->t, s->join)];
-    if (s->before >= 0) e->symbols[s->before].after = s->after;
-    else q->head = s->after;
-    if (s->after >= 0) e->symbols[s->after].before = s->before;
-    else q->tail = s->before;
-}
-
-/*  Puts a symbol behind another one (-1: in front). */
-static void lemon__queue_insert(lemon__encoder *e, lemon__queue *q, int32_t i, int32_t behind) {
-    lemon__symbol *s = &e->symbols[i];
-    s->before = behind;
-    s->after = behind < 0 ? q->head : e->symbols[behind].after;
-    if (behind < 0) q->head = i;
-    else e->symbols[behind].after = i;
-    if (s->after < 0) q->tail = i;
-    else e->symbols[s->after].before = i;
-}
-
-/*  While a queue is being emptied, new symbols of its rank come about only at its front, for all that is joined in
-    between grew from the symbol taken last.  Queues that wait are filled by one sweep after the other, each from the
-    left to the right; they are sorted when their turn comes. */
-static lemon_status lemon__queue_add(lemon__encoder *e, int32_t i) {
-    int32_t rank = lemon__join_rank(e->t, e->symbols[i].join), behind, second;
-    lemon__queue *q = &e->queues[rank];
-    int empty = q->head < 0;
-    second = empty ? -1 : e->symbols[q->head].after;
-    behind = empty || i < q->head ? -1 : i > q->tail || second < 0 || i > second ? q->tail : q->head;
-    q->sorted = empty || (q->sorted && (behind != q->tail || i > q->tail));
-    lemon__queue_insert(e, q, i, behind);
-    return empty ? lemon__heap_push(e->ctx, &e->heap, -(double)rank, 0, rank) : LEMON_OK;
-}
-
-/*  Merges the rising runs of a queue, one after the other: there are few. */
-static void lemon__queue_sort(lemon__encoder *e, lemon__queue *q) {
-    lemon__symbol *s = e->symbols;
-    int32_t rest = q->head, done = -1, run, end, last;
-    while (rest >= 0) {
-        int32_t *link = &done, a = done;
-        for (run = end = rest; s[end].after > end;) end = s[end].after;
-        rest = s[end].after;
-        s[end].after = -1;
-        while (a >= 0 && run >= 0) {
-            int32_t *from = a < run ? &a : &run;
-            *link = *from;
-            link = &s[*from].after;
-            *from = *link;
-        }
-        *link = a >= 0 ? a : run;
-    }
-    q->head = done;
-    for (last = -1; done >= 0; done = s[done].after) { s[done].before = last; last = done; }
-    q->tail = last;
-    q->sorted = 1;
-}
-
-/*  The symbol whose join is best, the leftmost one of equal ones; -1: there is none. */
-static int32_t lemon__encoder_best(lemon__encoder *e) {
-    int32_t i, best = -1;
-    if (!e->queued) {
-        for (i = 0; i >= 0; i = e->symbols[i].right)
-            if (e->symbols[i].join >= 0 && (best < 0 || lemon__join_rank(e->t, e->symbols[i].join) <
-                                                            lemon__join_rank(e->t, e->symbols[best].join)))
-                best = i;
-        return best;
-    }
-    while (e->heap.count > 0) {
-        lemon__queue *q = &e->queues[e->heap.items[0].item];
-        lemon__ranked empty;
-        if (q->head >= 0 && !q->sorted) lemon__queue_sort(e, q);
-        if (q->head >= 0) return q->head;
-        lemon__heap_pop(&e->heap, &empty);
-    }
-    return -1;
-}
-
 /*  Looks for the join of a symbol anew. */
 static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
     lemon__symbol *s = &e->symbols[i];
     s->join = lemon__join_of(e, s);
-    return s->join >= 0 && e->queued ? lemon__queue_add(e, i) : LEMON_OK;
-}
-
-static void lemon__encoder_withdraw(lemon__encoder *e, int32_t i) {
-    if (i >= 0 && e->symbols[i].join >= 0 && e->queued) lemon__queue_take(e, i);
+    return s->join < 0 ? LEMON_OK : lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i));
 }
 
 /*  Joins a symbol with the next one. */
 static lemon_status lemon__encoder_join(lemon__encoder *e, int32_t i) {
     lemon__symbol *a = &e->symbols[i], *b = &e->symbols[a->right];
     lemon_status status = LEMON_OK;
-    int32_t id = e->t->rules.by_merges ? e->t->merges[a->join].id : a->join;
-    lemon__encoder_withdraw(e, i);
-    lemon__encoder_withdraw(e, a->right);
-    lemon__encoder_withdraw(e, a->left);
-    if (e->passed) e->passed[id] = 1;
-    a->id = id;
+    a->id = e->t->rules.by_merges ? e->t->merges[a->join].id : a->join;
     a->bytes += b->bytes;
     a->right = b->right;
+    b->join = -1;
+    if (e->passed) e->passed[a->id] = 1;
     if (a->right >= 0) e->symbols[a->right].left = i;
     if (a->left >= 0) status = lemon__encoder_offer(e, a->left);
     return status ? status : lemon__encoder_offer(e, i);
@@ -9498,18 +9386,9 @@ static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
     return status;
 }
 
-static lemon_status lemon__encoder_queues(lemon__encoder *e) {
-    size_t i, n = lemon__n_ranks(e->t);
-    e->queued = e->n_symbols > LEMON__FEW_SYMBOLS;
-    e->heap.count = 0;
-    if (!e->queued || e->queues) return LEMON_OK;
-    e->queues = (lemon__queue *)lemon__malloc(e->ctx, n * sizeof *e->queues);
-    for (i = 0; e->queues && i < n; i++) e->queues[i].head = -1;
-    return e->queues ? LEMON_OK : LEMON_E_MEMORY;
-}
-
 /*  Encodes a part of the text that no join can leave. */
 static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t bytes) {
+    uint64_t best;
     lemon_status status;
     int32_t i;
     if (bytes > INT32_MAX / 2)
@@ -9517,9 +9396,11 @@ static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, 
     e->text = text;
     status = lemon__encoder_cut(e, bytes);
     if (status || e->n_symbols == 0) return status;
-    status = lemon__encoder_queues(e);
     for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
-    while (!status && (i = lemon__encoder_best(e)) >= 0) status = lemon__encoder_join(e, i);
+    while (!status && lemon__heap_pop(&e->heap, &best)) {
+        i = (int32_t)(best & UINT32_MAX);
+        if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) status = lemon__encoder_join(e, i);
+    }
     for (i = 0; i >= 0 && !status; i = e->symbols[i].right)
         status = lemon_tokens_push(e->ctx, e->tokens, e->symbols[i].id);
     return status;
@@ -9656,7 +9537,6 @@ static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, 
 
 static void lemon__encoder_close(lemon__encoder *e) {
     lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
-    lemon__free(e->ctx, e->queues, lemon__n_ranks(e->t) * sizeof *e->queues);
     lemon__free(e->ctx, e->copy, e->copy_bytes);
     lemon__heap_free(e->ctx, &e->heap);
 }
@@ -10677,12 +10557,17 @@ static size_t lemon__word_end(const uint8_t *text, size_t n, size_t at) {
     return at;
 }
 
+/*  Lower for what is more frequent, then for what comes first. */
+static uint64_t lemon__learn_key(int64_t count, uint64_t order) {
+    return (uint64_t)(UINT32_MAX - lemon__min(count, UINT32_MAX)) << 32 | order;
+}
+
 /*  Single characters first: the blank, which goes before every text, then the most frequent ones, in half of the room
     at most. Bytes that are no character, and NUL, which ends pieces in llama2.c, stay bytes. */
 static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, size_t n, int32_t size) {
     lemon__tally chars;
     lemon__heap heap;
-    lemon__ranked best;
+    uint64_t best;
     lemon_status status = LEMON_OK;
     size_t at, bytes;
     int64_t i, room = ((int64_t)size - LEMON__FIRST_PIECE + 1) / 2;
@@ -10695,10 +10580,10 @@ static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, s
             status = lemon__tally_add(l->ctx, &chars, at, bytes);
     }
     for (i = 0; i < chars.words.count && !status; i++)
-        status = lemon__heap_push(l->ctx, &heap, (double)chars.counts[i], (uint64_t)i, (int32_t)i);
+        status = lemon__heap_push(l->ctx, &heap, lemon__learn_key(chars.counts[i], (uint64_t)i));
     if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, " ", 1);
     for (i = 1; i < room && !status && lemon__heap_pop(&heap, &best); i++) {
-        const lemon__span *span = &chars.words.spans[best.item];
+        const lemon__span *span = &chars.words.spans[best & UINT32_MAX];
         status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, text + span->start, span->bytes);
     }
     lemon__heap_free(l->ctx, &heap);
@@ -10770,6 +10655,14 @@ static lemon__pair *lemon__learn_pair(lemon__learner *l, int32_t left, int32_t r
     return lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof *pairs, sizeof key, 1) ? &pairs[i] : NULL;
 }
 
+static uint64_t lemon__pair_key(const lemon__pair *pair) {
+    return lemon__learn_key(pair->count, (uint64_t)pair->left << 16 | (uint64_t)pair->right);
+}
+
+static lemon_status lemon__learn_offer(lemon__learner *l, const lemon__pair *pair) {
+    return lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
+}
+
 /*  Two neighbours appear in a word (sign 1) or go (sign -1).  Pairs that became more frequent are offered to the heap
     again; those that became rarer are put right when they come up. */
 static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
@@ -10781,9 +10674,7 @@ static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t 
     pair->count += sign * l->words.counts[word];
     if (sign < 0) return LEMON_OK;
     status = lemon__learn_sighting(l, pair, word);
-    if (status) return status;
-    return lemon__heap_push(l->ctx, &l->heap, (double)pair->count, (uint64_t)left << 32 | (uint64_t)right,
-                            (int32_t)(pair - l->pairs));
+    return status ? status : lemon__learn_offer(l, pair);
 }
 
 static lemon_status lemon__learn_count_all(lemon__learner *l) {
@@ -10834,16 +10725,14 @@ static int32_t lemon__learn_piece(lemon__learner *l, int32_t left, int32_t right
 
 /*  The most frequent pair, smallest ids first where several are.  NULL: there is none left. */
 static lemon_status lemon__learn_best(lemon__learner *l, lemon__pair **best) {
-    lemon__ranked top;
+    uint64_t top;
     lemon_status status = LEMON_OK;
     *best = NULL;
     while (!status && lemon__heap_pop(&l->heap, &top)) {
-        lemon__pair *pair = &l->pairs[top.item];
-        if (pair->count <= 0 || (double)pair->count > top.rank) continue; /* gone, or offered again at its new count */
-        *best = pair;
-        if (top.rank <= (double)pair->count) return LEMON_OK;
-        *best = NULL;
-        status = lemon__heap_push(l->ctx, &l->heap, (double)pair->count, top.order, top.item);
+        lemon__pair *pair = lemon__learn_pair(l, (int32_t)(top >> 16 & 0xffff), (int32_t)(top & 0xffff));
+        *best = pair->count > 0 && lemon__pair_key(pair) == top ? pair : NULL;
+        if (*best) return LEMON_OK;
+        if (pair->count > 0 && lemon__pair_key(pair) > top) status = lemon__learn_offer(l, pair);
     }
     return status;
 }
