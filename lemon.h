@@ -8454,20 +8454,20 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
 
 /* ---- classes of characters, for the patterns ---- */
 
-/*  The tables of Unicode 17.0 below are numbers in base 45, lowest digits first, as printable characters; those of the upper
-    45 say that more digits follow. */
+/*  The tables of Unicode 17.0 below are numbers, lowest digits first, as printable characters: the last digit is 0 ... 64,
+    those before it are 65 ... 89 and count 25 times less than the next. */
 typedef struct lemon__table { const char *const *line, *const *end, *p; } lemon__table;
 
 #define LEMON__TABLE(lines) {lines, lines + sizeof lines / sizeof *lines, lines[0]}
 
 /*  0: there is none left. */
 static int lemon__table_next(lemon__table *in, uint32_t *value) {
-    uint32_t scale = 1, digit = 45;
-    for (*value = 0; digit >= 45; scale *= 45) {
+    uint32_t scale = 1, digit = 65;
+    for (*value = 0; digit >= 65; scale *= 25) {
         if (*in->p == 0 && ++in->line == in->end) return 0;
         if (*in->p == 0) in->p = *in->line;
         digit = (uint32_t)(*in->p - '!' - (*in->p > '"') - (*in->p > '?') - (*in->p > '\\'));
-        *value += digit % 45 * scale;
+        *value += digit * scale;
         in->p++;
     }
     return 1;
@@ -8478,29 +8478,28 @@ static int lemon__table_next(lemon__table *in, uint32_t *value) {
 enum { LEMON__OTHER = 0, LEMON__LETTER, LEMON__NUMBER, LEMON__MARK, LEMON__SPACE, LEMON__END };
 
 static const char *const lemon__class_runs[] = {
-    "X&I:[$6[$T&#:(!#*$#!,!}#!p$!nK.P#W#3:#!#d#{+3!'&/!#6#!+!#!q#!_)!^.!=p0!_%&#6k%>}%!%!)!)!%>`$./g$N2s%w#I.'%r*!#=&",
-    "9')!1'I+&#`##%l$b$&w)N#W#Ix$F'.#&%&y#1#F#-#5h#W$-.L2S$!;:Fo%U$!z$r&-#k##=H)&I!a#-!@&'&y#!;!#*/&%#=&)&-#>%.'!+)&I",
-    "'&8&#!%&-!7.'&y#!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y#!;!'!3&%#B!-!-&#[#')&IC#9!-!@&'&y#!;!'!3&%#=&)&-:-.'!+)&I!#8",
-    "G%#!7*+!/*'!#!'*'*+*P#.5*-!1&#6%W#U#S#5@!+!}#!a#&%#=!-!1:)!+!'&')&I><!#-!@!+!}#!H!3&%#=!-!1:)2+!')&I!'%O1D!+!k%)",
-    "#=!-!1#2+%<+)&n#!7!-!i#*S$!D!#&;*%.9!%!B6I&)S#Y&%'=2;B!Ib%'!#!3!S$!#!H%'F#&3!#!=!I&/s$#|#)6r#!%!%!%.)@!V%.s#!)3N",
-    "!X%C%}&s%s##I671/-#-'=+1T#R##%I1&_%!#2#&s%!i@!/&;!#!/&k%!/&x$!/&;!#!/&]#!P'!/&y'&-Cr#*a#`#k)&7*RZ#&e#![$2l(*,@:i",
-    "#1Cm#-Ki#)OT#!+!)Oj&v$*#.#%&I6Id#-!%I6w):3)|$%#2W(Gp$!R#.R#GIl$&3Kw%.[$6MY%}#5.n&J!j$&%I6IS##>S&&R#p#5U&g#@*Id#F",
-    "O-l$V#'Iw%Z#OV%s#>I*+IV%&L2s%&+`#-!w#/%7%'-#2P3o'n:&7&_%&7&@!#!#!#!p$&n&!;!#*+!;*/&7.T#2+!;V,$#&82#I6T#e&z$d##.#",
-    "&H!#*36#!#!#!/!L&/23.#!g&'4ed#^'w(z#zZ#m$iZ$^66/-'C$&_%!#2#&z&:#[#%}#C;!;!;!;!;!;!;!;!v$T&#lL'$V$E9!3&,'.k)&)&+!",
-    "{)!/2s%!^**0Gt$X&a#s$Ik$A!^#s$Ib%^#a>yP/l'esNx'Q&&w9*a#I'p#U&1!J!p$)W(I)Y%D&T+&Z)p#e#%+%/%}#5.%*8Gj&O)b&k#GI6k#7",
-    "*#!'%Id$B&}#V#Oh$*1U&Z#W##I63%HI3!k%Z#C+%@)&I6}#*#-b&%#-')3)#%#R$+&L5&+)G7&7&7C;!;!s%!X#6W,B!)&I6PS8O}#.^&Yp2fC&",
-    "a+^%;O32#%H!T#!3!#!'!'!i+w$YCh#m'&r&f%P#.c#`#c#l'3!{-l#I:[$6[$Kw)*7&7&7&+Q%P#![$!m#!'!]#&X#{$x,O|%OQ'd#(|+%f-h$*",
-    "^&[#%a$.t$0Cq#$@$2_%52l$&V%.@!4n%}/&I6V%.V%.g%>j&OL!]#!;!'!L!]#!;!'*j&Ok=Cy#G@R$7!o%!DR(7&#!w%!'*#&}#&A}#&<p$>EX",
-    "&m#!'24y#8.[$6[$^%z&.('b#&R&#-!)21/!+!h$&-.%E|#h$(!h$,s$@!d$).4`#r&Gy#&Am#2Ai#|#<Q)d(u&f&S#f&:8V%1>I6Id$*5!}#^5q",
-    "$!o%!)*'`#7a&9h$I#>y#N0_$i#1n%u#<p#}#C-n&_#Km$%')#C1{%N:%S#W$:I6-V%Z#!I.#)#>R%%&#C-Y&Z#/.1!)I#!#.r#Ki#!W$R#6%'%d",
-    "';!#!/!]#!H:U&R#2I61!@&'&y#!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!_%!#F!%&%!1!5#%#S#)g$n&k#/2I.%+k$Y&s#'!#>Io0U&=&F|#/)",
-    "{$Y&g#*#KI^%s%V##:I6r#c$`$&_#.Q#.;a2w%_#y*m'n#O@&#&@!'!S$9!)&1#%#)OIV(@&c%=&=#!#%_$#Jg%=#1>%>#NQ&c#*#h#d(S+Br)x$",
-    "[#I6D!Z%B!B#[#i$2l$&{#!Z#c(;!'!_%9*%!)!=#%>I67!'!t$5!)!5#:I6w%.It7m#1C)#%T#!|$=*5S#I%f)#[#v#r%yu#}*v+d#a3ZY'j*[#",
-    "ZU$`#%7_#GRy)2sV#Ph/l$k#IRd%hU#:p$!I6|(!I6l$&5KY&=C/OI!<!u#2m#_I{%*Ih3m'P$CW$&W$v%l(.%#x&:1T#l''!#%K)',CUk0j%t$i",
-    "*W,`X3/!;!'!u;[##g$+&#W#/>VFSj&e+2T#*D:H*)Y[*I|P#S&&Q$TS#5*9>B&=k$1S/-w,r#Or#h+X$z-g)![(!'&#&'&/!P#!#!;!q'!/&@!;",
-    "!d$!/!3!#*;!WA&W$!W$!p$!W$!p$!W$!p$!W$!p$!W$!@&c&dP#x&.d&>%W#%x#5!_#RX$p$67w4=!g#&=!)!52e'w$%x+{%*=;&I.#e>l$%d#w",
-    "%1IpLd$1I{4l$)#Id3p$!+%'%;)3%>'v5;!/!'!]#!e3&E=j%}'=#.IZj#Y'!,!0o(|%!^#W3/!`$!'!#&#!H!/!#!#6#.#!#!#!+!'!#&#!#!#!",
-    "#!#!'!#&/!;!/!/!#!H!e#2+!3!e#fV#U#ng'IfQ$]bx#s$en*&Xc-&Ys0[#ZZ#Ux&US#t|$|r+2ls2"
+    "|&I:p#6p#x&#:(!#*$#!,!}!!k$!sj!.PW3:#!#dl13!'&/!#6#!+!#!q!!s,!r5!=z9!n%&#6z%>s&!%!)!)!%>t#./{#N2i&w!I.'%h/!#=&9')",
+    "!1'I+&#`#%g$v#&r-N#WIs$F'.#&%&y!1#F#-#5h!l#-.L2h#!;:Fe&j#!u$|'-#k!#=H)&I!a-!@&'&y!!;!#*/&%#=&)&-#>%.'!+)&I'&8&#!%",
+    "&-!7.'&y!!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y!!;!'!3&%#B!-!-&#[')&IC#9!-!@&'&y!!;!'!3&%#=&)&-:-.'!+)&I!#8G%#!7*+!/",
+    "*'!#!'*'*+*P.5*-!1&#6%WUS5@!+!}!!a&%#=!-!1:)!+!'&')&I><!#-!@!+!}!!H!3&%#=!-!1:)2+!')&I!'%O1D!+!z%)#=!-!1#2+%<+)&n",
+    "!!7!-!i!*h#!D!#&;*%.9!%!B6I&)S}&%'=2;B!Iq%'!#!3!h#!#!H%'F#&3!#!=!I&/n$#|!)6r!!%!%!%.)@!f%.s!!)3N!h%C%n(i&s!#I671/",
+    "-#-'=+1TR#%I1&n%!#2#&i&!sU!/&;!#!/&z%!/&s$!/&;!#!/&]!o(!/&e*&-Cr!*a`f-&7*qk#&e!!p#2l+*,@:i!1Cm!-Ki!)OT!+!)Ot'q$*#",
+    ".#%&I6Id-!%I6r-:3)w$%#2q*Gk$!R.RGIg$&3Km&.p#6Mi%}!5.x'J!e$&%I6IS#>w&&Rp!5y&g!@*IdFO-g$V'Im&ZOf%s!>I*+If%&L2i&&+`-",
+    "!w!/%7%'-#2e>t)xL&7&n%&7&@!#!#!#!k$&x'!;!#*+!;*/&7.T2+!;u1$#&82#I6To'u$d#.#&H!#*36#!#!#!/!L&/23.#!q''4o|#|(w+z!fm",
+    "#h$nr&|D6/-'C$&n%!#2#&k(:#[%}!C;!;!;!;!;!;!;!;!q$x&#ll!'$k#E9!3&,'.f-&)&+!v-!/2i&!m.*0Go$|&an$If$A!^n$Iq%^pSeqJq)",
+    "og}$})u&&mK*aI'p!y&1!J!k$)q*I)i%D&x/&o,p!e!%+%/%}!5.%*8Gt'O)l'k!GI6k!7*#!'%Ix#B&}!VO|#*1y&ZW#I63%HI3!z%ZC+%@)&I6}",
+    "!*#-l'%#-')3)#%#g#+&L5&+)G7&7&7C;!;!i&!X6v1B!)&I6yxh!O}!.h'snVzZ&k0m%;O32#%H!T!3!#!'!'!s0r$nZh!r)&|'u%P.c`cq)3!{4",
+    "l!I:p#6p#Kr-*7&7&7&+z$P!p#!m!!'!]&Xv$}2Or&Op(d(m1%f4|#*h'[%u#.o$0Cq!$@$2n%52g$&f%.@!4}%s8&I6f%.f%.v%>t'OL!]!;!'!L",
+    "!]!;!'*t'OfRCy!G@g#7!e&!Dl*7&#!m&!'*#&}!&A}!&<k$>E|&m!!'24y!8.p#6p#m%k(.('b&v&#-!)21/!+!|#&-.%E|!|#(!|#,n$@!x#).4",
+    "`|'Gy!&Am!2Ai!|!<f,}*f(p'Sp':8f%1>I6Ix#*5!}!hCl$!e&!)*'`7k'9|#I#>y!N0s#i!1}%u!<p!}!C-x'_Kh$%')#C1q&N:%Sl#:I6-f%Z!",
+    "I.#)#>{$%&#C-}&Z/.1!)I#!#.r!Ki!!l#R6%'%i);!#!/!]!H:y&R2I61!@&'&y!!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!n%!#F!%&%!1!5#%#",
+    "S){#x'k!/2I.%+f$}&s!'!#>Iy9y&=&F|!/)v$}&g!*#KIm%i&V#:I6r!w#t#&_.Q.;z<m&_o/r)n!O@&#&@!'!h#9!)&1#%#)OIp*@&r%=&=#!#%",
+    "s##Jv%=#1>%>#Nu&c*#h!}*w/Bm-s$[I6D!j%B!B#[}#2g$&{!!Z|*;!'!n%9*%!)!=#%>I67!'!o$5!)!5#:I6m&.ItGm!1C)#%T!w$=*5SI%z,#",
+    "[v!h&yi%s/g1du>ei0y.[yh&`%7_Gqz82se#yfLg$k!Ivn*m|!:k$!I6|+!I6g$&5K}&=C/OI!<!u!2m!nf!q&*I|>r)e#Cl#&l#l&l+.%#i(:1Tq",
+    ")'!#%K)',CorOy%o$x.v1o}W/!;!'!zN[#{#+&#W/>u`rf.o02T*D:H*)se:Iht!w&&f#}w!5*9>B&=f$1|6-|2r!Or!r0m#z4{,!u*!'&#&'&/!P",
+    "!#!;!v)!/&@!;!x#!/!3!#*;!vV&l#!l#!k$!l#!k$!l#!k$!l#!k$!l#!@&m'is!i(.n'>%W%x!5!_{m&k$67mB=!g!&=!)!52j)r$%i1q&*=;&I",
+    ".#tSg$%dm&1Ipl!x#1IqBg$)#Ix>k$!+%'%;)3%>'gD;!/!'!]!y>&E=y%i*=#.Iym$x(!,!0o+r&!^l>/!t#!'!#&#!H!/!#!#6#.#!#!#!+!'!#",
+    "&#!#!#!#!#!'!#&/!;!/!/!#!H!e!2+!3!e!fe#Uih1If{%qvj*n$om;&hkE&}gP[yk#yf/ex!j|(r{>2vtV"
 };
 
 static lemon_status lemon__tokenizer_classes(lemon_ctx *ctx, lemon_tokenizer *t) {
@@ -8552,107 +8551,92 @@ typedef struct lemon__forms {
     uint8_t order[LEMON__CLASSED];  /* combining classes: the order of marks that stand on one letter; 0: a letter */
 } lemon__forms;
 
-/*  For each: how far it is from the one before, less one; its first part, less that of the one before; its second part
-    likewise, times two, plus two, plus one if the two are not joined again; 0: there is none.  Differences d are 2d, or
-    -2d - 1. */
+/*  For each: three times how far it is from the one before, less one, plus 0 if it has no second part, 1 if the two are
+    joined again, 2 if not; its first part, less that of the one before; its second part likewise.  Differences d are 2d,
+    or -2d - 1. */
 static const char *const lemon__form_list[] = {
-    "]&y$_h#!!(!!(!!(!!8!!,#&m$!&f%!!(!!(!!<!*C!!(!!(!!<#,6!$.!!(!!(!!(!!8$.C!!(!!(!!<!*>$2&!!(!!(!!(!!8!!,#&m$!&f%!!",
-    "(!!(!!<!*C!!(!!(!!<#,6!$.!!(!!(!!(!!8$.C!!(!!(!!<!*>#!A!f$2!d#$!c#,!d#$!c#S%!d#$!_#f%!d#$!c#(!d#$!c#8!d#$!c#8!d#",
-    "$!a#$!d#$$a#C!d#$!c#,!d#$!c#(!d#$!c#}$!d#$!c#g$!d#$!_#K!d#$!c#4!d#$!c#(!d#$!c#y$!d#$!a#^%!d#$$a#(!d#$!c#(!d#$!c#",
-    ",!d#$!c#S%!d#$!c#{$%$6!d#$!a#`%!d#$#a#b%!d#$!c#d%!d#$!c#c$!d#$&_#O!d#$!c#d%!d#$!c#c$!d#$%a#C!d#$!c#,!d#$!c#8!d#$",
-    "$]#K!d#$!c#d%!d#$!c#c$!d#$!a#O!d#$!c#(!d#$!c#`%!d#$!c#c$!d#$!a#e$!d#$!c#c$!d#$$a#G!d#$!c#(!d#$!c#,!d#$!c#4!d#$!c",
-    "#(!d#$!c#m$!d#$!_#b%!d#$!_#$!d#$!c#<!$>!d#$!c#<!d#$!c#8!d#$Dy#b#!d#$/V#$!d#$>^$`#!d#$!R#$!d#$!V#$!d#$!V#$!d#$!k&",
-    "C!d#$!c#.!d#$!c#Q#!d#$!c#S#!d#$#f$4!d#$!_0$!$$!o1$!d#$$R)E!d#$!Z#$!d#$!Z#i$!d#$!w2Y%!$$!^$E!r+$!h:$%i#O!d#$$T#&!",
-    "d#$!x%(!d#$!a#$!d#$!=$!d#$!U*^#!d#$!c#,!d#$!Z#*!d#$!c#,!d#$!Z#*!d#$!c#,!d#$!V#*!d#$!c#,!d#$!]#*!d#$!c#,!d#$!]#*!",
-    "d#$!c#,!d#$!g#z#!d#$!a#$!d#$${#_$!d#$(q#6!d#$!Z#y$!d#$!Q'U%!d#$!e#$!d#$!a)0!d#$!x5.!$$!x6$!d#$|'s>!!$!#G!!7/R#g%",
-    "!+`>!(w&$!UD$!dC!!mC$!&$!&$#.$#.$!*$!f#$;W$A!:$!:>!*$!&$!&$!G$;FA!:$!->!.$!*$&4$!!AN}$C!!E#%>%;A&K>!%&!8<,7$Bd#$",
-    "8':!!E#%>%j#A&Z#>!%&!8<9X$I!$$m#Y&G!d#$/o#$!d#$!c#,!d#$$X#*!d#$$[),!$$!n*$!d#$!a#$!d#$$a#2!d#$!c#4!d#$!V#$!d#$$j",
-    ")$!$$!`*$!d#$!w#2!d#$!c#4!d#$!c#0!d#$!Z#.!d#$$Z#$!d#$k(W7}n#!!(!f#$!e#(!j#&c%X($#J$2E$]/k<Xf#)2$$($F_#%!$%!$%!,%",
-    "!,%!$%!4%!*%b$s(l-!!]$1o#d$!$%#<%w#v'e-$.%Eg#%!$%!,%$A%X'm.U;$!V$!!]$1o#d$!$%Y#}&v/X#_$Z$!$$!#]$r$p'`-n$b'`-(0$!",
-    "!(#!t#!*r#u$h'b+!$$!#]$V%i(],#!8!(6!'z#z)R2QM+6%&,%&,%&,%.X#++X$}'#!-!y$V##$%*z$%3f#|&+6%&,%&,%&,%.X#+c$m(u,wa#r",
-    "r$}j'#&$#&$#&$#&$%*$Kv#$#&$$&$!$$#($j1Zv(jW.!d#$!a#o$!d#$!c#i$!d#$!c#^#!d#$!g&]&!d#$!Z)<!d#$!c#i$!d#$!c#^#!d#$!c",
-    "#K!d#$!c#<!d#$!r)P&!$$!#(!$$!V+|%!d#$!c#0!d#$!R6r%!$$!e7(!d#$!a#.!d#$!a#0!d#$!c#i$!d#$!c#c$!d#$!c#u$!d#$!c#A!d#$",
-    "!a#,!d#$!i&X&!d#$!])$!d#$!c#S%!d#$!c#^#!d#$!a#[#!d#$!{h)s$!$$!bj)R&!d#$!c#2!d#$!a#z%!d#$!c#<!d#$!c#i$!d#$!a#g$!d",
-    "#$!c#i$!d#$!c#^#!d#$!c#2!d#$!k&z%!d#$!c#A!d#$!x%C!$$!#(!$$!Z-$!d#$!c#<!d#$!_#$!d#$!c#i$!d#$!]j)s$!$$!qk)R&!d#$!a",
-    "#r%!d#$!c#i$!d#$!],g$!$$!,$!$$!P`)$!$$!}k)$!d#$!c#i$!d#$!c#^#!d#$!c#2!d#$!a#G!d#$!c#U#!d#$!c#.!d#$!u,z%!$$!$A!$$",
-    "!^.6!d#$!c#y$!d#$!a#U%!d#$!c#(!d#$!c#A!d#$!c#&!d#$!c#i$!d#$!a#g$!d#$!c#(!d#$!a#&!d#$!a#6!d#$!c#}$!d#$!c#^#!d#$!F",
-    "$!:n%!(,!&$#n-.&U0i$!d#$!c#_$!d#$!_&C!d#$!c#&!d#$!c#I!d#$!c#:!d#$!ch)&!$$!Pg)&!$$!#&!$$!#I!$$!#:!$$!{f)0!$$!co)m",
-    "$!d#$!c#_$!d#$!c#:!d#$!g&*!d#$!c#&!d#$!c#I!d#$!c#:!d#$!Ui)&!$$!^p)A!d#$!c#a$!d#$!V#$!d#$!c#_$!d#$!g&C!d#$!c#&!d#",
-    "$!c#I!d#$!c#:!d#$!ji)&!$$!{a)&!$$!#&!$$!#I!$$!#:!$$!#y$!$$!r0$!d#$!c#_$!d#$!|/C!$$!#&!$$!#I!$$!#:!$$!#y$!$$!Z1U%",
-    "!d#$!c#W%!d#$!c#_$!d#$!c#:!d#$(mGf#!!(!qy(t#!$$!#(!$$!#v'!$$!W{(X&!!(!g{(t#!$$!#(!$$!#v'!$$!zy(X&!!(![z(t#!$$!#(",
-    "!$$$p{(n#!!(!Q|(t#!$$!#(!$$$iz(n#!!(!xz(t#!$$!#(!$$!#v'!$$!_|(X&!!(!n|(t#!$$!#(!$$!#v'!$$!W{(X&!!(!g{(t#!$$!#(!$",
-    "$!#v'!$$!{|(X&!!(!]}(t#!$$!#(!$$!#v'!$$!l{(X&!!(!{{(t#!$$!#(!$$$b}(n#!!(!q}(t#!$$!#(!$$$R|(n#!!(!b|(t#!$$!#(!$$!",
-    "#v'!$$#v}(T&#YP)t##!(#!v'!k|(X&!!(!z|(t#!$$!#(!$$!#v'!$$!aP)X&!!(!pP)t#!$$!#(!$$!#v'!$$!aP)x'!!)!*&!!)!&&!!)!&&!",
-    "!)!.&!!)!.&!!)!*&!!)$nx(T(!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!E$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$",
-    "$!$$!$$!X$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!$$!mP)l'!!*!pP)v'!oP)$!+$#,.!uS)0!YU)l'!!*!!2!!)!!T(#t#!$x",
-    "E.!ct)0!kP)$!3$#4.![T)0!rU)V(!!)!&&!!)!!T(!aU)V(!!(!!v'!vS)`'!!*!E2!!)$Dv'!E$!W$`'!!*!!2!!)#SX)&!!(!!v'!TV)`'!!*",
-    "!.2!!)!5n#!!(!*V&!.$!o#`'!!*!!2!!)!)r#!uDt#!!)!X%!$|w)T(!VP)$!,$#+.!kU)0!dW)V(!!)!6&!!)!!T(!mD!$Xz)!!$!g(jW)!%^I",
-    "!!5]'e$}c*V&!&$4&$Ao$$!*$!%$W#X$$&,$$($9S#$#&$<Q#$$0$$&$#($8_l*$#em*$,J$!kl*$!&$!im*$!$$$<$!$$$($!$$(($!$$$0$!$$",
-    "$($!$$EY#$!.$!$$!&$S#S$$!$$!K$!$$(d#$!$$!$$!$$_#la%!!$!sNv^#%zAta#o{8#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$$($#&$#&$(",
-    "0$!!(#(&!!(#(&!!(#(&!!(#(&!!(8`$&+x%$/>$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$#&$$($#&$#&$(0$!!(#(&!!(#(&!!(#(&!!(#(&!!(",
-    "8`$&$[%$!$$!$$!$$%8$u];qS9!!pd+!![S,!!v8!!zj)!!V[*!!wd#!!fV5!!!!!ss3!!w]0!!{Z1!!qM!!sX$!!oW'!!n^$!!ip#!!w2!!V0!!",
-    "az#!!lr+!![F!!kM!!aE!!]V&!!z_%!!QW$!![S5!!_[#!!R|'!!ot#!!aS'!!cR(!!_b2!!pp&!!}h'!!wK!!Zs+!!bw)!!dk#!![e,!!eT$!!|",
-    "k#!!bc#!!^i)!!rg2!!{:!!U/!!nh&!!{h#!!av#!!SZ#!!j^$!!gh#!!v%!!Xz#!!b`$!!ZS#!!{>!!we+!!u,!!}Q#!!Tj#!!^w%!!my$!!o|&",
-    "!!fm.!!zi#!!Rd)!!wQ#!!hj%!!yl#!!YR'!!Vk$!!tp1!!]K!!te%!!}M!!r/!!qj%!!r-!!|S(!!oR3!!Zj-!!Vu-!!B!!oX,!!`L!!ij#!!oo",
-    "&!!ns$!!|],!!zu#!!^`*!!ca1!!ne%!!dR#!!bz&!!r7!!to*!!Uk+!!Vd,!!SQ&!!`e&!!vs)!!aw#!![}'!!pe,!!cW#!!kr)!!Ua%!!kl#!!",
-    "}u)!!WT+!!}x*!!hc$!!}R*!!sy)!!Xg&!!ft+!!SB!!]&!!gr'!!TW'!!{b#!!dU$!!hs#!!Ty1!!u0!!S_#!!]b#!!zq#!!_k$!!a_$!!cY)!!",
-    "zX#!!hR#!!e$!!|[5!!fT'!!bX#!!oS+!!pa.!!bF!!}&!!l@!!xn$!!e:!!}G!!t_#!!bR#!!Z>!!dq%!![k$!!hv$!!xF!!uf2!!Z(!!z9!!ST",
-    ")!!uR(!!p7!!ZT-!!`/!!TK!!^S$!!eX&!!{Y$!!Q[+!!|Q$!!T[#!!s6!!U=!!w{&!!V*!!`v$!!n)!!Pi&!!VY#!!n%!![+!!e`4!!dn,!!`S(",
-    "!!S]#!!jl/!!vm&!!g<!!Ru$!!l%!!ca$!!XU#!!q|#!!oU#!!jq%!!wy$!!du%!!rc0!!VR.!!mT3!!_^'!!`'!!a`#!!d1!!ra#!!{0!!{E!!w",
-    "W#!!oy(!!V{3!!mZ&!!{Y/!!ws3!!U]%!!`[&!!_c*!!uQ.!!l5!!nq#!!Vy$!!Xw*!!u]3!!l7!!wT$!!Ve$!!P0!!b1!!ZS#!!Uu#!!W7!!Ud$",
-    "!!Za$!!G!!f[$!!x]#!!iT3!!o{(!!tq(!!zg)!!nB!!tb&!!jY&!!yd#!!|;!!Uz/!!kj#!!wS'!!zt#!!t%!!e2!!qf$!!f:!!_s(!!c_1!!y[",
-    "/!!_b.!![$!!lX%!!hR#!!|j(!!Rd*!!Ze&!!|l#!!U[,!!xr#!!`i%!!VZ%!!Qu,!!dd%!!YV#!$l@!#ej%!$YY'!!wc*!![L!!v=!!h#!!0!!x",
-    "#!!uh)!!jq(!!TE!#Rl#!#rZ#!$r_#!!s*!%cP$!!<!!|#!!rV#!!Q[%!!if#!!Y|3!!z/!!i&!!y2!!Y#!!w&!!V<!!o&!!a&!!}6!!m&!!gM!!",
-    "6!!YR#!!d+!!p#!!e&!!]I!!i(!!t)!!Z8!!][#!![)!!r-!!V<!!c*!!a8!!eU#!!p)!!8!!#!!2!!.!!0!!V$!!$!!z)!!y$!!X0!!S;!!M!!g",
-    "$!!j/!!i(!!p7!!Z(!!!!![7!!rX#!!|'!!V2!!g$!!Z4!!a$!!gA!!t'!!xo#!!m.!!o$!!jT0!!f}p$!!rfh$!$PV/!!gK!!c%!!o7!!V6!!m$",
-    "!!i0!!]$!!PA!!X%!!Q%!![%!!T>!!|%!!e(!!C!!P.!!u*!!pL!!0!!c(!!Q%!!^/!!['!!T%!!|'!!Q$!!g(!!{$!!t3!!z%!!c$!!j-!!q.!!",
-    "[)!!*!!m$!!SR#!!y$!!b3!!Z4!!B!!x%!!Y-!!{0!!uj#!!{a#!!d'!!f'!!i0!!m(!!a$!!R,!!&!!l)!!E!!U#!!v%!!5!!l3!!j7!!R.!!_*",
-    "!!|+!!u(!!o0!!w*!!jH!!}(!!]K!!]6!!S%!!C!!Y/!!i$!!}#!!c$!!'!!D!!b%!!l%!!}2!!y:!!|/!!U/!!v+!!tP#!!k&!!U'!!z'!!l#!!",
-    ":!!V$!!_C!!nV#!!v]Y$!!-!!lz$!!xfv$!!}U#!!f#!!{P}$!!tn$!!}k*!!`[p$!!`%!g#vwIUp7#U#1,3N!!)!vQb#'!!)!zRb#P#!!)!!5!$",
-    "%!$%!$%!$%!$%!$%#&%!$%!$%!$%!$%#&%#&%!$%#&%!$%#&%!$%!$%!$%!$%!L/!)=!6%!4%l_#zpd#xa#<2$z`#]q$YbQ%#&$06$y$Z(r+!$$}",
-    "-p9lR#!!]$Y#m$X,#&[#*0A$,AV#Z$>#!K!!j#b'},f7!!K#!Y#k'`-j7!$$v5nJts#ST+XX4waG!!Q#!!K!8$!7(!(&!$$!#(oi#nT%dY(!)$!.",
-    "$lm.}[;ejU#!$%!0J!!)!!)!!)!!)z#P&X#!$%!$J!$%!#)!$%{XHv|W$!!+!!4!!|{d$!!Xod$!!f%!!<!!W%!!`'!!b#!!f%!!R#!!rU)!!lql",
-    "$!!Zfe$!!0!!C!!I!!oVe$!!ocl$!!_[)!!p#!!tWe$!!_We$!!<!!`C!!qC!!4!!foZ%!!llZ%!!>!!ia)!!Rd)!!8!!|#!!,!!^d)!!xg)!!&!",
-    "!Y#!!O!!8!!$!!E!!Z$!!2!!4!!U#!!6!!&!!!!!!!!Wze$!!wk^$!!{Z)!!M!!qUf$!!WUf$!!.!!M!!s(!!h&!!C!!d#!!k$!!r%!!W#!!}$!!",
-    "C!!f#!!!!!M!!G!!2!!A!!U1!!S.!!V.!!t*!!j#!!`U#!!ir#!!t.!!p#!!U#!!s'!!d)!!#!!f'!!Z_g$!!T[g$!!,!!A!!K!!2!!w$!!Zkg$!",
-    "!{$!!Phg$!!T$!!:!!g%!!_(!!i|*!!>!!VU+!!c$!!!!!myg$!!psg$!!M!!A!!:!!hRh$!!|Qh$!!0!!jH!!^G!!r[+!!h_+!!>!!n%!![$!!g",
-    "lh$!!bdh$!!gdh$!!jbh$!!'!!E!!g&!!$!!zh+!!Vj+!!z#!!M!!|#!!nl+!!Yor$!!Qnr$!!on+!!(!!(!!K!!Pw[%!!ot[%!!Q`i$!!!!!nf`",
-    "$!!ru*!!!!!bp+!!gzv$!!]z-!!gSy$!!4!!br+!!gt+!!]$!!6!!h#!!R(!!xz+!!_#!!S}+!!awi$!!Sui$!!r'!!*!!&!!%!!R$!!K!!l#!!=",
-    "!!8!!T$!!K!!*!!W#!!8!!{$!!r%!!j#!!h'!![Zj$!!S[j$!!x$!!u&!!Y#!!_&!!w^j$!!S[j$!!U&!!Z#!!{f,!!go,!!M!!b#!!o#!!`m,!!",
-    "|v,!!^#!!R|j$!!rvj$!!_.!!s)!!az,!!k},!!_P-!!k#!!Rr'!!(!!pc'!!d&!!kk(!!Sb1!!}y*!!*!!.!!q$!!7!!sck$!!uiv$!!g^-!!X'",
-    "!!U+!!]$!!q]k$!!^]k$!!z&!!y,!!]g-!!`i-!!_&!!W%!!e*!!j^k$!!][k$!!Qv-!!Wy-!!Upk$!!vmk$!!Py-!!az-!!P$!!Y#!!$!!xPl$!",
-    "!qe)!!kj)!!W}k$!!Xdl$!!V_l$!!>!!h&!!t)!!t#!!i$!!b$!!t#!!A!!<!!qYl$!!^^l$!!W-!!u$!!Ue.!!]i.!!)!!r_l$!!xhl$!!k2!!k",
-    "^l$!!V$!!t[l$!!U'!!X#!!'!!ts.!!yu.!!]$!!-!!c$!!|[]$!!XU]$!!Pll$!!Uhl$!!qvl$!!fpl$!!<!!Y#!!l[m$!!eYm$!!M!!zfm$!!z",
-    "+!!mfm$!!E!!ia/!!qb/!!Wb/!!!!!bi/!!M!!M!!K!!S%!!tj/!!un/!!rTn$!!jSn$!!oWn$!!dUn$!!t[c$!!nTc$!!Vrn$!!Q#!!Z(!!nj|$",
-    "!!:!!yx/!!Qwn$!!#!!r#!!W#!!}wn$!!$!!!!!z#!!hz/!!d}/!!v|/!!j%!!lb}$!!m^o$!!s$!!w$!!UV0!!`v}$!!Rjo$!!Zoo$!!z#!!kno",
-    "$!!T&!!g`0!!^d0!!6!!,!!|Vp$!!^/!!!!!W^p$!!mb0!!b{P%!!U`p$!!(!!qj0!!YUQ%!!o]p$!!Uq0!!Ur0!!+!!^#!!RPq$!!myp$!![s0!",
-    "!qw0!!m$!!}$!!Q{0!!l]R%!!b#!!_]R%!!vcR%!!oYq$!!X_q$!!|]q$!!g&!!8!!_kq$!![%!!gjq$!!dpq$!!poq$!!k|d$!!U^t$!!gb1!!l",
-    "%!!oc1!!_f1!!dr+!!qq{$!!>!!VX/!!4!!emd$!!(!!sd%!!kP5!!Uq1!!-!!G!!VU.!!RV.!!&!!6!!v#!!Xfr$!!Yfr$!!g$!!U%!!^%!!U(!",
-    "!w(!!x#!!}&!!i-!!^'!!&!!C!!afr$!!r/!!n(!!pfT%!!lU2!!&!!j#!!mSt$!!VPt$!!mvr$!!TQU%!!*!!wVU%!!w.!!ZdU%!!ac2!!:!!8!",
-    "!&!!w$!!e#!!|'!!{#!!q(!!k%!!}$!!Y#!!_l2!!bp2!!d#!!]p2!!ht2!!(!!uys$!!mts$!!0!!dw2!!px2!!h^7!!im[%!!X*!!s[W%!!4!!",
-    "|V3!!d%!!}(!!Q+!!Sgt$!!Zct$!!O!!P&!!T&!!{vt$!!wUA!!_mU$!!@!!_$!!buU$!!ZkU$!!e&!!gSv$!!Y#!!Ysu$!!V&!!d#!!{{u$!!f{",
-    "u$!!o.!!S)!!$!!S&!!{2!![#!!Ycv$!!jQv$!![Y5!!Z[5!!jav$!!Wi[%!!id5!!]d0!!jh0!!o|v$!!f+!!xj]%!!2!!uj5!!tfw$!!y}]%!!",
-    "VV^%!!Skw$!!!!!`#!!jvw$!!_nw$!!wm5!!Qq5!!l'!!Y#!!o$!!ks5!!mh_%!!rfx$!!d/!!c*!!^]6!!b#!!n`6!!V_y$!!]n`%!!rp`%!!t-",
-    "!!v'!!Rdy$!!Sk6!!wm6!!,!!0!!6!!0!!n#!!eWz$!"
+    "q6t$z^#!$#!$#!$#!,#!&&&^#&q!#!$#!$#!.#*1#!$#!$#!.&,+#$'#!$#!$#!$#!,).1#!$#!$#!.#*/)2##!$#!$#!$#!,#!&&&^#&q!#!$#!$",
+    "#!.#*1#!$#!$#!.&,+#$'#!$#!$#!$#!,).1#!$#!$#!.#*/&!0#z#)#d!#c&#d!#ch!#d!#_q!#d!#c$#d!#c,#d!#c,#d!#a!#d!)a1#d!#c&#d",
+    "!#c$#d!#cf!#d!#cZ#d!#_5#d!#c*#d!#c$#d!#cd#d!#am!#d!)a$#d!#c$#d!#c&#d!#ch!#d!#ce!,$+#d!#an!#d!&ao!#d!#cp!#d!#cX#d!",
+    "/_7#d!#cp!#d!#cX#d!,a1#d!#c&#d!#c,#d!)]5#d!#cp!#d!#cX#d!#a7#d!#c$#d!#cn!#d!#cX#d!#aY#d!#cX#d!)a3#d!#c$#d!#c&#d!#c",
+    "*#d!#c$#d!#c^#d!#_o!#d!#_!#d!#c.#$/#d!#c.#d!#c,#d!o#y!A#d!KV!#d!y!r#@#d!#R!#d!#V!#d!#V!#d!#u'1#d!#c'#d!#c8#d!#c9#",
+    "d!&z#*#d!#i9!#$!#t;!#d!)g,2#d!#Z!#d!#Z[#d!#w=k!#$!#r#2#|0!#rL!,i!7#d!)T##d!#n&$#d!#a!#d!#=!#d!#e.>#d!#c&#d!#Z%#d!",
+    "#c&#d!#Z%#d!#c&#d!#V%#d!#c&#d!#]%#d!#c&#d!#]%#d!#c&#d!#g!M#d!#a!#d!){!V#d!5q!+#d!#Zd#d!#p(i!#d!#e!!#d!#u,(#d!#iD'",
+    "#$!#}E!#d!s@iT!$%G$7'f%v%=oS5h(!#e]!!xZ#h[!#&!#&!&.!&.!#*!#f!!p!l#0#:!#:/#*!#&!#&!#G!p!F0#:!#-/#.!#*!/4!#!0t$x$1#",
+    "!2&%/,;0/K/#%##8.B7!i#d!g!'-#!2&%/,j!0/Z/#%##8.j!m#4#$!j(}&3#d!Ko!!#d!#c&#d!)X%#d!)p,&#$!#}.!#d!#a!#d!)a)#d!#c*#d",
+    "!#V!#d!)e-!#$!#o.!#d!#w!)#d!#c*#d!#c(#d!#Z'#d!)Z!#d!}CqFzd#!$#f!!#e!$#j!#y1r*!&J!TE!gi!kP|[82!)(!v#_!$$!$$!$,!$,!",
+    "$$!$4!$*!l,s+y)#!URo!X$$!'<!p){)u)*.!s#g!!$$!$,!*A!o;h6}5)!R#!URo!X$$!|%n(y+y%s#T#$!##Uj.u)s)w-g)s)50!#!$&!J#*Is.",
+    "m)y'#$!##Un0i+t(&!,#(+#'MjKl<iF@6!0,!0,!0,!IX%@m#w$'!&$t$:'$!<u$!Xf!y#@6!0,!0,!0,!IX%o,m+g)ou,hj(km(&&!&&!&&!&&!,",
+    "*!k$v!!&&!)&!#$!&(!pu!oo5ie3#d!#a_#d!#c[#d!#c>#d!#q'j##d!#o,.#d!#c[#d!#c>#d!#c5#d!#c.#d!#m-}!#$!##$#$!#z/|!#d!#c(",
+    "#d!#qDw!#$!#eG$#d!#a'#d!#a(#d!#c[#d!#cX#d!#cb#d!#c0#d!#a&#d!#s'h##d!#q,!#d!#ch!#d!#c>#d!#a=#d!#qv7a#$!#gy7e##d!#c",
+    ")#d!#a{!#d!#c.#d!#c[#d!#aZ#d!#c[#d!#c>#d!#c)#d!#u'{!#d!#c0#d!#n&1#$!##$#$!#t3!#d!#c.#d!#_!#d!#c[#d!#{x7a#$!#q{7e#",
+    "#d!#aw!#d!#c[#d!#{1Z#$!#,!#$!#of7!#$!#}{7!#d!#c[#d!#c>#d!#c)#d!#a3#d!#c:#d!#c'#d!#z2{!#$!#$0#$!#r5+#d!#cd#d!#ai!#",
+    "d!#c$#d!#c0#d!#c##d!#c[#d!#aZ#d!#c$#d!#a##d!#a+#d!#cf!#d!#c>#d!#F!#:u!#(&#&!&n4'/y8[#d!#cV#d!#i'1#d!#c##d!#c4#d!#",
+    "c-#d!#ru7##$!#es7##$!####$!##4#$!##-#$!#{r7(#$!#hi8^#d!#cV#d!#c-#d!#q'%#d!#c##d!#c4#d!#c-#d!#yv7##$!#wj80#d!#cW#d",
+    "!#V!#d!#cV#d!#q'1#d!#c##d!#c4#d!#c-#d!#tw7##$!#{i7##$!####$!##4#$!##-#$!##d#$!#|9!#d!#cV#d!#r81#$!####$!##4#$!##-",
+    "#$!##d#$!#y:i!#d!#cj!#d!#cV#d!#c-#d!5mcC#!$#vu5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#$!#fv5h##!$#uv5J#$!##",
+    "$#$!)ky5G#!$#zy5J#$!##$#$!)iw5G#!$#xw5J#$!##$#$!##t$#$!#nz5h##!$#}z5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#",
+    "$!#q{5h##!$#g|5J#$!##$#$!##t$#$!#gy5h##!$#vy5J#$!##$#$!)l|5G#!$#{|5J#$!##$#$!){y5G#!$#qz5J#$!##$#$!##t$#$!&g}5f#&",
+    "x}5J&!$&!t$#zz5h##!$#p{5J#$!##$#$!##t$#$!#fe6h##!$#ue6J#$!##$#$!##t$#$!#fe6u$$!$#*#$!$#&#$!$#&#$!$#.#$!$#.#$!$#*#",
+    "$!$)xs5z$#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#E!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#m#!#$!#$!#",
+    "$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#re6o$#!%#ue6t$#te6!#+!&,'#kk6(#xm6o$#!%#!)$!$#!z$%t!)i`'#hr8(#pe6!#3!&4'#f",
+    "l6(#wn6{$$!$#&#$!$#!z$#fn6{$#!$#!t$#lk6i$#!%#E)$!$)Dt$#E!#l#i$#!%#!)$!$&|r6##!$#!t$#no6i$#!%#.)$!$#5G#!$#*g##.!#o",
+    "!i$#!%#!)$!$#)I#k^J$!$!h%)rx8z$#u}5!#,!&+'#pn6(#xq6{$$!$#6#$!$#!z$!|](r|8!$pCer6+mf!$5g$u,ss:g##&!Z&!f#j$!#*!#%!v",
+    "%m#!/,!)(!j!S!&&!s!Q!)0!)&!&(!g!si;!&tk;!BJ!#fj;!#&!#xk;!#$!)<!#$!)(!#$!5(!#$!)0!#$!)(!#$!r#Y!#.!#$!#&!j%h#!#$!#K",
+    "!#$!5d!#$!#$!#$!q&lj*!$xw(lr#!n}%tw#xpE&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(##!$&(##!$g!",
+    "t##>n&!K>!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(##!$&(##!$g!t##)k%!#$!#$!#$!,8!rfh)ggl!!z",
+    "z=!k|@!qI!fz7!pe:!h}#!fm_!!!}zY!rsN!gvQ!ln!!io&!jf0!}w&!iy$!w=!z8!zq%!{z>!z`!fn!!k_!vv,!kg*!fl&!kg_!xm#!{s2!tg%!p",
+    "w/!w{2!snU!pr.!sj1!|j!!e|>!qw8!}o$!zhB!og&!|p$!qz#!hw7!mxU!lM!e7!}|-!qk$!uj%!rk#!yw&!vj$!l&!rq%!g{&!jx!!qT!||=!z2",
+    "!}u!!sm$!mx+!rv(!eo/!ujI!km$!vm7!wu!!mz*!tr$!nu/!pu'!tiS!{i!!yq*!xn!!h8!vz*!r4!re3!jsW!ywE!prF!B!emA!yk!!nn$!tp.!",
+    "xk(!wtA!zi%!|l:!|fR!sq*!xv!!{j/!rG!yo;!om>!zfB!mm,!ew-!gq8!pl%!fv2!uiB!wf#!zn8!oi*!fr$!}t8!{w<!ng<!wg'!xo9!x{8!mz",
+    "-!ke@!mX!g'!v{1!ie0!vy#!ii&!re%!sxS!f:!wr#!qx#!u{$!xu'!ky&!mu6!pi#!|v!!y#!|v_!py/!qh#!ew<!pnH!ga!n(!vU!i|'!oL!}c!",
+    "et#!vv!!jS!xm+!uu'!|p(!}a!uvU!t*!pK!wk6!p|2!pG!ekD!o7!si!!me&!tz,!lq&!kk=!|{%!nm#!xE!jQ!rm/!f.!tp(!i-!t}-!zi#!}%!",
+    "f0!jw[!nyB!o}2!ho#!eoL!lm.!gP!ln(!{%!||&!w{!!gv%!t|!!en+!|v(!}t+!heO!kmG!wvW!np0!e)!fu#!i;!rw#!l:!l`!rg#!tu5!koZ!",
+    "re-!lhK!h{Y!j{)!yf-!nr:!ulG!vC!i{$!uu(!h};!plX!lG!hh&!uj'!t8!g;!jx!!oh%!qF!yh'!t|&!G!ft&!sp#!svW!jy5!og5!ut7!nY!o",
+    "r-!t|,!j}#!hO!onM!pn$!mx/!fh%!j&!e=!qm'!pL!ij5!m|Q!ykK!soH!p#!{t)!|v!!ht4!vs:!yv-!wr$!oqA!n}$!jx*!uw)!klC!no*!s}!",
+    "(vU%jz*(}h0!ms:!uk!!qR!h!!0!x!!kv7!eg5!x^%gq$%wl#(|s#!i/+hy%!<!|!!re#!ky)!ig$!iqZ!p8!s'!y=!Y!h(!pO!y'!k'!iF!w'!{m",
+    "!!6!nv!!n0!p!!o'!lf!!i+!o-!oH!vm#!p,!r4!pO!r.!uH!j|!!k-!8!#!2!.!0!k#!$!u-!t$!|8!rM!M!{#!y7!i+!pG!t*!!!uF!hi#!h*!p",
+    "<!{#!jA!u#!lW!y)!}w$!h6!j$!t}M!prg/!r}}-(jzJ!lj!!r%!oG!uD!h$!s9!q#!oV!h%!z$!k%!}R!r&!e+!C!e5!k/!pl!!0!|*!z$!m7!z(",
+    "!}$!h*!f#!g+!v$!o@!p&!w#!j4!l6!p,!*!h$!hv!!t$!v>!jA!B!n&!s3!l:!zn$!{w#!i)!k)!s9!m+!u#!q1!&!g-!E!U!l&!5!g@!jG!g5!n",
+    ".!m1!u+!y9!m/!ee!!}+!{i!!{D!|$!C!i7!}#!}!!w#!'!D!q%!{%!}=!jM!r8!e7!g1!ys!!u'!t(!f*!l!!:!k#!sZ!ne#!q}h,!-!lx(!xmy/",
+    "!i}!!f!!gru0!e|'!}h;!yhe/!o%r'ljm$zoC'U(C36$!$$vlm'#$!$$unm'7$!$$!*$$!$$!$$!$$!$$!$$!'&!$$!$$!$$!$$!'&!'&!$$!'&!$",
+    "$!'&!$$!$$!$$!$$!$L'$).$6!$4!li,z|u'fXs!2!np,qg(zjh(&&!N6!f/t*h(#$!hbfKjK#!U|%h$r(&&=;00),0s%o#/&!5#!Eq<i3v2#!5&!",
+    "<s=y3x2#$!qs#xh!ii!ouy!hj[rj[#!8#!5#8!#7$#(##$!##$um.xm)zm)#)!#.!|gj$}hs!kjs!$$!$04$!$$!$$!$$!$y)t&;$$!$$4$$!$#$$",
+    "$!uzw-lw}+!+!4!wrr-!wtq-!u%!<!g%!e)!b!u%!R!wn6!gwr.!tjt-!0!C!I!ois-!ewq.!xx6!p!!oks-!sjs-!<!tZ!l[!4!kli2!ggi2!>!i",
+    "i7!vm7!8!|!!,!hn7!st7!&!Y!O!8!$!E!o#!2!4!U!6!&!!!!!quu-!w|v,!gx6!M!vmv-!vlv-!.!M!s+!r'!C!d!f$!h&!W!x$!C!f!!!!M!G!",
+    "2!A!t:!h5!k5!j/!j!!e|!!x|$!o6!p!!U!x)!x,!#!k)!ejz-!n}y-!,!A!K!2!r$!tf{-!v$!yyz-!i#!:!v%!x*!xm<!>!uy<!w#!!!rg|-!zu",
+    "{-!M!A!:!|s|-!|r|-!0!ee!!wb!rl=!rq=!>!}%!p#!{ne.!ly}-!qy}-!ev}-!'!E!q'!$!pi>!uk>!z!!M!|!!ip>!x}l/!u{l/!ys>!(!(!K!",
+    "yfm2!t{l2!pwg.!!!nf},!rz;!!!{v>!gxz/!v{F!vwh0!4!qz>!le@!q#!6!h!!l*!xp@!_!wt@!poi.!mki.!w)!*!&!%!g#!K!l!!=!8!i#!K!",
+    "*!W!8!v$!h&!j!!m)!ztj.!mvj.!s$!f(!Y!i'!m{j.!mvj.!y&!Z!{kB!l{B!M!b!o!!owB!woC!^!{}l.!mtl.!s5!n-!zuC!u{C!}|C!k!!{z1",
+    "!(!fz0!n'!ku4!hhR!ii<!*!.!l$!7!iqn.!fsy/!v{D!w(!y/!q#!lfn.!ren.!k(!e3!qrE!jvE!i'!g%!t.!ygn.!v|m.!ftF!vyF!ono.!ljo",
+    ".!oyF!z{F!e#!Y!$!}op.!vp7!py7!{lp.!|wq.!znq.!>!r'!o-!t!!}#!v#!t!!A!<!{fq.!mmq.!q3!p$!ttH!g|H!)!|oq.!ngr.!k=!zmq.!",
+    "k#!tjq.!t(!X!'!evI!yyI!q#!-!w#!|tr,!whr,!emr.!efr.!lgs.!fur.!<!Y!lpt.!olt.!M!ziu.!k1!miu.!E!itK!lvK!luK!!!liL!M!M",
+    "!K!|$!ykL!fsL!|iw.!ygw.!jow.!ikw.!tfm-!xrl-!fky.!Q!t*!sft0!:!jlM!zsy.!#!r!!W!suy.!$!!!z!!hoM!ntM!lsM!y%!gwv0!|f{.",
+    "!n$!r$!ogN!thx0!q{{.!yk|.!z!!uj|.!x&!lxN!hfO!6!,!|y}.!m7!!!gle/!h|N!vw{0!toe/!(!vqO!xl|0!jke/!j}O!efP!+!^!qsg/!rk",
+    "g/!fhP!gpP!h$!x$!fvP!ggg1!b!sfg1!lrg1!ykh/!|sh/!wqh/!q'!8!xpi/!k%!loi/!}yi/!uxi/!zsr-!ekr/!{hR!{%!ekR!xoR!sz>!lmq",
+    "0!>!feK!4!tqq-!(!}o*!p{^!jjS!-!G!urG!ltG!&!6!v!!rml/!sml/!{#!e%!m%!o*!w+!x!!n(!i4!|(!&!C!zml/!h8!n+!pjn1!qrT!&!j!",
+    "!|rq/!ulq/!hrm/!n}o1!*!wnp1!r6!elq1!ppU!:!8!&!r$!e!!h*!{!!q+!z%!x$!Y!sgV!{nV!d!vnV!mvV!(!z}p/!rtp/!0!s{V!z}V!wlf!",
+    "!xnl2!h.!sjw1!4!|zW!s%!}+!u/!h{r/!jtr/!O!t&!x&!vet/!|{i#!nhv+!@!s#!{vv+!t}u+!o'!vex/!Y!}}v/!z&!d!vtw/!zsw/!j6!h,!",
+    "$!w&!{=![!igy/!j{w/!fr_!tu_!j}x/!{fl2!sk`!gfO!ymO!e|z/!p0!}oo2!2!zv`!ts|/!jyp2!pkq2!m{|/!!!`!ew}/!ih}/!m|`!fia!q)",
+    "!Y!j$!uma!|wu2!ryf0!s7!r.!r}b!b!sjc!zqi0!goy2!rsy2!t4!{)!vzi0!m}c!mid!,!0!6!0!n!!ykl0"
 };
 
 /*  Runs of marks of one class: how far from the one before, length less one, class. */
 static const char *const lemon__mark_list[] = {
-    "S36U'!!W'!%y&!!W'!!u&!&y&!#g&!%y&!#g&!,y&!&#!%y&!)U'!!`'!!U'!$y&!$U'!#y&#$U'!%y&!!U'!!W'!#y&!!U'!!X'!#Y'!!X'!#Y'",
-    "!!X'!.U'U(&U'y'!y&!%U'!!y&!$U'!!{&!!y&!'U'!'y&!#U'!!y&!#U'!!{&!!S'!!U'!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9",
-    "#!:!!;#!U'!!y&#!4l#)U'!!A!!B!!CS#!=!!>!!@!!A!!B!!C!!D!!E!#U'!#y&!&U'!!y&!#U'!!y&2!F[$(U'$%U'!!y&!!U'$#U'#!y&!#U'",
-    "!!y&F!GA!U'!!y&!#U'!!y&!#U'!$y&!!U'!#y&!!U'!!y&!$U'!!y&!!U'!!y&!!U'!!y&!!U'!!y&!#U'j%(U'!!y&!!U'+!y&:%U'#*U'#$U'",
-    "#&U'N$y&_##U'!$y&!%U'M&U'!&y&!/U'#!y&!#U'!!y&!#U'!!y&!$U'!$y&!!=!!>!!@!$U'!!y&!#U'!#y&!&U'`#!)2!+%!U'!!y&!#U'^$!",
-    ")2!+S#!U'a#!)2!+e$!)2!+e$!)2!+v$!+e$!)2!+)!x#!!Q$[$!)2!+d$#+2!+s$!+d$#^$!!+/%b$c$#m$!!+/%q$p##y&=!y&#!y&#!u&Z#!x",
-    "$!!y$#!{$'%y$$!y$##U'!!+##U'b#!y&g$!)##+v#!y&}1$U'S7#+A!+g%!+,!U'h&!S'X%!{&!!U'!!y&x&!U'!!y&k#!+6)U'$!y&S#&U'!'y",
-    "&!#U'!!y&##y&!#U'!#y&!&U'!!y&!3U'!!y&$'U'!!y&!%U'!!Y'l#!)1!+I!U'!!y&!(U'Y##+^#!)-#+g#!)b%$U'#!#!&y&!#U'!%y&!!U'#",
-    "(#&!y&(!U'%#U'c&#U'!!y&!(U'!!y&!#U'!!Y'!!s&!!y&!!g&!GU'!!W'!#S'!!y&!!w&!!U'!!X'!!y&!!U'!!y&P2#U'!##!%U'!$#!#U'&!",
-    "U'%##!!U'!!y&!!U'!##!%y&!!U'Zh#$U'V%!+V$BU'_.!w&!!S'!!W'!!{&!#}&`$#*_y0!U'&+U'C#U't##U'V(!+H!+a%!+=3U']#$y&H!+U$",
-    "!).!+_'!U'##U'!!y&$#U''#U'#!U'W#!+f'!+gP,!<T3(U'!(y&!#U'm7!y&Q'!y&_%&U'bH!y&#!U'K!U'!!#!!y&&!+o%!U'!!y&r.%U'e#&U",
-    "'R)#U'q##y&#$y&j##y&!$U'!!y&!!U'!%y&T#!U'!!y&!!U'!!y&]&!+L!+0!+]#!+!!)i#$U'S##+b#!)p#!++!)a$!+!!)|%!)!!+t##)2!+:",
-    "(U'%&U'}#$+h$!+%!)9!U'Y$!+!!)k'!+!!)u$!+m$!+!!)j$!+}'!+!!)r'#+&!)f%!+w#!+4!+u#!+a+!+r'!)##+u#!+e+#+Q`*!+fZ#&#_#(",
-    "U'x<#(Xp+!#Xm$#u&!$#%!Q'!&u&*)y&$&U'!#y&A%U'^%$U'Ur#(U'#2U'$(U'##U'#&U'Z$!U'j%(U'`*!U'a#%U'^-#W'!!y&!!U'n'!U'!!y",
-    "&c'!U'$!U')#U''!U'i,(y&d$'U'!!)"
+    "h>6t(!!v(!%j(!!v(!!f(!&j(!#q'!%j(!#q'!,j(!&#!%j(!)t(!!e)!!t(!$j(!$t(!#j(#$t(!%j(!!t(!!v(!#j(!!t(!!w(!#x(!!w(!#x(!",
+    "!w(!.t(o*&t(e*!j(!%t(!!j(!$t(!!l(!!j(!'t(!'j(!#t(!!j(!#t(!!l(!!r(!!t(!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9#!",
+    ":!!;#!t(!!j(#!4l!)t(!!A!!B!!CS!=!!>!!@!!A!!B!!C!!D!!E!#t(!#j(!&t(!!j(!#t(!!j(2!Fp#(t($%t(!!j(!!t($#t(#!j(!#t(!!j(",
+    "F!GA!t(!!j(!#t(!!j(!#t(!$j(!!t(!#j(!!t(!!j(!$t(!!j(!!t(!!j(!!t(!!j(!!t(!!j(!#t(y%(t(!!j(!!t(+!j(:%t(#*t(#$t(#&t(N",
+    "$j(_#t(!$j(!%t(M&t(!&j(!/t(#!j(!#t(!!j(!#t(!!j(!$t(!$j(!!=!!>!!@!$t(!!j(!#t(!#j(!&t(`!)2!+%!t(!!j(!#t(r#!)2!+S!t(",
+    "a!)2!+y#!)2!+y#!)2!+q$!+y#!)2!+)!x!!!f#p#!)2!+x##+2!+n$!+x##r#!!+/%v#w##h$!!+/%l$p!#j(=!j(#!j(#!f(Z!s$!!t$#!v$'%t",
+    "$$!t$##t(!!+##t(b!j({#!)##+v!!j(i<$t(mF#+A!+v%!+,!t(r'!r(h%!l(!!t(!!j(i(!t(!!j(k!!+6)t($!j(S&t(!'j(!#t(!!j(##j(!#",
+    "t(!#j(!&t(!!j(!3t(!!j($'t(!!j(!%t(!!x(l!!)1!+I!t(!!j(!(t(Y#+^!)-#+g!!)q%$t(#!#!&j(!#t(!%j(!!t(#(#&!j((!t(%#t(m'#t",
+    "(!!j(!(t(!!j(!#t(!!x(!!}'!!j(!!q'!Gt(!!v(!#r(!!j(!!h(!!t(!!w(!!j(!!t(!!j(j<#t(!##!%t(!$#!#t(&!t(%##!!t(!!j(!!t(!#",
+    "#!%j(!!t(jj$$t(f%!+k#Bt(s5!h(!!r(!!v(!!l(!#n(t##*}rP!t(&+t(C#t(t!#t(p*!+H!+p%!+=3t(]$j(H!+j#!).!+}(!t(##t(!!j($#t",
+    "('#t(#!t(W!+k)!+lw@!<i>(t(!(j(!#t(mG!j(p(!j(n%&t(vd!j(#!t(K!t(!!#!!j(&!+e&!t(!!j(m6%t(e!&t(g,#t(q!#j(#$j(j!#j(!$t",
+    "(!!j(!!t(!%j(T!t(!!j(!!t(!!j(g'!+L!+0!+]!+!!)i!$t(S#+b!)p!!++!)u#!+!!)r&!)!!+t!#)2!+:(t(%&t(}!$+|#!+%!)9!t(n#!+!!",
+    ")p)!+!!)p$!+h$!+!!)e$!+i*!+!!)w)#+&!)u%!+w!!+4!+u!!+k0!+w)!)##+u!!+o0#+pl:!+kl#&#_(t(xP#(rv>!#hy'#f(!$#%!p(!&f(*)",
+    "j($&t(!#j(A%t(m%$t(e|$(t(#2t($(t(##t(#&t(o#!t(y%(t(o.!t(a%t(w3#v(!!j(!!t(s)!t(!!j(h)!t($!t()#t('!t(n2(j(x#'t(!!)"
 };
 
 static int32_t lemon__difference(uint32_t n) { return n % 2 ? -(int32_t)(n / 2) - 1 : (int32_t)(n / 2); }
@@ -8666,15 +8650,15 @@ static lemon_status lemon__tokenizer_forms(lemon_ctx *ctx, lemon_tokenizer *t) {
     lemon__table in = LEMON__TABLE(lemon__form_list), marks = LEMON__TABLE(lemon__mark_list);
     lemon__forms *forms = t->forms = (lemon__forms *)lemon__calloc(ctx, sizeof *forms);
     int32_t i, whole = -1, first = 0, second = 0;
-    uint32_t a, b, c, at = 0;
+    uint32_t a, b, c = 0, at = 0;
     if (forms == NULL) return LEMON_E_MEMORY;
     forms->pairs.blob = (const uint8_t *)forms->list;
     for (i = 0; i < LEMON__FORMS && lemon__table_next(&in, &a); i++) {
-        if (!lemon__table_next(&in, &b) || !lemon__table_next(&in, &c)) break;
-        forms->list[i].whole = whole += (int32_t)a + 1;
+        if (!lemon__table_next(&in, &b) || (a % 3 && !lemon__table_next(&in, &c))) break;
+        forms->list[i].whole = whole += (int32_t)(a / 3) + 1;
         forms->list[i].first = first += lemon__difference(b);
-        if (c > 0) forms->list[i].second = second += lemon__difference(c / 2 - 1);
-        if (!lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, c > 0 && c % 2 == 0))
+        if (a % 3) forms->list[i].second = second += lemon__difference(c);
+        if (!lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, a % 3 == 1))
             return LEMON_E_MEMORY;
     }
     while (lemon__table_next(&marks, &a) && lemon__table_next(&marks, &b) && lemon__table_next(&marks, &c)) {
