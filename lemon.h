@@ -8212,7 +8212,6 @@ struct lemon_tokenizer {
     uint8_t bytes[256];             /* what byte pieces stand for, to be pointed to */
     /* lemon__tokenizer_finish makes the rest of what stands above */
     int32_t byte_ids[256];          /* the piece of a byte; -1: none */
-    int32_t *ranks;                 /* of each piece by its score, equal ones equal, 0 the best; NULL with merges */
     int64_t n_specials, specials_capacity;
     lemon__special *specials;       /* sorted by their bytes */
     uint8_t *classes;               /* of characters; NULL without a pattern */
@@ -8230,7 +8229,6 @@ LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) 
     lemon__free(ctx, t->scores, (size_t)t->scores_capacity * sizeof *t->scores);
     lemon__free(ctx, t->kinds, (size_t)t->kinds_capacity);
     lemon__free(ctx, t->merges, (size_t)t->merges_capacity * sizeof *t->merges);
-    lemon__free(ctx, t->ranks, (size_t)t->pieces.count * sizeof *t->ranks);
     lemon__free(ctx, t->specials, (size_t)t->specials_capacity * sizeof *t->specials);
     lemon__free(ctx, t->classes, LEMON__CLASS_BYTES);
     lemon__forms_free(ctx, t->forms);
@@ -8325,15 +8323,12 @@ static lemon_status lemon__tokenizer_add(lemon_ctx *ctx, lemon_tokenizer *t, int
     return lemon__tokenizer_push(ctx, t, kind, score, n);
 }
 
-/*  What a piece is in llama2.c's vocabulary, where only its place and form tell. */
-static int lemon__llama2c_kind(int64_t id, const uint8_t *piece, size_t n) {
-    return id == 0 ? LEMON__UNKNOWN : id < LEMON__FIRST_BYTE ? LEMON__CONTROL
-           : lemon__byte_of(piece, n) >= 0 ? LEMON__BYTE : LEMON__NORMAL;
-}
-
-static lemon_status lemon__llama2c_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const void *bytes, size_t n) {
-    int kind = lemon__llama2c_kind(t->pieces.count, (const uint8_t *)bytes, n);
-    return lemon__tokenizer_add(ctx, t, kind, score, bytes, n);
+/*  In llama2.c's vocabulary only the place and the form of a piece tell what it is. */
+static lemon_status lemon__llama2c_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const uint8_t *piece, size_t n) {
+    int64_t id = t->pieces.count;
+    int kind = id == 0 ? LEMON__UNKNOWN : id < LEMON__FIRST_BYTE ? LEMON__CONTROL
+               : lemon__byte_of(piece, n) >= 0 ? LEMON__BYTE : LEMON__NORMAL;
+    return lemon__tokenizer_add(ctx, t, kind, score, piece, n);
 }
 
 /* ---- how files spell pieces ---- */
@@ -8860,35 +8855,6 @@ static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t
     return LEMON_OK;
 }
 
-static int lemon__score_order(const void *a, const void *b) {
-    const lemon__special *x = (const lemon__special *)a, *y = (const lemon__special *)b;
-    float p, q;
-    memcpy(&p, x->bytes, sizeof p);
-    memcpy(&q, y->bytes, sizeof q);
-    return p > q ? -1 : p < q ? 1 : x->id < y->id ? -1 : 1;
-}
-
-/*  Scores become ranks; each item points to its score. */
-static lemon_status lemon__tokenizer_ranks(lemon_ctx *ctx, lemon_tokenizer *t) {
-    int64_t i, size = t->pieces.count;
-    int32_t rank = 0;
-    lemon__special *sorted = (lemon__special *)lemon__malloc(ctx, (size_t)size * sizeof *sorted);
-    if (sorted) t->ranks = (int32_t *)lemon__malloc(ctx, (size_t)size * sizeof *t->ranks);
-    if (t->ranks) {
-        for (i = 0; i < size; i++) {
-            sorted[i].bytes = (const uint8_t *)&t->scores[i];
-            sorted[i].id = (int32_t)i;
-        }
-        qsort(sorted, (size_t)size, sizeof *sorted, lemon__score_order);
-        for (i = 0; i < size; i++) {
-            rank += i > 0 && t->scores[sorted[i].id] < t->scores[sorted[i - 1].id];
-            t->ranks[sorted[i].id] = rank;
-        }
-    }
-    lemon__free(ctx, sorted, (size_t)size * sizeof *sorted);
-    return t->ranks ? LEMON_OK : LEMON_E_MEMORY;
-}
-
 /*  To be called once, when all pieces, merges and rules are there: checks them, and makes what is made of them. */
 static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, lemon_tokenizer *t) {
     int32_t id, size = lemon_tokenizer_size(t), byte;
@@ -8916,7 +8882,6 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
                            name, (long)id, (unsigned)byte);
     }
     status = lemon__tokenizer_specials(ctx, t);
-    if (!status && !t->rules.by_merges) status = lemon__tokenizer_ranks(ctx, t);
     if (!status && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
     if (!status && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
     return status;
@@ -8928,11 +8893,10 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
     lemon_status status = LEMON_OK;
     char text[8];
     int i;
-    for (i = 0; i < LEMON__FIRST_BYTE && !status; i++)
-        status = lemon__llama2c_add(ctx, t, 0.0f, specials[i], strlen(specials[i]));
-    for (i = 0; i < 256 && !status; i++) {
-        snprintf(text, sizeof text, "<0x%02X>", (unsigned)i);
-        status = lemon__llama2c_add(ctx, t, 0.0f, text, 6);
+    for (i = 0; i < LEMON__FIRST_PIECE && !status; i++) {
+        if (i < LEMON__FIRST_BYTE) snprintf(text, sizeof text, "%s", specials[i]);
+        else snprintf(text, sizeof text, "<0x%02X>", (unsigned)(i - LEMON__FIRST_BYTE) & 255);
+        status = lemon__llama2c_add(ctx, t, 0.0f, (const uint8_t *)text, strlen(text));
     }
     return status;
 }
@@ -9291,10 +9255,16 @@ typedef struct lemon__encoder {
     size_t copy_bytes;
 } lemon__encoder;
 
-/*  Lower for better joins, and of equally good ones for those further to the left. */
+/*  Lower for better joins, and of equally good ones for those further to the left.  The bits of a float rise with it,
+    those of negative ones fall. */
 static uint64_t lemon__join_key(const lemon__encoder *e, int32_t i) {
     int32_t join = e->symbols[i].join;
-    return (uint64_t)(e->t->rules.by_merges ? join : e->t->ranks[join]) << 32 | (uint64_t)i;
+    uint32_t rank = (uint32_t)join;
+    if (!e->t->rules.by_merges) {
+        rank = lemon__bits(e->t->scores[join] + 0.0f);      /* -0 becomes 0 */
+        rank = rank >> 31 ? rank : INT32_MAX - rank;
+    }
+    return (uint64_t)rank << 32 | (uint64_t)i;
 }
 
 /*  The join of a symbol with the next one, -1: none.  By scores, bytes that stand for themselves never join. */
@@ -9452,8 +9422,8 @@ static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text,
         text = formed;
         n = size;
     }
-    if (rules->prefix || rules->blank_mark) status = lemon__encoder_prefixed(e, text, n, first);
-    else status = rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    status = rules->prefix || rules->blank_mark ? lemon__encoder_prefixed(e, text, n, first)
+             : rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
     lemon__free(e->ctx, formed, bytes);
     return status;
 }
@@ -10097,12 +10067,11 @@ static void lemon__put_length(lemon__bytes *b, int64_t from) {
     if (!b->status) lemon__put64(b->data + from - 8, (uint64_t)(b->count - from));
 }
 
-static void lemon__gguf_put_id(lemon__pack *pack, const char *key, int32_t id) {
-    if (id >= 0) lemon__gguf_put(pack, key, LEMON__GGUF_U32, (uint64_t)id);
-}
-
 /*  The keys of a vocabulary; ids of the model that have no piece get a name that no text spells. */
 static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t, int32_t vocab_size) {
+    static const char *const keys[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
+                                       "tokenizer.ggml.unknown_token_id"};
+    const int32_t ids[] = {t->rules.bos, t->rules.eos, t->rules.unknown};
     lemon__bytes *b = &pack->keys;
     int32_t id, size = lemon_tokenizer_size(t);
     int64_t i, from;
@@ -10133,9 +10102,8 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
             lemon__put_length(b, from);
         }
     }
-    lemon__gguf_put_id(pack, "tokenizer.ggml.bos_token_id", t->rules.bos);
-    lemon__gguf_put_id(pack, "tokenizer.ggml.eos_token_id", t->rules.eos);
-    lemon__gguf_put_id(pack, "tokenizer.ggml.unknown_token_id", t->rules.unknown);
+    for (i = 0; i < 3; i++)
+        if (ids[i] >= 0) lemon__gguf_put(pack, keys[i], LEMON__GGUF_U32, (uint64_t)ids[i]);
     lemon__gguf_put(pack, "tokenizer.ggml.add_bos_token", LEMON__GGUF_BOOL, t->rules.add_bos && t->rules.bos >= 0);
     lemon__gguf_put(pack, "tokenizer.ggml.add_eos_token", LEMON__GGUF_BOOL, 0);
     lemon__gguf_put(pack, "tokenizer.ggml.add_space_prefix", LEMON__GGUF_BOOL, t->rules.prefix != LEMON__PREFIX_NEVER);
@@ -10340,11 +10308,9 @@ static void lemon__tokenizer_to_config(const lemon_tokenizer *t, int32_t max_seq
 
 /*  Whether a brace and a quote stand there; llama2.c's file begins with a small number, which has zeros. */
 static int lemon__looks_like_json(const uint8_t *p, size_t n) {
-    size_t i = 0;
-    while (i < n && lemon__is_space((char)p[i])) i++;
-    if (i == n || p[i++] != '{') return 0;
-    while (i < n && lemon__is_space((char)p[i])) i++;
-    return i < n && p[i] == '"';
+    size_t i, braces = 0;
+    for (i = 0; i < n && (lemon__is_space((char)p[i]) || (p[i] == '{' && braces == 0)); i++) braces += p[i] == '{';
+    return i < n && p[i] == '"' && braces;
 }
 
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
@@ -10607,18 +10573,6 @@ static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, s
     return LEMON_OK;
 }
 
-static lemon_status lemon__learn_sighting(lemon__learner *l, lemon__pair *pair, int32_t word) {
-    lemon__sighting *s;
-    if (pair->sighting >= 0 && l->sightings[pair->sighting].word == word) return LEMON_OK;
-    s = (lemon__sighting *)lemon__reserve(l->ctx, l->sightings, &l->sightings_capacity, l->n_sightings + 1, sizeof *s);
-    if (s == NULL) return LEMON_E_MEMORY;
-    l->sightings = s;
-    s[l->n_sightings].word = word;
-    s[l->n_sightings].older = pair->sighting;
-    pair->sighting = l->n_sightings++;
-    return LEMON_OK;
-}
-
 /*  The pair of two symbols, made if it is new; NULL: no memory. */
 static lemon__pair *lemon__learn_pair(lemon__learner *l, int32_t left, int32_t right) {
     int32_t key[2], i;
@@ -10643,22 +10597,26 @@ static uint64_t lemon__pair_key(const lemon__pair *pair) {
     return lemon__learn_key(pair->count, (uint64_t)pair->left << 16 | (uint64_t)pair->right);
 }
 
-static lemon_status lemon__learn_offer(lemon__learner *l, const lemon__pair *pair) {
-    return lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
-}
-
 /*  Two neighbours appear in a word (sign 1) or go (sign -1).  Pairs that became more frequent are offered to the heap
     again; those that became rarer are put right when they come up. */
 static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
     lemon__pair *pair;
-    lemon_status status;
+    lemon__sighting *s;
     if (left < 0 || right < 0) return LEMON_OK;
     pair = lemon__learn_pair(l, left, right);
     if (pair == NULL) return LEMON_E_MEMORY;
     pair->count += sign * l->words.counts[word];
     if (sign < 0) return LEMON_OK;
-    status = lemon__learn_sighting(l, pair, word);
-    return status ? status : lemon__learn_offer(l, pair);
+    if (pair->sighting < 0 || l->sightings[pair->sighting].word != word) {
+        s = (lemon__sighting *)lemon__reserve(l->ctx, l->sightings, &l->sightings_capacity, l->n_sightings + 1,
+                                              sizeof *s);
+        if (s == NULL) return LEMON_E_MEMORY;
+        l->sightings = s;
+        s[l->n_sightings].word = word;
+        s[l->n_sightings].older = pair->sighting;
+        pair->sighting = l->n_sightings++;
+    }
+    return lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
 }
 
 static lemon_status lemon__learn_count_all(lemon__learner *l) {
@@ -10716,7 +10674,7 @@ static lemon_status lemon__learn_best(lemon__learner *l, lemon__pair **best) {
         lemon__pair *pair = lemon__learn_pair(l, (int32_t)(top >> 16 & 0xffff), (int32_t)(top & 0xffff));
         *best = pair->count > 0 && lemon__pair_key(pair) == top ? pair : NULL;
         if (*best) return LEMON_OK;
-        if (pair->count > 0 && lemon__pair_key(pair) > top) status = lemon__learn_offer(l, pair);
+        if (pair->count > 0 && lemon__pair_key(pair) > top) status = lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
     }
     return status;
 }
