@@ -8756,13 +8756,18 @@ static uint8_t *lemon__form_c(lemon_ctx *ctx, const lemon__forms *forms, const u
     return out;
 }
 
-/* ---- the patterns: where the word that begins at `at` ends.  As regular expressions, with \s, \p{L} and \p{N}:
+/* ---- the patterns: where the word that begins at `at` ends ---- */
 
-     GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-     LLaMA 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
-              \s*[\r\n]+|\s+(?!\S)|\s+
-     Qwen 2   LLaMA 3's with \p{N};  Qwen 3.5: and with marks, \p{M}, taken as letters
-     digits   GPT-2's, in the pieces between single digits (SmolLM, StarCoder) ---- */
+/*  As files spell them.  SmolLM and StarCoder have GPT-2's in the pieces between single digits. */
+static const struct lemon__pattern { const char *regex; int split; } lemon__patterns[] = {
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_LLAMA3},
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_QWEN2},
+    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_QWEN35},
+    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_GPT2},
+};
 
 /*  The end of a run of characters of one class, `most` at most. */
 static size_t lemon__run_end(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at, int class_of, int most) {
@@ -8997,27 +9002,22 @@ static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *w
     return status;
 }
 
-/*  Whether llama2.c could read a vocabulary: all in the places where it looks for them. */
-static int lemon__llama2c_fits(const lemon_tokenizer *t) {
-    int32_t byte;
-    if (t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS) return 0;
-    for (byte = 0; byte < 256; byte++)
-        if (t->byte_ids[byte] != byte + LEMON__FIRST_BYTE) return 0;
-    return 1;
-}
-
+/*  llama2.c looks for all in their places. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
+    const lemon_tokenizer *t = tokenizer;
     lemon_writer writer;
     lemon_status status;
-    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
-    if (!lemon__llama2c_fits(tokenizer))
+    int byte = 0;
+    if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
+    while (byte < 256 && t->byte_ids[byte] == byte + LEMON__FIRST_BYTE) byte++;
+    if (byte < 256 || t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS)
         return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
                            "%s: llama2.c's format holds SentencePiece vocabularies only, with BOS 1, EOS 2 and the bytes "
                            "from 3 on, and this is another; keep it in a .lemon file",
                            path);
     status = lemon_file_writer(ctx, path, &writer);
     if (status) return status;
-    status = lemon__tokenizer_write(ctx, &writer, tokenizer);
+    status = lemon__tokenizer_write(ctx, &writer, t);
     if (!status) return writer.commit(writer.user);
     writer.abort(writer.user);
     return status;
@@ -9647,16 +9647,6 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
 static int lemon__is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 /* ---- files: Hugging Face's tokenizer.json.  What it asks for and is not known here is refused by name. ---- */
-
-static const struct lemon__pattern { const char *regex; int split; } lemon__patterns[] = {
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_LLAMA3},
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_QWEN2},
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"
-     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_QWEN35},
-    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", LEMON__SPLIT_GPT2},
-};
 
 typedef struct lemon__hf {
     lemon_ctx *ctx;
