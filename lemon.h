@@ -5170,18 +5170,17 @@ static const uint8_t *lemon__take(lemon__cursor *c, size_t n) {
     return c->bytes + (c->at - n);
 }
 
-static uint16_t lemon__take16(lemon__cursor *c) {
-    const uint8_t *p = lemon__take(c, 2);
-    return p ? lemon__get16(p) : (uint16_t)0;
+/*  A little-endian number of so many bytes. */
+static uint64_t lemon__take_number(lemon__cursor *c, size_t width) {
+    const uint8_t *p = lemon__take(c, width);
+    uint64_t value = 0;
+    while (p && width-- > 0) value = value << 8 | p[width];
+    return value;
 }
-static uint32_t lemon__take32(lemon__cursor *c) {
-    const uint8_t *p = lemon__take(c, 4);
-    return p ? lemon__get32(p) : 0;
-}
-static uint64_t lemon__take64(lemon__cursor *c) {
-    const uint8_t *p = lemon__take(c, 8);
-    return p ? lemon__get64(p) : 0;
-}
+
+static uint16_t lemon__take16(lemon__cursor *c) { return (uint16_t)lemon__take_number(c, 2); }
+static uint32_t lemon__take32(lemon__cursor *c) { return (uint32_t)lemon__take_number(c, 4); }
+static uint64_t lemon__take64(lemon__cursor *c) { return lemon__take_number(c, 8); }
 
 static lemon__cursor lemon__cursor_over(const lemon_reader *reader) {
     lemon__cursor c;
@@ -5349,10 +5348,9 @@ static int lemon__hex_digit(int c) {
 static long lemon__json_hex(const uint8_t *p, size_t n) {
     long value = 0;
     size_t i;
-    for (i = 0; i < 4; i++) {
+    for (i = 0; i < 4 && value >= 0; i++) {
         int digit = i < n ? lemon__hex_digit(p[i]) : -1;
-        if (digit < 0) return -1;
-        value = 16 * value + digit;
+        value = digit < 0 ? -1 : 16 * value + digit;
     }
     return value;
 }
@@ -5384,16 +5382,12 @@ static size_t lemon__utf8_put(uint8_t *out, long c) {
     return (size_t)n;
 }
 
-/*  A string, the cursor being behind its first quote. */
+/*  Behind the end of a string, the cursor being behind its first quote. */
 static lemon_status lemon__json_scan_string(lemon__json *json, lemon__json_node *node) {
     size_t taken;
-    node->start = (uint32_t)json->at;
     for (; json->at < json->bytes; json->at++) {
         uint8_t c = json->text[json->at];
-        if (c == '"') {
-            node->bytes = (uint32_t)(json->at++ - node->start);
-            return LEMON_OK;
-        }
+        if (c == '"') { json->at++; return LEMON_OK; }
         if (c < ' ') return lemon__json_bad(json, "an escape in place of a control character");
         if (c != '\\') continue;
         node->escaped = 1;
@@ -5438,70 +5432,47 @@ static lemon_status lemon__json_scan_word(lemon__json *json, lemon__json_node *n
     return lemon__json_digits(json) > 0 ? LEMON_OK : lemon__json_bad(json, "a digit");
 }
 
-/*  Appends the value at the cursor; of an array or object only its beginning. */
-static lemon_status lemon__json_value(lemon__json *json) {
-    int c = lemon__json_peek(json);
-    lemon__json_node *nodes = (lemon__json_node *)lemon__reserve(json->ctx, json->nodes, &json->capacity,
-                                                                 json->count + 1, sizeof *nodes), *node;
-    lemon_status status = LEMON_OK;
-    if (nodes == NULL) return LEMON_E_MEMORY;
-    json->nodes = nodes;
-    node = &nodes[json->count++];
+static lemon_status lemon__json_inside(lemon__json *json, int end, int depth);
+
+/*  Appends the value at the cursor and all that is in it. */
+static lemon_status lemon__json_value(lemon__json *json, int depth) {
+    int c = lemon__json_peek(json), quoted = c == '"';
+    int64_t i = json->count;
+    lemon__json_node *node =
+        (lemon__json_node *)lemon__reserve(json->ctx, json->nodes, &json->capacity, i + 1, sizeof *node);
+    lemon_status status;
+    if (node == NULL) return LEMON_E_MEMORY;
+    json->nodes = node;
+    node += json->count++;
     memset(node, 0, sizeof *node);
-    node->start = (uint32_t)json->at;
+    node->start = (uint32_t)(json->at + (quoted ? 1 : 0));
+    node->type = quoted ? LEMON__JSON_STRING : c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
+    if (quoted || c == '{' || c == '[') json->at++;
+    if (quoted) status = lemon__json_scan_string(json, node);
+    else if (c == '{' || c == '[') status = lemon__json_inside(json, c == '{' ? '}' : ']', depth + 1);
+    else status = lemon__json_scan_word(json, node);
+    node = &json->nodes[i];             /* the list may have moved */
+    node->bytes = (uint32_t)(json->at - node->start - (quoted ? 1 : 0));
     node->next = (int32_t)json->count;
-    if (c == '{' || c == '[') {
-        node->type = c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
-        json->at++;
-    } else if (c == '"') {
-        node->type = LEMON__JSON_STRING;
-        json->at++;
-        return lemon__json_scan_string(json, node);
-    } else status = lemon__json_scan_word(json, node);
-    node->bytes = (uint32_t)(json->at - node->start);
     return status;
 }
 
-/*  The name of a member, with the colon behind it. */
-static lemon_status lemon__json_member(lemon__json *json) {
-    lemon_status status;
-    if (lemon__json_peek(json) != '"') return lemon__json_bad(json, "a name in quotes");
-    status = lemon__json_value(json);
-    if (status) return status;
-    if (lemon__json_peek(json) != ':') return lemon__json_bad(json, "a colon");
-    json->at++;
-    return LEMON_OK;
-}
-
-/*  One value after the other; `open` is the stack of arrays and objects that have not ended. */
-static lemon_status lemon__json_values(lemon__json *json) {
-    int32_t open[LEMON__JSON_DEPTH];
-    int depth = 0, begun = 0;           /* begun: the innermost has a member already */
-    lemon_status status = lemon__json_value(json);
-    if (!status && json->nodes[0].type >= LEMON__JSON_ARRAY) open[depth++] = 0;
-    while (depth > 0 && !status) {
-        lemon__json_node *inner = &json->nodes[open[depth - 1]];
-        int end = inner->type == LEMON__JSON_OBJECT ? '}' : ']', c = lemon__json_peek(json);
-        if (c == end) {
-            json->at++;
-            inner->bytes = (uint32_t)(json->at - inner->start);
-            inner->next = (int32_t)json->count;
-            begun = 1;
-            depth--;
-            continue;
-        }
+/*  What is in an array or object, the cursor being behind its bracket, up to the end. */
+static lemon_status lemon__json_inside(lemon__json *json, int end, int depth) {
+    lemon_status status = depth > LEMON__JSON_DEPTH ? lemon__json_bad(json, "at most 64 levels") : LEMON_OK;
+    int c, begun = 0;
+    for (c = lemon__json_peek(json); !status && c != end; c = lemon__json_peek(json), begun = 1) {
         if (begun && c != ',') return lemon__json_bad(json, end == '}' ? "a comma or }" : "a comma or ]");
         if (begun) json->at++;
-        if (end == '}') status = lemon__json_member(json);
-        if (!status) status = lemon__json_value(json);
-        begun = 1;
-        if (status || json->nodes[json->count - 1].type < LEMON__JSON_ARRAY) continue;
-        if (depth == LEMON__JSON_DEPTH) return lemon__json_bad(json, "at most 64 levels");
-        open[depth++] = (int32_t)json->count - 1;
-        begun = 0;
+        if (end == '}') {
+            if (lemon__json_peek(json) != '"') return lemon__json_bad(json, "a name in quotes");
+            status = lemon__json_value(json, depth);
+            if (!status && lemon__json_peek(json) != ':') status = lemon__json_bad(json, "a colon");
+            json->at++;
+        }
+        if (!status) status = lemon__json_value(json, depth);
     }
-    if (!status && lemon__json_peek(json) != 0) status = lemon__json_bad(json, "the end");
-    if (!status && json->at < json->bytes) status = lemon__json_bad(json, "the end");
+    json->at++;
     return status;
 }
 
@@ -5515,9 +5486,10 @@ static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const vo
     json->text = (const uint8_t *)text;
     json->bytes = bytes;
     if (bytes > INT32_MAX)
-        status = lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: size is %llu bytes, expected less than 2 GB of JSON", name,
-                             (unsigned long long)bytes);
-    else status = lemon__json_values(json);
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: size is %llu bytes, expected less than 2 GB of JSON", name,
+                           (unsigned long long)bytes);
+    status = lemon__json_value(json, 0);
+    if (!status && (lemon__json_peek(json) != 0 || json->at < bytes)) status = lemon__json_bad(json, "the end");
     if (status) lemon__json_close(json);
     return status;
 }
@@ -5562,17 +5534,20 @@ static int32_t lemon__json_get(const lemon__json *json, int32_t node, const char
     return -1;
 }
 
-/*  A number as it stands; 0 where the value is none, or is longer than any number need be.  strtod wants the decimal
-    point of the program's locale. */
-static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
-    char text[64], *end;
-    size_t n;
-    *value = 0;
-    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER) return 0;
-    n = json->nodes[node].bytes;
-    if (n >= sizeof text) return 0;
+/*  The text of a number; 0 where the value is none, or is longer than any number need be. */
+static int lemon__json_digits_of(const lemon__json *json, int32_t node, char text[64]) {
+    size_t n = node < 0 ? 0 : json->nodes[node].bytes;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER || n >= 64) return 0;
     memcpy(text, json->text + json->nodes[node].start, n);
     text[n] = 0;
+    return 1;
+}
+
+/*  A number as it stands; 0 where the value is none.  strtod wants the decimal point of the program's locale. */
+static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
+    char text[64], *end;
+    *value = 0;
+    if (!lemon__json_digits_of(json, node, text)) return 0;
     *value = strtod(text, &end);
     if (*end == '.') { *end = ','; *value = strtod(text, &end); }
     return *end == 0;
@@ -5580,23 +5555,14 @@ static int lemon__json_real(const lemon__json *json, int32_t node, double *value
 
 /*  An integer; 0 where the value is none, or is no int64. */
 static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value) {
-    const uint8_t *p;
-    uint32_t i = 0, n;
-    int negative;
-    uint64_t all = 0, most;
+    char text[64], *end;
     *value = 0;
-    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER) return 0;
-    p = json->text + json->nodes[node].start;
-    n = json->nodes[node].bytes;
-    negative = p[0] == '-';
-    most = (uint64_t)INT64_MAX + (negative ? 1 : 0);
-    for (i = (uint32_t)negative; i < n; i++) {
-        uint64_t digit = (uint64_t)(p[i] - '0');
-        if (p[i] < '0' || p[i] > '9' || all > (most - digit) / 10) return 0;
-        all = 10 * all + digit;
-    }
-    *value = negative ? (int64_t)(0 - all) : (int64_t)all;
-    return 1;
+    if (!lemon__json_digits_of(json, node, text)) return 0;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    if (errno == 0 && *end == 0) return 1;
+    *value = 0;
+    return 0;
 }
 
 /* ---- bytes out: headers and texts that grow ---- */
@@ -5683,6 +5649,7 @@ static void lemon__print_string(lemon__bytes *b, const uint8_t *text, size_t n) 
 static void lemon__bytes_free(lemon__bytes *b) {
     lemon__free(b->ctx, b->data, (size_t)b->capacity);
     b->data = NULL;
+    b->count = b->capacity = 0;
 }
 
 /* ---- the pack: a file of tensors that is being written ---- */
@@ -7762,7 +7729,6 @@ static lemon_status lemon__folder_put_text(lemon__folder *f, const char *name, l
     lemon_status status = text->status;
     if (!status) status = lemon__folder_put(f, name, text->data, (size_t)text->count);
     lemon__bytes_free(text);
-    text->count = text->capacity = 0;
     return status;
 }
 
