@@ -6491,8 +6491,8 @@ static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
             known |= span.bytes >= n && memcmp(name + span.bytes - n, idle[j], n) == 0;
         }
         if (!known)
-            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" has no place in a LLaMA model of this config; "
-                                 "the model is of a kind that lemon.h does not know", (int)span.bytes, name);
+            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" has no place in a LLaMA model of this "
+                                 "config; the model is of a kind that lemon.h does not know", (int)span.bytes, name);
     }
     return LEMON_OK;
 }
@@ -6630,9 +6630,8 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
             return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected at least 1; " LEMON__DAMAGED,
                                in->name, lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
     if (field[0] % field[3] != 0)
-        return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                           "%s: n_heads is %lld, expected a divisor of d_model, which is %lld; " LEMON__DAMAGED,
-                           in->name, (long long)field[3], (long long)field[0]);
+        return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: n_heads is %lld, expected a divisor of d_model, which is "
+                           "%lld; " LEMON__DAMAGED, in->name, (long long)field[3], (long long)field[0]);
     lemon_config_defaults(c);
     for (i = 0; i < 7; i++)
         lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
@@ -6657,9 +6656,8 @@ static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
         lemon__take(c, 4);
         version = lemon__take32(c);
         if (version != 1 && version != 2)
-            return lemon__fail(in->ctx, LEMON_E_UNSUPPORTED,
-                               "%s: version of the llama2.c file is %lld, expected 1 or 2", in->name,
-                               (long long)version);
+            return lemon__fail(in->ctx, LEMON_E_UNSUPPORTED, "%s: version of the llama2.c file is %lld, expected 1 or "
+                               "2", in->name, (long long)version);
     }
     in->version = (int)version;
     lemon__llama2c_ints(c, field);
@@ -6713,10 +6711,9 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     if (!status) status = lemon__llama2c_size(&in, &size);
     if (status) return status;
     if (size != reader->size)
-        return lemon__fail(ctx, LEMON_E_FORMAT,
-                           "%s: size is %llu bytes, expected %llu as llama2.c version %d with d_model %ld, d_ffn %ld, "
-                           "n_layers %ld, vocab_size %ld; " LEMON__DAMAGED,
-                           reader->name, (unsigned long long)reader->size, (unsigned long long)size, in.version,
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected %llu as llama2.c version %d with "
+                           "d_model %ld, d_ffn %ld, n_layers %ld, vocab_size %ld; " LEMON__DAMAGED, reader->name,
+                           (unsigned long long)reader->size, (unsigned long long)size, in.version,
                            (long)in.config.d_model, (long)in.config.d_ffn, (long)in.config.n_layers,
                            (long)in.config.vocab_size);
     status = lemon_model_create(ctx, &in.config, model);
@@ -6893,11 +6890,9 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     lemon_status status;
     if (lemon__is_in(shards->ctx, shards->folder, "model.safetensors"))
         return lemon__shards_add(shards, "model.safetensors");
-    status = lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader);
-    if (status)
-        return lemon__fail(shards->ctx, LEMON_E_FORMAT,
-                           "%s: has neither model.safetensors nor model.safetensors.index.json; PyTorch's .bin files "
-                           "must be converted first",
+    if (lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader))
+        return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
+                           "model.safetensors.index.json; PyTorch's .bin files must be converted first",
                            shards->folder);
     status = lemon__json_parse(shards->ctx, reader.name, reader.map, (size_t)reader.size, &json);
     if (!status) status = lemon__shards_index(shards, &json);
@@ -7113,8 +7108,9 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     for (k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
         if (lemon__codings[k].id == id) e.coding = &lemon__codings[k];
     if (!c->bad && e.coding == NULL)
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, Q8_0, "
-                             "Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K", (int)n, (const char *)name, (unsigned long)id);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, "
+                             "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K", (int)n, (const char *)name,
+                             (unsigned long)id);
     if (c->bad || dims < 1 || dims > 4 || size[0] < 1 || size[0] > 1 << 28 || size[1] < 1 || size[1] > 1 << 28 ||
         size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)e.coding->numbers)
         return lemon__tensor_bad(u, name, n, "a shape that cannot be");
@@ -7326,8 +7322,8 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
     else status = LEMON_E_FORMAT;
     if (status == LEMON_E_FORMAT && i == n) what = "text";
     else if (status == LEMON_E_FORMAT) then = "; it is damaged or no model";
-    return lemon__fail(ctx, status, "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder%s",
-                       reader->name, what, then);
+    return lemon__fail(ctx, status, "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face "
+                       "folder%s", reader->name, what, then);
 }
 
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
@@ -7358,12 +7354,11 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
-    n = strlen(path) < LEMON__PATH - 2 ? strlen(path) : 0;
-    if (n >= 11 && strcmp(path + n - 11, "config.json") == 0) {
-        snprintf(folder, sizeof folder, "./%s", path);
-        folder[n + 2 - 11] = 0;
-        if (folder[n + 1 - 11] == '/' || folder[n + 1 - 11] == '\\')
-            return lemon__load_folder(ctx, n > 11 && (path[0] == '/' || path[1] == ':') ? folder + 2 : folder, model);
+    n = strlen(path);
+    if (n >= 11 && n < LEMON__PATH && strcmp(path + n - 11, "config.json") == 0 &&
+        (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
+        snprintf(folder, sizeof folder, "%.*s", (int)(n - 11), path);
+        return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
     if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
@@ -7518,13 +7513,6 @@ static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemo
     return LEMON_OK;
 }
 
-/*  The largest group that llama2.c's export.py would take: a power of two up to 64 that divides both widths. */
-static int64_t lemon__llama2c_group(const lemon_config *c) {
-    int64_t group = 64;
-    while (c->d_model % group || c->d_ffn % group) group /= 2;
-    return group;
-}
-
 static void lemon__llama2c_put_header(const lemon_config *c, int version, int64_t group, lemon__bytes *out) {
     int i;
     if (version > 0) lemon__put_number(out, LEMON__L2C_MAGIC, 4);
@@ -7567,18 +7555,18 @@ static void lemon__llama2c_put_rope(const lemon_config *c, lemon__bytes *out) {
 static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          int version) {
     const lemon_config *c = &model->config;
-    int64_t group = version == 2 ? lemon__llama2c_group(c) : 0, widest = 65536, layer, layers, r;
+    int64_t group = version == 2 ? 64 : 0, widest = 65536, layer, layers, r;
     float *x = (float *)lemon__malloc(ctx, (size_t)widest * sizeof *x);
     lemon__bytes out = lemon__bytes_in(ctx), scales = out;
     lemon_status status;
     int step;
+    while (group && (c->d_model % group || c->d_ffn % group)) group /= 2;       /* as llama2.c's export.py does */
     lemon__llama2c_put_header(c, version, group, &out);
     for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
         int role = lemon__llama2c_order[version > 0][step];
         const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
         if (info == NULL && version == 0) lemon__llama2c_put_rope(c, &out);
-        if (info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings)) continue;
-        layers = info->per_layer ? c->n_layers : 1;
+        layers = info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings) ? 0 : info->per_layer ? c->n_layers : 1;
         for (layer = 0; layer < layers; layer++) {
             const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
             for (r = 0; r < t->rows && !out.status; r++) {
@@ -7749,7 +7737,6 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
 static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
     static const char *const types[] = {"float32", "bfloat16", "float16"};
     lemon__bytes text = lemon__bytes_in(f->ctx);
-    lemon_status status;
     int i;
     lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
                         "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
@@ -7762,11 +7749,9 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
         else if (lemon__fields[i].real) lemon__print_real(&text, value);
         else lemon__print(&text, "%.0f", value);
     }
-    status = lemon__folder_put_carried(model, &text);
-    lemon__print(&text, "\n}\n");
-    if (!status) return lemon__folder_put_text(f, "config.json", &text);
-    lemon__bytes_free(&text);
-    return status;
+    if (!text.status) text.status = lemon__folder_put_carried(model, &text);
+    if (!text.status) lemon__print(&text, "\n}\n");
+    return lemon__folder_put_text(f, "config.json", &text);
 }
 
 /*  The tokenizer and the generation config: as they came, or made from ours. */
@@ -7793,65 +7778,65 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
     return lemon__folder_put_text(f, "tokenizer.json", &text);
 }
 
+/*  The file of this name in a folder is removed, or becomes a file of another folder. */
+static lemon_status lemon__folder_move(lemon__folder *f, const char *name, const char *folder, const char *other) {
+    char from[LEMON__PATH], to[LEMON__PATH];
+    lemon_status status = lemon__join(f->ctx, folder, name, from);
+    if (!status && other) status = lemon__join(f->ctx, other, name, to);
+    if (!status && other == NULL) remove(from);
+    if (!status && other && rename(from, to) != 0)
+        status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", other, from,
+                             strerror(errno));
+    return status;
+}
+
+/*  All that was written is removed, or goes into a folder. */
+static lemon_status lemon__folder_move_all(lemon__folder *f, const char *other) {
+    const char *names = (const char *)f->names.data;
+    lemon_status status = LEMON_OK;
+    int64_t at;
+    for (at = 0; at < f->names.count && !status; at += (int64_t)strlen(names + at) + 1)
+        status = lemon__folder_move(f, names + at, f->beside, other);
+    if (!status) lemon__folder_remove(f->beside);
+    return status;
+}
+
 /*  Removes by what an earlier model in a folder would be found. */
 static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
     static const char *const first[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
-    char path[LEMON__PATH];
     lemon_status status = LEMON_OK;
     int i;
-    for (i = 0; i < 3 && !status; i++) {
-        status = lemon__join(f->ctx, folder, first[i], path);
-        if (!status) remove(path);
-    }
+    for (i = 0; i < 3 && !status; i++) status = lemon__folder_move(f, first[i], folder, NULL);
     return status;
 }
 
 /*  Puts what was written in its place. */
 static lemon_status lemon__folder_commit(lemon__folder *f) {
-    char from[LEMON__PATH], to[LEMON__PATH];
-    lemon_status status = LEMON_OK;
-    int64_t at;
+    lemon_status status;
     if (rename(f->beside, f->path) == 0) return LEMON_OK;
     status = lemon__folder_forget(f, f->path);
-    for (at = 0; at < f->names.count && !status; at += (int64_t)strlen((const char *)f->names.data + at) + 1) {
-        status = lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, from);
-        if (!status) status = lemon__join(f->ctx, f->path, (const char *)f->names.data + at, to);
-        if (!status && rename(from, to) != 0)
-            status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", f->path, from,
-                                 strerror(errno));
-    }
-    if (!status) lemon__folder_remove(f->beside);
-    return status;
-}
-
-/*  Removes what was written so far. */
-static void lemon__folder_abort(lemon__folder *f) {
-    char path[LEMON__PATH];
-    int64_t at;
-    for (at = 0; at < f->names.count; at += (int64_t)strlen((const char *)f->names.data + at) + 1)
-        if (!lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, path)) remove(path);
-    lemon__folder_remove(f->beside);
+    return status ? status : lemon__folder_move_all(f, f->path);
 }
 
 static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
     lemon__folder f;
     lemon_status status;
-    size_t n = strlen(path);
+    int n = (int)lemon__min((int64_t)strlen(path), LEMON__PATH);
     char place[LEMON__PATH];
     if (options->dtype > LEMON_F16)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or f16; "
-                           "other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(options->dtype));
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
+                           "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path,
+                           lemon_dtype_name(options->dtype));
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0 || n + 5 > LEMON__PATH)
         return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
-    snprintf(place, sizeof place, "%.*s", (int)n, path);
     memset(&f, 0, sizeof f);
     f.ctx = ctx;
     f.path = place;
     f.names = lemon__bytes_in(ctx);
-    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min((int64_t)n, LEMON__PATH - 5), path);
+    snprintf(place, sizeof place, "%.*s", n, path);
+    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
     status = lemon__folder_make(ctx, f.beside);
     if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
     if (status) return status;
@@ -7859,7 +7844,7 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     if (!status) status = lemon__folder_put_texts(&f, model);
     if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
     if (!status) status = lemon__folder_commit(&f);
-    if (status) lemon__folder_abort(&f);
+    if (status) lemon__folder_move_all(&f, NULL);
     lemon__bytes_free(&f.names);
     return status;
 }
