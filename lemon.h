@@ -5170,25 +5170,28 @@ static const uint8_t *lemon__take(lemon__cursor *c, size_t n) {
     return c->bytes + (c->at - n);
 }
 
-static uint16_t lemon__take16(lemon__cursor *c) {
-    const uint8_t *p = lemon__take(c, 2);
-    return p ? lemon__get16(p) : (uint16_t)0;
+/*  A little-endian number of so many bytes. */
+static uint64_t lemon__take_number(lemon__cursor *c, size_t width) {
+    const uint8_t *p = lemon__take(c, width);
+    uint64_t value = 0;
+    while (p && width-- > 0) value = value << 8 | p[width];
+    return value;
 }
-static uint32_t lemon__take32(lemon__cursor *c) {
-    const uint8_t *p = lemon__take(c, 4);
-    return p ? lemon__get32(p) : 0;
-}
-static uint64_t lemon__take64(lemon__cursor *c) {
-    const uint8_t *p = lemon__take(c, 8);
-    return p ? lemon__get64(p) : 0;
+
+static uint16_t lemon__take16(lemon__cursor *c) { return (uint16_t)lemon__take_number(c, 2); }
+static uint32_t lemon__take32(lemon__cursor *c) { return (uint32_t)lemon__take_number(c, 4); }
+static uint64_t lemon__take64(lemon__cursor *c) { return lemon__take_number(c, 8); }
+
+static lemon__cursor lemon__cursor_at(const void *bytes, size_t size) {
+    lemon__cursor c;
+    memset(&c, 0, sizeof c);
+    c.bytes = (const uint8_t *)bytes;
+    c.size = size;
+    return c;
 }
 
 static lemon__cursor lemon__cursor_over(const lemon_reader *reader) {
-    lemon__cursor c;
-    memset(&c, 0, sizeof c);
-    c.bytes = reader->map;
-    c.size = (size_t)reader->size;
-    return c;
+    return lemon__cursor_at(reader->map, (size_t)reader->size);
 }
 
 static void lemon__reader_close(lemon_reader *reader) {
@@ -5349,10 +5352,9 @@ static int lemon__hex_digit(int c) {
 static long lemon__json_hex(const uint8_t *p, size_t n) {
     long value = 0;
     size_t i;
-    for (i = 0; i < 4; i++) {
+    for (i = 0; i < 4 && value >= 0; i++) {
         int digit = i < n ? lemon__hex_digit(p[i]) : -1;
-        if (digit < 0) return -1;
-        value = 16 * value + digit;
+        value = digit < 0 ? -1 : 16 * value + digit;
     }
     return value;
 }
@@ -5384,16 +5386,12 @@ static size_t lemon__utf8_put(uint8_t *out, long c) {
     return (size_t)n;
 }
 
-/*  A string, the cursor being behind its first quote. */
+/*  Behind the end of a string, the cursor being behind its first quote. */
 static lemon_status lemon__json_scan_string(lemon__json *json, lemon__json_node *node) {
     size_t taken;
-    node->start = (uint32_t)json->at;
     for (; json->at < json->bytes; json->at++) {
         uint8_t c = json->text[json->at];
-        if (c == '"') {
-            node->bytes = (uint32_t)(json->at++ - node->start);
-            return LEMON_OK;
-        }
+        if (c == '"') { json->at++; return LEMON_OK; }
         if (c < ' ') return lemon__json_bad(json, "an escape in place of a control character");
         if (c != '\\') continue;
         node->escaped = 1;
@@ -5438,70 +5436,47 @@ static lemon_status lemon__json_scan_word(lemon__json *json, lemon__json_node *n
     return lemon__json_digits(json) > 0 ? LEMON_OK : lemon__json_bad(json, "a digit");
 }
 
-/*  Appends the value at the cursor; of an array or object only its beginning. */
-static lemon_status lemon__json_value(lemon__json *json) {
-    int c = lemon__json_peek(json);
-    lemon__json_node *nodes = (lemon__json_node *)lemon__reserve(json->ctx, json->nodes, &json->capacity,
-                                                                 json->count + 1, sizeof *nodes), *node;
-    lemon_status status = LEMON_OK;
-    if (nodes == NULL) return LEMON_E_MEMORY;
-    json->nodes = nodes;
-    node = &nodes[json->count++];
+static lemon_status lemon__json_inside(lemon__json *json, int end, int depth);
+
+/*  Appends the value at the cursor and all that is in it. */
+static lemon_status lemon__json_value(lemon__json *json, int depth) {
+    int c = lemon__json_peek(json), quoted = c == '"';
+    int64_t i = json->count;
+    lemon__json_node *node =
+        (lemon__json_node *)lemon__reserve(json->ctx, json->nodes, &json->capacity, i + 1, sizeof *node);
+    lemon_status status;
+    if (node == NULL) return LEMON_E_MEMORY;
+    json->nodes = node;
+    node += json->count++;
     memset(node, 0, sizeof *node);
-    node->start = (uint32_t)json->at;
+    node->start = (uint32_t)(json->at + (quoted ? 1 : 0));
+    node->type = quoted ? LEMON__JSON_STRING : c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
+    if (quoted || c == '{' || c == '[') json->at++;
+    if (quoted) status = lemon__json_scan_string(json, node);
+    else if (c == '{' || c == '[') status = lemon__json_inside(json, c == '{' ? '}' : ']', depth + 1);
+    else status = lemon__json_scan_word(json, node);
+    node = &json->nodes[i];             /* the list may have moved */
+    node->bytes = (uint32_t)(json->at - node->start - (quoted ? 1 : 0));
     node->next = (int32_t)json->count;
-    if (c == '{' || c == '[') {
-        node->type = c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
-        json->at++;
-    } else if (c == '"') {
-        node->type = LEMON__JSON_STRING;
-        json->at++;
-        return lemon__json_scan_string(json, node);
-    } else status = lemon__json_scan_word(json, node);
-    node->bytes = (uint32_t)(json->at - node->start);
     return status;
 }
 
-/*  The name of a member, with the colon behind it. */
-static lemon_status lemon__json_member(lemon__json *json) {
-    lemon_status status;
-    if (lemon__json_peek(json) != '"') return lemon__json_bad(json, "a name in quotes");
-    status = lemon__json_value(json);
-    if (status) return status;
-    if (lemon__json_peek(json) != ':') return lemon__json_bad(json, "a colon");
-    json->at++;
-    return LEMON_OK;
-}
-
-/*  One value after the other; `open` is the stack of arrays and objects that have not ended. */
-static lemon_status lemon__json_values(lemon__json *json) {
-    int32_t open[LEMON__JSON_DEPTH];
-    int depth = 0, begun = 0;           /* begun: the innermost has a member already */
-    lemon_status status = lemon__json_value(json);
-    if (!status && json->nodes[0].type >= LEMON__JSON_ARRAY) open[depth++] = 0;
-    while (depth > 0 && !status) {
-        lemon__json_node *inner = &json->nodes[open[depth - 1]];
-        int end = inner->type == LEMON__JSON_OBJECT ? '}' : ']', c = lemon__json_peek(json);
-        if (c == end) {
-            json->at++;
-            inner->bytes = (uint32_t)(json->at - inner->start);
-            inner->next = (int32_t)json->count;
-            begun = 1;
-            depth--;
-            continue;
-        }
+/*  What is in an array or object, the cursor being behind its bracket, up to the end. */
+static lemon_status lemon__json_inside(lemon__json *json, int end, int depth) {
+    lemon_status status = depth > LEMON__JSON_DEPTH ? lemon__json_bad(json, "at most 64 levels") : LEMON_OK;
+    int c, begun = 0;
+    for (c = lemon__json_peek(json); !status && c != end; c = lemon__json_peek(json), begun = 1) {
         if (begun && c != ',') return lemon__json_bad(json, end == '}' ? "a comma or }" : "a comma or ]");
         if (begun) json->at++;
-        if (end == '}') status = lemon__json_member(json);
-        if (!status) status = lemon__json_value(json);
-        begun = 1;
-        if (status || json->nodes[json->count - 1].type < LEMON__JSON_ARRAY) continue;
-        if (depth == LEMON__JSON_DEPTH) return lemon__json_bad(json, "at most 64 levels");
-        open[depth++] = (int32_t)json->count - 1;
-        begun = 0;
+        if (end == '}') {
+            if (lemon__json_peek(json) != '"') return lemon__json_bad(json, "a name in quotes");
+            status = lemon__json_value(json, depth);
+            if (!status && lemon__json_peek(json) != ':') status = lemon__json_bad(json, "a colon");
+            json->at++;
+        }
+        if (!status) status = lemon__json_value(json, depth);
     }
-    if (!status && lemon__json_peek(json) != 0) status = lemon__json_bad(json, "the end");
-    if (!status && json->at < json->bytes) status = lemon__json_bad(json, "the end");
+    json->at++;
     return status;
 }
 
@@ -5515,9 +5490,10 @@ static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const vo
     json->text = (const uint8_t *)text;
     json->bytes = bytes;
     if (bytes > INT32_MAX)
-        status = lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: size is %llu bytes, expected less than 2 GB of JSON", name,
-                             (unsigned long long)bytes);
-    else status = lemon__json_values(json);
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: size is %llu bytes, expected less than 2 GB of JSON", name,
+                           (unsigned long long)bytes);
+    status = lemon__json_value(json, 0);
+    if (!status && (lemon__json_peek(json) != 0 || json->at < bytes)) status = lemon__json_bad(json, "the end");
     if (status) lemon__json_close(json);
     return status;
 }
@@ -5562,17 +5538,20 @@ static int32_t lemon__json_get(const lemon__json *json, int32_t node, const char
     return -1;
 }
 
-/*  A number as it stands; 0 where the value is none, or is longer than any number need be.  strtod wants the decimal
-    point of the program's locale. */
-static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
-    char text[64], *end;
-    size_t n;
-    *value = 0;
-    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER) return 0;
-    n = json->nodes[node].bytes;
-    if (n >= sizeof text) return 0;
+/*  The text of a number; 0 where the value is none, or is longer than any number need be. */
+static int lemon__json_digits_of(const lemon__json *json, int32_t node, char text[64]) {
+    size_t n = node < 0 ? 0 : json->nodes[node].bytes;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER || n >= 64) return 0;
     memcpy(text, json->text + json->nodes[node].start, n);
     text[n] = 0;
+    return 1;
+}
+
+/*  A number as it stands; 0 where the value is none.  strtod wants the decimal point of the program's locale. */
+static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
+    char text[64], *end;
+    *value = 0;
+    if (!lemon__json_digits_of(json, node, text)) return 0;
     *value = strtod(text, &end);
     if (*end == '.') { *end = ','; *value = strtod(text, &end); }
     return *end == 0;
@@ -5580,23 +5559,14 @@ static int lemon__json_real(const lemon__json *json, int32_t node, double *value
 
 /*  An integer; 0 where the value is none, or is no int64. */
 static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value) {
-    const uint8_t *p;
-    uint32_t i = 0, n;
-    int negative;
-    uint64_t all = 0, most;
+    char text[64], *end;
     *value = 0;
-    if (lemon__json_type_of(json, node) != LEMON__JSON_NUMBER) return 0;
-    p = json->text + json->nodes[node].start;
-    n = json->nodes[node].bytes;
-    negative = p[0] == '-';
-    most = (uint64_t)INT64_MAX + (negative ? 1 : 0);
-    for (i = (uint32_t)negative; i < n; i++) {
-        uint64_t digit = (uint64_t)(p[i] - '0');
-        if (p[i] < '0' || p[i] > '9' || all > (most - digit) / 10) return 0;
-        all = 10 * all + digit;
-    }
-    *value = negative ? (int64_t)(0 - all) : (int64_t)all;
-    return 1;
+    if (!lemon__json_digits_of(json, node, text)) return 0;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    if (errno == 0 && *end == 0) return 1;
+    *value = 0;
+    return 0;
 }
 
 /* ---- bytes out: headers and texts that grow ---- */
@@ -5683,6 +5653,7 @@ static void lemon__print_string(lemon__bytes *b, const uint8_t *text, size_t n) 
 static void lemon__bytes_free(lemon__bytes *b) {
     lemon__free(b->ctx, b->data, (size_t)b->capacity);
     b->data = NULL;
+    b->count = b->capacity = 0;
 }
 
 /* ---- the pack: a file of tensors that is being written ---- */
@@ -6000,28 +5971,29 @@ static void lemon__unpack_close(lemon__unpack *u) {
     memset(u, 0, sizeof *u);
 }
 
-/*  A number of the file that is not what it must be. */
-static lemon_status lemon__unpack_bad(const lemon__unpack *u, const char *field, uint64_t value, uint64_t expected) {
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %llu, expected %llu; " LEMON__DAMAGED, u->source.name, field,
-                       (unsigned long long)value, (unsigned long long)expected);
+/*  Refuses a file; what is said follows its name. */
+LEMON__PRINTF(3, 4)
+static lemon_status lemon__refuse(const lemon__unpack *u, lemon_status code, const char *format, ...) {
+    char text[LEMON__MESSAGE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return lemon__fail(u->ctx, code, "%s: %s", u->source.name, text);
 }
 
-static lemon_status lemon__unpack_magic(const lemon__unpack *u) {
-    uint8_t magic[8];
-    lemon_status status = lemon__fetch(u->ctx, &u->source, 0, magic, 8);
-    if (!status && memcmp(magic, lemon__magic, 8) != 0)
-        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: the first 8 bytes are not those of a .lemon file%s",
-                             u->source.name,
-                             memcmp(magic, "LEMON", 5) == 0 ? "; a transfer in text mode may have changed it" : "");
-    return status;
+/*  A number of the file that is not what it must be. */
+static lemon_status lemon__unpack_bad(const lemon__unpack *u, const char *field, uint64_t value, uint64_t expected) {
+    return lemon__refuse(u, LEMON_E_FORMAT, "%s is %llu, expected %llu; " LEMON__DAMAGED, field,
+                         (unsigned long long)value, (unsigned long long)expected);
 }
 
 /*  All that follows trusts these sizes, so they must add up to the file's own. */
 static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *h) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     uint32_t version, flags, crc;
-    uint64_t reserved, room = u->source.size - LEMON__HEADER, front;
-    if (u->source.size < LEMON__HEADER) return lemon__unpack_bad(u, "size in bytes", u->source.size, LEMON__HEADER);
+    uint64_t reserved, size = u->source.size, room = size - LEMON__HEADER, front;
+    if (size < LEMON__HEADER) return lemon__unpack_bad(u, "size in bytes", size, LEMON__HEADER);
     lemon__take(&c, 8);
     version = lemon__take32(&c);
     flags = lemon__take32(&c);
@@ -6034,27 +6006,24 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     h->meta_crc = lemon__take32(&c);
     crc = lemon__take32(&c);
     if (version != LEMON__FILE_VERSION)
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: version is %lu, expected %d; it is damaged, or a newer lemon.h wrote it",
-                           u->source.name, (unsigned long)version, LEMON__FILE_VERSION);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version is %lu, expected %d; it is damaged, or a newer lemon.h "
+                             "wrote it", (unsigned long)version, LEMON__FILE_VERSION);
     if (crc != lemon_crc32(0, c.bytes, 60))
         return lemon__unpack_bad(u, "header CRC-32", crc, lemon_crc32(0, c.bytes, 60));
     if (flags != 0) return lemon__unpack_bad(u, "flags", flags, 0);
     if (reserved != 0) return lemon__unpack_bad(u, "reserved field", reserved, 0);
     if (h->keys_bytes > room) return lemon__unpack_bad(u, "keys_bytes", h->keys_bytes, room);
-    if (h->table_bytes > room - h->keys_bytes)
-        return lemon__unpack_bad(u, "table_bytes", h->table_bytes, room - h->keys_bytes);
+    room -= h->keys_bytes;
+    if (h->table_bytes > room) return lemon__unpack_bad(u, "table_bytes", h->table_bytes, room);
     front = LEMON__HEADER + h->keys_bytes + h->table_bytes;
     h->data_at = lemon__pad(front);
-    if (h->data_at > u->source.size || h->data_bytes != u->source.size - h->data_at)
-        return lemon__fail(
-            u->ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected %llu; the file was cut short or appended to",
-            u->source.name, (unsigned long long)u->source.size, (unsigned long long)(h->data_at + h->data_bytes));
+    if (h->data_at > size || h->data_bytes != size - h->data_at)
+        return lemon__refuse(u, LEMON_E_FORMAT, "size is %llu bytes, expected %llu; the file was cut short or appended "
+                             "to", (unsigned long long)size, (unsigned long long)(h->data_at + h->data_bytes));
     crc = lemon_crc32(0, c.bytes + LEMON__HEADER, (size_t)(front - LEMON__HEADER));
     if (crc != h->meta_crc) return lemon__unpack_bad(u, "CRC-32 of keys and tensor table", crc, h->meta_crc);
     if (memcmp(c.bytes + front, lemon__zeros, (size_t)(h->data_at - front)) != 0)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: padding before the data is not zero; " LEMON__DAMAGED,
-                           u->source.name);
+        return lemon__refuse(u, LEMON_E_FORMAT, "padding before the data is not zero; " LEMON__DAMAGED);
     return LEMON_OK;
 }
 
@@ -6062,40 +6031,30 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
 static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, size_t bytes, lemon__words *names,
                                        const char *what) {
     if (name == NULL || !lemon__name_ok(name, bytes))
-        return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                           "%s: name of %s %lld is not 1 to 63 printable characters; " LEMON__DAMAGED, u->source.name,
-                           what, (long long)names->count);
+        return lemon__refuse(u, LEMON_E_FORMAT, "name of %s %lld is not 1 to 63 printable characters; " LEMON__DAMAGED,
+                             what, (long long)names->count);
     if (lemon__words_find(names, name, bytes) >= 0)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s \"%.*s\" is there twice; " LEMON__DAMAGED, u->source.name,
-                           what, (int)bytes, (const char *)name);
+        return lemon__refuse(u, LEMON_E_FORMAT, "%s \"%.*s\" is there twice; " LEMON__DAMAGED, what, (int)bytes,
+                             (const char *)name);
     return lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  The key, or the tensor, that belongs to the name before. */
-static lemon_status lemon__unpack_push_key(lemon__unpack *u, int type, const uint8_t *value, size_t bytes) {
-    lemon__key *keys =
-        (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, u->key_names.count, sizeof *keys);
+static lemon_status lemon__unpack_push_key(lemon__unpack *u, const lemon__key *key) {
+    int64_t n = u->key_names.count;
+    lemon__key *keys = (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, n, sizeof *keys);
     if (keys == NULL) return LEMON_E_MEMORY;
     u->keys = keys;
-    keys += u->key_names.count - 1;
-    keys->type = type;
-    keys->used = 0;
-    keys->value = value;
-    keys->bytes = bytes;
+    keys[n - 1] = *key;
     return LEMON_OK;
 }
 
-static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon_tensor *tensor,
-                                              const lemon__coding *coding) {
-    lemon__entry *entries = (lemon__entry *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity,
-                                                           u->tensor_names.count, sizeof *entries);
-    if (entries == NULL) return LEMON_E_MEMORY;
-    u->tensors = entries;
-    entries += u->tensor_names.count - 1;
-    entries->tensor = *tensor;
-    entries->coding = coding;
-    entries->offset = 0;
-    entries->used = 0;
+static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon__entry *entry) {
+    int64_t n = u->tensor_names.count;
+    lemon__entry *list = (lemon__entry *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity, n, sizeof *list);
+    if (list == NULL) return LEMON_E_MEMORY;
+    u->tensors = list;
+    list[n - 1] = *entry;
     return LEMON_OK;
 }
 
@@ -6103,6 +6062,7 @@ static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
     size_t n = lemon__take16(c);
     lemon__key key;
     lemon_status status;
+    key.used = 0;
     key.type = lemon__take16(c);
     key.bytes = lemon__take32(c);
     status = lemon__unpack_name(u, lemon__take(c, n), n, &u->key_names, "key");
@@ -6112,59 +6072,49 @@ static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
     if (key.type < LEMON__INT || key.type > LEMON__TEXT)
         return lemon__unpack_bad(u, "type of a key", (uint64_t)key.type, LEMON__TEXT);
     if (key.type != LEMON__TEXT && key.bytes != 8) return lemon__unpack_bad(u, "bytes of a key's number", key.bytes, 8);
-    return lemon__unpack_push_key(u, key.type, key.value, key.bytes);
+    return lemon__unpack_push_key(u, &key);
 }
 
-/*  A tensor's data: where they must be, as many as its shape takes, under their checksum, zeros behind them. */
-static lemon_status lemon__unpack_data(lemon__unpack *u, const lemon__header *h, const char *name, lemon_tensor *t,
-                                       uint64_t offset, uint64_t bytes, uint32_t crc) {
-    const uint8_t *data;
-    uint32_t actual;
-    if (offset > h->data_bytes || bytes > h->data_bytes - offset || lemon__pad(bytes) > h->data_bytes - offset)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                           "%s: tensor \"%s\" ends at byte %llu of the data, which have only %llu; " LEMON__DAMAGED,
-                           u->source.name, name, (unsigned long long)(offset + bytes),
-                           (unsigned long long)h->data_bytes);
-    data = u->source.map + (h->data_at + offset);
-    actual = lemon_crc32(0, data, (size_t)bytes);
-    if (actual != crc || memcmp(data + bytes, lemon__zeros, (size_t)(lemon__pad(bytes) - bytes)) != 0)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" %s; " LEMON__DAMAGED, u->source.name, name,
-                           actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
-    t->data = lemon__unconst(data);
-    lemon__swap(t->dtype, t->data, (size_t)bytes);
-    return LEMON_OK;
-}
-
-/*  A row of the tensor table.  *end is where the tensor before it ended: tensors stand one behind the other, so none
-    can overlap and none can hide bytes between. */
+/*  A row of the tensor table, and its data: where they must be, as many as the shape takes, under their checksum, zeros
+    behind them.  *end is where the tensor before it ended: tensors stand one behind the other, so none can overlap and
+    none can hide bytes between. */
 static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__header *h, lemon__cursor *c,
                                              uint64_t *end) {
     size_t n = lemon__take16(c);
     unsigned dtype = lemon__take16(c);
     uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
-    uint32_t crc = lemon__take32(c);
-    char name[LEMON__NAME];
-    lemon_tensor t;
-    lemon_status status = lemon__unpack_name(u, lemon__take(c, n), n, &u->tensor_names, "tensor");
+    uint32_t crc = lemon__take32(c), actual;
+    const uint8_t *name = lemon__take(c, n), *data;
+    lemon__entry e;
+    lemon_tensor *t = &e.tensor;
+    char called[LEMON__NAME + 16];
+    lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
-    memcpy(name, c->bytes + c->at - n, n);
-    name[n] = 0;
-    t.data = NULL;
-    t.dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
-    t.rows = rows <= INT64_MAX ? (int64_t)rows : 0;
-    t.cols = cols <= INT64_MAX ? (int64_t)cols : 0;
-    if (lemon_tensor_bytes(&t) == 0 || lemon_tensor_bytes(&t) != bytes)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                           "%s: tensor \"%s\" is %s [%llu, %llu] in %llu bytes, which cannot be; " LEMON__DAMAGED,
-                           u->source.name, name, lemon_dtype_name(t.dtype), (unsigned long long)rows,
-                           (unsigned long long)cols, (unsigned long long)bytes);
+    snprintf(called, sizeof called, "tensor \"%.*s\"", (int)n, (const char *)name);
+    memset(&e, 0, sizeof e);
+    t->dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
+    t->rows = rows <= INT64_MAX ? (int64_t)rows : 0;
+    t->cols = cols <= INT64_MAX ? (int64_t)cols : 0;
+    if (lemon_tensor_bytes(t) == 0 || lemon_tensor_bytes(t) != bytes)
+        return lemon__refuse(u, LEMON_E_FORMAT, "%s is %s [%llu, %llu] in %llu bytes, which cannot be; " LEMON__DAMAGED,
+                             called, lemon_dtype_name(t->dtype), (unsigned long long)rows, (unsigned long long)cols,
+                             (unsigned long long)bytes);
     if (offset != lemon__pad(*end))
-        return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                           "%s: tensor \"%s\" begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
-                           u->source.name, name, (unsigned long long)offset, (unsigned long long)lemon__pad(*end));
-    status = lemon__unpack_data(u, h, name, &t, offset, bytes, crc);
+        return lemon__refuse(u, LEMON_E_FORMAT, "%s begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
+                             called, (unsigned long long)offset, (unsigned long long)lemon__pad(*end));
+    if (offset > h->data_bytes || bytes > h->data_bytes - offset || lemon__pad(bytes) > h->data_bytes - offset)
+        return lemon__refuse(u, LEMON_E_FORMAT, "%s ends at byte %llu of the data, which have only %llu; "
+                             LEMON__DAMAGED, called, (unsigned long long)(offset + bytes),
+                             (unsigned long long)h->data_bytes);
+    data = u->source.map + (h->data_at + offset);
+    actual = lemon_crc32(0, data, (size_t)bytes);
+    if (actual != crc || memcmp(data + bytes, lemon__zeros, (size_t)(lemon__pad(bytes) - bytes)) != 0)
+        return lemon__refuse(u, LEMON_E_FORMAT, "%s %s; " LEMON__DAMAGED, called,
+                             actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
+    t->data = lemon__unconst(data);
+    lemon__swap(t->dtype, t->data, (size_t)bytes);
     *end = offset + bytes;
-    return status ? status : lemon__unpack_push_tensor(u, &t, NULL);
+    return lemon__unpack_push_tensor(u, &e);
 }
 
 static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
@@ -6186,14 +6136,18 @@ static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header
     return status;
 }
 
-/*  Whether a word stands in a list of words separated by blanks. */
+/*  The next word of a list of words separated by blanks, `at` being behind the one before; 0: there is none. */
+static size_t lemon__list_next(const char *list, size_t bytes, size_t *at) {
+    size_t begin;
+    while (*at < bytes && list[*at] == ' ') ++*at;
+    for (begin = *at; *at < bytes && list[*at] != ' ';) ++*at;
+    return *at - begin;
+}
+
 static int lemon__list_has(const char *list, size_t bytes, const char *word, size_t n) {
-    size_t i, begin = 0;
-    for (i = 0; i <= bytes; i++) {
-        if (i < bytes && list[i] != ' ') continue;
-        if (i - begin == n && memcmp(list + begin, word, n) == 0) return 1;
-        begin = i + 1;
-    }
+    size_t at = 0, m;
+    while ((m = lemon__list_next(list, bytes, &at)) > 0)
+        if (m == n && memcmp(list + at - m, word, n) == 0) return 1;
     return 0;
 }
 
@@ -6206,25 +6160,22 @@ static const lemon__key *lemon__unpack_key(const lemon__unpack *u, const char *n
     static const char *const types[] = {"", "an integer", "a real number", "a text"};
     int32_t i = lemon__words_find(&u->key_names, name, strlen(name));
     if (i >= 0 && u->keys[i].type == type) return &u->keys[i];
-    lemon__fail(u->ctx, LEMON_E_FORMAT,
-                i < 0 ? "%s: key \"%s\" is missing, expected %s" : "%s: key \"%s\" is of another type, expected %s",
-                u->source.name, name, types[type]);
+    lemon__refuse(u, LEMON_E_FORMAT, "key \"%s\" is %s, expected %s", name, i < 0 ? "missing" : "of another type",
+                  types[type]);
     return NULL;
 }
 
-static lemon_status lemon__unpack_number(const lemon__unpack *u, const char *name, int type, void *value) {
-    const lemon__key *key = lemon__unpack_key(u, name, type);
-    uint64_t bits = key ? lemon__get64(key->value) : 0;
-    memcpy(value, &bits, 8);
+static lemon_status lemon__unpack_int(const lemon__unpack *u, const char *name, int64_t *value) {
+    const lemon__key *key = lemon__unpack_key(u, name, LEMON__INT);
+    *value = key ? (int64_t)lemon__get64(key->value) : 0;
     return key ? LEMON_OK : LEMON_E_FORMAT;
 }
 
-static lemon_status lemon__unpack_int(const lemon__unpack *u, const char *name, int64_t *value) {
-    return lemon__unpack_number(u, name, LEMON__INT, value);
-}
-
 static lemon_status lemon__unpack_real(const lemon__unpack *u, const char *name, double *value) {
-    return lemon__unpack_number(u, name, LEMON__REAL, value);
+    const lemon__key *key = lemon__unpack_key(u, name, LEMON__REAL);
+    uint64_t bits = key ? lemon__get64(key->value) : 0;
+    memcpy(value, &bits, 8);
+    return key ? LEMON_OK : LEMON_E_FORMAT;
 }
 
 /*  The text is not terminated. */
@@ -6239,7 +6190,7 @@ static lemon_status lemon__unpack_text(const lemon__unpack *u, const char *name,
 static lemon_status lemon__unpack_tensor(const lemon__unpack *u, const char *name, lemon_tensor *tensor) {
     int32_t i = lemon__words_find(&u->tensor_names, name, strlen(name));
     memset(tensor, 0, sizeof *tensor);
-    if (i < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
+    if (i < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
     *tensor = u->tensors[i].tensor;
     return LEMON_OK;
 }
@@ -6248,9 +6199,8 @@ static lemon_status lemon__unpack_tensor(const lemon__unpack *u, const char *nam
 static lemon_status lemon__unpack_shape(const lemon__unpack *u, const char *name, const lemon_tensor *tensor,
                                         int64_t rows, int64_t cols, const char *why) {
     if (tensor->rows == rows && tensor->cols == cols) return LEMON_OK;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is [%lld, %lld], expected [%lld, %lld] (%s)",
-                       u->source.name, name, (long long)tensor->rows, (long long)tensor->cols, (long long)rows,
-                       (long long)cols, why);
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is [%lld, %lld], expected [%lld, %lld] (%s)", name,
+                         (long long)tensor->rows, (long long)tensor->cols, (long long)rows, (long long)cols, why);
 }
 
 /*  A tensor where only one shape will do. */
@@ -6263,21 +6213,15 @@ static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *nam
 /*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
 static lemon_status lemon__unpack_parts(const lemon__unpack *u, const char *known, const char *needed) {
     const char *list;
-    size_t bytes, i, begin = 0;
+    size_t bytes, at = 0, n;
     lemon_status status = lemon__unpack_text(u, "requires", &list, &bytes);
     if (status) return status;
-    for (i = 0; i <= bytes; i++) {
-        if (i < bytes && list[i] != ' ') continue;
-        if (i > begin && !lemon__list_has(known, strlen(known), list + begin, i - begin))
-            return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                               "%s: requires the part \"%.*s\", expected %s; it holds something else, "
-                               "or a newer lemon.h wrote it",
-                               u->source.name, (int)lemon__min((int64_t)(i - begin), 40), list + begin, known);
-        begin = i + 1;
-    }
+    while ((n = lemon__list_next(list, bytes, &at)) > 0)
+        if (!lemon__list_has(known, strlen(known), list + at - n, n))
+            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "requires the part \"%.*s\", expected %s; it holds something "
+                                 "else, or a newer lemon.h wrote it", (int)(n < 40 ? n : 40), list + at - n, known);
     if (lemon__list_has(list, bytes, needed, strlen(needed))) return LEMON_OK;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: has no part \"%s\"; it holds something else", u->source.name,
-                       needed);
+    return lemon__refuse(u, LEMON_E_FORMAT, "has no part \"%s\"; it holds something else", needed);
 }
 
 /*  Opens a container and checks all of it, checksums included.  Takes the reader over: it is closed by
@@ -6286,12 +6230,16 @@ static lemon_status lemon__unpack_parts(const lemon__unpack *u, const char *know
 static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reader, const char *known,
                                        const char *needed, lemon__unpack *u) {
     lemon__header h;
+    uint8_t magic[8];
     lemon_status status;
     memset(&h, 0, sizeof h);
     memset(u, 0, sizeof *u);
     u->ctx = ctx;
     u->source = *reader;
-    status = lemon__unpack_magic(u);
+    status = lemon__fetch(ctx, reader, 0, magic, 8);
+    if (!status && memcmp(magic, lemon__magic, 8) != 0)
+        status = lemon__refuse(u, LEMON_E_FORMAT, "the first 8 bytes are not those of a .lemon file%s",
+                               memcmp(magic, "LEMON", 5) ? "" : "; a transfer in text mode may have changed it");
     if (!status) status = lemon__hold(ctx, &u->source);
     if (!status) status = lemon__unpack_header(u, &h);
     if (!status) status = lemon__unpack_contents(u, &h);
@@ -6304,18 +6252,15 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
 
 /*  The value of a field, whole ones exactly. */
 static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
-    const uint8_t *p = (const uint8_t *)config + field->offset;
-    int32_t whole;
     float real;
-    memcpy(&whole, p, 4);
-    memcpy(&real, p, 4);
-    return field->real ? (double)real : (double)whole;
+    memcpy(&real, (const uint8_t *)config + field->offset, 4);
+    return field->real ? (double)real : (double)lemon__field_value(config, (int)(field - lemon__fields));
 }
 
 /*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
 static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
                                      const struct lemon__field *field, double value, lemon_config *config) {
-    uint8_t *p = (uint8_t *)config + field->offset;
+    void *p = (uint8_t *)config + field->offset;
     int32_t whole;
     float real;
     if (field->real && !(fabs(value) < 1e30))
@@ -6323,8 +6268,9 @@ static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const cha
     if (!field->real && (!(value >= 0 && value <= INT32_MAX) || value < floor(value) || value > floor(value)))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value,
                            (long)INT32_MAX);
-    if (field->real) { real = (float)value; memcpy(p, &real, 4); }
-    else { whole = (int32_t)value; memcpy(p, &whole, 4); }
+    real = field->real ? (float)value : 0;
+    whole = field->real ? 0 : (int32_t)value;
+    memcpy(p, field->real ? (const void *)&real : (const void *)&whole, 4);
     return LEMON_OK;
 }
 
@@ -6343,19 +6289,16 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
 static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
     char name[LEMON__NAME];
     lemon_status status = LEMON_OK;
-    int64_t whole;
     int i;
     memset(config, 0, sizeof *config);
     for (i = 0; i < LEMON__FIELDS && !status; i++) {
+        const struct lemon__field *field = &lemon__fields[i];
         double value = 0;
-        snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
-        if (lemon__fields[i].real) {
-            status = lemon__unpack_real(u, name, &value);
-        } else {
-            status = lemon__unpack_int(u, name, &whole);
-            value = (double)whole;
-        }
-        if (!status) status = lemon__field_set(u->ctx, u->source.name, name, &lemon__fields[i], value, config);
+        int64_t whole = 0;
+        snprintf(name, sizeof name, "%s%s", prefix, field->name);
+        status = field->real ? lemon__unpack_real(u, name, &value) : lemon__unpack_int(u, name, &whole);
+        if (!field->real) value = (double)whole;
+        if (!status) status = lemon__field_set(u->ctx, u->source.name, name, field, value, config);
     }
     if (!status && lemon_config_check(u->ctx, config)) status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
     return status;
@@ -6451,14 +6394,9 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
 
 /*  Which number of the config a parameter's shape follows from, in words: the joint on the side that does not fit. */
 static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_differ, char *out, size_t size) {
-    static const char *const joints[] = {"the gain of a norm has one row",
-                                         "vocab_size",
-                                         "d_model",
-                                         "n_heads * head_dim",
-                                         "kv_heads * head_dim",
-                                         "kv_heads * head_dim",
-                                         "n_heads * head_dim",
-                                         "d_ffn"};
+    static const char *const joints[] = {"the gain of a norm has one row", "vocab_size", "d_model",
+                                         "n_heads * head_dim", "kv_heads * head_dim", "kv_heads * head_dim",
+                                         "n_heads * head_dim", "d_ffn"};
     int64_t layer;
     const lemon_role_info *info = lemon_role_get(lemon__param_role(&model->config, i, &layer));
     lemon_joint joint = rows_differ ? info->out : info->in;
@@ -6515,15 +6453,15 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
     lemon_role role = lemon__param_role(&model->config, i, &layer);
     lemon__param_name(model, i, style, name, sizeof name);
     for (k = 0; k < n && at < 0; k++) at = lemon__words_find(&u[k].tensor_names, name, strlen(name));
-    if (at < 0) return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is missing", u->source.name, name);
+    if (at < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
     u += k - 1;
     u->tensors[at].used = 1;
     found = u->tensors[at].tensor;
     lemon__shape_reason(model, i, found.rows != param->rows, why, sizeof why);
     status = lemon__unpack_shape(u, name, &found, param->rows, param->cols, why);
     if (!status && found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4))
-        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
-                             lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
+        status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
+                               lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
     if (style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) halves = model->config.head_dim;
     return status ? status : lemon__adopt(u->ctx, model, &u->tensors[at], halves, param);
 }
@@ -6541,24 +6479,21 @@ static lemon_dtype lemon__model_dtype(const lemon_model *model) {
 
 /*  A tensor that nothing consumes would be missed by the model that was trained with it.  Known to be idle are the
     output where it is tied to the embedding, and tables of RoPE factors. */
-static lemon_status lemon__unpack_idle(const lemon__unpack *u, int64_t n) {
+static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
     static const char *const idle[] = {"lm_head.weight", "output.weight", ".rotary_emb.inv_freq"};
-    int64_t k, i;
-    size_t j;
-    for (k = 0; k < n; k++)
-        for (i = 0; i < u[k].tensor_names.count; i++) {
-            lemon__span span = u[k].tensor_names.spans[i];
-            const char *name = (const char *)u[k].tensor_names.blob + span.start;
-            for (j = 0; j < 3; j++)
-                if (span.bytes >= strlen(idle[j]) &&
-                    memcmp(name + span.bytes - strlen(idle[j]), idle[j], strlen(idle[j])) == 0)
-                    break;
-            if (!u[k].tensors[i].used && j == 3)
-                return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                                   "%s: tensor \"%.*s\" has no place in a LLaMA model of this config; "
-                                   "the model is of a kind that lemon.h does not know",
-                                   u[k].source.name, (int)span.bytes, name);
+    int64_t i;
+    for (i = 0; i < u->tensor_names.count; i++) {
+        lemon__span span = u->tensor_names.spans[i];
+        const char *name = (const char *)u->tensor_names.blob + span.start;
+        int j, known = u->tensors[i].used;
+        for (j = 0; j < 3; j++) {
+            size_t n = strlen(idle[j]);
+            known |= span.bytes >= n && memcmp(name + span.bytes - n, idle[j], n) == 0;
         }
+        if (!known)
+            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" has no place in a LLaMA model of this "
+                                 "config; the model is of a kind that lemon.h does not know", (int)span.bytes, name);
+    }
     return LEMON_OK;
 }
 
@@ -6569,11 +6504,11 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
     int64_t i, tensors = 0;
     for (i = 0; i < n; i++) tensors += u[i].tensor_names.count;
     if (config->n_layers > tensors)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: n_layers is %ld, but there are only %lld tensors",
-                           u->source.name, (long)config->n_layers, (long long)tensors);
+        return lemon__refuse(u, LEMON_E_FORMAT, "n_layers is %ld, but there are only %lld tensors",
+                             (long)config->n_layers, (long long)tensors);
     status = lemon__model_new(u->ctx, config, model);
     for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, *model, i);
-    if (!status && style != LEMON__STYLE_LEMON) status = lemon__unpack_idle(u, n);
+    for (i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
 }
@@ -6591,29 +6526,37 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     return status;
 }
 
-/*  The part "model".  The weights stay where they stand in the file, so `u` must outlive the model. */
-static lemon_status lemon__unpack_model(lemon__unpack *u, lemon_model **model) {
+/*  The end of reading a model out of one file, which it keeps, for its weights stay there; after an error nothing is
+    left of either. */
+static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, const char *format, lemon_model **model) {
+    lemon_ctx *ctx = u->ctx;
+    if (!status && lemon__vocabulary_check(ctx, *model)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    if (!status) {
+        snprintf((*model)->format, sizeof (*model)->format, "%s", format);
+        (*model)->source = u->source;
+        memset(&u->source, 0, sizeof u->source);
+    }
+    lemon__unpack_close(u);
+    return lemon__model_done(ctx, status, model);
+}
+
+/*  A .lemon file with the part "model". */
+static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    lemon__unpack u;
     const char *arch;
     size_t bytes;
     lemon_config config;
-    lemon_status status = lemon__unpack_text(u, "arch", &arch, &bytes);
-    *model = NULL;
+    lemon_status status = lemon__unpack_open(ctx, reader, "model tokenizer", "model", &u);
+    if (status) return status;
+    status = lemon__unpack_text(&u, "arch", &arch, &bytes);
     if (!status && (bytes != 5 || memcmp(arch, "llama", 5) != 0))
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: arch is \"%.*s\", expected \"llama\"", u->source.name,
-                           (int)(bytes < 40 ? bytes : 40), arch);
-    if (!status) status = lemon__unpack_config(u, "", &config);
-    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_LEMON, &config, model);
-    if (!status) status = lemon__unpack_carried(u, *model);
-    if (!status && lemon__unpack_has(u, "tokenizer.type")) status = lemon__tokenizer_unpack(u, &(*model)->tokenizer);
-    if (!status && lemon__vocabulary_check(u->ctx, *model))
-        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
-    if (!status) {
-        memcpy((*model)->format, "lemon", 6);
-        return LEMON_OK;
-    }
-    lemon_model_free(u->ctx, *model);
-    *model = NULL;
-    return status;
+        status = lemon__refuse(&u, LEMON_E_UNSUPPORTED, "arch is \"%.*s\", expected \"llama\"",
+                               (int)(bytes < 40 ? bytes : 40), arch);
+    if (!status) status = lemon__unpack_config(&u, "", &config);
+    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_LEMON, &config, model);
+    if (!status) status = lemon__unpack_carried(&u, *model);
+    if (!status && lemon__unpack_has(&u, "tokenizer.type")) status = lemon__tokenizer_unpack(&u, &(*model)->tokenizer);
+    return lemon__unpack_done(&u, status, "lemon", model);
 }
 
 /* ---- llama2.c's .bin, three versions.  Karpathy's run.c reads them so:
@@ -6647,45 +6590,33 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
 /*  Its seven numbers, by their place in lemon__fields. */
 static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 7};
 
-/*  Sums and products that stop at the top instead of wrapping: what a hostile header asks for is then simply too
-    much. */
-static uint64_t lemon__sat_add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
-static uint64_t lemon__sat_mul(uint64_t a, uint64_t b) { return b != 0 && a > UINT64_MAX / b ? UINT64_MAX : a * b; }
-
-/*  How many tensors of a role are there, and how many numbers has each. */
+/*  How many tensors of a role are there, and how many numbers has each: none where the file has not got it. */
 static uint64_t lemon__llama2c_numbers(const lemon__llama2c *in, int role, uint64_t *count) {
     const lemon_config *c = &in->config;
-    const lemon_role_info *info;
-    *count = 1;
-    if (role == LEMON__L2C_ROPE) return in->version == 0 ? (uint64_t)c->max_seq * (uint64_t)c->head_dim : 0;
+    const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
+    *count = info && info->per_layer ? (uint64_t)c->n_layers : 1;
+    if (info == NULL) return in->version == 0 ? (uint64_t)c->max_seq * (uint64_t)c->head_dim : 0;
     if (role == LEMON_OUTPUT && c->tied_embeddings) return 0;
-    info = lemon_role_get((lemon_role)role);
-    if (info->per_layer) *count = (uint64_t)c->n_layers;
-    return lemon__sat_mul(info->matrix ? (uint64_t)lemon_joint_size(c, info->out) : 1,
-                          (uint64_t)lemon_joint_size(c, info->in));
+    return (uint64_t)(info->matrix ? lemon_joint_size(c, info->out) : 1) * (uint64_t)lemon_joint_size(c, info->in);
 }
 
 static int lemon__llama2c_quantised(const lemon__llama2c *in, int role) {
     return in->version == 2 && role != LEMON__L2C_ROPE && lemon_role_get((lemon_role)role)->matrix;
 }
 
-/*  The size that a file with this header must have. */
+/*  The size that a file with this header must have; the config's limits keep it far below 2^64. */
 static lemon_status lemon__llama2c_size(const lemon__llama2c *in, uint64_t *size) {
-    uint64_t count, n, bytes;
+    uint64_t count, n;
     int i;
     *size = in->at.at;
     for (i = 0; i < LEMON__L2C_STEPS; i++) {
-        int role = lemon__llama2c_order[in->version > 0][i];
+        int role = lemon__llama2c_order[in->version > 0][i], quantised = lemon__llama2c_quantised(in, role);
         n = lemon__llama2c_numbers(in, role, &count);
-        bytes = lemon__sat_mul(n, 4);
-        if (lemon__llama2c_quantised(in, role)) {
-            if (n % (uint64_t)in->group != 0)
-                return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                                   "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
-                                   (long long)in->group, (unsigned long long)n, lemon_role_get((lemon_role)role)->name);
-            bytes = lemon__sat_add(n, lemon__sat_mul(n / (uint64_t)in->group, 4));
-        }
-        *size = lemon__sat_add(*size, lemon__sat_mul(bytes, count));
+        if (quantised && n % (uint64_t)in->group != 0)
+            return lemon__fail(in->ctx, LEMON_E_FORMAT,
+                               "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
+                               (long long)in->group, (unsigned long long)n, lemon_role_get((lemon_role)role)->name);
+        *size += count * (quantised ? n + n / (uint64_t)in->group * 4 : n * 4);
     }
     return LEMON_OK;
 }
@@ -6699,9 +6630,8 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
             return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected at least 1; " LEMON__DAMAGED,
                                in->name, lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
     if (field[0] % field[3] != 0)
-        return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                           "%s: n_heads is %lld, expected a divisor of d_model, which is %lld; " LEMON__DAMAGED,
-                           in->name, (long long)field[3], (long long)field[0]);
+        return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: n_heads is %lld, expected a divisor of d_model, which is "
+                           "%lld; " LEMON__DAMAGED, in->name, (long long)field[3], (long long)field[0]);
     lemon_config_defaults(c);
     for (i = 0; i < 7; i++)
         lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
@@ -6726,9 +6656,8 @@ static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
         lemon__take(c, 4);
         version = lemon__take32(c);
         if (version != 1 && version != 2)
-            return lemon__fail(in->ctx, LEMON_E_UNSUPPORTED,
-                               "%s: version of the llama2.c file is %lld, expected 1 or 2", in->name,
-                               (long long)version);
+            return lemon__fail(in->ctx, LEMON_E_UNSUPPORTED, "%s: version of the llama2.c file is %lld, expected 1 or "
+                               "2", in->name, (long long)version);
     }
     in->version = (int)version;
     lemon__llama2c_ints(c, field);
@@ -6749,19 +6678,11 @@ static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
 
 /*  The next tensor of the file as floats. */
 static void lemon__llama2c_read(lemon__llama2c *in, int quantised, float *out, uint64_t n) {
-    const uint8_t *p, *scales;
-    uint64_t i;
-    if (!quantised) {
-        p = lemon__take(&in->at, (size_t)(4 * n));
-        if (p == NULL || out == NULL) return;
-        memcpy(out, p, (size_t)(4 * n));
-        lemon__swap(LEMON_F32, out, (size_t)(4 * n));
-        return;
-    }
-    p = lemon__take(&in->at, (size_t)n);
-    scales = lemon__take(&in->at, (size_t)(n / (uint64_t)in->group * 4));
-    if (p == NULL || scales == NULL) return;
-    for (i = 0; i < n; i++) out[i] = (float)(int8_t)p[i] * lemon__getf32(scales + i / (uint64_t)in->group * 4);
+    uint64_t group = (uint64_t)in->group, i;
+    const uint8_t *p = lemon__take(&in->at, (size_t)(quantised ? n : 4 * n));
+    const uint8_t *scales = quantised ? lemon__take(&in->at, (size_t)(n / group * 4)) : p;
+    for (i = 0; i < n && p && scales; i++)
+        out[i] = quantised ? (float)(int8_t)p[i] * lemon__getf32(scales + i / group * 4) : lemon__getf32(p + 4 * i);
 }
 
 static void lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model) {
@@ -6770,12 +6691,10 @@ static void lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model)
     for (i = 0; i < LEMON__L2C_STEPS; i++) {
         int role = lemon__llama2c_order[in->version > 0][i];
         n = lemon__llama2c_numbers(in, role, &count);
-        for (layer = 0; layer < count && n > 0; layer++) {
-            float *out = role == LEMON__L2C_ROPE
-                             ? NULL
-                             : (float *)lemon_model_param(model, (lemon_role)role, (int64_t)layer)->data;
-            lemon__llama2c_read(in, lemon__llama2c_quantised(in, role), out, n);
-        }
+        if (role == LEMON__L2C_ROPE) lemon__take(&in->at, (size_t)(4 * n));
+        for (layer = 0; layer < count && n > 0 && role != LEMON__L2C_ROPE; layer++)
+            lemon__llama2c_read(in, lemon__llama2c_quantised(in, role),
+                                (float *)lemon_model_param(model, (lemon_role)role, (int64_t)layer)->data, n);
     }
 }
 
@@ -6792,10 +6711,9 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     if (!status) status = lemon__llama2c_size(&in, &size);
     if (status) return status;
     if (size != reader->size)
-        return lemon__fail(ctx, LEMON_E_FORMAT,
-                           "%s: size is %llu bytes, expected %llu as llama2.c version %d with d_model %ld, d_ffn %ld, "
-                           "n_layers %ld, vocab_size %ld; " LEMON__DAMAGED,
-                           reader->name, (unsigned long long)reader->size, (unsigned long long)size, in.version,
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected %llu as llama2.c version %d with "
+                           "d_model %ld, d_ffn %ld, n_layers %ld, vocab_size %ld; " LEMON__DAMAGED, reader->name,
+                           (unsigned long long)reader->size, (unsigned long long)size, in.version,
                            (long)in.config.d_model, (long)in.config.d_ffn, (long)in.config.n_layers,
                            (long)in.config.vocab_size);
     status = lemon_model_create(ctx, &in.config, model);
@@ -6846,17 +6764,26 @@ static int lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name) {
 
 /*  Refuses a tensor of a file that others wrote. */
 static lemon_status lemon__tensor_bad(const lemon__unpack *u, const void *name, size_t n, const char *what) {
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%.*s\" has %s; the file is damaged or cut short",
-                       u->source.name, (int)n, (const char *)name, what);
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%.*s\" has %s; the file is damaged or cut short", (int)n,
+                         (const char *)name, what);
+}
+
+/*  The integers of an array, at most `most`: their number, or -1 where it is none or has others. */
+static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out, int most) {
+    int32_t k;
+    int n = 0;
+    if (lemon__json_type_of(json, node) != LEMON__JSON_ARRAY) return -1;
+    for (k = node + 1; k < json->nodes[node].next; k = json->nodes[k].next, n++)
+        if (n == most || !lemon__json_int(json, k, &out[n])) return -1;
+    return n;
 }
 
 /*  One member of the header: a tensor, its name being node i. */
 static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at) {
-    int32_t shape = lemon__json_get(json, i + 1, "shape"), offsets = lemon__json_get(json, i + 1, "data_offsets");
-    int32_t type = lemon__json_get(json, i + 1, "dtype"), k;
+    int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
-    int n = 0, ok = 1, dtype = LEMON_F32;
-    lemon_tensor t;
+    int n, ok, dtype = LEMON_F32;
+    lemon__entry e;
     size_t bytes;
     const uint8_t *name = lemon__json_string(json, i, &bytes);
     lemon_status status;
@@ -6865,23 +6792,19 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     if (status) return status;
     while (dtype <= LEMON_F16 && !lemon__json_is(json, type, lemon__st_types[dtype])) dtype++;
     if (dtype > LEMON_F16)
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: tensor \"%.*s\" is of another type than F32, F16 and BF16; quantised models must be "
-                           "converted to one of these",
-                           u->source.name, (int)bytes, (const char *)name);
-    for (k = shape + 1; shape >= 0 && k < json->nodes[shape].next; k = json->nodes[k].next, n++)
-        ok = ok && n < 2 && lemon__json_int(json, k, &size[n]);
-    ok = ok && n > 0 && lemon__json_type_of(json, offsets) == LEMON__JSON_ARRAY &&
-         json->nodes[offsets].next == offsets + 3 && lemon__json_int(json, offsets + 1, &range[0]) &&
-         lemon__json_int(json, offsets + 2, &range[1]);
-    t.dtype = (lemon_dtype)dtype;
-    t.rows = n == 2 ? size[0] : 1;
-    t.cols = n == 2 ? size[1] : size[0];
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" is of another type than F32, F16 and BF16; "
+                             "quantised models must be converted to one of these", (int)bytes, (const char *)name);
+    n = lemon__json_ints(json, lemon__json_get(json, i + 1, "shape"), size, 2);
+    ok = n > 0 && lemon__json_ints(json, lemon__json_get(json, i + 1, "data_offsets"), range, 2) == 2;
+    memset(&e, 0, sizeof e);
+    e.tensor.dtype = (lemon_dtype)dtype;
+    e.tensor.rows = n == 2 ? size[0] : 1;
+    e.tensor.cols = n == 2 ? size[1] : size[0];
     if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
-        lemon_tensor_bytes(&t) == 0 || lemon_tensor_bytes(&t) != (uint64_t)(range[1] - range[0]))
+        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
-    t.data = lemon__unconst(u->source.map + data_at + range[0]);
-    return lemon__unpack_push_tensor(u, &t, NULL);
+    e.tensor.data = lemon__unconst(u->source.map + data_at + range[0]);
+    return lemon__unpack_push_tensor(u, &e);
 }
 
 /*  The header of a file that is held in memory already. */
@@ -6897,7 +6820,7 @@ static lemon_status lemon__st_open(lemon__unpack *u) {
     status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
     if (status) return status;
     if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
-        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: header is no JSON object", u->source.name);
+        status = lemon__refuse(u, LEMON_E_FORMAT, "header is no JSON object");
     for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
         if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n);
     lemon__json_close(&json);
@@ -6967,11 +6890,9 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     lemon_status status;
     if (lemon__is_in(shards->ctx, shards->folder, "model.safetensors"))
         return lemon__shards_add(shards, "model.safetensors");
-    status = lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader);
-    if (status)
-        return lemon__fail(shards->ctx, LEMON_E_FORMAT,
-                           "%s: has neither model.safetensors nor model.safetensors.index.json; PyTorch's .bin files "
-                           "must be converted first",
+    if (lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader))
+        return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
+                           "model.safetensors.index.json; PyTorch's .bin files must be converted first",
                            shards->folder);
     status = lemon__json_parse(shards->ctx, reader.name, reader.map, (size_t)reader.size, &json);
     if (!status) status = lemon__shards_index(shards, &json);
@@ -7075,16 +6996,12 @@ static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon
     if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, &config, model);
     if (!status) status = lemon__folder_carry(ctx, folder, *model);
     if (!status) status = lemon__tokenizer_from_parts(ctx, folder, *model);
-    if (status) {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-        lemon__shards_close(shards);
-        return status;
-    }
-    memcpy((*model)->format, "hf", 3);
-    (*model)->source.user = shards;
-    (*model)->source.close = lemon__shards_close;
-    return LEMON_OK;
+    if (!status) {
+        memcpy((*model)->format, "hf", 3);
+        (*model)->source.user = shards;
+        (*model)->source.close = lemon__shards_close;
+    } else lemon__shards_close(shards);
+    return lemon__model_done(ctx, status, model);
 }
 
 /* ---- GGUF 2 and 3:  magic, u32 version, u64 tensors, u64 keys; the keys (text name, u32 type, value); the tensors
@@ -7180,43 +7097,38 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     size_t n, k;
     const uint8_t *name = lemon__take_text(c, &n);
     uint32_t dims = lemon__take32(c), id, i;
-    uint64_t size[4] = {1, 1, 1, 1}, offset;
-    const lemon__coding *coding = NULL;
-    lemon_tensor t;
+    uint64_t size[4] = {1, 1, 1, 1};
+    lemon__entry e;
     lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
+    memset(&e, 0, sizeof e);
     for (i = 0; i < dims && i < 4; i++) size[i] = lemon__take64(c);
     id = lemon__take32(c);
-    offset = lemon__take64(c);
+    e.offset = lemon__take64(c);
     for (k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
-        if (lemon__codings[k].id == id) coding = &lemon__codings[k];
-    if (!c->bad && coding == NULL)
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
-                           "Q5_1, Q4_K, Q5_K or Q6_K",
-                           u->source.name, (int)n, (const char *)name, (unsigned long)id);
+        if (lemon__codings[k].id == id) e.coding = &lemon__codings[k];
+    if (!c->bad && e.coding == NULL)
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, "
+                             "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K", (int)n, (const char *)name,
+                             (unsigned long)id);
     if (c->bad || dims < 1 || dims > 4 || size[0] < 1 || size[0] > 1 << 28 || size[1] < 1 || size[1] > 1 << 28 ||
-        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)coding->numbers)
+        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)e.coding->numbers)
         return lemon__tensor_bad(u, name, n, "a shape that cannot be");
-    t.rows = (int64_t)size[1];
-    t.cols = (int64_t)size[0];
-    t.dtype = coding->dtype;
-    t.data = NULL;
-    status = lemon__unpack_push_tensor(u, &t, coding);
-    if (!status) u->tensors[u->tensor_names.count - 1].offset = offset;
-    return status;
+    e.tensor.rows = (int64_t)size[1];
+    e.tensor.cols = (int64_t)size[0];
+    e.tensor.dtype = e.coding->dtype;
+    return lemon__unpack_push_tensor(u, &e);
 }
 
 /*  Where the data begin is known behind the last tensor's name only. */
 static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
+    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at;
     int64_t i;
     for (i = 0; i < u->tensor_names.count; i++) {
         lemon__entry *e = &u->tensors[i];
         lemon__span name = u->tensor_names.spans[i];
-        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
-                         (uint64_t)e->coding->bytes;
-        if (e->offset % align != 0 || data_at > u->source.size || e->offset > u->source.size - data_at ||
-            bytes > u->source.size - data_at - e->offset)
+        uint64_t blocks = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers);
+        if (e->offset % align != 0 || e->offset > room || blocks * (uint64_t)e->coding->bytes > room - e->offset)
             return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes, "data beyond the file's end");
         e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
     }
@@ -7231,15 +7143,16 @@ static lemon__key *lemon__gguf_key(const lemon__unpack *u, const char *name) {
     return &u->keys[i];
 }
 
-/*  The bits of a number, by its width; signed ones are extended. */
+/*  1 and a number's value; 0: there is no such key; -1: it is no number. */
 static int lemon__gguf_number(const lemon__unpack *u, const char *name, double *value) {
     const lemon__key *key = lemon__gguf_key(u, name);
-    uint64_t bits = 0;
-    size_t i;
+    lemon__cursor c;
+    uint64_t bits;
     *value = 0;
     if (key == NULL) return 0;
     if (key->type == LEMON__GGUF_TEXT || key->type == LEMON__GGUF_ARRAY) return -1;
-    for (i = key->bytes; i-- > 0;) bits = bits << 8 | key->value[i];
+    c = lemon__cursor_at(key->value, key->bytes);
+    bits = lemon__take_number(&c, key->bytes);
     if (key->type == LEMON__GGUF_F32) *value = (double)lemon__getf32(key->value);
     else if (key->type == 12) memcpy(value, &bits, 8);
     else if (key->type % 2 == 1 && key->type != LEMON__GGUF_BOOL && bits >> (8 * key->bytes - 1)) *value = -1;
@@ -7279,25 +7192,27 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
     n_tensors = lemon__take64(&c);
     n_keys = lemon__take64(&c);
     if (c.bad || version < 2 || version > 3)
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: version of the GGUF file is %lu, expected 2 or 3, "
-                           "little-endian", u->source.name, (unsigned long)version);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version of the GGUF file is %lu, expected 2 or 3, little-endian",
+                             (unsigned long)version);
     for (i = 0; i < n_keys && !status; i++) {
-        size_t n, at;
+        size_t n;
         const uint8_t *name = lemon__take_text(&c, &n);
-        uint32_t type = lemon__take32(&c);
-        at = c.at;
-        lemon__gguf_skip(&c, type);
+        lemon__key key;
+        key.used = 0;
+        key.type = (int)lemon__take32(&c);
+        key.value = c.bytes + c.at;
+        lemon__gguf_skip(&c, (uint32_t)key.type);
         if (c.bad)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: the file ends within key %llu, or is damaged; get it anew",
-                               u->source.name, (unsigned long long)i);
+            return lemon__refuse(u, LEMON_E_FORMAT, "the file ends within key %llu, or is damaged; get it anew",
+                                 (unsigned long long)i);
+        key.bytes = (size_t)(c.bytes + c.at - key.value);
         status = lemon__unpack_name(u, name, n, &u->key_names, "key");
-        if (!status) status = lemon__unpack_push_key(u, (int)type, c.bytes + at, c.at - at);
+        if (!status) status = lemon__unpack_push_key(u, &key);
     }
     for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
     if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
     if (!status && (!(align >= 1 && align <= 65536) || ((uint32_t)align & ((uint32_t)align - 1)) != 0))
-        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: general.alignment is %g, expected a power of two",
-                             u->source.name, align);
+        status = lemon__refuse(u, LEMON_E_FORMAT, "general.alignment is %g, expected a power of two", align);
     return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
 }
 
@@ -7311,11 +7226,10 @@ static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_confi
     size_t i;
     for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (lemon__gguf_number(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
-            return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %g, expected %g; lemon.h has no other",
-                               u->source.name, keys[i].name, value, keys[i].expected);
+            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is %g, expected %g; lemon.h has no other", keys[i].name,
+                                 value, keys[i].expected);
     if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: llama.rope.scaling.type is set, expected none",
-                           u->source.name);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "llama.rope.scaling.type is set, expected none");
     return LEMON_OK;
 }
 
@@ -7352,9 +7266,9 @@ static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
     if (!status && !lemon__gguf_is(u, "general.architecture", "llama")) {
         const lemon__key *key = lemon__gguf_key(u, "general.architecture");
         int text = key && key->type == LEMON__GGUF_TEXT;
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED, "%s: general.architecture is %.*s, expected llama",
-                           u->source.name, text ? (int)lemon__min(40, (int64_t)key->bytes - 8) : 7,
-                           text ? (const char *)key->value + 8 : "missing");
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "general.architecture is %.*s, expected llama",
+                             text ? (int)lemon__min(40, (int64_t)key->bytes - 8) : 7,
+                             text ? (const char *)key->value + 8 : "missing");
     }
     if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, &config);
     if (!status) status = lemon__gguf_refuse(u, &config);
@@ -7362,8 +7276,6 @@ static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
     config.tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
     status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, &config, model);
     if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
-    if (!status && lemon__vocabulary_check(u->ctx, *model))
-        status = lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
     return status ? status : lemon__gguf_carry(u, *model);
 }
 
@@ -7375,16 +7287,7 @@ static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader,
     u.source = *reader;
     status = lemon__hold(ctx, &u.source);
     if (!status) status = lemon__gguf_model(&u, model);
-    if (!status) {
-        memcpy((*model)->format, "gguf", 5);
-        (*model)->source = u.source;
-        memset(&u.source, 0, sizeof u.source);
-    } else {
-        lemon_model_free(ctx, *model);
-        *model = NULL;
-    }
-    lemon__unpack_close(&u);
-    return status;
+    return lemon__unpack_done(&u, status, "gguf", model);
 }
 
 /* ---- loading: the content decides ---- */
@@ -7392,12 +7295,9 @@ static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader,
 /*  A file without a magic may be llama2.c's version 0 if its first seven numbers could be sizes.  One or two that
     could not still leave it one, a damaged one, so that the message can name them. */
 static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
-    lemon__cursor c;
+    lemon__cursor c = lemon__cursor_at(head, n);
     int64_t field[7];
     int i, likely = 0;
-    memset(&c, 0, sizeof c);
-    c.bytes = head;
-    c.size = n;
     if (n < 28) return 0;
     if (lemon__get32(head) == LEMON__L2C_MAGIC) return 1;
     lemon__llama2c_ints(&c, field);
@@ -7408,44 +7308,22 @@ static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
     return likely >= 5;
 }
 
-/*  What a file is that we cannot read, for the message. */
-static const char *lemon__sniff(const uint8_t *head, size_t n) {
-    size_t i;
-    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32))
-        return "safetensors without its config.json, which is loaded by its folder's name";
-    if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) return "a zip archive, as PyTorch writes";
-    if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) return "gzip, to be unpacked first";
-    for (i = 0; i < n; i++)
-        if (head[i] < ' ' && strchr("\t\n\r\f\v", head[i]) == NULL) break;
-    if (i == n) return "text";
-    return NULL;
-}
-
+/*  Says what a file is that we cannot read. */
 static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *reader, const uint8_t *head, size_t n) {
-    const char *what = n > 0 ? lemon__sniff(head, n) : NULL;
+    lemon_status status = LEMON_E_UNSUPPORTED;
+    const char *what = "unknown", *then = "";
+    size_t i = 0;
     if (n == 0) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: is empty, expected a model", reader->name);
-    if (what)
-        return lemon__fail(ctx, strcmp(what, "text") ? LEMON_E_UNSUPPORTED : LEMON_E_FORMAT,
-                           "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder",
-                           reader->name, what);
-    return lemon__fail(ctx, LEMON_E_FORMAT,
-                       "%s: format is unknown, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face folder; it is "
-                       "damaged or no model",
-                       reader->name);
-}
-
-/*  A .lemon model keeps its file, in which its weights stay. */
-static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
-    lemon__unpack u;
-    lemon_status status = lemon__unpack_open(ctx, reader, "model tokenizer", "model", &u);
-    if (status) return status;
-    status = lemon__unpack_model(&u, model);
-    if (!status) {
-        (*model)->source = u.source;
-        memset(&u.source, 0, sizeof u.source);
-    }
-    lemon__unpack_close(&u);
-    return status;
+    while (i < n && (head[i] >= ' ' || strchr("\t\n\r\f\v", head[i]))) i++;
+    if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32))
+        what = "safetensors without its config.json, which is loaded by its folder's name";
+    else if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) what = "a zip archive, as PyTorch writes";
+    else if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) what = "gzip, to be unpacked first";
+    else status = LEMON_E_FORMAT;
+    if (status == LEMON_E_FORMAT && i == n) what = "text";
+    else if (status == LEMON_E_FORMAT) then = "; it is damaged or no model";
+    return lemon__fail(ctx, status, "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face "
+                       "folder%s", reader->name, what, then);
 }
 
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
@@ -7476,12 +7354,11 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
-    n = strlen(path) < LEMON__PATH - 2 ? strlen(path) : 0;
-    if (n >= 11 && strcmp(path + n - 11, "config.json") == 0) {
-        snprintf(folder, sizeof folder, "./%s", path);
-        folder[n + 2 - 11] = 0;
-        if (folder[n + 1 - 11] == '/' || folder[n + 1 - 11] == '\\')
-            return lemon__load_folder(ctx, n > 11 && (path[0] == '/' || path[1] == ':') ? folder + 2 : folder, model);
+    n = strlen(path);
+    if (n >= 11 && n < LEMON__PATH && strcmp(path + n - 11, "config.json") == 0 &&
+        (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
+        snprintf(folder, sizeof folder, "%.*s", (int)(n - 11), path);
+        return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
     if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
@@ -7523,9 +7400,7 @@ static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, 
     lemon__cursor c;
     int vocabulary = 0;
     if (part == NULL) return 0;
-    memset(&c, 0, sizeof c);
-    c.bytes = (const uint8_t *)part->data;
-    c.size = part->bytes;
+    c = lemon__cursor_at(part->data, part->bytes);
     while (c.at < c.size && !c.bad) {
         size_t n;
         const uint8_t *key = lemon__take_text(&c, &n);
@@ -7638,13 +7513,6 @@ static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemo
     return LEMON_OK;
 }
 
-/*  The largest group that llama2.c's export.py would take: a power of two up to 64 that divides both widths. */
-static int64_t lemon__llama2c_group(const lemon_config *c) {
-    int64_t group = 64;
-    while (c->d_model % group || c->d_ffn % group) group /= 2;
-    return group;
-}
-
 static void lemon__llama2c_put_header(const lemon_config *c, int version, int64_t group, lemon__bytes *out) {
     int i;
     if (version > 0) lemon__put_number(out, LEMON__L2C_MAGIC, 4);
@@ -7687,18 +7555,18 @@ static void lemon__llama2c_put_rope(const lemon_config *c, lemon__bytes *out) {
 static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          int version) {
     const lemon_config *c = &model->config;
-    int64_t group = version == 2 ? lemon__llama2c_group(c) : 0, widest = 65536, layer, layers, r;
+    int64_t group = version == 2 ? 64 : 0, widest = 65536, layer, layers, r;
     float *x = (float *)lemon__malloc(ctx, (size_t)widest * sizeof *x);
     lemon__bytes out = lemon__bytes_in(ctx), scales = out;
     lemon_status status;
     int step;
+    while (group && (c->d_model % group || c->d_ffn % group)) group /= 2;       /* as llama2.c's export.py does */
     lemon__llama2c_put_header(c, version, group, &out);
     for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
         int role = lemon__llama2c_order[version > 0][step];
         const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
         if (info == NULL && version == 0) lemon__llama2c_put_rope(c, &out);
-        if (info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings)) continue;
-        layers = info->per_layer ? c->n_layers : 1;
+        layers = info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings) ? 0 : info->per_layer ? c->n_layers : 1;
         for (layer = 0; layer < layers; layer++) {
             const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
             for (r = 0; r < t->rows && !out.status; r++) {
@@ -7762,7 +7630,6 @@ static lemon_status lemon__folder_put_text(lemon__folder *f, const char *name, l
     lemon_status status = text->status;
     if (!status) status = lemon__folder_put(f, name, text->data, (size_t)text->count);
     lemon__bytes_free(text);
-    text->count = text->capacity = 0;
     return status;
 }
 
@@ -7870,7 +7737,6 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
 static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
     static const char *const types[] = {"float32", "bfloat16", "float16"};
     lemon__bytes text = lemon__bytes_in(f->ctx);
-    lemon_status status;
     int i;
     lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
                         "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
@@ -7883,11 +7749,9 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
         else if (lemon__fields[i].real) lemon__print_real(&text, value);
         else lemon__print(&text, "%.0f", value);
     }
-    status = lemon__folder_put_carried(model, &text);
-    lemon__print(&text, "\n}\n");
-    if (!status) return lemon__folder_put_text(f, "config.json", &text);
-    lemon__bytes_free(&text);
-    return status;
+    if (!text.status) text.status = lemon__folder_put_carried(model, &text);
+    if (!text.status) lemon__print(&text, "\n}\n");
+    return lemon__folder_put_text(f, "config.json", &text);
 }
 
 /*  The tokenizer and the generation config: as they came, or made from ours. */
@@ -7914,65 +7778,65 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
     return lemon__folder_put_text(f, "tokenizer.json", &text);
 }
 
+/*  The file of this name in a folder is removed, or becomes a file of another folder. */
+static lemon_status lemon__folder_move(lemon__folder *f, const char *name, const char *folder, const char *other) {
+    char from[LEMON__PATH], to[LEMON__PATH];
+    lemon_status status = lemon__join(f->ctx, folder, name, from);
+    if (!status && other) status = lemon__join(f->ctx, other, name, to);
+    if (!status && other == NULL) remove(from);
+    if (!status && other && rename(from, to) != 0)
+        status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", other, from,
+                             strerror(errno));
+    return status;
+}
+
+/*  All that was written is removed, or goes into a folder. */
+static lemon_status lemon__folder_move_all(lemon__folder *f, const char *other) {
+    const char *names = (const char *)f->names.data;
+    lemon_status status = LEMON_OK;
+    int64_t at;
+    for (at = 0; at < f->names.count && !status; at += (int64_t)strlen(names + at) + 1)
+        status = lemon__folder_move(f, names + at, f->beside, other);
+    if (!status) lemon__folder_remove(f->beside);
+    return status;
+}
+
 /*  Removes by what an earlier model in a folder would be found. */
 static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
     static const char *const first[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
-    char path[LEMON__PATH];
     lemon_status status = LEMON_OK;
     int i;
-    for (i = 0; i < 3 && !status; i++) {
-        status = lemon__join(f->ctx, folder, first[i], path);
-        if (!status) remove(path);
-    }
+    for (i = 0; i < 3 && !status; i++) status = lemon__folder_move(f, first[i], folder, NULL);
     return status;
 }
 
 /*  Puts what was written in its place. */
 static lemon_status lemon__folder_commit(lemon__folder *f) {
-    char from[LEMON__PATH], to[LEMON__PATH];
-    lemon_status status = LEMON_OK;
-    int64_t at;
+    lemon_status status;
     if (rename(f->beside, f->path) == 0) return LEMON_OK;
     status = lemon__folder_forget(f, f->path);
-    for (at = 0; at < f->names.count && !status; at += (int64_t)strlen((const char *)f->names.data + at) + 1) {
-        status = lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, from);
-        if (!status) status = lemon__join(f->ctx, f->path, (const char *)f->names.data + at, to);
-        if (!status && rename(from, to) != 0)
-            status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", f->path, from,
-                                 strerror(errno));
-    }
-    if (!status) lemon__folder_remove(f->beside);
-    return status;
-}
-
-/*  Removes what was written so far. */
-static void lemon__folder_abort(lemon__folder *f) {
-    char path[LEMON__PATH];
-    int64_t at;
-    for (at = 0; at < f->names.count; at += (int64_t)strlen((const char *)f->names.data + at) + 1)
-        if (!lemon__join(f->ctx, f->beside, (const char *)f->names.data + at, path)) remove(path);
-    lemon__folder_remove(f->beside);
+    return status ? status : lemon__folder_move_all(f, f->path);
 }
 
 static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
     lemon__folder f;
     lemon_status status;
-    size_t n = strlen(path);
+    int n = (int)lemon__min((int64_t)strlen(path), LEMON__PATH);
     char place[LEMON__PATH];
     if (options->dtype > LEMON_F16)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or f16; "
-                           "other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(options->dtype));
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
+                           "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path,
+                           lemon_dtype_name(options->dtype));
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0 || n + 5 > LEMON__PATH)
         return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
-    snprintf(place, sizeof place, "%.*s", (int)n, path);
     memset(&f, 0, sizeof f);
     f.ctx = ctx;
     f.path = place;
     f.names = lemon__bytes_in(ctx);
-    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min((int64_t)n, LEMON__PATH - 5), path);
+    snprintf(place, sizeof place, "%.*s", n, path);
+    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
     status = lemon__folder_make(ctx, f.beside);
     if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
     if (status) return status;
@@ -7980,7 +7844,7 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     if (!status) status = lemon__folder_put_texts(&f, model);
     if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
     if (!status) status = lemon__folder_commit(&f);
-    if (status) lemon__folder_abort(&f);
+    if (status) lemon__folder_move_all(&f, NULL);
     lemon__bytes_free(&f.names);
     return status;
 }
