@@ -269,7 +269,8 @@ LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena);
     op(A) is [m, k], op(B) is [k, n], C is [m, n]; op transposes where trans_a, trans_b is not 0; lda, ldb, ldc are the
     distances between rows as stored.  beta 0 overwrites C even where it is NaN; NaN and Inf flow as in the naive loop.
     alpha 0 or k 0 only scales C and reads neither A nor B.
-    ctx may be NULL: one thread.  The result has the same bits for any number of threads.
+    ctx may be NULL: one thread.  The result has the same bits for any number of threads; with LEMON_USE_BLIS, where the
+    product goes to a CBLAS, that is the CBLAS's affair, as is its number of threads.
     LEMON_E_ARG: a negative size, an ld smaller than a row, a NULL where data are needed.  LEMON_E_MEMORY: no packing
     buffers.  Threads: as any call on a context; with NULL, any number at once. */
 LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
@@ -1972,7 +1973,6 @@ typedef struct lemon__machine {
     const lemon__sums *sums;
     void (*pack)(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes, int64_t steps);
 } lemon__machine;
-enum { LEMON__DOTS = 3 };
 
 /*  Found by measurement.  LARGE: matrices of more numbers are packed, for smaller ones stay in L2 as they are; FEW: from
     so many numbers of B on, the order in which it is read counts; THIN_K x THIN_N: the blocks of B for a few rows of A,
