@@ -49,11 +49,19 @@
 
     Compile-time options, to be defined before the implementation is included:
         LEMON_STATIC           every function is static: two copies can live in one program
-        LEMON_NO_THREADS       one thread, no pthread or Windows thread call
+        LEMON_NO_THREADS       one thread, no pthread call, no atomics; so it is too where a compiler has no 64-bit atomics
         LEMON_NO_SIMD          plain C only
-        LEMON_MALLOC(bytes), LEMON_FREE(p)   the allocator that stands behind contexts which bring none
+        LEMON_NO_STDIO         no files, environment or clock: models come from readers, and go to writers, of your own
+        LEMON_NO_TRAIN         without chapters 6, 11 and 12, and what only they need
+        LEMON_NO_FUSE          without chapter 12
+        LEMON_NO_FORMATS       .lemon files alone are read and written
+        LEMON_NO_BPE           ids become text, but no text becomes ids
+        LEMON_MALLOC(bytes), LEMON_FREE(p)   the allocator that stands behind contexts which bring none (a LEMON_REALLOC
+                               is not needed: what grows moves)
+        LEMON_SECONDS()        a clock, as a double that grows; 0.0 will do where there is none
         LEMON_USE_BLIS         large matrix products go to cblas_sgemm of the BLIS, or any other CBLAS, that you link
         LEMON_ASSERT(x)        what checks the library's own invariants (default: nothing)
+    No layout depends on any of them, and files that only include the declarations need not define them.
 
     Conventions:
         Shapes are [rows, cols], row-major; a weight matrix is [out, in], as in PyTorch, so y = x * W^T.
@@ -301,7 +309,10 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
     lemon_tape_plan returns the first error.  So a whole model is recorded with one check at its end. */
 typedef struct lemon_tape lemon_tape;
 typedef int32_t lemon_var;                     /* a value on a tape */
+/*  How the parts of the loss are weighed; see lemon_tape_loss. */
+typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
 
+#ifndef LEMON_NO_TRAIN
 LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape);
 LEMON_API void lemon_tape_close(lemon_tape *tape);      /* NULL is fine */
 
@@ -335,7 +346,6 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
     Logits are made a few rows at a time and never stored whole.  teacher_hidden and teacher_output (negative: none) make
     the teacher's logits.  Rows whose target is negative do not count.  The value is [1, 2]: mean cross-entropy and mean
     KL, without scale; after lemon_tape_backward it is filled in as well. */
-typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options);
@@ -352,6 +362,7 @@ LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape);
 /*  The value and gradient of a variable (kept ones, leaves, the loss); NULL if there is none. */
 LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x);
 LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x);
+#endif /* LEMON_NO_TRAIN */
 
 /* ====================================================================================================================
    7  MODEL: the config, the table of parameters, the LLaMA forward pass
@@ -602,6 +613,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
                                       int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
                                       void *user, lemon_tokens *tokens, lemon_stop *stop);
 
+#ifndef LEMON_NO_TRAIN
 /* ====================================================================================================================
    11  TRAINING: evaluation, AdamW, schedules, distillation, resume
    ================================================================================================================== */
@@ -665,6 +677,7 @@ typedef struct lemon_train_result {
 LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lemon_tokens *tokens,
                                    const lemon_train_options *options, lemon_train_result *result);
 
+#ifndef LEMON_NO_FUSE
 /* ====================================================================================================================
    12  FUSION: operators, the methods that fill them, apply and learn
    ================================================================================================================== */
@@ -756,6 +769,8 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
+#endif /* LEMON_NO_FUSE */
+#endif /* LEMON_NO_TRAIN */
 
 #ifdef __cplusplus
 }
@@ -769,20 +784,31 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__unix__) || defined(__APPLE__)
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(LEMON_NO_STDIO)
 #define LEMON__POSIX 1
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 #else
 #define LEMON__POSIX 0
+#ifndef LEMON_NO_STDIO
+#include <stdio.h>
 #include <time.h>
+#endif
+#if defined(_WIN32) && !defined(LEMON_NO_STDIO)
+#include <io.h>
+#include <wchar.h>
+#ifdef __cplusplus
+extern "C"
+#endif
+__declspec(dllimport) int __stdcall MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
+#endif
 #endif
 
 #if defined(__linux__) && defined(__GNUC__)
@@ -796,7 +822,7 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #define LEMON__LINUX 0
 #endif
 
-#if LEMON__POSIX && !defined(LEMON_NO_THREADS)
+#if LEMON__POSIX && !defined(LEMON_NO_THREADS) && defined(__GCC_ATOMIC_LLONG_LOCK_FREE) && __GCC_ATOMIC_LLONG_LOCK_FREE > 1
 #define LEMON__THREADS 1
 #include <pthread.h>
 #else
@@ -823,10 +849,37 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 
 #if defined(__GNUC__) || defined(__clang__)
 #define LEMON__INLINE static inline __attribute__((always_inline))
+#ifdef __MINGW32__
+#define LEMON__PRINTF(text, first) __attribute__((format(gnu_printf, text, first)))
+#else
 #define LEMON__PRINTF(text, first) __attribute__((format(printf, text, first)))
+#endif
 #else
 #define LEMON__INLINE static inline
 #define LEMON__PRINTF(text, first)
+#endif
+
+/*  Options as conditions: what stands behind a 0 is compiled, and dropped. */
+#ifdef LEMON_NO_FORMATS
+enum { LEMON__FORMATS = 0 };
+#else
+enum { LEMON__FORMATS = 1 };
+#endif
+#ifdef LEMON_NO_BPE
+enum { LEMON__BPE = 0 };
+#else
+enum { LEMON__BPE = 1 };
+#endif
+
+/*  What an option leaves out leaves helpers behind that nobody calls: no fault, and compilers drop them. */
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic push
+#if defined(LEMON_NO_TRAIN) || defined(LEMON_NO_FUSE) || defined(LEMON_NO_STDIO)
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+#elif defined(_MSC_VER)
+#pragma warning(push)
+#pragma warning(disable : 4127 4505 4996)   /* constant conditions, the same, and that strerror has a sibling strerror_s */
 #endif
 
 #ifndef LEMON_MALLOC
@@ -913,6 +966,149 @@ static void lemon__put64(uint8_t *p, uint64_t v) {
     lemon__put32(p + 4, (uint32_t)(v >> 32));
 }
 
+/* ---- text: the part of printf's notation that is used here.  Not every board has a printf, not every one that there is
+        knows %lld, and a decimal point is a point here in any locale. ---- */
+
+/*  Counts what does not fit. */
+typedef struct lemon__text { char *out; size_t size, n; } lemon__text;
+
+static void lemon__text_put(lemon__text *t, const char *p, size_t n) {
+    for (; n > 0; n--, p++, t->n++)
+        if (t->n + 1 < t->size) t->out[t->n] = *p;
+}
+
+static void lemon__text_fill(lemon__text *t, char c, int64_t n) {
+    for (; n > 0; n--) lemon__text_put(t, &c, 1);
+}
+
+/*  At least `width` digits. */
+static void lemon__text_number(lemon__text *t, uint64_t value, unsigned base, const char *digits, int width, char fill) {
+    char text[24];
+    int n = 0;
+    for (; value > 0 || n == 0; value /= base) text[sizeof text - (size_t)++n] = digits[value % base];
+    lemon__text_fill(t, fill, width - n);
+    lemon__text_put(t, text + sizeof text - n, (size_t)n);
+}
+
+/*  x > 0 as a whole number of n digits; its first digit stands for 10 to the power that is returned. */
+static int lemon__text_scale(double x, int n, uint64_t *digits) {
+    const int tiny = x < 1e-250;            /* 10^shift would overflow */
+    int power = (int)floor(log10(tiny ? x * 1e100 : x)), shift = n - 1 - power;
+    double scaled = tiny ? x * 1e100 : x;
+    scaled = shift >= 0 ? scaled * pow(10.0, shift) : scaled / pow(10.0, -shift);
+    *digits = (uint64_t)(scaled + 0.5);
+    if ((double)*digits >= pow(10.0, n)) { *digits /= 10; power++; }     /* 9.99 became 10.0 */
+    return tiny ? power - 100 : power;
+}
+
+/*  %g: `n` digits, zeros at the end left out; to 15 digits, which a double has. */
+static void lemon__text_real(lemon__text *t, double x, int n) {
+    char text[16];
+    uint64_t digits = 0;
+    int power = 0, i, plain;
+    n = n < 1 ? 1 : n > 15 ? 15 : n;
+    if (x > 0.0) power = lemon__text_scale(x, n, &digits);
+    for (i = n; i-- > 0; digits /= 10) text[i] = (char)('0' + digits % 10);
+    plain = power >= -4 && power < n;
+    while (n > 1 && text[n - 1] == '0') n--;
+    if (plain && power < 0) lemon__text_put(t, "0.000", (size_t)(1 - power));
+    for (i = 0; i < n || (plain && i <= power); i++) {
+        if (i == (plain ? power + 1 : 1) && i > 0) lemon__text_put(t, ".", 1);
+        lemon__text_put(t, i < n ? &text[i] : "0", 1);
+    }
+    if (plain) return;
+    lemon__text_put(t, power < 0 ? "e-" : "e+", 2);
+    lemon__text_number(t, (uint64_t)(power < 0 ? -power : power), 10, "0123456789", 2, '0');
+}
+
+/*  %f, %g. */
+static void lemon__text_double(lemon__text *t, double x, int precision, int fixed) {
+    double scale;
+    if (x < 0.0) { lemon__text_put(t, "-", 1); x = -x; }
+    if (!(x <= 1.7e308)) { lemon__text_put(t, isnan(x) ? "nan" : "inf", 3); return; }
+    precision = precision < 0 ? 6 : precision;
+    if (!fixed || x >= 1e12 || precision > 6) { lemon__text_real(t, x, fixed ? 15 : precision); return; }
+    scale = pow(10.0, precision);
+    x = floor(x * scale + 0.5);
+    lemon__text_number(t, (uint64_t)(x / scale), 10, "0123456789", 1, '0');
+    if (precision == 0) return;
+    lemon__text_put(t, ".", 1);
+    lemon__text_number(t, (uint64_t)(x - floor(x / scale) * scale), 10, "0123456789", precision, '0');
+}
+
+/*  %s with at most `n` bytes, or all of them where n < 0. */
+static void lemon__text_string(lemon__text *t, const char *p, int n) {
+    size_t bytes = 0;
+    while ((n < 0 || bytes < (size_t)n) && p[bytes]) bytes++;
+    lemon__text_put(t, p, bytes);
+}
+
+static int64_t lemon__text_signed(va_list *args, int longs) {
+    return longs > 1 ? va_arg(*args, long long) : longs == 1 ? va_arg(*args, long) : va_arg(*args, int);
+}
+
+static uint64_t lemon__text_unsigned(va_list *args, int longs) {
+    return longs > 1    ? va_arg(*args, unsigned long long)
+           : longs == 1 ? va_arg(*args, unsigned long)
+                        : va_arg(*args, unsigned);
+}
+
+/*  One conversion, *format being behind its "%": 0 before a width, the width, a precision, "l" or "ll", and one of
+    c s d u x X f g. */
+static void lemon__text_convert(lemon__text *t, const char **format, va_list *args) {
+    const char *p = *format;
+    int width = 0, precision = -1, longs = 0;
+    char fill = *p == '0' ? '0' : ' ', c;
+    int64_t value;
+    for (; *p >= '0' && *p <= '9'; p++) width = 10 * width + (*p - '0');
+    if (*p == '.' && p[1] == '*') { precision = va_arg(*args, int); p += 2; }
+    else if (*p == '.')
+        for (p++, precision = 0; *p >= '0' && *p <= '9'; p++) precision = 10 * precision + (*p - '0');
+    for (; *p == 'l'; p++) longs++;
+    *format = p + 1;
+    switch (*p) {
+        case 'c': c = (char)va_arg(*args, int); lemon__text_put(t, &c, 1); break;
+        case 's': lemon__text_string(t, va_arg(*args, const char *), precision); break;
+        case 'd':
+            value = lemon__text_signed(args, longs);
+            if (value < 0) lemon__text_put(t, "-", 1);
+            lemon__text_number(t, value < 0 ? 0 - (uint64_t)value : (uint64_t)value, 10, "0123456789", width, fill);
+            break;
+        case 'u': lemon__text_number(t, lemon__text_unsigned(args, longs), 10, "0123456789", width, fill); break;
+        case 'x': lemon__text_number(t, lemon__text_unsigned(args, longs), 16, "0123456789abcdef", width, fill); break;
+        case 'X': lemon__text_number(t, lemon__text_unsigned(args, longs), 16, "0123456789ABCDEF", width, fill); break;
+        case 'f': lemon__text_double(t, va_arg(*args, double), precision, 1); break;
+        case 'g': lemon__text_double(t, va_arg(*args, double), precision, 0); break;
+        default: lemon__text_put(t, p, 1); break;                   /* %% */
+    }
+}
+
+/*  As vsnprintf: the result is what all of it would take, without the 0 at its end. */
+static int lemon__vformat(char *out, size_t size, const char *format, va_list args) {
+    lemon__text t;
+    va_list rest;
+    t.out = out;
+    t.size = size;
+    t.n = 0;
+    va_copy(rest, args);                    /* where va_list is an array, only a copy has an address to be handed down */
+    while (*format)
+        if (*format != '%') lemon__text_put(&t, format++, 1);
+        else { format++; lemon__text_convert(&t, &format, &rest); }
+    va_end(rest);
+    if (size > 0) out[t.n < size ? t.n : size - 1] = 0;
+    return (int)t.n;
+}
+
+LEMON__PRINTF(3, 4)
+static int lemon__format(char *out, size_t size, const char *format, ...) {
+    va_list args;
+    int n;
+    va_start(args, format);
+    n = lemon__vformat(out, size, format, args);
+    va_end(args);
+    return n;
+}
+
 /* ---- status and messages ---- */
 
 /*  Sets the context's message and returns the code: the one way in which every failure is reported. */
@@ -921,7 +1117,7 @@ static lemon_status lemon__fail(lemon_ctx *ctx, lemon_status code, const char *f
     va_list args;
     if (ctx == NULL) return code;
     va_start(args, format);
-    vsnprintf(ctx->message, sizeof ctx->message, format, args);
+    lemon__vformat(ctx->message, sizeof ctx->message, format, args);
     va_end(args);
     return code;
 }
@@ -1060,6 +1256,15 @@ static lemon_isa lemon__best_isa(void) {
     return LEMON__NEON ? LEMON_ISA_NEON : LEMON_ISA_SCALAR;
 }
 
+/*  What the environment says; NULL: nothing. */
+static const char *lemon__environment(const char *name) {
+#ifdef LEMON_NO_STDIO
+    return name ? NULL : name;
+#else
+    return getenv(name);
+#endif
+}
+
 /*  What AUTO means here: LEMON_ISA of the environment, else the best.  Asked once; all threads find the same answer. */
 static lemon_isa lemon__default_isa(void) {
 #if LEMON__THREADS
@@ -1069,7 +1274,7 @@ static lemon_isa lemon__default_isa(void) {
     static int isa = -1;
 #endif
     if (isa < 0) {
-        isa = lemon_isa_parse(getenv("LEMON_ISA"));
+        isa = lemon_isa_parse(lemon__environment("LEMON_ISA"));
         if (isa <= 0) isa = (int)lemon__best_isa();
 #if LEMON__THREADS
         __atomic_store_n(&known, isa, __ATOMIC_RELAXED);
@@ -1112,10 +1317,14 @@ LEMON_API int lemon_ctx_threads(const lemon_ctx *ctx) { return lemon__threads(ct
 /* ---- time and progress ---- */
 
 static double lemon__seconds(void) {
-#if LEMON__POSIX
+#ifdef LEMON_SECONDS
+    return LEMON_SECONDS();
+#elif LEMON__POSIX
     struct timeval now;
     gettimeofday(&now, NULL);
     return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
+#elif defined(LEMON_NO_STDIO)
+    return 0.0;
 #else
     return (double)clock() / CLOCKS_PER_SEC;
 #endif
@@ -1315,7 +1524,7 @@ static void lemon__parallel(lemon_ctx *ctx, int64_t count, lemon__task task, voi
 }
 
 static int lemon__default_threads(void) {
-    const char *text = getenv("LEMON_THREADS");
+    const char *text = lemon__environment("LEMON_THREADS");
     long n = text ? strtol(text, NULL, 10) : 0;
 #if LEMON__POSIX
     if (n <= 0) n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -1359,8 +1568,43 @@ LEMON_API void lemon_close(lemon_ctx *ctx) {
     lemon__free(&last, ctx, sizeof *ctx);
 }
 
-/* ---- files: mapped for reading; written beside, flushed and renamed ---- */
+/* ---- files: mapped for reading where the system can; written beside, flushed and renamed ---- */
 
+#ifdef LEMON_NO_STDIO
+/*  There are none: who asks for one is told so. */
+static lemon_status lemon__no_file(lemon_ctx *ctx, const char *path) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: this program was built without files (LEMON_NO_STDIO); expected a "
+                       "reader or a writer of its own", path ? path : "a file");
+}
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) { return lemon__no_file(ctx, path); }
+static lemon_status lemon__file_move(lemon_ctx *ctx, const char *from, const char *to) {
+    (void)from;
+    return lemon__no_file(ctx, to);
+}
+static int lemon__rename(const char *from, const char *to) {
+    (void)from, (void)to;
+    return -1;
+}
+static void lemon__folder_remove(const char *path) { (void)path; }
+static void lemon__file_remove(const char *path) { (void)path; }
+
+static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
+    (void)user, (void)offset, (void)buffer, (void)bytes;
+    return LEMON_E_IO;
+}
+static lemon_status lemon__file_append(void *user, const void *bytes, size_t count) {
+    (void)user, (void)bytes, (void)count;
+    return LEMON_E_IO;
+}
+LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon_reader *reader) {
+    if (reader) memset(reader, 0, sizeof *reader);
+    return lemon__no_file(ctx, path);
+}
+LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon_writer *writer) {
+    if (writer) memset(writer, 0, sizeof *writer);
+    return lemon__no_file(ctx, path);
+}
+#else
 typedef struct lemon__file {
     lemon_ctx *ctx;
     char *path, *temporary;         /* both in one block behind this struct */
@@ -1413,6 +1657,8 @@ static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
 }
 
 static void lemon__folder_remove(const char *path) { rmdir(path); }
+static void lemon__file_remove(const char *path) { remove(path); }
+static int lemon__rename(const char *from, const char *to) { return rename(from, to); }
 
 /*  read and write may move less than asked for, or be interrupted: both go on until all is done. */
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
@@ -1470,23 +1716,88 @@ static int lemon__file_flush_close(lemon__file *file) {
     return bad;
 }
 #else
-static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
-    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: folders cannot be made on this system", path);
+/*  What C's library lacks, or Windows has under other names: paths are UTF-8 here and UTF-16 there, files may have more
+    than 2 GB, and a file may take another one's place in one step. */
+#ifdef _WIN32
+enum { LEMON__WIDE = 1024 };
+
+/*  "" where a path is no UTF-8, or too long: no file is called that. */
+static const wchar_t *lemon__wide(const char *path, wchar_t *out) {
+    const uint8_t *p = (const uint8_t *)path;
+    size_t n = 0;
+    out[0] = 0;
+    while (*p) {
+        int more = *p < 0x80 ? 0 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : 3;
+        unsigned long c = more == 0 ? *p : *p & (0x3fu >> more);
+        if ((*p >= 0x80 && *p < 0xc0) || n + 3 > LEMON__WIDE) { out[0] = 0; return out; }
+        for (p++; more > 0 && *p >= 0x80 && *p < 0xc0; more--) c = c << 6 | (*p++ & 0x3f);
+        if (more > 0) { out[0] = 0; return out; }
+        if (c >= 0x10000) out[n++] = (wchar_t)(0xd800 + ((c - 0x10000) >> 10));
+        out[n++] = (wchar_t)(c >= 0x10000 ? 0xdc00 + (c & 0x3ff) : c);
+    }
+    out[n] = 0;
+    return out;
 }
 
+static FILE *lemon__fopen(const char *path, int write) {
+    wchar_t wide[LEMON__WIDE];
+    return _wfopen(lemon__wide(path, wide), write ? L"wb" : L"rb");
+}
+static int lemon__fseek(FILE *stream, int64_t offset, int from) { return _fseeki64(stream, offset, from); }
+static int64_t lemon__ftell(FILE *stream) { return _ftelli64(stream); }
+static int lemon__fsync(FILE *stream) { return fflush(stream) != 0 || _commit(_fileno(stream)) != 0; }
+static int lemon__mkdir(const char *path) {
+    wchar_t wide[LEMON__WIDE];
+    return _wmkdir(lemon__wide(path, wide));
+}
+static void lemon__folder_remove(const char *path) {
+    wchar_t wide[LEMON__WIDE];
+    _wrmdir(lemon__wide(path, wide));
+}
+static void lemon__file_remove(const char *path) {
+    wchar_t wide[LEMON__WIDE];
+    _wremove(lemon__wide(path, wide));
+}
+static int lemon__rename(const char *from, const char *to) {
+    wchar_t old[LEMON__WIDE], name[LEMON__WIDE];
+    if (MoveFileExW(lemon__wide(from, old), lemon__wide(to, name), 1 /* it replaces */)) return 0;
+    errno = EACCES;
+    return -1;
+}
+#else
+static FILE *lemon__fopen(const char *path, int write) { return fopen(path, write ? "wb" : "rb"); }
+static int lemon__fseek(FILE *stream, int64_t offset, int from) {
+    return (long)offset == offset ? fseek(stream, (long)offset, from) : -1;
+}
+static int64_t lemon__ftell(FILE *stream) { return ftell(stream); }
+static int lemon__fsync(FILE *stream) { return fflush(stream); }
+static int lemon__mkdir(const char *path) { errno = path ? ENOSYS : EINVAL; return -1; }
 static void lemon__folder_remove(const char *path) { (void)path; }
+static void lemon__file_remove(const char *path) { remove(path); }
+static int lemon__rename(const char *from, const char *to) {
+    remove(to);                     /* rename does not replace everywhere */
+    return rename(from, to);
+}
+#endif
+
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    if (lemon__mkdir(path) == 0 || errno == EEXIST) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
+}
 
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
-    if (fseek(file->stream, (long)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
-    return fread(buffer, 1, bytes, file->stream) == bytes ? LEMON_OK : lemon__io_error(file, "read");
+    if (lemon__fseek(file->stream, (int64_t)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
+    if (fread(buffer, 1, bytes, file->stream) == bytes) return LEMON_OK;
+    if (ferror(file->stream)) return lemon__io_error(file, "read");
+    return lemon__fail(file->ctx, LEMON_E_IO, "%s: became shorter while it was read", file->path);
 }
 
 static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
-    long end;
-    file->stream = fopen(file->path, "rb");
-    if (file->stream == NULL || fseek(file->stream, 0, SEEK_END) != 0) return lemon__io_error(file, "open");
-    end = ftell(file->stream);
+    int64_t end;
+    file->stream = lemon__fopen(file->path, 0);
+    if (file->stream == NULL || lemon__fseek(file->stream, 0, SEEK_END) != 0) return lemon__io_error(file, "open");
+    end = lemon__ftell(file->stream);
     if (end < 0) return lemon__io_error(file, "measure");
     *size = (uint64_t)end;
     return LEMON_OK;
@@ -1498,21 +1809,27 @@ static lemon_status lemon__file_append(void *user, const void *bytes, size_t cou
 }
 
 static lemon_status lemon__file_open_write(lemon__file *file) {
-    file->stream = fopen(file->temporary, "wb");
+    file->stream = lemon__fopen(file->temporary, 1);
     return file->stream == NULL ? lemon__io_error(file, "create") : LEMON_OK;
 }
 
 static int lemon__file_flush_close(lemon__file *file) {
-    int bad = fclose(file->stream) != 0;
+    int bad = lemon__fsync(file->stream) != 0;
+    bad |= fclose(file->stream) != 0;
     file->stream = NULL;
-    if (!bad) remove(file->path);   /* rename does not replace everywhere */
     return bad;
 }
 #endif
 
+/*  `to` is replaced. */
+static lemon_status lemon__file_move(lemon_ctx *ctx, const char *from, const char *to) {
+    if (lemon__rename(from, to) == 0) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not rename into place: %s", to, strerror(errno));
+}
+
 static void lemon__file_abort(void *user) {
     lemon__file *file = (lemon__file *)user;
-    remove(file->temporary);
+    lemon__file_remove(file->temporary);
     lemon__file_close(file);
 }
 
@@ -1520,8 +1837,8 @@ static lemon_status lemon__file_commit(void *user) {
     lemon__file *file = (lemon__file *)user;
     lemon_status status = LEMON_OK;
     if (lemon__file_flush_close(file)) status = lemon__io_error(file, "flush");
-    else if (rename(file->temporary, file->path) != 0) status = lemon__io_error(file, "rename into place");
-    if (status) remove(file->temporary);
+    else status = lemon__file_move(file->ctx, file->temporary, file->path);
+    if (status) lemon__file_remove(file->temporary);
     lemon__file_close(file);
     return status;
 }
@@ -1560,6 +1877,7 @@ LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon
     writer->abort = lemon__file_abort;
     return LEMON_OK;
 }
+#endif
 
 /* ====================================================================================================================
    2  NUMBERS
@@ -3934,6 +4252,7 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
     op->y[1] = (float)(kl / (double)lemon__max(1, counted));
 }
 
+#ifndef LEMON_NO_TRAIN
 /* ====================================================================================================================
    6  TAPE
 
@@ -4051,7 +4370,7 @@ static lemon_var lemon__tape_fail(lemon_tape *tape, const char *call, const char
     va_list args;
     if (tape == NULL || tape->status) return -1;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    lemon__vformat(message, sizeof message, format, args);
     va_end(args);
     tape->status = lemon__fail(tape->ctx, LEMON_E_ARG, "%s: %s", call, message);
     return -1;
@@ -4525,6 +4844,7 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
     const lemon__value *v = lemon__tape_kept(tape, x);
     return v ? v->grad : NULL;
 }
+#endif /* LEMON_NO_TRAIN */
 
 /* ====================================================================================================================
    7  MODEL
@@ -4673,8 +4993,8 @@ static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style 
     const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
     const char *name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
     const char *ending = style == LEMON__STYLE_LEMON ? "" : ".weight";
-    if (info->per_layer) snprintf(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
-    else snprintf(out, size, "%s%s", name, ending);
+    if (info->per_layer) lemon__format(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
+    else lemon__format(out, size, "%s%s", name, ending);
 }
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
@@ -4859,6 +5179,7 @@ static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, c
     return LEMON_OK;
 }
 
+#ifndef LEMON_NO_TRAIN
 /* ---- the forward pass on a tape: for training, evaluation and learned operators.
         weights[i] is the variable of parameter i of the table; the result is norm(x) [batch * seq, D], which the output
         matrix turns into scores. ---- */
@@ -4897,6 +5218,7 @@ static void lemon__tape_weights(lemon_tape *tape, const lemon_model *model, floa
         else weights[i] = lemon_tape_weight(tape, t);
     }
 }
+#endif /* LEMON_NO_TRAIN */
 
 /* ---- the forward pass without a tape: for generation and for fusion, which stop between the steps ---- */
 
@@ -5076,7 +5398,7 @@ static const uint8_t lemon__zeros[256] = {0};
 /*  Puts a file's name before the message of a check that knew nothing of files. */
 static lemon_status lemon__blame(lemon_ctx *ctx, const char *name, lemon_status code) {
     char text[LEMON__MESSAGE];
-    snprintf(text, sizeof text, "%s", lemon_error(ctx));
+    lemon__format(text, sizeof text, "%s", lemon_error(ctx));
     return lemon__fail(ctx, code, "%s: %s", name, text);
 }
 
@@ -5547,14 +5869,22 @@ static int lemon__json_digits_of(const lemon__json *json, int32_t node, char tex
     return 1;
 }
 
-/*  A number as it stands; 0 where the value is none.  strtod wants the decimal point of the program's locale. */
-static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
-    char text[64], *end;
-    *value = 0;
-    if (!lemon__json_digits_of(json, node, text)) return 0;
+/*  1 if the whole text is a number.  strtod wants the decimal point of the program's locale. */
+static int lemon__text_to_real(char *text, double *value) {
+    char *point, *end;
+    *value = strtod(text, &point);
+    if (*point != '.') return *point == 0;
+    *point = ',';
     *value = strtod(text, &end);
-    if (*end == '.') { *end = ','; *value = strtod(text, &end); }
+    *point = '.';
     return *end == 0;
+}
+
+/*  A number as it stands; 0 where the value is none. */
+static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
+    char text[64];
+    *value = 0;
+    return lemon__json_digits_of(json, node, text) && lemon__text_to_real(text, value);
 }
 
 /*  An integer; 0 where the value is none, or is no int64. */
@@ -5621,20 +5951,21 @@ static void lemon__print(lemon__bytes *b, const char *format, ...) {
     va_list args;
     int n;
     va_start(args, format);
-    n = vsnprintf(text, sizeof text, format, args);
+    n = lemon__vformat(text, sizeof text, format, args);
     va_end(args);
     if (n >= 0 && n < (int)sizeof text) lemon__put(b, text, (size_t)n);
     else b->status = lemon__fail(b->ctx, LEMON_E_ARG, "a text is too long to be written");
 }
 
-/*  A float with as few digits as bring it back; the decimal point is JSON's in any locale. */
+/*  A float with as few digits as bring it back. */
 static void lemon__print_real(lemon__bytes *b, double value) {
     char text[40];
-    int digits = 5, i, n;
-    do n = snprintf(text, sizeof text, "%.*g", digits, value);
-    while (digits++ < 9 && ((float)strtod(text, NULL) < (float)value || (float)strtod(text, NULL) > (float)value));
-    for (i = 0; i < n; i++)
-        if (text[i] == ',') text[i] = '.';
+    double back;
+    int digits = 5, n;
+    do {
+        n = lemon__format(text, sizeof text, "%.*g", digits, value);
+        lemon__text_to_real(text, &back);
+    } while (digits++ < 9 && ((float)back < (float)value || (float)back > (float)value));
     lemon__put(b, text, (size_t)n);
 }
 
@@ -5977,7 +6308,7 @@ static lemon_status lemon__refuse(const lemon__unpack *u, lemon_status code, con
     char text[LEMON__MESSAGE];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    lemon__vformat(text, sizeof text, format, args);
     va_end(args);
     return lemon__fail(u->ctx, code, "%s: %s", u->source.name, text);
 }
@@ -6090,7 +6421,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     char called[LEMON__NAME + 16];
     lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
-    snprintf(called, sizeof called, "tensor \"%.*s\"", (int)n, (const char *)name);
+    lemon__format(called, sizeof called, "tensor \"%.*s\"", (int)n, (const char *)name);
     memset(&e, 0, sizeof e);
     t->dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
     t->rows = rows <= INT64_MAX ? (int64_t)rows : 0;
@@ -6280,7 +6611,7 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
     int i;
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(config, &lemon__fields[i]);
-        snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
+        lemon__format(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
         if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
         else lemon__pack_int(pack, name, (int64_t)value);
     }
@@ -6295,7 +6626,7 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
         const struct lemon__field *field = &lemon__fields[i];
         double value = 0;
         int64_t whole = 0;
-        snprintf(name, sizeof name, "%s%s", prefix, field->name);
+        lemon__format(name, sizeof name, "%s%s", prefix, field->name);
         status = field->real ? lemon__unpack_real(u, name, &value) : lemon__unpack_int(u, name, &whole);
         if (!field->real) value = (double)whole;
         if (!status) status = lemon__field_set(u->ctx, u->source.name, name, field, value, config);
@@ -6385,7 +6716,7 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
     lemon__pack_text(pack, "arch", "llama", 5);
     lemon__pack_config(pack, "", &model->config);
     for (i = 0; i < model->n_parts; i++) {
-        snprintf(name, sizeof name, "part.%s", model->parts[i].name);
+        lemon__format(name, sizeof name, "part.%s", model->parts[i].name);
         lemon__pack_text(pack, name, (const char *)model->parts[i].data, model->parts[i].bytes);
     }
     lemon__pack_params(pack, model, 0, model->n_params, LEMON__STYLE_LEMON, dtype);
@@ -6400,8 +6731,8 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
     int64_t layer;
     const lemon_role_info *info = lemon_role_get(lemon__param_role(&model->config, i, &layer));
     lemon_joint joint = rows_differ ? info->out : info->in;
-    if (joint == LEMON_JOINT_NONE) snprintf(out, size, "%s", joints[joint]);
-    else snprintf(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
+    if (joint == LEMON_JOINT_NONE) lemon__format(out, size, "%s", joints[joint]);
+    else lemon__format(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
 }
 
 /*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
@@ -6532,7 +6863,7 @@ static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, co
     lemon_ctx *ctx = u->ctx;
     if (!status && lemon__vocabulary_check(ctx, *model)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status) {
-        snprintf((*model)->format, sizeof (*model)->format, "%s", format);
+        lemon__format((*model)->format, sizeof (*model)->format, "%s", format);
         (*model)->source = u->source;
         memset(&u->source, 0, sizeof u->source);
     }
@@ -7172,7 +7503,7 @@ static int lemon__gguf_field(void *from, const struct lemon__field *field, doubl
     char name[LEMON__NAME];
     int32_t i;
     int got;
-    snprintf(name, sizeof name, "llama.%s", field->gguf);
+    lemon__format(name, sizeof name, "llama.%s", field->gguf);
     got = lemon__gguf_number(u, name, value);
     if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
     i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
@@ -7292,6 +7623,11 @@ static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader,
 
 /* ---- loading: the content decides ---- */
 
+static lemon_status lemon__one_format(lemon_ctx *ctx, const char *name) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: format is another than .lemon, the only one in this program "
+                       "(LEMON_NO_FORMATS); convert it", name);
+}
+
 /*  A file without a magic may be llama2.c's version 0 if its first seven numbers could be sizes.  One or two that
     could not still leave it one, a damaged one, so that the message can name them. */
 static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
@@ -7338,6 +7674,11 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
     status = lemon__fetch(ctx, &r, 0, head, n);
     if (!status && n >= 5 && memcmp(head, lemon__magic, 5) == 0) return lemon__load_lemon(ctx, &r, model);
+    if (!LEMON__FORMATS) {
+        if (!status) status = lemon__one_format(ctx, r.name);
+        lemon__reader_close(&r);
+        return status;
+    }
     if (!status && n >= 4 && memcmp(head, "GGUF", 4) == 0) return lemon__load_gguf(ctx, &r, model);
     if (!status && !lemon__looks_like_llama2c(head, n)) status = lemon__load_unknown(ctx, &r, head, n);
     if (!status) status = lemon__hold(ctx, &r);
@@ -7354,13 +7695,13 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
-    n = strlen(path);
+    n = LEMON__FORMATS ? strlen(path) : 0;
     if (n >= 11 && n < LEMON__PATH && strcmp(path + n - 11, "config.json") == 0 &&
         (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
-        snprintf(folder, sizeof folder, "%.*s", (int)(n - 11), path);
+        lemon__format(folder, sizeof folder, "%.*s", (int)(n - 11), path);
         return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
-    if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
+    if (LEMON__FORMATS && lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
 }
@@ -7468,7 +7809,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(c, &lemon__fields[i]);
         if (lemon__fields[i].gguf == NULL) continue;
-        snprintf(name, sizeof name, "llama.%s", lemon__fields[i].gguf);
+        lemon__format(name, sizeof name, "llama.%s", lemon__fields[i].gguf);
         if (lemon__fields[i].real) lemon__gguf_put(pack, name, LEMON__GGUF_F32, lemon__bits((float)value));
         else lemon__gguf_put(pack, name, LEMON__GGUF_U32, (uint64_t)value);
     }
@@ -7674,8 +8015,8 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
         lemon__pack pack;
         char name[LEMON__NAME], path[LEMON__PATH];
         to = lemon__shard_end(model, from, dtype, limit);
-        if (n == 1) snprintf(name, sizeof name, "model.safetensors");
-        else snprintf(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
+        if (n == 1) lemon__format(name, sizeof name, "model.safetensors");
+        else lemon__format(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
         lemon__pack_open(f->ctx, &pack);
         pack.front = lemon__st_front;
         pack.align = 1;
@@ -7783,10 +8124,8 @@ static lemon_status lemon__folder_move(lemon__folder *f, const char *name, const
     char from[LEMON__PATH], to[LEMON__PATH];
     lemon_status status = lemon__join(f->ctx, folder, name, from);
     if (!status && other) status = lemon__join(f->ctx, other, name, to);
-    if (!status && other == NULL) remove(from);
-    if (!status && other && rename(from, to) != 0)
-        status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", other, from,
-                             strerror(errno));
+    if (!status && other) return lemon__file_move(f->ctx, from, to);
+    if (!status) lemon__file_remove(from);
     return status;
 }
 
@@ -7813,7 +8152,7 @@ static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
 /*  Puts what was written in its place. */
 static lemon_status lemon__folder_commit(lemon__folder *f) {
     lemon_status status;
-    if (rename(f->beside, f->path) == 0) return LEMON_OK;
+    if (lemon__rename(f->beside, f->path) == 0) return LEMON_OK;
     status = lemon__folder_forget(f, f->path);
     return status ? status : lemon__folder_move_all(f, f->path);
 }
@@ -7835,8 +8174,8 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     f.ctx = ctx;
     f.path = place;
     f.names = lemon__bytes_in(ctx);
-    snprintf(place, sizeof place, "%.*s", n, path);
-    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
+    lemon__format(place, sizeof place, "%.*s", n, path);
+    lemon__format(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
     status = lemon__folder_make(ctx, f.beside);
     if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
     if (status) return status;
@@ -7875,7 +8214,7 @@ static void lemon__array_name(const char *path, char *name) {
 
 static lemon_status lemon__array_begin(lemon__array *array) {
     char text[1024];
-    int n = snprintf(text, sizeof text,
+    int n = lemon__format(text, sizeof text,
                      "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
                      "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
                      "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
@@ -7977,6 +8316,7 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     status = lemon__vocabulary_check(ctx, model);
     if (status) return lemon__blame(ctx, path, status);
     ending = lemon__ending(path);
+    if (!LEMON__FORMATS && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__one_format(ctx, path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
     if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
     if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
@@ -8751,8 +9091,8 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
                            name, (long)id, (unsigned)byte);
     }
     status = lemon__tokenizer_specials(ctx, t);
-    if (!status && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
-    if (!status && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
+    if (!status && LEMON__BPE && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
+    if (!status && LEMON__BPE && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
     return status;
 }
 
@@ -8763,8 +9103,8 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
     char text[8];
     int i;
     for (i = 0; i < LEMON__FIRST_PIECE && !status; i++) {
-        if (i < LEMON__FIRST_BYTE) snprintf(text, sizeof text, "%s", specials[i]);
-        else snprintf(text, sizeof text, "<0x%02X>", (unsigned)(i - LEMON__FIRST_BYTE) & 255);
+        if (i < LEMON__FIRST_BYTE) lemon__format(text, sizeof text, "%s", specials[i]);
+        else lemon__format(text, sizeof text, "<0x%02X>", (unsigned)(i - LEMON__FIRST_BYTE) & 255);
         status = lemon__llama2c_add(ctx, t, 0.0f, (const uint8_t *)text, strlen(text));
     }
     return status;
@@ -9368,11 +9708,17 @@ static lemon__encoder lemon__encoder_open(lemon_ctx *ctx, const lemon_tokenizer 
     return e;
 }
 
+static lemon_status lemon__no_bpe(lemon_ctx *ctx) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "this program was built without the encoder (LEMON_NO_BPE), expected ids "
+                       "in place of a text");
+}
+
 static lemon_status lemon__encode(lemon_ctx *ctx, const lemon_tokenizer *t, const char *text, size_t bytes, int all,
                                   lemon_tokens *tokens) {
     lemon__encoder e;
     int64_t before;
     lemon_status status;
+    if (!LEMON__BPE) return lemon__no_bpe(ctx);
     if (t == NULL || tokens == NULL || (text == NULL && bytes > 0))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
     before = tokens->count;
@@ -9489,6 +9835,7 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     int64_t i;
     *smaller = NULL;
     memset(&ignored, 0, sizeof ignored);
+    if (!LEMON__BPE && !status) status = lemon__no_bpe(ctx);
     e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
     for (i = 0; i < n && !status; i++)
         status = ids[i] >= 0 && ids[i] < size ? lemon__trim_keep(&e, ids[i])
@@ -10170,7 +10517,7 @@ static int lemon__looks_like_json(const uint8_t *p, size_t n) {
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
                                                    lemon_tokenizer **tokenizer) {
     lemon_reader r = *reader;
-    lemon_status status = lemon__hold(ctx, &r);
+    lemon_status status = LEMON__FORMATS ? lemon__hold(ctx, &r) : lemon__one_format(ctx, r.name);
     int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
@@ -10576,6 +10923,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     lemon__learner l;
     lemon_status status;
     *tokenizer = NULL;
+    if (!LEMON__BPE) return lemon__no_bpe(ctx);
     if ((text == NULL && bytes > 0) || size <= LEMON__FIRST_PIECE || size > 65536)
         return lemon__fail(ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected %d to 65536", (long)size,
                            LEMON__FIRST_PIECE + 1);
@@ -10834,7 +11182,7 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
 static lemon_status lemon__generate_prompt(lemon__generation *g, const char *prompt, float **logits) {
     const lemon_tokenizer *t = g->model->tokenizer;
     lemon_status status = lemon_tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
-    if (!status && prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
+    if (!status && prompt && *prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
     if (!status && g->tokens->count > g->model->config.max_seq)
         status =
             lemon__fail(g->ctx, LEMON_E_ARG,
@@ -10867,6 +11215,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     return status;
 }
 
+#ifndef LEMON_NO_TRAIN
 /* ====================================================================================================================
    11  TRAINING
 
@@ -11315,7 +11664,7 @@ static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *o
 
 static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t size) {
     if (strlen(t->o.save_path) + 8 <= size) {
-        snprintf(path, size, "%s.resume", t->o.save_path);
+        lemon__format(path, size, "%s.resume", t->o.save_path);
         return LEMON_OK;
     }
     return lemon__fail(t->ctx, LEMON_E_ARG, "the path to save to has %lu bytes, expected at most %lu",
@@ -11526,6 +11875,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     return status;
 }
 
+#ifndef LEMON_NO_FUSE
 /* ====================================================================================================================
    12  FUSION
 
@@ -11805,14 +12155,14 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
 static void lemon__map_name(const lemon_operators *ops, const lemon_map *map, const char *part, char *out,
                             size_t size) {
     int64_t cell = (map - ops->maps) % lemon__cells(ops);
-    snprintf(out, size, "map.%s.%lld.%lld.%s", lemon__places[lemon__map_place(ops, map)].name,
+    lemon__format(out, size, "map.%s.%lld.%lld.%s", lemon__places[lemon__map_place(ops, map)].name,
              (long long)(cell / ops->slots), (long long)(cell % ops->slots), part);
 }
 
 static void lemon__correction_name(const lemon_config *c, int64_t param, char *out, size_t size) {
     int64_t layer;
     lemon_role role = lemon__param_role(c, param, &layer);
-    snprintf(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
+    lemon__format(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
 }
 
 static void lemon__pack_map_part(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map,
@@ -13657,9 +14007,16 @@ LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, co
     if (result) *result = r;
     return lemon__model_done(ctx, status, model);
 }
+#endif /* LEMON_NO_FUSE */
+#endif /* LEMON_NO_TRAIN */
 
 #ifdef __cplusplus
 }
+#endif
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic pop
+#elif defined(_MSC_VER)
+#pragma warning(pop)
 #endif
 #endif /* LEMON_IMPLEMENTED */
 #endif /* LEMON_IMPLEMENTATION */
