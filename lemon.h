@@ -871,6 +871,14 @@ enum { LEMON__BPE = 0 };
 enum { LEMON__BPE = 1 };
 #endif
 
+/*  A program that only generates, by plain C, may stand in a few kilobytes: products go by rows as they lie, without tiles
+    and packing buffers, and arenas grow by small blocks. */
+#if defined(LEMON_NO_TRAIN) && defined(LEMON_NO_SIMD)
+#define LEMON__SMALL 1
+#else
+#define LEMON__SMALL 0
+#endif
+
 /*  What an option leaves out leaves helpers behind that nobody calls: no fault, and compilers drop them. */
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic push
@@ -906,7 +914,7 @@ enum { LEMON__MAX_THREADS = 256, LEMON__ALIGN = 64, LEMON__MESSAGE = 512 };
 
 /*  Behind each worker's packing buffers: room in which chapter 5 decodes some rows of a weight that is not f32; at
     least one row, for no joint of a model is wider (lemon_config_check). */
-enum { LEMON__DECODE_FLOATS = 65536, LEMON__DECODE_BYTES = 4 * LEMON__DECODE_FLOATS };
+enum { LEMON__DECODE_FLOATS = LEMON__SMALL ? 4096 : 65536, LEMON__DECODE_BYTES = 4 * LEMON__DECODE_FLOATS };
 
 typedef void (*lemon__task)(void *arg, int64_t index, int worker);
 typedef struct lemon__pool lemon__pool;
@@ -1006,6 +1014,8 @@ static void lemon__text_real(lemon__text *t, double x, int n) {
     char text[16];
     uint64_t digits = 0;
     int power = 0, i, plain;
+    if (x < 0.0) { lemon__text_put(t, "-", 1); x = -x; }
+    if (!(x <= 1.7e308)) { lemon__text_put(t, isnan(x) ? "nan" : "inf", 3); return; }
     n = n < 1 ? 1 : n > 15 ? 15 : n;
     if (x > 0.0) power = lemon__text_scale(x, n, &digits);
     for (i = n; i-- > 0; digits /= 10) text[i] = (char)('0' + digits % 10);
@@ -1019,21 +1029,6 @@ static void lemon__text_real(lemon__text *t, double x, int n) {
     if (plain) return;
     lemon__text_put(t, power < 0 ? "e-" : "e+", 2);
     lemon__text_number(t, (uint64_t)(power < 0 ? -power : power), 10, "0123456789", 2, '0');
-}
-
-/*  %f, %g. */
-static void lemon__text_double(lemon__text *t, double x, int precision, int fixed) {
-    double scale;
-    if (x < 0.0) { lemon__text_put(t, "-", 1); x = -x; }
-    if (!(x <= 1.7e308)) { lemon__text_put(t, isnan(x) ? "nan" : "inf", 3); return; }
-    precision = precision < 0 ? 6 : precision;
-    if (!fixed || x >= 1e12 || precision > 6) { lemon__text_real(t, x, fixed ? 15 : precision); return; }
-    scale = pow(10.0, precision);
-    x = floor(x * scale + 0.5);
-    lemon__text_number(t, (uint64_t)(x / scale), 10, "0123456789", 1, '0');
-    if (precision == 0) return;
-    lemon__text_put(t, ".", 1);
-    lemon__text_number(t, (uint64_t)(x - floor(x / scale) * scale), 10, "0123456789", precision, '0');
 }
 
 /*  %s with at most `n` bytes, or all of them where n < 0. */
@@ -1054,7 +1049,7 @@ static uint64_t lemon__text_unsigned(va_list *args, int longs) {
 }
 
 /*  One conversion, *format being behind its "%": 0 before a width, the width, a precision, "l" or "ll", and one of
-    c s d u x X f g. */
+    c s d u x X g. */
 static void lemon__text_convert(lemon__text *t, const char **format, va_list *args) {
     const char *p = *format;
     int width = 0, precision = -1, longs = 0;
@@ -1077,8 +1072,7 @@ static void lemon__text_convert(lemon__text *t, const char **format, va_list *ar
         case 'u': lemon__text_number(t, lemon__text_unsigned(args, longs), 10, "0123456789", width, fill); break;
         case 'x': lemon__text_number(t, lemon__text_unsigned(args, longs), 16, "0123456789abcdef", width, fill); break;
         case 'X': lemon__text_number(t, lemon__text_unsigned(args, longs), 16, "0123456789ABCDEF", width, fill); break;
-        case 'f': lemon__text_double(t, va_arg(*args, double), precision, 1); break;
-        case 'g': lemon__text_double(t, va_arg(*args, double), precision, 0); break;
+        case 'g': lemon__text_real(t, va_arg(*args, double), precision < 0 ? 6 : precision); break;
         default: lemon__text_put(t, p, 1); break;                   /* %% */
     }
 }
@@ -1164,7 +1158,7 @@ static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
     char *raw, *p;
     raw = bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
     if (raw == NULL) {
-        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.1f MB were asked for, %.1f MB are in use",
+        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.4g MB were asked for, %.4g MB are in use",
                     (double)bytes / 1e6, ctx ? (double)ctx->bytes / 1e6 : 0.0);
         return NULL;
     }
@@ -2109,7 +2103,7 @@ typedef struct lemon__arena_block {
     size_t bytes, used;
 } lemon__arena_block;
 
-enum { LEMON__ARENA_BLOCK = 1 << 20 };
+enum { LEMON__ARENA_BLOCK = LEMON__SMALL ? 1 << 12 : 1 << 20 };
 
 LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
     lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
@@ -2382,9 +2376,10 @@ static void lemon__dots_plain(const lemon__product *g, int64_t row, int64_t col,
 
 static void lemon__sums_plain(const lemon__product *g, int64_t row, int64_t p, int64_t col, int64_t last) {
     const float x = g->alpha * g->a[row * g->a_row + p * g->a_step], *b = g->b + p * g->b_step;
+    const int64_t step = LEMON__SMALL ? g->b_col : 1;   /* where there are tiles, only they meet other steps */
     float *c = g->c + row * g->ldc;
     int64_t j;
-    for (j = col; j < last; j++) c[j] += x * b[j];
+    for (j = col; j < last; j++) c[j] += x * b[j * step];
 }
 
 /*  c = beta * c, where zero also clears a NaN. */
@@ -2902,14 +2897,21 @@ LEMON__SUM_KERNEL(neon, 1, 8) LEMON__SUM_KERNEL(neon, 2, 8) LEMON__SUM_KERNEL(ne
 #define LEMON__LIST_8(name) LEMON__LIST_6(name), name##_7, name##_8
 #define LEMON__LIST_14(name) LEMON__LIST_8(name), name##_9, name##_10, name##_11, name##_12, name##_13, name##_14
 
-static const lemon__kernel lemon__plain_wide[] = {LEMON__LIST_4(lemon__wide_plain)};
-static const lemon__kernel lemon__plain_narrow[] = {LEMON__LIST_4(lemon__narrow_plain)};
 static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 1}};
 static const lemon__sums lemon__plain_sums[] = {{lemon__sums_plain, 1}};
+#if LEMON__SMALL
+static const lemon__machine lemon__plain = {
+    1, 1, 1, 1, INT64_MAX / 8, 1, INT64_MAX / 8, 1, INT64_MAX / 8, 1, NULL, NULL,
+    {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
+};
+#else
+static const lemon__kernel lemon__plain_wide[] = {LEMON__LIST_4(lemon__wide_plain)};
+static const lemon__kernel lemon__plain_narrow[] = {LEMON__LIST_4(lemon__narrow_plain)};
 static const lemon__machine lemon__plain = {
     4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__plain_wide, lemon__plain_narrow,
     {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
 };
+#endif
 
 #if LEMON__X86
 static const lemon__kernel lemon__avx2_wide[] = {LEMON__LIST_6(lemon__wide_m256)};
@@ -3103,6 +3105,7 @@ static int lemon__path(const lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int large = g->m == 1 || (g->k >= 64 && g->k * g->n >= LEMON__FEW);
     if (g->k == 0) return LEMON__BY_SCALE;      /* alpha 0 too: see lemon__plan */
+    if (LEMON__SMALL) return g->b_step == 1 && g->a_step == 1 ? LEMON__BY_DOTS : LEMON__BY_SUMS;
     if (g->ready) return LEMON__BY_TILES;
     if (g->type != LEMON_F32) return LEMON__BY_DOTS;
     if (large && g->m <= machine->few_dots && g->b_step == 1 && g->a_step == 1) return LEMON__BY_DOTS;
@@ -3143,6 +3146,7 @@ static void lemon__plan(lemon__product *g) {
 /*  Floats of workspace that no plan exceeds. */
 static int64_t lemon__gemm_floats(lemon_isa isa) {
     const lemon__machine *machine = lemon__machine_of(isa);
+    if (LEMON__SMALL) return 0;
     return lemon__l2_bytes() / (int64_t)sizeof(float) * machine->a_width / machine->mr + 16 * machine->kc +
            machine->nc * machine->kc;
 }
@@ -3183,7 +3187,7 @@ static void lemon__sum_eight(const lemon__product *g, int64_t row, int64_t rows,
 
 /*  The same with the rows of a plain B; the part of C that they are added to stays in L1. */
 static void lemon__by_sums(const lemon__product *g) {
-    const int64_t rows = lemon__share(g->m, g->machine->sum_rows, 1), block = LEMON__SUMS / g->m / 64 * 64;
+    const int64_t rows = lemon__share(g->m, g->machine->sum_rows, 1), block = lemon__max(64, LEMON__SUMS / g->m / 64 * 64);
     int64_t i, j, p;
     lemon__scale(g);
     for (j = 0; j < g->n; j += block)
@@ -3196,7 +3200,7 @@ static void lemon__product_run(const lemon__product *g, float *workspace) {
     if (g->path == LEMON__BY_SCALE) lemon__scale(g);
     else if (g->path == LEMON__BY_DOTS) lemon__by_dots(g);
     else if (g->path == LEMON__BY_SUMS) lemon__by_sums(g);
-    else lemon__tiles(g, workspace);
+    else if (!LEMON__SMALL) lemon__tiles(g, workspace);
 }
 
 /*  The product on one thread and without checks, for use inside parallel tasks. `workspace` has lemon__gemm_floats(isa)
@@ -3499,9 +3503,9 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
     if (!packed || packed->isa != lemon__isa(ctx))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_packed: B is %s, expected one packed for %s",
                            packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon__isa(ctx)));
-    g = lemon__product_of(packed->isa, trans_a, 0, m, packed->n, packed->k, alpha, a, lda, packed->data, 0, beta, c,
-                          ldc);
-    g.ready = packed->data;
+    g = lemon__product_of(packed->isa, trans_a, LEMON__SMALL, m, packed->n, packed->k, alpha, a, lda, packed->data,
+                          LEMON__SMALL ? packed->k : 0, beta, c, ldc);
+    g.ready = LEMON__SMALL ? NULL : packed->data;       /* panels of one column are the rows of B transposed */
     g.ready_n = packed->padded_n;
     status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_operands(ctx, &g, trans_a, lda);
@@ -6741,7 +6745,7 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor, to = from;
-    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
+    const lemon__coding *coding = LEMON__FORMATS && e->coding && e->coding->decode ? e->coding : NULL;
     size_t row_bytes = coding ? (size_t)(from.cols / coding->numbers) * (size_t)coding->bytes
                               : lemon_row_bytes(from.dtype, from.cols);
     float *numbers;
@@ -8088,7 +8092,7 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
         if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
             lemon__print(&text, value > 0 ? "true" : "false");
         else if (lemon__fields[i].real) lemon__print_real(&text, value);
-        else lemon__print(&text, "%.0f", value);
+        else lemon__print(&text, "%ld", (long)value);
     }
     if (!text.status) text.status = lemon__folder_put_carried(model, &text);
     if (!text.status) lemon__print(&text, "\n}\n");
