@@ -583,6 +583,15 @@ LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_token
     share it.  The context of a session must stay open as long as it. */
 typedef struct lemon_session lemon_session;
 LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session);
+/*  The same where memory is short.  Fill it with lemon_session_defaults, then change what you like. */
+typedef struct lemon_session_options {
+    int64_t max_seq;          /* tokens that it can hold; 0, or more than the model's context: that */
+    int64_t prefill;          /* tokens of a prompt that go through at once: 128 */
+    lemon_dtype cache;        /* of keys and values: f32, or f16 in half the memory */
+} lemon_session_options;
+LEMON_API void lemon_session_defaults(lemon_session_options *options);
+LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model *model,
+                                               const lemon_session_options *options, lemon_session **session);
 LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine */
 /*  Feeds n tokens (prefill: many; decoding: one).  *logits (may be NULL) points to the [V] scores of what comes after
     the last of them; yours to change until the next call.  LEMON_E_ARG when the context would overflow. */
@@ -811,7 +820,7 @@ __declspec(dllimport) int __stdcall MoveFileExW(const wchar_t *from, const wchar
 #endif
 #endif
 
-#if defined(__linux__) && defined(__GNUC__)
+#if LEMON__POSIX && defined(__linux__) && defined(__GNUC__)
 #define LEMON__LINUX 1
 /*  Not declared under -std=c99; bound by its name, so that this declaration can never contradict another. */
 #ifdef __cplusplus
@@ -1183,6 +1192,7 @@ static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
     void *raw;
     if (p == NULL) return;
     memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
+    LEMON_ASSERT(ctx == NULL || bytes <= ctx->bytes);
     lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
     if (ctx) ctx->bytes -= bytes;
 }
@@ -5252,7 +5262,7 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
-    w->scratch_each = LEMON__ROWS * keys;
+    w->scratch_each = lemon__min(LEMON__ROWS, rows) * keys;
     w->x = lemon__floats(ctx, arena, rows, c->d_model);
     w->y = lemon__floats(ctx, arena, rows, c->d_model);
     w->back = lemon__floats(ctx, arena, rows, c->d_model);
@@ -5351,14 +5361,23 @@ static void lemon__walk_write(lemon__walk *w, lemon_role role, int64_t layer, co
     lemon__add_forward(w->ctx, &op);
 }
 
-static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v) {
+/*  A layer up to where keys and values are there, and the rest of it. */
+static void lemon__walk_look(lemon__walk *w, int64_t layer, float *k, float *v) {
     lemon__walk_norm(w, LEMON_ATTN_NORM, layer);
     lemon__walk_qkv(w, layer, k, v);
+}
+
+static void lemon__walk_think(lemon__walk *w, int64_t layer, float *k, float *v) {
     lemon__walk_attend(w, k, v);
     lemon__walk_write(w, LEMON_WO, layer, w->z);
     lemon__walk_norm(w, LEMON_FFN_NORM, layer);
     lemon__walk_neurons(w, layer);
     lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
+}
+
+static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v) {
+    lemon__walk_look(w, layer, k, v);
+    lemon__walk_think(w, layer, k, v);
 }
 
 /* ====================================================================================================================
@@ -5429,6 +5448,7 @@ static size_t lemon__hash(const uint8_t *bytes, size_t n) {
 /*  The slot that holds these bytes, or the free one where they would go. */
 static int32_t *lemon__words_slot(const lemon__words *words, const uint8_t *bytes, size_t n) {
     size_t mask = (size_t)words->n_slots - 1, i = lemon__hash(bytes, n) & mask;
+    LEMON_ASSERT(words->used < words->n_slots);             /* a free slot ends every search */
     for (; words->slots[i] != 0; i = (i + 1) & mask) {
         const lemon__span *span = &words->spans[words->slots[i] - 1];
         if (span->bytes == n && memcmp(words->blob + span->start, bytes, n) == 0) break;
@@ -5491,6 +5511,7 @@ typedef struct lemon__cursor {
 } lemon__cursor;
 
 static const uint8_t *lemon__take(lemon__cursor *c, size_t n) {
+    LEMON_ASSERT(c->at <= c->size);
     if (c->bad || n > c->size - c->at) { c->bad = 1; return NULL; }
     c->at += n;
     return c->bytes + (c->at - n);
@@ -10954,50 +10975,80 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
    can be read from memory).
    ================================================================================================================== */
 
-enum { LEMON__PREFILL = 128 };              /* rows of a piece of prompt */
-
 struct lemon_session {
     lemon_ctx *ctx;
     const lemon_model *model;
+    lemon_session_options o;
     lemon__walk walk;
     lemon_arena arena;
-    float **keys, **values;                 /* [n_layers] of [max_seq, K*C] */
+    lemon_tensor *cache;                    /* [n_layers, 2] keys and values [max_seq, K*C], as they are stored */
+    float *keys, *values;                   /* [max_seq, K*C] of one layer at a time, where they are not stored as f32 */
     float *logits;                          /* [V] */
     int64_t length;
 };
 
 static lemon_status lemon__session_memory(lemon_session *s) {
     const lemon_config *c = &s->model->config;
-    int64_t layer, width = (int64_t)c->kv_heads * c->head_dim;
-    lemon_status status =
-        lemon__walk_open(s->ctx, &s->arena, s->model, lemon__min(LEMON__PREFILL, c->max_seq), c->max_seq, &s->walk);
+    const int64_t width = lemon_joint_size(c, LEMON_JOINT_KEY), n = s->o.max_seq;
+    int64_t i;
+    lemon_status status = lemon__walk_open(s->ctx, &s->arena, s->model, s->o.prefill, n, &s->walk);
     if (status) return status;
     s->logits = lemon__floats(s->ctx, &s->arena, 1, c->vocab_size);
-    s->keys = (float **)lemon_arena_alloc(s->ctx, &s->arena, (size_t)c->n_layers * sizeof(float *));
-    s->values = (float **)lemon_arena_alloc(s->ctx, &s->arena, (size_t)c->n_layers * sizeof(float *));
-    if (!s->logits || !s->keys || !s->values) return LEMON_E_MEMORY;
-    for (layer = 0; layer < c->n_layers; layer++) {
-        s->keys[layer] = lemon__floats(s->ctx, &s->arena, c->max_seq, width);
-        s->values[layer] = lemon__floats(s->ctx, &s->arena, c->max_seq, width);
-        if (!s->keys[layer] || !s->values[layer]) return LEMON_E_MEMORY;
+    s->cache = (lemon_tensor *)lemon__numbers(s->ctx, &s->arena, c->n_layers, 2, sizeof *s->cache);
+    if (s->o.cache != LEMON_F32) {
+        s->keys = lemon__floats(s->ctx, &s->arena, n, width);
+        s->values = lemon__floats(s->ctx, &s->arena, n, width);
+        if (!s->keys || !s->values) return LEMON_E_MEMORY;
+    }
+    if (!s->logits || !s->cache) return LEMON_E_MEMORY;
+    for (i = 0; i < 2 * c->n_layers; i++) {
+        lemon_tensor *t = &s->cache[i];
+        t->dtype = s->o.cache;
+        t->rows = n;
+        t->cols = width;
+        t->data = lemon__numbers(s->ctx, &s->arena, n, width, lemon_row_bytes(t->dtype, 1));
+        if (t->data == NULL) return LEMON_E_MEMORY;
     }
     return LEMON_OK;
 }
 
-LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session) {
+LEMON_API void lemon_session_defaults(lemon_session_options *options) {
+    options->max_seq = 0;
+    options->prefill = 128;
+    options->cache = LEMON_F32;
+}
+
+LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model *model,
+                                               const lemon_session_options *options, lemon_session **session) {
+    lemon_session_options *o;
     lemon_status status;
-    if (ctx == NULL || model == NULL || session == NULL)
+    if (ctx == NULL || model == NULL || options == NULL || session == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: an argument is NULL");
+    *session = NULL;
+    if (options->max_seq < 0 || options->prefill < 1 || (options->cache != LEMON_F32 && options->cache != LEMON_F16))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: max_seq is %lld, prefill %lld, cache %s, expected at "
+                           "least 0, at least 1, and f32 or f16", (long long)options->max_seq,
+                           (long long)options->prefill, lemon_dtype_name(options->cache));
     *session = (lemon_session *)lemon__calloc(ctx, sizeof **session);
     if (*session == NULL) return LEMON_E_MEMORY;
     (*session)->ctx = ctx;
     (*session)->model = model;
+    o = &(*session)->o;
+    *o = *options;
+    if (o->max_seq == 0 || o->max_seq > model->config.max_seq) o->max_seq = model->config.max_seq;
+    o->prefill = lemon__min(o->prefill, o->max_seq);
     status = lemon__session_memory(*session);
     if (status) {
         lemon_session_close(*session);
         *session = NULL;
     }
     return status;
+}
+
+LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session) {
+    lemon_session_options options;
+    lemon_session_defaults(&options);
+    return lemon_session_open_with(ctx, model, &options, session);
 }
 
 LEMON_API void lemon_session_close(lemon_session *session) {
@@ -11017,16 +11068,33 @@ LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t leng
     return LEMON_OK;
 }
 
-/*  n <= LEMON__PREFILL tokens through all layers; walk.x then holds their stream. */
+/*  Stores the newest rows, and gives all of them back as they are stored: what is computed must not depend on the pieces
+    in which a text came. */
+static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
+    int64_t i;
+    for (i = s->length; i < s->length + s->walk.seq; i++) lemon_row_from_f32(cache, i, rows + i * cache->cols);
+    for (i = 0; i < s->length + s->walk.seq; i++) lemon_row_to_f32(cache, i, rows + i * cache->cols);
+}
+
+static void lemon__session_layer(lemon_session *s, int64_t layer) {
+    lemon_tensor *cache = &s->cache[2 * layer];
+    float *keys = s->keys ? s->keys : (float *)cache[0].data, *values = s->keys ? s->values : (float *)cache[1].data;
+    lemon__walk_look(&s->walk, layer, keys, values);
+    if (s->keys) lemon__session_keep(s, &cache[0], keys);
+    if (s->keys) lemon__session_keep(s, &cache[1], values);
+    lemon__walk_think(&s->walk, layer, keys, values);
+}
+
+/*  n <= prefill tokens through all layers; walk.x then holds their stream. */
 static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
     int64_t layer;
+    LEMON_ASSERT(n <= s->o.prefill && s->length + n <= s->o.max_seq);
     s->walk.batch = 1;
     s->walk.seq = n;
     s->walk.pos = s->length;
-    s->walk.kv_rows = s->model->config.max_seq;
+    s->walk.kv_rows = s->o.max_seq;
     lemon__walk_embed(&s->walk, ids);
-    for (layer = 0; layer < s->model->config.n_layers; layer++)
-        lemon__walk_layer(&s->walk, layer, s->keys[layer], s->values[layer]);
+    for (layer = 0; layer < s->model->config.n_layers; layer++) lemon__session_layer(s, layer);
     s->length += n;
 }
 
@@ -11041,14 +11109,14 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
     lemon_status status;
     int64_t left;
     if (session == NULL) return LEMON_E_ARG;
-    left = session->model->config.max_seq - session->length;
+    left = session->o.max_seq - session->length;
     if (ids == NULL || n < 1 || n > left)
         return lemon__fail(session->ctx, LEMON_E_ARG,
                            "lemon_session_feed: n is %lld, expected 1 to %lld, what is left of the context",
                            (long long)n, (long long)left);
     status = lemon__check_ids(session->ctx, session->model, ids, n);
     while (!status && n > 0) {
-        int64_t piece = lemon__min(n, LEMON__PREFILL);
+        int64_t piece = lemon__min(n, session->o.prefill);
         lemon__session_piece(session, ids, piece);
         ids += piece;
         n -= piece;
