@@ -831,7 +831,9 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #define LEMON__LINUX 0
 #endif
 
-#if LEMON__POSIX && !defined(LEMON_NO_THREADS) && defined(__GCC_ATOMIC_LLONG_LOCK_FREE) && __GCC_ATOMIC_LLONG_LOCK_FREE > 1
+/*  Where there are 64-bit atomics; a browser's page has threads only if it asked for them. */
+#if LEMON__POSIX && !defined(LEMON_NO_THREADS) && defined(__GCC_ATOMIC_LLONG_LOCK_FREE) && \
+    __GCC_ATOMIC_LLONG_LOCK_FREE > 1 && (!defined(__EMSCRIPTEN__) || defined(__EMSCRIPTEN_PTHREADS__))
 #define LEMON__THREADS 1
 #include <pthread.h>
 #else
@@ -950,6 +952,7 @@ static void lemon__workspaces_free(lemon_ctx *ctx);
 
 static int64_t lemon__min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t lemon__max(int64_t a, int64_t b) { return a > b ? a : b; }
+static int lemon__finite(double x) { return x - x <= 0.0; }     /* isfinite of a double warns with some compilers */
 static int64_t lemon__ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /*  *out = a * b; 0 if that overflows. Sizes that come from files go through this before they are believed. */
@@ -1024,7 +1027,7 @@ static void lemon__text_real(lemon__text *t, double x, int n) {
     uint64_t digits = 0;
     int power = 0, i, plain;
     if (x < 0.0) { lemon__text_put(t, "-", 1); x = -x; }
-    if (!(x <= 1.7e308)) { lemon__text_put(t, isnan(x) ? "nan" : "inf", 3); return; }
+    if (!(x <= 1.7e308)) { lemon__text_put(t, x > 0.0 ? "inf" : "nan", 3); return; }
     n = n < 1 ? 1 : n > 15 ? 15 : n;
     if (x > 0.0) power = lemon__text_scale(x, n, &digits);
     for (i = n; i-- > 0; digits /= 10) text[i] = (char)('0' + digits % 10);
@@ -6299,6 +6302,7 @@ typedef struct lemon__entry {
     const lemon__coding *coding;    /* NULL: as tensor.dtype says */
     uint64_t offset;                /* in the data, where these are found later */
     int used;                       /* it has become a weight of the model */
+    int turned;                     /* its numbers are in this host's order already */
 } lemon__entry;
 
 /*  Everything in here points into the file, which stays open (or in memory) as long as this does. */
@@ -6469,6 +6473,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
                              actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
     t->data = lemon__unconst(data);
     lemon__swap(t->dtype, t->data, (size_t)bytes);
+    e.turned = 1;
     *end = offset + bytes;
     return lemon__unpack_push_tensor(u, &e);
 }
@@ -6769,12 +6774,12 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     const lemon__coding *coding = LEMON__FORMATS && e->coding && e->coding->decode ? e->coding : NULL;
     size_t row_bytes = coding ? (size_t)(from.cols / coding->numbers) * (size_t)coding->bytes
                               : lemon_row_bytes(from.dtype, from.cols);
+    const int turn = from.dtype == LEMON_F32 && lemon__big_endian() && !e->turned;
     float *numbers;
     int64_t i, j;
     to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
     *param = from;
-    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
-        !(from.dtype == LEMON_F32 && lemon__big_endian()))
+    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 && !turn)
         return LEMON_OK;
     to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
     numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
@@ -6790,7 +6795,7 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
         if (!coding) lemon_row_to_f32(&from, i, numbers);
         lemon_row_from_f32(&to, row, numbers);
     }
-    if (to.data && !coding && to.dtype == from.dtype) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
+    if (to.data && turn) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
     if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
     *param = to;
@@ -9098,7 +9103,7 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
         t->byte_ids[byte] = t->rules.split ? lemon__words_find(&t->pieces, &t->bytes[byte], 1) : -1;
     for (id = 0; id < size; id++) {
         const uint8_t *piece = lemon__piece(t, id, &n);
-        if (isnan(t->scores[id]))
+        if (!(t->scores[id] <= INFINITY))
             return lemon__fail(ctx, LEMON_E_FORMAT, "%s: score of piece %ld is NaN, expected a number", name, (long)id);
         if ((t->kinds[id] & LEMON__KIND) != LEMON__BYTE) continue;
         byte = lemon__byte_of(piece, n);
@@ -11858,7 +11863,7 @@ static lemon_status lemon__trainer_gradient(lemon__trainer *t, lemon_step *step)
 static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step *step) {
     char name[64] = "loss";
     int64_t i;
-    for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
+    for (i = 0; i < t->adam.n_segments && lemon__finite(t->adam.squares[i]); i++) {}
     if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, name, sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
@@ -11883,7 +11888,7 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
     status = lemon__trainer_gradient(t, &step);
     if (status) return status;
     step.grad_norm = lemon__adam_norm(t->ctx, &t->adam);
-    if (!isfinite(step.loss) || !isfinite(step.kl) || !isfinite(step.grad_norm))
+    if (!lemon__finite(step.loss) || !lemon__finite(step.kl) || !lemon__finite(step.grad_norm))
         return lemon__trainer_diverged(t, &step);
     lemon__adam_step(t->ctx, &t->adam, step.step, step.lr, step.grad_norm, t->o.clip);
     t->recent[t->done % LEMON__RECENT] = step.loss;
@@ -13809,7 +13814,7 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
         loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
         norm = lemon__adam_norm(ctx, &l->adam);
-        if (!isfinite(loss) || !isfinite(norm))
+        if (!lemon__finite(loss) || !lemon__finite(norm))
             return lemon__fail(ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr",
                                (long long)step, loss);
         lemon__adam_step(ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
