@@ -860,7 +860,7 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 
 #if defined(__GNUC__) || defined(__clang__)
 #define LEMON__INLINE static inline __attribute__((always_inline))
-#ifdef __MINGW32__
+#if defined(__MINGW32__) && !defined(__clang__)
 #define LEMON__PRINTF(text, first) __attribute__((format(gnu_printf, text, first)))
 #else
 #define LEMON__PRINTF(text, first) __attribute__((format(printf, text, first)))
@@ -3603,8 +3603,8 @@ LEMON__INLINE float lemon__exp(float x) {
     bits = sign | size;
     memcpy(&x, &bits, 4);
     n = x * 1.44269504f + 12582912.0f;                      /* adding 1.5 * 2^23 rounds to a whole number, */
-    memcpy(&bits, &n, 4);                                   /*   which stands in the low bits */
-    n = n - 12582912.0f;
+    memcpy(&bits, &n, 4);                                   /*   which stands in the low bits; */
+    n = (float)(bits - 0x4b400000);                         /*   not n - 12582912: x87 keeps more digits of n */
     r = x - n * 0.693359375f;                               /* ln2 in two parts, the first exact in few bits */
     r = r + n * 2.12194440e-4f;
     p = 1.9875691500e-4f;
