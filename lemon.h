@@ -882,9 +882,9 @@ enum { LEMON__BPE = 0 };
 enum { LEMON__BPE = 1 };
 #endif
 
-/*  A program that only generates, by plain C, may stand in a few kilobytes: products go by rows as they lie, without tiles
-    and packing buffers, and arenas grow by small blocks. */
-#if defined(LEMON_NO_TRAIN) && defined(LEMON_NO_SIMD)
+/*  A program that only generates, by plain C on one thread, may stand in a few kilobytes: products go by rows as they lie,
+    without tiles and packing buffers, and arenas grow by small blocks. */
+#if defined(LEMON_NO_TRAIN) && defined(LEMON_NO_SIMD) && defined(LEMON_NO_THREADS)
 #define LEMON__SMALL 1
 #else
 #define LEMON__SMALL 0
@@ -1081,9 +1081,10 @@ static void lemon__text_convert(lemon__text *t, const char **format, va_list *ar
             if (value < 0) lemon__text_put(t, "-", 1);
             lemon__text_number(t, value < 0 ? 0 - (uint64_t)value : (uint64_t)value, 10, "0123456789", width, fill);
             break;
-        case 'u': lemon__text_number(t, lemon__text_unsigned(args, longs), 10, "0123456789", width, fill); break;
-        case 'x': lemon__text_number(t, lemon__text_unsigned(args, longs), 16, "0123456789abcdef", width, fill); break;
-        case 'X': lemon__text_number(t, lemon__text_unsigned(args, longs), 16, "0123456789ABCDEF", width, fill); break;
+        case 'u': case 'x': case 'X':
+            lemon__text_number(t, lemon__text_unsigned(args, longs), *p == 'u' ? 10 : 16,
+                               *p == 'X' ? "0123456789ABCDEF" : "0123456789abcdef", width, fill);
+            break;
         case 'g': lemon__text_real(t, va_arg(*args, double), precision < 0 ? 6 : precision); break;
         default: lemon__text_put(t, p, 1); break;                   /* %% */
     }
@@ -1133,7 +1134,7 @@ LEMON_API const char *lemon_error(const lemon_ctx *ctx) { return ctx ? ctx->mess
 LEMON_API const char *lemon_status_name(lemon_status status) {
     static const char *const names[] = {"ok", "bad argument", "out of memory", "input/output error", "bad file",
                                         "not supported", "cancelled", "diverged"};
-    return (int)status >= 0 && (int)status < 8 ? names[status] : "unknown status";
+    return (unsigned)status < 8 ? names[status] : "unknown status";
 }
 
 /* ---- memory: blocks aligned to a cache line, counted; the hook's own pointer is kept just below the aligned one ---- */
@@ -1235,7 +1236,7 @@ LEMON_API double lemon_flops(const lemon_ctx *ctx) { return ctx ? ctx->flops : 0
 
 LEMON_API const char *lemon_isa_name(lemon_isa isa) {
     static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "neon"};
-    return (int)isa >= 0 && (int)isa <= LEMON_ISA_NEON ? names[isa] : "unknown";
+    return (unsigned)isa <= LEMON_ISA_NEON ? names[isa] : "unknown";
 }
 
 LEMON_API int lemon_isa_parse(const char *name) {
@@ -1973,7 +1974,7 @@ static uint32_t lemon__crc_bitwise(uint32_t c, const uint8_t *p, size_t n) {
 LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
     const uint8_t *p = (const uint8_t *)bytes;
     uint32_t c = crc ^ 0xffffffffu;
-    if (count >= 4096) {
+    if (!LEMON__SMALL && count >= 4096) {
         uint32_t t[8][256];
         lemon__crc_tables(t);
         for (; count >= 8; count -= 8, p += 8) {
@@ -3151,6 +3152,7 @@ static void lemon__plan(lemon__product *g) {
     if (g->alpha == 0) g->k = 0;
     if (g->n == 1 && g->m > 1 && g->ldc == 1 && !g->ready && g->type == LEMON_F32) lemon__turn(g);
     g->path = lemon__path(g);
+    if (LEMON__SMALL) return;
     g->thin = !g->ready && g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
     g->block_k = lemon__max(1, g->thin ? (int64_t)LEMON__THIN_K : lemon__share(g->k, g->machine->kc, 1));
     lemon__plan_part(g);
@@ -3314,6 +3316,7 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
     lemon__grid grid;
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    if (LEMON__SMALL) { lemon__product_run(g, NULL); return; }
     grid.ctx = ctx;
     grid.whole = g;
     lemon__grid_choose(&grid, lemon__parts(g, lemon__threads(ctx)));
@@ -6786,7 +6789,7 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     for (i = 0; to.data && numbers && i < from.rows; i++) {
         const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
         int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
-        if (!coding && to.dtype == from.dtype) {
+        if (!LEMON__FORMATS || (!coding && to.dtype == from.dtype)) {      /* what a .lemon file has is what stays */
             memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
             continue;
         }
@@ -11076,9 +11079,10 @@ LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t leng
 /*  Stores the newest rows, and gives all of them back as they are stored: what is computed must not depend on the pieces
     in which a text came. */
 static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
-    int64_t i;
-    for (i = s->length; i < s->length + s->walk.seq; i++) lemon_row_from_f32(cache, i, rows + i * cache->cols);
-    for (i = 0; i < s->length + s->walk.seq; i++) lemon_row_to_f32(cache, i, rows + i * cache->cols);
+    uint16_t *halves = (uint16_t *)cache->data;
+    int64_t i, old = s->length * cache->cols, all = old + s->walk.seq * cache->cols;
+    for (i = old; i < all; i++) halves[i] = lemon_f16_from_f32(rows[i]);
+    for (i = 0; i < all; i++) rows[i] = lemon_f32_from_f16(halves[i]);
 }
 
 static void lemon__session_layer(lemon_session *s, int64_t layer) {

@@ -10,7 +10,7 @@ quick=$1
 mkdir -p build/matrix/scratch
 work=build/matrix
 : > $work/table
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 quiet=
 programs=${MATRIX_PROGRAMS:-options}
 [ -n "$quick" ] || programs=${MATRIX_PROGRAMS:-options numbers tensors checkpoints tokenizers inference}
 warn="-Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wcast-align -Wcast-qual -Wundef -Wdouble-promotion -Wvla"
@@ -45,7 +45,7 @@ target() {
         language=c more=-Wstrict-prototypes
         case $standard in *++*) language=c++ more= ;; esac
         # shellcheck disable=SC2086
-        "$compiler" -x $language -std=$standard $warn $more -Werror "$@" -fsyntax-only $work/header.c > $work/log 2>&1
+        "$compiler" -x $language -std=$standard $warn $more -Werror "$@" $quiet -fsyntax-only $work/header.c > $work/log 2>&1
         status=$?
         result $status "$name, $standard: no warning" "$(grep -m 1 -E 'error|warning' $work/log | cut -c 1-200)"
         if [ $status -eq 0 ]; then clean="$clean $standard"; else bad="$bad $standard"; fi
@@ -98,18 +98,20 @@ fi
 
 # C as Microsoft's compiler takes it, as far as clang can tell: parsed with MinGW's headers, which want a GNU compiler.  What
 # is there for compilers that are not GNU's is tcc's part above.
-if ! missing "clang as MSVC" clang x86_64-w64-mingw32-gcc; then
-    clang --target=x86_64-w64-mingw32 -fms-extensions -fms-compatibility -fgnuc-version=4.2.1 -Wall -Wextra \
+if ! missing "clang as MSVC" clang-19 x86_64-w64-mingw32-gcc; then
+    clang-19 --target=x86_64-w64-mingw32 -fms-extensions -fms-compatibility -fgnuc-version=4.2.1 -Wall -Wextra \
         -Wno-pragma-pack -Werror -fsyntax-only $work/header.c > $work/log 2>&1
     result $? "clang with Microsoft's extensions: no warning" "$(grep -m 1 -E 'error|warning' $work/log | cut -c 1-200)"
-    row "clang -fms-compatibility, MinGW headers" "$(grep -cE 'error|warning' $work/log) warnings" "(not run)"
+    row "clang-19 -fms-compatibility, MinGW headers" "$(grep -cE 'error|warning' $work/log) warnings" "(not run)"
 fi
 threads=
 target "MinGW-w64 gcc, Windows x86-64, wine" "c99 c11" "wine" x86_64-w64-mingw32-gcc -static
 
 if [ -z "$quick" ]; then
+    quiet=-Wno-error=unused-command-line-argument
     target "emscripten, wasm, node" "c99" "node --no-experimental-fetch" emcc -sALLOW_MEMORY_GROWTH -sNODERAWFS=1 -sEXIT_RUNTIME=1 -sTOTAL_STACK=1048576
     target "emscripten, wasm SIMD, node" "c99" "node --no-experimental-fetch" emcc -msimd128 -sALLOW_MEMORY_GROWTH -sNODERAWFS=1 -sEXIT_RUNTIME=1 -sTOTAL_STACK=1048576
+    quiet=
     threads=-pthread
     target "gcc, aarch64 (NEON)" "c99 c11" qemu-aarch64 aarch64-linux-gnu-gcc -static
     target "gcc, armv7 hard-float" "c99 c11" qemu-arm arm-linux-gnueabihf-gcc -static
