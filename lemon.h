@@ -1012,13 +1012,14 @@ static void lemon__text_number(lemon__text *t, uint64_t value, unsigned base, co
 
 /*  x > 0 as a whole number of n digits; its first digit stands for 10 to the power that is returned. */
 static int lemon__text_scale(double x, int n, uint64_t *digits) {
-    const int tiny = x < 1e-250;            /* 10^shift would overflow */
-    int power = (int)floor(log10(tiny ? x * 1e100 : x)), shift = n - 1 - power;
-    double scaled = tiny ? x * 1e100 : x;
-    scaled = shift >= 0 ? scaled * pow(10.0, shift) : scaled / pow(10.0, -shift);
-    *digits = (uint64_t)(scaled + 0.5);
+    int power, shift, tiny = x < 1e-250 ? 100 : 0;          /* 10^shift would overflow */
+    if (tiny) x *= 1e100;
+    power = (int)floor(log10(x));
+    shift = n - 1 - power;
+    x = shift >= 0 ? x * pow(10.0, shift) : x / pow(10.0, -shift);
+    *digits = (uint64_t)(x + 0.5);
     if ((double)*digits >= pow(10.0, n)) { *digits /= 10; power++; }     /* 9.99 became 10.0 */
-    return tiny ? power - 100 : power;
+    return power - tiny;
 }
 
 /*  %g: `n` digits, zeros at the end left out; to 15 digits, which a double has. */
@@ -2010,7 +2011,7 @@ LEMON_API int lemon_dtype_parse(const char *name) {
 LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols) {
     static const uint8_t unit_bytes[LEMON_DTYPE_COUNT] = {4, 2, 2, LEMON__Q8_BYTES, LEMON__Q4_BYTES, 1, 4, 8};
     int64_t units = cols;
-    if ((int)dtype < 0 || dtype >= LEMON_DTYPE_COUNT || cols < 0 || cols > INT64_MAX / 64) return 0;
+    if ((unsigned)dtype >= LEMON_DTYPE_COUNT || cols < 0 || cols > INT64_MAX / 64) return 0;
     if (dtype == LEMON_Q8 || dtype == LEMON_Q4) units = lemon__ceil_div(cols, LEMON__BLOCK);
     if ((uint64_t)units > SIZE_MAX / 64) return 0;
     return (size_t)units * unit_bytes[dtype];
@@ -6742,7 +6743,7 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
 static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     char name[2 * LEMON__NAME];
     int64_t i;
-    if (!pack->status && ((int)dtype < 0 || dtype > LEMON_Q4))
+    if (!pack->status && (unsigned)dtype > LEMON_Q4)
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
                                    lemon_dtype_name(dtype));
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
@@ -8343,7 +8344,7 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     const char *ending;
     if (ctx == NULL || path == NULL || model == NULL || options == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_save: an argument is NULL");
-    if ((int)options->dtype < 0 || options->dtype > LEMON_Q4)
+    if ((unsigned)options->dtype > LEMON_Q4)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
                            lemon_dtype_name(options->dtype));
     status = lemon__vocabulary_check(ctx, model);
