@@ -3252,37 +3252,277 @@ enum { LEMON__ROWS = 32, LEMON__COLS = 64, LEMON__LANES = 16 };     /* rows and 
     static void (*name(lemon_isa isa)) params { (void)isa; return name##_plain; }
 #endif
 
-/* ---- exp and sums, the parts of all that follows ---- */
+/* ---- exp, softmax and SwiGLU, written once for vectors of 16, 8, 4 and 1 numbers ----
+        V is m512, m256 or neon as in chapter 4, or `one`: plain C, the twin of the others, which also does what is left
+        at the end of a row.  All sums of products are asked for as fused operations or kept apart by a store, so that
+        no compiler may round them otherwise. ---- */
+
+LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for n = 1.5 * 2^23 + k */
+    int32_t bits;
+    memcpy(&bits, &n, 4);
+    bits = (bits - 0x4b400000 + 127) * 8388608;
+    memcpy(&n, &bits, 4);
+    return n;
+}
+
+#define LEMON__VEC_one float
+#define LEMON__TARGET_one
+#define LEMON__SET_one(x) ((float)(x))
+#define LEMON__GET_one(x) (*(x))
+#define LEMON__PUT_one(x, v) (*(x) = (v))
+#define LEMON__ADD_one(a, b) ((a) + (b))
+#define LEMON__ADD_m256 _mm256_add_ps
+#define LEMON__ADD_m512 _mm512_add_ps
+#define LEMON__ADD_neon vaddq_f32
+#define LEMON__SUB_one(a, b) ((a) - (b))
+#define LEMON__SUB_m256 _mm256_sub_ps
+#define LEMON__SUB_m512 _mm512_sub_ps
+#define LEMON__SUB_neon vsubq_f32
+#define LEMON__MUL_one(a, b) ((a) * (b))
+#define LEMON__DIV_one(a, b) ((a) / (b))
+#define LEMON__DIV_m256 _mm256_div_ps
+#define LEMON__DIV_m512 _mm512_div_ps
+#define LEMON__DIV_neon vdivq_f32
+#define LEMON__FMA_one(a, b, c) ((a) * (b) + (c))
+#define LEMON__MAX_one(a, b) ((b) < (a) ? (a) : (b))    /* NaN in b stays, here and in the vectors */
+#define LEMON__MAX_m256 _mm256_max_ps
+#define LEMON__MAX_m512 _mm512_max_ps
+#define LEMON__MAX_neon vmaxq_f32
+#define LEMON__MIN_one(a, b) ((b) > (a) ? (a) : (b))
+#define LEMON__MIN_m256 _mm256_min_ps
+#define LEMON__MIN_m512 _mm512_min_ps
+#define LEMON__MIN_neon vminq_f32
+#define LEMON__POW2_one lemon__pow2_one
+#define LEMON__POW2_m256(n) _mm256_castsi256_ps(_mm256_slli_epi32( \
+    _mm256_add_epi32(_mm256_castps_si256(n), _mm256_set1_epi32(127 - 0x4b400000)), 23))
+#define LEMON__POW2_m512(n) _mm512_castsi512_ps(_mm512_slli_epi32( \
+    _mm512_add_epi32(_mm512_castps_si512(n), _mm512_set1_epi32(127 - 0x4b400000)), 23))
+#define LEMON__POW2_neon(n) vreinterpretq_f32_s32(vshlq_n_s32( \
+    vaddq_s32(vreinterpretq_s32_f32(n), vdupq_n_s32(127 - 0x4b400000)), 23))
 
 /*  e^x by x = n ln2 + r, |r| <= ln2 / 2, a polynomial for e^r and n put into the exponent: relative error below 2e-7.
-    x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Both are done on the bits, as integers:
-    compilers may not vectorise comparisons of floats, which could trap. */
-LEMON__INLINE float lemon__exp(float x) {
-    int32_t bits, sign, size, nan, limit = 0x42ae0000;      /* the bits of 87 */
-    float n, r, p;
-    memcpy(&bits, &x, 4);
-    size = bits & 0x7fffffff;
-    sign = bits ^ size;
-    nan = (0x7f800000 - size) >> 31 & 0x7fc00000;
-    size = size < limit ? size : limit;
-    bits = sign | size;
-    memcpy(&x, &bits, 4);
-    n = x * 1.44269504f + 12582912.0f;                      /* adding 1.5 * 2^23 rounds to a whole number, */
-    memcpy(&bits, &n, 4);                                   /*   which stands in the low bits */
-    n = n - 12582912.0f;
-    r = x - n * 0.693359375f;                               /* ln2 in two parts, the first exact in few bits */
-    r = r + n * 2.12194440e-4f;
-    p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    bits = ((bits - 0x4b400000) * 8388608 + 0x3f800000) | nan;
-    memcpy(&r, &bits, 4);
-    return p * r;
+    x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Adding 1.5 * 2^23 rounds to a whole
+    number, which stands in the low bits; ln2 is taken off in two parts, the first exact in few bits. */
+#define LEMON__EXP(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__exp_##V(LEMON__VEC_##V x) { \
+    LEMON__VEC_##V n, r, p; \
+    x = LEMON__MIN_##V(LEMON__SET_##V(87.0f), LEMON__MAX_##V(LEMON__SET_##V(-87.0f), x)); \
+    n = LEMON__FMA_##V(x, LEMON__SET_##V(1.44269504f), LEMON__SET_##V(12582912.0f)); \
+    p = LEMON__SUB_##V(n, LEMON__SET_##V(12582912.0f)); \
+    r = LEMON__FMA_##V(p, LEMON__SET_##V(-0.693359375f), x); \
+    r = LEMON__FMA_##V(p, LEMON__SET_##V(2.12194440e-4f), r); \
+    p = LEMON__FMA_##V(r, LEMON__SET_##V(1.9875691500e-4f), LEMON__SET_##V(1.3981999507e-3f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(8.3334519073e-3f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(4.1665795894e-2f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(1.6666665459e-1f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(5.0000001201e-1f)); \
+    p = LEMON__FMA_##V(p, LEMON__MUL_##V(r, r), r); \
+    return LEMON__MUL_##V(LEMON__ADD_##V(p, LEMON__SET_##V(1.0f)), LEMON__POW2_##V(n)); \
 }
+
+/*  The lanes of a vector, added in order. */
+#define LEMON__TOTAL(V) \
+LEMON__TARGET_##V LEMON__INLINE float lemon__total_##V(LEMON__VEC_##V x) { \
+    float lane[sizeof(x) / sizeof(float)], sum = 0.0f; \
+    size_t i; \
+    LEMON__PUT_##V(lane, x); \
+    for (i = 0; i < sizeof(x) / sizeof(float); i++) sum += lane[i]; \
+    return sum; \
+}
+
+/*  The largest of n >= 1 numbers. */
+#define LEMON__MAX_OF(V) \
+LEMON__TARGET_##V static float lemon__max_##V(const float *x, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(x[0]), b = a; \
+    float lane[lanes], top; \
+    int64_t i; \
+    for (i = 0; i + 2 * lanes <= n; i += 2 * lanes) { \
+        a = LEMON__MAX_##V(LEMON__GET_##V(x + i), a); \
+        b = LEMON__MAX_##V(LEMON__GET_##V(x + i + lanes), b); \
+    } \
+    LEMON__PUT_##V(lane, LEMON__MAX_##V(a, b)); \
+    for (top = lane[0]; i < n; i++) top = LEMON__MAX_one(x[i], top); \
+    for (i = 1; i < lanes; i++) top = LEMON__MAX_one(lane[i], top); \
+    return top; \
+}
+
+/*  x becomes e^(x * scale - shift); returns the sum. */
+#define LEMON__EXP_SUM(V) \
+LEMON__TARGET_##V static float lemon__exp_sum_##V(float *x, int64_t n, float scale, float shift) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(0.0f), b = a, u, w; \
+    int64_t i; \
+    float sum; \
+    for (i = 0; i + 2 * lanes <= n; i += 2 * lanes) { \
+        u = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(x + i), LEMON__SET_##V(scale), LEMON__SET_##V(-shift))); \
+        w = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(x + i + lanes), LEMON__SET_##V(scale), LEMON__SET_##V(-shift))); \
+        LEMON__PUT_##V(x + i, u); \
+        LEMON__PUT_##V(x + i + lanes, w); \
+        a = LEMON__ADD_##V(a, u); \
+        b = LEMON__ADD_##V(b, w); \
+    } \
+    sum = lemon__total_##V(LEMON__ADD_##V(a, b)); \
+    for (; i < n; i++) sum += x[i] = lemon__exp_one(x[i] * scale - shift); \
+    return sum; \
+}
+
+/*  Softmax down the columns of s [n, LEMON__ROWS], without the division: top and sum of each column come out. */
+#define LEMON__SOFTMAX_COLUMNS(V) \
+LEMON__TARGET_##V static void lemon__softmax_columns_##V(float *s, int64_t n, float *top, float *sum) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t j, c; \
+    for (c = 0; c < LEMON__ROWS; c += lanes) { \
+        LEMON__VEC_##V high = LEMON__GET_##V(s + c), total = LEMON__SET_##V(0.0f), x; \
+        for (j = 1; j < n; j++) high = LEMON__MAX_##V(high, LEMON__GET_##V(s + j * LEMON__ROWS + c)); \
+        for (j = 0; j < n; j++) { \
+            x = lemon__exp_##V(LEMON__SUB_##V(LEMON__GET_##V(s + j * LEMON__ROWS + c), high)); \
+            LEMON__PUT_##V(s + j * LEMON__ROWS + c, x); \
+            total = LEMON__ADD_##V(total, x); \
+        } \
+        LEMON__PUT_##V(top + c, high); \
+        LEMON__PUT_##V(sum + c, total); \
+    } \
+}
+
+/*  p from scores and log-sum-exps of the columns, and ds = scale * p * (dp - d) in place of dp. */
+#define LEMON__SOFTMAX_BACK(V) \
+LEMON__TARGET_##V static void lemon__softmax_back_##V(float *p, float *ds, int64_t n, const float *lse, const float *d, \
+                                                      float scale) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t j, c; \
+    for (c = 0; c < LEMON__ROWS; c += lanes) { \
+        LEMON__VEC_##V shift = LEMON__GET_##V(lse + c), off = LEMON__GET_##V(d + c), x, y; \
+        for (j = c; j < n * LEMON__ROWS; j += LEMON__ROWS) { \
+            x = lemon__exp_##V(LEMON__SUB_##V(LEMON__GET_##V(p + j), shift)); \
+            y = LEMON__MUL_##V(LEMON__SET_##V(scale), LEMON__SUB_##V(LEMON__GET_##V(ds + j), off)); \
+            LEMON__PUT_##V(p + j, x); \
+            LEMON__PUT_##V(ds + j, LEMON__MUL_##V(x, y)); \
+        } \
+    } \
+}
+
+/*  silu(g) * u with silu(g) = g s, s = 1 / (1 + e^-g) = e^g / (1 + e^g). */
+#define LEMON__SWIGLU_LOOPS(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__sigmoid_##V(LEMON__VEC_##V g) { \
+    g = lemon__exp_##V(g); \
+    return LEMON__DIV_##V(g, LEMON__ADD_##V(LEMON__SET_##V(1.0f), g)); \
+} \
+LEMON__TARGET_##V static void lemon__swiglu_##V(const float *gate, const float *up, float *y, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V g = LEMON__GET_##V(gate + i); \
+        LEMON__PUT_##V(y + i, LEMON__MUL_##V(LEMON__MUL_##V(g, lemon__sigmoid_##V(g)), LEMON__GET_##V(up + i))); \
+    } \
+    for (; i < n; i++) y[i] = gate[i] * lemon__sigmoid_one(gate[i]) * up[i]; \
+}
+
+/*  For n numbers dgate += dy * up * silu'(gate), silu' = s + silu (1 - s), and dup += dy * silu(gate). */
+#define LEMON__SWIGLU_BACK(V) \
+LEMON__TARGET_##V static int64_t lemon__swiglu_back_##V(const float *gate, const float *up, const float *dy, \
+                                                        float *dgate, float *dup, int64_t i, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    for (; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V g = LEMON__GET_##V(gate + i), d = LEMON__GET_##V(dy + i), s = lemon__sigmoid_##V(g), silu; \
+        silu = LEMON__MUL_##V(g, s); \
+        s = LEMON__FMA_##V(silu, LEMON__SUB_##V(LEMON__SET_##V(1.0f), s), s); \
+        if (dgate) \
+            LEMON__PUT_##V(dgate + i, LEMON__FMA_##V(LEMON__MUL_##V(d, LEMON__GET_##V(up + i)), s, \
+                                                     LEMON__GET_##V(dgate + i))); \
+        if (dup) LEMON__PUT_##V(dup + i, LEMON__FMA_##V(d, silu, LEMON__GET_##V(dup + i))); \
+    } \
+    return i; \
+}
+
+/*  For a row of logits z and the teacher's q at temperature 1 / inverse: q becomes e^(q inverse - top_q), and the sums of
+    e^(z inverse - top_z), of that, and of that times (q - z) inverse come out. */
+#define LEMON__DISTILL_SUMS(V) \
+LEMON__TARGET_##V static void lemon__distill_sums_##V(const float *z, float *q, int64_t n, float inverse, float top_z, \
+                                                      float top_q, float *sums) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(0.0f), b = a, cross = a, x, y, e; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        x = LEMON__GET_##V(z + i); \
+        y = LEMON__GET_##V(q + i); \
+        e = lemon__exp_##V(LEMON__FMA_##V(y, LEMON__SET_##V(inverse), LEMON__SET_##V(-top_q))); \
+        LEMON__PUT_##V(q + i, e); \
+        b = LEMON__ADD_##V(b, e); \
+        cross = LEMON__FMA_##V(e, LEMON__MUL_##V(LEMON__SUB_##V(y, x), LEMON__SET_##V(inverse)), cross); \
+        e = lemon__exp_##V(LEMON__FMA_##V(x, LEMON__SET_##V(inverse), LEMON__SET_##V(-top_z))); \
+        a = LEMON__ADD_##V(a, LEMON__MAX_##V(LEMON__SET_##V(0.0f), e)); \
+    } \
+    sums[0] = lemon__total_##V(a); \
+    sums[1] = lemon__total_##V(b); \
+    sums[2] = lemon__total_##V(cross); \
+    for (; i < n; i++) { \
+        const float t = q[i]; \
+        sums[0] += lemon__exp_one(z[i] * inverse - top_z); \
+        sums[1] += q[i] = lemon__exp_one(t * inverse - top_q); \
+        sums[2] += q[i] * ((t - z[i]) * inverse); \
+    } \
+}
+
+/*  q becomes soft * (e^(z inverse - log_z) - q / sum_q). */
+#define LEMON__DISTILL_SLOPE(V) \
+LEMON__TARGET_##V static void lemon__distill_slope_##V(const float *z, float *q, int64_t n, float inverse, float log_z, \
+                                                       float sum_q, float soft) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    const float share = -1.0f / sum_q; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V e = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(z + i), LEMON__SET_##V(inverse), \
+                                                         LEMON__SET_##V(-log_z))); \
+        e = LEMON__FMA_##V(LEMON__GET_##V(q + i), LEMON__SET_##V(share), LEMON__MAX_##V(LEMON__SET_##V(0.0f), e)); \
+        LEMON__PUT_##V(q + i, LEMON__MUL_##V(LEMON__SET_##V(soft), e)); \
+    } \
+    for (; i < n; i++) q[i] = soft * (lemon__exp_one(z[i] * inverse - log_z) + q[i] * share); \
+}
+
+#define LEMON__LOOPS(V) \
+LEMON__EXP(V) LEMON__TOTAL(V) LEMON__MAX_OF(V) LEMON__EXP_SUM(V) LEMON__SOFTMAX_COLUMNS(V) LEMON__SOFTMAX_BACK(V) \
+LEMON__SWIGLU_LOOPS(V) LEMON__SWIGLU_BACK(V) LEMON__DISTILL_SUMS(V) LEMON__DISTILL_SLOPE(V)
+LEMON__LOOPS(one)
+#if LEMON__X86
+LEMON__LOOPS(m256)
+LEMON__LOOPS(m512)
+#endif
+#if LEMON__NEON
+LEMON__LOOPS(neon)
+#endif
+
+typedef struct lemon__loops {
+    float (*max)(const float *x, int64_t n);
+    float (*exp_sum)(float *x, int64_t n, float scale, float shift);
+    void (*softmax_columns)(float *s, int64_t n, float *top, float *sum);
+    void (*softmax_back)(float *p, float *ds, int64_t n, const float *lse, const float *d, float scale);
+    void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
+    int64_t (*swiglu_back)(const float *gate, const float *up, const float *dy, float *dgate, float *dup, int64_t i,
+                           int64_t n);
+    void (*distill_sums)(const float *z, float *q, int64_t n, float inverse, float top_z, float top_q, float *sums);
+    void (*distill_slope)(const float *z, float *q, int64_t n, float inverse, float log_z, float sum_q, float soft);
+} lemon__loops;
+
+#define LEMON__LOOPS_OF(V) \
+    {lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
+     lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V}
+
+static const lemon__loops *lemon__loops_of(lemon_isa isa) {
+    static const lemon__loops one = LEMON__LOOPS_OF(one);
+#if LEMON__X86
+    static const lemon__loops m256 = LEMON__LOOPS_OF(m256), m512 = LEMON__LOOPS_OF(m512);
+    if (isa != LEMON_ISA_SCALAR) return isa == LEMON_ISA_AVX512 ? &m512 : &m256;
+#endif
+#if LEMON__NEON
+    static const lemon__loops neon = LEMON__LOOPS_OF(neon);
+    if (isa != LEMON_ISA_SCALAR) return &neon;
+#endif
+    (void)isa;
+    return &one;
+}
+
+/* ---- sums ---- */
 
 LEMON__INLINE float lemon__lane_sum(const float *lane) {
     float a[8], b[4];
@@ -3298,33 +3538,6 @@ LEMON__INLINE float lemon__dot(const float *a, const float *b, int64_t n) {
     for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
         for (j = 0; j < LEMON__LANES; j++) lane[j] += a[i + j] * b[i + j];
     for (j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
-    return lemon__lane_sum(lane);
-}
-
-LEMON__INLINE float lemon__max_of(const float *x, int64_t n) {
-    float lane[LEMON__LANES], top = x[0];
-    int64_t i, j;
-    for (j = 0; j < LEMON__LANES; j++) lane[j] = x[0];
-    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
-        for (j = 0; j < LEMON__LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-    for (j = 0; j < LEMON__LANES; j++) top = lane[j] > top ? lane[j] : top;
-    for (; i < n; i++) top = x[i] > top ? x[i] : top;
-    return top;
-}
-
-/*  x becomes e^(x - shift); returns the sum. */
-LEMON__INLINE float lemon__exp_sum(float *x, int64_t n, float shift) {
-    float lane[LEMON__LANES] = {0};
-    int64_t i, j;
-    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
-        for (j = 0; j < LEMON__LANES; j++) {
-            x[i + j] = lemon__exp(x[i + j] - shift);
-            lane[j] += x[i + j];
-        }
-    for (j = 0; i < n; i++, j++) {
-        x[i] = lemon__exp(x[i] - shift);
-        lane[j] += x[i];
-    }
     return lemon__lane_sum(lane);
 }
 
@@ -3621,9 +3834,12 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
 
 /* ---- causal grouped-query attention ----
         For each head:  S = Q K^T / sqrt(C),  P = softmax of each row over the keys up to its own position,  Y = P V.
-        S is made for LEMON__ROWS queries at a time and thrown away; aux keeps log sum exp of each row [N, H], from which
-        backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
+        Nothing of size T x T is kept: a tile of LEMON__ROWS queries is done at a time, and aux keeps the log sum exp of
+        each row [N, H], from which backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
             dS = P * (dP - d),   dQ = dS K / sqrt(C),   dK = dS^T Q / sqrt(C),   dV = P^T dY.
+        A tile is held as its transpose, [keys, LEMON__ROWS]: the softmax then goes down the columns, a vector of queries
+        at a time, whatever the head_dim, and each product has a side of full vectors:
+            S^T = K Q^T,   Y^T = V^T P^T,   dP^T = V dY^T,   dQ^T = K^T dS^T.
         Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t. ---- */
 
 typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles; } lemon__attention_job;
@@ -3635,10 +3851,16 @@ typedef struct lemon__query_tile {
     int64_t q_width, kv_width;
     int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
     int64_t first_keys;             /* keys that the first row sees */
-    int64_t head;
+    float *s, *ds, *turned;         /* [keys, LEMON__ROWS] twice (ds: backward only), [C, LEMON__ROWS] */
+    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
 } lemon__query_tile;
 
-static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile) {
+static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
+    return LEMON__ROWS * ((op->pos + op->seq) * (backward ? 2 : 1) + op->head_dim);
+}
+
+static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile,
+                                               int worker) {
     lemon__query_tile t;
     int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS;
     t.q_width = op->n_heads * op->head_dim;
@@ -3652,41 +3874,72 @@ static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequ
     t.q = lemon__in(op, 0) + t.q_at;
     t.k = lemon__in(op, 1) + t.kv_at;
     t.v = lemon__in(op, 2) + t.kv_at;
-    t.head = head;
+    t.turned = op->scratch + worker * op->scratch_each;
+    t.s = t.turned + LEMON__ROWS * op->head_dim;
+    t.ds = t.s + LEMON__ROWS * t.keys;
+    t.lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
     return t;
 }
 
-/*  Each row of scores to e^(s - top) over the keys it sees, zero beyond; row sums and log-sum-exps on the way. */
-LEMON__INLINE void lemon__softmax_tile_body(float *s, const lemon__query_tile *t, float *sums, float *lse,
-                                            int64_t lse_stride) {
-    int64_t r;
+/*  Gives the scores of keys that a query must not see a value. */
+static void lemon__attention_mask(const lemon__query_tile *t, float *s, float value) {
+    int64_t j, r;
+    for (j = t->first_keys; j < t->keys; j++)
+        for (r = 0; r <= j - t->first_keys; r++) s[j * LEMON__ROWS + r] = value;
+}
+
+/*  The tile's scores, transposed. */
+static void lemon__attention_scores(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
+    int64_t n = job->op->head_dim;
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f / sqrtf((float)n), t->k, t->kv_width, t->q,
+                t->q_width, 0.0f, t->s, LEMON__ROWS);
+    lemon__attention_mask(t, t->s, -INFINITY);
+}
+
+static void lemon__attend_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
+    const lemon__op *op = job->op;
+    lemon_isa isa = job->ctx->isa;
+    float top[LEMON__ROWS], sum[LEMON__ROWS], *y = op->y + t->q_at;
+    int64_t n = op->head_dim, r, c;
+    lemon__attention_scores(job, t, workspace);
+    lemon__loops_of(isa)->softmax_columns(t->s, t->keys, top, sum);
+    lemon__attention_mask(t, t->s, 0.0f);
+    lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->v, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->turned,
+                LEMON__ROWS);
     for (r = 0; r < t->rows; r++) {
-        float *row = s + r * t->keys, top;
-        int64_t seen = t->first_keys + r;
-        top = lemon__max_of(row, seen);
-        sums[r] = lemon__exp_sum(row, seen, top);
-        memset(row + seen, 0, (size_t)(t->keys - seen) * sizeof *row);
-        if (lse) lse[r * lse_stride] = top + logf(sums[r]);
+        float inverse = 1.0f / sum[r];
+        for (c = 0; c < n; c++) y[r * t->q_width + c] = t->turned[c * LEMON__ROWS + r] * inverse;
+        if (t->lse) t->lse[r * op->n_heads] = top[r] + logf(sum[r]);
     }
 }
-LEMON__CLONES(lemon__softmax_tile, (float *s, const lemon__query_tile *t, float *sums, float *lse, int64_t lse_stride),
-              (s, t, sums, lse, lse_stride))
+
+/*  One query alone, as in decoding: a tile would be nearly empty. */
+static void lemon__attend_row(const lemon__attention_job *job, const lemon__query_tile *t, int64_t r,
+                              float *workspace) {
+    const lemon__op *op = job->op;
+    lemon_isa isa = job->ctx->isa;
+    int64_t n = op->head_dim, keys = t->first_keys + r, c;
+    const lemon__loops *loops = lemon__loops_of(isa);
+    float top, sum, *y = op->y + t->q_at + r * t->q_width;
+    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width, t->k,
+                t->kv_width, 0.0f, t->s, keys);
+    top = loops->max(t->s, keys);
+    sum = loops->exp_sum(t->s, keys, 1.0f, top);
+    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v, t->kv_width, 0.0f, y, t->q_width);
+    for (c = 0; c < n; c++) y[c] /= sum;
+    if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
+}
+
+enum { LEMON__FEW_QUERIES = 4 };            /* so many are done one by one */
 
 static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
-    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r, c,
-            n = op->head_dim;
-    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles);
-    float *s = op->scratch + worker * op->scratch_each, sums[LEMON__ROWS], *y = op->y + t.q_at;
-    float *workspace = lemon__workspace(job->ctx, worker), *lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
-    lemon__gemm(isa, workspace, 0, 1, t.rows, t.keys, n, 1.0f / sqrtf((float)n), t.q, t.q_width, t.k, t.kv_width, 0.0f,
-                s, t.keys);
-    lemon__softmax_tile(isa)(s, &t, sums, lse, op->n_heads);
-    lemon__gemm(isa, workspace, 0, 0, t.rows, n, t.keys, 1.0f, s, t.keys, t.v, t.kv_width, 0.0f, y, t.q_width);
-    for (r = 0; r < t.rows; r++)
-        for (c = 0; c < n; c++) y[r * t.q_width + c] /= sums[r];
+    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r;
+    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles, worker);
+    float *workspace = lemon__workspace(job->ctx, worker);
+    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(job, &t, workspace);
+    else for (r = 0; r < t.rows; r++) lemon__attend_row(job, &t, r, workspace);
 }
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
@@ -3703,45 +3956,43 @@ static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
 }
 
-/*  P from scores and log-sum-exp, and dS = P * (dP - d) / sqrt(C) in place of dP. */
-LEMON__INLINE void lemon__softmax_back_body(float *p, float *ds, const lemon__query_tile *t, const float *lse,
-                                            int64_t lse_stride, const float *dy, const float *y, int64_t n) {
-    float scale = 1.0f / sqrtf((float)n);
-    int64_t r, i;
+/*  s becomes P^T and ds becomes dS^T. */
+static void lemon__attention_back_scores(const lemon__attention_job *job, const lemon__query_tile *t,
+                                         float *workspace) {
+    const lemon__op *op = job->op;
+    const float *dy = op->dy + t->q_at, *y = op->y + t->q_at;
+    float lse[LEMON__ROWS] = {0}, d[LEMON__ROWS] = {0};
+    int64_t n = op->head_dim, r;
+    lemon__attention_scores(job, t, workspace);
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f, t->v, t->kv_width, dy, t->q_width, 0.0f, t->ds,
+                LEMON__ROWS);
     for (r = 0; r < t->rows; r++) {
-        float *prow = p + r * t->keys, *dsrow = ds + r * t->keys,
-              d = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
-        int64_t seen = t->first_keys + r;
-        lemon__exp_sum(prow, seen, lse[r * lse_stride]);
-        for (i = 0; i < seen; i++) dsrow[i] = prow[i] * (dsrow[i] - d) * scale;
-        memset(prow + seen, 0, (size_t)(t->keys - seen) * sizeof *prow);
-        memset(dsrow + seen, 0, (size_t)(t->keys - seen) * sizeof *dsrow);
+        lse[r] = t->lse[r * op->n_heads];
+        d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
     }
+    lemon__loops_of(job->ctx->isa)->softmax_back(t->s, t->ds, t->keys, lse, d, 1.0f / sqrtf((float)n));
+    lemon__attention_mask(t, t->s, 0.0f);
+    lemon__attention_mask(t, t->ds, 0.0f);
 }
-LEMON__CLONES(lemon__softmax_back,
-              (float *p, float *ds, const lemon__query_tile *t, const float *lse, int64_t lse_stride, const float *dy,
-               const float *y, int64_t n),
-              (p, ds, t, lse, lse_stride, dy, y, n))
 
-static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace,
-                                       float *p) {
+static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
     const lemon__op *op = job->op;
     lemon_isa isa = job->ctx->isa;
-    int64_t n = op->head_dim, m = t->rows, keys = t->keys;
-    const float *dy = op->dy + t->q_at;
-    float *ds = p + op->scratch_each / 2, scale = 1.0f / sqrtf((float)n);
-    lemon__gemm(isa, workspace, 0, 1, m, keys, n, scale, t->q, t->q_width, t->k, t->kv_width, 0.0f, p, keys);
-    lemon__gemm(isa, workspace, 0, 1, m, keys, n, 1.0f, dy, t->q_width, t->v, t->kv_width, 0.0f, ds, keys);
-    lemon__softmax_back(isa)(p, ds, t, op->aux + t->row * op->n_heads + t->head, op->n_heads, dy, op->y + t->q_at, n);
-    if (op->dx[0])
-        lemon__gemm(isa, workspace, 0, 0, m, n, keys, 1.0f, ds, keys, t->k, t->kv_width, op->add[0] ? 1.0f : 0.0f,
-                    op->dx[0] + t->q_at, t->q_width);
+    float *dq = op->dx[0] + t->q_at;
+    int64_t n = op->head_dim, r, c;
+    lemon__attention_back_scores(job, t, workspace);
+    if (op->dx[0]) {
+        lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->k, t->kv_width, t->ds, LEMON__ROWS, 0.0f,
+                    t->turned, LEMON__ROWS);
+        for (r = 0; r < t->rows; r++, dq += t->q_width)
+            for (c = 0; c < n; c++) dq[c] = t->turned[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
+    }
     if (op->dx[1])
-        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, ds, keys, t->q, t->q_width, 1.0f, op->dx[1] + t->kv_at,
-                    t->kv_width);
+        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->ds, LEMON__ROWS, t->q, t->q_width, 1.0f,
+                    op->dx[1] + t->kv_at, t->kv_width);
     if (op->dx[2])
-        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, p, keys, dy, t->q_width, 1.0f, op->dx[2] + t->kv_at,
-                    t->kv_width);
+        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->s, LEMON__ROWS, op->dy + t->q_at, t->q_width, 1.0f,
+                    op->dx[2] + t->kv_at, t->kv_width);
 }
 
 /*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
@@ -3750,17 +4001,15 @@ static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
     const lemon__op *op = job->op;
     int64_t sequence = index / op->kv_heads, kv = index % op->kv_heads, group = op->n_heads / op->kv_heads, head, tile,
             r;
-    float *workspace = lemon__workspace(job->ctx, worker);
+    lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0, worker);
     int side;
-    for (side = 1; side <= 2; side++) {
-        lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0);
+    for (side = 1; side <= 2; side++)
         for (r = 0; op->dx[side] && !op->add[side] && r < op->seq; r++)
             memset(op->dx[side] + t.kv_at + r * t.kv_width, 0, (size_t)op->head_dim * sizeof(float));
-    }
     for (head = kv * group; head < (kv + 1) * group; head++)
         for (tile = 0; tile < job->tiles; tile++) {
-            lemon__query_tile t = lemon__attention_tile(op, sequence, head, tile);
-            lemon__attention_back_tile(job, &t, workspace, op->scratch + worker * op->scratch_each);
+            t = lemon__attention_tile(op, sequence, head, tile, worker);
+            lemon__attention_back_tile(job, &t, lemon__workspace(job->ctx, worker));
         }
 }
 
@@ -3773,36 +4022,41 @@ static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__parallel(ctx, op->rows / op->seq * op->kv_heads, lemon__attention_back_task, &job);
 }
 
-/* ---- SwiGLU: y = silu(gate) * up, silu(g) = g / (1 + e^-g), silu' = s + silu (1 - s) with s = 1 / (1 + e^-g) ---- */
+/* ---- SwiGLU: y = silu(gate) * up ---- */
 
-LEMON__INLINE void lemon__swiglu_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1);
-    float *y = op->y;
-    int64_t i;
-    for (i = from * op->cols; i < to * op->cols; i++) y[i] = gate[i] / (1.0f + lemon__exp(-gate[i])) * up[i];
-}
-LEMON__CLONES(lemon__swiglu_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+typedef struct lemon__swiglu_job { const lemon__op *op; const lemon__loops *loops; } lemon__swiglu_job;
 
-static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__swiglu_rows(ctx->isa), op->rows, LEMON__ROWS);
+static void lemon__swiglu_task(void *arg, int64_t index, int worker) {
+    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from);
+    (void)worker;
+    job->loops->swiglu(lemon__in(op, 0) + from, lemon__in(op, 1) + from, op->y + from, n);
 }
 
-LEMON__INLINE void lemon__swiglu_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1), *dy = op->dy;
-    float *dgate = op->dx[0], *dup = op->dx[1];
-    int64_t i, begin = from * op->cols, end = to * op->cols;
-    if (dgate && !op->add[0]) memset(dgate + begin, 0, (size_t)(end - begin) * sizeof *dgate);
-    if (dup && !op->add[1]) memset(dup + begin, 0, (size_t)(end - begin) * sizeof *dup);
-    if (dgate) for (i = begin; i < end; i++) {
-        float s = 1.0f / (1.0f + lemon__exp(-gate[i])), silu = gate[i] * s;
-        dgate[i] += dy[i] * up[i] * (s + silu * (1.0f - s));
-    }
-    if (dup) for (i = begin; i < end; i++) dup[i] += dy[i] * (gate[i] / (1.0f + lemon__exp(-gate[i])));
+static void lemon__swiglu_back_task(void *arg, int64_t index, int worker) {
+    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from), done;
+    const float *gate = lemon__in(op, 0) + from, *up = lemon__in(op, 1) + from, *dy = op->dy + from;
+    float *dgate = op->dx[0] ? op->dx[0] + from : NULL, *dup = op->dx[1] ? op->dx[1] + from : NULL;
+    (void)worker;
+    if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
+    if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
+    done = job->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n);
+    lemon__swiglu_back_one(gate, up, dy, dgate, dup, done, n);
 }
-LEMON__CLONES(lemon__swiglu_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
+static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__task task) {
+    lemon__swiglu_job job;
+    job.op = op;
+    job.loops = lemon__loops_of(ctx->isa);
+    lemon__parallel(ctx, lemon__ceil_div(op->rows, LEMON__ROWS), task, &job);
+}
+
+static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_task); }
 static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__swiglu_back_rows(ctx->isa), op->rows, LEMON__ROWS);
+    lemon__swiglu_run(ctx, op, lemon__swiglu_back_task);
 }
 
 /* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
@@ -3811,7 +4065,9 @@ static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
             dloss/dz_v = (1-W) (p_v - [v = t]) + W X (p^X_v - q_v).
         Inputs hidden [N, D], output [V, D], teacher hidden, teacher output; aux holds the CE and KL of each row as doubles. ---- */
 
-enum { LEMON__LOSS_FLOATS = 1 << 19 };      /* logits alive at once: 2 MB, about one L2 cache */
+/*  Logits alive at once.  Each chunk of rows reads the output matrix twice and its gradient once, so chunks must be large
+    enough for the arithmetic to hide that: 256 rows of a vocabulary of 32,000 are 32 MB. */
+enum { LEMON__LOSS_FLOATS = 1 << 23 };
 
 static int64_t lemon__loss_chunk(int64_t vocab) {
     return lemon__max(16, lemon__min(256, LEMON__LOSS_FLOATS / vocab / 16 * 16));
@@ -3824,63 +4080,47 @@ typedef struct lemon__loss_job {
     float weight;
 } lemon__loss_job;
 
-/*  Logits to a softmax in place, and the log of its denominator. */
-LEMON__INLINE void lemon__softmax_row_body(float *z, int64_t n, float *log_sum) {
-    float top = lemon__max_of(z, n), sum = lemon__exp_sum(z, n, top), inverse = 1.0f / sum;
-    int64_t i;
-    for (i = 0; i < n; i++) z[i] *= inverse;
-    *log_sum = top + logf(sum);
-}
-LEMON__CLONES(lemon__softmax_row, (float *z, int64_t n, float *log_sum), (z, n, log_sum))
-
 /*  One row of distillation: z the student's logits, q the teacher's, which become soft * (p^X - q), the gradient.
     KL = sum q (log q - log p) = sum q (zq - zp) / X - (log sum q - log sum p), without a logarithm for each entry. */
-LEMON__INLINE void lemon__distill_row_body(const float *z, float *q, int64_t n, float inverse, float soft, double *kl) {
-    float top_z = lemon__max_of(z, n) * inverse, top_q = lemon__max_of(q, n) * inverse, log_z, log_q;
-    float lane_z[LEMON__LANES] = {0}, lane_q[LEMON__LANES] = {0}, cross[LEMON__LANES] = {0};
-    int64_t i, j, m;
-    for (i = 0; i < n; i += LEMON__LANES)
-        for (j = 0, m = lemon__min(n - i, LEMON__LANES); j < m; j++) {
-            float e = lemon__exp(q[i + j] * inverse - top_q);
-            lane_z[j] += lemon__exp(z[i + j] * inverse - top_z);
-            lane_q[j] += e;
-            cross[j] += e * (q[i + j] - z[i + j]) * inverse;
-        }
-    log_z = top_z + logf(lemon__lane_sum(lane_z));
-    log_q = lemon__lane_sum(lane_q);
-    *kl = (double)(lemon__lane_sum(cross) / log_q);
-    log_q = top_q + logf(log_q);
-    *kl -= (double)log_q - (double)log_z;
-    for (i = 0; i < n; i++) q[i] = soft * (lemon__exp(z[i] * inverse - log_z) - lemon__exp(q[i] * inverse - log_q));
+static double lemon__distill_row(const lemon__loops *loops, const float *z, float *q, int64_t n, float inverse,
+                                 float soft) {
+    float top_z = loops->max(z, n) * inverse, top_q = loops->max(q, n) * inverse, sums[3], log_z, log_q;
+    loops->distill_sums(z, q, n, inverse, top_z, top_q, sums);
+    log_z = top_z + logf(sums[0]);
+    log_q = top_q + logf(sums[1]);
+    loops->distill_slope(z, q, n, inverse, log_z, sums[1], soft);
+    return (double)(sums[2] / sums[1]) - ((double)log_q - (double)log_z);
 }
-LEMON__CLONES(lemon__distill_row, (const float *z, float *q, int64_t n, float inverse, float soft, double *kl),
-              (z, q, n, inverse, soft, kl))
 
-/*  z, a softmax already, becomes hard * (z - [v = target]) plus the distillation's gradient. */
-LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float hard) {
+/*  z, on its way to a softmax, becomes share * z - hard * [v = target] plus the distillation's gradient. */
+LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float share,
+                                                 float hard) {
     int64_t i;
-    for (i = 0; i < n; i++) z[i] *= hard;
+    for (i = 0; i < n; i++) z[i] *= share;
     z[target] -= hard;
     if (q) for (i = 0; i < n; i++) z[i] += q[i];
 }
-LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float hard),
-              (z, q, n, target, hard))
+LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float share, float hard),
+              (z, q, n, target, share, hard))
 
 static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r) {
     const lemon__op *op = job->op;
+    const lemon__loops *loops = lemon__loops_of(isa);
     int64_t vocab = op->in[1].rows, row = job->first + r;
     int32_t target = op->ids[row];
-    float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, log_sum, w = op->loss.distill;
+    float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, w = op->loss.distill,
+          hard = (1.0f - w) * job->weight, top, sum;
     double *out = (double *)(void *)op->aux + 2 * row;
     out[0] = out[1] = 0.0;
     if (target < 0) { memset(z, 0, (size_t)vocab * sizeof *z); return; }
     if (q)
-        lemon__distill_row(isa)(z, q, vocab, 1.0f / op->loss.temperature, w * op->loss.temperature * job->weight,
-                                &out[1]);
+        out[1] = lemon__distill_row(loops, z, q, vocab, 1.0f / op->loss.temperature,
+                                    w * op->loss.temperature * job->weight);
     out[0] = -(double)z[target];
-    lemon__softmax_row(isa)(z, vocab, &log_sum);
-    out[0] += (double)log_sum;
-    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, (1.0f - w) * job->weight);
+    top = loops->max(z, vocab);
+    sum = loops->exp_sum(z, vocab, 1.0f, top);
+    out[0] += (double)(top + logf(sum));
+    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, hard / sum, hard);
 }
 
 typedef struct lemon__loss_rows { const lemon__loss_job *job; lemon_isa isa; } lemon__loss_rows;
@@ -3973,9 +4213,6 @@ enum { LEMON__READS_OUT = 128 };
 
 static int64_t lemon__aux_norm(const lemon__op *op) { return op->rows; }
 static int64_t lemon__aux_attention(const lemon__op *op) { return op->rows * op->n_heads; }
-static int64_t lemon__scratch_attention(const lemon__op *op, int backward) {
-    return LEMON__ROWS * (op->pos + op->seq) * (backward ? 2 : 1);
-}
 
 static const lemon__op_info lemon__op_table[] = {                /* in the order of lemon__code */
     {lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
@@ -3985,7 +4222,7 @@ static const lemon__op_info lemon__op_table[] = {                /* in the order
     {lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
     {lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
     {lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT, lemon__aux_attention,
-     lemon__scratch_attention},
+     lemon__attention_scratch},
     {lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
     {lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL} /* its memory: lemon__plan_collect */
 };
@@ -4926,7 +5163,7 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
-    w->scratch_each = LEMON__ROWS * keys;
+    w->scratch_each = LEMON__ROWS * (keys + c->head_dim);
     w->x = lemon__floats(ctx, arena, rows, c->d_model);
     w->y = lemon__floats(ctx, arena, rows, c->d_model);
     w->back = lemon__floats(ctx, arena, rows, c->d_model);
@@ -10760,9 +10997,9 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
     if (logits == NULL || sampling == NULL || n < 1) return -1;
     if (!(sampling->temperature > 0.0f)) return lemon__argmax(logits, n);
     if (rng == NULL || scratch == NULL) return -1;
-    top = lemon__max_of(logits, n);
+    top = lemon__max_one(logits, n);
     for (i = 0; i < n; i++) {
-        logits[i] = lemon__exp((logits[i] - top) / sampling->temperature);
+        logits[i] = lemon__exp_one((logits[i] - top) / sampling->temperature);
         ranked[i] = i;
     }
     lemon__rank(logits, ranked, scratch + n, n);
