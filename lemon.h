@@ -2462,6 +2462,13 @@ LEMON__INLINE float32x4_t lemon__q8_neon(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__NEON */
 
+/*  How far ahead of a row of B to ask for what comes: short rows are streams too short for the hardware to see, so there
+    it is the row as many further on as are read at once. */
+LEMON__INLINE int64_t lemon__dots_ahead(const lemon__product *g, int64_t cols) {
+    int64_t next = cols * (int64_t)g->b_bytes;
+    return next <= 65536 ? next : 1024;
+}
+
 /*  The steps of k that filled no vector, and the row of C. */
 LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
                                       int64_t k) {
@@ -2475,7 +2482,15 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
 #define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
-#define LEMON__DOT_LOAD(V, type, j) const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p);
+#define LEMON__DOT_LOAD(V, type, j) \
+    const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p); \
+    LEMON__AHEAD_##V(w##j + ahead + LEMON__AT_##type(p))
+#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
+#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
+#define LEMON__AHEAD_neon(x) __builtin_prefetch(x);
+#define LEMON__AT_f32(p) 4 * (p)
+#define LEMON__AT_bf16(p) 2 * (p)
+#define LEMON__AT_q8(p) (p)
 #define LEMON__DOT_SUM(V, i, j) LEMON__VEC_##V x##i##j = LEMON__SET_##V(0);
 #define LEMON__DOT_FMA(V, i, j) x##i##j = LEMON__FMA_##V(a, b##j, x##i##j);
 #define LEMON__DOT_FOLD(V, i, q, r, s, t) \
@@ -2505,7 +2520,7 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
                                                                 int64_t columns) { \
     enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
-    const int64_t k = g->k / lanes * lanes; \
+    const int64_t k = g->k / lanes * lanes, ahead = lemon__dots_ahead(g, cols); \
     float sum[8]; \
     LEMON__VEC_##V a; \
     int64_t p; \
