@@ -8248,8 +8248,8 @@ LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_
    again until no neighbours can be joined.  What is best says either a list of merges, pairs of pieces in the order in
    which they were learned (Hugging Face, and GPT-2's family everywhere), or the score of the piece that comes out
    (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap, and
-   those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes meet that never meet in any piece, so SentencePiece
-   texts are first cut there, mostly between words.
+   those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes meet
+   that never meet in any piece, so SentencePiece texts are first cut there, mostly between words.
 
    To learn a vocabulary, the most frequent pair of neighbours becomes a piece, again and again.  Earlier pieces get
    better scores, so the encoder repeats the joins in the order they were learned in.
@@ -9287,6 +9287,7 @@ static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokeni
 typedef struct lemon__heap {
     uint64_t *items;
     int64_t count, capacity;
+    const uint64_t *run, *run_end;  /* sorted numbers that are in it too */
 } lemon__heap;
 
 static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t added) {
@@ -9303,6 +9304,7 @@ static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t
 static int lemon__heap_pop(lemon__heap *heap, uint64_t *best) {
     uint64_t *items = heap->items, last;
     int64_t i = 0, child;
+    if (heap->run < heap->run_end && (heap->count == 0 || *heap->run < items[0])) { *best = *heap->run++; return 1; }
     if (heap->count == 0) return 0;
     *best = items[0];
     last = items[--heap->count];
@@ -9350,6 +9352,8 @@ typedef struct lemon__encoder {
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
     lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
+    uint64_t *keys;                 /* of the joins that a long part begins with, and room to sort them */
+    int64_t keys_capacity;
     lemon_tokens *tokens;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
@@ -9391,6 +9395,33 @@ static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
     lemon__symbol *s = &e->symbols[i];
     s->join = lemon__join_of(e, s);
     return s->join < 0 ? LEMON_OK : lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i));
+}
+
+enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
+
+/*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one rank
+    stay in the order of the text. */
+static lemon_status lemon__encoder_sort(lemon__encoder *e) {
+    uint64_t *from = (uint64_t *)lemon__reserve(e->ctx, e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from), *to;
+    int64_t ends[LEMON__DIGITS], n = 0, k;
+    int32_t i;
+    int shift;
+    if (from == NULL) return LEMON_E_MEMORY;
+    e->keys = from;
+    for (i = 0; i < e->n_symbols; i++) {
+        e->symbols[i].join = lemon__join_of(e, &e->symbols[i]);
+        if (e->symbols[i].join >= 0) from[n++] = lemon__join_key(e, i);
+    }
+    for (shift = 32; shift < 64; shift += 11, from = to) {
+        to = from == e->keys ? from + n : e->keys;
+        memset(ends, 0, sizeof ends);
+        for (k = 0; k < n; k++) ends[from[k] >> shift & (LEMON__DIGITS - 1)]++;
+        for (k = 1; k < LEMON__DIGITS; k++) ends[k] += ends[k - 1];
+        for (k = n - 1; k >= 0; k--) to[--ends[from[k] >> shift & (LEMON__DIGITS - 1)]] = from[k];
+    }
+    e->heap.run = from;
+    e->heap.run_end = from + n;
+    return LEMON_OK;
 }
 
 /*  Joins a symbol with the next one. */
@@ -9451,7 +9482,8 @@ static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, 
     e->text = text;
     status = lemon__encoder_cut(e, bytes);
     if (status || e->n_symbols == 0) return status;
-    for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
+    if (e->n_symbols > LEMON__LONG_PART) status = lemon__encoder_sort(e);
+    else for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
     while (!status && lemon__heap_pop(&e->heap, &best)) {
         i = (int32_t)(best & UINT32_MAX);
         if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) status = lemon__encoder_join(e, i);
@@ -9593,6 +9625,7 @@ static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, 
 static void lemon__encoder_close(lemon__encoder *e) {
     lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
     lemon__free(e->ctx, e->copy, e->copy_bytes);
+    lemon__free(e->ctx, e->keys, (size_t)e->keys_capacity * sizeof *e->keys);
     lemon__heap_free(e->ctx, &e->heap);
 }
 

@@ -558,8 +558,45 @@ static void test_memory(lemon_ctx *ctx) {
     free(text);
 }
 
+/*  Bytes, all pairs of small letters, and 40,000 merges of such pairs with letters and pairs, as large as real ones. */
+static lemon_tokenizer *wide_vocabulary(lemon_ctx *ctx) {
+    lemon_tokenizer *t = NULL;
+    lemon_rng rng;
+    int64_t i, j;
+    int k;
+    lemon_rng_seed(&rng, 9);
+    lemon__tokenizer_new(ctx, &t);
+    memset(&t->rules, 0, sizeof t->rules);
+    t->rules.split = LEMON__SPLIT_GPT2;
+    t->rules.by_merges = 1;
+    t->rules.bos = t->rules.eos = t->rules.unknown = -1;
+    for (k = 0; k < 256; k++) lemon__tokenizer_add(ctx, t, LEMON__NORMAL, 0, &t->bytes[k], 1);
+    for (k = 0; k < 676 + 40000; k++) {
+        const uint8_t *left, *right;
+        lemon__merge m;
+        size_t a, b;
+        uint8_t piece[8];
+        i = k < 676 ? 'a' + (k * 185 % 676) / 26 : 256 + lemon_rng_below(&rng, 676);      /* 185 has no divisor of 676 */
+        j = k < 676 ? 'a' + (k * 185 % 676) % 26 : lemon_rng_below(&rng, 2) ? 'a' + lemon_rng_below(&rng, 26)
+                                                                            : 256 + lemon_rng_below(&rng, 676);
+        m.left = (int32_t)i;
+        m.right = (int32_t)j;
+        m.id = lemon_tokenizer_size(t);
+        left = lemon__piece(t, m.left, &a);
+        right = lemon__piece(t, m.right, &b);
+        memcpy(piece, left, a);
+        memcpy(piece + a, right, b);
+        if (lemon__words_find(&t->pieces, piece, a + b) >= 0) continue;
+        lemon__tokenizer_add(ctx, t, LEMON__NORMAL, 0, piece, a + b);
+        lemon__merge_push(ctx, t, &m);
+    }
+    check(fine(ctx, lemon__tokenizer_finish(ctx, "wide", t)) && t->pairs.count > 20000, "a wide vocabulary is made");
+    return t;
+}
+
 static void test_speed(lemon_ctx *ctx) {
-    static const char *const kinds[] = {"one letter", "two letters at random", "one blank", "half of a special token"};
+    static const char *const kinds[] = {"one letter", "two letters at random", "one blank", "half of a special token",
+                                        "26 letters at random"};
     static char json[65536];
     char *text = (char *)malloc(1 << 20), name[96];
     lemon_tokenizer *t = NULL;
@@ -567,12 +604,17 @@ static void test_speed(lemon_ctx *ctx) {
     int k, i;
     lemon_rng_seed(&rng, 8);
     load_json(ctx, json, make_json(json, gpt2, "", 0), &t);
-    for (k = 0; k < 4; k++) {
+    for (k = 0; k < 5; k++) {
         lemon_tokens ids;
         double seconds, best = 1e9;
         int round;
         for (i = 0; i < 1 << 20; i++)
-            text[i] = k == 0 ? 'a' : k == 1 ? "ab"[lemon_rng_below(&rng, 2)] : k == 2 ? ' ' : "<|"[i % 2];
+            text[i] = k == 0 ? 'a' : k == 1 ? "ab"[lemon_rng_below(&rng, 2)] : k == 2 ? ' ' : k == 3 ? "<|"[i % 2]
+                                                                             : (char)('a' + lemon_rng_below(&rng, 26));
+        if (k == 4) {
+            lemon_tokenizer_free(ctx, t);
+            t = wide_vocabulary(ctx);
+        }
         for (round = 0; round < 3 && best > 0.5; round++) {     /* the machine may be busy with something else */
             memset(&ids, 0, sizeof ids);
             seconds = lemon__seconds();
