@@ -534,6 +534,11 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
     text whose ids are all given is encoded as before.  Appends to `kept` which id each new id was. */
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller);
+/*  The same for a model and its tokenizer: of the embedding and the output matrix only the rows of kept tokens are copied.
+    All other weights stay the source's, which must outlive the new model.  What the source carries goes with it, with new
+    ids, but for what lists the old vocabulary. */
+LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
+                                        lemon_tokens *kept, lemon_model **model);
 
 /*  Appends the ids of `text` to tokens; no BOS is added.  Special tokens cannot be spelled out in a text by whoever wrote
     it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does). */
@@ -8008,8 +8013,10 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         status = lemon__folder_put_text(f, "generation_config.json", &text);
     }
     if (status || lemon__part_find(model, "tokenizer.json")) return status;
-    lemon__tokenizer_to_config(t, model->config.max_seq, &text);
-    status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    if (!lemon__part_find(model, "tokenizer_config.json")) {
+        lemon__tokenizer_to_config(t, model->config.max_seq, &text);
+        status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    }
     if (status) return status;
     lemon__tokenizer_to_json(t, &text);
     return lemon__folder_put_text(f, "tokenizer.json", &text);
@@ -9750,6 +9757,7 @@ static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
 
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
+    const lemon__rules *rules = &tokenizer->rules;
     int32_t id, size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
@@ -9765,8 +9773,9 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
                                               : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
                                                             (long)ids[i], (long)size - 1);
     for (id = 0; id < size && !status; id++) {
-        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = tokenizer->rules.split && tokenizer->pieces.spans[id].bytes == 1;
-        if (byte || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
+        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = rules->split && tokenizer->pieces.spans[id].bytes == 1;
+        int end = id == rules->bos || id == rules->eos || id == rules->unknown;
+        if (byte || end || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
     }
     if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
     for (id = 0; id < size && !status; id++)
@@ -9776,6 +9785,125 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     lemon_tokens_free(ctx, &ignored);
     lemon__free(ctx, new_ids, n_bytes);
     return status;
+}
+
+/*  The new id of a token, or -1. */
+static int64_t lemon__trim_id(const lemon_tokens *kept, int64_t old) {
+    int64_t i = 0;
+    while (i < kept->count && kept->ids[i] != old) i++;
+    return i < kept->count ? i : -1;
+}
+
+static int lemon__names_id(const void *name, size_t n) {
+    return n >= 9 && memcmp((const char *)name + n - 9, "_token_id", 9) == 0;
+}
+
+/*  A JSON object of a Hugging Face folder with new numbers in "..._token_id"; all else stays as it is. */
+static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
+    lemon__json json;
+    int32_t i, k;
+    uint32_t at = 0;
+    int64_t id;
+    lemon_status status = lemon__json_parse(out->ctx, part->name, part->data, part->bytes, &json);
+    if (status) return status;
+    for (i = 1; json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next) {
+        const lemon__json_node *name = &json.nodes[i], *value = name + 1;
+        int list = lemon__json_is(&json, i, "added_tokens_decoder");    /* tokenizer.json has them too */
+        for (k = i + 1; k < value->next; k++) {
+            const lemon__json_node *number = &json.nodes[k];
+            if (!list && !(lemon__names_id(json.text + name->start, name->bytes) && lemon__json_int(&json, k, &id)))
+                continue;
+            lemon__put(out, json.text + at, number->start - at);
+            id = list ? -1 : lemon__trim_id(kept, id);
+            if (id < 0) lemon__print(out, list ? "{}" : "null");
+            else lemon__print(out, "%lld", (long long)id);
+            at = number->start + number->bytes;
+            if (list) break;
+        }
+    }
+    lemon__put(out, json.text + at, part->bytes - at);
+    lemon__json_close(&json);
+    return out->status;
+}
+
+/*  GGUF's keys likewise.  Lists are gone, for they speak of all tokens. */
+static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
+    lemon__cursor c = lemon__cursor_at(part->data, part->bytes);
+    while (c.at < c.size && !c.bad) {
+        size_t from = c.at, n;
+        const uint8_t *name = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        int64_t id = -1;
+        int is_id = type == LEMON__GGUF_U32 && name && lemon__names_id(name, n);
+        if (is_id) id = lemon__trim_id(kept, lemon__take32(&c));
+        else lemon__gguf_skip(&c, type);
+        if (c.bad || type == LEMON__GGUF_ARRAY || (is_id && id < 0)) continue;
+        lemon__put(out, c.bytes + from, c.at - from - (is_id ? 4 : 0));
+        if (is_id) lemon__put_number(out, (uint64_t)id, 4);
+    }
+    return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
+}
+
+static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept, lemon_model *to) {
+    static const char *const gone[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
+                                       "added_tokens.json"};
+    lemon__bytes text = lemon__bytes_in(ctx);
+    lemon_status status = LEMON_OK;
+    size_t i;
+    for (i = 0; i < sizeof gone / sizeof *gone; i++)
+        if (strcmp(part->name, gone[i]) == 0) return LEMON_OK;
+    if (strcmp(part->name, "gguf.tokenizer") == 0) status = lemon__trim_gguf(part, kept, &text);
+    else if (strcmp(lemon__ending(part->name), ".json") == 0) status = lemon__trim_json(part, kept, &text);
+    else lemon__put(&text, part->data, part->bytes);
+    if (!status) status = text.status;
+    if (!status) status = lemon__part_add(ctx, to, part->name, strlen(part->name), text.data, (size_t)text.count);
+    lemon__bytes_free(&text);
+    return status;
+}
+
+/*  A weight of the source as it stands, or the rows of it that are kept. */
+static lemon_status lemon__trim_param(lemon_ctx *ctx, lemon_model *model, const lemon_tensor *from, int rows,
+                                      const lemon_tokens *kept, lemon_tensor *to) {
+    size_t bytes = lemon_row_bytes(from->dtype, from->cols);
+    int64_t i;
+    to->dtype = from->dtype;
+    to->data = rows ? lemon_arena_alloc(ctx, &model->arena, (size_t)kept->count * bytes) : from->data;
+    if (to->data == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < kept->count && rows; i++)
+        memcpy((char *)to->data + (size_t)i * bytes, (const char *)from->data + (size_t)kept->ids[i] * bytes, bytes);
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
+                                        lemon_tokens *kept, lemon_model **model) {
+    lemon_tokenizer *smaller = NULL;
+    lemon_tokens now;
+    lemon_config config;
+    lemon_status status;
+    int64_t i, layer, before;
+    if (ctx == NULL || source == NULL || source->tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL || model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_trim: an argument, or the model's tokenizer, is NULL");
+    *model = NULL;
+    before = kept->count;
+    status = lemon__vocabulary_check(ctx, source);
+    if (!status) status = lemon_tokenizer_trim(ctx, source->tokenizer, ids, n, kept, &smaller);
+    if (status) return status;
+    now.ids = kept->ids + before;
+    now.count = now.capacity = kept->count - before;
+    config = source->config;
+    config.vocab_size = (int32_t)now.count;
+    status = lemon__model_new(ctx, &config, model);
+    for (i = 0; i < source->n_params && !status; i++) {
+        int rows = lemon__roles[lemon__param_role(&config, i, &layer)].out == LEMON_JOINT_VOCAB;
+        status = lemon__trim_param(ctx, *model, &source->params[i], rows, &now, &(*model)->params[i]);
+    }
+    for (i = 0; i < source->n_parts && !status; i++) status = lemon__trim_part(ctx, &source->parts[i], &now, *model);
+    if (status) lemon_tokenizer_free(ctx, smaller);
+    else {
+        (*model)->tokenizer = smaller;
+        (*model)->dtype = source->dtype;
+    }
+    return lemon__model_done(ctx, status, model);
 }
 
 static int lemon__is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }

@@ -167,6 +167,21 @@ for method in lemon ligo subclone select drop random; do
 done
 expect 0 "" fuse one.lemon o.lemon $shape --tokens 1000 --no-solve --learn 2 --field-layers 2 --field-dims 4 --quiet
 expect 0 "" fuse one.lemon o.lemon $shape --tokens 1000 --no-correction --untie --quiet
+head -c 400 text.txt > little.txt
+run fuse one.lemon v.lemon $shape --data text.txt --tokens 2000 --trim-vocab little.txt --report f.html --json
+fields "fuse --trim-vocab --json" method teacher_params student_params calibration_tokens flops seconds peak_bytes init_loss kept_tokens
+kept=$(field kept_tokens)
+holds "the student has the tokens that were kept" "$(field student_params) == ${kept:-0} * 16 + 16 + 2 * (2 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 32 * 16)"
+holds "not all, and the bytes at least" "${kept:-0} < 300 && ${kept:-0} >= 259"
+check "the report says so" grep -q "$kept of 300 tokens were kept" f.html
+run convert one.lemon tv.lemon --trim-vocab little.txt --json --quiet
+check "convert --trim-vocab makes a teacher of that vocabulary" test "$(field vocab_size)" = "$kept"
+expect 0 "" train v.lemon d.lemon --data text.txt --steps 3 --batch 2 --seq 32 --teacher tv.lemon --quiet
+run tokenize tv.lemon "$(head -n 1 little.txt)"
+check "which reads the text as before, but for the ids" test "$(wc -w < out)" -eq "$("$lemon" tokenize one.lemon "$(head -n 1 little.txt)" | wc -w)"
+expect 1 "none.txt" fuse one.lemon o.lemon $shape --trim-vocab none.txt
+printf 'ab' > two.u16
+expect 2 "--data is two.u16" fuse one.lemon o.lemon $shape --trim-vocab little.txt --data two.u16
 expect 2 "the nearest" fuse one.lemon o.lemon --dim 33 --layers 2 --heads 2 --kv-heads 1 --ffn 32
 expect 2 "kv_heads" fuse one.lemon o.lemon --dim 16 --layers 2 --heads 2 --kv-heads 3 --ffn 32
 expect 0 "" train f.lemon d.lemon --data text.txt --steps 3 --batch 2 --seq 32 --teacher one.lemon --distill 0.9 --temperature 2 --quiet
@@ -195,6 +210,7 @@ for out in out.gguf out-hf out.bin; do
     case $out in out.gguf) format=gguf ;; out-hf) format=hf ;; *) format=llama2c ;; esac
     check "$out is $format" test "$(field format)" = "\"$format\""
 done
+check "the vocabulary of a .bin is beside it" sh -c '"$0" tokenize out.bin "$1" --tokenizer out.tokenizer.bin > beside; "$0" tokenize one.lemon "$1" | cmp - beside' "$lemon" "Once there was"
 expect 0 "" convert one.lemon shards/ --shard-size 20k --quiet
 check "--shard-size makes shards" test -f shards/model.safetensors.index.json -a -f shards/model-00002-of-*.safetensors
 expect 0 "" convert shards shards --dtype bf16 --shard-size 1G --quiet

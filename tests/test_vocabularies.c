@@ -441,6 +441,226 @@ static void test_trim(lemon_ctx *ctx) {
     lemon_tokenizer_free(ctx, t);
 }
 
+/* ---- smaller models ---- */
+
+static const char trimmed_text[] = "the aab her\n\n123";
+
+static void add_part(lemon_ctx *ctx, lemon_model *m, const char *name, const char *text) {
+    lemon__part_add(ctx, m, name, strlen(name), text, strlen(text));
+}
+
+/*  A model with a vocabulary of either kind and all that a folder or a GGUF file brings along. */
+static lemon_model *whole_model(lemon_ctx *ctx, int kind, int tied) {
+    static const char normalizer[] =
+        "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\\u2581\"},{\"type\":\"Replace\","
+        "\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}]}";
+    static const char learned[] = "the aab her 123 and other things that he said to her, there and then: 321 of them, another 123";
+    static char json[65536];
+    lemon_tokenizer *t = NULL;
+    lemon_config c;
+    lemon_model *m;
+    if (kind == 2) lemon_tokenizer_train(ctx, learned, sizeof learned - 1, 290, &t);
+    else load_json(ctx, json, kind ? make_llama(json, normalizer, "null") : make_json(json, gpt2, "", 0), &t);
+    c = tiny_config(16, 2, 2, 1, 8, 24, lemon_tokenizer_size(t) + (kind != 2), tied);       /* one id has no piece */
+    m = lively_model(ctx, &c, 3);
+    m->tokenizer = t;
+    return m;
+}
+
+/*  Trims a model to what the text needs. */
+static lemon_status trim(lemon_ctx *ctx, const lemon_model *m, lemon_tokens *kept, lemon_model **small) {
+    lemon_tokens ids;
+    lemon_status status;
+    memset(&ids, 0, sizeof ids);
+    status = lemon_tokens_from_text(ctx, m->tokenizer, trimmed_text, sizeof trimmed_text - 1, &ids);
+    if (!status) status = lemon_model_trim(ctx, m, ids.ids, ids.count, kept, small);
+    lemon_tokens_free(ctx, &ids);
+    return status;
+}
+
+/*  The largest difference between the logits of kept tokens, and between the losses once the share of the probability that
+    other tokens had is taken off. */
+static double loss_differs(lemon_ctx *ctx, const lemon_model *m, const lemon_model *small, const lemon_tokens *kept) {
+    lemon_session *a = NULL, *b = NULL;
+    lemon_tokens old, now;
+    double removed = 0, worst = 0, loss[2] = {0, 0}, all, some;
+    int64_t i;
+    int32_t k;
+    float *x, *y;
+    memset(&old, 0, sizeof old);
+    memset(&now, 0, sizeof now);
+    lemon_tokens_from_text(ctx, m->tokenizer, trimmed_text, sizeof trimmed_text - 1, &old);
+    lemon_tokens_from_text(ctx, small->tokenizer, trimmed_text, sizeof trimmed_text - 1, &now);
+    for (i = 0; i < old.count && worst < 1; i++)
+        if (now.count != old.count || kept->ids[now.ids[i]] != old.ids[i]) worst = 1e9;
+    lemon_session_open(ctx, m, &a);
+    lemon_session_open(ctx, small, &b);
+    for (i = 0; i + 1 < old.count && worst < 1; i++) {
+        lemon_session_feed(a, &old.ids[i], 1, &x);
+        lemon_session_feed(b, &now.ids[i], 1, &y);
+        for (all = some = 0, k = 0; k < m->config.vocab_size; k++) all += exp((double)x[k]);
+        for (k = 0; k < small->config.vocab_size; k++) {
+            some += exp((double)y[k]);
+            worst = fmax(worst, fabs((double)(y[k] - x[kept->ids[k]])));
+        }
+        removed += log(all / some) / (double)(old.count - 1);
+    }
+    lemon_eval(ctx, m, &old, 0, 0, &loss[0], NULL);
+    lemon_eval(ctx, small, &now, 0, 0, &loss[1], NULL);
+    lemon_session_close(a);
+    lemon_session_close(b);
+    lemon_tokens_free(ctx, &old);
+    lemon_tokens_free(ctx, &now);
+    if (!(removed > 0.001)) return 1e9;
+    return fmax(worst, fabs(loss[0] - loss[1] - removed));
+}
+
+/*  Whether a file of it, read again, is the same model that reads text alike. */
+static int trimmed_file(lemon_ctx *ctx, const char *path, const lemon_model *m, lemon_model **back) {
+    lemon_tokens a, b;
+    int ok = fine(ctx, lemon_save(ctx, path, m, LEMON_F32)) && fine(ctx, lemon_load(ctx, path, back)) &&
+             distance(m, *back) <= 0;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    if (ok && (*back)->tokenizer == NULL)           /* llama2.c keeps it elsewhere */
+        ok = fine(ctx, lemon_tokenizer_save(ctx, scratch("trimmed.tokenizer"), m->tokenizer)) &&
+             fine(ctx, lemon_tokenizer_load(ctx, scratch("trimmed.tokenizer"), m->config.vocab_size, &(*back)->tokenizer));
+    ok = ok && lemon_tokens_from_text(ctx, m->tokenizer, trimmed_text, sizeof trimmed_text - 1, &a) == LEMON_OK &&
+         lemon_tokens_from_text(ctx, (*back)->tokenizer, trimmed_text, sizeof trimmed_text - 1, &b) == LEMON_OK &&
+         a.count > 1 && a.count == b.count && memcmp(a.ids, b.ids, (size_t)a.count * 4) == 0 &&
+         lemon_tokenizer_eos((*back)->tokenizer) == lemon_tokenizer_eos(m->tokenizer);
+    lemon_tokens_free(ctx, &a);
+    lemon_tokens_free(ctx, &b);
+    return ok;
+}
+
+static void test_trim_model(lemon_ctx *ctx) {
+    static const char *const kinds[] = {"byte-level", "LLaMA's", "llama2.c's"},
+                      *const files[] = {"trimmed.lemon", "trimmed.gguf", "trimmed", "trimmed.bin"};
+    char name[128];
+    int kind, tied, f;
+    for (kind = 0; kind < 3; kind++)
+        for (tied = 0; tied < 2; tied++) {
+            lemon_model *m = whole_model(ctx, kind, tied), *small = NULL, *back = NULL;
+            lemon_tokens kept;
+            memset(&kept, 0, sizeof kept);
+            lemon_tokens_push(ctx, &kept, 7);       /* the list may hold something already */
+            snprintf(name, sizeof name, "a model with %s vocabulary%s is trimmed", kinds[kind], tied ? ", tied," : "");
+            if (check(fine(ctx, trim(ctx, m, &kept, &small)) && kept.ids[0] == 7 && kept.count - 1 == small->config.vocab_size &&
+                          lemon_tokenizer_size(small->tokenizer) == small->config.vocab_size &&
+                          small->config.vocab_size < m->config.vocab_size, name)) {
+                double worst;
+                memmove(kept.ids, kept.ids + 1, (size_t)--kept.count * sizeof *kept.ids);
+                worst = loss_differs(ctx, m, small, &kept);
+                detail("by %g", worst);
+                check(worst < 2e-6, "   its logits are the same, and its loss but for the share of what was removed");
+                for (f = 0; f < (kind == 2 ? 4 : 3); f++) {
+                    int ok = trimmed_file(ctx, scratch(files[f]), small, &back);
+                    snprintf(name, sizeof name, "   it comes back from %s and reads text alike", files[f]);
+                    check(ok, name);
+                    lemon_model_free(ctx, back);
+                    back = NULL;
+                }
+            }
+            lemon_tokens_free(ctx, &kept);
+            lemon_model_free(ctx, small);
+            lemon_model_free(ctx, m);
+        }
+}
+
+static int part_is(const lemon_model *m, const char *name, const char *text) {
+    const lemon_part *p = lemon__part_find(m, name);
+    detail("%s is %.*s", name, p ? (int)p->bytes : 7, p ? (const char *)p->data : "missing");
+    return p && p->bytes == strlen(text) && memcmp(p->data, text, p->bytes) == 0;
+}
+
+/*  What a folder or a GGUF file brought along: licences stay, ids change, lists of the old vocabulary go. */
+static void test_trim_parts(lemon_ctx *ctx) {
+    lemon_model *m = whole_model(ctx, 0, 1), *small = NULL, *back = NULL;
+    lemon_tokens kept;
+    char keys[400];
+    size_t n = 0;
+    const lemon_part *p;
+    memset(&kept, 0, sizeof kept);
+    add_part(ctx, m, "config.json", "{\"x\":[275],\"eos_token_id\": [275, 277],\"bos_token_id\":275,\"pad_token_id\":null,"
+                                    "\"sep_token_id\":272}");
+    add_part(ctx, m, "generation_config.json", "{ \"eos_token_id\" : 277, \"temperature\":0.6}\n");
+    add_part(ctx, m, "tokenizer_config.json", "{\"added_tokens_decoder\":{\"275\":{\"content\":\"<|endoftext|>\"}},"
+                                              "\"chat_template\":\"{{ a }}\",\"eos_token\":\"<|endoftext|>\"}");
+    add_part(ctx, m, "tokenizer.json", "{\"old\":1}");
+    add_part(ctx, m, "LICENSE", "do as you like");
+    add_part(ctx, m, "README.md", "---\nlicense: mit\n---\n");
+    #define KEY(text, type, value) do { lemon__put64((uint8_t *)keys + n, strlen(text)); n += 8; \
+        memcpy(keys + n, text, strlen(text)); n += strlen(text); lemon__put32((uint8_t *)keys + n, type); n += 4; \
+        if ((type) == 9) { lemon__put32((uint8_t *)keys + n, 4); lemon__put64((uint8_t *)keys + n + 4, 1); n += 12; } \
+        lemon__put32((uint8_t *)keys + n, value); n += 4; } while (0)
+    KEY("tokenizer.ggml.eot_token_id", 4, 277);
+    KEY("tokenizer.ggml.list", 9, 277);
+    KEY("tokenizer.ggml.gone_token_id", 4, 272);
+    KEY("tokenizer.ggml.other", 4, 277);
+    lemon__part_add(ctx, m, "gguf.tokenizer", 14, keys, n);
+    check(fine(ctx, trim(ctx, m, &kept, &small)), "a model that carries much is trimmed");
+    n = 0;
+    KEY("tokenizer.ggml.eot_token_id", 4, (uint32_t)small->config.vocab_size - 1);
+    KEY("tokenizer.ggml.other", 4, 277);
+    p = lemon__part_find(small, "gguf.tokenizer");
+    check(p && p->bytes == n && memcmp(p->data, keys, n) == 0, "   keys of GGUF have new ids, or are gone");
+    check(part_is(small, "LICENSE", "do as you like") && part_is(small, "README.md", "---\nlicense: mit\n---\n") &&
+              !lemon__part_find(small, "tokenizer.json"),
+          "   licence and card stay, the old vocabulary goes");
+    {
+        char config[300], generation[100];
+        int last = (int)small->config.vocab_size - 1;       /* 277; 275 is the last but two */
+        snprintf(config, sizeof config, "{\"x\":[275],\"eos_token_id\": [%d, %d],\"bos_token_id\":%d,\"pad_token_id\":null,"
+                                        "\"sep_token_id\":null}", last - 2, last, last - 2);
+        snprintf(generation, sizeof generation, "{ \"eos_token_id\" : %d, \"temperature\":0.6}\n", last);
+        check(part_is(small, "config.json", config) && part_is(small, "generation_config.json", generation) &&
+                  part_is(small, "tokenizer_config.json", "{\"added_tokens_decoder\":{},\"chat_template\":\"{{ a }}\","
+                                                          "\"eos_token\":\"<|endoftext|>\"}"),
+              "   ids in configs are new ones");
+    }
+    check(fine(ctx, lemon_save(ctx, scratch("trimmed"), small, LEMON_F32)) &&
+              fine(ctx, lemon_load(ctx, scratch("trimmed"), &back)) && part_is(back, "LICENSE", "do as you like") &&
+              lemon__part_find(back, "tokenizer_config.json") && lemon__part_find(back, "tokenizer.json") &&
+              lemon_tokenizer_eos(back->tokenizer) == (int)small->config.vocab_size - 3,
+          "   and a folder has all of it, with a new tokenizer.json");
+    lemon_model_free(ctx, back);
+    back = NULL;
+    check(fine(ctx, lemon_save(ctx, scratch("trimmed.gguf"), small, LEMON_F32)) &&
+              fine(ctx, lemon_load(ctx, scratch("trimmed.gguf"), &back)) && (p = lemon__part_find(back, "gguf.metadata")) &&
+              p->bytes > 20 && memcmp((const char *)p->data + 8, "general.license", 15) == 0,
+          "   and GGUF has the licence");
+    lemon_model_free(ctx, back);
+    lemon_model_free(ctx, small);
+    small = NULL;
+    add_part(ctx, m, "special_tokens_map.json", "{");
+    check(fails_with(ctx, trim(ctx, m, &kept, &small), LEMON_E_FORMAT, "special_tokens_map.json") && !small,
+          "what is no JSON is refused");
+    lemon_tokens_free(ctx, &kept);
+    lemon_model_free(ctx, m);
+}
+
+static void test_trim_memory(lemon_ctx *ctx) {
+    lemon_model *m = whole_model(ctx, 0, 0), *small;
+    lemon_status status = LEMON_E_MEMORY;
+    lemon_tokens kept;
+    long step, live;
+    int bad = 0;
+    memset(&kept, 0, sizeof kept);
+    add_part(ctx, m, "config.json", "{\"eos_token_id\":275}");
+    for (step = 1; status == LEMON_E_MEMORY && step < 1000; step++) {
+        live = heap.live;
+        heap.fail_at = heap.calls + step;
+        status = trim(ctx, m, &kept, &small);
+        heap.fail_at = 0;
+        lemon_model_free(ctx, small);
+        lemon_tokens_free(ctx, &kept);
+        bad += heap.live != live || (status && small);
+    }
+    check(status == LEMON_OK && !bad && step > 30, "trimming a model survives every failed allocation");
+    lemon_model_free(ctx, m);
+}
+
 /* ---- damage, want of memory, speed ---- */
 
 static void test_refused(lemon_ctx *ctx) {
@@ -633,7 +853,6 @@ static void test_speed(lemon_ctx *ctx) {
 
 int main(void) {
     lemon_ctx *ctx = open_ctx(1);
-    long live = heap.live;
     test_patterns(ctx);
     test_bytes(ctx);
     test_forms(ctx);
@@ -641,11 +860,12 @@ int main(void) {
     test_llama(ctx);
     test_keeping(ctx);
     test_trim(ctx);
+    test_trim_model(ctx);
+    test_trim_parts(ctx);
+    test_trim_memory(ctx);
     test_refused(ctx);
     test_hostile(ctx);
     test_memory(ctx);
     test_speed(ctx);
-    check(heap.live == live, "nothing is left allocated");
-    lemon_close(ctx);
-    return check_done();
+    return check_close(ctx);
 }
