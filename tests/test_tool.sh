@@ -235,6 +235,40 @@ fi
 expect 0 "" convert one.lemon array.h --quiet
 check "a C array compiles" sh -c 'echo "#include \"array.h\"" > array.c && ${CC:-cc} -c array.c -o array.o'
 
+# ---- a reader without a heap ----
+
+no_heap=$here/../examples/no_heap.c
+check "no_heap.c compiles, with a file" ${CC:-cc} -std=c99 -Wall -Wextra -pedantic -Werror -g -fsanitize=address,undefined \
+    -fno-sanitize-recover=all "$no_heap" -o no_heap -lm
+check "and with an array" ${CC:-cc} -std=c99 -O1 -DMODEL_FILE='"array.h"' -DMODEL=array_lemon -I. "$no_heap" -o no_heap_array -lm
+if command -v nm > /dev/null; then
+    check "it calls nothing that allocates" sh -c '! nm -u no_heap_array | grep -qE "alloc|free|fopen"'
+fi
+check "it lists keys and tensors" sh -c './no_heap one.lemon | grep -q "^layers.0.w_down f32 "'
+check "the array says the same" sh -c './no_heap one.lemon > a.txt && ./no_heap_array | cmp - a.txt'
+check "and has the same numbers" sh -c './no_heap one.lemon tok_embed > a.txt && ./no_heap_array tok_embed | cmp - a.txt && test $(wc -l < a.txt) -eq 300'
+if command -v python3 > /dev/null; then
+    for dtype in f32 bf16 f16 q8 q4; do
+        run convert one.lemon t.$dtype.lemon --dtype $dtype --quiet
+        for tensor in layers.1.w_down final_norm tokenizer.lengths tokenizer.pieces; do
+            ./no_heap t.$dtype.lemon $tensor > a.txt
+            python3 "$here/../examples/lemon_read.py" t.$dtype.lemon $tensor | cmp -s - a.txt || echo "$dtype $tensor" >> differ.txt
+        done
+    done
+    check "no_heap.c and lemon_read.py read the same numbers of every type" test ! -e differ.txt -a -s a.txt
+fi
+refused=0
+size=$(wc -c < t.q4.lemon 2> /dev/null || echo 0)
+for at in 0 7 9 17 25 33 41 57 61 64 70 200 700 1200 $((size - 100)); do
+    head -c "$at" t.q4.lemon > short.lemon
+    cp t.q4.lemon flipped.lemon && printf '\377' | dd of=flipped.lemon bs=1 seek="$at" conv=notrunc 2> /dev/null
+    for file in short.lemon flipped.lemon; do
+        ./no_heap $file > a.txt 2> b.txt
+        [ $? -eq 1 ] && [ ! -s b.txt ] && grep -q "damaged" a.txt && refused=$((refused + 1))
+    done
+done
+holds "no_heap.c refuses what is cut short or bent, $refused of 30" "$refused == 30"
+
 # ---- what cannot be done ----
 
 : > empty.lemon
