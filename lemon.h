@@ -489,10 +489,11 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
    9  TOKENIZERS: text to ids and back; text files to training data
    ================================================================================================================== */
 
-/*  A vocabulary, and the rule by which a text becomes ids of it.  Two kinds of files are known, by content:
-    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; and Hugging Face's
+/*  A vocabulary, and the rule by which a text becomes ids of it.  Three kinds of files are known, by content:
+    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; Hugging Face's
     tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2, LLaMA 3,
-    Qwen 2 to 3.5, SmolLM); what else such a file asks for is refused by name.
+    Qwen 2 to 3.5, SmolLM); and SentencePiece's own tokenizer.model, BPE with byte pieces and no normalizer, as LLaMA 1 and 2
+    and Mistral have it.  What else such a file asks for is refused by name.
     vocab_size is that of the model, to check against; 0: as many ids as the file has. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
@@ -10200,6 +10201,107 @@ static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, i
     return status;
 }
 
+/* ---- files: SentencePiece's tokenizer.model, a protocol buffer: fields, each a number of its own and a value ---- */
+
+/*  One field; where the value is bytes, `value` is how many. */
+typedef struct lemon__proto {
+    uint64_t number, value;
+    lemon__cursor bytes;
+} lemon__proto;
+
+/*  Seven bits a byte, the lowest first; the last byte is below 128. */
+static uint64_t lemon__take_varint(lemon__cursor *c) {
+    uint64_t value = 0;
+    int shift;
+    for (shift = 0; shift < 64; shift += 7) {
+        const uint8_t *p = lemon__take(c, 1);
+        if (p == NULL) return 0;
+        value |= (uint64_t)(*p & 127) << shift;
+        if (*p < 128) return value;
+    }
+    c->bad = 1;
+    return 0;
+}
+
+/*  0: there is no other field, or it is damaged (c->bad). */
+static int lemon__proto_next(lemon__cursor *c, lemon__proto *f) {
+    uint64_t tag;
+    const uint8_t *p;
+    if (c->bad || c->at == c->size) return 0;
+    tag = lemon__take_varint(c);
+    f->number = tag >> 3;
+    f->value = (tag & 7) == 1 ? lemon__take64(c) : (tag & 7) == 5 ? lemon__take32(c) : lemon__take_varint(c);
+    p = (tag & 7) == 2 && f->value <= c->size ? lemon__take(c, (size_t)f->value) : NULL;
+    f->bytes = lemon__cursor_at(p, p ? (size_t)f->value : 0);
+    if (f->number == 0 || (p == NULL && (tag & 7) != 0 && (tag & 7) != 1 && (tag & 7) != 5)) c->bad = 1;
+    return !c->bad;
+}
+
+/*  What a file says of itself besides its pieces: the message and the field in which it stands, what holds where it does not,
+    and what is asked for; -1: nothing. */
+enum { LEMON__SP_PREFIX, LEMON__SP_UNKNOWN, LEMON__SP_BOS, LEMON__SP_EOS };
+static const struct { uint64_t part, field; int32_t fallback, expected; const char *name; } lemon__sp_fields[] = {
+    {3, 3, 1, -1, "normalizer_spec.add_dummy_prefix"},
+    {2, 40, 0, -1, "trainer_spec.unk_id"},
+    {2, 41, 1, -1, "trainer_spec.bos_id"},
+    {2, 42, 2, -1, "trainer_spec.eos_id"},
+    {2, 3, 1, 2, "trainer_spec.model_type (1 is unigram, 2 BPE, 3 words, 4 characters)"},
+    {2, 24, 0, 0, "trainer_spec.treat_whitespace_as_suffix"},
+    {3, 2, 0, 0, "size of normalizer_spec.precompiled_charsmap (normalizers like nmt_nfkc have one, identity has not)"},
+    {3, 4, 1, 0, "normalizer_spec.remove_extra_whitespaces"},
+    {3, 5, 1, 1, "normalizer_spec.escape_whitespaces"},
+};
+enum { LEMON__SP_FIELDS = sizeof lemon__sp_fields / sizeof *lemon__sp_fields };
+
+static lemon_status lemon__sp_piece(lemon_ctx *ctx, const char *name, lemon__proto piece, lemon_tokenizer *t) {
+    lemon__cursor text = lemon__cursor_at("", 0);
+    lemon__proto f;
+    float score = 0;
+    uint64_t kind = LEMON__NORMAL;
+    while (lemon__proto_next(&piece.bytes, &f)) {
+        if (f.number == 1) text = f.bytes;
+        if (f.number == 2) score = lemon__float((uint32_t)f.value);
+        if (f.number == 3) kind = f.value;
+    }
+    if (piece.bytes.bad || kind < LEMON__NORMAL || kind > LEMON__BYTE || t->pieces.count >= LEMON__MAX_PIECES)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %lld is none, or one too many; " LEMON__DAMAGED, name,
+                           (long long)t->pieces.count);
+    return lemon__tokenizer_spell(ctx, t, (int)kind, score, text.bytes, text.size);
+}
+
+static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
+    static const lemon__rules fresh = {0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0};
+    lemon__cursor c = lemon__cursor_over(reader);
+    lemon__proto part, f;
+    int32_t said[LEMON__SP_FIELDS], *ids[] = {&t->rules.unknown, &t->rules.bos, &t->rules.eos};
+    lemon_status status = LEMON_OK;
+    int k;
+    t->rules = fresh;
+    for (k = 0; k < LEMON__SP_FIELDS; k++) said[k] = lemon__sp_fields[k].fallback;
+    while (!status && lemon__proto_next(&c, &part)) {
+        if (part.number == 1) status = lemon__sp_piece(ctx, reader->name, part, t);
+        while ((part.number == 2 || part.number == 3) && lemon__proto_next(&part.bytes, &f))
+            for (k = 0; k < LEMON__SP_FIELDS; k++)
+                if (part.number == lemon__sp_fields[k].part && f.number == lemon__sp_fields[k].field)
+                    said[k] = (int32_t)(uint32_t)f.value;
+        c.bad |= part.number < 4 && part.bytes.bad;
+    }
+    if (!status && (c.bad || t->pieces.count == 0))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: the file ends within a field, or is damaged; get it anew",
+                           reader->name);
+    for (k = 0; k < LEMON__SP_FIELDS && !status; k++)
+        if (lemon__sp_fields[k].expected >= 0 && said[k] != lemon__sp_fields[k].expected)
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %ld, expected %ld; lemon.h has no other",
+                               reader->name, lemon__sp_fields[k].name, (long)said[k], (long)lemon__sp_fields[k].expected);
+    if (!status && vocab_size > 0 && t->pieces.count > vocab_size)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: it has %lld pieces, expected at most %ld (vocab_size); it belongs to "
+                           "another model", reader->name, (long long)t->pieces.count, (long)vocab_size);
+    t->rules.prefix = said[LEMON__SP_PREFIX] ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
+    for (k = 0; k < 3; k++) *ids[k] = said[k + 1] >= 0 && said[k + 1] < t->pieces.count ? said[k + 1] : -1;
+    t->rules.add_bos = t->rules.bos >= 0;
+    return status ? status : lemon__tokenizer_finish(ctx, reader->name, t);
+}
+
 /* ---- vocabularies in GGUF: tokens as they are spelled, with scores or merges, and their kinds ---- */
 
 /*  How GGUF calls the patterns, by split. */
@@ -10363,30 +10465,69 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
 
 /* ---- vocabularies of Hugging Face folders, in and out ---- */
 
-/*  The tokenizer.json that came with a model; which ids begin and end a text its config.json knows better. */
-static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
-    const lemon_part *part = lemon__part_find(model, "tokenizer.json");
-    lemon_reader reader;
+/*  Tokens that were added to a tokenizer.model stand in added_tokens.json by their ids, which go on from its own. */
+static lemon_status lemon__tokenizer_added(lemon_ctx *ctx, const lemon_part *part, lemon_tokenizer *t) {
+    int64_t base = t->pieces.count, id, k;
+    lemon_status status;
     lemon__json json;
-    int64_t id;
-    int32_t node;
+    int32_t *names, i;
+    if (part == NULL) return LEMON_OK;
+    status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    if (status) return status;
+    names = (int32_t *)lemon__calloc(ctx, (size_t)json.count * sizeof *names);
+    if (names == NULL) status = LEMON_E_MEMORY;
+    for (i = 1; names && json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next)
+        if (lemon__json_int(&json, i + 1, &id) && id >= base && id - base < json.count) names[id - base] = i;
+    for (k = 0; !status && k < json.count && names[k] > 0; k++) {
+        size_t n;
+        const uint8_t *text = lemon__json_string(&json, names[k], &n);
+        status = text ? lemon__tokenizer_spell(ctx, t, LEMON__CONTROL, 0.0f, text, n) : LEMON_E_MEMORY;
+    }
+    lemon__free(ctx, names, (size_t)json.count * sizeof *names);
+    lemon__json_close(&json);
+    t->n_specials = 0;
+    return status ? status : lemon__tokenizer_specials(ctx, t);
+}
+
+/*  The tokenizer.json or tokenizer.model that came with a model. */
+static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *model) {
+    const lemon_part *json = lemon__part_find(model, "tokenizer.json"),
+                     *part = json ? json : lemon__part_find(model, "tokenizer.model");
+    lemon_reader reader;
     lemon_status status;
     if (part == NULL) return LEMON_OK;
     memset(&reader, 0, sizeof reader);
-    reader.name = "tokenizer.json";
+    reader.name = part->name;
     reader.map = (const uint8_t *)part->data;
     reader.size = part->bytes;
     status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
-    if (status) return status == LEMON_E_MEMORY ? status : lemon__blame(ctx, folder, status);
+    if (status || json) return status;
+    return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
+}
+
+/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added. */
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    lemon_status status = lemon__tokenizer_of_folder(ctx, model);
+    lemon_tokenizer *t = model->tokenizer;
+    const lemon_part *part;
+    lemon__json json;
+    int64_t id;
+    int32_t node;
+    if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
+    part = lemon__part_find(model, "tokenizer_config.json");
+    if (part && !t->rules.by_merges && !lemon__json_parse(ctx, part->name, part->data, part->bytes, &json)) {
+        node = lemon__json_get(&json, 0, "add_bos_token");
+        if (lemon__json_type_of(&json, node) == LEMON__JSON_FALSE) t->rules.add_bos = 0;
+        lemon__json_close(&json);
+    }
     part = lemon__part_find(model, "config.json");
     if (part == NULL || lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json)) return LEMON_OK;
-    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 &&
-        id < model->tokenizer->pieces.count && model->tokenizer->rules.bos < 0)
-        model->tokenizer->rules.bos = (int32_t)id;
+    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
+        t->rules.bos < 0)
+        t->rules.bos = (int32_t)id;
     node = lemon__json_get(&json, 0, "eos_token_id");
     if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
-    if (lemon__json_int(&json, node, &id) && id >= 0 && id < model->tokenizer->pieces.count)
-        model->tokenizer->rules.eos = (int32_t)id;
+    if (lemon__json_int(&json, node, &id) && id >= 0 && id < t->pieces.count) t->rules.eos = (int32_t)id;
     lemon__json_close(&json);
     return LEMON_OK;
 }
@@ -10570,12 +10711,14 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
     lemon_reader r = *reader;
     lemon_status status = lemon__hold(ctx, &r);
     int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    int proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
                              LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
     if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status && json) status = lemon__hf_load(ctx, &r, vocab_size, *tokenizer);
+    else if (!status && proto) status = lemon__sp_load(ctx, &r, vocab_size, *tokenizer);
     else if (!status) {
         status = lemon__llama2c_parse(ctx, &r, vocab_size, *tokenizer);
         if (!status) status = lemon__tokenizer_finish(ctx, r.name, *tokenizer);

@@ -381,6 +381,146 @@ static void test_llama(lemon_ctx *ctx) {
     lemon_tokenizer_free(ctx, t);
 }
 
+/* ---- SentencePiece's tokenizer.model ---- */
+
+/*  Fields of a protocol buffer, written by their definition. */
+static uint8_t *put_varint(uint8_t *p, uint64_t value) {
+    for (; value > 127; value >>= 7) *p++ = (uint8_t)(value | 128);
+    *p++ = (uint8_t)value;
+    return p;
+}
+
+static uint8_t *put_number(uint8_t *p, unsigned field, uint64_t value) { return put_varint(put_varint(p, field << 3), value); }
+
+static uint8_t *put_field(uint8_t *p, unsigned field, const void *bytes, size_t n) {
+    p = put_varint(put_varint(p, field << 3 | 2), n);
+    if (n > 0) memcpy(p, bytes, n);
+    return p + n;
+}
+
+static uint8_t *put_sp(uint8_t *p, const char *text, float score, int type) {
+    uint8_t piece[64], *q = put_field(piece, 1, text, strlen(text));
+    *q++ = 2 << 3 | 5;
+    lemon__put32(q, lemon__bits(score));
+    q += 4;
+    if (type != 1) q = put_number(q, 3, (uint64_t)type);        /* as SentencePiece does: what is the default is left out */
+    return put_field(p, 1, piece, (size_t)(q - piece));
+}
+
+/*  What a file may say otherwise than LLaMA's; -1: not at all. */
+typedef struct sp_file { int model, fallback, charsmap, prefix, extra, escape, bos; } sp_file;
+static const sp_file sp_llama = {2, 1, 0, 1, 0, -1, 1};
+
+/*  The vocabulary of make_llama. */
+static size_t make_sp(uint8_t *out, sp_file o) {
+    static const char *const pieces[] = {"\xe2\x96\x81", "a", "b", "\xe2\x96\x81" "a", "ab", "\xc3\xa9"};
+    static const float scores[] = {-3, -4, -5, 0, -1, -6};
+    uint8_t *p = put_sp(put_sp(put_sp(out, "<unk>", 0, 2), "<s>", 0, 3), "</s>", 0, 3), spec[256], *q = spec;
+    char name[8];
+    int i;
+    for (i = 0; i < 256 && o.fallback; i++) {
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned)i & 255);
+        p = put_sp(p, name, 0, 6);
+    }
+    for (i = 0; i < 6; i++) p = put_sp(p, pieces[i], scores[i], 1);
+    q = put_field(q, 1, "text.txt", 8);
+    if (o.model >= 0) q = put_number(q, 3, (uint64_t)o.model);
+    q = put_number(q, 35, (uint64_t)o.fallback);
+    q = put_number(q, 41, o.bos < 0 ? ~(uint64_t)0 : (uint64_t)o.bos);
+    q = put_number(q, 43, ~(uint64_t)0);            /* no padding: -1 has ten bytes */
+    p = put_field(p, 2, spec, (size_t)(q - spec));
+    q = put_field(spec, 1, o.charsmap ? "nmt_nfkc" : "identity", 8);
+    if (o.charsmap >= 0) q = put_field(q, 2, "\1\2\3\4", (size_t)o.charsmap);
+    if (o.prefix >= 0) q = put_number(q, 3, (uint64_t)o.prefix);
+    if (o.extra >= 0) q = put_number(q, 4, (uint64_t)o.extra);
+    if (o.escape >= 0) q = put_number(q, 5, (uint64_t)o.escape);
+    p = put_field(p, 3, spec, (size_t)(q - spec));
+    *p++ = 9 << 3 | 1;                              /* what newer versions may add */
+    memcpy(p, "12345678", 8);
+    p = put_field(p + 8, 5, "\12\377", 2);
+    return (size_t)(p - out);
+}
+
+static lemon_status load_sp(lemon_ctx *ctx, const uint8_t *bytes, size_t n, lemon_tokenizer **t) {
+    lemon_reader r;
+    memset(&r, 0, sizeof r);
+    r.name = "tokenizer.model"; r.map = bytes; r.size = n;
+    return lemon_tokenizer_load_reader(ctx, &r, 0, t);
+}
+
+static void test_sentencepiece(lemon_ctx *ctx) {
+    static const int32_t plain[] = {262, 261, 259, 262, 261, 13, 264, 198, 187}, bare[] = {263, 262, 261};
+    static const struct { sp_file file; const char *text; } refused[] = {
+        {{1, 1, 0, 1, 0, -1, 1}, "model_type (1 is unigram, 2 BPE, 3 words, 4 characters) is 1, expected 2"},
+        {{-1, 1, 0, 1, 0, -1, 1}, "model_type"},
+        {{2, 0, 0, 1, 0, -1, 1}, "vocabularies without byte pieces"},
+        {{2, 1, 4, 1, 0, -1, 1}, "precompiled_charsmap (normalizers like nmt_nfkc have one, identity has not) is 4"},
+        {{2, 1, 0, 1, 1, -1, 1}, "remove_extra_whitespaces is 1, expected 0"},
+        {{2, 1, 0, 1, -1, -1, 1}, "remove_extra_whitespaces"},
+        {{2, 1, 0, 1, 0, 0, 1}, "escape_whitespaces is 0, expected 1"},
+    };
+    static uint8_t file[16384], bent[16384];
+    sp_file o = sp_llama;
+    lemon_tokenizer *t = NULL, *json = NULL;
+    static char text[16384];
+    size_t n = make_sp(file, sp_llama), i, bad = 0, whole_pieces = 0;
+    lemon_rng rng;
+    check(fine(ctx, load_sp(ctx, file, n, &t)) && lemon_tokenizer_size(t) == 265 && lemon_tokenizer_bos(t) == 1 &&
+              lemon_tokenizer_eos(t) == 2 && lemon_tokenizer_adds_bos(t) && t->rules.unknown == 0,
+          "SentencePiece's tokenizer.model is loaded");
+    check(gives(ctx, t, 0, "ab \xe2\x96\x81" "ab\n\xc3\xa9\xc3\xb8", 13, plain, 9), "   pieces of better scores come first");
+    load_json(ctx, text, make_llama(text, "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
+                                          "\"\\u2581\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":"
+                                          "\"\xe2\x96\x81\"}]}", "null"), &json);
+    lemon_rng_seed(&rng, 3);
+    for (i = 0; i < 2000; i++) {
+        static const char *const bits[] = {"a", "b", " ", "ab", "\xc3\xa9", "\xe2\x96\x81", "x", "\xff", "<s>"};
+        char some[64] = "";
+        lemon_tokens ids;
+        int k;
+        for (k = (int)lemon_rng_below(&rng, 12); k > 0; k--) strcat(some, bits[lemon_rng_below(&rng, 9)]);
+        memset(&ids, 0, sizeof ids);
+        lemon_encode_special(ctx, json, some, strlen(some), &ids);
+        bad += !gives(ctx, t, 1, some, strlen(some), ids.ids, (int)ids.count);
+        lemon_tokens_free(ctx, &ids);
+    }
+    check(bad == 0, "   its ids are those of the same vocabulary in tokenizer.json");
+    lemon_tokenizer_free(ctx, json);
+    lemon_tokenizer_free(ctx, t);
+    o.prefix = 0;
+    o.bos = -1;
+    check(fine(ctx, load_sp(ctx, bent, make_sp(bent, o), &t)) && gives(ctx, t, 0, "ab ab", 5, bare, 3) &&
+              t->rules.prefix == LEMON__PREFIX_NEVER && lemon_tokenizer_bos(t) == 2 && !lemon_tokenizer_adds_bos(t),
+          "   no blank and no BOS where it says so");
+    lemon_tokenizer_free(ctx, t);
+    for (i = 0; i < sizeof refused / sizeof *refused; i++)
+        check(fails_with(ctx, load_sp(ctx, bent, make_sp(bent, refused[i].file), &t), LEMON_E_UNSUPPORTED, refused[i].text) && !t,
+              "   what is not computed here is refused by name");
+    for (i = 0, bad = 0; i < n; i++) {              /* ends of whole fields alone are files: of fewer pieces, without specs */
+        uint8_t *exact = (uint8_t *)malloc(i + 1);
+        lemon_status status;
+        memcpy(exact, file, i);
+        status = load_sp(ctx, exact, i, &t);
+        whole_pieces += status == LEMON_OK;
+        bad += status != LEMON_OK && status != LEMON_E_FORMAT && status != LEMON_E_UNSUPPORTED && status != LEMON_E_ARG;
+        lemon_tokenizer_free(ctx, t);
+        free(exact);
+    }
+    detail("%d other errors, %d loaded", (int)bad, (int)whole_pieces);
+    check(bad == 0 && whole_pieces <= 3, "   cut off anywhere it is refused, but behind all that counts");
+    for (i = 0, bad = 0; i < 20000; i++) {
+        lemon_tokens ids;
+        int k;
+        memset(&ids, 0, sizeof ids);
+        memcpy(bent, file, n);
+        for (k = 0; k < 3; k++) bent[lemon_rng_below(&rng, (int64_t)n)] = (uint8_t)lemon_rng_below(&rng, 256);
+        if (load_sp(ctx, bent, n, &t) == LEMON_OK) bad += lemon_encode(ctx, t, "ab \xc3\xa9x", 6, &ids) != LEMON_OK;
+        lemon_tokens_free(ctx, &ids);
+        lemon_tokenizer_free(ctx, t);
+    }
+    check(bad == 0, "   20,000 bent files are refused, or encode text");
+}
+
 /* ---- .lemon files, copies, smaller ones ---- */
 
 static int same(const lemon_tokenizer *a, const lemon_tokenizer *b) {
@@ -858,6 +998,7 @@ int main(void) {
     test_forms(ctx);
     test_specials(ctx);
     test_llama(ctx);
+    test_sentencepiece(ctx);
     test_keeping(ctx);
     test_trim(ctx);
     test_trim_model(ctx);
