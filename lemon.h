@@ -7200,8 +7200,9 @@ static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemo
     lemon_reader reader;
     int i;
     for (i = 0; i < LEMON__CARRIED && !status; i++) {
-        if (lemon__open_in(ctx, folder, lemon__carried[i], &reader) != LEMON_OK) continue;
-        status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
+        status = lemon__open_in(ctx, folder, lemon__carried[i], &reader);
+        if (status == LEMON_E_IO) { status = LEMON_OK; continue; }      /* not there */
+        if (!status) status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
                                  (size_t)reader.size);
         lemon__reader_close(&reader);
     }

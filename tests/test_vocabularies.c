@@ -521,6 +521,54 @@ static void test_sentencepiece(lemon_ctx *ctx) {
     check(bad == 0, "   20,000 bent files are refused, or encode text");
 }
 
+/*  A folder as LLaMA's first ones were: tokenizer.model, and tokens that were added later. */
+static void test_sentencepiece_folder(lemon_ctx *ctx) {
+    static const char added[] = "{\"<|b|>\": 266, \"<|far|>\": 300, \"<|a|>\": 265}";
+    static const int32_t want[] = {262, 265, 262, 266};
+    static uint8_t file[16384];
+    lemon_config c = tiny_config(16, 1, 1, 1, 16, 16, 270, 1);
+    lemon_model *m = lively_model(ctx, &c, 2), *back = NULL;
+    lemon_tokenizer *t = NULL;
+    char path[300];
+    size_t n = make_sp(file, sp_llama);
+    long live, step;
+    int bad = 0;
+    lemon_status status = LEMON_E_MEMORY;
+    snprintf(path, sizeof path, "%s", scratch("spm"));
+    lemon__part_add(ctx, m, "tokenizer.model", 15, file, n);
+    lemon__part_add(ctx, m, "added_tokens.json", 17, added, sizeof added - 1);
+    lemon__part_add(ctx, m, "tokenizer_config.json", 21, "{\"add_bos_token\": false}", 24);
+    check(fine(ctx, lemon_save(ctx, path, m, LEMON_F32)) && fine(ctx, lemon_load(ctx, path, &back)) && back->tokenizer &&
+              lemon_tokenizer_size(back->tokenizer) == 267 && !lemon_tokenizer_adds_bos(back->tokenizer),
+          "a folder without tokenizer.json is read by its tokenizer.model");
+    check(back && gives(ctx, back->tokenizer, 1, "a<|a|>a<|b|>", 12, want, 4) &&
+              lemon_tokenizer_special(back->tokenizer, 266) && lemon_tokenizer_find(back->tokenizer, "<|far|>", 7) < 0,
+          "   and has the tokens that were added to it");
+    lemon_model_free(ctx, m);
+    check(fine(ctx, lemon_save(ctx, scratch("spm-again"), back, LEMON_F32)) &&
+              fine(ctx, lemon_load(ctx, scratch("spm-again"), &m)) && lemon__part_find(m, "tokenizer.json") &&
+              gives(ctx, m->tokenizer, 1, "a<|a|>a<|b|>", 12, want, 4),
+          "   which go with it into another folder's tokenizer.json");
+    lemon_model_free(ctx, m);
+    lemon_model_free(ctx, back);
+    snprintf(path, sizeof path, "%s", scratch("vocabulary.model"));
+    spill(path, file, n);
+    check(fine(ctx, lemon_tokenizer_load(ctx, path, 265, &t)), "   and the file may be given by itself");
+    lemon_tokenizer_free(ctx, t);
+    check(fails_with(ctx, lemon_tokenizer_load(ctx, path, 264, &t), LEMON_E_FORMAT, "belongs to another model") && !t,
+          "   but not to a model with fewer tokens");
+    for (step = 1; status && step < 3000; step++) {
+        live = heap.live;
+        heap.fail_at = heap.calls + step;
+        status = lemon_load(ctx, scratch("spm"), &m);
+        heap.fail_at = 0;
+        lemon_model_free(ctx, m);
+        bad += heap.live != live || (status && m);
+    }
+    detail("%ld steps, %s", step, lemon_error(ctx));
+    check(status == LEMON_OK && !bad && step > 30, "   loading it survives every failed allocation");
+}
+
 /* ---- .lemon files, copies, smaller ones ---- */
 
 static int same(const lemon_tokenizer *a, const lemon_tokenizer *b) {
@@ -999,6 +1047,7 @@ int main(void) {
     test_specials(ctx);
     test_llama(ctx);
     test_sentencepiece(ctx);
+    test_sentencepiece_folder(ctx);
     test_keeping(ctx);
     test_trim(ctx);
     test_trim_model(ctx);
