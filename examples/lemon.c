@@ -293,7 +293,7 @@ static const flag flags[] = {
      "a page with figures of what came of it"},
 
     {"--tokenizer", "FILE", TEXT, FIELD(tokenizer), NULL, 0, 0, ALL & ~VOCAB, 0,
-     "a tokenizer.bin or tokenizer.json for models that bring none, or in place of theirs"},
+     "a tokenizer.bin, tokenizer.json or tokenizer.model for models that bring none, or in place of theirs"},
     {"--threads", "N", WHOLE, FIELD(threads), "0", 0, 256, ALL, 0, "0: LEMON_THREADS, else all cores"},
     {"--json", NULL, SWITCH, FIELD(json), NULL, 0, 0, ALL, 0, "the last line of the output is one JSON object"},
     {"--quiet", NULL, SWITCH, FIELD(quiet), NULL, 0, 0, ALL, 0, "no progress and no remarks"},
