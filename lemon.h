@@ -491,9 +491,9 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
 
 /*  A vocabulary, and the rule by which a text becomes ids of it.  Three kinds of files are known, by content:
     llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; Hugging Face's
-    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2, LLaMA 3,
-    Qwen 2 to 3.5, SmolLM); and SentencePiece's own tokenizer.model, BPE with byte pieces and no normalizer, as LLaMA 1 and 2
-    and Mistral have it.  What else such a file asks for is refused by name.
+    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2,
+    LLaMA 3, Qwen 2 to 3.5, SmolLM); and SentencePiece's own tokenizer.model, BPE with byte pieces and no normalizer, as
+    LLaMA 1 and 2 and Mistral have it.  What else such a file asks for is refused by name.
     vocab_size is that of the model, to check against; 0: as many ids as the file has. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
@@ -535,9 +535,9 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
     text whose ids are all given is encoded as before.  Appends to `kept` which id each new id was. */
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller);
-/*  The same for a model and its tokenizer: of the embedding and the output matrix only the rows of kept tokens are copied.
-    All other weights stay the source's, which must outlive the new model.  What the source carries goes with it, with new
-    ids, but for what lists the old vocabulary. */
+/*  The same for a model and its tokenizer: of the embedding and the output matrix only the rows of kept tokens are
+    copied.  All other weights stay the source's, which must outlive the new model.  What the source carries goes with
+    it, with new ids, but for what lists the old vocabulary. */
 LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
                                         lemon_tokens *kept, lemon_model **model);
 
@@ -8256,9 +8256,9 @@ LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_
    Then the two neighbours whose join is best become one piece, the leftmost ones where several are equal, again and
    again until no neighbours can be joined.  What is best says either a list of merges, pairs of pieces in the order in
    which they were learned (Hugging Face, and GPT-2's family everywhere), or the score of the piece that comes out
-   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap, and
-   those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes meet
-   that never meet in any piece, so SentencePiece texts are first cut there, mostly between words.
+   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap,
+   and those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes
+   meet that never meet in any piece, so SentencePiece texts are first cut there, mostly between words.
 
    To learn a vocabulary, the most frequent pair of neighbours becomes a piece, again and again.  Earlier pieces get
    better scores, so the encoder repeats the joins in the order they were learned in.
@@ -9408,10 +9408,11 @@ static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
 
 enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
 
-/*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one rank
-    stay in the order of the text. */
+/*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one
+    rank stay in the order of the text. */
 static lemon_status lemon__encoder_sort(lemon__encoder *e) {
-    uint64_t *from = (uint64_t *)lemon__reserve(e->ctx, e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from), *to;
+    uint64_t *from = (uint64_t *)lemon__reserve(e->ctx, e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from);
+    uint64_t *to;
     int64_t ends[LEMON__DIGITS], n = 0, k;
     int32_t i;
     int shift;
@@ -9846,7 +9847,8 @@ static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens 
     return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
 }
 
-static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept, lemon_model *to) {
+static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept,
+                                     lemon_model *to) {
     static const char *const gone[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
                                        "added_tokens.json"};
     lemon__bytes text = lemon__bytes_in(ctx);
@@ -9883,7 +9885,8 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
     lemon_config config;
     lemon_status status;
     int64_t i, layer, before;
-    if (ctx == NULL || source == NULL || source->tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL || model == NULL)
+    if (ctx == NULL || source == NULL || source->tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL ||
+        model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_trim: an argument, or the model's tokenizer, is NULL");
     *model = NULL;
     before = kept->count;
@@ -10238,8 +10241,8 @@ static int lemon__proto_next(lemon__cursor *c, lemon__proto *f) {
     return !c->bad;
 }
 
-/*  What a file says of itself besides its pieces: the message and the field in which it stands, what holds where it does not,
-    and what is asked for; -1: nothing. */
+/*  What a file says of itself besides its pieces: the message and the field in which it stands, what holds where it
+    does not, and what is asked for; -1: nothing. */
 enum { LEMON__SP_PREFIX, LEMON__SP_UNKNOWN, LEMON__SP_BOS, LEMON__SP_EOS };
 static const struct { uint64_t part, field; int32_t fallback, expected; const char *name; } lemon__sp_fields[] = {
     {3, 3, 1, -1, "normalizer_spec.add_dummy_prefix"},
@@ -10293,10 +10296,11 @@ static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, i
     for (k = 0; k < LEMON__SP_FIELDS && !status; k++)
         if (lemon__sp_fields[k].expected >= 0 && said[k] != lemon__sp_fields[k].expected)
             return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %ld, expected %ld; lemon.h has no other",
-                               reader->name, lemon__sp_fields[k].name, (long)said[k], (long)lemon__sp_fields[k].expected);
+                               reader->name, lemon__sp_fields[k].name, (long)said[k],
+                               (long)lemon__sp_fields[k].expected);
     if (!status && vocab_size > 0 && t->pieces.count > vocab_size)
-        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: it has %lld pieces, expected at most %ld (vocab_size); it belongs to "
-                           "another model", reader->name, (long long)t->pieces.count, (long)vocab_size);
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: it has %lld pieces, expected at most %ld (vocab_size); it belongs "
+                           "to another model", reader->name, (long long)t->pieces.count, (long)vocab_size);
     t->rules.prefix = said[LEMON__SP_PREFIX] ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
     for (k = 0; k < 3; k++) *ids[k] = said[k + 1] >= 0 && said[k + 1] < t->pieces.count ? said[k + 1] : -1;
     t->rules.add_bos = t->rules.bos >= 0;

@@ -72,7 +72,7 @@ typedef struct run {
     progress bar;
     lemon_ctx *ctx;
     lemon_model *model, *teacher;
-    lemon_model *whole;                                  /* what --trim-vocab trims, which lives on weights of this one */
+    lemon_model *whole;                                  /* what --trim-vocab trimmed; its weights are in use */
     lemon_tokens tokens, eval_tokens, kept;
     lemon_operators *operators;
     buffer text;
@@ -558,8 +558,8 @@ static int help_short(void) {
     for (i = 0; i < N_COMMANDS; i++)
         if (commands[i].bit & (FUSE | TRAIN | EVAL | GENERATE)) printf("  %s\n", commands[i].example);
     puts("\nMODEL is a .lemon file, a GGUF file, a Hugging Face folder or a llama2.c checkpoint.  OUT ends in .lemon, in\n"
-         ".gguf, in .bin for llama2.c (its vocabulary goes into .tokenizer.bin beside it: run OUT.bin -z OUT.tokenizer.bin) or\n"
-         "in .h for a C array; any other name is a Hugging Face folder's.");
+         ".gguf, in .bin for llama2.c or in .h for a C array; any other name is a Hugging Face folder's.  The vocabulary\n"
+         "of NAME.bin goes into NAME.tokenizer.bin beside it: run NAME.bin -z NAME.tokenizer.bin");
     return EXIT_DONE;
 }
 
@@ -1218,8 +1218,8 @@ static int fuse_report(run *r, const lemon_fuse_result *result) {
         report_text(&page, "Loss on text that was held out: %.4f nats a token, before any training.",
                     result->init_loss);
     if (r->whole)
-        report_text(&page, "Of the vocabulary, %lld of %d tokens were kept: those that %s needs.", (long long)r->kept.count,
-                    (int)r->whole->config.vocab_size, r->set.trim_vocab);
+        report_text(&page, "Of the vocabulary, %lld of %d tokens were kept: those that %s needs.",
+                    (long long)r->kept.count, (int)r->whole->config.vocab_size, r->set.trim_vocab);
     fuse_shapes(&page, fuse_teacher(r), &r->model->config);
     if (r->operators) report_operators(&page, r->operators);
     return write_report(r, &page);
@@ -1249,7 +1249,8 @@ static int fuse_load(run *r) {
     int code = load_model(r, r->plain[0], &r->teacher);
     for (i = 0; i < r->set.n_data && r->set.trim_vocab && code == EXIT_DONE; i++)
         if (holds_ids(r->set.data[i]))
-            code = complain(r, EXIT_USAGE, "--data is %s, expected text with --trim-vocab, which gives all tokens new ids",
+            code = complain(r, EXIT_USAGE,
+                            "--data is %s, expected text with --trim-vocab, which gives all tokens new ids",
                             r->set.data[i]);
     return code ? code : trim_vocabulary(r, r->plain[0], &r->teacher);
 }
