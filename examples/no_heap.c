@@ -72,18 +72,18 @@ static const uint8_t *key(const uint8_t *p, const uint8_t *end) {
 }
 
 /*  The same for a row of the table; the numbers are printed if it is the one that is wanted. */
-static const uint8_t *tensor(const uint8_t *p, const uint8_t *end, const uint8_t *data, uint64_t room, const char *name) {
+static const uint8_t *entry(const uint8_t *p, const uint8_t *end, const uint8_t *at, uint64_t room, const char *name) {
     uint64_t left = (uint64_t)(end - p), n = left < 40 ? 0 : number(p, 2), type = n ? number(p + 2, 2) : TYPES,
              rows = n ? number(p + 4, 8) : 0, cols = n ? number(p + 12, 8) : 0, offset = n ? number(p + 20, 8) : 0,
              size = n ? number(p + 28, 8) : 0, i;
     if (n == 0 || n > left - 40 || type >= TYPES || offset > room || size > room - offset ||
-        cols / 2 > size || rows == 0 || size % rows != 0 || crc32(data + offset, size) != number(p + 36, 4) ||
+        cols / 2 > size || rows == 0 || size % rows != 0 || crc32(at + offset, size) != number(p + 36, 4) ||
         (cols + block_numbers[type] - 1) / block_numbers[type] * block_bytes[type] != size / rows)
         return NULL;
     if (!name) printf("%.*s %s [%d, %d]\n", (int)n, (const char *)p + 40, names[type], (int)rows, (int)cols);
     if (name && strlen(name) == n && memcmp(name, p + 40, n) == 0)
         for (i = 0; i < rows * cols; i++)
-            printf("%.9g%c", element(type, data + offset + size / rows * (i / cols), i % cols),
+            printf("%.9g%c", element(type, at + offset + size / rows * (i / cols), i % cols),
                    i % cols + 1 < cols ? ' ' : '\n');
     return p + 40 + n;
 }
@@ -100,7 +100,7 @@ static int read_file(const uint8_t *file, uint64_t size, const char *wanted) {
     p = file + 64, end = p + keys + table;
     for (i = number(file + 16, 4); p && i > 0 && !wanted; i--) p = key(p, end - table);
     for (i = number(file + 20, 4), p = p ? end - table : p; p && i > 0; i--)
-        p = tensor(p, end, file + data, size - data, wanted);
+        p = entry(p, end, file + data, size - data, wanted);
     return p == end;
 }
 
