@@ -489,10 +489,11 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
    9  TOKENIZERS: text to ids and back; text files to training data
    ================================================================================================================== */
 
-/*  A vocabulary, and the rule by which a text becomes ids of it.  Two kinds of files are known, by content:
-    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; and Hugging Face's
-    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2, LLaMA 3,
-    Qwen 2 to 3.5, SmolLM); what else such a file asks for is refused by name.
+/*  A vocabulary, and the rule by which a text becomes ids of it.  Three kinds of files are known, by content:
+    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; Hugging Face's
+    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2,
+    LLaMA 3, Qwen 2 to 3.5, SmolLM); and SentencePiece's own tokenizer.model, BPE with byte pieces and no normalizer, as
+    LLaMA 1 and 2 and Mistral have it.  What else such a file asks for is refused by name.
     vocab_size is that of the model, to check against; 0: as many ids as the file has. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
@@ -534,6 +535,11 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
     text whose ids are all given is encoded as before.  Appends to `kept` which id each new id was. */
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller);
+/*  The same for a model and its tokenizer: of the embedding and the output matrix only the rows of kept tokens are
+    copied.  All other weights stay the source's, which must outlive the new model.  What the source carries goes with
+    it, with new ids, but for what lists the old vocabulary. */
+LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
+                                        lemon_tokens *kept, lemon_model **model);
 
 /*  Appends the ids of `text` to tokens; no BOS is added.  Special tokens cannot be spelled out in a text by whoever wrote
     it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does). */
@@ -7209,8 +7215,9 @@ static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemo
     lemon_reader reader;
     int i;
     for (i = 0; i < LEMON__CARRIED && !status; i++) {
-        if (lemon__open_in(ctx, folder, lemon__carried[i], &reader) != LEMON_OK) continue;
-        status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
+        status = lemon__open_in(ctx, folder, lemon__carried[i], &reader);
+        if (status == LEMON_E_IO) { status = LEMON_OK; continue; }      /* not there */
+        if (!status) status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
                                  (size_t)reader.size);
         lemon__reader_close(&reader);
     }
@@ -8023,8 +8030,10 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         status = lemon__folder_put_text(f, "generation_config.json", &text);
     }
     if (status || lemon__part_find(model, "tokenizer.json")) return status;
-    lemon__tokenizer_to_config(t, model->config.max_seq, &text);
-    status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    if (!lemon__part_find(model, "tokenizer_config.json")) {
+        lemon__tokenizer_to_config(t, model->config.max_seq, &text);
+        status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    }
     if (status) return status;
     lemon__tokenizer_to_json(t, &text);
     return lemon__folder_put_text(f, "tokenizer.json", &text);
@@ -8262,9 +8271,9 @@ LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_
    Then the two neighbours whose join is best become one piece, the leftmost ones where several are equal, again and
    again until no neighbours can be joined.  What is best says either a list of merges, pairs of pieces in the order in
    which they were learned (Hugging Face, and GPT-2's family everywhere), or the score of the piece that comes out
-   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap, and
-   those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes meet that never meet in any piece, so SentencePiece
-   texts are first cut there, mostly between words.
+   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap,
+   and those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes
+   meet that never meet in any piece, so SentencePiece texts are first cut there, mostly between words.
 
    To learn a vocabulary, the most frequent pair of neighbours becomes a piece, again and again.  Earlier pieces get
    better scores, so the encoder repeats the joins in the order they were learned in.
@@ -9302,6 +9311,7 @@ static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokeni
 typedef struct lemon__heap {
     uint64_t *items;
     int64_t count, capacity;
+    const uint64_t *run, *run_end;  /* sorted numbers that are in it too */
 } lemon__heap;
 
 static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t added) {
@@ -9318,6 +9328,7 @@ static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t
 static int lemon__heap_pop(lemon__heap *heap, uint64_t *best) {
     uint64_t *items = heap->items, last;
     int64_t i = 0, child;
+    if (heap->run < heap->run_end && (heap->count == 0 || *heap->run < items[0])) { *best = *heap->run++; return 1; }
     if (heap->count == 0) return 0;
     *best = items[0];
     last = items[--heap->count];
@@ -9365,6 +9376,8 @@ typedef struct lemon__encoder {
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
     lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
+    uint64_t *keys;                 /* of the joins that a long part begins with, and room to sort them */
+    int64_t keys_capacity;
     lemon_tokens *tokens;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
@@ -9406,6 +9419,34 @@ static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
     lemon__symbol *s = &e->symbols[i];
     s->join = lemon__join_of(e, s);
     return s->join < 0 ? LEMON_OK : lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i));
+}
+
+enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
+
+/*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one
+    rank stay in the order of the text. */
+static lemon_status lemon__encoder_sort(lemon__encoder *e) {
+    uint64_t *from = (uint64_t *)lemon__reserve(e->ctx, e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from);
+    uint64_t *to;
+    int64_t ends[LEMON__DIGITS], n = 0, k;
+    int32_t i;
+    int shift;
+    if (from == NULL) return LEMON_E_MEMORY;
+    e->keys = from;
+    for (i = 0; i < e->n_symbols; i++) {
+        e->symbols[i].join = lemon__join_of(e, &e->symbols[i]);
+        if (e->symbols[i].join >= 0) from[n++] = lemon__join_key(e, i);
+    }
+    for (shift = 32; shift < 64; shift += 11, from = to) {
+        to = from == e->keys ? from + n : e->keys;
+        memset(ends, 0, sizeof ends);
+        for (k = 0; k < n; k++) ends[from[k] >> shift & (LEMON__DIGITS - 1)]++;
+        for (k = 1; k < LEMON__DIGITS; k++) ends[k] += ends[k - 1];
+        for (k = n - 1; k >= 0; k--) to[--ends[from[k] >> shift & (LEMON__DIGITS - 1)]] = from[k];
+    }
+    e->heap.run = from;
+    e->heap.run_end = from + n;
+    return LEMON_OK;
 }
 
 /*  Joins a symbol with the next one. */
@@ -9466,7 +9507,8 @@ static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, 
     e->text = text;
     status = lemon__encoder_cut(e, bytes);
     if (status || e->n_symbols == 0) return status;
-    for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
+    if (e->n_symbols > LEMON__LONG_PART) status = lemon__encoder_sort(e);
+    else for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
     while (!status && lemon__heap_pop(&e->heap, &best)) {
         i = (int32_t)(best & UINT32_MAX);
         if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) status = lemon__encoder_join(e, i);
@@ -9608,6 +9650,7 @@ static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, 
 static void lemon__encoder_close(lemon__encoder *e) {
     lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
     lemon__free(e->ctx, e->copy, e->copy_bytes);
+    lemon__free(e->ctx, e->keys, (size_t)e->keys_capacity * sizeof *e->keys);
     lemon__heap_free(e->ctx, &e->heap);
 }
 
@@ -9732,6 +9775,7 @@ static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
 
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
+    const lemon__rules *rules = &tokenizer->rules;
     int32_t id, size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
@@ -9747,8 +9791,9 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
                                               : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
                                                             (long)ids[i], (long)size - 1);
     for (id = 0; id < size && !status; id++) {
-        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = tokenizer->rules.split && tokenizer->pieces.spans[id].bytes == 1;
-        if (byte || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
+        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = rules->split && tokenizer->pieces.spans[id].bytes == 1;
+        int end = id == rules->bos || id == rules->eos || id == rules->unknown;
+        if (byte || end || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
     }
     if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
     for (id = 0; id < size && !status; id++)
@@ -9758,6 +9803,127 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     lemon_tokens_free(ctx, &ignored);
     lemon__free(ctx, new_ids, n_bytes);
     return status;
+}
+
+/*  The new id of a token, or -1. */
+static int64_t lemon__trim_id(const lemon_tokens *kept, int64_t old) {
+    int64_t i = 0;
+    while (i < kept->count && kept->ids[i] != old) i++;
+    return i < kept->count ? i : -1;
+}
+
+static int lemon__names_id(const void *name, size_t n) {
+    return n >= 9 && memcmp((const char *)name + n - 9, "_token_id", 9) == 0;
+}
+
+/*  A JSON object of a Hugging Face folder with new numbers in "..._token_id"; all else stays as it is. */
+static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
+    lemon__json json;
+    int32_t i, k;
+    uint32_t at = 0;
+    int64_t id;
+    lemon_status status = lemon__json_parse(out->ctx, part->name, part->data, part->bytes, &json);
+    if (status) return status;
+    for (i = 1; json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next) {
+        const lemon__json_node *name = &json.nodes[i], *value = name + 1;
+        int list = lemon__json_is(&json, i, "added_tokens_decoder");    /* tokenizer.json has them too */
+        for (k = i + 1; k < value->next; k++) {
+            const lemon__json_node *number = &json.nodes[k];
+            if (!list && !(lemon__names_id(json.text + name->start, name->bytes) && lemon__json_int(&json, k, &id)))
+                continue;
+            lemon__put(out, json.text + at, number->start - at);
+            id = list ? -1 : lemon__trim_id(kept, id);
+            if (id < 0) lemon__print(out, list ? "{}" : "null");
+            else lemon__print(out, "%lld", (long long)id);
+            at = number->start + number->bytes;
+            if (list) break;
+        }
+    }
+    lemon__put(out, json.text + at, part->bytes - at);
+    lemon__json_close(&json);
+    return out->status;
+}
+
+/*  GGUF's keys likewise.  Lists are gone, for they speak of all tokens. */
+static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
+    lemon__cursor c = lemon__cursor_at(part->data, part->bytes);
+    while (c.at < c.size && !c.bad) {
+        size_t from = c.at, n;
+        const uint8_t *name = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        int64_t id = -1;
+        int is_id = type == LEMON__GGUF_U32 && name && lemon__names_id(name, n);
+        if (is_id) id = lemon__trim_id(kept, lemon__take32(&c));
+        else lemon__gguf_skip(&c, type);
+        if (c.bad || type == LEMON__GGUF_ARRAY || (is_id && id < 0)) continue;
+        lemon__put(out, c.bytes + from, c.at - from - (is_id ? 4 : 0));
+        if (is_id) lemon__put_number(out, (uint64_t)id, 4);
+    }
+    return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
+}
+
+static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept,
+                                     lemon_model *to) {
+    static const char *const gone[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
+                                       "added_tokens.json"};
+    lemon__bytes text = lemon__bytes_in(ctx);
+    lemon_status status = LEMON_OK;
+    size_t i;
+    for (i = 0; i < sizeof gone / sizeof *gone; i++)
+        if (strcmp(part->name, gone[i]) == 0) return LEMON_OK;
+    if (strcmp(part->name, "gguf.tokenizer") == 0) status = lemon__trim_gguf(part, kept, &text);
+    else if (strcmp(lemon__ending(part->name), ".json") == 0) status = lemon__trim_json(part, kept, &text);
+    else lemon__put(&text, part->data, part->bytes);
+    if (!status) status = text.status;
+    if (!status) status = lemon__part_add(ctx, to, part->name, strlen(part->name), text.data, (size_t)text.count);
+    lemon__bytes_free(&text);
+    return status;
+}
+
+/*  A weight of the source as it stands, or the rows of it that are kept. */
+static lemon_status lemon__trim_param(lemon_ctx *ctx, lemon_model *model, const lemon_tensor *from, int rows,
+                                      const lemon_tokens *kept, lemon_tensor *to) {
+    size_t bytes = lemon_row_bytes(from->dtype, from->cols);
+    int64_t i;
+    to->dtype = from->dtype;
+    to->data = rows ? lemon_arena_alloc(ctx, &model->arena, (size_t)kept->count * bytes) : from->data;
+    if (to->data == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < kept->count && rows; i++)
+        memcpy((char *)to->data + (size_t)i * bytes, (const char *)from->data + (size_t)kept->ids[i] * bytes, bytes);
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
+                                        lemon_tokens *kept, lemon_model **model) {
+    lemon_tokenizer *smaller = NULL;
+    lemon_tokens now;
+    lemon_config config;
+    lemon_status status;
+    int64_t i, layer, before;
+    if (ctx == NULL || source == NULL || source->tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL ||
+        model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_trim: an argument, or the model's tokenizer, is NULL");
+    *model = NULL;
+    before = kept->count;
+    status = lemon__vocabulary_check(ctx, source);
+    if (!status) status = lemon_tokenizer_trim(ctx, source->tokenizer, ids, n, kept, &smaller);
+    if (status) return status;
+    now.ids = kept->ids + before;
+    now.count = now.capacity = kept->count - before;
+    config = source->config;
+    config.vocab_size = (int32_t)now.count;
+    status = lemon__model_new(ctx, &config, model);
+    for (i = 0; i < source->n_params && !status; i++) {
+        int rows = lemon__roles[lemon__param_role(&config, i, &layer)].out == LEMON_JOINT_VOCAB;
+        status = lemon__trim_param(ctx, *model, &source->params[i], rows, &now, &(*model)->params[i]);
+    }
+    for (i = 0; i < source->n_parts && !status; i++) status = lemon__trim_part(ctx, &source->parts[i], &now, *model);
+    if (status) lemon_tokenizer_free(ctx, smaller);
+    else {
+        (*model)->tokenizer = smaller;
+        (*model)->dtype = source->dtype;
+    }
+    return lemon__model_done(ctx, status, model);
 }
 
 static int lemon__is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -10054,6 +10220,108 @@ static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, i
     return status;
 }
 
+/* ---- files: SentencePiece's tokenizer.model, a protocol buffer: fields, each a number of its own and a value ---- */
+
+/*  One field; where the value is bytes, `value` is how many. */
+typedef struct lemon__proto {
+    uint64_t number, value;
+    lemon__cursor bytes;
+} lemon__proto;
+
+/*  Seven bits a byte, the lowest first; the last byte is below 128. */
+static uint64_t lemon__take_varint(lemon__cursor *c) {
+    uint64_t value = 0;
+    int shift;
+    for (shift = 0; shift < 64; shift += 7) {
+        const uint8_t *p = lemon__take(c, 1);
+        if (p == NULL) return 0;
+        value |= (uint64_t)(*p & 127) << shift;
+        if (*p < 128) return value;
+    }
+    c->bad = 1;
+    return 0;
+}
+
+/*  0: there is no other field, or it is damaged (c->bad). */
+static int lemon__proto_next(lemon__cursor *c, lemon__proto *f) {
+    uint64_t tag;
+    const uint8_t *p;
+    if (c->bad || c->at == c->size) return 0;
+    tag = lemon__take_varint(c);
+    f->number = tag >> 3;
+    f->value = (tag & 7) == 1 ? lemon__take64(c) : (tag & 7) == 5 ? lemon__take32(c) : lemon__take_varint(c);
+    p = (tag & 7) == 2 && f->value <= c->size ? lemon__take(c, (size_t)f->value) : NULL;
+    f->bytes = lemon__cursor_at(p, p ? (size_t)f->value : 0);
+    if (f->number == 0 || (p == NULL && (tag & 7) != 0 && (tag & 7) != 1 && (tag & 7) != 5)) c->bad = 1;
+    return !c->bad;
+}
+
+/*  What a file says of itself besides its pieces: the message and the field in which it stands, what holds where it
+    does not, and what is asked for; -1: nothing. */
+enum { LEMON__SP_PREFIX, LEMON__SP_UNKNOWN, LEMON__SP_BOS, LEMON__SP_EOS };
+static const struct { uint64_t part, field; int32_t fallback, expected; const char *name; } lemon__sp_fields[] = {
+    {3, 3, 1, -1, "normalizer_spec.add_dummy_prefix"},
+    {2, 40, 0, -1, "trainer_spec.unk_id"},
+    {2, 41, 1, -1, "trainer_spec.bos_id"},
+    {2, 42, 2, -1, "trainer_spec.eos_id"},
+    {2, 3, 1, 2, "trainer_spec.model_type (1 is unigram, 2 BPE, 3 words, 4 characters)"},
+    {2, 24, 0, 0, "trainer_spec.treat_whitespace_as_suffix"},
+    {3, 2, 0, 0, "size of normalizer_spec.precompiled_charsmap (normalizers like nmt_nfkc have one, identity has not)"},
+    {3, 4, 1, 0, "normalizer_spec.remove_extra_whitespaces"},
+    {3, 5, 1, 1, "normalizer_spec.escape_whitespaces"},
+};
+enum { LEMON__SP_FIELDS = sizeof lemon__sp_fields / sizeof *lemon__sp_fields };
+
+static lemon_status lemon__sp_piece(lemon_ctx *ctx, const char *name, lemon__proto piece, lemon_tokenizer *t) {
+    lemon__cursor text = lemon__cursor_at("", 0);
+    lemon__proto f;
+    float score = 0;
+    uint64_t kind = LEMON__NORMAL;
+    while (lemon__proto_next(&piece.bytes, &f)) {
+        if (f.number == 1) text = f.bytes;
+        if (f.number == 2) score = lemon__float((uint32_t)f.value);
+        if (f.number == 3) kind = f.value;
+    }
+    if (piece.bytes.bad || kind < LEMON__NORMAL || kind > LEMON__BYTE || t->pieces.count >= LEMON__MAX_PIECES)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %lld is none, or one too many; " LEMON__DAMAGED, name,
+                           (long long)t->pieces.count);
+    return lemon__tokenizer_spell(ctx, t, (int)kind, score, text.bytes, text.size);
+}
+
+static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
+    static const lemon__rules fresh = {0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0};
+    lemon__cursor c = lemon__cursor_over(reader);
+    lemon__proto part, f;
+    int32_t said[LEMON__SP_FIELDS], *ids[] = {&t->rules.unknown, &t->rules.bos, &t->rules.eos};
+    lemon_status status = LEMON_OK;
+    int k;
+    t->rules = fresh;
+    for (k = 0; k < LEMON__SP_FIELDS; k++) said[k] = lemon__sp_fields[k].fallback;
+    while (!status && lemon__proto_next(&c, &part)) {
+        if (part.number == 1) status = lemon__sp_piece(ctx, reader->name, part, t);
+        while ((part.number == 2 || part.number == 3) && lemon__proto_next(&part.bytes, &f))
+            for (k = 0; k < LEMON__SP_FIELDS; k++)
+                if (part.number == lemon__sp_fields[k].part && f.number == lemon__sp_fields[k].field)
+                    said[k] = (int32_t)(uint32_t)f.value;
+        c.bad |= part.number < 4 && part.bytes.bad;
+    }
+    if (!status && (c.bad || t->pieces.count == 0))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: the file ends within a field, or is damaged; get it anew",
+                           reader->name);
+    for (k = 0; k < LEMON__SP_FIELDS && !status; k++)
+        if (lemon__sp_fields[k].expected >= 0 && said[k] != lemon__sp_fields[k].expected)
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %ld, expected %ld; lemon.h has no other",
+                               reader->name, lemon__sp_fields[k].name, (long)said[k],
+                               (long)lemon__sp_fields[k].expected);
+    if (!status && vocab_size > 0 && t->pieces.count > vocab_size)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: it has %lld pieces, expected at most %ld (vocab_size); it belongs "
+                           "to another model", reader->name, (long long)t->pieces.count, (long)vocab_size);
+    t->rules.prefix = said[LEMON__SP_PREFIX] ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
+    for (k = 0; k < 3; k++) *ids[k] = said[k + 1] >= 0 && said[k + 1] < t->pieces.count ? said[k + 1] : -1;
+    t->rules.add_bos = t->rules.bos >= 0;
+    return status ? status : lemon__tokenizer_finish(ctx, reader->name, t);
+}
+
 /* ---- vocabularies in GGUF: tokens as they are spelled, with scores or merges, and their kinds ---- */
 
 /*  How GGUF calls the patterns, by split. */
@@ -10217,30 +10485,69 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
 
 /* ---- vocabularies of Hugging Face folders, in and out ---- */
 
-/*  The tokenizer.json that came with a model; which ids begin and end a text its config.json knows better. */
-static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
-    const lemon_part *part = lemon__part_find(model, "tokenizer.json");
-    lemon_reader reader;
+/*  Tokens that were added to a tokenizer.model stand in added_tokens.json by their ids, which go on from its own. */
+static lemon_status lemon__tokenizer_added(lemon_ctx *ctx, const lemon_part *part, lemon_tokenizer *t) {
+    int64_t base = t->pieces.count, id, k;
+    lemon_status status;
     lemon__json json;
-    int64_t id;
-    int32_t node;
+    int32_t *names, i;
+    if (part == NULL) return LEMON_OK;
+    status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    if (status) return status;
+    names = (int32_t *)lemon__calloc(ctx, (size_t)json.count * sizeof *names);
+    if (names == NULL) status = LEMON_E_MEMORY;
+    for (i = 1; names && json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next)
+        if (lemon__json_int(&json, i + 1, &id) && id >= base && id - base < json.count) names[id - base] = i;
+    for (k = 0; !status && k < json.count && names[k] > 0; k++) {
+        size_t n;
+        const uint8_t *text = lemon__json_string(&json, names[k], &n);
+        status = text ? lemon__tokenizer_spell(ctx, t, LEMON__CONTROL, 0.0f, text, n) : LEMON_E_MEMORY;
+    }
+    lemon__free(ctx, names, (size_t)json.count * sizeof *names);
+    lemon__json_close(&json);
+    t->n_specials = 0;
+    return status ? status : lemon__tokenizer_specials(ctx, t);
+}
+
+/*  The tokenizer.json or tokenizer.model that came with a model. */
+static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *model) {
+    const lemon_part *json = lemon__part_find(model, "tokenizer.json"),
+                     *part = json ? json : lemon__part_find(model, "tokenizer.model");
+    lemon_reader reader;
     lemon_status status;
     if (part == NULL) return LEMON_OK;
     memset(&reader, 0, sizeof reader);
-    reader.name = "tokenizer.json";
+    reader.name = part->name;
     reader.map = (const uint8_t *)part->data;
     reader.size = part->bytes;
     status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
-    if (status) return status == LEMON_E_MEMORY ? status : lemon__blame(ctx, folder, status);
+    if (status || json) return status;
+    return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
+}
+
+/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added. */
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    lemon_status status = lemon__tokenizer_of_folder(ctx, model);
+    lemon_tokenizer *t = model->tokenizer;
+    const lemon_part *part;
+    lemon__json json;
+    int64_t id;
+    int32_t node;
+    if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
+    part = lemon__part_find(model, "tokenizer_config.json");
+    if (part && !t->rules.by_merges && !lemon__json_parse(ctx, part->name, part->data, part->bytes, &json)) {
+        node = lemon__json_get(&json, 0, "add_bos_token");
+        if (lemon__json_type_of(&json, node) == LEMON__JSON_FALSE) t->rules.add_bos = 0;
+        lemon__json_close(&json);
+    }
     part = lemon__part_find(model, "config.json");
     if (part == NULL || lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json)) return LEMON_OK;
-    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 &&
-        id < model->tokenizer->pieces.count && model->tokenizer->rules.bos < 0)
-        model->tokenizer->rules.bos = (int32_t)id;
+    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
+        t->rules.bos < 0)
+        t->rules.bos = (int32_t)id;
     node = lemon__json_get(&json, 0, "eos_token_id");
     if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
-    if (lemon__json_int(&json, node, &id) && id >= 0 && id < model->tokenizer->pieces.count)
-        model->tokenizer->rules.eos = (int32_t)id;
+    if (lemon__json_int(&json, node, &id) && id >= 0 && id < t->pieces.count) t->rules.eos = (int32_t)id;
     lemon__json_close(&json);
     return LEMON_OK;
 }
@@ -10424,12 +10731,14 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
     lemon_reader r = *reader;
     lemon_status status = lemon__hold(ctx, &r);
     int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    int proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
                              LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
     if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status && json) status = lemon__hf_load(ctx, &r, vocab_size, *tokenizer);
+    else if (!status && proto) status = lemon__sp_load(ctx, &r, vocab_size, *tokenizer);
     else if (!status) {
         status = lemon__llama2c_parse(ctx, &r, vocab_size, *tokenizer);
         if (!status) status = lemon__tokenizer_finish(ctx, r.name, *tokenizer);
