@@ -316,15 +316,19 @@ LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const in
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b);
 /*  a + b, equal shapes. */
 LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b);
-/*  Each row of x divided by its root mean square, times gain [1, cols] (RMSNorm, Zhang and Sennrich 2019). */
+/*  bias [1, cols] added to each row of x. */
+LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias);
+/*  Each row of x divided by its root mean square, times gain [1, cols] (RMSNorm, Zhang and Sennrich 2019).  A gain that
+    is shorter, by a whole number, is for heads side by side in a row, each divided by its own. */
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps);
 /*  Rotary positions (RoPE, Su et al. 2021) on rows of heads side by side: in each head, channels 2i and 2i+1 turn by
     position * theta^(-2i/head_dim); row r stands at position r modulo seq. */
 LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta);
 /*  Causal grouped-query attention within each run of seq rows: q [N, H*C], k and v [N, K*C] to [N, H*C]; query head h
-    reads key-value head h / (H/K); scores are scaled by 1/sqrt(C).  No T x T matrix is kept. */
+    reads key-value head h / (H/K); scores are scaled by 1/sqrt(C).  A row sees itself and the window-1 rows before it;
+    window 0: all before it.  No T x T matrix is kept. */
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
-                                         int64_t kv_heads, int64_t head_dim, int64_t seq);
+                                         int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window);
 /*  silu(gate) * up, elementwise (SwiGLU, Shazeer 2020). */
 LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up);
 /*  The layer operator: sum over i of weights[0][i] * x[i]; weights is [1, n], the x have equal shapes. */
@@ -357,7 +361,13 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x);
    7  MODEL: the config, the table of parameters, the LLaMA forward pass
    ================================================================================================================== */
 
-/*  The shape and the constants of a model. */
+/*  How RoPE's speeds are changed for contexts longer than those of pretraining: all by one factor (Chen et al. 2023); by
+    what LLaMA 3.1 does, the fast planes not; by YaRN (Peng et al. 2023), which also lengthens queries and keys. */
+typedef enum lemon_rope_scaling {
+    LEMON_ROPE_PLAIN = 0, LEMON_ROPE_LINEAR, LEMON_ROPE_LLAMA3, LEMON_ROPE_YARN, LEMON_ROPE_COUNT
+} lemon_rope_scaling;
+
+/*  The shape and the constants of a model.  From qkv_bias on, zero is LLaMA's own. */
 typedef struct lemon_config {
     int32_t d_model;          /* width of the residual stream */
     int32_t n_layers;
@@ -370,6 +380,15 @@ typedef struct lemon_config {
     int32_t tied_embeddings;  /* 1: the output matrix is the embedding */
     float rope_theta;
     float rms_norm_eps;
+    int32_t qkv_bias;         /* 1: queries, keys and values have biases (Qwen2) */
+    int32_t qk_norm;          /* 1: RMSNorm of each head of queries and keys, before RoPE (Qwen3) */
+    int32_t window;           /* tokens that a token sees, itself among them (Mistral); 0: all before it */
+    int32_t rope_scaling;     /* a lemon_rope_scaling; what follows is its numbers */
+    int32_t rope_original;    /* the context of pretraining (llama3, yarn) */
+    float rope_factor;        /* how much slower the slow planes turn */
+    float rope_slow;          /* planes that turn less often than this within the old context are slow: by the factor, */
+    float rope_fast;          /*   those that turn more often than this are not slowed, the others by part of it */
+    float rope_magnitude;     /* what queries and keys are multiplied by (yarn) */
 } lemon_config;
 
 /*  rope_theta 10000, eps 1e-5, tied, max_seq 256; the sizes are 0 and yours to set. */
@@ -378,11 +397,13 @@ LEMON_API void lemon_config_defaults(lemon_config *config);
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *config);
 /*  How many numbers a model of that shape has. */
 LEMON_API int64_t lemon_config_params(const lemon_config *config);
+/*  What others call the architecture: "llama", "mistral" (a window), "qwen2" (biases), "qwen3" (q and k norms). */
+LEMON_API const char *lemon_config_family(const lemon_config *config);
 
 /*  The roles that weights play, in llama2.c's order.  Everything that loops over weights loops over these. */
 typedef enum lemon_role {
     LEMON_TOK_EMBED = 0,      /* [V, D] */
-    LEMON_ATTN_NORM,          /* [1, D]    one per layer, as all that follow up to w_down */
+    LEMON_ATTN_NORM,          /* [1, D]    one per layer, as all that follow up to k_norm */
     LEMON_WQ,                 /* [H*C, D] */
     LEMON_WK,                 /* [K*C, D] */
     LEMON_WV,                 /* [K*C, D] */
@@ -391,6 +412,11 @@ typedef enum lemon_role {
     LEMON_W_GATE,             /* [F, D] */
     LEMON_W_UP,               /* [F, D] */
     LEMON_W_DOWN,             /* [D, F] */
+    LEMON_BQ,                 /* [1, H*C]  this and the next two where qkv_bias is set */
+    LEMON_BK,                 /* [1, K*C] */
+    LEMON_BV,                 /* [1, K*C] */
+    LEMON_Q_NORM,             /* [1, C]    this and the next where qk_norm is set */
+    LEMON_K_NORM,             /* [1, C] */
     LEMON_FINAL_NORM,         /* [1, D]    one per model */
     LEMON_OUTPUT,             /* [V, D]    absent where the embeddings are tied */
     LEMON_ROLE_COUNT
@@ -399,15 +425,16 @@ typedef enum lemon_role {
 /*  The joints of the network: where the output of one matrix meets the input of the next. */
 typedef enum lemon_joint {
     LEMON_JOINT_NONE = 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL, LEMON_JOINT_QUERY, LEMON_JOINT_KEY,
-    LEMON_JOINT_VALUE, LEMON_JOINT_HEADS, LEMON_JOINT_FFN
+    LEMON_JOINT_VALUE, LEMON_JOINT_HEADS, LEMON_JOINT_FFN, LEMON_JOINT_HEAD
 } lemon_joint;
 
 /*  One row of the table of parameters. */
 typedef struct lemon_role_info {
     const char *name;         /* in .lemon files: "layers.N." before it where per_layer */
-    const char *hf, *gguf;    /* names in those formats, without ".weight" */
+    const char *hf, *gguf;    /* names in those formats, without ".weight" or ".bias" */
     int per_layer;
-    int matrix;               /* 1: a matrix [out, in]; 0: the gain of a norm, [1, in] */
+    int matrix;               /* 1: a matrix [out, in]; 0: a vector, [1, in] */
+    int bias;                 /* 1: a vector that is added; 0: the gain of a norm */
     lemon_joint out, in;      /* the joints at its output and its input side */
 } lemon_role_info;
 
@@ -443,8 +470,8 @@ typedef struct lemon_model {
 
 /*  A model with all weights f32 and zero. */
 LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model);
-/*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1
-    (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
+/*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1,
+    biases 0 (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
 LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed);
 /*  A copy with its own f32 weights, whatever the source's storage; the tokenizer and the parts are copied too. */
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model);
@@ -692,6 +719,8 @@ typedef enum lemon_place {
     LEMON_AT_READ_HEADS,      /* read: wo */
     LEMON_AT_FFN,             /* write: w_gate, w_up */
     LEMON_AT_READ_NEURONS,    /* read: w_down */
+    LEMON_AT_QUERY_NORM,      /* one per model: gains of a head's queries, */
+    LEMON_AT_KEY_NORM,        /*   and of its keys */
     LEMON_PLACE_COUNT
 } lemon_place;
 
@@ -3230,7 +3259,8 @@ typedef struct lemon__op {
     int64_t n_heads, kv_heads, head_dim;
     int64_t seq;                    /* rows of a sequence */
     int64_t pos, kv_rows; /* attention: tokens before these in the cache, and rows of the cache per sequence */
-    float eps, theta;
+    int64_t window;                 /* attention: keys that a row sees, 0: all */
+    float eps;
     const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
     lemon_loss_options loss;
     int gradient;                   /* loss: 1 makes the gradients too */
@@ -3683,6 +3713,38 @@ static void lemon__add_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__over(ctx, op, lemon__pass_rows(ctx->isa), op->rows, LEMON__ROWS);
 }
 
+/* ---- bias: y = x + b, the row b added to each;  dx = dY, db the sum of its rows ---- */
+
+LEMON__INLINE void lemon__bias_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *bias = lemon__in(op, 1);
+    int64_t i, n = op->cols;
+    for (; from < to; from++) {
+        const float *x = lemon__in(op, 0) + from * n;
+        for (i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
+    }
+}
+LEMON__CLONES(lemon__bias_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__bias_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__bias_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
+
+LEMON__INLINE void lemon__bias_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
+    float *db = op->dx[1];
+    int64_t r, i, n = op->cols;
+    if (!op->add[1]) memset(db + from, 0, (size_t)(to - from) * sizeof *db);
+    for (r = 0; r < op->rows; r++)
+        for (i = from; i < to; i++) db[i] += op->dy[r * n + i];
+}
+LEMON__CLONES(lemon__bias_back_cols, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__bias_backward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__op pass = *op;
+    if (op->dx[1]) lemon__over(ctx, op, lemon__bias_back_cols(ctx->isa), op->cols, LEMON__COLS);
+    pass.dx[1] = NULL;
+    lemon__add_backward(ctx, &pass);
+}
+
 /* ---- the layer operator, one term at a time: y = a + w[index] * x  (a may be absent);  inputs x, w, a ---- */
 
 LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64_t to) {
@@ -3771,18 +3833,42 @@ static void lemon__norm_backward(lemon_ctx *ctx, const lemon__op *op) {
     if (op->dx[1]) lemon__over(ctx, op, lemon__norm_back_cols(ctx->isa), op->cols, LEMON__COLS);
 }
 
-/* ---- RoPE: in each head, channels 2i and 2i+1 are a plane that turns by position * theta^(-2i/C).
-        A turn's backward is the turn back. ---- */
+/* ---- RoPE: in each head, channels 2i and 2i+1 are a plane that turns by position * theta^(-2i/C), or slower where that
+        is scaled.  A turn's backward is the turn back, but for the magnitude, which stays. ---- */
+
+#define LEMON__TWO_PI 6.283185307179586476925
+
+/*  The plane that turns so many times within the old context: a fraction. */
+static double lemon__rope_plane(const lemon_config *c, float turns) {
+    return c->head_dim * log(c->rope_original / ((double)turns * LEMON__TWO_PI)) / (2.0 * log((double)c->rope_theta));
+}
+
+/*  By how much plane i turns slower than without scaling: between 1 and rope_factor. */
+static double lemon__rope_slower(const lemon_config *c, int64_t i) {
+    double factor = (double)c->rope_factor, fast = 0.0, low, high;      /* fast: how much of its speed it keeps */
+    if (c->rope_scaling == LEMON_ROPE_PLAIN) return 1.0;
+    if (c->rope_scaling == LEMON_ROPE_LLAMA3) {     /* linear in the turns */
+        double turns = c->rope_original * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+        fast = (turns - (double)c->rope_slow) / ((double)c->rope_fast - (double)c->rope_slow);
+    } else if (c->rope_scaling == LEMON_ROPE_YARN) {        /* linear in the planes */
+        low = fmax(0.0, floor(lemon__rope_plane(c, c->rope_fast)));
+        high = fmin(c->head_dim - 1.0, ceil(lemon__rope_plane(c, c->rope_slow)));
+        fast = 1.0 - ((double)i - low) / fmax(0.001, high - low);
+    }
+    fast = fast < 0.0 ? 0.0 : fast > 1.0 ? 1.0 : fast;
+    return 1.0 / ((1.0 - fast) / factor + fast);
+}
 
 /*  The cosines and sines of positions 0 ... seq-1: [seq, C/2, 2]. */
-static void lemon__rope_angles(float *angles, int64_t seq, int64_t head_dim, double theta) {
-    int64_t t, i;
-    for (i = 0; i < head_dim / 2; i++) {
-        double frequency = pow(theta, -2.0 * (double)i / (double)head_dim);
+static void lemon__rope_angles(float *angles, int64_t seq, const lemon_config *c) {
+    double size = c->rope_scaling == LEMON_ROPE_YARN ? (double)c->rope_magnitude : 1.0;
+    int64_t t, i, planes = c->head_dim / 2;
+    for (i = 0; i < planes; i++) {
+        double speed = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / lemon__rope_slower(c, i);
         for (t = 0; t < seq; t++) {
-            float *pair = angles + (t * (head_dim / 2) + i) * 2;
-            pair[0] = (float)cos((double)t * frequency);
-            pair[1] = (float)sin((double)t * frequency);
+            float *pair = angles + (t * planes + i) * 2;
+            pair[0] = (float)(size * cos((double)t * speed));
+            pair[1] = (float)(size * sin((double)t * speed));
         }
     }
 }
@@ -3840,17 +3926,19 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
         A tile is held as its transpose, [keys, LEMON__ROWS]: the softmax then goes down the columns, a vector of queries
         at a time, whatever the head_dim, and each product has a side of full vectors:
             S^T = K Q^T,   Y^T = V^T P^T,   dP^T = V dY^T,   dQ^T = K^T dS^T.
-        Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t. ---- */
+        Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t, with a window
+        only the last so many of them: a tile begins with the first key that its first row sees. ---- */
 
 typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles; } lemon__attention_job;
 
 /*  Where one head of one sequence, and a tile of its queries, lie. */
 typedef struct lemon__query_tile {
     const float *q, *k, *v;
-    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys that its last row sees */
+    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys up to its last row's */
     int64_t q_width, kv_width;
     int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
-    int64_t first_keys;             /* keys that the first row sees */
+    int64_t first_keys;             /* keys up to the first row's own */
+    int64_t window;                 /* how many of them a row sees */
     float *s, *ds, *turned;         /* [keys, LEMON__ROWS] twice (ds: backward only), [C, LEMON__ROWS] */
     float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
 } lemon__query_tile;
@@ -3862,15 +3950,17 @@ static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
 static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile,
                                                int worker) {
     lemon__query_tile t;
-    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS;
+    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS, begin;
+    t.window = op->window > 0 ? op->window : INT64_MAX;
+    begin = lemon__max(0, op->pos + from + 1 - t.window);
     t.q_width = op->n_heads * op->head_dim;
     t.kv_width = op->kv_heads * op->head_dim;
     t.rows = lemon__min(LEMON__ROWS, op->seq - from);
     t.row = sequence * op->seq + from;
-    t.first_keys = op->pos + from + 1;
-    t.keys = op->pos + from + t.rows;
+    t.first_keys = op->pos + from + 1 - begin;
+    t.keys = t.first_keys + t.rows - 1;
     t.q_at = t.row * t.q_width + head * op->head_dim;
-    t.kv_at = sequence * op->kv_rows * t.kv_width + head / group * op->head_dim;
+    t.kv_at = (sequence * op->kv_rows + begin) * t.kv_width + head / group * op->head_dim;
     t.q = lemon__in(op, 0) + t.q_at;
     t.k = lemon__in(op, 1) + t.kv_at;
     t.v = lemon__in(op, 2) + t.kv_at;
@@ -3886,6 +3976,8 @@ static void lemon__attention_mask(const lemon__query_tile *t, float *s, float va
     int64_t j, r;
     for (j = t->first_keys; j < t->keys; j++)
         for (r = 0; r <= j - t->first_keys; r++) s[j * LEMON__ROWS + r] = value;
+    for (j = 0; j < t->keys - t->window; j++)
+        for (r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[j * LEMON__ROWS + r] = value;
 }
 
 /*  The tile's scores, transposed. */
@@ -3918,14 +4010,16 @@ static void lemon__attend_row(const lemon__attention_job *job, const lemon__quer
                               float *workspace) {
     const lemon__op *op = job->op;
     lemon_isa isa = job->ctx->isa;
-    int64_t n = op->head_dim, keys = t->first_keys + r, c;
+    int64_t n = op->head_dim, seen = t->first_keys + r, keys = lemon__min(seen, t->window), c;
+    int64_t hidden = (seen - keys) * t->kv_width;
     const lemon__loops *loops = lemon__loops_of(isa);
     float top, sum, *y = op->y + t->q_at + r * t->q_width;
-    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width, t->k,
-                t->kv_width, 0.0f, t->s, keys);
+    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width,
+                t->k + hidden, t->kv_width, 0.0f, t->s, keys);
     top = loops->max(t->s, keys);
     sum = loops->exp_sum(t->s, keys, 1.0f, top);
-    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v, t->kv_width, 0.0f, y, t->q_width);
+    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y,
+                t->q_width);
     for (c = 0; c < n; c++) y[c] /= sum;
     if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
 }
@@ -3944,6 +4038,7 @@ static void lemon__attention_task(void *arg, int64_t index, int worker) {
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
     double keys = (double)op->pos + 0.5 * (double)op->seq;
+    if (op->window > 0) keys = fmin(keys, (double)op->window);
     return 4.0 * (double)op->rows * (double)(op->n_heads * op->head_dim) * keys;
 }
 
@@ -4192,6 +4287,7 @@ typedef enum lemon__code {
     LEMON__EMBED,
     LEMON__MATMUL,
     LEMON__ADD,
+    LEMON__BIAS,
     LEMON__MIX,
     LEMON__NORM,
     LEMON__ROPE,
@@ -4218,6 +4314,7 @@ static const lemon__op_info lemon__op_table[] = {                /* in the order
     {lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
     {lemon__matmul_forward, lemon__matmul_backward, 1 | 2, NULL, NULL},
     {lemon__add_forward, lemon__add_backward, 0, NULL, NULL},
+    {lemon__bias_forward, lemon__bias_backward, 0, NULL, NULL},
     {lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
     {lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
     {lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
@@ -4421,62 +4518,72 @@ LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_va
     return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, "lemon_tape_swiglu");
 }
 
+/*  A vector that goes with x, whose length divides the width of x: a gain, a bias.  Its row, or tape->nowhere. */
+static lemon__tape_row *lemon__tape_vector(lemon_tape *tape, lemon__code code, lemon_var x, lemon_var vector,
+                                           const char *call) {
+    const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tv = lemon__tape_tensor(tape, vector, call);
+    if (!tx || !tv) return &tape->nowhere;
+    if (tv->rows == 1 && tv->dtype == LEMON_F32 && (tv->cols == tx->cols || (code == LEMON__NORM && tx->cols % tv->cols == 0)))
+        return lemon__tape_push(tape, code, tx->rows, tx->cols, x, vector, -1, -1);
+    lemon__tape_fail(tape, call, "%s is [%lld, %lld], expected [1, %lld] of f32", code == LEMON__NORM ? "gain" : "bias",
+                     (long long)tv->rows, (long long)tv->cols, (long long)tx->cols);
+    return &tape->nowhere;
+}
+
+LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias) {
+    return lemon__tape_vector(tape, LEMON__BIAS, x, bias, "lemon_tape_bias")->out;
+}
+
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
-    const char *call = "lemon_tape_rms_norm";
-    const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tg = lemon__tape_tensor(tape, gain, call);
-    lemon__tape_row *row;
-    if (!tx || !tg) return -1;
-    if (tg->rows != 1 || tg->cols != tx->cols || tg->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, call, "gain is [%lld, %lld], expected [1, %lld] of f32", (long long)tg->rows,
-                                (long long)tg->cols, (long long)tx->cols);
-    row = lemon__tape_push(tape, LEMON__NORM, tx->rows, tx->cols, x, gain, -1, -1);
+    lemon__tape_row *row = lemon__tape_vector(tape, LEMON__NORM, x, gain, "lemon_tape_rms_norm");
+    if (row->out < 0) return -1;
+    row->op.rows *= row->op.cols / row->op.in[1].cols;      /* heads are rows to the kernel */
+    row->op.cols = row->op.in[1].cols;
     row->op.eps = eps;
     return row->out;
 }
 
-/*  Angles for [seq, head_dim], shared by all rows that turn alike. */
-static const float *lemon__tape_angles(lemon_tape *tape, int64_t head_dim, int64_t seq, float theta) {
-    float *angles;
-    int64_t i;
-    for (i = 0; i < tape->n_rows; i++) {
-        const lemon__op *op = &tape->rows[i].op;
-        if (tape->rows[i].code == LEMON__ROPE && op->head_dim == head_dim && op->seq == seq && !(op->theta < theta) &&
-            !(op->theta > theta))
-            return op->angles;
-    }
-    angles = lemon__floats(tape->ctx, &tape->arena, seq, head_dim);
-    if (angles) lemon__rope_angles(angles, seq, head_dim, (double)theta);
-    else tape->status = LEMON_E_MEMORY;
+/*  The angles of a model's sequences; NULL: no memory. */
+static const float *lemon__tape_angles(lemon_tape *tape, const lemon_config *c, int64_t seq) {
+    float *angles = tape->status ? NULL : lemon__floats(tape->ctx, &tape->arena, seq, c->head_dim);
+    if (angles) lemon__rope_angles(angles, seq, c);
+    else if (!tape->status) tape->status = LEMON_E_MEMORY;
     return angles;
 }
 
-LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
+static lemon_var lemon__tape_turn(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, const float *angles) {
     const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
-    const float *angles;
     lemon__tape_row *row;
-    if (t == NULL) return -1;
-    if (head_dim < 2 || head_dim % 2 || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(tape, "lemon_tape_rope",
-                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
-                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
-    angles = lemon__tape_angles(tape, head_dim, seq, theta);
-    if (angles == NULL) return -1;
+    if (t == NULL || angles == NULL) return -1;
     row = lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1);
     row->op.angles = angles;
     row->op.head_dim = head_dim;
     row->op.seq = seq;
-    row->op.theta = theta;
     return row->out;
 }
 
+LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
+    const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
+    lemon_config plain;
+    if (t == NULL) return -1;
+    if (head_dim < 2 || head_dim % 2 || head_dim > t->cols || seq < 1 || t->cols % head_dim || t->rows % seq)
+        return lemon__tape_fail(tape, "lemon_tape_rope",
+                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
+                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+    lemon_config_defaults(&plain);
+    plain.head_dim = (int32_t)head_dim;
+    plain.rope_theta = theta;
+    return lemon__tape_turn(tape, x, head_dim, seq, lemon__tape_angles(tape, &plain, seq));
+}
+
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
-                                         int64_t kv_heads, int64_t head_dim, int64_t seq) {
+                                         int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window) {
     const char *call = "lemon_tape_attention";
     const lemon_tensor *tq = lemon__tape_tensor(tape, q, call), *tk = lemon__tape_tensor(tape, k, call),
                        *tv = lemon__tape_tensor(tape, v, call);
     lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
-    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq ||
+    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
         tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
         tk->rows != tq->rows || tv->rows != tq->rows)
         return lemon__tape_fail(tape, call,
@@ -4490,6 +4597,7 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
     row->op.kv_heads = kv_heads;
     row->op.head_dim = head_dim;
     row->op.seq = row->op.kv_rows = seq;
+    row->op.window = window;
     return row->out;
 }
 
@@ -4772,26 +4880,31 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
         x += Wo * attention(rope(Wq * norm(x)), rope(Wk * norm(x)), Wv * norm(x))       what other tokens know
         x += W_down * (silu(W_gate * norm(x)) * (W_up * norm(x)))                       what this token makes of it
 
-   and the scores of the next token are output * norm(x).  Below stands one table of the weights; sizes, initial values,
+   and the scores of the next token are output * norm(x).  The rest of the family differs in little: a window of tokens
+   that attention sees (Mistral), biases behind Wq, Wk and Wv (Qwen2), a norm of each head of queries and keys before rope
+   (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).  Below stands one table of the weights; sizes, initial values,
    checkpoints, training and fusion are loops over it, and nothing else in this header lists the weights.
    ================================================================================================================== */
 
 static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
-    {"tok_embed", "model.embed_tokens", "token_embd", 0, 1, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL},
-    {"attn_norm", "input_layernorm", "attn_norm", 1, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"wq", "self_attn.q_proj", "attn_q", 1, 1, LEMON_JOINT_QUERY, LEMON_JOINT_RESIDUAL},
-    {"wk", "self_attn.k_proj", "attn_k", 1, 1, LEMON_JOINT_KEY, LEMON_JOINT_RESIDUAL},
-    {"wv", "self_attn.v_proj", "attn_v", 1, 1, LEMON_JOINT_VALUE, LEMON_JOINT_RESIDUAL},
-    {"wo", "self_attn.o_proj", "attn_output", 1, 1, LEMON_JOINT_RESIDUAL, LEMON_JOINT_HEADS},
-    {"ffn_norm", "post_attention_layernorm", "ffn_norm", 1, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"w_gate", "mlp.gate_proj", "ffn_gate", 1, 1, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
-    {"w_up", "mlp.up_proj", "ffn_up", 1, 1, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
-    {"w_down", "mlp.down_proj", "ffn_down", 1, 1, LEMON_JOINT_RESIDUAL, LEMON_JOINT_FFN},
-    {"final_norm", "model.norm", "output_norm", 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"output", "lm_head", "output", 0, 1, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL}
+    {"tok_embed", "model.embed_tokens", "token_embd", 0, 1, 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL},
+    {"attn_norm", "input_layernorm", "attn_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"wq", "self_attn.q_proj", "attn_q", 1, 1, 0, LEMON_JOINT_QUERY, LEMON_JOINT_RESIDUAL},
+    {"wk", "self_attn.k_proj", "attn_k", 1, 1, 0, LEMON_JOINT_KEY, LEMON_JOINT_RESIDUAL},
+    {"wv", "self_attn.v_proj", "attn_v", 1, 1, 0, LEMON_JOINT_VALUE, LEMON_JOINT_RESIDUAL},
+    {"wo", "self_attn.o_proj", "attn_output", 1, 1, 0, LEMON_JOINT_RESIDUAL, LEMON_JOINT_HEADS},
+    {"ffn_norm", "post_attention_layernorm", "ffn_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"w_gate", "mlp.gate_proj", "ffn_gate", 1, 1, 0, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
+    {"w_up", "mlp.up_proj", "ffn_up", 1, 1, 0, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
+    {"w_down", "mlp.down_proj", "ffn_down", 1, 1, 0, LEMON_JOINT_RESIDUAL, LEMON_JOINT_FFN},
+    {"bq", "self_attn.q_proj", "attn_q", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_QUERY},
+    {"bk", "self_attn.k_proj", "attn_k", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_KEY},
+    {"bv", "self_attn.v_proj", "attn_v", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_VALUE},
+    {"q_norm", "self_attn.q_norm", "attn_q_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_HEAD},
+    {"k_norm", "self_attn.k_norm", "attn_k_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_HEAD},
+    {"final_norm", "model.norm", "output_norm", 0, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"output", "lm_head", "output", 0, 1, 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL}
 };
-
-enum { LEMON__PER_LAYER = LEMON_W_DOWN - LEMON_ATTN_NORM + 1 };
 
 LEMON_API const lemon_role_info *lemon_role_get(lemon_role role) {
     return (int)role >= 0 && role < LEMON_ROLE_COUNT ? &lemon__roles[role] : NULL;
@@ -4804,6 +4917,7 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
     case LEMON_JOINT_QUERY: case LEMON_JOINT_HEADS: return (int64_t)c->n_heads * c->head_dim;
     case LEMON_JOINT_KEY: case LEMON_JOINT_VALUE: return (int64_t)c->kv_heads * c->head_dim;
     case LEMON_JOINT_FFN: return c->d_ffn;
+    case LEMON_JOINT_HEAD: return c->head_dim;
     default: return 1;
     }
 }
@@ -4825,8 +4939,8 @@ static const struct lemon__field {
     size_t offset;
     int real;
     int64_t low, high;
-    const char *hf, *gguf;          /* its names in other formats; GGUF's without the "llama." before it */
-} lemon__fields[] = {
+    const char *hf, *gguf;          /* its names in other formats, GGUF's without the "llama." before it; NULL, NULL: */
+} lemon__fields[] = {               /*   they tell it otherwise, and .lemon leaves it out where it is 0 */
     {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length"},
     {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count"},
     {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096, "num_attention_heads", "attention.head_count"},
@@ -4834,11 +4948,21 @@ static const struct lemon__field {
     {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096, "head_dim", "attention.key_length"},
     {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536, "intermediate_size", "feed_forward_length"},
     {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22, "vocab_size", "vocab_size"},
+    {"qkv_bias", offsetof(lemon_config, qkv_bias), 0, 0, 1, NULL, NULL},
+    {"qk_norm", offsetof(lemon_config, qk_norm), 0, 0, 1, NULL, NULL},
     {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24, "max_position_embeddings", "context_length"},
     {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1, "tie_word_embeddings", NULL},
+    {"window", offsetof(lemon_config, window), 0, 0, 1 << 24, NULL, NULL},
+    {"rope_scaling", offsetof(lemon_config, rope_scaling), 0, 0, LEMON_ROPE_COUNT - 1, NULL, NULL},
+    {"rope_original", offsetof(lemon_config, rope_original), 0, 0, 1 << 24, NULL, NULL},
     {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base"},
-    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon"}};
-enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7 };    /* sizes: the first 7 */
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon"},
+    {"rope_factor", offsetof(lemon_config, rope_factor), 1, 0, 0, NULL, NULL},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, NULL, NULL},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, NULL, NULL},
+    {"rope_magnitude", offsetof(lemon_config, rope_magnitude), 1, 0, 0, NULL, NULL}};
+/*  What a teacher and its operators agree in: the first seven, which are sizes, and two more. */
+enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7, LEMON__SHAPE = 9 };
 
 /*  A field that is a whole number. */
 static int32_t lemon__field_value(const lemon_config *c, int i) {
@@ -4851,6 +4975,24 @@ static lemon_status lemon__check_whole(lemon_ctx *ctx, const char *name, int64_t
     if (value >= low && value <= high) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", name, (long long)value, (long long)low,
                        (long long)high);
+}
+
+/*  The numbers that go with a kind of scaling. */
+static lemon_status lemon__check_rope(lemon_ctx *ctx, const lemon_config *c) {
+    int32_t kind = c->rope_scaling, turns = kind == LEMON_ROPE_LLAMA3 || kind == LEMON_ROPE_YARN;
+    const struct { const char *name; int used; float value, low, high; } numbers[] = {
+        {"rope_factor", kind != LEMON_ROPE_PLAIN, c->rope_factor, 1e-6f, 1e6f},
+        {"rope_original", turns, (float)c->rope_original, 1.0f, 1e9f},
+        {"rope_fast", turns, c->rope_fast, 1e-6f, 1e6f},
+        {"rope_slow", turns, c->rope_slow, 1e-6f, 0.999f * c->rope_fast},
+        {"rope_theta", turns, c->rope_theta, 1.001f, 1e12f},
+        {"rope_magnitude", kind == LEMON_ROPE_YARN, c->rope_magnitude, 1e-6f, 1e6f}};
+    size_t i;
+    for (i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (numbers[i].used && !(numbers[i].value >= numbers[i].low && numbers[i].value <= numbers[i].high))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", numbers[i].name,
+                               (double)numbers[i].value, (double)numbers[i].low, (double)numbers[i].high);
+    return LEMON_OK;
 }
 
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
@@ -4872,28 +5014,44 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
         return lemon__fail(ctx, LEMON_E_ARG, "rope_theta is %g, expected a number above 0", (double)c->rope_theta);
     if (!(c->rms_norm_eps >= 0.0f) || !(c->rms_norm_eps < 1.0f))
         return lemon__fail(ctx, LEMON_E_ARG, "rms_norm_eps is %g, expected 0 to 1", (double)c->rms_norm_eps);
-    return LEMON_OK;
+    return lemon__check_rope(ctx, c);
+}
+
+LEMON_API const char *lemon_config_family(const lemon_config *c) {
+    return c->qk_norm ? "qwen3" : c->qkv_bias ? "qwen2" : c->window ? "mistral" : "llama";
 }
 
 /* ---- the table, expanded: index of a parameter <-> role and layer ---- */
 
+/*  Whether a model of this config has weights of a role. */
+static int lemon__has_role(const lemon_config *c, lemon_role role) {
+    if (role >= LEMON_BQ && role <= LEMON_BV) return c->qkv_bias;
+    return (role != LEMON_Q_NORM && role != LEMON_K_NORM) || c->qk_norm;
+}
+
+/*  Weights of a layer: those that all models have first, in the order of lemon_role. */
+static int64_t lemon__per_layer(const lemon_config *c) {
+    return LEMON_BQ - LEMON_ATTN_NORM + (c->qkv_bias ? 3 : 0) + (c->qk_norm ? 2 : 0);
+}
+
 static int64_t lemon__param_count(const lemon_config *c) {
-    return 2 + (int64_t)LEMON__PER_LAYER * c->n_layers + !c->tied_embeddings;
+    return 2 + lemon__per_layer(c) * c->n_layers + !c->tied_embeddings;
 }
 
 static lemon_role lemon__param_role(const lemon_config *c, int64_t i, int64_t *layer) {
-    int64_t last = (int64_t)LEMON__PER_LAYER * c->n_layers;
+    int64_t each = lemon__per_layer(c), last = each * c->n_layers, role;
     *layer = 0;
     if (i == 0) return LEMON_TOK_EMBED;
     if (i > last) return i == last + 1 ? LEMON_FINAL_NORM : LEMON_OUTPUT;
-    *layer = (i - 1) / LEMON__PER_LAYER;
-    return (lemon_role)(LEMON_ATTN_NORM + (i - 1) % LEMON__PER_LAYER);
+    *layer = (i - 1) / each;
+    role = LEMON_ATTN_NORM + (i - 1) % each;
+    return (lemon_role)(role >= LEMON_BQ && !c->qkv_bias ? role + 3 : role);
 }
 
 static int64_t lemon__param_index(const lemon_config *c, lemon_role role, int64_t layer) {
     if (role == LEMON_TOK_EMBED || (role == LEMON_OUTPUT && c->tied_embeddings)) return 0;
-    if (role >= LEMON_FINAL_NORM) return 1 + (int64_t)LEMON__PER_LAYER * c->n_layers + (role - LEMON_FINAL_NORM);
-    return 1 + layer * LEMON__PER_LAYER + (role - LEMON_ATTN_NORM);
+    if (role >= LEMON_FINAL_NORM) return 1 + lemon__per_layer(c) * c->n_layers + (role - LEMON_FINAL_NORM);
+    return 1 + layer * lemon__per_layer(c) + (role - LEMON_ATTN_NORM) - (role >= LEMON_Q_NORM && !c->qkv_bias ? 3 : 0);
 }
 
 static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *rows, int64_t *cols) {
@@ -4909,7 +5067,7 @@ static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style 
     int64_t layer;
     const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
     const char *name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
-    const char *ending = style == LEMON__STYLE_LEMON ? "" : ".weight";
+    const char *ending = style == LEMON__STYLE_LEMON ? "" : info->bias ? ".bias" : ".weight";
     if (info->per_layer) snprintf(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
     else snprintf(out, size, "%s%s", name, ending);
 }
@@ -4985,7 +5143,7 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
 }
 
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer) {
-    if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT) return NULL;
+    if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT || !lemon__has_role(&model->config, role)) return NULL;
     if (layer < 0 || layer >= (lemon__roles[role].per_layer ? model->config.n_layers : 1)) return NULL;
     return &model->params[lemon__param_index(&model->config, role, layer)];
 }
@@ -5003,7 +5161,7 @@ LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint
         float *w = (float *)model->params[i].data;
         double deviation = info->out == LEMON_JOINT_RESIDUAL ? 0.02 / sqrt(2.0 * model->config.n_layers) : 0.02;
         for (j = 0; j < model->params[i].rows * model->params[i].cols; j++)
-            w[j] = info->matrix ? (float)(deviation * lemon_rng_normal(&rng)) : 1.0f;
+            w[j] = info->matrix ? (float)(deviation * lemon_rng_normal(&rng)) : info->bias ? 0.0f : 1.0f;
     }
     return LEMON_OK;
 }
@@ -5100,13 +5258,26 @@ static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, c
         weights[i] is the variable of parameter i of the table; the result is norm(x) [batch * seq, D], which the output
         matrix turns into scores. ---- */
 
+/*  Queries, keys or values (matrix: LEMON_WQ, WK, WV) from y, as attention takes them.  w[role] is the weight of this
+    layer: the table is in order. */
+static lemon_var lemon__tape_heads(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_role matrix,
+                                   lemon_var y, int64_t seq, const float *angles) {
+    int which = (int)matrix - (int)LEMON_WQ;
+    lemon_var x = lemon_tape_matmul(tape, y, 0, w[matrix], 1);
+    if (c->qkv_bias) x = lemon_tape_bias(tape, x, w[LEMON_BQ + which]);
+    if (matrix == LEMON_WV) return x;
+    if (c->qk_norm) x = lemon_tape_rms_norm(tape, x, w[lemon__param_index(c, (lemon_role)(LEMON_Q_NORM + which), 0)],
+                                            c->rms_norm_eps);
+    return lemon__tape_turn(tape, x, c->head_dim, seq, angles);
+}
+
 static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_var x,
-                                   int64_t seq) {
+                                   int64_t seq, const float *angles) {
     lemon_var y = lemon_tape_rms_norm(tape, x, w[LEMON_ATTN_NORM], c->rms_norm_eps);
-    lemon_var q = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WQ], 1), c->head_dim, seq, c->rope_theta);
-    lemon_var k = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WK], 1), c->head_dim, seq, c->rope_theta);
-    lemon_var v = lemon_tape_matmul(tape, y, 0, w[LEMON_WV], 1), gate, up;
-    lemon_var z = lemon_tape_attention(tape, q, k, v, c->n_heads, c->kv_heads, c->head_dim, seq);
+    lemon_var q = lemon__tape_heads(tape, c, w, LEMON_WQ, y, seq, angles);
+    lemon_var k = lemon__tape_heads(tape, c, w, LEMON_WK, y, seq, angles);
+    lemon_var v = lemon__tape_heads(tape, c, w, LEMON_WV, y, seq, angles), gate, up;
+    lemon_var z = lemon_tape_attention(tape, q, k, v, c->n_heads, c->kv_heads, c->head_dim, seq, c->window);
     x = lemon_tape_add(tape, x, lemon_tape_matmul(tape, z, 0, w[LEMON_WO], 1));
     y = lemon_tape_rms_norm(tape, x, w[LEMON_FFN_NORM], c->rms_norm_eps);
     gate = lemon_tape_matmul(tape, y, 0, w[LEMON_W_GATE], 1);
@@ -5117,9 +5288,10 @@ static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, cons
 static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, const lemon_var *weights,
                                    const int32_t *tokens, int64_t batch, int64_t seq) {
     lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
+    const float *angles = lemon__tape_angles(tape, c, seq);
     int64_t layer;
-    for (layer = 0; layer < c->n_layers; layer++)       /* w[role] is then this layer's: the table is in order */
-        x = lemon__tape_layer(tape, c, weights + layer * LEMON__PER_LAYER, x, seq);
+    for (layer = 0; layer < c->n_layers; layer++)
+        x = lemon__tape_layer(tape, c, weights + layer * lemon__per_layer(c), x, seq, angles);
     return lemon_tape_rms_norm(tape, x, weights[lemon__param_index(c, LEMON_FINAL_NORM, 0)], c->rms_norm_eps);
 }
 
@@ -5176,7 +5348,7 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     w->scratch = lemon__floats(ctx, arena, ctx->threads, w->scratch_each);
     if (!w->x || !w->y || !w->back || !w->gain || !w->q || !w->z || !w->gate || !w->up || !w->angles || !w->scratch)
         return LEMON_E_MEMORY;
-    lemon__rope_angles(w->angles, keys, c->head_dim, (double)c->rope_theta);
+    lemon__rope_angles(w->angles, keys, c);
     return lemon__workspaces(ctx);
 }
 
@@ -5196,6 +5368,7 @@ static lemon__op lemon__walk_op(const lemon__walk *w, float *a, float *b, float 
     op.seq = w->seq;
     op.pos = w->pos;
     op.kv_rows = w->kv_rows;
+    op.window = c->window;
     op.eps = c->rms_norm_eps;
     op.angles = w->angles;
     op.scratch = w->scratch;
@@ -5223,21 +5396,35 @@ static void lemon__walk_product(lemon__walk *w, lemon_role role, int64_t layer, 
     lemon__weight_product(w->ctx, lemon__walk_rows(w), x, lemon_model_param(w->model, role, layer), y);
 }
 
-/*  In place: a plane is read whole before it is written. */
-static void lemon__walk_turn(lemon__walk *w, float *x, lemon_joint joint) {
-    lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, joint));
-    lemon__rope_forward(w->ctx, &op);
+/*  Queries, keys or values (matrix: LEMON_WQ, WK, WV) of the rows, as attention takes them; what follows the product is
+    done in place. */
+static void lemon__walk_heads(lemon__walk *w, lemon_role matrix, int64_t layer, float *x) {
+    int which = (int)matrix - (int)LEMON_WQ;
+    const lemon_tensor *bias = lemon_model_param(w->model, (lemon_role)(LEMON_BQ + which), layer),
+                       *gain = which < 2 ? lemon_model_param(w->model, (lemon_role)(LEMON_Q_NORM + which), layer) : NULL;
+    lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, lemon__roles[matrix].out));
+    lemon__walk_product(w, matrix, layer, w->y, x);
+    if (bias) {
+        op.in[1] = *bias;
+        lemon__bias_forward(w->ctx, &op);
+    }
+    if (gain) {
+        lemon__op norm = op;
+        norm.in[1] = *gain;
+        norm.rows *= op.cols / op.head_dim;                 /* heads are rows to the kernel */
+        norm.cols = op.head_dim;
+        lemon__norm_forward(w->ctx, &norm);
+    }
+    if (which < 2) lemon__rope_forward(w->ctx, &op);
 }
 
 /*  Queries, keys and values of the rows from y = norm(x).  k and v receive the rows at positions pos, pos+1, ...;
     with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
 static void lemon__walk_qkv(lemon__walk *w, int64_t layer, float *k, float *v) {
     int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
-    lemon__walk_product(w, LEMON_WQ, layer, w->y, w->q);
-    lemon__walk_product(w, LEMON_WK, layer, w->y, k + at);
-    lemon__walk_product(w, LEMON_WV, layer, w->y, v + at);
-    lemon__walk_turn(w, w->q, LEMON_JOINT_QUERY);
-    lemon__walk_turn(w, k + at, LEMON_JOINT_KEY);
+    lemon__walk_heads(w, LEMON_WQ, layer, w->q);
+    lemon__walk_heads(w, LEMON_WK, layer, k + at);
+    lemon__walk_heads(w, LEMON_WV, layer, v + at);
 }
 
 /*  z = attention over keys and values 0 ... pos+seq-1 of each sequence. */
@@ -6517,6 +6704,7 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
     int i;
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(config, &lemon__fields[i]);
+        if (lemon__fields[i].hf == NULL && value <= 0) continue;
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
         if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
         else lemon__pack_int(pack, name, (int64_t)value);
@@ -6533,6 +6721,7 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
         double value = 0;
         int64_t whole = 0;
         snprintf(name, sizeof name, "%s%s", prefix, field->name);
+        if (field->hf == NULL && !lemon__unpack_has(u, name)) continue;
         status = field->real ? lemon__unpack_real(u, name, &value) : lemon__unpack_int(u, name, &whole);
         if (!field->real) value = (double)whole;
         if (!status) status = lemon__field_set(u->ctx, u->source.name, name, field, value, config);
@@ -6631,9 +6820,9 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
 
 /*  Which number of the config a parameter's shape follows from, in words: the joint on the side that does not fit. */
 static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_differ, char *out, size_t size) {
-    static const char *const joints[] = {"the gain of a norm has one row", "vocab_size", "d_model",
-                                         "n_heads * head_dim", "kv_heads * head_dim", "kv_heads * head_dim",
-                                         "n_heads * head_dim", "d_ffn"};
+    static const char *const joints[] = {"a vector has one row", "vocab_size", "d_model", "n_heads * head_dim",
+                                         "kv_heads * head_dim", "kv_heads * head_dim", "n_heads * head_dim", "d_ffn",
+                                         "head_dim"};
     int64_t layer;
     const lemon_role_info *info = lemon_role_get(lemon__param_role(&model->config, i, &layer));
     lemon_joint joint = rows_differ ? info->out : info->in;
@@ -6825,7 +7014,7 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
      LEMON_W_GATE, LEMON_W_DOWN, LEMON_W_UP, LEMON_OUTPUT, LEMON__L2C_ROPE}};
 
 /*  Its seven numbers, by their place in lemon__fields. */
-static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 7};
+static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 9};
 
 /*  How many tensors of a role are there, and how many numbers has each: none where the file has not got it. */
 static uint64_t lemon__llama2c_numbers(const lemon__llama2c *in, int role, uint64_t *count) {
@@ -7959,7 +8148,8 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
         const lemon__json_node *value = &json.nodes[i + 1];
         int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
         for (k = 0; k < 8; k++) known |= lemon__json_is(&json, i, ours[k]);
-        for (k = 0; k < LEMON__FIELDS; k++) known |= lemon__json_is(&json, i, lemon__fields[k].hf);
+        for (k = 0; k < LEMON__FIELDS; k++)
+            known |= lemon__fields[k].hf && lemon__json_is(&json, i, lemon__fields[k].hf);
         if (known) continue;
         lemon__print(out, ",\n  \"");
         lemon__put(out, json.text + json.nodes[i].start, json.nodes[i].bytes);
@@ -7980,6 +8170,7 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
                         "  \"mlp_bias\": false", types[dtype]);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(&model->config, &lemon__fields[i]);
+        if (lemon__fields[i].hf == NULL) continue;
         lemon__print(&text, ",\n  \"%s\": ", lemon__fields[i].hf);
         if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
             lemon__print(&text, value > 0 ? "true" : "false");
@@ -11797,9 +11988,11 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"residual", LEMON_JOINT_RESIDUAL, 0}, {"gain", LEMON_JOINT_RESIDUAL, 0}, {"read_output", LEMON_JOINT_RESIDUAL, 0},
     {"read_attn", LEMON_JOINT_RESIDUAL, 1}, {"read_ffn", LEMON_JOINT_RESIDUAL, 1}, {"query", LEMON_JOINT_QUERY, 1},
     {"key", LEMON_JOINT_KEY, 1}, {"value", LEMON_JOINT_VALUE, 1}, {"read_heads", LEMON_JOINT_HEADS, 1},
-    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}};
+    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}, {"query_norm", LEMON_JOINT_HEAD, 0},
+    {"key_norm", LEMON_JOINT_HEAD, 0}};
 
-/*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary); gain: the norm whose gain the role reads
+/*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary), a bias being the row of its matrix's
+    outputs; gain: the norm whose gain the role reads
     (LEMON_ROLE_COUNT: none). */
 static const struct { lemon_place out, in; lemon_role gain;
 } lemon__role_places[LEMON_ROLE_COUNT] = {{LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT},
@@ -11812,6 +12005,11 @@ static const struct { lemon_place out, in; lemon_role gain;
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
                                           {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_VALUE, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY_NORM, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY_NORM, LEMON_ROLE_COUNT},
                                           {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
                                           {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
@@ -11960,7 +12158,8 @@ static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const le
 
 /*  Whether a student norm starts at 1, its gain being in the matrices that read it. */
 static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
-    return ops->fold_gains && !lemon__roles[role].matrix && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
+    return ops->fold_gains && lemon__role_places[role].in == LEMON_AT_GAIN &&
+           (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
 }
 
 /*  How many slots a role sums over, and the teacher layer of one: -1 where the slot is empty. */
@@ -12012,7 +12211,7 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
 /*  Operators fit a teacher that has the sizes of the one they were made for; the first that differs is named. */
 static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected) {
     int i;
-    for (i = 0; i < LEMON__SIZES; i++)
+    for (i = 0; i < LEMON__SHAPE; i++)
         if (lemon__field_value(is, i) != lemon__field_value(expected, i))
             return lemon__fail(ctx, LEMON_E_ARG, "the teacher's %s is %d, expected %d, that of the operators' teacher",
                                lemon__fields[i].name, (int)lemon__field_value(is, i),
@@ -12152,7 +12351,8 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+        if (i / lemon__cells(ops) >= LEMON_AT_QUERY_NORM && !ops->student.qk_norm) break;
+        else if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
@@ -12697,6 +12897,17 @@ static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, c
     return status;
 }
 
+/*  Maps of the gains of q and k norms: the student's planes, as below.  It is the gain that sets the queries' size. */
+static lemon_status lemon__map_head_norms(lemon__fill *f) {
+    int64_t ratio = f->tc->head_dim / f->sc->head_dim, c;
+    int32_t *index = lemon__ids(f->ctx, &f->work, 1, f->sc->head_dim);
+    lemon_status status = index ? LEMON_OK : LEMON_E_MEMORY;
+    if (!f->sc->qk_norm) return LEMON_OK;
+    for (c = 0; index && c < f->sc->head_dim; c++) index[c] = (int32_t)(c / 2 * ratio * 2 + c % 2);
+    if (!status) status = lemon__select_at(f, LEMON_AT_QUERY_NORM, 0, index, 1.0f / sqrtf((float)ratio));
+    return status ? status : lemon__select_at(f, LEMON_AT_KEY_NORM, 0, index, 1.0f);
+}
+
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
     plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale.  planes, writes:
     the energies by which keys and values are merged. */
@@ -12877,6 +13088,7 @@ static lemon_status lemon__fill_selected(lemon__fill *f) {
     lemon__select_layers(f);
     if (!status) status = lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
     if (!status) status = lemon__select_residual(f, index);
+    if (!status) status = lemon__map_head_norms(f);
     for (layer = 0; !status && layer < f->sc->n_layers; layer++) status = lemon__select_layer(f, layer, index);
     return status;
 }
@@ -13185,8 +13397,9 @@ static lemon_status lemon__solve_attention_out(lemon__fill *f, int64_t i) {
     int role;
     lemon_status status = lemon__moments_make(f, f->ds, f->qs, &out);
     if (!status) status = lemon__moments_make(f, f->qt, f->qs, &inner);
-    for (role = LEMON_ATTN_NORM; role <= LEMON_WV && !status; role++)
-        status = lemon__solve_apply(f, (lemon_role)role, i);
+    for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM && !status; role++)
+        if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
+            status = lemon__solve_apply(f, (lemon_role)role, i);
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->s, i);
@@ -13421,6 +13634,7 @@ static lemon_status lemon__fill_solved(lemon__fill *f) {
     if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
     if (!status) status = lemon__solve_memory(f);
     if (!status) status = lemon__solve_basis(f);
+    if (!status) status = lemon__map_head_norms(f);
     if (!status) status = lemon__solve_begin(f);
     for (i = 0; !status && i < f->sc->n_layers; i++) status = lemon__solve_layer(f, i);
     if (!status) status = lemon__solve_output(f);
@@ -13479,7 +13693,7 @@ static void lemon__learn_places(lemon__learn *l) {
     for (i = 0; i < lemon__map_count(ops); i++) {
         int place = lemon__map_place(ops, &ops->maps[i]);
         l->at[i] = -1;
-        if (ops->maps[i].field == 0 || place == LEMON_AT_GAIN) continue;
+        if (ops->maps[i].field == 0 || place == LEMON_AT_GAIN || place >= LEMON_AT_QUERY_NORM) continue;
         if (place == LEMON_AT_READ_OUTPUT && ops->student.tied_embeddings) continue;
         l->at[i] = l->adam.count;
         l->adam.count += ops->maps[i].student * ops->maps[i].teacher;
@@ -13550,13 +13764,13 @@ static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t l
     return sum;
 }
 
-/*  All weights of the student as variables; norms as they are, corrections added as constants. */
+/*  All weights of the student as variables; gains as they are, corrections added as constants. */
 static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, lemon_var *weights) {
     int64_t i, layer;
     for (i = 0; i < student->n_params; i++) {
         lemon_role role = lemon__param_role(l->f->sc, i, &layer);
         const lemon_tensor *c = &l->f->ops->correction[i];
-        if (!lemon__roles[role].matrix) { weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]); continue; }
+        if (!lemon__roles[role].matrix && !lemon__roles[role].bias) { weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]); continue; }
         weights[i] = lemon__learn_matrix(l, role, layer);
         if (c->data && l->f->o->correction)
             weights[i] = lemon_tape_add(l->q.tape, weights[i], lemon_tape_weight(l->q.tape, c));
@@ -13726,6 +13940,10 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
         return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
                            (int)t->vocab_size);
     if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(s, i) != lemon__field_value(t, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
+                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
