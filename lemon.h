@@ -5062,12 +5062,14 @@ static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *
 /*  Whose names: lemon.h's own, Hugging Face's or GGUF's. */
 typedef enum lemon__style { LEMON__STYLE_LEMON = 0, LEMON__STYLE_HF, LEMON__STYLE_GGUF } lemon__style;
 
-static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, char *out, size_t size) {
+/*  name: NULL, or what stands there in place of the role's own. */
+static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, const char *name, char *out,
+                              size_t size) {
     static const char *const layers[] = {"layers.", "model.layers.", "blk."};
     int64_t layer;
     const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
-    const char *name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
     const char *ending = style == LEMON__STYLE_LEMON ? "" : info->bias ? ".bias" : ".weight";
+    if (!name) name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
     if (info->per_layer) snprintf(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
     else snprintf(out, size, "%s%s", name, ending);
 }
@@ -6085,7 +6087,8 @@ static void lemon__bytes_free(lemon__bytes *b) {
 typedef struct lemon__packed {      /* a row of the tensor table */
     char name[LEMON__NAME];
     lemon_tensor source, stored; /* what is given, and what goes into the file (no data: rows pass through a buffer) */
-    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0 */
+    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0; */
+    int vector;                     /*   the numbers of a vector are rows then */
     uint64_t offset;
     uint32_t crc;
 } lemon__packed;
@@ -6220,6 +6223,7 @@ static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, co
     memcpy(t->name, name, n);
     t->source = *tensor;
     t->stored = stored;
+    t->vector = tensor->rows == 1;
     t->offset = pack->data_bytes;
     pack->data_bytes += lemon__pad_to(bytes, pack->align);
     return t;
@@ -6377,6 +6381,7 @@ typedef struct lemon__unpack {
     lemon__key *keys;
     lemon__entry *tensors;
     int64_t keys_capacity, tensors_capacity;
+    const char *family;             /* GGUF: its architecture, which keys of the model begin with */
 } lemon__unpack;
 
 typedef struct lemon__header {
@@ -6753,8 +6758,27 @@ static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__
         else if (!field->real && name && field->offset != offsetof(lemon_config, tied_embeddings))
             status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is missing, expected an integer", file, name);
     }
-    if (!status && lemon_config_check(ctx, config)) status = lemon__blame(ctx, file, LEMON_E_FORMAT);
     return status;
+}
+
+/*  The name of an architecture as one of ours; others are refused with the reason, where there is one to tell. */
+static lemon_status lemon__family_find(lemon_ctx *ctx, const char *file, const char *key, const uint8_t *name,
+                                       size_t bytes, const char **family) {
+    static const char *const known[] = {"llama", "mistral", "qwen2", "qwen3", "phi3"};
+    static const char *const reasons[][2] = {
+        {"moe", "; its layers are mixtures of experts"}, {"mixtral", "; its layers are mixtures of experts"},
+        {"deepseek", "; its attention keeps latent vectors"}, {"gemma", "; its norms and activations are others"},
+        {"phi", "; its norms or positions are others"}, {"gpt", "; its norms, activations and positions are others"},
+        {"llama4", "; its layers are mixtures of experts"}, {"qwen", "; its attention is another"}, {"", ""}};
+    char text[40];
+    size_t i;
+    snprintf(text, sizeof text, "%.*s", name ? (int)lemon__min((int64_t)bytes, 39) : 7,
+             name ? (const char *)name : "missing");
+    for (i = 0; i < 5; i++)
+        if (strcmp(text, known[i]) == 0) { *family = known[i]; return LEMON_OK; }
+    for (i = 0; strstr(text, reasons[i][0]) == NULL; i++) {}
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %s, expected llama, mistral, qwen2, qwen3 or phi3%s", file,
+                       key, text, reasons[i][1]);
 }
 
 /* ---- models as keys and tensors ---- */
@@ -6784,6 +6808,18 @@ static lemon_dtype lemon__param_dtype(const lemon_tensor *param, lemon__style st
     return dtype;
 }
 
+/*  head_dim where a role's rows stand in the order of Hugging Face's RoPE in a file; family: the file's.  GGUF has LLaMA's
+    in ours. */
+static int64_t lemon__halves(const lemon_config *c, lemon_role role, lemon__style style, const char *family) {
+    int turned = role == LEMON_WQ || role == LEMON_WK || role == LEMON_BQ || role == LEMON_BK || role == LEMON_Q_NORM ||
+                 role == LEMON_K_NORM;
+    int theirs = style == LEMON__STYLE_HF || (style == LEMON__STYLE_GGUF && (family[0] == 'q' || family[0] == 'p'));
+    return turned && theirs ? c->head_dim : 0;
+}
+
+/*  A vector as a column, whose rows are its numbers. */
+static void lemon__as_column(lemon_tensor *t) { t->rows = t->cols; t->cols = 1; }
+
 /*  Parameters from ... to-1 of the table; matrices become `dtype`. */
 static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int64_t from, int64_t to,
                                lemon__style style, lemon_dtype dtype) {
@@ -6793,9 +6829,10 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
         const lemon_tensor *param = &model->params[i];
         lemon_role role = lemon__param_role(&model->config, i, &layer);
         lemon__packed *t;
-        lemon__param_name(model, i, style, name, sizeof name);
+        lemon__param_name(model, i, style, NULL, name, sizeof name);
         t = lemon__pack_tensor(pack, name, param, lemon__param_dtype(param, style, dtype));
-        if (t && style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) t->halves = model->config.head_dim;
+        if (t) t->halves = lemon__halves(&model->config, role, style, lemon_config_family(&model->config));
+        if (t && t->halves && t->vector) { lemon__as_column(&t->source); lemon__as_column(&t->stored); }
     }
 }
 
@@ -6808,7 +6845,7 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
                                    lemon_dtype_name(dtype));
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
-    lemon__pack_text(pack, "arch", "llama", 5);
+    lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
     for (i = 0; i < model->n_parts; i++) {
         snprintf(name, sizeof name, "part.%s", model->parts[i].name);
@@ -6830,19 +6867,26 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
     else snprintf(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
 }
 
+static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
+    if (e->coding == NULL || e->coding->decode == NULL) return lemon_row_bytes(e->tensor.dtype, cols);
+    return (size_t)(cols / e->coding->numbers) * (size_t)e->coding->bytes;
+}
+
 /*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
     numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
     where numbers are not aligned, as in old safetensors. */
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
-    lemon_tensor from = e->tensor, to = from;
+    lemon_tensor from = e->tensor, to;
     const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
-    size_t row_bytes = coding ? (size_t)(from.cols / coding->numbers) * (size_t)coding->bytes
-                              : lemon_row_bytes(from.dtype, from.cols);
+    size_t row_bytes;
     float *numbers;
-    int64_t i, j;
-    to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
+    int64_t i, j, vector = from.rows == 1;
     *param = from;
+    if (halves && vector) lemon__as_column(&from);
+    row_bytes = lemon__entry_row_bytes(e, from.cols);
+    to = from;
+    if (vector) to.dtype = LEMON_F32;
     if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
         !(from.dtype == LEMON_F32 && lemon__big_endian()))
         return LEMON_OK;
@@ -6863,33 +6907,55 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     if (to.data && !coding && to.dtype == from.dtype) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
     if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
-    *param = to;
+    param->data = to.data;
+    param->dtype = to.dtype;
     return to.data ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  Phi-3 has queries, keys and values in one matrix, and gate and up in another: its name, its rows, and the first of
+    this role.  NULL: the role has a matrix of its own. */
+static const char *lemon__fused_name(const lemon_config *c, lemon_role role, lemon__style style, int64_t *first,
+                                     int64_t *rows) {
+    static const char *const names[2][2] = {{"self_attn.qkv_proj", "attn_qkv"}, {"mlp.gate_up_proj", "ffn_up"}};
+    int ffn = role > LEMON_WV, i;
+    if (role < LEMON_WQ || role > LEMON_W_UP || role == LEMON_WO || role == LEMON_FFN_NORM) return NULL;
+    *rows = 0;
+    for (i = ffn ? LEMON_W_GATE : LEMON_WQ; i <= (ffn ? LEMON_W_UP : LEMON_WV); i++) {
+        if (i == (int)role) *first = *rows;
+        *rows += lemon_joint_size(c, lemon__roles[i].out);
+    }
+    return names[ffn][style == LEMON__STYLE_GGUF];
 }
 
 /*  One parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for
     weights. */
-static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, lemon_model *model,
-                                        int64_t i) {
+static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
+                                        lemon_model *model, int64_t i) {
     lemon_tensor *param = &model->params[i], found;
+    lemon__entry e;
     char name[LEMON__NAME], why[96] = "";
     lemon_status status;
     int32_t at = -1;
-    int64_t k, layer, halves = 0;
+    int64_t k, layer, halves, first = 0, rows = param->rows;
     lemon_role role = lemon__param_role(&model->config, i, &layer);
-    lemon__param_name(model, i, style, name, sizeof name);
+    const char *fused = family[0] == 'p' ? lemon__fused_name(&model->config, role, style, &first, &rows) : NULL;
+    lemon__param_name(model, i, style, fused, name, sizeof name);
     for (k = 0; k < n && at < 0; k++) at = lemon__words_find(&u[k].tensor_names, name, strlen(name));
     if (at < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
     u += k - 1;
     u->tensors[at].used = 1;
     found = u->tensors[at].tensor;
-    lemon__shape_reason(model, i, found.rows != param->rows, why, sizeof why);
-    status = lemon__unpack_shape(u, name, &found, param->rows, param->cols, why);
-    if (!status && found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4))
+    lemon__shape_reason(model, i, found.rows != rows, why, sizeof why);
+    status = lemon__unpack_shape(u, name, &found, rows, param->cols, why);
+    e = u->tensors[at];
+    halves = lemon__halves(&model->config, role, style, family);
+    if (!status && (found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4) ||
+                    (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
         status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
                                lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) halves = model->config.head_dim;
-    return status ? status : lemon__adopt(u->ctx, model, &u->tensors[at], halves, param);
+    e.tensor.rows = param->rows;
+    e.tensor.data = (uint8_t *)found.data + (size_t)first * lemon__entry_row_bytes(&e, found.cols);
+    return status ? status : lemon__adopt(u->ctx, model, &e, halves, param);
 }
 
 /*  The type that most numbers of the matrices have. */
@@ -6924,8 +6990,8 @@ static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
 }
 
 /*  Every parameter out of n files. */
-static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const lemon_config *config,
-                                         lemon_model **model) {
+static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
+                                         const lemon_config *config, lemon_model **model) {
     lemon_status status;
     int64_t i, tensors = 0;
     for (i = 0; i < n; i++) tensors += u[i].tensor_names.count;
@@ -6933,7 +6999,7 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
         return lemon__refuse(u, LEMON_E_FORMAT, "n_layers is %ld, but there are only %lld tensors",
                              (long)config->n_layers, (long long)tensors);
     status = lemon__model_new(u->ctx, config, model);
-    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, *model, i);
+    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
     for (i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
@@ -6969,17 +7035,18 @@ static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, co
 /*  A .lemon file with the part "model". */
 static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
     lemon__unpack u;
-    const char *arch;
+    const char *arch, *family;
     size_t bytes;
     lemon_config config;
     lemon_status status = lemon__unpack_open(ctx, reader, "model tokenizer", "model", &u);
     if (status) return status;
     status = lemon__unpack_text(&u, "arch", &arch, &bytes);
-    if (!status && (bytes != 5 || memcmp(arch, "llama", 5) != 0))
-        status = lemon__refuse(&u, LEMON_E_UNSUPPORTED, "arch is \"%.*s\", expected \"llama\"",
-                               (int)(bytes < 40 ? bytes : 40), arch);
     if (!status) status = lemon__unpack_config(&u, "", &config);
-    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_LEMON, &config, model);
+    family = lemon_config_family(&config);
+    if (!status && (bytes != strlen(family) || memcmp(arch, family, bytes) != 0))
+        status = lemon__refuse(&u, LEMON_E_UNSUPPORTED, "arch is \"%.*s\", expected \"%s\", of which the other keys speak",
+                               (int)(bytes < 40 ? bytes : 40), arch, family);
+    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_LEMON, family, &config, model);
     if (!status) status = lemon__unpack_carried(&u, *model);
     if (!status && lemon__unpack_has(&u, "tokenizer.type")) status = lemon__tokenizer_unpack(&u, &(*model)->tokenizer);
     return lemon__unpack_done(&u, status, "lemon", model);
@@ -7339,35 +7406,104 @@ static int lemon__folder_field(void *from, const struct lemon__field *field, dou
     return lemon__json_real(json, node, value) ? 1 : -1;
 }
 
+/*  A number of an object; `other` where it has none. */
+static double lemon__json_number(const lemon__json *json, int32_t node, const char *name, double other) {
+    double value;
+    return lemon__json_real(json, lemon__json_get(json, node, name), &value) ? value : other;
+}
+
+/*  Refuses a member by name, with its value and why. */
+static lemon_status lemon__folder_bad(const lemon__json *json, const char *name, int32_t node, const char *why) {
+    return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, %s", json->name, name,
+                       node < 0 ? 7 : (int)lemon__min(60, json->nodes[node].bytes),
+                       node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, why);
+}
+
 /*  Refuses by name what changes the computation and is not computed here. */
 static lemon_status lemon__folder_refuse(lemon__json *json) {
-    static const char *const words[][3] = {{"model_type", "llama", "mistral"}, {"hidden_act", "silu", "swish"}};
-    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "sliding_window",
-                                         "rope_scaling", "rope_parameters"};
-    int32_t node, type;
-    int64_t window, context;
-    size_t i;
-    for (i = 0; i < 2; i++) {
-        node = lemon__json_get(json, 0, words[i][0]);
-        if ((i > 0 && node < 0) || lemon__json_is(json, node, words[i][1]) || lemon__json_is(json, node, words[i][2]))
-            continue;
-        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, expected \"%s\"; lemon.h has no other",
-                           json->name, words[i][0], node < 0 ? 7 : (int)lemon__min(40, json->nodes[node].bytes),
-                           node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, words[i][1]);
-    }
-    for (i = 0; i < 6; i++) {
+    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "partial_rotary_factor"};
+    int32_t node = lemon__json_get(json, 0, "hidden_act"), rope = lemon__json_get(json, 0, "rope_parameters");
+    double value;
+    int i;
+    if (node >= 0 && !lemon__json_is(json, node, "silu") && !lemon__json_is(json, node, "swish"))
+        return lemon__folder_bad(json, "hidden_act", node, "expected \"silu\"; lemon.h has no other");
+    for (i = 0; i < 4; i++) {
         node = lemon__json_get(json, 0, absent[i]);
-        if (lemon__json_type_of(json, node) <= LEMON__JSON_FALSE) continue;
-        type = lemon__json_get(json, node, "rope_type");
-        if (type < 0) type = lemon__json_get(json, node, "type");
-        if (i >= 4 && (type < 0 ? i == 5 : lemon__json_is(json, type, "default"))) continue;
-        if (i == 3 && lemon__json_int(json, node, &window) &&
-            lemon__json_int(json, lemon__json_get(json, 0, "max_position_embeddings"), &context) && window >= context)
-            continue;
-        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, which lemon.h does not compute", json->name,
-                           absent[i], (int)lemon__min(60, json->nodes[node].bytes),
-                           (const char *)json->text + json->nodes[node].start);
+        if (i == 3 && node < 0) node = lemon__json_get(json, rope, absent[i]);
+        if (lemon__json_type_of(json, node) > LEMON__JSON_FALSE &&
+            !(i == 3 && lemon__json_real(json, node, &value) && value >= 1))
+            return lemon__folder_bad(json, absent[i], node, "which lemon.h does not compute");
     }
+    return LEMON_OK;
+}
+
+static const char *const lemon__rope_kinds[LEMON_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
+
+/*  What YaRN multiplies queries and keys by, where nothing else is said. */
+static double lemon__yarn_magnitude(double factor, double weight) {
+    return factor > 1 ? 0.1 * weight * log(factor) + 1 : 1;
+}
+
+/*  Puts numbers of a file where they belong; what cannot be there becomes what lemon_config_check refuses. */
+static void lemon__rope_set(lemon_config *c, int kind, double factor, double original, double slow, double fast,
+                            double magnitude) {
+    int turns = kind >= LEMON_ROPE_LLAMA3;
+    c->rope_scaling = kind;
+    c->rope_factor = fabs(factor) < 1e9 ? (float)factor : -1;
+    c->rope_original = !turns ? 0 : original >= 1 && original <= 1 << 24 ? (int32_t)(original + 0.5) : -1;
+    c->rope_slow = !turns ? 0 : fabs(slow) < 1e9 ? (float)slow : -1;
+    c->rope_fast = !turns ? 0 : fabs(fast) < 1e9 ? (float)fast : -1;
+    c->rope_magnitude = kind != LEMON_ROPE_YARN ? 0 : fabs(magnitude) < 1e9 ? (float)magnitude : -1;
+}
+
+/*  How RoPE is scaled, after Hugging Face's modeling_rope_utils: rope_scaling, in newer files rope_parameters. */
+static lemon_status lemon__folder_rope(lemon__json *json, lemon_config *c) {
+    int32_t node = lemon__json_get(json, 0, "rope_scaling"), type;
+    int kind = 0, llama3;
+    double factor, original, weight, all, magnitude;
+    if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL) node = lemon__json_get(json, 0, "rope_parameters");
+    type = lemon__json_get(json, node, "rope_type");
+    if (type < 0) type = lemon__json_get(json, node, "type");
+    if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL || (type < 0 && lemon__json_get(json, node, "rope_theta") >= 0))
+        return LEMON_OK;
+    while (kind < LEMON_ROPE_COUNT && !lemon__json_is(json, type, lemon__rope_kinds[kind])) kind++;
+    if (kind == LEMON_ROPE_COUNT || lemon__json_type_of(json, lemon__json_get(json, node, "truncate")) == LEMON__JSON_FALSE)
+        return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn");
+    if (kind == LEMON_ROPE_PLAIN) return LEMON_OK;
+    llama3 = kind == LEMON_ROPE_LLAMA3;
+    original = lemon__json_number(json, node, "original_max_position_embeddings", c->max_seq);
+    factor = lemon__json_number(json, node, "factor", c->max_seq / original);
+    weight = lemon__json_number(json, node, "mscale", 0);
+    all = lemon__json_number(json, node, "mscale_all_dim", 0);
+    magnitude = weight > 0 && all > 0 ? lemon__yarn_magnitude(factor, weight) / lemon__yarn_magnitude(factor, all)
+                                      : lemon__yarn_magnitude(factor, 1);
+    lemon__rope_set(c, kind, factor, original,
+                    lemon__json_number(json, node, llama3 ? "low_freq_factor" : "beta_slow", 1),
+                    lemon__json_number(json, node, llama3 ? "high_freq_factor" : "beta_fast", llama3 ? 4 : 32),
+                    lemon__json_number(json, node, "attention_factor", magnitude));
+    return LEMON_OK;
+}
+
+/*  The window, which all layers have or none; Qwen's must be asked for, and begins at some layer. */
+static lemon_status lemon__folder_window(lemon__json *json, const char *family, lemon_config *c) {
+    int32_t node = lemon__json_get(json, 0, "sliding_window"), kinds = lemon__json_get(json, 0, "layer_types"), i;
+    int64_t window;
+    if (!lemon__json_int(json, node, &window) || window >= c->max_seq) return LEMON_OK;
+    if (family[0] == 'q') {
+        double first = lemon__json_number(json, 0, "max_window_layers", 0);
+        if (lemon__json_type_of(json, lemon__json_get(json, 0, "use_sliding_window")) != LEMON__JSON_TRUE ||
+            first >= c->n_layers)
+            return LEMON_OK;
+        if (first > 0) return lemon__folder_bad(json, "max_window_layers", lemon__json_get(json, 0, "max_window_layers"),
+                                                "expected 0, a window for all layers");
+    }
+    if (family[0] == 'l' || window < 1)
+        return lemon__folder_bad(json, "sliding_window", node, "which a model of this type does not have");
+    if (lemon__json_type_of(json, kinds) == LEMON__JSON_ARRAY)
+        for (i = kinds + 1; i < json->nodes[kinds].next; i = json->nodes[i].next)
+            if (!lemon__json_is(json, i, "sliding_attention"))
+                return lemon__folder_bad(json, "layer_types", kinds, "expected a window for all layers");
+    c->window = (int32_t)window;
     return LEMON_OK;
 }
 
@@ -7391,15 +7527,29 @@ static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemo
     return status;
 }
 
-static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known) {
+static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known,
+                                         const char **family) {
     lemon_reader reader;
     lemon__json json;
+    size_t n;
+    const uint8_t *type;
     lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
     if (status) return status;
     status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) {
+        type = lemon__json_string(&json, lemon__json_get(&json, 0, "model_type"), &n);
+        status = lemon__family_find(ctx, reader.name, "model_type", type, n, family);
+    }
     if (!status) status = lemon__folder_refuse(&json);
     if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, config);
-    if (!status) *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+    if (!status) status = lemon__folder_rope(&json, config);
+    if (!status) status = lemon__folder_window(&json, *family, config);
+    if (!status) {
+        config->qkv_bias = strcmp(*family, "qwen2") == 0;
+        config->qk_norm = strcmp(*family, "qwen3") == 0;
+        *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+        if (lemon_config_check(ctx, config)) status = lemon__blame(ctx, reader.name, LEMON_E_FORMAT);
+    }
     lemon__json_close(&json);
     lemon__reader_close(&reader);
     return status;
@@ -7408,18 +7558,19 @@ static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lem
 static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon_model **model) {
     lemon_config config;
     lemon__shards *shards = (lemon__shards *)lemon__calloc(ctx, sizeof *shards);
+    const char *family;
     int tie_known = 0;
     int64_t i;
     lemon_status status;
     if (shards == NULL) return LEMON_E_MEMORY;
     shards->ctx = ctx;
     shards->folder = folder;
-    status = lemon__folder_config(ctx, folder, &config, &tie_known);
+    status = lemon__folder_config(ctx, folder, &config, &tie_known, &family);
     if (!status) status = lemon__shards_open(shards);
     if (!status && !tie_known)
         for (i = 0, config.tied_embeddings = 1; i < shards->n; i++)
             if (lemon__words_find(&shards->u[i].tensor_names, "lm_head.weight", 14) >= 0) config.tied_embeddings = 0;
-    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, &config, model);
+    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, family, &config, model);
     if (!status) status = lemon__folder_carry(ctx, folder, *model);
     if (!status) status = lemon__tokenizer_from_parts(ctx, folder, *model);
     if (!status) {
@@ -7593,13 +7744,17 @@ static int lemon__gguf_is(const lemon__unpack *u, const char *name, const char *
            memcmp(key->value + 8, text, strlen(text)) == 0;
 }
 
+/*  The same for a key of the architecture. */
+static int lemon__gguf_own(const lemon__unpack *u, const char *name, double *value) {
+    char full[2 * LEMON__NAME];
+    snprintf(full, sizeof full, "%s.%s", u->family, name);
+    return lemon__gguf_number(u, full, value);
+}
+
 static int lemon__gguf_field(void *from, const struct lemon__field *field, double *value) {
     const lemon__unpack *u = (const lemon__unpack *)from;
-    char name[LEMON__NAME];
     int32_t i;
-    int got;
-    snprintf(name, sizeof name, "llama.%s", field->gguf);
-    got = lemon__gguf_number(u, name, value);
+    int got = lemon__gguf_own(u, field->gguf, value);
     if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
     i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
     if (i >= 0) *value = (double)u->tensors[i].tensor.rows;
@@ -7645,18 +7800,104 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
 /*  Refuses by name what changes the computation and is not computed here. */
 static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
     const struct { const char *name; double expected; } keys[] = {
-        {"split.count", 1}, {"llama.expert_count", 0}, {"llama.attention.sliding_window", 0},
-        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1},
-        {"llama.rope.dimension_count", (double)c->head_dim}, {"llama.attention.value_length", (double)c->head_dim}};
+        {"expert_count", 0}, {"rope.scaling.yarn_ext_factor", 1}, {"rope.dimension_count", (double)c->head_dim},
+        {"attention.value_length", (double)c->head_dim}};
     double value;
-    size_t i;
-    for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
-            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is %g, expected %g; lemon.h has no other", keys[i].name,
-                                 value, keys[i].expected);
-    if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "llama.rope.scaling.type is set, expected none");
+    int i;
+    for (i = 0; i < 4; i++)
+        if (lemon__gguf_own(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
+            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s.%s is %g, expected %g; lemon.h has no other", u->family,
+                                 keys[i].name, value, keys[i].expected);
+    if (lemon__gguf_number(u, "split.count", &value) != 0 && !(value <= 1))
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "split.count is %g, expected 1; lemon.h has no other", value);
     return LEMON_OK;
+}
+
+/*  A number of the architecture, `other` where there is none. */
+static double lemon__gguf_or(const lemon__unpack *u, const char *name, double other) {
+    double value;
+    return lemon__gguf_own(u, name, &value) > 0 ? value : other;
+}
+
+/*  How RoPE is scaled, as llama.cpp computes it. */
+static lemon_status lemon__gguf_rope(const lemon__unpack *u, lemon_config *c) {
+    double factor = lemon__gguf_or(u, "rope.scaling.factor", lemon__gguf_or(u, "rope.scale_linear", 1)), magnitude;
+    char type[2 * LEMON__NAME];
+    int kind = factor > 0 && (factor < 1 || factor > 1) ? LEMON_ROPE_LINEAR : LEMON_ROPE_PLAIN;
+    snprintf(type, sizeof type, "%s.rope.scaling.type", u->family);
+    if (lemon__gguf_is(u, type, "none")) kind = LEMON_ROPE_PLAIN;
+    else if (lemon__gguf_is(u, type, "yarn")) kind = LEMON_ROPE_YARN;
+    else if (lemon__gguf_key(u, type) && !lemon__gguf_is(u, type, "linear"))
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is another than none, linear and yarn; lemon.h has no other", type);
+    magnitude = lemon__yarn_magnitude(factor, 1) /
+                lemon__yarn_magnitude(factor, lemon__gguf_or(u, "rope.scaling.yarn_log_multiplier", 0));
+    if (kind != LEMON_ROPE_PLAIN)
+        lemon__rope_set(c, kind, factor, lemon__gguf_or(u, "rope.scaling.original_context_length", c->max_seq),
+                        lemon__gguf_or(u, "rope.scaling.yarn_beta_slow", 1),
+                        lemon__gguf_or(u, "rope.scaling.yarn_beta_fast", 32),
+                        lemon__gguf_or(u, "rope.scaling.yarn_attn_factor", magnitude) *
+                            lemon__gguf_or(u, "rope.scaling.attn_factor", 1));
+    return LEMON_OK;
+}
+
+/*  LLaMA 3's scaling stands in GGUF as by how much each plane turns slower.  Its numbers from those: the slowest plane has
+    the factor; of the planes between, 1/slower is linear in the turns, and what rope_original, slow and fast have in
+    common falls out, so slow is 1.  Where less than two such planes are there, fast is 4 as in all of LLaMA 3. */
+static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
+    int32_t at = lemon__words_find(&u->tensor_names, "rope_freqs.weight", 17);
+    int64_t planes = c->head_dim / 2, i, n = 0, ends[2] = {0, 0};
+    double turns[2] = {0, 0}, fast[2] = {0, 0}, worst = 0, slope, base = 1.0 / 3, factor;
+    float *slower;
+    if (at < 0) return LEMON_OK;
+    u->tensors[at].used = 1;
+    if (c->rope_scaling || u->tensors[at].tensor.rows != 1 || u->tensors[at].tensor.cols != planes ||
+        u->tensors[at].tensor.dtype != LEMON_F32)
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not f32 [1, %lld], or RoPE is scaled "
+                             "otherwise too", (long long)planes);
+    slower = (float *)lemon__malloc(u->ctx, (size_t)planes * sizeof *slower);
+    if (slower == NULL) return LEMON_E_MEMORY;
+    lemon_row_to_f32(&u->tensors[at].tensor, 0, slower);
+    factor = (double)slower[planes - 1];
+    for (i = 0; i < planes; i++) {
+        double x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+        if (!(slower[i] > 1.00001f)) ends[0] = i;               /* the last plane that keeps its speed */
+        if (!(slower[i] > 1.00001f) || !((double)slower[i] < 0.99999 * factor)) continue;
+        turns[n > 0] = x;
+        fast[n > 0] = (1 / (double)slower[i] - 1 / factor) / (1 - 1 / factor);
+        n++;
+    }
+    if (n == 0) {
+        turns[0] = pow((double)c->rope_theta, -(2.0 * (double)ends[0] + 1) / c->head_dim) / LEMON__TWO_PI;
+        fast[0] = 0.5;
+    }
+    slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : (fast[0] + base) / turns[0];
+    if (n > 1) base = slope * turns[0] - fast[0];
+    if (factor > 1.00001) lemon__rope_set(c, LEMON_ROPE_LLAMA3, factor, slope / base, 1, 1 + 1 / base, 0);
+    for (i = 0; i < planes && lemon_config_check(u->ctx, c) == LEMON_OK; i++)
+        worst = fmax(worst, fabs(lemon__rope_slower(c, i) / (double)slower[i] - 1));
+    lemon__free(u->ctx, slower, (size_t)planes * sizeof *slower);
+    if (i == planes && worst < 1e-3) return LEMON_OK;
+    return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
+}
+
+/*  All of the config. */
+static lemon_status lemon__gguf_config(lemon__unpack *u, lemon_config *c) {
+    const lemon__key *key = lemon__gguf_key(u, "general.architecture");
+    int text = key && key->type == LEMON__GGUF_TEXT;
+    lemon_status status = lemon__family_find(u->ctx, u->source.name, "general.architecture", text ? key->value + 8 : NULL,
+                                             text ? key->bytes - 8 : 0, &u->family);
+    double window;
+    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, c);
+    if (!status) status = lemon__gguf_refuse(u, c);
+    if (!status) status = lemon__gguf_rope(u, c);
+    if (status) return status;
+    window = lemon__gguf_or(u, "attention.sliding_window", 0);
+    c->window = window > 0 && window < c->max_seq ? (int32_t)window : 0;
+    c->tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
+    c->qkv_bias = lemon__words_find(&u->tensor_names, "blk.0.attn_q.bias", 17) >= 0;
+    c->qk_norm = lemon__words_find(&u->tensor_names, "blk.0.attn_q_norm.weight", 24) >= 0;
+    if (lemon_config_check(u->ctx, c)) return lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    return lemon__gguf_freqs(u, c);
 }
 
 /*  What nobody asked for goes along as it stands: what is about the tokenizer, and the rest. */
@@ -7689,18 +7930,8 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
 static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
     lemon_config config;
     lemon_status status = lemon__gguf_contents(u);
-    if (!status && !lemon__gguf_is(u, "general.architecture", "llama")) {
-        const lemon__key *key = lemon__gguf_key(u, "general.architecture");
-        int text = key && key->type == LEMON__GGUF_TEXT;
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "general.architecture is %.*s, expected llama",
-                             text ? (int)lemon__min(40, (int64_t)key->bytes - 8) : 7,
-                             text ? (const char *)key->value + 8 : "missing");
-    }
-    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, &config);
-    if (!status) status = lemon__gguf_refuse(u, &config);
-    if (status) return status;
-    config.tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
-    status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, &config, model);
+    if (!status) status = lemon__gguf_config(u, &config);
+    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, u->family, &config, model);
     if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
     return status ? status : lemon__gguf_carry(u, *model);
 }
@@ -7855,12 +8086,11 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
-        int vector = t->stored.rows == 1;
         lemon__put_number(out, strlen(t->name), 8);
         lemon__put(out, t->name, strlen(t->name));
-        lemon__put_number(out, vector ? 1 : 2, 4);
-        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
-        if (!vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, t->vector ? 1 : 2, 4);
+        lemon__put_number(out, (uint64_t)(t->vector ? t->stored.rows * t->stored.cols : t->stored.cols), 8);
+        if (!t->vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
         lemon__put_number(out, lemon__coding_of(t->stored.dtype)->id, 4);
         lemon__put_number(out, t->offset, 8);
     }
@@ -7883,23 +8113,72 @@ static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model)
     }
 }
 
+/*  What GGUF calls a family: Mistral's is LLaMA there. */
+static const char *lemon__gguf_family(const lemon_config *c) {
+    const char *family = lemon_config_family(c);
+    return family[0] == 'q' ? family : "llama";
+}
+
+/*  A number of the architecture. */
+static void lemon__gguf_put_own(lemon__pack *pack, const char *family, const char *name, int real, double value) {
+    char full[2 * LEMON__NAME];
+    snprintf(full, sizeof full, "%s.%s", family, name);
+    if (real) lemon__gguf_put(pack, full, LEMON__GGUF_F32, lemon__bits((float)value));
+    else lemon__gguf_put(pack, full, LEMON__GGUF_U32, (uint64_t)value);
+}
+
+/*  How RoPE is scaled: keys for linear and YaRN, a tensor for LLaMA 3. */
+static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const lemon_config *c) {
+    double factor = (double)c->rope_factor;
+    char type[2 * LEMON__NAME];
+    lemon_tensor t = lemon__view(NULL, LEMON_F32, 1, c->head_dim / 2);
+    int64_t i;
+    if (c->rope_scaling == LEMON_ROPE_LLAMA3) {
+        float *slower = lemon__floats(pack->ctx, &pack->scratch, 1, t.cols);
+        for (i = 0; slower && i < t.cols; i++) slower[i] = (float)lemon__rope_slower(c, i);
+        t.data = slower;
+        if (slower) lemon__pack_tensor(pack, "rope_freqs.weight", &t, LEMON_F32);
+        else pack->status = LEMON_E_MEMORY;
+    }
+    if (c->rope_scaling != LEMON_ROPE_LINEAR && c->rope_scaling != LEMON_ROPE_YARN) return;
+    snprintf(type, sizeof type, "%s.rope.scaling.type", family);
+    lemon__gguf_put_text(pack, type, lemon__rope_kinds[c->rope_scaling], strlen(lemon__rope_kinds[c->rope_scaling]));
+    lemon__gguf_put_own(pack, family, "rope.scaling.factor", 1, factor);
+    if (c->rope_scaling == LEMON_ROPE_LINEAR) return;
+    lemon__gguf_put_own(pack, family, "rope.scaling.original_context_length", 0, c->rope_original);
+    lemon__gguf_put_own(pack, family, "rope.scaling.yarn_beta_slow", 1, (double)c->rope_slow);
+    lemon__gguf_put_own(pack, family, "rope.scaling.yarn_beta_fast", 1, (double)c->rope_fast);
+    lemon__gguf_put_own(pack, family, "rope.scaling.attn_factor", 1,
+                        (double)c->rope_magnitude / lemon__yarn_magnitude(factor, 1));
+}
+
+/*  What llama.cpp does not compute, or has no architecture for. */
+static lemon_status lemon__gguf_fits(lemon_ctx *ctx, const char *path, const lemon_config *c) {
+    const char *why = NULL;
+    if (c->qkv_bias && c->qk_norm) why = "qkv_bias and qk_norm are both set";
+    else if (c->qkv_bias && lemon_joint_size(c, LEMON_JOINT_HEADS) != c->d_model)
+        why = "with qkv_bias, n_heads * head_dim is not d_model";
+    else if ((c->qkv_bias || c->qk_norm) && c->rope_scaling == LEMON_ROPE_LLAMA3)
+        why = "rope_scaling is llama3's with qkv_bias or qk_norm";
+    return why ? lemon__fail(ctx, LEMON_E_ARG, "%s: %s, which no architecture of GGUF has", path, why) : LEMON_OK;
+}
+
 static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
     const lemon_config *c = &model->config;
-    char name[LEMON__NAME];
+    const char *family = lemon__gguf_family(c);
     int i, vocabulary;
-    lemon__gguf_put_text(pack, "general.architecture", "llama", 5);
+    lemon__gguf_put_text(pack, "general.architecture", family, strlen(family));
     lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
     lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(c, &lemon__fields[i]);
-        if (lemon__fields[i].gguf == NULL) continue;
-        snprintf(name, sizeof name, "llama.%s", lemon__fields[i].gguf);
-        if (lemon__fields[i].real) lemon__gguf_put(pack, name, LEMON__GGUF_F32, lemon__bits((float)value));
-        else lemon__gguf_put(pack, name, LEMON__GGUF_U32, (uint64_t)value);
+        if (lemon__fields[i].gguf) lemon__gguf_put_own(pack, family, lemon__fields[i].gguf, lemon__fields[i].real, value);
     }
-    lemon__gguf_put(pack, "llama.attention.value_length", LEMON__GGUF_U32, (uint64_t)c->head_dim);
-    lemon__gguf_put(pack, "llama.rope.dimension_count", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put_own(pack, family, "attention.value_length", 0, c->head_dim);
+    lemon__gguf_put_own(pack, family, "rope.dimension_count", 0, c->head_dim);
+    if (c->window) lemon__gguf_put_own(pack, family, "attention.sliding_window", 0, c->window);
+    lemon__gguf_put_rope(pack, family, c);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
     lemon__gguf_put_license(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
@@ -7916,7 +8195,8 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
     pack.align = 32;
     lemon__gguf_keys(&pack, model, dtype);
     lemon__pack_params(&pack, model, 0, model->n_params, LEMON__STYLE_GGUF, dtype);
-    status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
+    status = lemon__gguf_fits(ctx, path, &model->config);
+    if (!status) status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
 }
@@ -7927,12 +8207,14 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
 static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
     const struct { const char *name; double value, expected; } fields[] = {
         {"rope_theta", (double)c->rope_theta, 10000.0}, {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
-        {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads}};
+        {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads},
+        {"qkv_bias", c->qkv_bias, 0}, {"qk_norm", c->qk_norm, 0}, {"window", c->window, 0},
+        {"rope_scaling", c->rope_scaling, 0}};
     int i;
     if (dtype != LEMON_F32 && dtype != LEMON_Q8)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
                            path, lemon_dtype_name(dtype));
-    for (i = 0; i < 3; i++)
+    for (i = 0; i < 7; i++)
         if (fields[i].value < fields[i].expected || fields[i].value > fields[i].expected)
             return lemon__fail(ctx, LEMON_E_ARG, "%s: %s is %g, expected %g; llama2.c's .bin has no other", path,
                                fields[i].name, fields[i].value, fields[i].expected);
@@ -8066,8 +8348,9 @@ static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
         lemon__print(out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, lemon__st_types[t->stored.dtype]);
-        if (t->stored.rows > 1) lemon__print(out, "%lld,", (long long)t->stored.rows);
-        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}", (long long)t->stored.cols,
+        if (!t->vector) lemon__print(out, "%lld,", (long long)t->stored.rows);
+        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}",
+                     (long long)(t->vector ? t->stored.rows * t->stored.cols : t->stored.cols),
                      (unsigned long long)t->offset, (unsigned long long)(t->offset + lemon_tensor_bytes(&t->stored)));
     }
     lemon__print(out, "}");
@@ -8130,7 +8413,8 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
     (but that of several EOS ids) because they may speak of layers that are gone. */
 static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__bytes *out) {
     static const char *const ours[] = {"architectures", "model_type", "torch_dtype", "dtype", "hidden_act",
-                                       "attention_bias", "mlp_bias", "sliding_window"};
+                                       "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
+                                       "max_window_layers"};
     const lemon_part *part = lemon__part_find(model, "config.json");
     lemon__json json;
     lemon_status status;
@@ -8147,7 +8431,7 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
     for (i = 1; i < json.nodes[0].next && json.nodes[0].type == LEMON__JSON_OBJECT; i = json.nodes[i + 1].next) {
         const lemon__json_node *value = &json.nodes[i + 1];
         int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
-        for (k = 0; k < 8; k++) known |= lemon__json_is(&json, i, ours[k]);
+        for (k = 0; k < 10; k++) known |= lemon__json_is(&json, i, ours[k]);
         for (k = 0; k < LEMON__FIELDS; k++)
             known |= lemon__fields[k].hf && lemon__json_is(&json, i, lemon__fields[k].hf);
         if (known) continue;
@@ -8161,13 +8445,36 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
     return LEMON_OK;
 }
 
+/*  What only some of the family have: a window, and how RoPE is scaled. */
+static void lemon__folder_put_family(const lemon_config *c, lemon__bytes *out) {
+    int llama3 = c->rope_scaling == LEMON_ROPE_LLAMA3, yarn = c->rope_scaling == LEMON_ROPE_YARN, i;
+    const struct { const char *name; int used; double value; } numbers[] = {
+        {"factor", 1, (double)c->rope_factor}, {"original_max_position_embeddings", llama3 || yarn, c->rope_original},
+        {"low_freq_factor", llama3, (double)c->rope_slow}, {"high_freq_factor", llama3, (double)c->rope_fast},
+        {"beta_slow", yarn, (double)c->rope_slow}, {"beta_fast", yarn, (double)c->rope_fast},
+        {"attention_factor", yarn, (double)c->rope_magnitude}};
+    if (c->window) lemon__print(out, ",\n  \"sliding_window\": %ld", (long)c->window);
+    if (c->qkv_bias || c->qk_norm)
+        lemon__print(out, ",\n  \"use_sliding_window\": %s,\n  \"max_window_layers\": %ld", c->window ? "true" : "false",
+                     c->window ? 0 : (long)c->n_layers);
+    if (!c->rope_scaling) return;
+    lemon__print(out, ",\n  \"rope_scaling\": {\"rope_type\": \"%s\"", lemon__rope_kinds[c->rope_scaling]);
+    for (i = 0; i < 7; i++) {
+        if (!numbers[i].used) continue;
+        lemon__print(out, ", \"%s\": ", numbers[i].name);
+        lemon__print_real(out, numbers[i].value);
+    }
+    lemon__print(out, "}");
+}
+
 static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
     static const char *const types[] = {"float32", "bfloat16", "float16"};
+    const char *family = lemon_config_family(&model->config);
     lemon__bytes text = lemon__bytes_in(f->ctx);
     int i;
-    lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+    lemon__print(&text, "{\n  \"architectures\": [\"%c%sForCausalLM\"],\n  \"model_type\": \"%s\",\n"
                         "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
-                        "  \"mlp_bias\": false", types[dtype]);
+                        "  \"mlp_bias\": false", family[0] - 'a' + 'A', family + 1, family, types[dtype]);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(&model->config, &lemon__fields[i]);
         if (lemon__fields[i].hf == NULL) continue;
@@ -8177,6 +8484,7 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
         else if (lemon__fields[i].real) lemon__print_real(&text, value);
         else lemon__print(&text, "%.0f", value);
     }
+    lemon__folder_put_family(&model->config, &text);
     if (!text.status) text.status = lemon__folder_put_carried(model, &text);
     if (!text.status) lemon__print(&text, "\n}\n");
     return lemon__folder_put_text(f, "config.json", &text);
@@ -8256,6 +8564,9 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
                            "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path,
                            lemon_dtype_name(options->dtype));
+    if (model->config.qkv_bias && model->config.qk_norm)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, but no architecture of Hugging Face's "
+                           "has both", path);
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0 || n + 5 > LEMON__PATH)
         return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
@@ -11866,7 +12177,7 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, name, sizeof name);
+    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name, sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
