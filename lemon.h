@@ -7472,7 +7472,7 @@ static lemon_status lemon__folder_rope(lemon__json *json, lemon_config *c) {
     if (kind == LEMON_ROPE_PLAIN) return LEMON_OK;
     llama3 = kind == LEMON_ROPE_LLAMA3;
     original = lemon__json_number(json, node, "original_max_position_embeddings", c->max_seq);
-    factor = lemon__json_number(json, node, "factor", c->max_seq / original);
+    factor = lemon__json_number(json, node, "factor", kind == LEMON_ROPE_YARN ? c->max_seq / original : -1);
     weight = lemon__json_number(json, node, "mscale", 0);
     all = lemon__json_number(json, node, "mscale_all_dim", 0);
     magnitude = weight > 0 && all > 0 ? lemon__yarn_magnitude(factor, weight) / lemon__yarn_magnitude(factor, all)
