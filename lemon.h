@@ -719,7 +719,7 @@ typedef enum lemon_place {
     LEMON_AT_READ_HEADS,      /* read: wo */
     LEMON_AT_FFN,             /* write: w_gate, w_up */
     LEMON_AT_READ_NEURONS,    /* read: w_down */
-    LEMON_AT_QUERY_NORM,      /* one per model: gains of a head's queries, */
+    LEMON_AT_QUERY_NORM,      /* gains of a head's queries, */
     LEMON_AT_KEY_NORM,        /*   and of its keys */
     LEMON_PLACE_COUNT
 } lemon_place;
@@ -12299,8 +12299,8 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"residual", LEMON_JOINT_RESIDUAL, 0}, {"gain", LEMON_JOINT_RESIDUAL, 0}, {"read_output", LEMON_JOINT_RESIDUAL, 0},
     {"read_attn", LEMON_JOINT_RESIDUAL, 1}, {"read_ffn", LEMON_JOINT_RESIDUAL, 1}, {"query", LEMON_JOINT_QUERY, 1},
     {"key", LEMON_JOINT_KEY, 1}, {"value", LEMON_JOINT_VALUE, 1}, {"read_heads", LEMON_JOINT_HEADS, 1},
-    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}, {"query_norm", LEMON_JOINT_HEAD, 0},
-    {"key_norm", LEMON_JOINT_HEAD, 0}};
+    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}, {"query_norm", LEMON_JOINT_HEAD, 1},
+    {"key_norm", LEMON_JOINT_HEAD, 1}};
 
 /*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary), a bias being the row of its matrix's
     outputs; gain: the norm whose gain the role reads
@@ -13208,20 +13208,9 @@ static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, c
     return status;
 }
 
-/*  Maps of the gains of q and k norms: the student's planes, as below.  It is the gain that sets the queries' size. */
-static lemon_status lemon__map_head_norms(lemon__fill *f) {
-    int64_t ratio = f->tc->head_dim / f->sc->head_dim, c;
-    int32_t *index = lemon__ids(f->ctx, &f->work, 1, f->sc->head_dim);
-    lemon_status status = index ? LEMON_OK : LEMON_E_MEMORY;
-    if (!f->sc->qk_norm) return LEMON_OK;
-    for (c = 0; index && c < f->sc->head_dim; c++) index[c] = (int32_t)(c / 2 * ratio * 2 + c % 2);
-    if (!status) status = lemon__select_at(f, LEMON_AT_QUERY_NORM, 0, index, 1.0f / sqrtf((float)ratio));
-    return status ? status : lemon__select_at(f, LEMON_AT_KEY_NORM, 0, index, 1.0f);
-}
-
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
-    plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale.  planes, writes:
-    the energies by which keys and values are merged. */
+    plane i * ratio, which turns at the same speed, and queries (where they are normed, their gain) shrink so that scores
+    keep their scale.  planes, writes: the energies by which keys and values are merged. */
 static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
                                      const double *writes, float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
@@ -13235,6 +13224,10 @@ static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_
     }
     status = lemon__select_at(f, LEMON_AT_QUERY, layer, turning, 1.0f / sqrtf((float)ratio));
     if (!status) status = lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
+    for (i = 0; i < f->sc->head_dim; i++) plain[i] = (int32_t)(i / 2 * ratio * 2 + i % 2);
+    if (!status && f->sc->qk_norm)
+        status = lemon__select_at(f, LEMON_AT_QUERY_NORM, layer, plain, 1.0f / sqrtf((float)ratio));
+    if (!status && f->sc->qk_norm) status = lemon__select_at(f, LEMON_AT_KEY_NORM, layer, plain, 1.0f);
     if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
     return status ? status : lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, writes);
 }
@@ -13254,6 +13247,12 @@ static void lemon__run_attend(lemon__run *run, int64_t layer) {
     lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
     lemon__walk_qkv(&run->walk, layer, run->k, run->v);
     lemon__walk_attend(&run->walk, run->k, run->v);
+}
+
+static void lemon__add_sums(const float *x, int64_t rows, int64_t cols, double *sum) {
+    int64_t r, c;
+    for (r = 0; r < rows; r++)
+        for (c = 0; c < cols; c++) sum[c] += (double)x[r * cols + c];
 }
 
 static void lemon__add_abs(const float *x, int64_t rows, int64_t cols, double *sum) {
@@ -13399,7 +13398,6 @@ static lemon_status lemon__fill_selected(lemon__fill *f) {
     lemon__select_layers(f);
     if (!status) status = lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
     if (!status) status = lemon__select_residual(f, index);
-    if (!status) status = lemon__map_head_norms(f);
     for (layer = 0; !status && layer < f->sc->n_layers; layer++) status = lemon__select_layer(f, layer, index);
     return status;
 }
@@ -13681,16 +13679,45 @@ static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, const lemo
     return LEMON_OK;
 }
 
+/*  What a read map R misses on average, m = E y_t - R^T E y_s, goes through the teacher's matrices to the student's biases:
+    b + W m, the latter as their correction.  mean: sums over the rows learned from, of y_t and then of y_s. */
+static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
+    float *read = lemon__floats(f->ctx, &f->work, f->ds, f->dt), *lack = lemon__floats(f->ctx, &f->work, 1, f->dt);
+    int64_t c, i, which;
+    if (!read || !lack) return LEMON_E_MEMORY;
+    lemon__map_expand(lemon__own_map(f->ops, LEMON_AT_READ_ATTN, layer, 0), read);
+    for (c = 0; c < f->dt; c++) {
+        double sum = mean[c];
+        for (i = 0; i < f->ds; i++) sum -= mean[f->dt + i] * (double)read[i * f->dt + c];
+        lack[c] = (float)(sum / (double)(f->kept * f->seq));
+    }
+    for (which = 0; which < 3; which++) {
+        lemon_role role = (lemon_role)(LEMON_WQ + which);
+        const lemon_map *write = lemon__own_map(f->ops, lemon__role_places[role].out, layer, 0);
+        float *w = lemon__teacher_weight(f->ctx, &f->work, f->teacher, role, f->main[layer], 1);
+        float *out = lemon__floats(f->ctx, &f->work, 1, write->teacher),
+              *extra = lemon__floats(f->ctx, &f->ops->arena, 1, write->student);
+        if (!w || !out || !extra) return LEMON_E_MEMORY;
+        lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out, write->teacher);
+        lemon__map_cols(f->ctx, write, out, 1, extra);
+        f->ops->correction[lemon__param_index(f->sc, (lemon_role)(LEMON_BQ + which), layer)] =
+            lemon__view(extra, LEMON_F32, 1, write->student);
+    }
+    return LEMON_OK;
+}
+
 /*  The teacher's main layer up to its attention, the student's read map for it, and which heads stay. */
 static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     lemon__moments norms;
     lemon__cov heads;
-    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
-    lemon_status status = planes ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
+    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2), *mean = lemon__doubles(f->ctx, &f->work, 1, f->dt + f->ds);
+    lemon_status status = planes && mean ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
     if (!status) status = lemon__cov_make(f, f->qt, f->qt, &heads);
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__add_norms(f, &norms);
+        if (!f->held) lemon__add_sums(f->t.walk.y, f->rows, f->dt, mean);
+        if (!f->held) lemon__add_sums(f->s.walk.y, f->rows, f->ds, mean + f->dt);
         lemon__run_attend(&f->t, f->main[i]);
         lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
         lemon__cov_add(f->ctx, &heads, f->t.walk.z, f->t.walk.z, f->rows);
@@ -13699,7 +13726,8 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     status = lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, &norms);
     if (!status) status = lemon__head_energy(f, f->main[i], &heads);
     if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
-    return status ? status : lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    return status || !f->sc->qkv_bias || !f->o->correction ? status : lemon__solve_intercept(f, i, mean);
 }
 
 /*  The student's attention with what it has read, then its output matrix. */
@@ -13920,8 +13948,8 @@ static lemon_status lemon__solve_layers(lemon__fill *f) {
 /*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows.
     Attention comes from the main layer alone: the other slots' maps there are empty. */
 static lemon_status lemon__solve_slots(lemon__fill *f) {
-    static const int places[5] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
-                                  LEMON_AT_READ_HEADS};
+    static const int places[7] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
+                                  LEMON_AT_READ_HEADS, LEMON_AT_QUERY_NORM, LEMON_AT_KEY_NORM};
     lemon_status status = LEMON_OK;
     int64_t i, slot;
     int k;
@@ -13931,7 +13959,7 @@ static lemon_status lemon__solve_slots(lemon__fill *f) {
             f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
         }
         for (slot = 1; slot < f->ops->slots; slot++)
-            for (k = 0; k < 5 && !status; k++)
+            for (k = 0; k < (f->sc->qk_norm ? 7 : 5) && !status; k++)
                 status = lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, places[k], i, slot), 0);
     }
     return status;
@@ -13945,7 +13973,6 @@ static lemon_status lemon__fill_solved(lemon__fill *f) {
     if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
     if (!status) status = lemon__solve_memory(f);
     if (!status) status = lemon__solve_basis(f);
-    if (!status) status = lemon__map_head_norms(f);
     if (!status) status = lemon__solve_begin(f);
     for (i = 0; !status && i < f->sc->n_layers; i++) status = lemon__solve_layer(f, i);
     if (!status) status = lemon__solve_output(f);
@@ -14004,7 +14031,7 @@ static void lemon__learn_places(lemon__learn *l) {
     for (i = 0; i < lemon__map_count(ops); i++) {
         int place = lemon__map_place(ops, &ops->maps[i]);
         l->at[i] = -1;
-        if (ops->maps[i].field == 0 || place == LEMON_AT_GAIN || place >= LEMON_AT_QUERY_NORM) continue;
+        if (ops->maps[i].field == 0 || place == LEMON_AT_GAIN) continue;
         if (place == LEMON_AT_READ_OUTPUT && ops->student.tied_embeddings) continue;
         l->at[i] = l->adam.count;
         l->adam.count += ops->maps[i].student * ops->maps[i].teacher;
@@ -14075,13 +14102,16 @@ static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t l
     return sum;
 }
 
-/*  All weights of the student as variables; gains as they are, corrections added as constants. */
+/*  All weights of the student as variables; gains of the stream as they are, corrections added as constants. */
 static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, lemon_var *weights) {
     int64_t i, layer;
     for (i = 0; i < student->n_params; i++) {
         lemon_role role = lemon__param_role(l->f->sc, i, &layer);
         const lemon_tensor *c = &l->f->ops->correction[i];
-        if (!lemon__roles[role].matrix && !lemon__roles[role].bias) { weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]); continue; }
+        if (lemon__role_places[role].in == LEMON_AT_GAIN) {
+            weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]);
+            continue;
+        }
         weights[i] = lemon__learn_matrix(l, role, layer);
         if (c->data && l->f->o->correction)
             weights[i] = lemon_tape_add(l->q.tape, weights[i], lemon_tape_weight(l->q.tape, c));

@@ -175,8 +175,8 @@ static void round_trip(lemon_ctx *ctx, const lemon_model *a, const char *path, l
     lemon_status status = lemon_save(ctx, path, a, dtype);
     int known = 0;
     if (!status) status = lemon_load(ctx, path, &b);
-    snprintf(name, sizeof name, "round trip %s %s %s, head_dim %d", format, lemon_dtype_name(dtype),
-             a->config.tied_embeddings ? "tied" : "untied", (int)a->config.head_dim);
+    snprintf(name, sizeof name, "round trip %s %s %s, %s, head_dim %d", format, lemon_dtype_name(dtype),
+             a->config.tied_embeddings ? "tied" : "untied", lemon_config_family(&a->config), (int)a->config.head_dim);
     detail("%s, distance %g", lemon_error(ctx), distance(a, b));
     if (b) known = strcmp(b->format, format) == 0 && (strcmp(format, "llama2c") == 0 || b->dtype == dtype) &&
                    (strcmp(format, "llama2c") == 0) == (b->tokenizer == NULL) && b->params[1].dtype == LEMON_F32;
@@ -204,6 +204,81 @@ static void test_round_trips(lemon_ctx *ctx) {
             }
             lemon_model_free(ctx, a);
         }
+}
+
+/*  Each of the family through each format that has it, and refused by name where a format has not. */
+static void test_families(lemon_ctx *ctx) {
+    static const char *const bin[FAMILIES] = {NULL, "qkv_bias is 1", "qk_norm is 1", "window is 5", "rope_scaling is 1",
+                                              "rope_scaling is 2", "rope_scaling is 3", "qkv_bias is 1", "qk_norm is 1",
+                                              "qkv_bias is 1"};
+    int i, dtype;
+    for (i = 0; i < FAMILIES; i++) {
+        lemon_config c = family_config(tiny_config(32, 2, 4, 2, 8, 44, 300, i % 2), i);
+        lemon_model *a = lively_model(ctx, &c, 5), *b = NULL;
+        char name[128], family[96];
+        int both = c.qkv_bias && c.qk_norm;
+        lemon_tokenizer_bytes(ctx, &a->tokenizer);
+        snprintf(family, sizeof family, "%s", families[i].name);
+        for (dtype = 0; dtype <= LEMON_Q8; dtype++) {
+            double limit = dtype == LEMON_F32 ? 0 : 0.01;
+            round_trip(ctx, a, scratch("trip.lemon"), (lemon_dtype)dtype, "lemon", limit);
+            if (both) continue;
+            if (i != 5 || dtype == 0) round_trip(ctx, a, scratch("trip.gguf"), (lemon_dtype)dtype, "gguf", limit);
+            if (dtype <= LEMON_F16) round_trip(ctx, a, scratch("trip-hf"), (lemon_dtype)dtype, "hf", limit);
+        }
+        snprintf(name, sizeof name, "a .bin cannot carry %s", family);
+        if (bin[i]) check(fails_with(ctx, lemon_save(ctx, scratch("x.bin"), a, LEMON_F32), LEMON_E_ARG, bin[i]), name);
+        if (both)
+            check(fails_with(ctx, lemon_save(ctx, scratch("x.gguf"), a, LEMON_F32), LEMON_E_ARG, "qkv_bias and qk_norm") &&
+                      fails_with(ctx, lemon_save(ctx, scratch("x-hf"), a, LEMON_F32), LEMON_E_ARG, "qkv_bias and qk_norm"),
+                  "biases and norms of heads are nobody's");
+        if (i == 1) {                               /* what GGUF's Qwen2 has not */
+            a->config.head_dim = 6;
+            check(fails_with(ctx, lemon_save(ctx, scratch("x.gguf"), a, LEMON_F32), LEMON_E_ARG, "is not d_model"),
+                  "GGUF's Qwen2 has no head_dim of its own");
+            a->config = family_config(a->config, 5);
+            a->config.qkv_bias = 1;
+            a->config.head_dim = 8;
+            check(fails_with(ctx, lemon_save(ctx, scratch("x.gguf"), a, LEMON_F32), LEMON_E_ARG, "llama3"),
+                  "nor LLaMA 3's scaling");
+        }
+        check(b == NULL && !exists(scratch("x.gguf")) && !exists(scratch("x.bin")), "what is refused leaves no file");
+        lemon_model_free(ctx, a);
+    }
+}
+
+/*  LLaMA 3's numbers come back out of GGUF's factors: as they were up to what changes no plane. */
+static void test_rope_freqs(lemon_ctx *ctx) {
+    static const struct { int32_t head_dim, original; float theta, factor, slow, fast; } c[] = {
+        {128, 8192, 500000.0f, 8.0f, 1.0f, 4.0f}, {64, 8192, 500000.0f, 32.0f, 1.0f, 4.0f}, {16, 32, 500.0f, 8.0f, 1.0f, 4.0f},
+        {64, 4096, 10000.0f, 3.5f, 2.0f, 5.0f}, {8, 64, 10000.0f, 8.0f, 1.0f, 1.5f}, {4, 64, 10000.0f, 8.0f, 1.0f, 4.0f}};
+    size_t i;
+    for (i = 0; i < sizeof c / sizeof c[0]; i++) {
+        lemon_config shape = tiny_config(32, 1, 2, 2, c[i].head_dim, 44, 300, 1);
+        lemon_model *a, *b = NULL;
+        double worst = 0;
+        int64_t k;
+        char name[96];
+        shape.rope_scaling = LEMON_ROPE_LLAMA3;
+        shape.rope_theta = c[i].theta;
+        shape.rope_original = c[i].original;
+        shape.rope_factor = c[i].factor;
+        shape.rope_slow = c[i].slow;
+        shape.rope_fast = c[i].fast;
+        a = lively_model(ctx, &shape, 6);
+        snprintf(name, sizeof name, "LLaMA 3's scaling through GGUF: head_dim %d, %d, %g to %g", (int)c[i].head_dim,
+                 (int)c[i].original, (double)c[i].slow, (double)c[i].fast);
+        if (check(fine(ctx, lemon_save(ctx, scratch("freqs.gguf"), a, LEMON_F32)) &&
+                      fine(ctx, lemon_load(ctx, scratch("freqs.gguf"), &b)) && b->config.rope_scaling == LEMON_ROPE_LLAMA3, name))
+            for (k = 0; k < c[i].head_dim / 2; k++)
+                worst = fmax(worst, fabs(lemon__rope_slower(&b->config, k) / lemon__rope_slower(&shape, k) - 1));
+        detail("worst %g: %d, %g to %g", worst, b ? (int)b->config.rope_original : 0, b ? (double)b->config.rope_slow : 0,
+               b ? (double)b->config.rope_fast : 0);
+        check(worst < 1e-4, "planes turn as before");
+        lemon_model_free(ctx, a);
+        lemon_model_free(ctx, b);
+    }
+    remove(scratch("freqs.gguf"));
 }
 
 /*  A half-precision model keeps its bits on every way that keeps its type. */
@@ -673,6 +748,8 @@ int main(void) {
     test_json_hostile(ctx);
     if (light() < 2) test_json_large(ctx);
     test_round_trips(ctx);
+    test_families(ctx);
+    test_rope_freqs(ctx);
     test_chain(ctx);
     test_shards(ctx);
     test_refusals(ctx);
