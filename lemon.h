@@ -4932,6 +4932,9 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
     config->rms_norm_eps = 1e-5f;
 }
 
+static const char *const lemon__rope_kinds[LEMON_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
+enum { LEMON__TURNING = 1 << LEMON_ROPE_LLAMA3 | 1 << LEMON_ROPE_YARN };
+
 /*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
     small that no product of sizes overflows 64 bits. */
 static const struct lemon__field {
@@ -4939,28 +4942,36 @@ static const struct lemon__field {
     size_t offset;
     int real;
     int64_t low, high;
-    const char *hf, *gguf;          /* its names in other formats, GGUF's without the "llama." before it; NULL, NULL: */
-} lemon__fields[] = {               /*   they tell it otherwise, and .lemon leaves it out where it is 0 */
-    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length"},
-    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count"},
-    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096, "num_attention_heads", "attention.head_count"},
-    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096, "num_key_value_heads", "attention.head_count_kv"},
-    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096, "head_dim", "attention.key_length"},
-    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536, "intermediate_size", "feed_forward_length"},
-    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22, "vocab_size", "vocab_size"},
-    {"qkv_bias", offsetof(lemon_config, qkv_bias), 0, 0, 1, NULL, NULL},
-    {"qk_norm", offsetof(lemon_config, qk_norm), 0, 0, 1, NULL, NULL},
-    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24, "max_position_embeddings", "context_length"},
-    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1, "tie_word_embeddings", NULL},
-    {"window", offsetof(lemon_config, window), 0, 0, 1 << 24, NULL, NULL},
-    {"rope_scaling", offsetof(lemon_config, rope_scaling), 0, 0, LEMON_ROPE_COUNT - 1, NULL, NULL},
-    {"rope_original", offsetof(lemon_config, rope_original), 0, 0, 1 << 24, NULL, NULL},
-    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base"},
-    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon"},
-    {"rope_factor", offsetof(lemon_config, rope_factor), 1, 0, 0, NULL, NULL},
-    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, NULL, NULL},
-    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, NULL, NULL},
-    {"rope_magnitude", offsetof(lemon_config, rope_magnitude), 1, 0, 0, NULL, NULL}};
+    const char *hf, *gguf;          /* names in other formats, GGUF's without the "llama." before it; NULL: told otherwise */
+    unsigned kinds;                 /* bit k: where rope_scaling is k; 0: always, but optional where hf is NULL */
+} lemon__fields[] = {
+    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length", 0},
+    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count", 0},
+    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096, "num_attention_heads", "attention.head_count", 0},
+    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096, "num_key_value_heads", "attention.head_count_kv", 0},
+    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096, "head_dim", "attention.key_length", 0},
+    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536, "intermediate_size", "feed_forward_length", 0},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22, "vocab_size", "vocab_size", 0},
+    {"qkv_bias", offsetof(lemon_config, qkv_bias), 0, 0, 1, NULL, NULL, 0},
+    {"qk_norm", offsetof(lemon_config, qk_norm), 0, 0, 1, NULL, NULL, 0},
+    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24, "max_position_embeddings", "context_length", 0},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1, "tie_word_embeddings", NULL, 0},
+    {"window", offsetof(lemon_config, window), 0, 0, 1 << 24, NULL, NULL, 0},
+    {"rope_scaling", offsetof(lemon_config, rope_scaling), 0, 0, LEMON_ROPE_COUNT - 1, NULL, NULL, 0},
+    {"rope_original", offsetof(lemon_config, rope_original), 0, 0, 1 << 24, "original_max_position_embeddings",
+     "rope.scaling.original_context_length", LEMON__TURNING},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base", 0},
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon", 0},
+    {"rope_factor", offsetof(lemon_config, rope_factor), 1, 0, 0, "factor", "rope.scaling.factor",
+     LEMON__TURNING | 1u << LEMON_ROPE_LINEAR},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "low_freq_factor", NULL, 1u << LEMON_ROPE_LLAMA3},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "high_freq_factor", NULL, 1u << LEMON_ROPE_LLAMA3},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "beta_slow", "rope.scaling.yarn_beta_slow",
+     1u << LEMON_ROPE_YARN},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "beta_fast", "rope.scaling.yarn_beta_fast",
+     1u << LEMON_ROPE_YARN},
+    {"rope_magnitude", offsetof(lemon_config, rope_magnitude), 1, 0, 0, "attention_factor",
+     "rope.scaling.yarn_attn_factor", 1u << LEMON_ROPE_YARN}};
 /*  What a teacher and its operators agree in: the first seven, which are sizes, and two more. */
 enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7, LEMON__SHAPE = 9 };
 
@@ -4971,28 +4982,23 @@ static int32_t lemon__field_value(const lemon_config *c, int i) {
     return value;
 }
 
+/*  The value of a field, whole ones exactly. */
+static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
+    float real;
+    memcpy(&real, (const uint8_t *)config + field->offset, 4);
+    return field->real ? (double)real : (double)lemon__field_value(config, (int)(field - lemon__fields));
+}
+
 static lemon_status lemon__check_whole(lemon_ctx *ctx, const char *name, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", name, (long long)value, (long long)low,
                        (long long)high);
 }
 
-/*  The numbers that go with a kind of scaling. */
-static lemon_status lemon__check_rope(lemon_ctx *ctx, const lemon_config *c) {
-    int32_t kind = c->rope_scaling, turns = kind == LEMON_ROPE_LLAMA3 || kind == LEMON_ROPE_YARN;
-    const struct { const char *name; int used; float value, low, high; } numbers[] = {
-        {"rope_factor", kind != LEMON_ROPE_PLAIN, c->rope_factor, 1e-6f, 1e6f},
-        {"rope_original", turns, (float)c->rope_original, 1.0f, 1e9f},
-        {"rope_fast", turns, c->rope_fast, 1e-6f, 1e6f},
-        {"rope_slow", turns, c->rope_slow, 1e-6f, 0.999f * c->rope_fast},
-        {"rope_theta", turns, c->rope_theta, 1.001f, 1e12f},
-        {"rope_magnitude", kind == LEMON_ROPE_YARN, c->rope_magnitude, 1e-6f, 1e6f}};
-    size_t i;
-    for (i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        if (numbers[i].used && !(numbers[i].value >= numbers[i].low && numbers[i].value <= numbers[i].high))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", numbers[i].name,
-                               (double)numbers[i].value, (double)numbers[i].low, (double)numbers[i].high);
-    return LEMON_OK;
+/*  Whether a config has a field: what RoPE's scaling is done with depends on its kind. */
+static int lemon__field_used(const lemon_config *c, const struct lemon__field *field) {
+    if (field->kinds == 0) return 1;
+    return c->rope_scaling > 0 && c->rope_scaling < LEMON_ROPE_COUNT && (field->kinds >> c->rope_scaling & 1u);
 }
 
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
@@ -5014,7 +5020,15 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
         return lemon__fail(ctx, LEMON_E_ARG, "rope_theta is %g, expected a number above 0", (double)c->rope_theta);
     if (!(c->rms_norm_eps >= 0.0f) || !(c->rms_norm_eps < 1.0f))
         return lemon__fail(ctx, LEMON_E_ARG, "rms_norm_eps is %g, expected 0 to 1", (double)c->rms_norm_eps);
-    return lemon__check_rope(ctx, c);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(c, &lemon__fields[i]);
+        if (lemon__fields[i].kinds && lemon__field_used(c, &lemon__fields[i]) && !(value > 0 && value < 1e9))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected a number above 0", lemon__fields[i].name, value);
+    }
+    if (c->rope_scaling >= LEMON_ROPE_LLAMA3 && (!(c->rope_slow < c->rope_fast) || !(c->rope_theta > 1.0f)))
+        return lemon__fail(ctx, LEMON_E_ARG, "rope_slow is %g, expected less than rope_fast, which is %g, and a rope_theta "
+                           "above 1", (double)c->rope_slow, (double)c->rope_fast);
+    return LEMON_OK;
 }
 
 LEMON_API const char *lemon_config_family(const lemon_config *c) {
@@ -6679,13 +6693,6 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
 
 /* ---- configs, as every format has them ---- */
 
-/*  The value of a field, whole ones exactly. */
-static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
-    float real;
-    memcpy(&real, (const uint8_t *)config + field->offset, 4);
-    return field->real ? (double)real : (double)lemon__field_value(config, (int)(field - lemon__fields));
-}
-
 /*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
 static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
                                      const struct lemon__field *field, double value, lemon_config *config) {
@@ -6709,7 +6716,7 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
     int i;
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(config, &lemon__fields[i]);
-        if (lemon__fields[i].hf == NULL && value <= 0) continue;
+        if (!lemon__field_used(config, &lemon__fields[i]) || (lemon__fields[i].hf == NULL && value <= 0)) continue;
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
         if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
         else lemon__pack_int(pack, name, (int64_t)value);
@@ -6726,7 +6733,7 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
         double value = 0;
         int64_t whole = 0;
         snprintf(name, sizeof name, "%s%s", prefix, field->name);
-        if (field->hf == NULL && !lemon__unpack_has(u, name)) continue;
+        if (!lemon__field_used(config, field) || (field->hf == NULL && !lemon__unpack_has(u, name))) continue;
         status = field->real ? lemon__unpack_real(u, name, &value) : lemon__unpack_int(u, name, &whole);
         if (!field->real) value = (double)whole;
         if (!status) status = lemon__field_set(u->ctx, u->source.name, name, field, value, config);
@@ -6735,26 +6742,38 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
     return status;
 }
 
+/*  What YaRN multiplies queries and keys by, where nothing else is said. */
+static double lemon__yarn_magnitude(double factor, double weight) {
+    return factor > 1 ? 0.1 * weight * log(factor) + 1 : 1;
+}
+
 /*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is
     no number. */
 static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
                                        int (*get)(void *from, const struct lemon__field *field, double *value),
-                                       lemon_config *config) {
+                                       int rope_scaling, lemon_config *config) {
     lemon_status status = LEMON_OK;
     int i, got;
     memset(config, 0, sizeof *config);
     config->rope_theta = 10000.0f;
     config->rms_norm_eps = 1e-6f;           /* what Hugging Face's LlamaConfig has; GGUF always tells */
+    config->rope_scaling = rope_scaling;
+    if (rope_scaling >= LEMON_ROPE_LLAMA3) config->rope_slow = 1;
+    if (rope_scaling >= LEMON_ROPE_LLAMA3) config->rope_fast = rope_scaling == LEMON_ROPE_YARN ? 32 : 4;
     for (i = 0; i < LEMON__FIELDS && !status; i++) {
         const struct lemon__field *field = &lemon__fields[i];
         const char *name = style == LEMON__STYLE_HF ? field->hf : field->gguf;
         double value = 0;
+        if (!lemon__field_used(config, field)) continue;
         got = name ? get(from, field, &value) : 0;
         if (got > 0) status = lemon__field_set(ctx, file, name, field, value, config);
         else if (got < 0) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is not a number", file, name);
         else if (field->offset == offsetof(lemon_config, kv_heads)) config->kv_heads = config->n_heads;
         else if (field->offset == offsetof(lemon_config, head_dim) && config->n_heads > 0)
             config->head_dim = config->d_model / config->n_heads;
+        else if (field->offset == offsetof(lemon_config, rope_original)) config->rope_original = config->max_seq;
+        else if (field->offset == offsetof(lemon_config, rope_magnitude))
+            config->rope_magnitude = (float)lemon__yarn_magnitude((double)config->rope_factor, 1);
         else if (!field->real && name && field->offset != offsetof(lemon_config, tied_embeddings))
             status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is missing, expected an integer", file, name);
     }
@@ -7394,22 +7413,34 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     return status;
 }
 
+/*  A number of an object; `other` where it has none. */
+static double lemon__json_number(const lemon__json *json, int32_t node, const char *name, double other) {
+    double value;
+    return lemon__json_real(json, lemon__json_get(json, node, name), &value) ? value : other;
+}
+
+/*  The object that says how RoPE is scaled: rope_scaling, in newer files rope_parameters. */
+static int32_t lemon__folder_scaling(const lemon__json *json) {
+    int32_t node = lemon__json_get(json, 0, "rope_scaling");
+    return lemon__json_type_of(json, node) > LEMON__JSON_NULL ? node : lemon__json_get(json, 0, "rope_parameters");
+}
+
 static int lemon__folder_field(void *from, const struct lemon__field *field, double *value) {
     lemon__json *json = (lemon__json *)from;
-    int32_t node = lemon__json_get(json, 0, field->hf);
+    int32_t rope = lemon__folder_scaling(json), node = lemon__json_get(json, field->kinds ? rope : 0, field->hf);
+    double weight = lemon__json_number(json, rope, "mscale", 0), all = lemon__json_number(json, rope, "mscale_all_dim", 0);
     lemon__json_type type;
     if (node < 0) node = lemon__json_get(json, lemon__json_get(json, 0, "rope_parameters"), field->hf);
+    if (node < 0 && field->offset == offsetof(lemon_config, rope_magnitude) && weight > 0 && all > 0) {
+        double factor = lemon__json_number(json, rope, "factor", 1);
+        *value = lemon__yarn_magnitude(factor, weight) / lemon__yarn_magnitude(factor, all);
+        return 1;
+    }
     type = lemon__json_type_of(json, node);
     *value = type == LEMON__JSON_TRUE;
     if (type == LEMON__JSON_TRUE || type == LEMON__JSON_FALSE) return 1;
     if (type == LEMON__JSON_NONE || type == LEMON__JSON_NULL) return 0;
     return lemon__json_real(json, node, value) ? 1 : -1;
-}
-
-/*  A number of an object; `other` where it has none. */
-static double lemon__json_number(const lemon__json *json, int32_t node, const char *name, double other) {
-    double value;
-    return lemon__json_real(json, lemon__json_get(json, node, name), &value) ? value : other;
 }
 
 /*  Refuses a member by name, with its value and why. */
@@ -7437,51 +7468,17 @@ static lemon_status lemon__folder_refuse(lemon__json *json) {
     return LEMON_OK;
 }
 
-static const char *const lemon__rope_kinds[LEMON_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
-
-/*  What YaRN multiplies queries and keys by, where nothing else is said. */
-static double lemon__yarn_magnitude(double factor, double weight) {
-    return factor > 1 ? 0.1 * weight * log(factor) + 1 : 1;
-}
-
-/*  Puts numbers of a file where they belong; what cannot be there becomes what lemon_config_check refuses. */
-static void lemon__rope_set(lemon_config *c, int kind, double factor, double original, double slow, double fast,
-                            double magnitude) {
-    int turns = kind >= LEMON_ROPE_LLAMA3;
-    c->rope_scaling = kind;
-    c->rope_factor = fabs(factor) < 1e9 ? (float)factor : -1;
-    c->rope_original = !turns ? 0 : original >= 1 && original <= 1 << 24 ? (int32_t)(original + 0.5) : -1;
-    c->rope_slow = !turns ? 0 : fabs(slow) < 1e9 ? (float)slow : -1;
-    c->rope_fast = !turns ? 0 : fabs(fast) < 1e9 ? (float)fast : -1;
-    c->rope_magnitude = kind != LEMON_ROPE_YARN ? 0 : fabs(magnitude) < 1e9 ? (float)magnitude : -1;
-}
-
-/*  How RoPE is scaled, after Hugging Face's modeling_rope_utils: rope_scaling, in newer files rope_parameters. */
-static lemon_status lemon__folder_rope(lemon__json *json, lemon_config *c) {
-    int32_t node = lemon__json_get(json, 0, "rope_scaling"), type;
-    int kind = 0, llama3;
-    double factor, original, weight, all, magnitude;
-    if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL) node = lemon__json_get(json, 0, "rope_parameters");
-    type = lemon__json_get(json, node, "rope_type");
+/*  The kind of RoPE's scaling. */
+static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
+    int32_t node = lemon__folder_scaling(json), type = lemon__json_get(json, node, "rope_type");
+    *kind = LEMON_ROPE_PLAIN;
     if (type < 0) type = lemon__json_get(json, node, "type");
     if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL || (type < 0 && lemon__json_get(json, node, "rope_theta") >= 0))
         return LEMON_OK;
-    while (kind < LEMON_ROPE_COUNT && !lemon__json_is(json, type, lemon__rope_kinds[kind])) kind++;
-    if (kind == LEMON_ROPE_COUNT || lemon__json_type_of(json, lemon__json_get(json, node, "truncate")) == LEMON__JSON_FALSE)
-        return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn");
-    if (kind == LEMON_ROPE_PLAIN) return LEMON_OK;
-    llama3 = kind == LEMON_ROPE_LLAMA3;
-    original = lemon__json_number(json, node, "original_max_position_embeddings", c->max_seq);
-    factor = lemon__json_number(json, node, "factor", kind == LEMON_ROPE_YARN ? c->max_seq / original : -1);
-    weight = lemon__json_number(json, node, "mscale", 0);
-    all = lemon__json_number(json, node, "mscale_all_dim", 0);
-    magnitude = weight > 0 && all > 0 ? lemon__yarn_magnitude(factor, weight) / lemon__yarn_magnitude(factor, all)
-                                      : lemon__yarn_magnitude(factor, 1);
-    lemon__rope_set(c, kind, factor, original,
-                    lemon__json_number(json, node, llama3 ? "low_freq_factor" : "beta_slow", 1),
-                    lemon__json_number(json, node, llama3 ? "high_freq_factor" : "beta_fast", llama3 ? 4 : 32),
-                    lemon__json_number(json, node, "attention_factor", magnitude));
-    return LEMON_OK;
+    while (*kind < LEMON_ROPE_COUNT && !lemon__json_is(json, type, lemon__rope_kinds[*kind])) ++*kind;
+    if (*kind < LEMON_ROPE_COUNT && lemon__json_type_of(json, lemon__json_get(json, node, "truncate")) != LEMON__JSON_FALSE)
+        return LEMON_OK;
+    return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn");
 }
 
 /*  The window, which all layers have or none; Qwen's must be asked for, and begins at some layer. */
@@ -7532,6 +7529,7 @@ static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lem
     lemon_reader reader;
     lemon__json json;
     size_t n;
+    int kind = 0;
     const uint8_t *type;
     lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
     if (status) return status;
@@ -7541,8 +7539,8 @@ static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lem
         status = lemon__family_find(ctx, reader.name, "model_type", type, n, family);
     }
     if (!status) status = lemon__folder_refuse(&json);
-    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, config);
-    if (!status) status = lemon__folder_rope(&json, config);
+    if (!status) status = lemon__folder_rope(&json, &kind);
+    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, kind, config);
     if (!status) status = lemon__folder_window(&json, *family, config);
     if (!status) {
         config->qkv_bias = strcmp(*family, "qwen2") == 0;
@@ -7751,10 +7749,24 @@ static int lemon__gguf_own(const lemon__unpack *u, const char *name, double *val
     return lemon__gguf_number(u, full, value);
 }
 
+/*  A number of the architecture, `other` where there is none. */
+static double lemon__gguf_or(const lemon__unpack *u, const char *name, double other) {
+    double value;
+    return lemon__gguf_own(u, name, &value) > 0 ? value : other;
+}
+
 static int lemon__gguf_field(void *from, const struct lemon__field *field, double *value) {
     const lemon__unpack *u = (const lemon__unpack *)from;
     int32_t i;
     int got = lemon__gguf_own(u, field->gguf, value);
+    if (got == 0 && field->offset == offsetof(lemon_config, rope_factor))
+        return lemon__gguf_own(u, "rope.scale_linear", value);
+    if (got == 0 && field->offset == offsetof(lemon_config, rope_magnitude)) {     /* as llama.cpp computes it */
+        double factor = lemon__gguf_or(u, "rope.scaling.factor", 1);
+        *value = lemon__yarn_magnitude(factor, 1) * lemon__gguf_or(u, "rope.scaling.attn_factor", 1) /
+                 lemon__yarn_magnitude(factor, lemon__gguf_or(u, "rope.scaling.yarn_log_multiplier", 0));
+        return 1;
+    }
     if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
     i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
     if (i >= 0) *value = (double)u->tensors[i].tensor.rows;
@@ -7813,70 +7825,58 @@ static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_confi
     return LEMON_OK;
 }
 
-/*  A number of the architecture, `other` where there is none. */
-static double lemon__gguf_or(const lemon__unpack *u, const char *name, double other) {
-    double value;
-    return lemon__gguf_own(u, name, &value) > 0 ? value : other;
-}
-
-/*  How RoPE is scaled, as llama.cpp computes it. */
-static lemon_status lemon__gguf_rope(const lemon__unpack *u, lemon_config *c) {
-    double factor = lemon__gguf_or(u, "rope.scaling.factor", lemon__gguf_or(u, "rope.scale_linear", 1)), magnitude;
+/*  The kind of RoPE's scaling; LLaMA 3's is told otherwise. */
+static lemon_status lemon__gguf_rope(const lemon__unpack *u, int *kind) {
+    double factor = lemon__gguf_or(u, "rope.scaling.factor", lemon__gguf_or(u, "rope.scale_linear", 1));
     char type[2 * LEMON__NAME];
-    int kind = factor > 0 && (factor < 1 || factor > 1) ? LEMON_ROPE_LINEAR : LEMON_ROPE_PLAIN;
     snprintf(type, sizeof type, "%s.rope.scaling.type", u->family);
-    if (lemon__gguf_is(u, type, "none")) kind = LEMON_ROPE_PLAIN;
-    else if (lemon__gguf_is(u, type, "yarn")) kind = LEMON_ROPE_YARN;
+    *kind = factor > 0 && (factor < 1 || factor > 1) ? LEMON_ROPE_LINEAR : LEMON_ROPE_PLAIN;
+    if (lemon__gguf_is(u, type, "none")) *kind = LEMON_ROPE_PLAIN;
+    else if (lemon__gguf_is(u, type, "yarn")) *kind = LEMON_ROPE_YARN;
     else if (lemon__gguf_key(u, type) && !lemon__gguf_is(u, type, "linear"))
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is another than none, linear and yarn; lemon.h has no other", type);
-    magnitude = lemon__yarn_magnitude(factor, 1) /
-                lemon__yarn_magnitude(factor, lemon__gguf_or(u, "rope.scaling.yarn_log_multiplier", 0));
-    if (kind != LEMON_ROPE_PLAIN)
-        lemon__rope_set(c, kind, factor, lemon__gguf_or(u, "rope.scaling.original_context_length", c->max_seq),
-                        lemon__gguf_or(u, "rope.scaling.yarn_beta_slow", 1),
-                        lemon__gguf_or(u, "rope.scaling.yarn_beta_fast", 32),
-                        lemon__gguf_or(u, "rope.scaling.yarn_attn_factor", magnitude) *
-                            lemon__gguf_or(u, "rope.scaling.attn_factor", 1));
     return LEMON_OK;
 }
 
 /*  LLaMA 3's scaling stands in GGUF as by how much each plane turns slower.  Its numbers from those: the slowest plane has
-    the factor; of the planes between, 1/slower is linear in the turns, and what rope_original, slow and fast have in
-    common falls out, so slow is 1.  Where less than two such planes are there, fast is 4 as in all of LLaMA 3. */
+    the factor; of the planes between, 1/slower is linear in the turns.  rope_original, slow and fast may grow together,
+    so slow is about 1.  Where less than two such planes are there, fast is 4 times as much, as in all of LLaMA 3. */
 static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
     int32_t at = lemon__words_find(&u->tensor_names, "rope_freqs.weight", 17);
-    int64_t planes = c->head_dim / 2, i, n = 0, ends[2] = {0, 0};
-    double turns[2] = {0, 0}, fast[2] = {0, 0}, worst = 0, slope, base = 1.0 / 3, factor;
-    float *slower;
+    int64_t planes = c->head_dim / 2, i, n = 0, plain = 0;
+    double turns[2] = {0, 0}, fast[2] = {0, 0.5}, worst = 0, slope, base = 1.0 / 3, factor;
+    const lemon_tensor *t = &u->tensors[at < 0 ? 0 : at].tensor;
+    const float *slower = (const float *)t->data;
     if (at < 0) return LEMON_OK;
     u->tensors[at].used = 1;
-    if (c->rope_scaling || u->tensors[at].tensor.rows != 1 || u->tensors[at].tensor.cols != planes ||
-        u->tensors[at].tensor.dtype != LEMON_F32)
+    if (c->rope_scaling || t->rows != 1 || t->cols != planes || t->dtype != LEMON_F32 || (uintptr_t)t->data % 4)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not f32 [1, %lld], or RoPE is scaled "
                              "otherwise too", (long long)planes);
-    slower = (float *)lemon__malloc(u->ctx, (size_t)planes * sizeof *slower);
-    if (slower == NULL) return LEMON_E_MEMORY;
-    lemon_row_to_f32(&u->tensors[at].tensor, 0, slower);
     factor = (double)slower[planes - 1];
     for (i = 0; i < planes; i++) {
-        double x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
-        if (!(slower[i] > 1.00001f)) ends[0] = i;               /* the last plane that keeps its speed */
-        if (!(slower[i] > 1.00001f) || !((double)slower[i] < 0.99999 * factor)) continue;
-        turns[n > 0] = x;
-        fast[n > 0] = (1 / (double)slower[i] - 1 / factor) / (1 - 1 / factor);
-        n++;
+        if (!(slower[i] > 1.00001f)) plain = i;                 /* the last plane that keeps its speed */
+        else if ((double)slower[i] < 0.99999 * factor) {
+            turns[n > 0] = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+            fast[n++ > 0] = (1 / (double)slower[i] - 1 / factor) / (1 - 1 / factor);
+        }
     }
-    if (n == 0) {
-        turns[0] = pow((double)c->rope_theta, -(2.0 * (double)ends[0] + 1) / c->head_dim) / LEMON__TWO_PI;
+    if (n == 0) {                                               /* somewhere between two planes */
+        turns[0] = pow((double)c->rope_theta, -(2.0 * (double)plain + 1) / c->head_dim) / LEMON__TWO_PI;
         fast[0] = 0.5;
     }
     slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : (fast[0] + base) / turns[0];
     if (n > 1) base = slope * turns[0] - fast[0];
-    if (factor > 1.00001) lemon__rope_set(c, LEMON_ROPE_LLAMA3, factor, slope / base, 1, 1 + 1 / base, 0);
-    for (i = 0; i < planes && lemon_config_check(u->ctx, c) == LEMON_OK; i++)
+    if (factor > 1.00001 && slope / base >= 1 && slope / base < 1 << 24) {
+        c->rope_scaling = LEMON_ROPE_LLAMA3;
+        c->rope_factor = (float)factor;
+        c->rope_original = (int32_t)(slope / base + 0.5);
+        c->rope_slow = (float)(base * c->rope_original / slope);
+        c->rope_fast = (float)((base + 1) * c->rope_original / slope);
+    }
+    if (lemon_config_check(u->ctx, c)) worst = 1;
+    for (i = 0; i < planes && worst < 1; i++)
         worst = fmax(worst, fabs(lemon__rope_slower(c, i) / (double)slower[i] - 1));
-    lemon__free(u->ctx, slower, (size_t)planes * sizeof *slower);
-    if (i == planes && worst < 1e-3) return LEMON_OK;
+    if (worst < 1e-3) return LEMON_OK;
     return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
 }
 
@@ -7887,9 +7887,10 @@ static lemon_status lemon__gguf_config(lemon__unpack *u, lemon_config *c) {
     lemon_status status = lemon__family_find(u->ctx, u->source.name, "general.architecture", text ? key->value + 8 : NULL,
                                              text ? key->bytes - 8 : 0, &u->family);
     double window;
-    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, c);
+    int kind = 0;
+    if (!status) status = lemon__gguf_rope(u, &kind);
+    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, kind, c);
     if (!status) status = lemon__gguf_refuse(u, c);
-    if (!status) status = lemon__gguf_rope(u, c);
     if (status) return status;
     window = lemon__gguf_or(u, "attention.sliding_window", 0);
     c->window = window > 0 && window < c->max_seq ? (int32_t)window : 0;
@@ -8127,29 +8128,23 @@ static void lemon__gguf_put_own(lemon__pack *pack, const char *family, const cha
     else lemon__gguf_put(pack, full, LEMON__GGUF_U32, (uint64_t)value);
 }
 
-/*  How RoPE is scaled: keys for linear and YaRN, a tensor for LLaMA 3. */
+/*  How RoPE is scaled: keys for linear and YaRN besides its numbers, a tensor for LLaMA 3. */
 static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const lemon_config *c) {
-    double factor = (double)c->rope_factor;
+    const char *kind = lemon__rope_kinds[c->rope_scaling];
     char type[2 * LEMON__NAME];
     lemon_tensor t = lemon__view(NULL, LEMON_F32, 1, c->head_dim / 2);
     int64_t i;
+    snprintf(type, sizeof type, "%s.rope.scaling.type", family);
     if (c->rope_scaling == LEMON_ROPE_LLAMA3) {
         float *slower = lemon__floats(pack->ctx, &pack->scratch, 1, t.cols);
         for (i = 0; slower && i < t.cols; i++) slower[i] = (float)lemon__rope_slower(c, i);
         t.data = slower;
         if (slower) lemon__pack_tensor(pack, "rope_freqs.weight", &t, LEMON_F32);
         else pack->status = LEMON_E_MEMORY;
-    }
-    if (c->rope_scaling != LEMON_ROPE_LINEAR && c->rope_scaling != LEMON_ROPE_YARN) return;
-    snprintf(type, sizeof type, "%s.rope.scaling.type", family);
-    lemon__gguf_put_text(pack, type, lemon__rope_kinds[c->rope_scaling], strlen(lemon__rope_kinds[c->rope_scaling]));
-    lemon__gguf_put_own(pack, family, "rope.scaling.factor", 1, factor);
-    if (c->rope_scaling == LEMON_ROPE_LINEAR) return;
-    lemon__gguf_put_own(pack, family, "rope.scaling.original_context_length", 0, c->rope_original);
-    lemon__gguf_put_own(pack, family, "rope.scaling.yarn_beta_slow", 1, (double)c->rope_slow);
-    lemon__gguf_put_own(pack, family, "rope.scaling.yarn_beta_fast", 1, (double)c->rope_fast);
-    lemon__gguf_put_own(pack, family, "rope.scaling.attn_factor", 1,
-                        (double)c->rope_magnitude / lemon__yarn_magnitude(factor, 1));
+    } else if (c->rope_scaling) lemon__gguf_put_text(pack, type, kind, strlen(kind));
+    if (c->rope_scaling == LEMON_ROPE_YARN)
+        lemon__gguf_put_own(pack, family, "rope.scaling.attn_factor", 1,
+                            (double)c->rope_magnitude / lemon__yarn_magnitude((double)c->rope_factor, 1));
 }
 
 /*  What llama.cpp does not compute, or has no architecture for. */
@@ -8173,7 +8168,9 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(c, &lemon__fields[i]);
-        if (lemon__fields[i].gguf) lemon__gguf_put_own(pack, family, lemon__fields[i].gguf, lemon__fields[i].real, value);
+        int tensor = lemon__fields[i].kinds && c->rope_scaling == LEMON_ROPE_LLAMA3;
+        if (lemon__fields[i].gguf && !tensor && lemon__field_used(c, &lemon__fields[i]))
+            lemon__gguf_put_own(pack, family, lemon__fields[i].gguf, lemon__fields[i].real, value);
     }
     lemon__gguf_put_own(pack, family, "attention.value_length", 0, c->head_dim);
     lemon__gguf_put_own(pack, family, "rope.dimension_count", 0, c->head_dim);
@@ -8206,10 +8203,10 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
 /*  What the format has no field for must be what run.c takes for granted. */
 static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
     const struct { const char *name; double value, expected; } fields[] = {
-        {"rope_theta", (double)c->rope_theta, 10000.0}, {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
-        {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads},
         {"qkv_bias", c->qkv_bias, 0}, {"qk_norm", c->qk_norm, 0}, {"window", c->window, 0},
-        {"rope_scaling", c->rope_scaling, 0}};
+        {"rope_scaling", c->rope_scaling, 0}, {"rope_theta", (double)c->rope_theta, 10000.0},
+        {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
+        {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads}};
     int i;
     if (dtype != LEMON_F32 && dtype != LEMON_Q8)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
@@ -8433,7 +8430,7 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
         int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
         for (k = 0; k < 10; k++) known |= lemon__json_is(&json, i, ours[k]);
         for (k = 0; k < LEMON__FIELDS; k++)
-            known |= lemon__fields[k].hf && lemon__json_is(&json, i, lemon__fields[k].hf);
+            known |= lemon__fields[k].hf && !lemon__fields[k].kinds && lemon__json_is(&json, i, lemon__fields[k].hf);
         if (known) continue;
         lemon__print(out, ",\n  \"");
         lemon__put(out, json.text + json.nodes[i].start, json.nodes[i].bytes);
@@ -8447,22 +8444,17 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
 
 /*  What only some of the family have: a window, and how RoPE is scaled. */
 static void lemon__folder_put_family(const lemon_config *c, lemon__bytes *out) {
-    int llama3 = c->rope_scaling == LEMON_ROPE_LLAMA3, yarn = c->rope_scaling == LEMON_ROPE_YARN, i;
-    const struct { const char *name; int used; double value; } numbers[] = {
-        {"factor", 1, (double)c->rope_factor}, {"original_max_position_embeddings", llama3 || yarn, c->rope_original},
-        {"low_freq_factor", llama3, (double)c->rope_slow}, {"high_freq_factor", llama3, (double)c->rope_fast},
-        {"beta_slow", yarn, (double)c->rope_slow}, {"beta_fast", yarn, (double)c->rope_fast},
-        {"attention_factor", yarn, (double)c->rope_magnitude}};
+    int i;
     if (c->window) lemon__print(out, ",\n  \"sliding_window\": %ld", (long)c->window);
     if (c->qkv_bias || c->qk_norm)
         lemon__print(out, ",\n  \"use_sliding_window\": %s,\n  \"max_window_layers\": %ld", c->window ? "true" : "false",
                      c->window ? 0 : (long)c->n_layers);
     if (!c->rope_scaling) return;
     lemon__print(out, ",\n  \"rope_scaling\": {\"rope_type\": \"%s\"", lemon__rope_kinds[c->rope_scaling]);
-    for (i = 0; i < 7; i++) {
-        if (!numbers[i].used) continue;
-        lemon__print(out, ", \"%s\": ", numbers[i].name);
-        lemon__print_real(out, numbers[i].value);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        if (lemon__fields[i].kinds == 0 || !lemon__field_used(c, &lemon__fields[i])) continue;
+        lemon__print(out, ", \"%s\": ", lemon__fields[i].hf);
+        lemon__print_real(out, lemon__field_get(c, &lemon__fields[i]));
     }
     lemon__print(out, "}");
 }
@@ -8477,7 +8469,7 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
                         "  \"mlp_bias\": false", family[0] - 'a' + 'A', family + 1, family, types[dtype]);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(&model->config, &lemon__fields[i]);
-        if (lemon__fields[i].hf == NULL) continue;
+        if (lemon__fields[i].hf == NULL || lemon__fields[i].kinds) continue;
         lemon__print(&text, ",\n  \"%s\": ", lemon__fields[i].hf);
         if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
             lemon__print(&text, value > 0 ? "true" : "false");
