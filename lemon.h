@@ -4933,7 +4933,7 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
 }
 
 static const char *const lemon__rope_kinds[LEMON_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
-enum { LEMON__TURNING = 1 << LEMON_ROPE_LLAMA3 | 1 << LEMON_ROPE_YARN };
+enum { LEMON__LINEAR = 1 << LEMON_ROPE_LINEAR, LEMON__LLAMA3 = 1 << LEMON_ROPE_LLAMA3, LEMON__YARN = 1 << LEMON_ROPE_YARN };
 
 /*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
     small that no product of sizes overflows 64 bits. */
@@ -4943,7 +4943,7 @@ static const struct lemon__field {
     int real;
     int64_t low, high;
     const char *hf, *gguf;          /* names in other formats, GGUF's without the "llama." before it; NULL: told otherwise */
-    unsigned kinds;                 /* bit k: where rope_scaling is k; 0: always, but optional where hf is NULL */
+    int kinds;                      /* bit k: where rope_scaling is k; 0: always, but optional where hf is NULL */
 } lemon__fields[] = {
     {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length", 0},
     {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count", 0},
@@ -4959,19 +4959,17 @@ static const struct lemon__field {
     {"window", offsetof(lemon_config, window), 0, 0, 1 << 24, NULL, NULL, 0},
     {"rope_scaling", offsetof(lemon_config, rope_scaling), 0, 0, LEMON_ROPE_COUNT - 1, NULL, NULL, 0},
     {"rope_original", offsetof(lemon_config, rope_original), 0, 0, 1 << 24, "original_max_position_embeddings",
-     "rope.scaling.original_context_length", LEMON__TURNING},
+     "rope.scaling.original_context_length", LEMON__LLAMA3 | LEMON__YARN},
     {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base", 0},
     {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon", 0},
     {"rope_factor", offsetof(lemon_config, rope_factor), 1, 0, 0, "factor", "rope.scaling.factor",
-     LEMON__TURNING | 1u << LEMON_ROPE_LINEAR},
-    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "low_freq_factor", NULL, 1u << LEMON_ROPE_LLAMA3},
-    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "high_freq_factor", NULL, 1u << LEMON_ROPE_LLAMA3},
-    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "beta_slow", "rope.scaling.yarn_beta_slow",
-     1u << LEMON_ROPE_YARN},
-    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "beta_fast", "rope.scaling.yarn_beta_fast",
-     1u << LEMON_ROPE_YARN},
+     LEMON__LINEAR | LEMON__LLAMA3 | LEMON__YARN},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "low_freq_factor", NULL, LEMON__LLAMA3},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "high_freq_factor", NULL, LEMON__LLAMA3},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "beta_slow", "rope.scaling.yarn_beta_slow", LEMON__YARN},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "beta_fast", "rope.scaling.yarn_beta_fast", LEMON__YARN},
     {"rope_magnitude", offsetof(lemon_config, rope_magnitude), 1, 0, 0, "attention_factor",
-     "rope.scaling.yarn_attn_factor", 1u << LEMON_ROPE_YARN}};
+     "rope.scaling.yarn_attn_factor", LEMON__YARN}};
 /*  What a teacher and its operators agree in: the first seven, which are sizes, and two more. */
 enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7, LEMON__SHAPE = 9 };
 
@@ -4998,7 +4996,7 @@ static lemon_status lemon__check_whole(lemon_ctx *ctx, const char *name, int64_t
 /*  Whether a config has a field: what RoPE's scaling is done with depends on its kind. */
 static int lemon__field_used(const lemon_config *c, const struct lemon__field *field) {
     if (field->kinds == 0) return 1;
-    return c->rope_scaling > 0 && c->rope_scaling < LEMON_ROPE_COUNT && (field->kinds >> c->rope_scaling & 1u);
+    return c->rope_scaling > 0 && c->rope_scaling < LEMON_ROPE_COUNT && (field->kinds >> c->rope_scaling & 1);
 }
 
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
@@ -5497,7 +5495,8 @@ static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v)
    dtype 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 u8, 6 i32, 7 f64.  Data are rows, one behind the other.  A row of q8 is blocks
    of 34 bytes, an f16 scale and 32 signed bytes; of q4 blocks of 18, an f16 scale and 32 half-bytes, the low ones first,
    which are 8 too large; the last block of a row is padded with zeros.
-   The part "model": the key "arch", those of lemon_config by their names, and the tensors of the table in chapter 7,
+   The part "model": the key "arch" (the family), those of lemon_config by their names (from qkv_bias on left out where
+   they are 0), and the tensors of the table in chapter 7,
    "tok_embed", "layers.N.wq" ...; vectors are f32.  Keys "tokenizer.*" and "part.NAME" (what the model carries along) and
    tensors "tokenizer.*" may be there.  examples/lemon_read.py reads all of this in 60 lines.
 
@@ -6743,9 +6742,7 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
 }
 
 /*  What YaRN multiplies queries and keys by, where nothing else is said. */
-static double lemon__yarn_magnitude(double factor, double weight) {
-    return factor > 1 ? 0.1 * weight * log(factor) + 1 : 1;
-}
+static double lemon__yarn_magnitude(double factor) { return factor > 1 ? 0.1 * log(factor) + 1 : 1; }
 
 /*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is
     no number. */
@@ -6773,7 +6770,7 @@ static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__
             config->head_dim = config->d_model / config->n_heads;
         else if (field->offset == offsetof(lemon_config, rope_original)) config->rope_original = config->max_seq;
         else if (field->offset == offsetof(lemon_config, rope_magnitude))
-            config->rope_magnitude = (float)lemon__yarn_magnitude((double)config->rope_factor, 1);
+            config->rope_magnitude = (float)lemon__yarn_magnitude((double)config->rope_factor);
         else if (!field->real && name && field->offset != offsetof(lemon_config, tied_embeddings))
             status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is missing, expected an integer", file, name);
     }
@@ -7428,14 +7425,8 @@ static int32_t lemon__folder_scaling(const lemon__json *json) {
 static int lemon__folder_field(void *from, const struct lemon__field *field, double *value) {
     lemon__json *json = (lemon__json *)from;
     int32_t rope = lemon__folder_scaling(json), node = lemon__json_get(json, field->kinds ? rope : 0, field->hf);
-    double weight = lemon__json_number(json, rope, "mscale", 0), all = lemon__json_number(json, rope, "mscale_all_dim", 0);
     lemon__json_type type;
     if (node < 0) node = lemon__json_get(json, lemon__json_get(json, 0, "rope_parameters"), field->hf);
-    if (node < 0 && field->offset == offsetof(lemon_config, rope_magnitude) && weight > 0 && all > 0) {
-        double factor = lemon__json_number(json, rope, "factor", 1);
-        *value = lemon__yarn_magnitude(factor, weight) / lemon__yarn_magnitude(factor, all);
-        return 1;
-    }
     type = lemon__json_type_of(json, node);
     *value = type == LEMON__JSON_TRUE;
     if (type == LEMON__JSON_TRUE || type == LEMON__JSON_FALSE) return 1;
@@ -7476,9 +7467,10 @@ static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
     if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL || (type < 0 && lemon__json_get(json, node, "rope_theta") >= 0))
         return LEMON_OK;
     while (*kind < LEMON_ROPE_COUNT && !lemon__json_is(json, type, lemon__rope_kinds[*kind])) ++*kind;
-    if (*kind < LEMON_ROPE_COUNT && lemon__json_type_of(json, lemon__json_get(json, node, "truncate")) != LEMON__JSON_FALSE)
+    if (*kind < LEMON_ROPE_COUNT && lemon__json_get(json, node, "truncate") < 0 && lemon__json_get(json, node, "mscale") < 0)
         return LEMON_OK;
-    return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn");
+    return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn, the latter "
+                             "without truncate and mscale");
 }
 
 /*  The window, which all layers have or none; Qwen's must be asked for, and begins at some layer. */
@@ -7762,9 +7754,8 @@ static int lemon__gguf_field(void *from, const struct lemon__field *field, doubl
     if (got == 0 && field->offset == offsetof(lemon_config, rope_factor))
         return lemon__gguf_own(u, "rope.scale_linear", value);
     if (got == 0 && field->offset == offsetof(lemon_config, rope_magnitude)) {     /* as llama.cpp computes it */
-        double factor = lemon__gguf_or(u, "rope.scaling.factor", 1);
-        *value = lemon__yarn_magnitude(factor, 1) * lemon__gguf_or(u, "rope.scaling.attn_factor", 1) /
-                 lemon__yarn_magnitude(factor, lemon__gguf_or(u, "rope.scaling.yarn_log_multiplier", 0));
+        *value = lemon__yarn_magnitude(lemon__gguf_or(u, "rope.scaling.factor", 1)) *
+                 lemon__gguf_or(u, "rope.scaling.attn_factor", 1);
         return 1;
     }
     if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
@@ -7812,11 +7803,11 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
 /*  Refuses by name what changes the computation and is not computed here. */
 static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
     const struct { const char *name; double expected; } keys[] = {
-        {"expert_count", 0}, {"rope.scaling.yarn_ext_factor", 1}, {"rope.dimension_count", (double)c->head_dim},
-        {"attention.value_length", (double)c->head_dim}};
+        {"expert_count", 0}, {"rope.scaling.yarn_ext_factor", 1}, {"rope.scaling.yarn_log_multiplier", 0},
+        {"rope.dimension_count", (double)c->head_dim}, {"attention.value_length", (double)c->head_dim}};
     double value;
     int i;
-    for (i = 0; i < 4; i++)
+    for (i = 0; i < 5; i++)
         if (lemon__gguf_own(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
             return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s.%s is %g, expected %g; lemon.h has no other", u->family,
                                  keys[i].name, value, keys[i].expected);
@@ -7843,26 +7834,23 @@ static lemon_status lemon__gguf_rope(const lemon__unpack *u, int *kind) {
     so slow is about 1.  Where less than two such planes are there, fast is 4 times as much, as in all of LLaMA 3. */
 static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
     int32_t at = lemon__words_find(&u->tensor_names, "rope_freqs.weight", 17);
-    int64_t planes = c->head_dim / 2, i, n = 0, plain = 0;
-    double turns[2] = {0, 0}, fast[2] = {0, 0.5}, worst = 0, slope, base = 1.0 / 3, factor;
-    const lemon_tensor *t = &u->tensors[at < 0 ? 0 : at].tensor;
-    const float *slower = (const float *)t->data;
+    int64_t planes = c->head_dim / 2, i, n = 0;
+    double turns[2] = {0, 0}, fast[2] = {0.5, 0}, slope, base = 1.0 / 3, factor, slower, x;
+    const lemon_tensor *t;
+    int plain, same = 1;
     if (at < 0) return LEMON_OK;
+    t = &u->tensors[at].tensor;
     u->tensors[at].used = 1;
-    if (c->rope_scaling || t->rows != 1 || t->cols != planes || t->dtype != LEMON_F32 || (uintptr_t)t->data % 4)
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not f32 [1, %lld], or RoPE is scaled "
-                             "otherwise too", (long long)planes);
-    factor = (double)slower[planes - 1];
-    for (i = 0; i < planes; i++) {
-        if (!(slower[i] > 1.00001f)) plain = i;                 /* the last plane that keeps its speed */
-        else if ((double)slower[i] < 0.99999 * factor) {
-            turns[n > 0] = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
-            fast[n++ > 0] = (1 / (double)slower[i] - 1 / factor) / (1 - 1 / factor);
-        }
-    }
-    if (n == 0) {                                               /* somewhere between two planes */
-        turns[0] = pow((double)c->rope_theta, -(2.0 * (double)plain + 1) / c->head_dim) / LEMON__TWO_PI;
-        fast[0] = 0.5;
+    same = !c->rope_scaling && t->rows == 1 && t->cols == planes && t->dtype == LEMON_F32;
+    factor = same ? (double)lemon__getf32((const uint8_t *)t->data + 4 * (planes - 1)) : 0;
+    for (i = 0; i < planes && same; i++) {
+        x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+        slower = (double)lemon__getf32((const uint8_t *)t->data + 4 * i);
+        plain = slower < 1.00001;
+        if (plain && n == 0) turns[0] = x * pow((double)c->rope_theta, -1.0 / c->head_dim);     /* between this and the next */
+        if (plain || !(slower < 0.99999 * factor)) continue;
+        turns[n > 0] = x;
+        fast[n++ > 0] = (1 / slower - 1 / factor) / (1 - 1 / factor);
     }
     slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : (fast[0] + base) / turns[0];
     if (n > 1) base = slope * turns[0] - fast[0];
@@ -7873,10 +7861,10 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
         c->rope_slow = (float)(base * c->rope_original / slope);
         c->rope_fast = (float)((base + 1) * c->rope_original / slope);
     }
-    if (lemon_config_check(u->ctx, c)) worst = 1;
-    for (i = 0; i < planes && worst < 1; i++)
-        worst = fmax(worst, fabs(lemon__rope_slower(c, i) / (double)slower[i] - 1));
-    if (worst < 1e-3) return LEMON_OK;
+    same = same && lemon_config_check(u->ctx, c) == LEMON_OK;
+    for (i = 0; i < planes && same; i++)
+        same = fabs(lemon__rope_slower(c, i) / (double)lemon__getf32((const uint8_t *)t->data + 4 * i) - 1) < 1e-3;
+    if (same) return LEMON_OK;
     return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
 }
 
@@ -8144,7 +8132,7 @@ static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const le
     } else if (c->rope_scaling) lemon__gguf_put_text(pack, type, kind, strlen(kind));
     if (c->rope_scaling == LEMON_ROPE_YARN)
         lemon__gguf_put_own(pack, family, "rope.scaling.attn_factor", 1,
-                            (double)c->rope_magnitude / lemon__yarn_magnitude((double)c->rope_factor, 1));
+                            (double)c->rope_magnitude / lemon__yarn_magnitude((double)c->rope_factor));
 }
 
 /*  What llama.cpp does not compute, or has no architecture for. */
