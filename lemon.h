@@ -4523,7 +4523,8 @@ static lemon__tape_row *lemon__tape_vector(lemon_tape *tape, lemon__code code, l
                                            const char *call) {
     const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tv = lemon__tape_tensor(tape, vector, call);
     if (!tx || !tv) return &tape->nowhere;
-    if (tv->rows == 1 && tv->dtype == LEMON_F32 && (tv->cols == tx->cols || (code == LEMON__NORM && tx->cols % tv->cols == 0)))
+    if (tv->rows == 1 && tv->dtype == LEMON_F32 && tx->cols % tv->cols == 0 &&
+        (tv->cols == tx->cols || code == LEMON__NORM))
         return lemon__tape_push(tape, code, tx->rows, tx->cols, x, vector, -1, -1);
     lemon__tape_fail(tape, call, "%s is [%lld, %lld], expected [1, %lld] of f32", code == LEMON__NORM ? "gain" : "bias",
                      (long long)tv->rows, (long long)tv->cols, (long long)tx->cols);
@@ -4933,7 +4934,8 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
 }
 
 static const char *const lemon__rope_kinds[LEMON_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
-enum { LEMON__LINEAR = 1 << LEMON_ROPE_LINEAR, LEMON__LLAMA3 = 1 << LEMON_ROPE_LLAMA3, LEMON__YARN = 1 << LEMON_ROPE_YARN };
+enum { LEMON__LINEAR = 1 << LEMON_ROPE_LINEAR, LEMON__LLAMA3 = 1 << LEMON_ROPE_LLAMA3,
+       LEMON__YARN = 1 << LEMON_ROPE_YARN };
 
 /*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
     small that no product of sizes overflows 64 bits. */
@@ -5157,7 +5159,8 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
 }
 
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer) {
-    if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT || !lemon__has_role(&model->config, role)) return NULL;
+    if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT) return NULL;
+    if (!lemon__has_role(&model->config, role)) return NULL;
     if (layer < 0 || layer >= (lemon__roles[role].per_layer ? model->config.n_layers : 1)) return NULL;
     return &model->params[lemon__param_index(&model->config, role, layer)];
 }
@@ -5414,10 +5417,10 @@ static void lemon__walk_product(lemon__walk *w, lemon_role role, int64_t layer, 
     done in place. */
 static void lemon__walk_heads(lemon__walk *w, lemon_role matrix, int64_t layer, float *x) {
     int which = (int)matrix - (int)LEMON_WQ;
-    const lemon_tensor *bias = lemon_model_param(w->model, (lemon_role)(LEMON_BQ + which), layer),
-                       *gain = which < 2 ? lemon_model_param(w->model, (lemon_role)(LEMON_Q_NORM + which), layer) : NULL;
+    const lemon_tensor *bias = lemon_model_param(w->model, (lemon_role)(LEMON_BQ + which), layer), *gain = NULL;
     lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, lemon__roles[matrix].out));
     lemon__walk_product(w, matrix, layer, w->y, x);
+    if (which < 2) gain = lemon_model_param(w->model, (lemon_role)(LEMON_Q_NORM + which), layer);
     if (bias) {
         op.in[1] = *bias;
         lemon__bias_forward(w->ctx, &op);
@@ -6969,9 +6972,10 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
                     (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
         status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
                                lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
+    if (status) return status;
     e.tensor.rows = param->rows;
     e.tensor.data = (uint8_t *)found.data + (size_t)first * lemon__entry_row_bytes(&e, found.cols);
-    return status ? status : lemon__adopt(u->ctx, model, &e, halves, param);
+    return lemon__adopt(u->ctx, model, &e, halves, param);
 }
 
 /*  The type that most numbers of the matrices have. */
@@ -7464,13 +7468,14 @@ static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
     int32_t node = lemon__folder_scaling(json), type = lemon__json_get(json, node, "rope_type");
     *kind = LEMON_ROPE_PLAIN;
     if (type < 0) type = lemon__json_get(json, node, "type");
-    if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL || (type < 0 && lemon__json_get(json, node, "rope_theta") >= 0))
-        return LEMON_OK;
+    if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL) return LEMON_OK;
+    if (type < 0 && lemon__json_get(json, node, "rope_theta") >= 0) return LEMON_OK;
     while (*kind < LEMON_ROPE_COUNT && !lemon__json_is(json, type, lemon__rope_kinds[*kind])) ++*kind;
-    if (*kind < LEMON_ROPE_COUNT && lemon__json_get(json, node, "truncate") < 0 && lemon__json_get(json, node, "mscale") < 0)
+    if (*kind < LEMON_ROPE_COUNT && lemon__json_get(json, node, "truncate") < 0 &&
+        lemon__json_get(json, node, "mscale") < 0)
         return LEMON_OK;
-    return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn, the latter "
-                             "without truncate and mscale");
+    return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn, without "
+                             "truncate or mscale");
 }
 
 /*  The window, which all layers have or none; Qwen's must be asked for, and begins at some layer. */
@@ -7483,8 +7488,9 @@ static lemon_status lemon__folder_window(lemon__json *json, const char *family, 
         if (lemon__json_type_of(json, lemon__json_get(json, 0, "use_sliding_window")) != LEMON__JSON_TRUE ||
             first >= c->n_layers)
             return LEMON_OK;
-        if (first > 0) return lemon__folder_bad(json, "max_window_layers", lemon__json_get(json, 0, "max_window_layers"),
-                                                "expected 0, a window for all layers");
+        if (first > 0)
+            return lemon__folder_bad(json, "max_window_layers", lemon__json_get(json, 0, "max_window_layers"),
+                                     "expected 0, a window for all layers");
     }
     if (family[0] == 'l' || window < 1)
         return lemon__folder_bad(json, "sliding_window", node, "which a model of this type does not have");
@@ -7825,7 +7831,8 @@ static lemon_status lemon__gguf_rope(const lemon__unpack *u, int *kind) {
     if (lemon__gguf_is(u, type, "none")) *kind = LEMON_ROPE_PLAIN;
     else if (lemon__gguf_is(u, type, "yarn")) *kind = LEMON_ROPE_YARN;
     else if (lemon__gguf_key(u, type) && !lemon__gguf_is(u, type, "linear"))
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is another than none, linear and yarn; lemon.h has no other", type);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is another than none, linear and yarn; lemon.h has no other",
+                             type);
     return LEMON_OK;
 }
 
@@ -7847,7 +7854,7 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
         x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
         slower = (double)lemon__getf32((const uint8_t *)t->data + 4 * i);
         plain = slower < 1.00001;
-        if (plain && n == 0) turns[0] = x * pow((double)c->rope_theta, -1.0 / c->head_dim);     /* between this and the next */
+        if (plain && n == 0) turns[0] = x * pow((double)c->rope_theta, -1.0 / c->head_dim);     /* half a plane on */
         if (plain || !(slower < 0.99999 * factor)) continue;
         turns[n > 0] = x;
         fast[n++ > 0] = (1 / slower - 1 / factor) / (1 - 1 / factor);
@@ -12157,7 +12164,8 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name, sizeof name);
+    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name,
+                                                     sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
@@ -13678,7 +13686,8 @@ static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const 
         float *out = lemon__floats(f->ctx, &f->work, 1, write->teacher),
               *extra = lemon__floats(f->ctx, &f->ops->arena, 1, write->student);
         if (!w || !out || !extra) return LEMON_E_MEMORY;
-        lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out, write->teacher);
+        lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out,
+                            write->teacher);
         lemon__map_cols(f->ctx, write, out, 1, extra);
         f->ops->correction[lemon__param_index(f->sc, (lemon_role)(LEMON_BQ + which), layer)] =
             lemon__view(extra, LEMON_F32, 1, write->student);
@@ -13690,7 +13699,8 @@ static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const 
 static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     lemon__moments norms;
     lemon__cov heads;
-    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2), *mean = lemon__doubles(f->ctx, &f->work, 1, f->dt + f->ds);
+    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2),
+           *mean = lemon__doubles(f->ctx, &f->work, 1, f->dt + f->ds);
     lemon_status status = planes && mean ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
     if (!status) status = lemon__cov_make(f, f->qt, f->qt, &heads);
     if (status) return status;

@@ -608,13 +608,15 @@ static int survives(lemon_ctx *ctx, lemon_status status, lemon_model *model, con
     return ok;
 }
 
-static void test_gguf_hostile(lemon_ctx *ctx) {
-    lemon_model *a = odd_model(ctx, 0, 8), *b = NULL;
+static void test_gguf_hostile(lemon_ctx *ctx, int family, lemon_dtype dtype) {
+    lemon_config c = family_config(odd_config(0, 8), family);
+    lemon_model *a = lively_model(ctx, &c, 5), *b = NULL;
     const char *path = scratch("hostile.gguf");
     size_t n, i, front, bad = 0, refused = 0, tried = 0, peak;
     uint8_t *bytes, *copy;
     lemon_rng rng;
-    lemon_save(ctx, path, a, LEMON_Q4);
+    lemon_tokenizer_bytes(ctx, &a->tokenizer);
+    lemon_save(ctx, path, a, dtype);
     bytes = (uint8_t *)slurp(path, &n);
     copy = (uint8_t *)malloc(n);
     front = n < 20000 ? n : 20000;
@@ -655,12 +657,14 @@ static void test_gguf_hostile(lemon_ctx *ctx) {
 static void test_folder_hostile(lemon_ctx *ctx) {
     static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
                                         "tokenizer.json"};
-    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+    lemon_config c = family_config(odd_config(1, 8), 7);        /* biases, a window, YaRN */
+    lemon_model *a = lively_model(ctx, &c, 5), *b = NULL;
     char path[300], file[400];
     size_t which, n, i, bad = 0, cuts = 0;
     lemon_save_options options;
     lemon_rng rng;
     snprintf(path, sizeof path, "%s", scratch("hostile"));
+    lemon_tokenizer_bytes(ctx, &a->tokenizer);
     lemon_rng_seed(&rng, 9);
     for (which = 0; which < 4 && bad == 0; which++) {
         uint8_t *bytes, *copy;
@@ -756,7 +760,9 @@ int main(void) {
     test_carried(ctx);
     test_gguf_keys(ctx);
     test_byte_level(ctx);
-    test_gguf_hostile(ctx);
+    test_gguf_hostile(ctx, 0, LEMON_Q4);
+    test_gguf_hostile(ctx, 5, LEMON_F32);       /* LLaMA 3's factors */
+    test_gguf_hostile(ctx, 7, LEMON_F16);       /* biases, a window, YaRN */
     test_folder_hostile(ctx);
     test_memory(ctx);
     detail("%ld blocks are left", heap.live - live);
