@@ -8198,8 +8198,8 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
 /*  What the format has no field for must be what run.c takes for granted. */
 static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
     const struct { const char *name; double value, expected; } fields[] = {
-        {"qkv_bias", c->qkv_bias, 0}, {"qk_norm", c->qk_norm, 0}, {"window", c->window, 0},
-        {"rope_scaling", c->rope_scaling, 0}, {"rope_theta", (double)c->rope_theta, 10000.0},
+        {"qkv_bias", (double)c->qkv_bias, 0}, {"qk_norm", (double)c->qk_norm, 0}, {"window", (double)c->window, 0},
+        {"rope_scaling", (double)c->rope_scaling, 0}, {"rope_theta", (double)c->rope_theta, 10000.0},
         {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
         {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads}};
     int i;
