@@ -13681,7 +13681,7 @@ static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const 
     }
     for (which = 0; which < 3; which++) {
         lemon_role role = (lemon_role)(LEMON_WQ + which);
-        const lemon_map *write = lemon__own_map(f->ops, lemon__role_places[role].out, layer, 0);
+        const lemon_map *write = lemon__own_map(f->ops, (int)lemon__role_places[role].out, layer, 0);
         float *w = lemon__teacher_weight(f->ctx, &f->work, f->teacher, role, f->main[layer], 1);
         float *out = lemon__floats(f->ctx, &f->work, 1, write->teacher),
               *extra = lemon__floats(f->ctx, &f->ops->arena, 1, write->student);

@@ -399,7 +399,7 @@ static void test_model(lemon_ctx *ctx, int tied) {
                 n = m.model->params[p].rows * m.model->params[p].cols;
         double want[512], top = 1e-4;
         char name[64];
-        lemon__param_name(m.model, p, LEMON__STYLE_LEMON, name, sizeof name);
+        lemon__param_name(m.model, p, LEMON__STYLE_LEMON, NULL, name, sizeof name);
         for (i = 0; i < n; i++) {
             const double keep = w[at + i], h = 1e-4;
             w[at + i] = keep + h;
