@@ -746,7 +746,6 @@ static int carry_tokenizer(run *r, const lemon_model *from, lemon_model *to) {
 static int json_model(const lemon_model *model, lemon_dtype dtype) {
     const lemon_config *c = &model->config;
     json_text("{", "format", model->format, strlen(model->format));
-    json_text(", ", "architecture", lemon_config_family(c), strlen(lemon_config_family(c)));
     json_text(", ", "dtype", lemon_dtype_name(dtype), strlen(lemon_dtype_name(dtype)));
     json_whole(", ", "params", lemon_config_params(c));
     json_whole(", ", "d_model", c->d_model);

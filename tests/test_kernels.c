@@ -352,6 +352,8 @@ static void test_bands(void) {
     static const struct { const char *name; band plain, avx2;
     } pairs[] = {{"add", lemon__add_rows_plain, lemon__add_rows_avx2},
                  {"add back", lemon__pass_rows_plain, lemon__pass_rows_avx2},
+                 {"bias", lemon__bias_rows_plain, lemon__bias_rows_avx2},
+                 {"bias back", lemon__bias_back_cols_plain, lemon__bias_back_cols_avx2},
                  {"mix", lemon__mix_rows_plain, lemon__mix_rows_avx2},
                  {"mix back", lemon__mix_back_rows_plain, lemon__mix_back_rows_avx2},
                  {"rms_norm", lemon__norm_rows_plain, lemon__norm_rows_avx2},
@@ -361,10 +363,10 @@ static void test_bands(void) {
     size_t p, s;
     char name[80];
     for (p = 0; p < sizeof pairs / sizeof pairs[0]; p++) {
-        int ok = 1, columns = pairs[p].plain == lemon__norm_back_cols_plain;
+        int ok = 1, columns = strstr(pairs[p].name, "gain back") || strcmp(pairs[p].name, "bias back") == 0;
         for (s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
             int64_t rows = shapes[s][0],
-                    cols = columns ? shapes[s][0] : shapes[s][1]; /* that one's bands are columns */
+                    cols = columns ? shapes[s][0] : shapes[s][1]; /* those bands are columns */
             ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 0);
             ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 1);
         }
