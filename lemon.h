@@ -316,15 +316,19 @@ LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const in
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b);
 /*  a + b, equal shapes. */
 LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b);
-/*  Each row of x divided by its root mean square, times gain [1, cols] (RMSNorm, Zhang and Sennrich 2019). */
+/*  bias [1, cols] added to each row of x. */
+LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias);
+/*  Each row of x divided by its root mean square, times gain [1, cols] (RMSNorm, Zhang and Sennrich 2019).  A gain that
+    is shorter, by a whole number, is for heads side by side in a row, each divided by its own. */
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps);
 /*  Rotary positions (RoPE, Su et al. 2021) on rows of heads side by side: in each head, channels 2i and 2i+1 turn by
     position * theta^(-2i/head_dim); row r stands at position r modulo seq. */
 LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta);
 /*  Causal grouped-query attention within each run of seq rows: q [N, H*C], k and v [N, K*C] to [N, H*C]; query head h
-    reads key-value head h / (H/K); scores are scaled by 1/sqrt(C).  No T x T matrix is kept. */
+    reads key-value head h / (H/K); scores are scaled by 1/sqrt(C).  A row sees itself and the window-1 rows before it;
+    window 0: all before it.  No T x T matrix is kept. */
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
-                                         int64_t kv_heads, int64_t head_dim, int64_t seq);
+                                         int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window);
 /*  silu(gate) * up, elementwise (SwiGLU, Shazeer 2020). */
 LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up);
 /*  The layer operator: sum over i of weights[0][i] * x[i]; weights is [1, n], the x have equal shapes. */
@@ -357,7 +361,13 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x);
    7  MODEL: the config, the table of parameters, the LLaMA forward pass
    ================================================================================================================== */
 
-/*  The shape and the constants of a model. */
+/*  How RoPE's speeds are changed for contexts longer than those of pretraining: all by one factor (Chen et al. 2023); by
+    what LLaMA 3.1 does, the fast planes not; by YaRN (Peng et al. 2023), which also lengthens queries and keys. */
+typedef enum lemon_rope_scaling {
+    LEMON_ROPE_PLAIN = 0, LEMON_ROPE_LINEAR, LEMON_ROPE_LLAMA3, LEMON_ROPE_YARN, LEMON_ROPE_COUNT
+} lemon_rope_scaling;
+
+/*  The shape and the constants of a model.  From qkv_bias on, zero is LLaMA's own. */
 typedef struct lemon_config {
     int32_t d_model;          /* width of the residual stream */
     int32_t n_layers;
@@ -370,6 +380,15 @@ typedef struct lemon_config {
     int32_t tied_embeddings;  /* 1: the output matrix is the embedding */
     float rope_theta;
     float rms_norm_eps;
+    int32_t qkv_bias;         /* 1: queries, keys and values have biases (Qwen2) */
+    int32_t qk_norm;          /* 1: RMSNorm of each head of queries and keys, before RoPE (Qwen3) */
+    int32_t window;           /* tokens that a token sees, itself among them (Mistral); 0: all before it */
+    int32_t rope_scaling;     /* a lemon_rope_scaling; what follows is its numbers */
+    int32_t rope_original;    /* the context of pretraining (llama3, yarn) */
+    float rope_factor;        /* how much slower the slow planes turn */
+    float rope_slow;          /* planes that turn less often than this within the old context are slow: by the factor, */
+    float rope_fast;          /*   those that turn more often than this are not slowed, the others by part of it */
+    float rope_magnitude;     /* what queries and keys are multiplied by (yarn) */
 } lemon_config;
 
 /*  rope_theta 10000, eps 1e-5, tied, max_seq 256; the sizes are 0 and yours to set. */
@@ -378,11 +397,13 @@ LEMON_API void lemon_config_defaults(lemon_config *config);
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *config);
 /*  How many numbers a model of that shape has. */
 LEMON_API int64_t lemon_config_params(const lemon_config *config);
+/*  What others call the architecture: "llama", "mistral" (a window), "qwen2" (biases), "qwen3" (q and k norms). */
+LEMON_API const char *lemon_config_family(const lemon_config *config);
 
 /*  The roles that weights play, in llama2.c's order.  Everything that loops over weights loops over these. */
 typedef enum lemon_role {
     LEMON_TOK_EMBED = 0,      /* [V, D] */
-    LEMON_ATTN_NORM,          /* [1, D]    one per layer, as all that follow up to w_down */
+    LEMON_ATTN_NORM,          /* [1, D]    one per layer, as all that follow up to k_norm */
     LEMON_WQ,                 /* [H*C, D] */
     LEMON_WK,                 /* [K*C, D] */
     LEMON_WV,                 /* [K*C, D] */
@@ -391,6 +412,11 @@ typedef enum lemon_role {
     LEMON_W_GATE,             /* [F, D] */
     LEMON_W_UP,               /* [F, D] */
     LEMON_W_DOWN,             /* [D, F] */
+    LEMON_BQ,                 /* [1, H*C]  this and the next two where qkv_bias is set */
+    LEMON_BK,                 /* [1, K*C] */
+    LEMON_BV,                 /* [1, K*C] */
+    LEMON_Q_NORM,             /* [1, C]    this and the next where qk_norm is set */
+    LEMON_K_NORM,             /* [1, C] */
     LEMON_FINAL_NORM,         /* [1, D]    one per model */
     LEMON_OUTPUT,             /* [V, D]    absent where the embeddings are tied */
     LEMON_ROLE_COUNT
@@ -399,15 +425,16 @@ typedef enum lemon_role {
 /*  The joints of the network: where the output of one matrix meets the input of the next. */
 typedef enum lemon_joint {
     LEMON_JOINT_NONE = 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL, LEMON_JOINT_QUERY, LEMON_JOINT_KEY,
-    LEMON_JOINT_VALUE, LEMON_JOINT_HEADS, LEMON_JOINT_FFN
+    LEMON_JOINT_VALUE, LEMON_JOINT_HEADS, LEMON_JOINT_FFN, LEMON_JOINT_HEAD
 } lemon_joint;
 
 /*  One row of the table of parameters. */
 typedef struct lemon_role_info {
     const char *name;         /* in .lemon files: "layers.N." before it where per_layer */
-    const char *hf, *gguf;    /* names in those formats, without ".weight" */
+    const char *hf, *gguf;    /* names in those formats, without ".weight" or ".bias" */
     int per_layer;
-    int matrix;               /* 1: a matrix [out, in]; 0: the gain of a norm, [1, in] */
+    int matrix;               /* 1: a matrix [out, in]; 0: a vector, [1, in] */
+    int bias;                 /* 1: a vector that is added; 0: the gain of a norm */
     lemon_joint out, in;      /* the joints at its output and its input side */
 } lemon_role_info;
 
@@ -443,8 +470,8 @@ typedef struct lemon_model {
 
 /*  A model with all weights f32 and zero. */
 LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model);
-/*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1
-    (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
+/*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1,
+    biases 0 (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
 LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed);
 /*  A copy with its own f32 weights, whatever the source's storage; the tokenizer and the parts are copied too. */
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model);
@@ -698,6 +725,8 @@ typedef enum lemon_place {
     LEMON_AT_READ_HEADS,      /* read: wo */
     LEMON_AT_FFN,             /* write: w_gate, w_up */
     LEMON_AT_READ_NEURONS,    /* read: w_down */
+    LEMON_AT_QUERY_NORM,      /* gains of a head's queries, */
+    LEMON_AT_KEY_NORM,        /*   and of its keys */
     LEMON_PLACE_COUNT
 } lemon_place;
 
@@ -3251,7 +3280,8 @@ typedef struct lemon__op {
     int64_t n_heads, kv_heads, head_dim;
     int64_t seq;                    /* rows of a sequence */
     int64_t pos, kv_rows; /* attention: tokens before these in the cache, and rows of the cache per sequence */
-    float eps, theta;
+    int64_t window;                 /* attention: keys that a row sees, 0: all */
+    float eps;
     const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
     lemon_loss_options loss;
     int gradient;                   /* loss: 1 makes the gradients too */
@@ -3704,6 +3734,38 @@ static void lemon__add_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__over(ctx, op, lemon__pass_rows(ctx->isa), op->rows, LEMON__ROWS);
 }
 
+/* ---- bias: y = x + b, the row b added to each;  dx = dY, db the sum of its rows ---- */
+
+LEMON__INLINE void lemon__bias_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *bias = lemon__in(op, 1);
+    int64_t i, n = op->cols;
+    for (; from < to; from++) {
+        const float *x = lemon__in(op, 0) + from * n;
+        for (i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
+    }
+}
+LEMON__CLONES(lemon__bias_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__bias_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__bias_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
+
+LEMON__INLINE void lemon__bias_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
+    float *db = op->dx[1];
+    int64_t r, i, n = op->cols;
+    if (!op->add[1]) memset(db + from, 0, (size_t)(to - from) * sizeof *db);
+    for (r = 0; r < op->rows; r++)
+        for (i = from; i < to; i++) db[i] += op->dy[r * n + i];
+}
+LEMON__CLONES(lemon__bias_back_cols, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__bias_backward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__op pass = *op;
+    if (op->dx[1]) lemon__over(ctx, op, lemon__bias_back_cols(ctx->isa), op->cols, LEMON__COLS);
+    pass.dx[1] = NULL;
+    lemon__add_backward(ctx, &pass);
+}
+
 /* ---- the layer operator, one term at a time: y = a + w[index] * x  (a may be absent);  inputs x, w, a ---- */
 
 LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64_t to) {
@@ -3792,18 +3854,42 @@ static void lemon__norm_backward(lemon_ctx *ctx, const lemon__op *op) {
     if (op->dx[1]) lemon__over(ctx, op, lemon__norm_back_cols(ctx->isa), op->cols, LEMON__COLS);
 }
 
-/* ---- RoPE: in each head, channels 2i and 2i+1 are a plane that turns by position * theta^(-2i/C).
-        A turn's backward is the turn back. ---- */
+/* ---- RoPE: in each head, channels 2i and 2i+1 are a plane that turns by position * theta^(-2i/C), or slower where that
+        is scaled.  A turn's backward is the turn back, but for the magnitude, which stays. ---- */
+
+#define LEMON__TWO_PI 6.283185307179586476925
+
+/*  The plane that turns so many times within the old context: a fraction. */
+static double lemon__rope_plane(const lemon_config *c, float turns) {
+    return c->head_dim * log(c->rope_original / ((double)turns * LEMON__TWO_PI)) / (2.0 * log((double)c->rope_theta));
+}
+
+/*  By how much plane i turns slower than without scaling: between 1 and rope_factor. */
+static double lemon__rope_slower(const lemon_config *c, int64_t i) {
+    double factor = (double)c->rope_factor, fast = 0.0, low, high;      /* fast: how much of its speed it keeps */
+    if (c->rope_scaling == LEMON_ROPE_PLAIN) return 1.0;
+    if (c->rope_scaling == LEMON_ROPE_LLAMA3) {     /* linear in the turns */
+        double turns = c->rope_original * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+        fast = (turns - (double)c->rope_slow) / ((double)c->rope_fast - (double)c->rope_slow);
+    } else if (c->rope_scaling == LEMON_ROPE_YARN) {        /* linear in the planes */
+        low = fmax(0.0, floor(lemon__rope_plane(c, c->rope_fast)));
+        high = fmin(c->head_dim - 1.0, ceil(lemon__rope_plane(c, c->rope_slow)));
+        fast = 1.0 - ((double)i - low) / fmax(0.001, high - low);
+    }
+    fast = fast < 0.0 ? 0.0 : fast > 1.0 ? 1.0 : fast;
+    return 1.0 / ((1.0 - fast) / factor + fast);
+}
 
 /*  The cosines and sines of positions 0 ... seq-1: [seq, C/2, 2]. */
-static void lemon__rope_angles(float *angles, int64_t seq, int64_t head_dim, double theta) {
-    int64_t t, i;
-    for (i = 0; i < head_dim / 2; i++) {
-        double frequency = pow(theta, -2.0 * (double)i / (double)head_dim);
+static void lemon__rope_angles(float *angles, int64_t seq, const lemon_config *c) {
+    double size = c->rope_scaling == LEMON_ROPE_YARN ? (double)c->rope_magnitude : 1.0;
+    int64_t t, i, planes = c->head_dim / 2;
+    for (i = 0; i < planes; i++) {
+        double speed = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / lemon__rope_slower(c, i);
         for (t = 0; t < seq; t++) {
-            float *pair = angles + (t * (head_dim / 2) + i) * 2;
-            pair[0] = (float)cos((double)t * frequency);
-            pair[1] = (float)sin((double)t * frequency);
+            float *pair = angles + (t * planes + i) * 2;
+            pair[0] = (float)(size * cos((double)t * speed));
+            pair[1] = (float)(size * sin((double)t * speed));
         }
     }
 }
@@ -3861,17 +3947,19 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
         A tile is held as its transpose, [keys, LEMON__ROWS]: the softmax then goes down the columns, a vector of queries
         at a time, whatever the head_dim, and each product has a side of full vectors:
             S^T = K Q^T,   Y^T = V^T P^T,   dP^T = V dY^T,   dQ^T = K^T dS^T.
-        Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t. ---- */
+        Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t, with a window
+        only the last so many of them: a tile begins with the first key that its first row sees. ---- */
 
 typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles; } lemon__attention_job;
 
 /*  Where one head of one sequence, and a tile of its queries, lie. */
 typedef struct lemon__query_tile {
     const float *q, *k, *v;
-    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys that its last row sees */
+    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys up to its last row's */
     int64_t q_width, kv_width;
     int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
-    int64_t first_keys;             /* keys that the first row sees */
+    int64_t first_keys;             /* keys up to the first row's own */
+    int64_t window;                 /* how many of them a row sees */
     float *s, *ds, *turned;         /* [keys, LEMON__ROWS] twice (ds: backward only), [C, LEMON__ROWS] */
     float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
 } lemon__query_tile;
@@ -3883,15 +3971,17 @@ static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
 static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile,
                                                int worker) {
     lemon__query_tile t;
-    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS;
+    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS, begin;
+    t.window = op->window > 0 ? op->window : INT64_MAX;
+    begin = lemon__max(0, op->pos + from + 1 - t.window);
     t.q_width = op->n_heads * op->head_dim;
     t.kv_width = op->kv_heads * op->head_dim;
     t.rows = lemon__min(LEMON__ROWS, op->seq - from);
     t.row = sequence * op->seq + from;
-    t.first_keys = op->pos + from + 1;
-    t.keys = op->pos + from + t.rows;
+    t.first_keys = op->pos + from + 1 - begin;
+    t.keys = t.first_keys + t.rows - 1;
     t.q_at = t.row * t.q_width + head * op->head_dim;
-    t.kv_at = sequence * op->kv_rows * t.kv_width + head / group * op->head_dim;
+    t.kv_at = (sequence * op->kv_rows + begin) * t.kv_width + head / group * op->head_dim;
     t.q = lemon__in(op, 0) + t.q_at;
     t.k = lemon__in(op, 1) + t.kv_at;
     t.v = lemon__in(op, 2) + t.kv_at;
@@ -3907,6 +3997,8 @@ static void lemon__attention_mask(const lemon__query_tile *t, float *s, float va
     int64_t j, r;
     for (j = t->first_keys; j < t->keys; j++)
         for (r = 0; r <= j - t->first_keys; r++) s[j * LEMON__ROWS + r] = value;
+    for (j = 0; j < t->keys - t->window; j++)
+        for (r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[j * LEMON__ROWS + r] = value;
 }
 
 /*  The tile's scores, transposed. */
@@ -3939,14 +4031,16 @@ static void lemon__attend_row(const lemon__attention_job *job, const lemon__quer
                               float *workspace) {
     const lemon__op *op = job->op;
     lemon_isa isa = job->ctx->isa;
-    int64_t n = op->head_dim, keys = t->first_keys + r, c;
+    int64_t n = op->head_dim, seen = t->first_keys + r, keys = lemon__min(seen, t->window), c;
+    int64_t hidden = (seen - keys) * t->kv_width;
     const lemon__loops *loops = lemon__loops_of(isa);
     float top, sum, *y = op->y + t->q_at + r * t->q_width;
-    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width, t->k,
-                t->kv_width, 0.0f, t->s, keys);
+    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width,
+                t->k + hidden, t->kv_width, 0.0f, t->s, keys);
     top = loops->max(t->s, keys);
     sum = loops->exp_sum(t->s, keys, 1.0f, top);
-    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v, t->kv_width, 0.0f, y, t->q_width);
+    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y,
+                t->q_width);
     for (c = 0; c < n; c++) y[c] /= sum;
     if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
 }
@@ -3965,6 +4059,7 @@ static void lemon__attention_task(void *arg, int64_t index, int worker) {
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
     double keys = (double)op->pos + 0.5 * (double)op->seq;
+    if (op->window > 0) keys = fmin(keys, (double)op->window);
     return 4.0 * (double)op->rows * (double)(op->n_heads * op->head_dim) * keys;
 }
 
@@ -4213,6 +4308,7 @@ typedef enum lemon__code {
     LEMON__EMBED,
     LEMON__MATMUL,
     LEMON__ADD,
+    LEMON__BIAS,
     LEMON__MIX,
     LEMON__NORM,
     LEMON__ROPE,
@@ -4239,6 +4335,7 @@ static const lemon__op_info lemon__op_table[] = {                /* in the order
     {lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
     {lemon__matmul_forward, lemon__matmul_backward, 1 | 2, NULL, NULL},
     {lemon__add_forward, lemon__add_backward, 0, NULL, NULL},
+    {lemon__bias_forward, lemon__bias_backward, 0, NULL, NULL},
     {lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
     {lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
     {lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
@@ -4442,62 +4539,73 @@ LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_va
     return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, "lemon_tape_swiglu");
 }
 
+/*  A vector that goes with x, whose length divides the width of x: a gain, a bias.  Its row, or tape->nowhere. */
+static lemon__tape_row *lemon__tape_vector(lemon_tape *tape, lemon__code code, lemon_var x, lemon_var vector,
+                                           const char *call) {
+    const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tv = lemon__tape_tensor(tape, vector, call);
+    if (!tx || !tv) return &tape->nowhere;
+    if (tv->rows == 1 && tv->dtype == LEMON_F32 && tx->cols % tv->cols == 0 &&
+        (tv->cols == tx->cols || code == LEMON__NORM))
+        return lemon__tape_push(tape, code, tx->rows, tx->cols, x, vector, -1, -1);
+    lemon__tape_fail(tape, call, "%s is [%lld, %lld], expected [1, %lld] of f32", code == LEMON__NORM ? "gain" : "bias",
+                     (long long)tv->rows, (long long)tv->cols, (long long)tx->cols);
+    return &tape->nowhere;
+}
+
+LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias) {
+    return lemon__tape_vector(tape, LEMON__BIAS, x, bias, "lemon_tape_bias")->out;
+}
+
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
-    const char *call = "lemon_tape_rms_norm";
-    const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tg = lemon__tape_tensor(tape, gain, call);
-    lemon__tape_row *row;
-    if (!tx || !tg) return -1;
-    if (tg->rows != 1 || tg->cols != tx->cols || tg->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, call, "gain is [%lld, %lld], expected [1, %lld] of f32", (long long)tg->rows,
-                                (long long)tg->cols, (long long)tx->cols);
-    row = lemon__tape_push(tape, LEMON__NORM, tx->rows, tx->cols, x, gain, -1, -1);
+    lemon__tape_row *row = lemon__tape_vector(tape, LEMON__NORM, x, gain, "lemon_tape_rms_norm");
+    if (row->out < 0) return -1;
+    row->op.rows *= row->op.cols / row->op.in[1].cols;      /* heads are rows to the kernel */
+    row->op.cols = row->op.in[1].cols;
     row->op.eps = eps;
     return row->out;
 }
 
-/*  Angles for [seq, head_dim], shared by all rows that turn alike. */
-static const float *lemon__tape_angles(lemon_tape *tape, int64_t head_dim, int64_t seq, float theta) {
-    float *angles;
-    int64_t i;
-    for (i = 0; i < tape->n_rows; i++) {
-        const lemon__op *op = &tape->rows[i].op;
-        if (tape->rows[i].code == LEMON__ROPE && op->head_dim == head_dim && op->seq == seq && !(op->theta < theta) &&
-            !(op->theta > theta))
-            return op->angles;
-    }
-    angles = lemon__floats(tape->ctx, &tape->arena, seq, head_dim);
-    if (angles) lemon__rope_angles(angles, seq, head_dim, (double)theta);
-    else tape->status = LEMON_E_MEMORY;
+/*  The angles of a model's sequences; NULL: no memory. */
+static const float *lemon__tape_angles(lemon_tape *tape, const lemon_config *c, int64_t seq) {
+    float *angles = tape->status ? NULL : lemon__floats(tape->ctx, &tape->arena, seq, c->head_dim);
+    if (angles) lemon__rope_angles(angles, seq, c);
+    else if (!tape->status) tape->status = LEMON_E_MEMORY;
     return angles;
 }
 
-LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
+static lemon_var lemon__tape_turn(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, const float *angles) {
     const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
-    const float *angles;
     lemon__tape_row *row;
-    if (t == NULL) return -1;
-    if (head_dim < 2 || head_dim % 2 || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(tape, "lemon_tape_rope",
-                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
-                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
-    angles = lemon__tape_angles(tape, head_dim, seq, theta);
-    if (angles == NULL) return -1;
+    if (t == NULL || angles == NULL) return -1;
     row = lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1);
     row->op.angles = angles;
     row->op.head_dim = head_dim;
     row->op.seq = seq;
-    row->op.theta = theta;
     return row->out;
 }
 
+LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
+    const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
+    lemon_config plain;
+    if (t == NULL) return -1;
+    if (head_dim < 2 || head_dim % 2 || head_dim > t->cols || seq < 1 || t->cols % head_dim || t->rows % seq)
+        return lemon__tape_fail(tape, "lemon_tape_rope",
+                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
+                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+    lemon_config_defaults(&plain);
+    plain.head_dim = (int32_t)head_dim;
+    plain.rope_theta = theta;
+    return lemon__tape_turn(tape, x, head_dim, seq, lemon__tape_angles(tape, &plain, seq));
+}
+
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
-                                         int64_t kv_heads, int64_t head_dim, int64_t seq) {
+                                         int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window) {
     const char *call = "lemon_tape_attention";
     const lemon_tensor *tq = lemon__tape_tensor(tape, q, call), *tk = lemon__tape_tensor(tape, k, call),
                        *tv = lemon__tape_tensor(tape, v, call);
     lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
-    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq ||
+    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
         tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
         tk->rows != tq->rows || tv->rows != tq->rows)
         return lemon__tape_fail(tape, call,
@@ -4511,6 +4619,7 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
     row->op.kv_heads = kv_heads;
     row->op.head_dim = head_dim;
     row->op.seq = row->op.kv_rows = seq;
+    row->op.window = window;
     return row->out;
 }
 
@@ -4793,26 +4902,31 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
         x += Wo * attention(rope(Wq * norm(x)), rope(Wk * norm(x)), Wv * norm(x))       what other tokens know
         x += W_down * (silu(W_gate * norm(x)) * (W_up * norm(x)))                       what this token makes of it
 
-   and the scores of the next token are output * norm(x).  Below stands one table of the weights; sizes, initial values,
+   and the scores of the next token are output * norm(x).  The rest of the family differs in little: a window of tokens
+   that attention sees (Mistral), biases behind Wq, Wk and Wv (Qwen2), a norm of each head of queries and keys before rope
+   (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).  Below stands one table of the weights; sizes, initial values,
    checkpoints, training and fusion are loops over it, and nothing else in this header lists the weights.
    ================================================================================================================== */
 
 static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
-    {"tok_embed", "model.embed_tokens", "token_embd", 0, 1, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL},
-    {"attn_norm", "input_layernorm", "attn_norm", 1, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"wq", "self_attn.q_proj", "attn_q", 1, 1, LEMON_JOINT_QUERY, LEMON_JOINT_RESIDUAL},
-    {"wk", "self_attn.k_proj", "attn_k", 1, 1, LEMON_JOINT_KEY, LEMON_JOINT_RESIDUAL},
-    {"wv", "self_attn.v_proj", "attn_v", 1, 1, LEMON_JOINT_VALUE, LEMON_JOINT_RESIDUAL},
-    {"wo", "self_attn.o_proj", "attn_output", 1, 1, LEMON_JOINT_RESIDUAL, LEMON_JOINT_HEADS},
-    {"ffn_norm", "post_attention_layernorm", "ffn_norm", 1, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"w_gate", "mlp.gate_proj", "ffn_gate", 1, 1, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
-    {"w_up", "mlp.up_proj", "ffn_up", 1, 1, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
-    {"w_down", "mlp.down_proj", "ffn_down", 1, 1, LEMON_JOINT_RESIDUAL, LEMON_JOINT_FFN},
-    {"final_norm", "model.norm", "output_norm", 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"output", "lm_head", "output", 0, 1, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL}
+    {"tok_embed", "model.embed_tokens", "token_embd", 0, 1, 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL},
+    {"attn_norm", "input_layernorm", "attn_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"wq", "self_attn.q_proj", "attn_q", 1, 1, 0, LEMON_JOINT_QUERY, LEMON_JOINT_RESIDUAL},
+    {"wk", "self_attn.k_proj", "attn_k", 1, 1, 0, LEMON_JOINT_KEY, LEMON_JOINT_RESIDUAL},
+    {"wv", "self_attn.v_proj", "attn_v", 1, 1, 0, LEMON_JOINT_VALUE, LEMON_JOINT_RESIDUAL},
+    {"wo", "self_attn.o_proj", "attn_output", 1, 1, 0, LEMON_JOINT_RESIDUAL, LEMON_JOINT_HEADS},
+    {"ffn_norm", "post_attention_layernorm", "ffn_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"w_gate", "mlp.gate_proj", "ffn_gate", 1, 1, 0, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
+    {"w_up", "mlp.up_proj", "ffn_up", 1, 1, 0, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
+    {"w_down", "mlp.down_proj", "ffn_down", 1, 1, 0, LEMON_JOINT_RESIDUAL, LEMON_JOINT_FFN},
+    {"bq", "self_attn.q_proj", "attn_q", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_QUERY},
+    {"bk", "self_attn.k_proj", "attn_k", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_KEY},
+    {"bv", "self_attn.v_proj", "attn_v", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_VALUE},
+    {"q_norm", "self_attn.q_norm", "attn_q_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_HEAD},
+    {"k_norm", "self_attn.k_norm", "attn_k_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_HEAD},
+    {"final_norm", "model.norm", "output_norm", 0, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"output", "lm_head", "output", 0, 1, 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL}
 };
-
-enum { LEMON__PER_LAYER = LEMON_W_DOWN - LEMON_ATTN_NORM + 1 };
 
 LEMON_API const lemon_role_info *lemon_role_get(lemon_role role) {
     return (int)role >= 0 && role < LEMON_ROLE_COUNT ? &lemon__roles[role] : NULL;
@@ -4825,6 +4939,7 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
     case LEMON_JOINT_QUERY: case LEMON_JOINT_HEADS: return (int64_t)c->n_heads * c->head_dim;
     case LEMON_JOINT_KEY: case LEMON_JOINT_VALUE: return (int64_t)c->kv_heads * c->head_dim;
     case LEMON_JOINT_FFN: return c->d_ffn;
+    case LEMON_JOINT_HEAD: return c->head_dim;
     default: return 1;
     }
 }
@@ -4839,6 +4954,10 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
     config->rms_norm_eps = 1e-5f;
 }
 
+static const char *const lemon__rope_kinds[LEMON_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
+enum { LEMON__LINEAR = 1 << LEMON_ROPE_LINEAR, LEMON__LLAMA3 = 1 << LEMON_ROPE_LLAMA3,
+       LEMON__YARN = 1 << LEMON_ROPE_YARN };
+
 /*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
     small that no product of sizes overflows 64 bits. */
 static const struct lemon__field {
@@ -4846,20 +4965,36 @@ static const struct lemon__field {
     size_t offset;
     int real;
     int64_t low, high;
-    const char *hf, *gguf;          /* its names in other formats; GGUF's without the "llama." before it */
+    const char *hf, *gguf;          /* names in other formats, GGUF's without the "llama." before it; NULL: told otherwise */
+    int kinds;                      /* bit k: where rope_scaling is k; 0: always, but optional where hf is NULL */
 } lemon__fields[] = {
-    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length"},
-    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count"},
-    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096, "num_attention_heads", "attention.head_count"},
-    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096, "num_key_value_heads", "attention.head_count_kv"},
-    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096, "head_dim", "attention.key_length"},
-    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536, "intermediate_size", "feed_forward_length"},
-    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22, "vocab_size", "vocab_size"},
-    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24, "max_position_embeddings", "context_length"},
-    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1, "tie_word_embeddings", NULL},
-    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base"},
-    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon"}};
-enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7 };    /* sizes: the first 7 */
+    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length", 0},
+    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count", 0},
+    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096, "num_attention_heads", "attention.head_count", 0},
+    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096, "num_key_value_heads", "attention.head_count_kv", 0},
+    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096, "head_dim", "attention.key_length", 0},
+    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536, "intermediate_size", "feed_forward_length", 0},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22, "vocab_size", "vocab_size", 0},
+    {"qkv_bias", offsetof(lemon_config, qkv_bias), 0, 0, 1, NULL, NULL, 0},
+    {"qk_norm", offsetof(lemon_config, qk_norm), 0, 0, 1, NULL, NULL, 0},
+    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24, "max_position_embeddings", "context_length", 0},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1, "tie_word_embeddings", NULL, 0},
+    {"window", offsetof(lemon_config, window), 0, 0, 1 << 24, NULL, NULL, 0},
+    {"rope_scaling", offsetof(lemon_config, rope_scaling), 0, 0, LEMON_ROPE_COUNT - 1, NULL, NULL, 0},
+    {"rope_original", offsetof(lemon_config, rope_original), 0, 0, 1 << 24, "original_max_position_embeddings",
+     "rope.scaling.original_context_length", LEMON__LLAMA3 | LEMON__YARN},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base", 0},
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon", 0},
+    {"rope_factor", offsetof(lemon_config, rope_factor), 1, 0, 0, "factor", "rope.scaling.factor",
+     LEMON__LINEAR | LEMON__LLAMA3 | LEMON__YARN},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "low_freq_factor", NULL, LEMON__LLAMA3},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "high_freq_factor", NULL, LEMON__LLAMA3},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "beta_slow", "rope.scaling.yarn_beta_slow", LEMON__YARN},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "beta_fast", "rope.scaling.yarn_beta_fast", LEMON__YARN},
+    {"rope_magnitude", offsetof(lemon_config, rope_magnitude), 1, 0, 0, "attention_factor",
+     "rope.scaling.yarn_attn_factor", LEMON__YARN}};
+/*  What a teacher and its operators agree in: the first seven, which are sizes, and two more. */
+enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7, LEMON__SHAPE = 9 };
 
 /*  A field that is a whole number. */
 static int32_t lemon__field_value(const lemon_config *c, int i) {
@@ -4868,10 +5003,23 @@ static int32_t lemon__field_value(const lemon_config *c, int i) {
     return value;
 }
 
+/*  The value of a field, whole ones exactly. */
+static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
+    float real;
+    memcpy(&real, (const uint8_t *)config + field->offset, 4);
+    return field->real ? (double)real : (double)lemon__field_value(config, (int)(field - lemon__fields));
+}
+
 static lemon_status lemon__check_whole(lemon_ctx *ctx, const char *name, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", name, (long long)value, (long long)low,
                        (long long)high);
+}
+
+/*  Whether a config has a field: what RoPE's scaling is done with depends on its kind. */
+static int lemon__field_used(const lemon_config *c, const struct lemon__field *field) {
+    if (field->kinds == 0) return 1;
+    return c->rope_scaling > 0 && c->rope_scaling < LEMON_ROPE_COUNT && (field->kinds >> c->rope_scaling & 1);
 }
 
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
@@ -4893,28 +5041,52 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
         return lemon__fail(ctx, LEMON_E_ARG, "rope_theta is %g, expected a number above 0", (double)c->rope_theta);
     if (!(c->rms_norm_eps >= 0.0f) || !(c->rms_norm_eps < 1.0f))
         return lemon__fail(ctx, LEMON_E_ARG, "rms_norm_eps is %g, expected 0 to 1", (double)c->rms_norm_eps);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(c, &lemon__fields[i]);
+        if (lemon__fields[i].kinds && lemon__field_used(c, &lemon__fields[i]) && !(value > 0 && value < 1e9))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected a number above 0", lemon__fields[i].name, value);
+    }
+    if (c->rope_scaling >= LEMON_ROPE_LLAMA3 && (!(c->rope_slow < c->rope_fast) || !(c->rope_theta > 1.0f)))
+        return lemon__fail(ctx, LEMON_E_ARG, "rope_slow is %g, expected less than rope_fast, which is %g, and a rope_theta "
+                           "above 1", (double)c->rope_slow, (double)c->rope_fast);
     return LEMON_OK;
+}
+
+LEMON_API const char *lemon_config_family(const lemon_config *c) {
+    return c->qk_norm ? "qwen3" : c->qkv_bias ? "qwen2" : c->window ? "mistral" : "llama";
 }
 
 /* ---- the table, expanded: index of a parameter <-> role and layer ---- */
 
+/*  Whether a model of this config has weights of a role. */
+static int lemon__has_role(const lemon_config *c, lemon_role role) {
+    if (role >= LEMON_BQ && role <= LEMON_BV) return c->qkv_bias;
+    return (role != LEMON_Q_NORM && role != LEMON_K_NORM) || c->qk_norm;
+}
+
+/*  Weights of a layer: those that all models have first, in the order of lemon_role. */
+static int64_t lemon__per_layer(const lemon_config *c) {
+    return LEMON_BQ - LEMON_ATTN_NORM + (c->qkv_bias ? 3 : 0) + (c->qk_norm ? 2 : 0);
+}
+
 static int64_t lemon__param_count(const lemon_config *c) {
-    return 2 + (int64_t)LEMON__PER_LAYER * c->n_layers + !c->tied_embeddings;
+    return 2 + lemon__per_layer(c) * c->n_layers + !c->tied_embeddings;
 }
 
 static lemon_role lemon__param_role(const lemon_config *c, int64_t i, int64_t *layer) {
-    int64_t last = (int64_t)LEMON__PER_LAYER * c->n_layers;
+    int64_t each = lemon__per_layer(c), last = each * c->n_layers, role;
     *layer = 0;
     if (i == 0) return LEMON_TOK_EMBED;
     if (i > last) return i == last + 1 ? LEMON_FINAL_NORM : LEMON_OUTPUT;
-    *layer = (i - 1) / LEMON__PER_LAYER;
-    return (lemon_role)(LEMON_ATTN_NORM + (i - 1) % LEMON__PER_LAYER);
+    *layer = (i - 1) / each;
+    role = LEMON_ATTN_NORM + (i - 1) % each;
+    return (lemon_role)(role >= LEMON_BQ && !c->qkv_bias ? role + 3 : role);
 }
 
 static int64_t lemon__param_index(const lemon_config *c, lemon_role role, int64_t layer) {
     if (role == LEMON_TOK_EMBED || (role == LEMON_OUTPUT && c->tied_embeddings)) return 0;
-    if (role >= LEMON_FINAL_NORM) return 1 + (int64_t)LEMON__PER_LAYER * c->n_layers + (role - LEMON_FINAL_NORM);
-    return 1 + layer * LEMON__PER_LAYER + (role - LEMON_ATTN_NORM);
+    if (role >= LEMON_FINAL_NORM) return 1 + lemon__per_layer(c) * c->n_layers + (role - LEMON_FINAL_NORM);
+    return 1 + layer * lemon__per_layer(c) + (role - LEMON_ATTN_NORM) - (role >= LEMON_Q_NORM && !c->qkv_bias ? 3 : 0);
 }
 
 static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *rows, int64_t *cols) {
@@ -4925,12 +5097,14 @@ static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *
 /*  Whose names: lemon.h's own, Hugging Face's or GGUF's. */
 typedef enum lemon__style { LEMON__STYLE_LEMON = 0, LEMON__STYLE_HF, LEMON__STYLE_GGUF } lemon__style;
 
-static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, char *out, size_t size) {
+/*  name: NULL, or what stands there in place of the role's own. */
+static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, const char *name, char *out,
+                              size_t size) {
     static const char *const layers[] = {"layers.", "model.layers.", "blk."};
     int64_t layer;
     const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
-    const char *name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
-    const char *ending = style == LEMON__STYLE_LEMON ? "" : ".weight";
+    const char *ending = style == LEMON__STYLE_LEMON ? "" : info->bias ? ".bias" : ".weight";
+    if (!name) name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
     if (info->per_layer) snprintf(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
     else snprintf(out, size, "%s%s", name, ending);
 }
@@ -5007,6 +5181,7 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
 
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer) {
     if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT) return NULL;
+    if (!lemon__has_role(&model->config, role)) return NULL;
     if (layer < 0 || layer >= (lemon__roles[role].per_layer ? model->config.n_layers : 1)) return NULL;
     return &model->params[lemon__param_index(&model->config, role, layer)];
 }
@@ -5024,7 +5199,7 @@ LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint
         float *w = (float *)model->params[i].data;
         double deviation = info->out == LEMON_JOINT_RESIDUAL ? 0.02 / sqrt(2.0 * model->config.n_layers) : 0.02;
         for (j = 0; j < model->params[i].rows * model->params[i].cols; j++)
-            w[j] = info->matrix ? (float)(deviation * lemon_rng_normal(&rng)) : 1.0f;
+            w[j] = info->matrix ? (float)(deviation * lemon_rng_normal(&rng)) : info->bias ? 0.0f : 1.0f;
     }
     return LEMON_OK;
 }
@@ -5121,13 +5296,26 @@ static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, c
         weights[i] is the variable of parameter i of the table; the result is norm(x) [batch * seq, D], which the output
         matrix turns into scores. ---- */
 
+/*  Queries, keys or values (matrix: LEMON_WQ, WK, WV) from y, as attention takes them.  w[role] is the weight of this
+    layer: the table is in order. */
+static lemon_var lemon__tape_heads(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_role matrix,
+                                   lemon_var y, int64_t seq, const float *angles) {
+    int which = (int)matrix - (int)LEMON_WQ;
+    lemon_var x = lemon_tape_matmul(tape, y, 0, w[matrix], 1);
+    if (c->qkv_bias) x = lemon_tape_bias(tape, x, w[LEMON_BQ + which]);
+    if (matrix == LEMON_WV) return x;
+    if (c->qk_norm) x = lemon_tape_rms_norm(tape, x, w[lemon__param_index(c, (lemon_role)(LEMON_Q_NORM + which), 0)],
+                                            c->rms_norm_eps);
+    return lemon__tape_turn(tape, x, c->head_dim, seq, angles);
+}
+
 static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_var x,
-                                   int64_t seq) {
+                                   int64_t seq, const float *angles) {
     lemon_var y = lemon_tape_rms_norm(tape, x, w[LEMON_ATTN_NORM], c->rms_norm_eps);
-    lemon_var q = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WQ], 1), c->head_dim, seq, c->rope_theta);
-    lemon_var k = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WK], 1), c->head_dim, seq, c->rope_theta);
-    lemon_var v = lemon_tape_matmul(tape, y, 0, w[LEMON_WV], 1), gate, up;
-    lemon_var z = lemon_tape_attention(tape, q, k, v, c->n_heads, c->kv_heads, c->head_dim, seq);
+    lemon_var q = lemon__tape_heads(tape, c, w, LEMON_WQ, y, seq, angles);
+    lemon_var k = lemon__tape_heads(tape, c, w, LEMON_WK, y, seq, angles);
+    lemon_var v = lemon__tape_heads(tape, c, w, LEMON_WV, y, seq, angles), gate, up;
+    lemon_var z = lemon_tape_attention(tape, q, k, v, c->n_heads, c->kv_heads, c->head_dim, seq, c->window);
     x = lemon_tape_add(tape, x, lemon_tape_matmul(tape, z, 0, w[LEMON_WO], 1));
     y = lemon_tape_rms_norm(tape, x, w[LEMON_FFN_NORM], c->rms_norm_eps);
     gate = lemon_tape_matmul(tape, y, 0, w[LEMON_W_GATE], 1);
@@ -5138,9 +5326,10 @@ static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, cons
 static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, const lemon_var *weights,
                                    const int32_t *tokens, int64_t batch, int64_t seq) {
     lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
+    const float *angles = lemon__tape_angles(tape, c, seq);
     int64_t layer;
-    for (layer = 0; layer < c->n_layers; layer++)       /* w[role] is then this layer's: the table is in order */
-        x = lemon__tape_layer(tape, c, weights + layer * LEMON__PER_LAYER, x, seq);
+    for (layer = 0; layer < c->n_layers; layer++)
+        x = lemon__tape_layer(tape, c, weights + layer * lemon__per_layer(c), x, seq, angles);
     return lemon_tape_rms_norm(tape, x, weights[lemon__param_index(c, LEMON_FINAL_NORM, 0)], c->rms_norm_eps);
 }
 
@@ -5197,7 +5386,7 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     w->scratch = lemon__floats(ctx, arena, ctx->threads, w->scratch_each);
     if (!w->x || !w->y || !w->back || !w->gain || !w->q || !w->z || !w->gate || !w->up || !w->angles || !w->scratch)
         return LEMON_E_MEMORY;
-    lemon__rope_angles(w->angles, keys, c->head_dim, (double)c->rope_theta);
+    lemon__rope_angles(w->angles, keys, c);
     return lemon__workspaces(ctx);
 }
 
@@ -5217,6 +5406,7 @@ static lemon__op lemon__walk_op(const lemon__walk *w, float *a, float *b, float 
     op.seq = w->seq;
     op.pos = w->pos;
     op.kv_rows = w->kv_rows;
+    op.window = c->window;
     op.eps = c->rms_norm_eps;
     op.angles = w->angles;
     op.scratch = w->scratch;
@@ -5244,21 +5434,35 @@ static void lemon__walk_product(lemon__walk *w, lemon_role role, int64_t layer, 
     lemon__weight_product(w->ctx, lemon__walk_rows(w), x, lemon_model_param(w->model, role, layer), y);
 }
 
-/*  In place: a plane is read whole before it is written. */
-static void lemon__walk_turn(lemon__walk *w, float *x, lemon_joint joint) {
-    lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, joint));
-    lemon__rope_forward(w->ctx, &op);
+/*  Queries, keys or values (matrix: LEMON_WQ, WK, WV) of the rows, as attention takes them; what follows the product is
+    done in place. */
+static void lemon__walk_heads(lemon__walk *w, lemon_role matrix, int64_t layer, float *x) {
+    int which = (int)matrix - (int)LEMON_WQ;
+    const lemon_tensor *bias = lemon_model_param(w->model, (lemon_role)(LEMON_BQ + which), layer), *gain = NULL;
+    lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, lemon__roles[matrix].out));
+    lemon__walk_product(w, matrix, layer, w->y, x);
+    if (which < 2) gain = lemon_model_param(w->model, (lemon_role)(LEMON_Q_NORM + which), layer);
+    if (bias) {
+        op.in[1] = *bias;
+        lemon__bias_forward(w->ctx, &op);
+    }
+    if (gain) {
+        lemon__op norm = op;
+        norm.in[1] = *gain;
+        norm.rows *= op.cols / op.head_dim;                 /* heads are rows to the kernel */
+        norm.cols = op.head_dim;
+        lemon__norm_forward(w->ctx, &norm);
+    }
+    if (which < 2) lemon__rope_forward(w->ctx, &op);
 }
 
 /*  Queries, keys and values of the rows from y = norm(x).  k and v receive the rows at positions pos, pos+1, ...;
     with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
 static void lemon__walk_qkv(lemon__walk *w, int64_t layer, float *k, float *v) {
     int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
-    lemon__walk_product(w, LEMON_WQ, layer, w->y, w->q);
-    lemon__walk_product(w, LEMON_WK, layer, w->y, k + at);
-    lemon__walk_product(w, LEMON_WV, layer, w->y, v + at);
-    lemon__walk_turn(w, w->q, LEMON_JOINT_QUERY);
-    lemon__walk_turn(w, k + at, LEMON_JOINT_KEY);
+    lemon__walk_heads(w, LEMON_WQ, layer, w->q);
+    lemon__walk_heads(w, LEMON_WK, layer, k + at);
+    lemon__walk_heads(w, LEMON_WV, layer, v + at);
 }
 
 /*  z = attention over keys and values 0 ... pos+seq-1 of each sequence. */
@@ -5315,7 +5519,8 @@ static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v)
    dtype 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 u8, 6 i32, 7 f64.  Data are rows, one behind the other.  A row of q8 is blocks
    of 34 bytes, an f16 scale and 32 signed bytes; of q4 blocks of 18, an f16 scale and 32 half-bytes, the low ones first,
    which are 8 too large; the last block of a row is padded with zeros.
-   The part "model": the key "arch", those of lemon_config by their names, and the tensors of the table in chapter 7,
+   The part "model": the key "arch" (the family), those of lemon_config by their names (from qkv_bias on left out where
+   they are 0), and the tensors of the table in chapter 7,
    "tok_embed", "layers.N.wq" ...; vectors are f32.  Keys "tokenizer.*" and "part.NAME" (what the model carries along) and
    tensors "tokenizer.*" may be there.  examples/lemon_read.py reads all of this in 60 lines.
 
@@ -5919,7 +6124,8 @@ static void lemon__bytes_free(lemon__bytes *b) {
 typedef struct lemon__packed {      /* a row of the tensor table */
     char name[LEMON__NAME];
     lemon_tensor source, stored; /* what is given, and what goes into the file (no data: rows pass through a buffer) */
-    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0 */
+    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0; */
+    int vector;                     /*   the numbers of a vector are rows then */
     uint64_t offset;
     uint32_t crc;
 } lemon__packed;
@@ -6054,6 +6260,7 @@ static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, co
     memcpy(t->name, name, n);
     t->source = *tensor;
     t->stored = stored;
+    t->vector = tensor->rows == 1;
     t->offset = pack->data_bytes;
     pack->data_bytes += lemon__pad_to(bytes, pack->align);
     return t;
@@ -6211,6 +6418,7 @@ typedef struct lemon__unpack {
     lemon__key *keys;
     lemon__entry *tensors;
     int64_t keys_capacity, tensors_capacity;
+    const char *family;             /* GGUF: its architecture, which keys of the model begin with */
 } lemon__unpack;
 
 typedef struct lemon__header {
@@ -6508,13 +6716,6 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
 
 /* ---- configs, as every format has them ---- */
 
-/*  The value of a field, whole ones exactly. */
-static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
-    float real;
-    memcpy(&real, (const uint8_t *)config + field->offset, 4);
-    return field->real ? (double)real : (double)lemon__field_value(config, (int)(field - lemon__fields));
-}
-
 /*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
 static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
                                      const struct lemon__field *field, double value, lemon_config *config) {
@@ -6538,6 +6739,7 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
     int i;
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(config, &lemon__fields[i]);
+        if (!lemon__field_used(config, &lemon__fields[i]) || (lemon__fields[i].hf == NULL && value <= 0)) continue;
         snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
         if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
         else lemon__pack_int(pack, name, (int64_t)value);
@@ -6554,6 +6756,7 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
         double value = 0;
         int64_t whole = 0;
         snprintf(name, sizeof name, "%s%s", prefix, field->name);
+        if (!lemon__field_used(config, field) || (field->hf == NULL && !lemon__unpack_has(u, name))) continue;
         status = field->real ? lemon__unpack_real(u, name, &value) : lemon__unpack_int(u, name, &whole);
         if (!field->real) value = (double)whole;
         if (!status) status = lemon__field_set(u->ctx, u->source.name, name, field, value, config);
@@ -6562,31 +6765,60 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
     return status;
 }
 
+/*  What YaRN multiplies queries and keys by, where nothing else is said. */
+static double lemon__yarn_magnitude(double factor) { return factor > 1 ? 0.1 * log(factor) + 1 : 1; }
+
 /*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is
     no number. */
 static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
                                        int (*get)(void *from, const struct lemon__field *field, double *value),
-                                       lemon_config *config) {
+                                       int rope_scaling, lemon_config *config) {
     lemon_status status = LEMON_OK;
     int i, got;
     memset(config, 0, sizeof *config);
     config->rope_theta = 10000.0f;
     config->rms_norm_eps = 1e-6f;           /* what Hugging Face's LlamaConfig has; GGUF always tells */
+    config->rope_scaling = rope_scaling;
+    if (rope_scaling >= LEMON_ROPE_LLAMA3) config->rope_slow = 1;
+    if (rope_scaling >= LEMON_ROPE_LLAMA3) config->rope_fast = rope_scaling == LEMON_ROPE_YARN ? 32 : 4;
     for (i = 0; i < LEMON__FIELDS && !status; i++) {
         const struct lemon__field *field = &lemon__fields[i];
         const char *name = style == LEMON__STYLE_HF ? field->hf : field->gguf;
         double value = 0;
+        if (!lemon__field_used(config, field)) continue;
         got = name ? get(from, field, &value) : 0;
         if (got > 0) status = lemon__field_set(ctx, file, name, field, value, config);
         else if (got < 0) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is not a number", file, name);
         else if (field->offset == offsetof(lemon_config, kv_heads)) config->kv_heads = config->n_heads;
         else if (field->offset == offsetof(lemon_config, head_dim) && config->n_heads > 0)
             config->head_dim = config->d_model / config->n_heads;
+        else if (field->offset == offsetof(lemon_config, rope_original)) config->rope_original = config->max_seq;
+        else if (field->offset == offsetof(lemon_config, rope_magnitude))
+            config->rope_magnitude = (float)lemon__yarn_magnitude((double)config->rope_factor);
         else if (!field->real && name && field->offset != offsetof(lemon_config, tied_embeddings))
             status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is missing, expected an integer", file, name);
     }
-    if (!status && lemon_config_check(ctx, config)) status = lemon__blame(ctx, file, LEMON_E_FORMAT);
     return status;
+}
+
+/*  The name of an architecture as one of ours; others are refused with the reason, where there is one to tell. */
+static lemon_status lemon__family_find(lemon_ctx *ctx, const char *file, const char *key, const uint8_t *name,
+                                       size_t bytes, const char **family) {
+    static const char *const known[] = {"llama", "mistral", "qwen2", "qwen3", "phi3"};
+    static const char *const reasons[][2] = {
+        {"moe", "; its layers are mixtures of experts"}, {"mixtral", "; its layers are mixtures of experts"},
+        {"deepseek", "; its attention keeps latent vectors"}, {"gemma", "; its norms and activations are others"},
+        {"phi", "; its norms or positions are others"}, {"gpt", "; its norms, activations and positions are others"},
+        {"llama4", "; its layers are mixtures of experts"}, {"qwen", "; its attention is another"}, {"", ""}};
+    char text[40];
+    size_t i;
+    snprintf(text, sizeof text, "%.*s", name ? (int)lemon__min((int64_t)bytes, 39) : 7,
+             name ? (const char *)name : "missing");
+    for (i = 0; i < 5; i++)
+        if (strcmp(text, known[i]) == 0) { *family = known[i]; return LEMON_OK; }
+    for (i = 0; strstr(text, reasons[i][0]) == NULL; i++) {}
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %s, expected llama, mistral, qwen2, qwen3 or phi3%s", file,
+                       key, text, reasons[i][1]);
 }
 
 /* ---- models as keys and tensors ---- */
@@ -6616,6 +6848,18 @@ static lemon_dtype lemon__param_dtype(const lemon_tensor *param, lemon__style st
     return dtype;
 }
 
+/*  head_dim where a role's rows stand in the order of Hugging Face's RoPE in a file; family: the file's.  GGUF has LLaMA's
+    in ours. */
+static int64_t lemon__halves(const lemon_config *c, lemon_role role, lemon__style style, const char *family) {
+    int turned = role == LEMON_WQ || role == LEMON_WK || role == LEMON_BQ || role == LEMON_BK || role == LEMON_Q_NORM ||
+                 role == LEMON_K_NORM;
+    int theirs = style == LEMON__STYLE_HF || (style == LEMON__STYLE_GGUF && (family[0] == 'q' || family[0] == 'p'));
+    return turned && theirs ? c->head_dim : 0;
+}
+
+/*  A vector as a column, whose rows are its numbers. */
+static void lemon__as_column(lemon_tensor *t) { t->rows = t->cols; t->cols = 1; }
+
 /*  Parameters from ... to-1 of the table; matrices become `dtype`. */
 static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int64_t from, int64_t to,
                                lemon__style style, lemon_dtype dtype) {
@@ -6625,9 +6869,10 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
         const lemon_tensor *param = &model->params[i];
         lemon_role role = lemon__param_role(&model->config, i, &layer);
         lemon__packed *t;
-        lemon__param_name(model, i, style, name, sizeof name);
+        lemon__param_name(model, i, style, NULL, name, sizeof name);
         t = lemon__pack_tensor(pack, name, param, lemon__param_dtype(param, style, dtype));
-        if (t && style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) t->halves = model->config.head_dim;
+        if (t) t->halves = lemon__halves(&model->config, role, style, lemon_config_family(&model->config));
+        if (t && t->halves && t->vector) { lemon__as_column(&t->source); lemon__as_column(&t->stored); }
     }
 }
 
@@ -6640,7 +6885,7 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
                                    lemon_dtype_name(dtype));
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
-    lemon__pack_text(pack, "arch", "llama", 5);
+    lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
     for (i = 0; i < model->n_parts; i++) {
         snprintf(name, sizeof name, "part.%s", model->parts[i].name);
@@ -6652,9 +6897,9 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
 
 /*  Which number of the config a parameter's shape follows from, in words: the joint on the side that does not fit. */
 static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_differ, char *out, size_t size) {
-    static const char *const joints[] = {"the gain of a norm has one row", "vocab_size", "d_model",
-                                         "n_heads * head_dim", "kv_heads * head_dim", "kv_heads * head_dim",
-                                         "n_heads * head_dim", "d_ffn"};
+    static const char *const joints[] = {"a vector has one row", "vocab_size", "d_model", "n_heads * head_dim",
+                                         "kv_heads * head_dim", "kv_heads * head_dim", "n_heads * head_dim", "d_ffn",
+                                         "head_dim"};
     int64_t layer;
     const lemon_role_info *info = lemon_role_get(lemon__param_role(&model->config, i, &layer));
     lemon_joint joint = rows_differ ? info->out : info->in;
@@ -6662,19 +6907,26 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
     else snprintf(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
 }
 
+static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
+    if (e->coding == NULL || e->coding->decode == NULL) return lemon_row_bytes(e->tensor.dtype, cols);
+    return (size_t)(cols / e->coding->numbers) * (size_t)e->coding->bytes;
+}
+
 /*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
     numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
     where numbers are not aligned, as in old safetensors. */
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
-    lemon_tensor from = e->tensor, to = from;
+    lemon_tensor from = e->tensor, to;
     const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
-    size_t row_bytes = coding ? (size_t)(from.cols / coding->numbers) * (size_t)coding->bytes
-                              : lemon_row_bytes(from.dtype, from.cols);
+    size_t row_bytes;
     float *numbers;
-    int64_t i, j;
-    to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
+    int64_t i, j, vector = from.rows == 1;
     *param = from;
+    if (halves && vector) lemon__as_column(&from);
+    row_bytes = lemon__entry_row_bytes(e, from.cols);
+    to = from;
+    if (vector) to.dtype = LEMON_F32;
     if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
         !(from.dtype == LEMON_F32 && lemon__big_endian()))
         return LEMON_OK;
@@ -6695,33 +6947,56 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     if (to.data && !coding && to.dtype == from.dtype) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
     if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
-    *param = to;
+    param->data = to.data;
+    param->dtype = to.dtype;
     return to.data ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  Phi-3 has queries, keys and values in one matrix, and gate and up in another: its name, its rows, and the first of
+    this role.  NULL: the role has a matrix of its own. */
+static const char *lemon__fused_name(const lemon_config *c, lemon_role role, lemon__style style, int64_t *first,
+                                     int64_t *rows) {
+    static const char *const names[2][2] = {{"self_attn.qkv_proj", "attn_qkv"}, {"mlp.gate_up_proj", "ffn_up"}};
+    int ffn = role > LEMON_WV, i;
+    if (role < LEMON_WQ || role > LEMON_W_UP || role == LEMON_WO || role == LEMON_FFN_NORM) return NULL;
+    *rows = 0;
+    for (i = ffn ? LEMON_W_GATE : LEMON_WQ; i <= (ffn ? LEMON_W_UP : LEMON_WV); i++) {
+        if (i == (int)role) *first = *rows;
+        *rows += lemon_joint_size(c, lemon__roles[i].out);
+    }
+    return names[ffn][style == LEMON__STYLE_GGUF];
 }
 
 /*  One parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for
     weights. */
-static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, lemon_model *model,
-                                        int64_t i) {
+static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
+                                        lemon_model *model, int64_t i) {
     lemon_tensor *param = &model->params[i], found;
+    lemon__entry e;
     char name[LEMON__NAME], why[96] = "";
     lemon_status status;
     int32_t at = -1;
-    int64_t k, layer, halves = 0;
+    int64_t k, layer, halves, first = 0, rows = param->rows;
     lemon_role role = lemon__param_role(&model->config, i, &layer);
-    lemon__param_name(model, i, style, name, sizeof name);
+    const char *fused = family[0] == 'p' ? lemon__fused_name(&model->config, role, style, &first, &rows) : NULL;
+    lemon__param_name(model, i, style, fused, name, sizeof name);
     for (k = 0; k < n && at < 0; k++) at = lemon__words_find(&u[k].tensor_names, name, strlen(name));
     if (at < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
     u += k - 1;
     u->tensors[at].used = 1;
     found = u->tensors[at].tensor;
-    lemon__shape_reason(model, i, found.rows != param->rows, why, sizeof why);
-    status = lemon__unpack_shape(u, name, &found, param->rows, param->cols, why);
-    if (!status && found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4))
+    lemon__shape_reason(model, i, found.rows != rows, why, sizeof why);
+    status = lemon__unpack_shape(u, name, &found, rows, param->cols, why);
+    e = u->tensors[at];
+    halves = lemon__halves(&model->config, role, style, family);
+    if (!status && (found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4) ||
+                    (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
         status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
                                lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) halves = model->config.head_dim;
-    return status ? status : lemon__adopt(u->ctx, model, &u->tensors[at], halves, param);
+    if (status) return status;
+    e.tensor.rows = param->rows;
+    e.tensor.data = (uint8_t *)found.data + (size_t)first * lemon__entry_row_bytes(&e, found.cols);
+    return lemon__adopt(u->ctx, model, &e, halves, param);
 }
 
 /*  The type that most numbers of the matrices have. */
@@ -6756,8 +7031,8 @@ static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
 }
 
 /*  Every parameter out of n files. */
-static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const lemon_config *config,
-                                         lemon_model **model) {
+static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
+                                         const lemon_config *config, lemon_model **model) {
     lemon_status status;
     int64_t i, tensors = 0;
     for (i = 0; i < n; i++) tensors += u[i].tensor_names.count;
@@ -6765,7 +7040,7 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
         return lemon__refuse(u, LEMON_E_FORMAT, "n_layers is %ld, but there are only %lld tensors",
                              (long)config->n_layers, (long long)tensors);
     status = lemon__model_new(u->ctx, config, model);
-    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, *model, i);
+    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
     for (i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
@@ -6801,17 +7076,18 @@ static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, co
 /*  A .lemon file with the part "model". */
 static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
     lemon__unpack u;
-    const char *arch;
+    const char *arch, *family;
     size_t bytes;
     lemon_config config;
     lemon_status status = lemon__unpack_open(ctx, reader, "model tokenizer", "model", &u);
     if (status) return status;
     status = lemon__unpack_text(&u, "arch", &arch, &bytes);
-    if (!status && (bytes != 5 || memcmp(arch, "llama", 5) != 0))
-        status = lemon__refuse(&u, LEMON_E_UNSUPPORTED, "arch is \"%.*s\", expected \"llama\"",
-                               (int)(bytes < 40 ? bytes : 40), arch);
     if (!status) status = lemon__unpack_config(&u, "", &config);
-    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_LEMON, &config, model);
+    family = lemon_config_family(&config);
+    if (!status && (bytes != strlen(family) || memcmp(arch, family, bytes) != 0))
+        status = lemon__refuse(&u, LEMON_E_UNSUPPORTED, "arch is \"%.*s\", expected \"%s\", of which the other keys speak",
+                               (int)(bytes < 40 ? bytes : 40), arch, family);
+    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_LEMON, family, &config, model);
     if (!status) status = lemon__unpack_carried(&u, *model);
     if (!status && lemon__unpack_has(&u, "tokenizer.type")) status = lemon__tokenizer_unpack(&u, &(*model)->tokenizer);
     return lemon__unpack_done(&u, status, "lemon", model);
@@ -6846,7 +7122,7 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
      LEMON_W_GATE, LEMON_W_DOWN, LEMON_W_UP, LEMON_OUTPUT, LEMON__L2C_ROPE}};
 
 /*  Its seven numbers, by their place in lemon__fields. */
-static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 7};
+static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 9};
 
 /*  How many tensors of a role are there, and how many numbers has each: none where the file has not got it. */
 static uint64_t lemon__llama2c_numbers(const lemon__llama2c *in, int role, uint64_t *count) {
@@ -7159,9 +7435,21 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     return status;
 }
 
+/*  A number of an object; `other` where it has none. */
+static double lemon__json_number(const lemon__json *json, int32_t node, const char *name, double other) {
+    double value;
+    return lemon__json_real(json, lemon__json_get(json, node, name), &value) ? value : other;
+}
+
+/*  The object that says how RoPE is scaled: rope_scaling, in newer files rope_parameters. */
+static int32_t lemon__folder_scaling(const lemon__json *json) {
+    int32_t node = lemon__json_get(json, 0, "rope_scaling");
+    return lemon__json_type_of(json, node) > LEMON__JSON_NULL ? node : lemon__json_get(json, 0, "rope_parameters");
+}
+
 static int lemon__folder_field(void *from, const struct lemon__field *field, double *value) {
     lemon__json *json = (lemon__json *)from;
-    int32_t node = lemon__json_get(json, 0, field->hf);
+    int32_t rope = lemon__folder_scaling(json), node = lemon__json_get(json, field->kinds ? rope : 0, field->hf);
     lemon__json_type type;
     if (node < 0) node = lemon__json_get(json, lemon__json_get(json, 0, "rope_parameters"), field->hf);
     type = lemon__json_type_of(json, node);
@@ -7171,35 +7459,67 @@ static int lemon__folder_field(void *from, const struct lemon__field *field, dou
     return lemon__json_real(json, node, value) ? 1 : -1;
 }
 
+/*  Refuses a member by name, with its value and why. */
+static lemon_status lemon__folder_bad(const lemon__json *json, const char *name, int32_t node, const char *why) {
+    return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, %s", json->name, name,
+                       node < 0 ? 7 : (int)lemon__min(60, json->nodes[node].bytes),
+                       node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, why);
+}
+
 /*  Refuses by name what changes the computation and is not computed here. */
 static lemon_status lemon__folder_refuse(lemon__json *json) {
-    static const char *const words[][3] = {{"model_type", "llama", "mistral"}, {"hidden_act", "silu", "swish"}};
-    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "sliding_window",
-                                         "rope_scaling", "rope_parameters"};
-    int32_t node, type;
-    int64_t window, context;
-    size_t i;
-    for (i = 0; i < 2; i++) {
-        node = lemon__json_get(json, 0, words[i][0]);
-        if ((i > 0 && node < 0) || lemon__json_is(json, node, words[i][1]) || lemon__json_is(json, node, words[i][2]))
-            continue;
-        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, expected \"%s\"; lemon.h has no other",
-                           json->name, words[i][0], node < 0 ? 7 : (int)lemon__min(40, json->nodes[node].bytes),
-                           node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, words[i][1]);
-    }
-    for (i = 0; i < 6; i++) {
+    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "partial_rotary_factor"};
+    int32_t node = lemon__json_get(json, 0, "hidden_act"), rope = lemon__json_get(json, 0, "rope_parameters");
+    double value;
+    int i;
+    if (node >= 0 && !lemon__json_is(json, node, "silu") && !lemon__json_is(json, node, "swish"))
+        return lemon__folder_bad(json, "hidden_act", node, "expected \"silu\"; lemon.h has no other");
+    for (i = 0; i < 4; i++) {
         node = lemon__json_get(json, 0, absent[i]);
-        if (lemon__json_type_of(json, node) <= LEMON__JSON_FALSE) continue;
-        type = lemon__json_get(json, node, "rope_type");
-        if (type < 0) type = lemon__json_get(json, node, "type");
-        if (i >= 4 && (type < 0 ? i == 5 : lemon__json_is(json, type, "default"))) continue;
-        if (i == 3 && lemon__json_int(json, node, &window) &&
-            lemon__json_int(json, lemon__json_get(json, 0, "max_position_embeddings"), &context) && window >= context)
-            continue;
-        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, which lemon.h does not compute", json->name,
-                           absent[i], (int)lemon__min(60, json->nodes[node].bytes),
-                           (const char *)json->text + json->nodes[node].start);
+        if (i == 3 && node < 0) node = lemon__json_get(json, rope, absent[i]);
+        if (lemon__json_type_of(json, node) > LEMON__JSON_FALSE &&
+            !(i == 3 && lemon__json_real(json, node, &value) && value >= 1))
+            return lemon__folder_bad(json, absent[i], node, "which lemon.h does not compute");
     }
+    return LEMON_OK;
+}
+
+/*  The kind of RoPE's scaling. */
+static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
+    int32_t node = lemon__folder_scaling(json), type = lemon__json_get(json, node, "rope_type");
+    *kind = LEMON_ROPE_PLAIN;
+    if (type < 0) type = lemon__json_get(json, node, "type");
+    if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL) return LEMON_OK;
+    if (type < 0 && lemon__json_get(json, node, "rope_theta") >= 0) return LEMON_OK;
+    while (*kind < LEMON_ROPE_COUNT && !lemon__json_is(json, type, lemon__rope_kinds[*kind])) ++*kind;
+    if (*kind < LEMON_ROPE_COUNT && lemon__json_get(json, node, "truncate") < 0 &&
+        lemon__json_get(json, node, "mscale") < 0)
+        return LEMON_OK;
+    return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn, without "
+                             "truncate or mscale");
+}
+
+/*  The window, which all layers have or none; Qwen's must be asked for, and begins at some layer. */
+static lemon_status lemon__folder_window(lemon__json *json, const char *family, lemon_config *c) {
+    int32_t node = lemon__json_get(json, 0, "sliding_window"), kinds = lemon__json_get(json, 0, "layer_types"), i;
+    int64_t window;
+    if (!lemon__json_int(json, node, &window) || window >= c->max_seq) return LEMON_OK;
+    if (family[0] == 'q') {
+        double first = lemon__json_number(json, 0, "max_window_layers", 0);
+        if (lemon__json_type_of(json, lemon__json_get(json, 0, "use_sliding_window")) != LEMON__JSON_TRUE ||
+            first >= c->n_layers)
+            return LEMON_OK;
+        if (first > 0)
+            return lemon__folder_bad(json, "max_window_layers", lemon__json_get(json, 0, "max_window_layers"),
+                                     "expected 0, a window for all layers");
+    }
+    if (family[0] == 'l' || window < 1)
+        return lemon__folder_bad(json, "sliding_window", node, "which a model of this type does not have");
+    if (lemon__json_type_of(json, kinds) == LEMON__JSON_ARRAY)
+        for (i = kinds + 1; i < json->nodes[kinds].next; i = json->nodes[i].next)
+            if (!lemon__json_is(json, i, "sliding_attention"))
+                return lemon__folder_bad(json, "layer_types", kinds, "expected a window for all layers");
+    c->window = (int32_t)window;
     return LEMON_OK;
 }
 
@@ -7224,15 +7544,30 @@ static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemo
     return status;
 }
 
-static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known) {
+static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known,
+                                         const char **family) {
     lemon_reader reader;
     lemon__json json;
+    size_t n;
+    int kind = 0;
+    const uint8_t *type;
     lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
     if (status) return status;
     status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) {
+        type = lemon__json_string(&json, lemon__json_get(&json, 0, "model_type"), &n);
+        status = lemon__family_find(ctx, reader.name, "model_type", type, n, family);
+    }
     if (!status) status = lemon__folder_refuse(&json);
-    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, config);
-    if (!status) *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+    if (!status) status = lemon__folder_rope(&json, &kind);
+    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, kind, config);
+    if (!status) status = lemon__folder_window(&json, *family, config);
+    if (!status) {
+        config->qkv_bias = strcmp(*family, "qwen2") == 0;
+        config->qk_norm = strcmp(*family, "qwen3") == 0;
+        *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+        if (lemon_config_check(ctx, config)) status = lemon__blame(ctx, reader.name, LEMON_E_FORMAT);
+    }
     lemon__json_close(&json);
     lemon__reader_close(&reader);
     return status;
@@ -7241,18 +7576,19 @@ static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lem
 static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon_model **model) {
     lemon_config config;
     lemon__shards *shards = (lemon__shards *)lemon__calloc(ctx, sizeof *shards);
+    const char *family;
     int tie_known = 0;
     int64_t i;
     lemon_status status;
     if (shards == NULL) return LEMON_E_MEMORY;
     shards->ctx = ctx;
     shards->folder = folder;
-    status = lemon__folder_config(ctx, folder, &config, &tie_known);
+    status = lemon__folder_config(ctx, folder, &config, &tie_known, &family);
     if (!status) status = lemon__shards_open(shards);
     if (!status && !tie_known)
         for (i = 0, config.tied_embeddings = 1; i < shards->n; i++)
             if (lemon__words_find(&shards->u[i].tensor_names, "lm_head.weight", 14) >= 0) config.tied_embeddings = 0;
-    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, &config, model);
+    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, family, &config, model);
     if (!status) status = lemon__folder_carry(ctx, folder, *model);
     if (!status) status = lemon__tokenizer_from_parts(ctx, folder, *model);
     if (!status) {
@@ -7426,13 +7762,30 @@ static int lemon__gguf_is(const lemon__unpack *u, const char *name, const char *
            memcmp(key->value + 8, text, strlen(text)) == 0;
 }
 
+/*  The same for a key of the architecture. */
+static int lemon__gguf_own(const lemon__unpack *u, const char *name, double *value) {
+    char full[2 * LEMON__NAME];
+    snprintf(full, sizeof full, "%s.%s", u->family, name);
+    return lemon__gguf_number(u, full, value);
+}
+
+/*  A number of the architecture, `other` where there is none. */
+static double lemon__gguf_or(const lemon__unpack *u, const char *name, double other) {
+    double value;
+    return lemon__gguf_own(u, name, &value) > 0 ? value : other;
+}
+
 static int lemon__gguf_field(void *from, const struct lemon__field *field, double *value) {
     const lemon__unpack *u = (const lemon__unpack *)from;
-    char name[LEMON__NAME];
     int32_t i;
-    int got;
-    snprintf(name, sizeof name, "llama.%s", field->gguf);
-    got = lemon__gguf_number(u, name, value);
+    int got = lemon__gguf_own(u, field->gguf, value);
+    if (got == 0 && field->offset == offsetof(lemon_config, rope_factor))
+        return lemon__gguf_own(u, "rope.scale_linear", value);
+    if (got == 0 && field->offset == offsetof(lemon_config, rope_magnitude)) {     /* as llama.cpp computes it */
+        *value = lemon__yarn_magnitude(lemon__gguf_or(u, "rope.scaling.factor", 1)) *
+                 lemon__gguf_or(u, "rope.scaling.attn_factor", 1);
+        return 1;
+    }
     if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
     i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
     if (i >= 0) *value = (double)u->tensors[i].tensor.rows;
@@ -7478,18 +7831,91 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
 /*  Refuses by name what changes the computation and is not computed here. */
 static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
     const struct { const char *name; double expected; } keys[] = {
-        {"split.count", 1}, {"llama.expert_count", 0}, {"llama.attention.sliding_window", 0},
-        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1},
-        {"llama.rope.dimension_count", (double)c->head_dim}, {"llama.attention.value_length", (double)c->head_dim}};
+        {"expert_count", 0}, {"rope.scaling.yarn_ext_factor", 1}, {"rope.scaling.yarn_log_multiplier", 0},
+        {"rope.dimension_count", (double)c->head_dim}, {"attention.value_length", (double)c->head_dim}};
     double value;
-    size_t i;
-    for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
-            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is %g, expected %g; lemon.h has no other", keys[i].name,
-                                 value, keys[i].expected);
-    if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "llama.rope.scaling.type is set, expected none");
+    int i;
+    for (i = 0; i < 5; i++)
+        if (lemon__gguf_own(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
+            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s.%s is %g, expected %g; lemon.h has no other", u->family,
+                                 keys[i].name, value, keys[i].expected);
+    if (lemon__gguf_number(u, "split.count", &value) != 0 && !(value <= 1))
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "split.count is %g, expected 1; lemon.h has no other", value);
     return LEMON_OK;
+}
+
+/*  The kind of RoPE's scaling; LLaMA 3's is told otherwise. */
+static lemon_status lemon__gguf_rope(const lemon__unpack *u, int *kind) {
+    double factor = lemon__gguf_or(u, "rope.scaling.factor", lemon__gguf_or(u, "rope.scale_linear", 1));
+    char type[2 * LEMON__NAME];
+    snprintf(type, sizeof type, "%s.rope.scaling.type", u->family);
+    *kind = factor > 0 && (factor < 1 || factor > 1) ? LEMON_ROPE_LINEAR : LEMON_ROPE_PLAIN;
+    if (lemon__gguf_is(u, type, "none")) *kind = LEMON_ROPE_PLAIN;
+    else if (lemon__gguf_is(u, type, "yarn")) *kind = LEMON_ROPE_YARN;
+    else if (lemon__gguf_key(u, type) && !lemon__gguf_is(u, type, "linear"))
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is another than none, linear and yarn; lemon.h has no other",
+                             type);
+    return LEMON_OK;
+}
+
+/*  LLaMA 3's scaling stands in GGUF as by how much each plane turns slower.  Its numbers from those: the slowest plane has
+    the factor; of the planes between, 1/slower is linear in the turns.  rope_original, slow and fast may grow together,
+    so slow is about 1.  Where less than two such planes are there, fast is 4 times as much, as in all of LLaMA 3. */
+static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
+    int32_t at = lemon__words_find(&u->tensor_names, "rope_freqs.weight", 17);
+    int64_t planes = c->head_dim / 2, i, n = 0;
+    double turns[2] = {0, 0}, fast[2] = {0.5, 0}, slope, base = 1.0 / 3, factor, slower, x;
+    const lemon_tensor *t;
+    int plain, same = 1;
+    if (at < 0) return LEMON_OK;
+    t = &u->tensors[at].tensor;
+    u->tensors[at].used = 1;
+    same = !c->rope_scaling && t->rows == 1 && t->cols == planes && t->dtype == LEMON_F32;
+    factor = same ? (double)lemon__getf32((const uint8_t *)t->data + 4 * (planes - 1)) : 0;
+    for (i = 0; i < planes && same; i++) {
+        x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+        slower = (double)lemon__getf32((const uint8_t *)t->data + 4 * i);
+        plain = slower < 1.00001;
+        if (plain && n == 0) turns[0] = x * pow((double)c->rope_theta, -1.0 / c->head_dim);     /* half a plane on */
+        if (plain || !(slower < 0.99999 * factor)) continue;
+        turns[n > 0] = x;
+        fast[n++ > 0] = (1 / slower - 1 / factor) / (1 - 1 / factor);
+    }
+    slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : (fast[0] + base) / turns[0];
+    if (n > 1) base = slope * turns[0] - fast[0];
+    if (factor > 1.00001 && slope / base >= 1 && slope / base < 1 << 24) {
+        c->rope_scaling = LEMON_ROPE_LLAMA3;
+        c->rope_factor = (float)factor;
+        c->rope_original = (int32_t)(slope / base + 0.5);
+        c->rope_slow = (float)(base * c->rope_original / slope);
+        c->rope_fast = (float)((base + 1) * c->rope_original / slope);
+    }
+    same = same && lemon_config_check(u->ctx, c) == LEMON_OK;
+    for (i = 0; i < planes && same; i++)
+        same = fabs(lemon__rope_slower(c, i) / (double)lemon__getf32((const uint8_t *)t->data + 4 * i) - 1) < 1e-3;
+    if (same) return LEMON_OK;
+    return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
+}
+
+/*  All of the config. */
+static lemon_status lemon__gguf_config(lemon__unpack *u, lemon_config *c) {
+    const lemon__key *key = lemon__gguf_key(u, "general.architecture");
+    int text = key && key->type == LEMON__GGUF_TEXT;
+    lemon_status status = lemon__family_find(u->ctx, u->source.name, "general.architecture", text ? key->value + 8 : NULL,
+                                             text ? key->bytes - 8 : 0, &u->family);
+    double window;
+    int kind = 0;
+    if (!status) status = lemon__gguf_rope(u, &kind);
+    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, kind, c);
+    if (!status) status = lemon__gguf_refuse(u, c);
+    if (status) return status;
+    window = lemon__gguf_or(u, "attention.sliding_window", 0);
+    c->window = window > 0 && window < c->max_seq ? (int32_t)window : 0;
+    c->tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
+    c->qkv_bias = lemon__words_find(&u->tensor_names, "blk.0.attn_q.bias", 17) >= 0;
+    c->qk_norm = lemon__words_find(&u->tensor_names, "blk.0.attn_q_norm.weight", 24) >= 0;
+    if (lemon_config_check(u->ctx, c)) return lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    return lemon__gguf_freqs(u, c);
 }
 
 /*  What nobody asked for goes along as it stands: what is about the tokenizer, and the rest. */
@@ -7522,18 +7948,8 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
 static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
     lemon_config config;
     lemon_status status = lemon__gguf_contents(u);
-    if (!status && !lemon__gguf_is(u, "general.architecture", "llama")) {
-        const lemon__key *key = lemon__gguf_key(u, "general.architecture");
-        int text = key && key->type == LEMON__GGUF_TEXT;
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "general.architecture is %.*s, expected llama",
-                             text ? (int)lemon__min(40, (int64_t)key->bytes - 8) : 7,
-                             text ? (const char *)key->value + 8 : "missing");
-    }
-    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, &config);
-    if (!status) status = lemon__gguf_refuse(u, &config);
-    if (status) return status;
-    config.tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
-    status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, &config, model);
+    if (!status) status = lemon__gguf_config(u, &config);
+    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, u->family, &config, model);
     if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
     return status ? status : lemon__gguf_carry(u, *model);
 }
@@ -7688,12 +8104,11 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
-        int vector = t->stored.rows == 1;
         lemon__put_number(out, strlen(t->name), 8);
         lemon__put(out, t->name, strlen(t->name));
-        lemon__put_number(out, vector ? 1 : 2, 4);
-        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
-        if (!vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, t->vector ? 1 : 2, 4);
+        lemon__put_number(out, (uint64_t)(t->vector ? t->stored.rows * t->stored.cols : t->stored.cols), 8);
+        if (!t->vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
         lemon__put_number(out, lemon__coding_of(t->stored.dtype)->id, 4);
         lemon__put_number(out, t->offset, 8);
     }
@@ -7716,23 +8131,68 @@ static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model)
     }
 }
 
+/*  What GGUF calls a family: Mistral's is LLaMA there. */
+static const char *lemon__gguf_family(const lemon_config *c) {
+    const char *family = lemon_config_family(c);
+    return family[0] == 'q' ? family : "llama";
+}
+
+/*  A number of the architecture. */
+static void lemon__gguf_put_own(lemon__pack *pack, const char *family, const char *name, int real, double value) {
+    char full[2 * LEMON__NAME];
+    snprintf(full, sizeof full, "%s.%s", family, name);
+    if (real) lemon__gguf_put(pack, full, LEMON__GGUF_F32, lemon__bits((float)value));
+    else lemon__gguf_put(pack, full, LEMON__GGUF_U32, (uint64_t)value);
+}
+
+/*  How RoPE is scaled: keys for linear and YaRN besides its numbers, a tensor for LLaMA 3. */
+static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const lemon_config *c) {
+    const char *kind = lemon__rope_kinds[c->rope_scaling];
+    char type[2 * LEMON__NAME];
+    lemon_tensor t = lemon__view(NULL, LEMON_F32, 1, c->head_dim / 2);
+    int64_t i;
+    snprintf(type, sizeof type, "%s.rope.scaling.type", family);
+    if (c->rope_scaling == LEMON_ROPE_LLAMA3) {
+        float *slower = lemon__floats(pack->ctx, &pack->scratch, 1, t.cols);
+        for (i = 0; slower && i < t.cols; i++) slower[i] = (float)lemon__rope_slower(c, i);
+        t.data = slower;
+        if (slower) lemon__pack_tensor(pack, "rope_freqs.weight", &t, LEMON_F32);
+        else pack->status = LEMON_E_MEMORY;
+    } else if (c->rope_scaling) lemon__gguf_put_text(pack, type, kind, strlen(kind));
+    if (c->rope_scaling == LEMON_ROPE_YARN)
+        lemon__gguf_put_own(pack, family, "rope.scaling.attn_factor", 1,
+                            (double)c->rope_magnitude / lemon__yarn_magnitude((double)c->rope_factor));
+}
+
+/*  What llama.cpp does not compute, or has no architecture for. */
+static lemon_status lemon__gguf_fits(lemon_ctx *ctx, const char *path, const lemon_config *c) {
+    const char *why = NULL;
+    if (c->qkv_bias && c->qk_norm) why = "qkv_bias and qk_norm are both set";
+    else if (c->qkv_bias && lemon_joint_size(c, LEMON_JOINT_HEADS) != c->d_model)
+        why = "with qkv_bias, n_heads * head_dim is not d_model";
+    else if ((c->qkv_bias || c->qk_norm) && c->rope_scaling == LEMON_ROPE_LLAMA3)
+        why = "rope_scaling is llama3's with qkv_bias or qk_norm";
+    return why ? lemon__fail(ctx, LEMON_E_ARG, "%s: %s, which no architecture of GGUF has", path, why) : LEMON_OK;
+}
+
 static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
     const lemon_config *c = &model->config;
-    char name[LEMON__NAME];
+    const char *family = lemon__gguf_family(c);
     int i, vocabulary;
-    lemon__gguf_put_text(pack, "general.architecture", "llama", 5);
+    lemon__gguf_put_text(pack, "general.architecture", family, strlen(family));
     lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
     lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(c, &lemon__fields[i]);
-        if (lemon__fields[i].gguf == NULL) continue;
-        snprintf(name, sizeof name, "llama.%s", lemon__fields[i].gguf);
-        if (lemon__fields[i].real) lemon__gguf_put(pack, name, LEMON__GGUF_F32, lemon__bits((float)value));
-        else lemon__gguf_put(pack, name, LEMON__GGUF_U32, (uint64_t)value);
+        int tensor = lemon__fields[i].kinds && c->rope_scaling == LEMON_ROPE_LLAMA3;
+        if (lemon__fields[i].gguf && !tensor && lemon__field_used(c, &lemon__fields[i]))
+            lemon__gguf_put_own(pack, family, lemon__fields[i].gguf, lemon__fields[i].real, value);
     }
-    lemon__gguf_put(pack, "llama.attention.value_length", LEMON__GGUF_U32, (uint64_t)c->head_dim);
-    lemon__gguf_put(pack, "llama.rope.dimension_count", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put_own(pack, family, "attention.value_length", 0, c->head_dim);
+    lemon__gguf_put_own(pack, family, "rope.dimension_count", 0, c->head_dim);
+    if (c->window) lemon__gguf_put_own(pack, family, "attention.sliding_window", 0, c->window);
+    lemon__gguf_put_rope(pack, family, c);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
     lemon__gguf_put_license(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
@@ -7749,7 +8209,8 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
     pack.align = 32;
     lemon__gguf_keys(&pack, model, dtype);
     lemon__pack_params(&pack, model, 0, model->n_params, LEMON__STYLE_GGUF, dtype);
-    status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
+    status = lemon__gguf_fits(ctx, path, &model->config);
+    if (!status) status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
 }
@@ -7759,13 +8220,15 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
 /*  What the format has no field for must be what run.c takes for granted. */
 static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
     const struct { const char *name; double value, expected; } fields[] = {
-        {"rope_theta", (double)c->rope_theta, 10000.0}, {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
+        {"qkv_bias", (double)c->qkv_bias, 0}, {"qk_norm", (double)c->qk_norm, 0}, {"window", (double)c->window, 0},
+        {"rope_scaling", (double)c->rope_scaling, 0}, {"rope_theta", (double)c->rope_theta, 10000.0},
+        {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
         {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads}};
     int i;
     if (dtype != LEMON_F32 && dtype != LEMON_Q8)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
                            path, lemon_dtype_name(dtype));
-    for (i = 0; i < 3; i++)
+    for (i = 0; i < 7; i++)
         if (fields[i].value < fields[i].expected || fields[i].value > fields[i].expected)
             return lemon__fail(ctx, LEMON_E_ARG, "%s: %s is %g, expected %g; llama2.c's .bin has no other", path,
                                fields[i].name, fields[i].value, fields[i].expected);
@@ -7899,8 +8362,9 @@ static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
         lemon__print(out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, lemon__st_types[t->stored.dtype]);
-        if (t->stored.rows > 1) lemon__print(out, "%lld,", (long long)t->stored.rows);
-        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}", (long long)t->stored.cols,
+        if (!t->vector) lemon__print(out, "%lld,", (long long)t->stored.rows);
+        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}",
+                     (long long)(t->vector ? t->stored.rows * t->stored.cols : t->stored.cols),
                      (unsigned long long)t->offset, (unsigned long long)(t->offset + lemon_tensor_bytes(&t->stored)));
     }
     lemon__print(out, "}");
@@ -7963,7 +8427,8 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
     (but that of several EOS ids) because they may speak of layers that are gone. */
 static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__bytes *out) {
     static const char *const ours[] = {"architectures", "model_type", "torch_dtype", "dtype", "hidden_act",
-                                       "attention_bias", "mlp_bias", "sliding_window"};
+                                       "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
+                                       "max_window_layers"};
     const lemon_part *part = lemon__part_find(model, "config.json");
     lemon__json json;
     lemon_status status;
@@ -7980,8 +8445,9 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
     for (i = 1; i < json.nodes[0].next && json.nodes[0].type == LEMON__JSON_OBJECT; i = json.nodes[i + 1].next) {
         const lemon__json_node *value = &json.nodes[i + 1];
         int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
-        for (k = 0; k < 8; k++) known |= lemon__json_is(&json, i, ours[k]);
-        for (k = 0; k < LEMON__FIELDS; k++) known |= lemon__json_is(&json, i, lemon__fields[k].hf);
+        for (k = 0; k < 10; k++) known |= lemon__json_is(&json, i, ours[k]);
+        for (k = 0; k < LEMON__FIELDS; k++)
+            known |= lemon__fields[k].hf && !lemon__fields[k].kinds && lemon__json_is(&json, i, lemon__fields[k].hf);
         if (known) continue;
         lemon__print(out, ",\n  \"");
         lemon__put(out, json.text + json.nodes[i].start, json.nodes[i].bytes);
@@ -7993,21 +8459,41 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
     return LEMON_OK;
 }
 
+/*  What only some of the family have: a window, and how RoPE is scaled. */
+static void lemon__folder_put_family(const lemon_config *c, lemon__bytes *out) {
+    int i;
+    if (c->window) lemon__print(out, ",\n  \"sliding_window\": %ld", (long)c->window);
+    if (c->qkv_bias || c->qk_norm)
+        lemon__print(out, ",\n  \"use_sliding_window\": %s,\n  \"max_window_layers\": %ld", c->window ? "true" : "false",
+                     c->window ? 0 : (long)c->n_layers);
+    if (!c->rope_scaling) return;
+    lemon__print(out, ",\n  \"rope_scaling\": {\"rope_type\": \"%s\"", lemon__rope_kinds[c->rope_scaling]);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        if (lemon__fields[i].kinds == 0 || !lemon__field_used(c, &lemon__fields[i])) continue;
+        lemon__print(out, ", \"%s\": ", lemon__fields[i].hf);
+        lemon__print_real(out, lemon__field_get(c, &lemon__fields[i]));
+    }
+    lemon__print(out, "}");
+}
+
 static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
     static const char *const types[] = {"float32", "bfloat16", "float16"};
+    const char *family = lemon_config_family(&model->config);
     lemon__bytes text = lemon__bytes_in(f->ctx);
     int i;
-    lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+    lemon__print(&text, "{\n  \"architectures\": [\"%c%sForCausalLM\"],\n  \"model_type\": \"%s\",\n"
                         "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
-                        "  \"mlp_bias\": false", types[dtype]);
+                        "  \"mlp_bias\": false", family[0] - 'a' + 'A', family + 1, family, types[dtype]);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(&model->config, &lemon__fields[i]);
+        if (lemon__fields[i].hf == NULL || lemon__fields[i].kinds) continue;
         lemon__print(&text, ",\n  \"%s\": ", lemon__fields[i].hf);
         if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
             lemon__print(&text, value > 0 ? "true" : "false");
         else if (lemon__fields[i].real) lemon__print_real(&text, value);
         else lemon__print(&text, "%.0f", value);
     }
+    lemon__folder_put_family(&model->config, &text);
     if (!text.status) text.status = lemon__folder_put_carried(model, &text);
     if (!text.status) lemon__print(&text, "\n}\n");
     return lemon__folder_put_text(f, "config.json", &text);
@@ -8089,6 +8575,9 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
                            "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path,
                            lemon_dtype_name(options->dtype));
+    if (model->config.qkv_bias && model->config.qk_norm)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, but no architecture of Hugging Face's "
+                           "has both", path);
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0 || n + 5 > LEMON__PATH)
         return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
@@ -11999,7 +12488,8 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, name, sizeof name);
+    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name,
+                                                     sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
@@ -12121,9 +12611,11 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"residual", LEMON_JOINT_RESIDUAL, 0}, {"gain", LEMON_JOINT_RESIDUAL, 0}, {"read_output", LEMON_JOINT_RESIDUAL, 0},
     {"read_attn", LEMON_JOINT_RESIDUAL, 1}, {"read_ffn", LEMON_JOINT_RESIDUAL, 1}, {"query", LEMON_JOINT_QUERY, 1},
     {"key", LEMON_JOINT_KEY, 1}, {"value", LEMON_JOINT_VALUE, 1}, {"read_heads", LEMON_JOINT_HEADS, 1},
-    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}};
+    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}, {"query_norm", LEMON_JOINT_HEAD, 1},
+    {"key_norm", LEMON_JOINT_HEAD, 1}};
 
-/*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary); gain: the norm whose gain the role reads
+/*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary), a bias being the row of its matrix's
+    outputs; gain: the norm whose gain the role reads
     (LEMON_ROLE_COUNT: none). */
 static const struct { lemon_place out, in; lemon_role gain;
 } lemon__role_places[LEMON_ROLE_COUNT] = {{LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT},
@@ -12136,6 +12628,11 @@ static const struct { lemon_place out, in; lemon_role gain;
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
                                           {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_VALUE, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY_NORM, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY_NORM, LEMON_ROLE_COUNT},
                                           {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
                                           {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
@@ -12284,7 +12781,8 @@ static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const le
 
 /*  Whether a student norm starts at 1, its gain being in the matrices that read it. */
 static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
-    return ops->fold_gains && !lemon__roles[role].matrix && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
+    return ops->fold_gains && lemon__role_places[role].in == LEMON_AT_GAIN &&
+           (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
 }
 
 /*  How many slots a role sums over, and the teacher layer of one: -1 where the slot is empty. */
@@ -12336,7 +12834,7 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
 /*  Operators fit a teacher that has the sizes of the one they were made for; the first that differs is named. */
 static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected) {
     int i;
-    for (i = 0; i < LEMON__SIZES; i++)
+    for (i = 0; i < LEMON__SHAPE; i++)
         if (lemon__field_value(is, i) != lemon__field_value(expected, i))
             return lemon__fail(ctx, LEMON_E_ARG, "the teacher's %s is %d, expected %d, that of the operators' teacher",
                                lemon__fields[i].name, (int)lemon__field_value(is, i),
@@ -12476,7 +12974,8 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+        if (i / lemon__cells(ops) >= LEMON_AT_QUERY_NORM && !ops->student.qk_norm) break;
+        else if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
@@ -13022,8 +13521,8 @@ static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, c
 }
 
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
-    plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale.  planes, writes:
-    the energies by which keys and values are merged. */
+    plane i * ratio, which turns at the same speed, and queries (where they are normed, their gain) shrink so that scores
+    keep their scale.  planes, writes: the energies by which keys and values are merged. */
 static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
                                      const double *writes, float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
@@ -13037,6 +13536,10 @@ static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_
     }
     status = lemon__select_at(f, LEMON_AT_QUERY, layer, turning, 1.0f / sqrtf((float)ratio));
     if (!status) status = lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
+    for (i = 0; i < f->sc->head_dim; i++) plain[i] = (int32_t)(i / 2 * ratio * 2 + i % 2);
+    if (!status && f->sc->qk_norm)
+        status = lemon__select_at(f, LEMON_AT_QUERY_NORM, layer, plain, 1.0f / sqrtf((float)ratio));
+    if (!status && f->sc->qk_norm) status = lemon__select_at(f, LEMON_AT_KEY_NORM, layer, plain, 1.0f);
     if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
     return status ? status : lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, writes);
 }
@@ -13056,6 +13559,12 @@ static void lemon__run_attend(lemon__run *run, int64_t layer) {
     lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
     lemon__walk_qkv(&run->walk, layer, run->k, run->v);
     lemon__walk_attend(&run->walk, run->k, run->v);
+}
+
+static void lemon__add_sums(const float *x, int64_t rows, int64_t cols, double *sum) {
+    int64_t r, c;
+    for (r = 0; r < rows; r++)
+        for (c = 0; c < cols; c++) sum[c] += (double)x[r * cols + c];
 }
 
 static void lemon__add_abs(const float *x, int64_t rows, int64_t cols, double *sum) {
@@ -13482,16 +13991,47 @@ static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, const lemo
     return LEMON_OK;
 }
 
+/*  What a read map R misses on average, m = E y_t - R^T E y_s, goes through the teacher's matrices to the student's biases:
+    b + W m, the latter as their correction.  mean: sums over the rows learned from, of y_t and then of y_s. */
+static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
+    float *read = lemon__floats(f->ctx, &f->work, f->ds, f->dt), *lack = lemon__floats(f->ctx, &f->work, 1, f->dt);
+    int64_t c, i, which;
+    if (!read || !lack) return LEMON_E_MEMORY;
+    lemon__map_expand(lemon__own_map(f->ops, LEMON_AT_READ_ATTN, layer, 0), read);
+    for (c = 0; c < f->dt; c++) {
+        double sum = mean[c];
+        for (i = 0; i < f->ds; i++) sum -= mean[f->dt + i] * (double)read[i * f->dt + c];
+        lack[c] = (float)(sum / (double)(f->kept * f->seq));
+    }
+    for (which = 0; which < 3; which++) {
+        lemon_role role = (lemon_role)(LEMON_WQ + which);
+        const lemon_map *write = lemon__own_map(f->ops, (int)lemon__role_places[role].out, layer, 0);
+        float *w = lemon__teacher_weight(f->ctx, &f->work, f->teacher, role, f->main[layer], 1);
+        float *out = lemon__floats(f->ctx, &f->work, 1, write->teacher),
+              *extra = lemon__floats(f->ctx, &f->ops->arena, 1, write->student);
+        if (!w || !out || !extra) return LEMON_E_MEMORY;
+        lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out,
+                            write->teacher);
+        lemon__map_cols(f->ctx, write, out, 1, extra);
+        f->ops->correction[lemon__param_index(f->sc, (lemon_role)(LEMON_BQ + which), layer)] =
+            lemon__view(extra, LEMON_F32, 1, write->student);
+    }
+    return LEMON_OK;
+}
+
 /*  The teacher's main layer up to its attention, the student's read map for it, and which heads stay. */
 static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     lemon__moments norms;
     lemon__cov heads;
-    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
-    lemon_status status = planes ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
+    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2),
+           *mean = lemon__doubles(f->ctx, &f->work, 1, f->dt + f->ds);
+    lemon_status status = planes && mean ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
     if (!status) status = lemon__cov_make(f, f->qt, f->qt, &heads);
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__add_norms(f, &norms);
+        if (!f->held) lemon__add_sums(f->t.walk.y, f->rows, f->dt, mean);
+        if (!f->held) lemon__add_sums(f->s.walk.y, f->rows, f->ds, mean + f->dt);
         lemon__run_attend(&f->t, f->main[i]);
         lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
         lemon__cov_add(f->ctx, &heads, f->t.walk.z, f->t.walk.z, f->rows);
@@ -13500,7 +14040,8 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     status = lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, &norms);
     if (!status) status = lemon__head_energy(f, f->main[i], &heads);
     if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
-    return status ? status : lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    return status || !f->sc->qkv_bias || !f->o->correction ? status : lemon__solve_intercept(f, i, mean);
 }
 
 /*  The student's attention with what it has read, then its output matrix. */
@@ -13509,8 +14050,9 @@ static lemon_status lemon__solve_attention_out(lemon__fill *f, int64_t i) {
     int role;
     lemon_status status = lemon__moments_make(f, f->ds, f->qs, &out);
     if (!status) status = lemon__moments_make(f, f->qt, f->qs, &inner);
-    for (role = LEMON_ATTN_NORM; role <= LEMON_WV && !status; role++)
-        status = lemon__solve_apply(f, (lemon_role)role, i);
+    for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM && !status; role++)
+        if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
+            status = lemon__solve_apply(f, (lemon_role)role, i);
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->s, i);
@@ -13720,8 +14262,8 @@ static lemon_status lemon__solve_layers(lemon__fill *f) {
 /*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows.
     Attention comes from the main layer alone: the other slots' maps there are empty. */
 static lemon_status lemon__solve_slots(lemon__fill *f) {
-    static const int places[5] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
-                                  LEMON_AT_READ_HEADS};
+    static const int places[7] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
+                                  LEMON_AT_READ_HEADS, LEMON_AT_QUERY_NORM, LEMON_AT_KEY_NORM};
     lemon_status status = LEMON_OK;
     int64_t i, slot;
     int k;
@@ -13731,7 +14273,7 @@ static lemon_status lemon__solve_slots(lemon__fill *f) {
             f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
         }
         for (slot = 1; slot < f->ops->slots; slot++)
-            for (k = 0; k < 5 && !status; k++)
+            for (k = 0; k < (f->sc->qk_norm ? 7 : 5) && !status; k++)
                 status = lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, places[k], i, slot), 0);
     }
     return status;
@@ -13874,13 +14416,16 @@ static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t l
     return sum;
 }
 
-/*  All weights of the student as variables; norms as they are, corrections added as constants. */
+/*  All weights of the student as variables; gains of the stream as they are, corrections added as constants. */
 static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, lemon_var *weights) {
     int64_t i, layer;
     for (i = 0; i < student->n_params; i++) {
         lemon_role role = lemon__param_role(l->f->sc, i, &layer);
         const lemon_tensor *c = &l->f->ops->correction[i];
-        if (!lemon__roles[role].matrix) { weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]); continue; }
+        if (lemon__role_places[role].in == LEMON_AT_GAIN) {
+            weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]);
+            continue;
+        }
         weights[i] = lemon__learn_matrix(l, role, layer);
         if (c->data && l->f->o->correction)
             weights[i] = lemon_tape_add(l->q.tape, weights[i], lemon_tape_weight(l->q.tape, c));
@@ -14050,6 +14595,10 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
         return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
                            (int)t->vocab_size);
     if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(s, i) != lemon__field_value(t, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
+                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */

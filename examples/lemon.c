@@ -802,8 +802,10 @@ static int json_model(const lemon_model *model, lemon_dtype dtype) {
 
 static void print_model(const char *path, const lemon_model *model) {
     const lemon_config *c = &model->config;
-    printf("%s: %s, %s, %lld parameters\n", path, model->format[0] ? model->format : "lemon",
-           lemon_dtype_name(model->dtype), (long long)lemon_config_params(c));
+    static const char *const scalings[LEMON_ROPE_COUNT] = {"", ", linear RoPE", ", LLaMA 3's RoPE", ", YaRN"};
+    printf("%s: %s, %s%s, %s, %lld parameters\n", path, model->format[0] ? model->format : "lemon",
+           lemon_config_family(c), scalings[c->rope_scaling], lemon_dtype_name(model->dtype),
+           (long long)lemon_config_params(c));
     printf("  width %d, %d layers, %d heads, %d key-value heads of %d channels, %d FFN neurons\n", (int)c->d_model,
            (int)c->n_layers, (int)c->n_heads, (int)c->kv_heads, (int)c->head_dim, (int)c->d_ffn);
     printf("  vocabulary %d (%s), context %d, embeddings %s, rope_theta %g, eps %g\n", (int)c->vocab_size,

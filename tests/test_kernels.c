@@ -97,9 +97,13 @@ static void test_rope(lemon_ctx *ctx, int64_t heads, int64_t head_dim, int64_t s
     double *want = (double *)malloc((size_t)(rows * cols) * sizeof *want);
     float *angles = (float *)malloc((size_t)((pos + seq) * head_dim) * sizeof *angles);
     lemon__op op = op_of(rows, cols);
+    lemon_config c;
     char name[80];
+    lemon_config_defaults(&c);
+    c.head_dim = (int32_t)head_dim;
+    c.rope_theta = (float)theta;
     refill();
-    lemon__rope_angles(angles, pos + seq, head_dim, theta);
+    lemon__rope_angles(angles, pos + seq, &c);
     op.angles = angles;
     op.head_dim = head_dim;
     op.seq = seq;
@@ -121,7 +125,7 @@ static void test_rope(lemon_ctx *ctx, int64_t heads, int64_t head_dim, int64_t s
     free(angles);
 }
 
-typedef struct attention_case { int64_t batch, seq, pos, heads, kv, dim; } attention_case;
+typedef struct attention_case { int64_t batch, seq, pos, heads, kv, dim, window; } attention_case;
 
 /*  Attention of one query, by the definition. */
 static void naive_attend(const attention_case *a, const float *q, const float *k, const float *v, int64_t keys,
@@ -152,17 +156,19 @@ static void test_attention(lemon_ctx *ctx, attention_case a) {
     op.seq = a.seq;
     op.pos = a.pos;
     op.kv_rows = kv_rows;
+    op.window = a.window;
     op.scratch = room;
     op.scratch_each = lemon__attention_scratch(&op, 0);
     for (r = 0; r < rows; r++)
         for (h = 0; h < a.heads; h++) {
-            int64_t at = r / a.seq * kv_rows * width + h / (a.heads / a.kv) * a.dim;
-            naive_attend(&a, in[0] + r * cols + h * a.dim, in[1] + at, in[2] + at, a.pos + r % a.seq + 1,
+            int64_t keys = a.pos + r % a.seq + 1, hidden = a.window && keys > a.window ? keys - a.window : 0,
+                    at = (r / a.seq * kv_rows + hidden) * width + h / (a.heads / a.kv) * a.dim;
+            naive_attend(&a, in[0] + r * cols + h * a.dim, in[1] + at, in[2] + at, keys - hidden,
                          want + r * cols + h * a.dim);
         }
     lemon__attention_forward(ctx, &op);
-    snprintf(name, sizeof name, "attention: %d x %d tokens after %d, %d heads on %d of %d", (int)a.batch, (int)a.seq,
-             (int)a.pos, (int)a.heads, (int)a.kv, (int)a.dim);
+    snprintf(name, sizeof name, "attention: %d x %d tokens after %d, %d heads on %d of %d, window %d", (int)a.batch,
+             (int)a.seq, (int)a.pos, (int)a.heads, (int)a.kv, (int)a.dim, (int)a.window);
     check(worst_of(out, want, rows * cols) < 1e-5, name);
     free(want);
     free(room);
@@ -170,7 +176,7 @@ static void test_attention(lemon_ctx *ctx, attention_case a) {
 
 /*  Scores of some hundreds: a softmax that did not take the maximum off would overflow. */
 static void test_steep_attention(lemon_ctx *ctx) {
-    attention_case a = {1, 40, 0, 1, 1, 4};
+    attention_case a = {1, 40, 0, 1, 1, 4, 0};
     float room[LEMON__ROWS * (40 + 4) * 4];
     lemon__op op = op_of(40, 4);
     int64_t i, r;
@@ -346,6 +352,8 @@ static void test_bands(void) {
     static const struct { const char *name; band plain, avx2;
     } pairs[] = {{"add", lemon__add_rows_plain, lemon__add_rows_avx2},
                  {"add back", lemon__pass_rows_plain, lemon__pass_rows_avx2},
+                 {"bias", lemon__bias_rows_plain, lemon__bias_rows_avx2},
+                 {"bias back", lemon__bias_back_cols_plain, lemon__bias_back_cols_avx2},
                  {"mix", lemon__mix_rows_plain, lemon__mix_rows_avx2},
                  {"mix back", lemon__mix_back_rows_plain, lemon__mix_back_rows_avx2},
                  {"rms_norm", lemon__norm_rows_plain, lemon__norm_rows_avx2},
@@ -355,10 +363,10 @@ static void test_bands(void) {
     size_t p, s;
     char name[80];
     for (p = 0; p < sizeof pairs / sizeof pairs[0]; p++) {
-        int ok = 1, columns = pairs[p].plain == lemon__norm_back_cols_plain;
+        int ok = 1, columns = strstr(pairs[p].name, "gain back") || strcmp(pairs[p].name, "bias back") == 0;
         for (s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
             int64_t rows = shapes[s][0],
-                    cols = columns ? shapes[s][0] : shapes[s][1]; /* that one's bands are columns */
+                    cols = columns ? shapes[s][0] : shapes[s][1]; /* those bands are columns */
             ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 0);
             ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 1);
         }
@@ -425,9 +433,11 @@ static void test_clones(void) { skip("AVX2 has the bits of plain C"); }
 #endif
 
 int main(void) {
-    static const attention_case cases[] = {{1, 1, 0, 1, 1, 2},  {1, 5, 0, 2, 2, 4},    {2, 31, 0, 4, 2, 8},
-                                           {3, 33, 0, 6, 1, 6}, {1, 100, 0, 3, 3, 16}, {1, 1, 70, 4, 2, 8},
-                                           {1, 9, 64, 8, 4, 8}, {1, 40, 17, 2, 1, 22}};
+    static const attention_case cases[] = {
+        {1, 1, 0, 1, 1, 2, 0}, {1, 5, 0, 2, 2, 4, 0}, {2, 31, 0, 4, 2, 8, 0}, {3, 33, 0, 6, 1, 6, 0},
+        {1, 100, 0, 3, 3, 16, 0}, {1, 1, 70, 4, 2, 8, 0}, {1, 9, 64, 8, 4, 8, 0}, {1, 40, 17, 2, 1, 22, 0},
+        {1, 9, 64, 8, 4, 8, 20}, {1, 100, 0, 4, 2, 8, 33}, {2, 70, 0, 2, 1, 6, 1}, {1, 1, 70, 4, 2, 8, 16},
+        {1, 40, 17, 2, 1, 22, 200}};
     lemon_ctx *ctx = open_ctx(2);
     size_t i;
     int dtype;
