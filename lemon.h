@@ -1625,24 +1625,27 @@ LEMON_API double lemon_rng_normal(lemon_rng *rng) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
 
+/*  Half a byte a step. */
+static uint32_t lemon__crc_halves(uint32_t c, const uint8_t *p, size_t n) {
+    static const uint32_t table[16] = {0, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u,
+                                       0x5005713cu, 0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u,
+                                       0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
+    for (; n > 0; n--, p++) {
+        c ^= *p;
+        c = table[c & 15u] ^ c >> 4;
+        c = table[c & 15u] ^ c >> 4;
+    }
+    return c;
+}
+
 /*  Eight tables make eight bytes a step ("slicing by 8", Kounavis and Berry 2005).  They are made anew for each call
     that is long enough to pay, so that there is no global to set up. */
 static void lemon__crc_tables(uint32_t table[8][256]) {
-    uint32_t i, k, c;
-    for (i = 0; i < 256; i++) {
-        c = i;
-        for (k = 0; k < 8; k++) c = (c & 1u) ? (c >> 1) ^ 0xedb88320u : c >> 1;
-        table[0][i] = c;
-    }
+    const uint8_t zero = 0;
+    uint32_t i, k;
+    for (i = 0; i < 256; i++) table[0][i] = lemon__crc_halves(i, &zero, 1);
     for (k = 1; k < 8; k++)
         for (i = 0; i < 256; i++) table[k][i] = (table[k - 1][i] >> 8) ^ table[0][table[k - 1][i] & 255u];
-}
-
-static uint32_t lemon__crc_bitwise(uint32_t c, const uint8_t *p, size_t n) {
-    int k;
-    for (; n > 0; n--, p++)
-        for (c ^= *p, k = 0; k < 8; k++) c = (c & 1u) ? (c >> 1) ^ 0xedb88320u : c >> 1;
-    return c;
 }
 
 LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
@@ -1657,7 +1660,7 @@ LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
                 t[3][b & 255u] ^ t[2][(b >> 8) & 255u] ^ t[1][(b >> 16) & 255u] ^ t[0][b >> 24];
         }
     }
-    return lemon__crc_bitwise(c, p, count) ^ 0xffffffffu;
+    return lemon__crc_halves(c, p, count) ^ 0xffffffffu;
 }
 
 /* ====================================================================================================================
