@@ -767,6 +767,7 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 #define LEMON_IMPLEMENTED
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -1711,7 +1712,7 @@ static void lemon__q8_encode(const float *in, uint8_t *out, int64_t n) {
     float top = 0.0f, inverse;
     int64_t i;
     for (i = 0; i < n; i++) top = fabsf(in[i]) > top ? fabsf(in[i]) : top;
-    inverse = top > 0.0f ? 127.0f / top : 0.0f;
+    inverse = top > FLT_MIN * 127.0f ? 127.0f / top : 0.0f;      /* below that the scale is 0, and its inverse Inf */
     lemon__put16(out, lemon_f16_from_f32(top / 127.0f));
     memset(out + 2, 0, LEMON__BLOCK);
     for (i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
@@ -1731,7 +1732,7 @@ static void lemon__q4_encode(const float *in, uint8_t *out, int64_t n) {
     float top = 0.0f, inverse;
     int64_t i;
     for (i = 0; i < n; i++) top = fabsf(in[i]) > fabsf(top) ? in[i] : top;
-    inverse = top < 0.0f || top > 0.0f ? -8.0f / top : 0.0f;
+    inverse = fabsf(top) > FLT_MIN * 127.0f ? -8.0f / top : 0.0f;
     lemon__put16(out, lemon_f16_from_f32(top / -8.0f));
     memset(out + 2, 0x88, 16);                          /* padding is zero, which is nibble 8 */
     for (i = 0; i < n; i++) {
@@ -1754,11 +1755,17 @@ static void lemon__blocks_decode(const uint8_t *in, float *out, int64_t cols, si
     for (i = 0; i < cols; i += LEMON__BLOCK, in += block_bytes) decode(in, out + i, lemon__min(LEMON__BLOCK, cols - i));
 }
 
+/*  A block with NaN or Inf in it is NaN as a whole: no byte stands for either. */
 static void lemon__blocks_encode(const float *in, uint8_t *out, int64_t cols, size_t block_bytes,
                                  void (*encode)(const float *, uint8_t *, int64_t)) {
-    int64_t i;
-    for (i = 0; i < cols; i += LEMON__BLOCK, out += block_bytes)
-        encode(in + i, out, lemon__min(LEMON__BLOCK, cols - i));
+    int64_t i, j, n;
+    for (i = 0; i < cols; i += n, out += block_bytes) {
+        n = lemon__min(LEMON__BLOCK, cols - i);
+        for (j = 0; j < n && isfinite(in[i + j]); j++) {}
+        if (j == n) { encode(in + i, out, n); continue; }
+        memset(out, 0, block_bytes);
+        lemon__put16(out, 0x7e00);
+    }
 }
 
 LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out) {
