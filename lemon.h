@@ -6788,8 +6788,9 @@ static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out,
     return n;
 }
 
-/*  One member of the header: a tensor, its name being node i. */
-static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at) {
+/*  One member of the header: a tensor, its name being node i.  *room: bytes of data that no tensor has claimed yet, for
+    tensors that shared theirs would be copied into more memory than the file's size justifies. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at, uint64_t *room) {
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
     int n, ok, dtype = LEMON_F32;
@@ -6811,8 +6812,10 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     e.tensor.rows = n == 2 ? size[0] : 1;
     e.tensor.cols = n == 2 ? size[1] : size[0];
     if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
-        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
+        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]) ||
+        lemon_tensor_bytes(&e.tensor) > *room)
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
+    *room -= lemon_tensor_bytes(&e.tensor);
     e.tensor.data = lemon__unconst(u->source.map + data_at + range[0]);
     return lemon__unpack_push_tensor(u, &e);
 }
@@ -6821,18 +6824,19 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
 static lemon_status lemon__st_open(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon__json json;
-    uint64_t n = lemon__take64(&c);
+    uint64_t n = lemon__take64(&c), room;
     int32_t i;
     lemon_status status;
     u->tensor_names.blob = c.bytes;
     if (c.bad || n > u->source.size - 8)
         return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
+    room = u->source.size - 8 - n;
     status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
     if (status) return status;
     if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
         status = lemon__refuse(u, LEMON_E_FORMAT, "header is no JSON object");
     for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
-        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n);
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n, &room);
     lemon__json_close(&json);
     return status;
 }
@@ -7130,16 +7134,20 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     return lemon__unpack_push_tensor(u, &e);
 }
 
-/*  Where the data begin is known behind the last tensor's name only. */
+/*  Where the data begin is known behind the last tensor's name only.  left: bytes that no tensor has claimed yet, see
+    lemon__st_tensor. */
 static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
-    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at;
+    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
     int64_t i;
     for (i = 0; i < u->tensor_names.count; i++) {
         lemon__entry *e = &u->tensors[i];
         lemon__span name = u->tensor_names.spans[i];
-        uint64_t blocks = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers);
-        if (e->offset % align != 0 || e->offset > room || blocks * (uint64_t)e->coding->bytes > room - e->offset)
-            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes, "data beyond the file's end");
+        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
+                         (uint64_t)e->coding->bytes;
+        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
+            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
+                                     "data beyond the file's end, or another tensor's");
+        left -= bytes;
         e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
     }
     return LEMON_OK;
