@@ -7559,11 +7559,18 @@ static void lemon__llama2c_put_row(const float *x, int64_t n, int64_t group, lem
     }
 }
 
+/*  Passes on what is a megabyte or more. */
+static void lemon__llama2c_flush(const lemon_writer *writer, lemon__bytes *out) {
+    if (out->count < 1 << 20 || out->status) return;
+    out->status = lemon__append(out->ctx, writer, out->data, (size_t)out->count);
+    out->count = 0;
+}
+
 /*  Cosines, then sines, of every position's angles: nobody reads them any more. */
-static void lemon__llama2c_put_rope(const lemon_config *c, lemon__bytes *out) {
+static void lemon__llama2c_put_rope(const lemon_config *c, const lemon_writer *writer, lemon__bytes *out) {
     int64_t table, pos, i;
     for (table = 0; table < 2; table++)
-        for (pos = 0; pos < c->max_seq; pos++)
+        for (pos = 0; pos < c->max_seq && !out->status; pos++, lemon__llama2c_flush(writer, out))
             for (i = 0; i < c->head_dim / 2; i++) {
                 double angle = (double)pos * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim);
                 lemon__put_number(out, lemon__bits((float)(table ? sin(angle) : cos(angle))), 4);
@@ -7583,16 +7590,14 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
     for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
         int role = lemon__llama2c_order[version > 0][step];
         const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
-        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, &out);
+        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, writer, &out);
         layers = info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings) ? 0 : info->per_layer ? c->n_layers : 1;
         for (layer = 0; layer < layers; layer++) {
             const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
             for (r = 0; r < t->rows && !out.status; r++) {
                 lemon_row_to_f32(t, r, x);
                 lemon__llama2c_put_row(x, t->cols, info->matrix ? group : 0, &out, &scales);
-                if (out.count < 1 << 20) continue;
-                out.status = lemon__append(ctx, writer, out.data, (size_t)out.count);
-                out.count = 0;
+                lemon__llama2c_flush(writer, &out);
             }
             lemon__put(&out, scales.data, (size_t)scales.count);
             scales.count = 0;
