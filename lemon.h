@@ -8991,9 +8991,12 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
         const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
+        int kind = t->rules.llama2c ? LEMON__NORMAL : ((const uint8_t *)kinds.data)[i];
         if (piece == NULL) break;
+        if ((kind & LEMON__KIND) < LEMON__NORMAL || (kind & LEMON__KIND) > LEMON__BYTE)
+            return lemon__unpack_bad(u, "kind of a piece", (uint64_t)kind, LEMON__NORMAL);
         if (t->rules.llama2c) status = lemon__llama2c_add(u->ctx, t, score, piece, (size_t)n);
-        else status = lemon__tokenizer_add(u->ctx, t, ((const uint8_t *)kinds.data)[i], score, piece, (size_t)n);
+        else status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
     }
     if (status || (i == scores.cols && c.at == c.size)) return status;
     return lemon__fail(u->ctx, LEMON_E_FORMAT,
