@@ -1,6 +1,6 @@
 #!/bin/sh
 # fuzz.sh SECONDS FUZZERS [READER...]: feeds readers (default: all) for so long each by each of FUZZERS, and adds a line a run to
-# fuzz.log.  What is found new stays in build/fuzz; `fuzz.sh keep` puts the smallest inputs that reach the same lines into corpus/.
+# fuzz.log; $RUNS ends a run after so many inputs.  What is found new stays in build/fuzz; `fuzz.sh keep` puts the smallest inputs that reach the same lines into corpus/.
 #   asan   libFuzzer, address and undefined-behaviour sanitizers
 #   fast   libFuzzer, undefined behaviour traps, no more: several times as many inputs
 #   afl    AFL++, the same
@@ -31,7 +31,7 @@ total() {
 
 # libFuzzer prints its counts on stderr; AFL++ keeps them in a file.
 run_libfuzzer() {
-    FUZZ_READER=$2 build/fuzz_"$1" -max_total_time="$3" -max_len=16384 -timeout=60 -rss_limit_mb=2000 -print_final_stats=1 \
+    FUZZ_READER=$2 build/fuzz_"$1" -max_total_time="$3" -runs="${RUNS:--1}" -max_len=16384 -timeout=600 -report_slow_units=600 -rss_limit_mb=2000 -print_final_stats=1 \
         -artifact_prefix="$scratch/$2-" "$scratch/$2" "corpus/$2" > "$scratch/log" 2>&1
     executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log")
     coverage=$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$scratch/log" | tail -n 1)
@@ -43,7 +43,7 @@ run_afl() {
     cp corpus/"$2"/* "$scratch/afl-in"
     find "$scratch/$2" -type f -size -8k | head -n 2000 | xargs -I{} cp {} "$scratch/afl-in"
     FUZZ_READER=$2 AFL_SKIP_CPUFREQ=1 AFL_NO_AFFINITY=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_NO_UI=1 AFL_FAST_CAL=1 \
-        afl-fuzz -V "$3" -t 5000 -m none -i "$scratch/afl-in" -o "$scratch/afl-$2" -- build/fuzz_afl > "$scratch/log" 2>&1
+        afl-fuzz ${RUNS:+-E "$RUNS"} -V "$3" -t 5000 -m none -i "$scratch/afl-in" -o "$scratch/afl-$2" -- build/fuzz_afl > "$scratch/log" 2>&1
     executions=$(sed -n 's/^execs_done *: *//p' "$scratch/afl-$2/default/fuzzer_stats")
     coverage=$(sed -n 's/^edges_found *: *//p' "$scratch/afl-$2/default/fuzzer_stats")
     find "$scratch/afl-$2/default/crashes" -name 'id*' | while read -r found; do
