@@ -6895,6 +6895,8 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
         }
     }
     lemon__words_free(json->ctx, &seen);
+    if (!status && shards->n == 0)
+        status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map names no file", json->name);
     return status;
 }
 
