@@ -9006,18 +9006,26 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
                        u->source.name, (long long)pieces.cols);
 }
 
-/*  Each id must be one; merges that make nothing longer would never end. */
+/*  Each id must be one of a piece that texts can become, and the third spell the first two: merges that make nothing
+    longer would never end, and others no format could name. */
+static int lemon__merge_joins(const lemon_tokenizer *t, const lemon__merge *m) {
+    size_t n, a, b;
+    const uint8_t *whole = lemon__piece(t, m->id, &n), *left = lemon__piece(t, m->left, &a),
+                  *right = lemon__piece(t, m->right, &b);
+    return a > 0 && b > 0 && a + b == n && memcmp(whole, left, a) == 0 && memcmp(whole + a, right, b) == 0 &&
+           t->kinds[m->left] == LEMON__NORMAL && t->kinds[m->right] == LEMON__NORMAL && t->kinds[m->id] == LEMON__NORMAL;
+}
+
 static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer *t) {
     int64_t i, size = lemon_tokenizer_size(t);
     lemon_tensor row;
     lemon_status status = lemon__unpack_row(u, "tokenizer.merges", LEMON_I32, -1, &row);
     for (i = 0; !status && i + 2 < row.cols; i += 3) {
         const int32_t *p = (const int32_t *)row.data + i;
-        const lemon__span *s = t->pieces.spans;
         lemon__merge m;
         m.left = p[0]; m.right = p[1]; m.id = p[2];
         if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
-            s[p[0]].bytes + s[p[1]].bytes != s[p[2]].bytes || s[p[0]].bytes == 0 || s[p[1]].bytes == 0)
+            !lemon__merge_joins(t, &m))
             return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
                                u->source.name, (long long)i / 3);
         status = lemon__merge_push(u->ctx, t, &m);
