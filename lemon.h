@@ -376,7 +376,7 @@ typedef struct lemon_config {
 LEMON_API void lemon_config_defaults(lemon_config *config);
 /*  LEMON_OK, or LEMON_E_ARG with the field and the value that cannot be. */
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *config);
-/*  How many numbers a model of that shape has. */
+/*  How many numbers a model of that shape has; 0 for one that cannot be. */
 LEMON_API int64_t lemon_config_params(const lemon_config *config);
 
 /*  The roles that weights play, in llama2.c's order.  Everything that loops over weights loops over these. */
@@ -1600,18 +1600,20 @@ LEMON_API float lemon_f32_from_f16(uint16_t x) {
 }
 
 LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed) {
-    rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u;
+    if (rng) rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u;
 }
 
 LEMON_API uint64_t lemon_rng_next(lemon_rng *rng) {
-    uint64_t z = (rng->state += 0x9e3779b97f4a7c15u);
+    uint64_t z;
+    if (rng == NULL) return 0;
+    z = (rng->state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
 
 LEMON_API int64_t lemon_rng_below(lemon_rng *rng, int64_t n) {
-    uint64_t range = (uint64_t)n, limit = UINT64_MAX - UINT64_MAX % range, x;
+    uint64_t range = (uint64_t)(n < 1 ? 1 : n), limit = UINT64_MAX - UINT64_MAX % range, x;
     do x = lemon_rng_next(rng); while (x >= limit);     /* the ragged end would favour small results */
     return (int64_t)(x % range);
 }
@@ -1652,6 +1654,7 @@ static void lemon__crc_tables(uint32_t table[8][256]) {
 LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
     const uint8_t *p = (const uint8_t *)bytes;
     uint32_t c = crc ^ 0xffffffffu;
+    if (p == NULL) return crc;
     if (count >= 4096) {
         uint32_t t[8][256];
         lemon__crc_tables(t);
@@ -1696,7 +1699,7 @@ LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols) {
 
 LEMON_API size_t lemon_tensor_bytes(const lemon_tensor *tensor) {
     size_t bytes = 0;
-    if (tensor->rows < 0 || (uint64_t)tensor->rows > SIZE_MAX) return 0;
+    if (tensor == NULL || tensor->rows < 0 || (uint64_t)tensor->rows > SIZE_MAX) return 0;
     return lemon__mul((size_t)tensor->rows, lemon_row_bytes(tensor->dtype, tensor->cols), &bytes) ? bytes : 0;
 }
 
@@ -1768,9 +1771,16 @@ static void lemon__blocks_encode(const float *in, uint8_t *out, int64_t cols, si
     }
 }
 
+static int lemon__has_row(const lemon_tensor *tensor, int64_t row) {
+    return tensor && tensor->data && row >= 0 && row < tensor->rows && tensor->cols > 0;
+}
+
 LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out) {
-    const uint8_t *in = lemon__row(tensor, row);
-    int64_t i, n = tensor->cols;
+    const uint8_t *in;
+    int64_t i, n;
+    if (!lemon__has_row(tensor, row) || out == NULL) return;
+    in = lemon__row(tensor, row);
+    n = tensor->cols;
     switch (tensor->dtype) {
     case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *out); break;
     case LEMON_BF16: for (i = 0; i < n; i++) out[i] = lemon_f32_from_bf16(lemon__get16(in + 2 * i)); break;
@@ -1782,8 +1792,11 @@ LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *
 }
 
 LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float *in) {
-    uint8_t *out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
-    int64_t i, n = tensor->cols;
+    uint8_t *out;
+    int64_t i, n;
+    if (!lemon__has_row(tensor, row) || in == NULL) return;
+    out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
+    n = tensor->cols;
     switch (tensor->dtype) {
     case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *in); break;
     case LEMON_BF16: for (i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_bf16_from_f32(in[i])); break;
@@ -1804,10 +1817,10 @@ typedef struct lemon__arena_block {
 enum { LEMON__ARENA_BLOCK = 1 << 20 };
 
 LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
-    lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+    lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
     size_t need;
     char *p;
-    if (bytes > SIZE_MAX / 2) return lemon__malloc(ctx, bytes);             /* fails with the message */
+    if (bytes > SIZE_MAX / 2 || arena == NULL) return lemon__malloc(ctx, SIZE_MAX);     /* fails with the message */
     need = (bytes + LEMON__ALIGN - 1) / LEMON__ALIGN * LEMON__ALIGN;
     if (block == NULL || block->bytes - block->used < need) {
         size_t size = LEMON__ALIGN + (need > LEMON__ARENA_BLOCK / 4 ? need : (size_t)LEMON__ARENA_BLOCK);
@@ -1825,13 +1838,13 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
 }
 
 LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena) {
-    lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+    lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
     while (block) {
         lemon__arena_block *next = block->next;
         lemon__free(ctx, block, block->bytes);
         block = next;
     }
-    arena->blocks = NULL;
+    if (arena) arena->blocks = NULL;
 }
 
 /*  rows * cols numbers of `each` bytes from an arena; the size is checked for overflow. */
@@ -4250,7 +4263,7 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
     lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq ||
-        tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
+        n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
         tk->rows != tq->rows || tv->rows != tq->rows)
         return lemon__tape_fail(tape, call,
                                 "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
@@ -4571,7 +4584,7 @@ LEMON_API const lemon_role_info *lemon_role_get(lemon_role role) {
 }
 
 LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
-    switch (joint) {
+    switch (c ? joint : LEMON_JOINT_NONE) {
     case LEMON_JOINT_VOCAB: return c->vocab_size;
     case LEMON_JOINT_RESIDUAL: return c->d_model;
     case LEMON_JOINT_QUERY: case LEMON_JOINT_HEADS: return (int64_t)c->n_heads * c->head_dim;
@@ -4584,6 +4597,7 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
 /* ---- config ---- */
 
 LEMON_API void lemon_config_defaults(lemon_config *config) {
+    if (config == NULL) return;
     memset(config, 0, sizeof *config);
     config->max_seq = 256;
     config->tied_embeddings = 1;
@@ -4688,10 +4702,12 @@ static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style 
 }
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
-    int64_t total = 0, i, layer, rows, cols;
-    for (i = 0; c && i < lemon__param_count(c); i++) {
-        lemon__param_shape(c, lemon__param_role(c, i, &layer), &rows, &cols);
-        total += rows * cols;
+    int64_t total = 0, rows, cols;
+    int role;
+    if (lemon_config_check(NULL, c)) return 0;
+    for (role = 0; role < (c->tied_embeddings ? LEMON_OUTPUT : LEMON_ROLE_COUNT); role++) {
+        lemon__param_shape(c, (lemon_role)role, &rows, &cols);
+        total += rows * cols * (lemon__roles[role].per_layer ? c->n_layers : 1);
     }
     return total;
 }
@@ -4837,6 +4853,7 @@ LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lem
     static const char *const words[] = {"token", "vocab.json", "merges.txt", "chat_template"};
     int64_t i, kept = 0;
     size_t k;
+    if (model == NULL) return;
     for (i = 0; i < model->n_parts; i++) {
         for (k = 0; k < 4 && strstr(model->parts[i].name, words[k]) == NULL; k++) {}
         if (k == 4) model->parts[kept++] = model->parts[i];
@@ -5207,6 +5224,11 @@ static lemon__cursor lemon__cursor_over(const lemon_reader *reader) {
 static void lemon__reader_close(lemon_reader *reader) {
     if (reader->close) reader->close(reader->user);
     memset(reader, 0, sizeof *reader);
+}
+
+/*  Whether a caller's reader can be used: it has a name, and all bytes or a call that brings them. */
+static int lemon__reader_ok(const lemon_ctx *ctx, const lemon_reader *reader) {
+    return ctx && reader && reader->name && (reader->map || reader->read || reader->size == 0);
 }
 
 /*  Copies a piece of the file.  Our own file reader says itself what went wrong; for others it is said here. */
@@ -7351,8 +7373,8 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     size_t n;
     lemon_reader r;
     lemon_status status;
-    if (ctx == NULL || reader == NULL || model == NULL || reader->name == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or the reader's name, is NULL");
+    if (model == NULL || !lemon__reader_ok(ctx, reader))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or what the reader must have, is NULL");
     *model = NULL;
     r = *reader;
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
@@ -7963,8 +7985,8 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
                                          lemon_dtype dtype) {
     lemon__pack pack;
     lemon_status status;
-    if (ctx == NULL || writer == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument is NULL");
+    if (ctx == NULL || writer == NULL || model == NULL || writer->append == NULL || writer->name == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument, or what the writer must have, is NULL");
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "model", 5);
     lemon__pack_model(&pack, model, dtype);
@@ -7984,6 +8006,7 @@ static const char *lemon__ending(const char *path) {
 }
 
 LEMON_API void lemon_save_defaults(lemon_save_options *options) {
+    if (options == NULL) return;
     options->dtype = LEMON_F32;
     options->shard_bytes = 5000000000u;
 }
@@ -8126,15 +8149,21 @@ LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) 
     lemon__free(ctx, t, sizeof *t);
 }
 
-LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) { return (int32_t)tokenizer->pieces.count; }
-
-LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) {
-    return tokenizer->rules.bos >= 0 ? tokenizer->rules.bos : tokenizer->rules.eos;
+LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) {
+    return tokenizer ? (int32_t)tokenizer->pieces.count : 0;
 }
 
-LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.eos; }
+LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) {
+    return tokenizer && tokenizer->rules.bos >= 0 ? tokenizer->rules.bos : lemon_tokenizer_eos(tokenizer);
+}
 
-LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.add_bos != 0; }
+LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) {
+    return tokenizer ? tokenizer->rules.eos : -1;
+}
+
+LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer) {
+    return tokenizer && tokenizer->rules.add_bos != 0;
+}
 
 LEMON_API int lemon_tokenizer_special(const lemon_tokenizer *tokenizer, int32_t id) {
     int kind = id < 0 || id >= lemon_tokenizer_size(tokenizer) ? LEMON__NORMAL : tokenizer->kinds[id] & LEMON__KIND;
@@ -8796,7 +8825,9 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
 }
 
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
-    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
+    lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_bytes: an argument is NULL");
+    status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status) status = lemon__tokenizer_add_bytes(ctx, *tokenizer);
     if (!status) status = lemon__tokenizer_finish(ctx, "bytes", *tokenizer);
     return lemon__tokenizer_done(ctx, status, tokenizer);
@@ -8832,6 +8863,8 @@ static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer 
 
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer) {
+    if (source == NULL || tokenizer == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_clone: an argument is NULL");
     return lemon__tokenizer_copy(ctx, source, NULL, NULL, tokenizer);
 }
 
@@ -9122,12 +9155,15 @@ static void lemon__heap_free(lemon_ctx *ctx, lemon__heap *heap) {
 /* ---- tokens ---- */
 
 LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens) {
+    if (tokens == NULL) return;
     lemon__free(ctx, tokens->ids, (size_t)tokens->capacity * sizeof *tokens->ids);
     memset(tokens, 0, sizeof *tokens);
 }
 
 LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
-    int32_t *ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
+    int32_t *ids;
+    if (tokens == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_push: an argument is NULL");
+    ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
     if (ids == NULL) return LEMON_E_MEMORY;
     tokens->ids = ids;
     ids[tokens->count++] = id;
@@ -9435,7 +9471,8 @@ static int32_t lemon__special_named(const lemon_tokenizer *t, const char *text, 
 }
 
 LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes) {
-    int32_t id = lemon__special_named(tokenizer, text, bytes);
+    int32_t id = tokenizer && text ? lemon__special_named(tokenizer, text, bytes) : -1;
+    if (tokenizer == NULL || text == NULL) return -1;
     return id >= 0 ? id : lemon__words_find(&tokenizer->pieces, text, bytes);
 }
 
@@ -9445,6 +9482,7 @@ LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *token
                                     const char **text, size_t *bytes) {
     const lemon_tokenizer *t = tokenizer;
     const uint8_t *piece;
+    if (text == NULL || bytes == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_decode: an argument is NULL");
     if (id < 0 || id >= lemon_tokenizer_size(t))
         return lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)id,
                            (long)lemon_tokenizer_size(t) - 1);
@@ -9477,7 +9515,10 @@ LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *
     const char *piece = NULL;
     char *room;
     size_t n = 0;
-    lemon_status status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
+    lemon_status status;
+    if (stream == NULL || text == NULL || bytes == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_stream_next: an argument is NULL");
+    status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
     *text = "";
     *bytes = 0;
     if (status) return status;
@@ -9497,6 +9538,7 @@ LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *
 }
 
 LEMON_API void lemon_stream_free(lemon_ctx *ctx, lemon_stream *stream) {
+    if (stream == NULL) return;
     lemon__free(ctx, stream->text, (size_t)stream->capacity);
     memset(stream, 0, sizeof *stream);
 }
@@ -9520,9 +9562,13 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
     lemon__encoder e = lemon__encoder_open(ctx, tokenizer, &ignored);
-    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
-    lemon_status status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
+    int32_t *new_ids;
+    lemon_status status;
     int64_t i;
+    if (tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL || smaller == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_trim: an argument is NULL");
+    new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
+    status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
     *smaller = NULL;
     memset(&ignored, 0, sizeof ignored);
     e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
@@ -10205,9 +10251,15 @@ static int lemon__looks_like_json(const uint8_t *p, size_t n) {
 
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
                                                    lemon_tokenizer **tokenizer) {
-    lemon_reader r = *reader;
-    lemon_status status = lemon__hold(ctx, &r);
-    int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    lemon_reader r;
+    lemon_status status;
+    int json;
+    if (tokenizer == NULL || !lemon__reader_ok(ctx, reader))
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "lemon_tokenizer_load_reader: an argument, or what the reader must have, is NULL");
+    r = *reader;
+    status = lemon__hold(ctx, &r);
+    json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
@@ -10225,8 +10277,10 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer) {
     lemon_reader reader;
-    lemon_status status = lemon_file_reader(ctx, path, &reader);
+    lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_load: an argument is NULL");
     *tokenizer = NULL;
+    status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
 }
 
@@ -10326,7 +10380,9 @@ LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_token
         return lemon__fail(ctx, LEMON_E_ARG,
                            "lemon_tokens_from_files: an argument is NULL, or vocab_size is not positive");
     before = tokens->count;
-    for (i = 0; i < n_paths && !status; i++) status = lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens);
+    for (i = 0; i < n_paths && !status; i++)
+        status = paths[i] ? lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens)
+                          : lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_from_files: a path is NULL");
     if (status) tokens->count = before;
     return status;
 }
@@ -10611,6 +10667,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     const uint8_t *p = (const uint8_t *)text;
     lemon__learner l;
     lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_train: an argument is NULL");
     *tokenizer = NULL;
     if ((text == NULL && bytes > 0) || size <= LEMON__FIRST_PIECE || size > 65536)
         return lemon__fail(ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected %d to 65536", (long)size,
@@ -10746,6 +10803,7 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
 /* ---- sampling ---- */
 
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
+    if (sampling == NULL) return;
     memset(sampling, 0, sizeof *sampling);
     sampling->temperature = 1.0f;
     sampling->top_p = 0.9f;
@@ -11030,6 +11088,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
 /* ---- options ---- */
 
 LEMON_API void lemon_train_defaults(lemon_train_options *o) {
+    if (o == NULL) return;
     memset(o, 0, sizeof *o);
     o->steps = 100;
     o->batch = 8;
@@ -13500,6 +13559,7 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
 /* ---- options, text, and the calls ---- */
 
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
+    if (o == NULL) return;
     memset(o, 0, sizeof *o);
     o->method = "lemon";
     o->tokens = 32768;
