@@ -1536,7 +1536,12 @@ LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon
     file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
     status = lemon__file_open_read(file, &reader->size);
-    if (status) { lemon__file_close(file); return status; }
+    if (status) {
+        int error = errno;
+        lemon__file_close(file);
+        errno = error;              /* whether there is no such file, or something else was wrong */
+        return status;
+    }
     reader->user = file;
     reader->name = file->path;
     reader->map = (const uint8_t *)file->map;
@@ -6787,11 +6792,19 @@ static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const cha
     return status;
 }
 
-static int lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name) {
+/*  The same for a file that need not be there: *there says whether it is.  What keeps it from being read is an error. */
+static lemon_status lemon__open_if(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader,
+                                   int *there) {
+    lemon_status status = lemon__open_in(ctx, folder, name, reader);
+    *there = !status;
+    return status == LEMON_E_IO && (errno == ENOENT || errno == ENOTDIR) ? LEMON_OK : status;
+}
+
+static lemon_status lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name, int *there) {
     lemon_reader reader;
-    lemon_status status = lemon__open_in(ctx, folder, name, &reader);
-    if (!status) lemon__reader_close(&reader);
-    return !status;
+    lemon_status status = lemon__open_if(ctx, folder, name, &reader, there);
+    if (*there) lemon__reader_close(&reader);
+    return status;
 }
 
 /*  Refuses a tensor of a file that others wrote. */
@@ -6925,10 +6938,13 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
 static lemon_status lemon__shards_open(lemon__shards *shards) {
     lemon_reader reader;
     lemon__json json;
-    lemon_status status;
-    if (lemon__is_in(shards->ctx, shards->folder, "model.safetensors"))
-        return lemon__shards_add(shards, "model.safetensors");
-    if (lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader))
+    int there;
+    lemon_status status = lemon__is_in(shards->ctx, shards->folder, "model.safetensors", &there);
+    if (status) return status;
+    if (there) return lemon__shards_add(shards, "model.safetensors");
+    status = lemon__open_if(shards->ctx, shards->folder, "model.safetensors.index.json", &reader, &there);
+    if (status) return status;
+    if (!there)
         return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
                            "model.safetensors.index.json; PyTorch's .bin files must be converted first",
                            shards->folder);
@@ -6993,9 +7009,10 @@ enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
 static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
     lemon_status status = LEMON_OK;
     lemon_reader reader;
-    int i;
+    int i, there;
     for (i = 0; i < LEMON__CARRIED && !status; i++) {
-        if (lemon__open_in(ctx, folder, lemon__carried[i], &reader) != LEMON_OK) continue;
+        status = lemon__open_if(ctx, folder, lemon__carried[i], &reader, &there);
+        if (!there) continue;
         status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
                                  (size_t)reader.size);
         lemon__reader_close(&reader);
@@ -7393,6 +7410,7 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     lemon_status status;
     char folder[LEMON__PATH];
     size_t n;
+    int there;
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
@@ -7402,7 +7420,9 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
         snprintf(folder, sizeof folder, "%.*s", (int)(n - 11), path);
         return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
-    if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
+    status = lemon__is_in(ctx, path, "config.json", &there);
+    if (status) return status;
+    if (there) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
 }
@@ -7727,7 +7747,7 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
         pack.front = lemon__st_front;
         pack.align = 1;
         lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
-        for (i = 0; i < pack.n_tensors; i++)
+        for (i = 0; i < pack.n_tensors && n > 1; i++)
             lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
         total += pack.data_bytes;
         status = lemon__folder_note(f, name);
@@ -10063,7 +10083,8 @@ static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *fold
     status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
     if (status) return status == LEMON_E_MEMORY ? status : lemon__blame(ctx, folder, status);
     part = lemon__part_find(model, "config.json");
-    if (part == NULL || lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json)) return LEMON_OK;
+    if (part) status = lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json);
+    if (part == NULL || status) return status;
     if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 &&
         id < model->tokenizer->pieces.count && model->tokenizer->rules.bos < 0)
         model->tokenizer->rules.bos = (int32_t)id;
