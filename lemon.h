@@ -9112,7 +9112,7 @@ static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer 
     int32_t small, i;
     for (i = 0; i < LEMON__RULES && !status; i++) {
         const struct lemon__rule *rule = &lemon__rule_names[i];
-        int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? lemon_tokenizer_size(t) - 1 : rule->most;
+        int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? t->pieces.count - 1 : rule->most;
         if (t->rules.llama2c && rule->offset != offsetof(lemon__rules, prefix)) continue;
         status = lemon__unpack_int(u, rule->name, &value);
         if (status) break;
