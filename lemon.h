@@ -7594,9 +7594,12 @@ static void lemon__llama2c_put_row(const float *x, int64_t n, int64_t group, lem
     int64_t i, j;
     for (i = 0; i < n && group == 0; i++) lemon__put_number(out, lemon__bits(x[i]), 4);
     for (i = 0; i < n && group > 0; i += group) {
-        float top = 0, scale;
-        for (j = i; j < i + group; j++) top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
-        scale = top / 127.0f;
+        float top = 0, scale = 0;
+        for (j = i; j < i + group; j++) {
+            top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
+            scale += x[j] * 0.0f;               /* 0, or NaN where a number is NaN or Inf: so is the group then */
+        }
+        scale += top / 127.0f;
         for (j = i; j < i + group; j++)
             lemon__put_number(out, (uint64_t)(int64_t)(scale > 0 ? roundf(x[j] / scale) : 0.0f), 1);
         lemon__put_number(scales, lemon__bits(scale), 4);
