@@ -6681,7 +6681,7 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
 
 static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
     int i;
-    for (i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000ll;
+    for (i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000LL;
 }
 
 static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
@@ -12585,7 +12585,7 @@ static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, c
 static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
                                      const double *writes, float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
-    int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning + f->qs;
+    int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning ? turning + f->qs : NULL;
     lemon_status status;
     if (turning == NULL) return LEMON_E_MEMORY;
     for (i = 0; i < f->qs; i++) {
@@ -13334,7 +13334,7 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
     lemon__fill *f = l->f;
     int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
     float *score = lemon__floats(f->ctx, &l->arena, 1, n);
-    int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order + n;
+    int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order ? order + n : NULL;
     if (score == NULL || order == NULL) return LEMON_E_MEMORY;
     for (j = 0; j < n; j++) {
         score[j] = f->channel ? (float)f->channel[j] : 0.0f;

@@ -4,7 +4,7 @@
 #   asan   libFuzzer, address and undefined-behaviour sanitizers
 #   fast   libFuzzer, undefined behaviour traps, no more: several times as many inputs
 #   afl    AFL++, the same
-# A fuzzer that is not installed is skipped, and counted so.  `fuzz.sh total` adds up the log.
+# $FUZZ_LOG is another log.  A fuzzer that is not installed is skipped, and counted so.  `fuzz.sh total` adds up the log.
 cd "$(dirname "$0")" || exit 1
 . ./harness.sh
 scratch=build/fuzz
@@ -75,7 +75,7 @@ for fuzzer in $fuzzers; do
         executions= coverage=
         case $fuzzer in afl) run_afl afl "$reader" "$seconds" ;; *) run_libfuzzer "$fuzzer" "$reader" "$seconds" ;; esac
         findings=$(($(find $scratch -maxdepth 1 -name "$reader-*" | wc -l) - before))
-        printf '%-15s %-5s %10d %6d %6d %3d\n' "$reader" "$fuzzer" "${executions:-0}" "$seconds" "${coverage:-0}" "$findings" >> fuzz.log
+        printf '%-15s %-5s %10d %6d %6d %3d\n' "$reader" "$fuzzer" "${executions:-0}" "$seconds" "${coverage:-0}" "$findings" >> "${FUZZ_LOG:-fuzz.log}"
         if [ "$findings" -eq 0 ] && [ "${executions:-0}" -gt 0 ]; then ok "$reader, $fuzzer: ${executions} inputs"
         else fail "$reader, $fuzzer" "$(grep -m 1 -E 'fuzz:|ERROR|runtime error' $scratch/log) ($(find $scratch -maxdepth 1 -name "$reader-*" | tail -n 1))"; fi
     done
