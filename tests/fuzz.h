@@ -150,6 +150,7 @@ static void fuzz_use_model(const lemon_model *m, int thorough) {
     }
     if (m->tokenizer) fuzz_use_tokenizer(m->tokenizer, thorough);
     for (k = 0; k < 5 && thorough; k++) {
+        if (k == 2 && (int64_t)m->config.max_seq * m->config.head_dim > 65536) continue;    /* .bin has tables of that size */
         if (lemon_save(fuzz_ctx, paths[k], m, k == 0 ? m->dtype : LEMON_F32)) continue;
         if (k < 4 && lemon_load(fuzz_ctx, paths[k], &again) && !(k == 3 && m->tokenizer))   /* names are unique in JSON */
             fuzz_fail("a model that was saved cannot be loaded");
