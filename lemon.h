@@ -489,10 +489,11 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
    9  TOKENIZERS: text to ids and back; text files to training data
    ================================================================================================================== */
 
-/*  A vocabulary, and the rule by which a text becomes ids of it.  Two kinds of files are known, by content:
-    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; and Hugging Face's
-    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2, LLaMA 3,
-    Qwen 2 to 3.5, SmolLM); what else such a file asks for is refused by name.
+/*  A vocabulary, and the rule by which a text becomes ids of it.  Three kinds of files are known, by content:
+    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; Hugging Face's
+    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2,
+    LLaMA 3, Qwen 2 to 3.5, SmolLM); and SentencePiece's own tokenizer.model, BPE with byte pieces and no normalizer, as
+    LLaMA 1 and 2 and Mistral have it.  What else such a file asks for is refused by name.
     vocab_size is that of the model, to check against; 0: as many ids as the file has. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
@@ -534,6 +535,11 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
     text whose ids are all given is encoded as before.  Appends to `kept` which id each new id was. */
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller);
+/*  The same for a model and its tokenizer: of the embedding and the output matrix only the rows of kept tokens are
+    copied.  All other weights stay the source's, which must outlive the new model.  What the source carries goes with
+    it, with new ids, but for what lists the old vocabulary. */
+LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
+                                        lemon_tokens *kept, lemon_model **model);
 
 /*  Appends the ids of `text` to tokens; no BOS is added.  Special tokens cannot be spelled out in a text by whoever wrote
     it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does). */
@@ -2490,6 +2496,13 @@ LEMON__INLINE float32x4_t lemon__q8_neon(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__NEON */
 
+/*  How far ahead of a row of B to ask for what comes: short rows are streams too short for the hardware to see, so there
+    it is the row as many further on as are read at once. */
+LEMON__INLINE int64_t lemon__dots_ahead(const lemon__product *g, int64_t cols) {
+    int64_t next = cols * (int64_t)g->b_bytes;
+    return next <= 65536 ? next : 1024;
+}
+
 /*  The steps of k that filled no vector, and the row of C. */
 LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
                                       int64_t k) {
@@ -2503,7 +2516,15 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
 #define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
-#define LEMON__DOT_LOAD(V, type, j) const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p);
+#define LEMON__DOT_LOAD(V, type, j) \
+    const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p); \
+    LEMON__AHEAD_##V(w##j + ahead + LEMON__AT_##type(p))
+#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
+#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
+#define LEMON__AHEAD_neon(x) __builtin_prefetch(x);
+#define LEMON__AT_f32(p) 4 * (p)
+#define LEMON__AT_bf16(p) 2 * (p)
+#define LEMON__AT_q8(p) (p)
 #define LEMON__DOT_SUM(V, i, j) LEMON__VEC_##V x##i##j = LEMON__SET_##V(0);
 #define LEMON__DOT_FMA(V, i, j) x##i##j = LEMON__FMA_##V(a, b##j, x##i##j);
 #define LEMON__DOT_FOLD(V, i, q, r, s, t) \
@@ -2533,7 +2554,7 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
                                                                 int64_t columns) { \
     enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
-    const int64_t k = g->k / lanes * lanes; \
+    const int64_t k = g->k / lanes * lanes, ahead = lemon__dots_ahead(g, cols); \
     float sum[8]; \
     LEMON__VEC_##V a; \
     int64_t p; \
@@ -3280,37 +3301,277 @@ enum { LEMON__ROWS = 32, LEMON__COLS = 64, LEMON__LANES = 16 };     /* rows and 
     static void (*name(lemon_isa isa)) params { (void)isa; return name##_plain; }
 #endif
 
-/* ---- exp and sums, the parts of all that follows ---- */
+/* ---- exp, softmax and SwiGLU, written once for vectors of 16, 8, 4 and 1 numbers ----
+        V is m512, m256 or neon as in chapter 4, or `one`: plain C, the twin of the others, which also does what is left
+        at the end of a row.  All sums of products are asked for as fused operations or kept apart by a store, so that
+        no compiler may round them otherwise. ---- */
+
+LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for n = 1.5 * 2^23 + k */
+    int32_t bits;
+    memcpy(&bits, &n, 4);
+    bits = (bits - 0x4b400000 + 127) * 8388608;
+    memcpy(&n, &bits, 4);
+    return n;
+}
+
+#define LEMON__VEC_one float
+#define LEMON__TARGET_one
+#define LEMON__SET_one(x) ((float)(x))
+#define LEMON__GET_one(x) (*(x))
+#define LEMON__PUT_one(x, v) (*(x) = (v))
+#define LEMON__ADD_one(a, b) ((a) + (b))
+#define LEMON__ADD_m256 _mm256_add_ps
+#define LEMON__ADD_m512 _mm512_add_ps
+#define LEMON__ADD_neon vaddq_f32
+#define LEMON__SUB_one(a, b) ((a) - (b))
+#define LEMON__SUB_m256 _mm256_sub_ps
+#define LEMON__SUB_m512 _mm512_sub_ps
+#define LEMON__SUB_neon vsubq_f32
+#define LEMON__MUL_one(a, b) ((a) * (b))
+#define LEMON__DIV_one(a, b) ((a) / (b))
+#define LEMON__DIV_m256 _mm256_div_ps
+#define LEMON__DIV_m512 _mm512_div_ps
+#define LEMON__DIV_neon vdivq_f32
+#define LEMON__FMA_one(a, b, c) ((a) * (b) + (c))
+#define LEMON__MAX_one(a, b) ((b) < (a) ? (a) : (b))    /* NaN in b stays, here and in the vectors */
+#define LEMON__MAX_m256 _mm256_max_ps
+#define LEMON__MAX_m512 _mm512_max_ps
+#define LEMON__MAX_neon vmaxq_f32
+#define LEMON__MIN_one(a, b) ((b) > (a) ? (a) : (b))
+#define LEMON__MIN_m256 _mm256_min_ps
+#define LEMON__MIN_m512 _mm512_min_ps
+#define LEMON__MIN_neon vminq_f32
+#define LEMON__POW2_one lemon__pow2_one
+#define LEMON__POW2_m256(n) _mm256_castsi256_ps(_mm256_slli_epi32( \
+    _mm256_add_epi32(_mm256_castps_si256(n), _mm256_set1_epi32(127 - 0x4b400000)), 23))
+#define LEMON__POW2_m512(n) _mm512_castsi512_ps(_mm512_slli_epi32( \
+    _mm512_add_epi32(_mm512_castps_si512(n), _mm512_set1_epi32(127 - 0x4b400000)), 23))
+#define LEMON__POW2_neon(n) vreinterpretq_f32_s32(vshlq_n_s32( \
+    vaddq_s32(vreinterpretq_s32_f32(n), vdupq_n_s32(127 - 0x4b400000)), 23))
 
 /*  e^x by x = n ln2 + r, |r| <= ln2 / 2, a polynomial for e^r and n put into the exponent: relative error below 2e-7.
-    x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Both are done on the bits, as integers:
-    compilers may not vectorise comparisons of floats, which could trap. */
-LEMON__INLINE float lemon__exp(float x) {
-    int32_t bits, sign, size, nan, limit = 0x42ae0000;      /* the bits of 87 */
-    float n, r, p;
-    memcpy(&bits, &x, 4);
-    size = bits & 0x7fffffff;
-    sign = bits ^ size;
-    nan = (0x7f800000 - size) >> 31 & 0x7fc00000;
-    size = size < limit ? size : limit;
-    bits = sign | size;
-    memcpy(&x, &bits, 4);
-    n = x * 1.44269504f + 12582912.0f;                      /* adding 1.5 * 2^23 rounds to a whole number, */
-    memcpy(&bits, &n, 4);                                   /*   which stands in the low bits */
-    n = n - 12582912.0f;
-    r = x - n * 0.693359375f;                               /* ln2 in two parts, the first exact in few bits */
-    r = r + n * 2.12194440e-4f;
-    p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    bits = ((bits - 0x4b400000) * 8388608 + 0x3f800000) | nan;
-    memcpy(&r, &bits, 4);
-    return p * r;
+    x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Adding 1.5 * 2^23 rounds to a whole
+    number, which stands in the low bits; ln2 is taken off in two parts, the first exact in few bits. */
+#define LEMON__EXP(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__exp_##V(LEMON__VEC_##V x) { \
+    LEMON__VEC_##V n, r, p; \
+    x = LEMON__MIN_##V(LEMON__SET_##V(87.0f), LEMON__MAX_##V(LEMON__SET_##V(-87.0f), x)); \
+    n = LEMON__FMA_##V(x, LEMON__SET_##V(1.44269504f), LEMON__SET_##V(12582912.0f)); \
+    p = LEMON__SUB_##V(n, LEMON__SET_##V(12582912.0f)); \
+    r = LEMON__FMA_##V(p, LEMON__SET_##V(-0.693359375f), x); \
+    r = LEMON__FMA_##V(p, LEMON__SET_##V(2.12194440e-4f), r); \
+    p = LEMON__FMA_##V(r, LEMON__SET_##V(1.9875691500e-4f), LEMON__SET_##V(1.3981999507e-3f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(8.3334519073e-3f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(4.1665795894e-2f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(1.6666665459e-1f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(5.0000001201e-1f)); \
+    p = LEMON__FMA_##V(p, LEMON__MUL_##V(r, r), r); \
+    return LEMON__MUL_##V(LEMON__ADD_##V(p, LEMON__SET_##V(1.0f)), LEMON__POW2_##V(n)); \
 }
+
+/*  The lanes of a vector, added in order. */
+#define LEMON__TOTAL(V) \
+LEMON__TARGET_##V LEMON__INLINE float lemon__total_##V(LEMON__VEC_##V x) { \
+    float lane[sizeof(x) / sizeof(float)], sum = 0.0f; \
+    size_t i; \
+    LEMON__PUT_##V(lane, x); \
+    for (i = 0; i < sizeof(x) / sizeof(float); i++) sum += lane[i]; \
+    return sum; \
+}
+
+/*  The largest of n >= 1 numbers. */
+#define LEMON__MAX_OF(V) \
+LEMON__TARGET_##V static float lemon__max_##V(const float *x, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(x[0]), b = a; \
+    float lane[lanes], top; \
+    int64_t i; \
+    for (i = 0; i + 2 * lanes <= n; i += 2 * lanes) { \
+        a = LEMON__MAX_##V(LEMON__GET_##V(x + i), a); \
+        b = LEMON__MAX_##V(LEMON__GET_##V(x + i + lanes), b); \
+    } \
+    LEMON__PUT_##V(lane, LEMON__MAX_##V(a, b)); \
+    for (top = lane[0]; i < n; i++) top = LEMON__MAX_one(x[i], top); \
+    for (i = 1; i < lanes; i++) top = LEMON__MAX_one(lane[i], top); \
+    return top; \
+}
+
+/*  x becomes e^(x * scale - shift); returns the sum. */
+#define LEMON__EXP_SUM(V) \
+LEMON__TARGET_##V static float lemon__exp_sum_##V(float *x, int64_t n, float scale, float shift) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(0.0f), b = a, u, w; \
+    int64_t i; \
+    float sum; \
+    for (i = 0; i + 2 * lanes <= n; i += 2 * lanes) { \
+        u = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(x + i), LEMON__SET_##V(scale), LEMON__SET_##V(-shift))); \
+        w = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(x + i + lanes), LEMON__SET_##V(scale), LEMON__SET_##V(-shift))); \
+        LEMON__PUT_##V(x + i, u); \
+        LEMON__PUT_##V(x + i + lanes, w); \
+        a = LEMON__ADD_##V(a, u); \
+        b = LEMON__ADD_##V(b, w); \
+    } \
+    sum = lemon__total_##V(LEMON__ADD_##V(a, b)); \
+    for (; i < n; i++) sum += x[i] = lemon__exp_one(x[i] * scale - shift); \
+    return sum; \
+}
+
+/*  Softmax down the columns of s [n, LEMON__ROWS], without the division: top and sum of each column come out. */
+#define LEMON__SOFTMAX_COLUMNS(V) \
+LEMON__TARGET_##V static void lemon__softmax_columns_##V(float *s, int64_t n, float *top, float *sum) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t j, c; \
+    for (c = 0; c < LEMON__ROWS; c += lanes) { \
+        LEMON__VEC_##V high = LEMON__GET_##V(s + c), total = LEMON__SET_##V(0.0f), x; \
+        for (j = 1; j < n; j++) high = LEMON__MAX_##V(high, LEMON__GET_##V(s + j * LEMON__ROWS + c)); \
+        for (j = 0; j < n; j++) { \
+            x = lemon__exp_##V(LEMON__SUB_##V(LEMON__GET_##V(s + j * LEMON__ROWS + c), high)); \
+            LEMON__PUT_##V(s + j * LEMON__ROWS + c, x); \
+            total = LEMON__ADD_##V(total, x); \
+        } \
+        LEMON__PUT_##V(top + c, high); \
+        LEMON__PUT_##V(sum + c, total); \
+    } \
+}
+
+/*  p from scores and log-sum-exps of the columns, and ds = scale * p * (dp - d) in place of dp. */
+#define LEMON__SOFTMAX_BACK(V) \
+LEMON__TARGET_##V static void lemon__softmax_back_##V(float *p, float *ds, int64_t n, const float *lse, const float *d, \
+                                                      float scale) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t j, c; \
+    for (c = 0; c < LEMON__ROWS; c += lanes) { \
+        LEMON__VEC_##V shift = LEMON__GET_##V(lse + c), off = LEMON__GET_##V(d + c), x, y; \
+        for (j = c; j < n * LEMON__ROWS; j += LEMON__ROWS) { \
+            x = lemon__exp_##V(LEMON__SUB_##V(LEMON__GET_##V(p + j), shift)); \
+            y = LEMON__MUL_##V(LEMON__SET_##V(scale), LEMON__SUB_##V(LEMON__GET_##V(ds + j), off)); \
+            LEMON__PUT_##V(p + j, x); \
+            LEMON__PUT_##V(ds + j, LEMON__MUL_##V(x, y)); \
+        } \
+    } \
+}
+
+/*  silu(g) * u with silu(g) = g s, s = 1 / (1 + e^-g) = e^g / (1 + e^g). */
+#define LEMON__SWIGLU_LOOPS(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__sigmoid_##V(LEMON__VEC_##V g) { \
+    g = lemon__exp_##V(g); \
+    return LEMON__DIV_##V(g, LEMON__ADD_##V(LEMON__SET_##V(1.0f), g)); \
+} \
+LEMON__TARGET_##V static void lemon__swiglu_##V(const float *gate, const float *up, float *y, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V g = LEMON__GET_##V(gate + i); \
+        LEMON__PUT_##V(y + i, LEMON__MUL_##V(LEMON__MUL_##V(g, lemon__sigmoid_##V(g)), LEMON__GET_##V(up + i))); \
+    } \
+    for (; i < n; i++) y[i] = gate[i] * lemon__sigmoid_one(gate[i]) * up[i]; \
+}
+
+/*  For n numbers dgate += dy * up * silu'(gate), silu' = s + silu (1 - s), and dup += dy * silu(gate). */
+#define LEMON__SWIGLU_BACK(V) \
+LEMON__TARGET_##V static int64_t lemon__swiglu_back_##V(const float *gate, const float *up, const float *dy, \
+                                                        float *dgate, float *dup, int64_t i, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    for (; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V g = LEMON__GET_##V(gate + i), d = LEMON__GET_##V(dy + i), s = lemon__sigmoid_##V(g), silu; \
+        silu = LEMON__MUL_##V(g, s); \
+        s = LEMON__FMA_##V(silu, LEMON__SUB_##V(LEMON__SET_##V(1.0f), s), s); \
+        if (dgate) \
+            LEMON__PUT_##V(dgate + i, LEMON__FMA_##V(LEMON__MUL_##V(d, LEMON__GET_##V(up + i)), s, \
+                                                     LEMON__GET_##V(dgate + i))); \
+        if (dup) LEMON__PUT_##V(dup + i, LEMON__FMA_##V(d, silu, LEMON__GET_##V(dup + i))); \
+    } \
+    return i; \
+}
+
+/*  For a row of logits z and the teacher's q at temperature 1 / inverse: q becomes e^(q inverse - top_q), and the sums of
+    e^(z inverse - top_z), of that, and of that times (q - z) inverse come out. */
+#define LEMON__DISTILL_SUMS(V) \
+LEMON__TARGET_##V static void lemon__distill_sums_##V(const float *z, float *q, int64_t n, float inverse, float top_z, \
+                                                      float top_q, float *sums) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(0.0f), b = a, cross = a, x, y, e; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        x = LEMON__GET_##V(z + i); \
+        y = LEMON__GET_##V(q + i); \
+        e = lemon__exp_##V(LEMON__FMA_##V(y, LEMON__SET_##V(inverse), LEMON__SET_##V(-top_q))); \
+        LEMON__PUT_##V(q + i, e); \
+        b = LEMON__ADD_##V(b, e); \
+        cross = LEMON__FMA_##V(e, LEMON__MUL_##V(LEMON__SUB_##V(y, x), LEMON__SET_##V(inverse)), cross); \
+        e = lemon__exp_##V(LEMON__FMA_##V(x, LEMON__SET_##V(inverse), LEMON__SET_##V(-top_z))); \
+        a = LEMON__ADD_##V(a, LEMON__MAX_##V(LEMON__SET_##V(0.0f), e)); \
+    } \
+    sums[0] = lemon__total_##V(a); \
+    sums[1] = lemon__total_##V(b); \
+    sums[2] = lemon__total_##V(cross); \
+    for (; i < n; i++) { \
+        const float t = q[i]; \
+        sums[0] += lemon__exp_one(z[i] * inverse - top_z); \
+        sums[1] += q[i] = lemon__exp_one(t * inverse - top_q); \
+        sums[2] += q[i] * ((t - z[i]) * inverse); \
+    } \
+}
+
+/*  q becomes soft * (e^(z inverse - log_z) - q / sum_q). */
+#define LEMON__DISTILL_SLOPE(V) \
+LEMON__TARGET_##V static void lemon__distill_slope_##V(const float *z, float *q, int64_t n, float inverse, float log_z, \
+                                                       float sum_q, float soft) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    const float share = -1.0f / sum_q; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V e = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(z + i), LEMON__SET_##V(inverse), \
+                                                         LEMON__SET_##V(-log_z))); \
+        e = LEMON__FMA_##V(LEMON__GET_##V(q + i), LEMON__SET_##V(share), LEMON__MAX_##V(LEMON__SET_##V(0.0f), e)); \
+        LEMON__PUT_##V(q + i, LEMON__MUL_##V(LEMON__SET_##V(soft), e)); \
+    } \
+    for (; i < n; i++) q[i] = soft * (lemon__exp_one(z[i] * inverse - log_z) + q[i] * share); \
+}
+
+#define LEMON__LOOPS(V) \
+LEMON__EXP(V) LEMON__TOTAL(V) LEMON__MAX_OF(V) LEMON__EXP_SUM(V) LEMON__SOFTMAX_COLUMNS(V) LEMON__SOFTMAX_BACK(V) \
+LEMON__SWIGLU_LOOPS(V) LEMON__SWIGLU_BACK(V) LEMON__DISTILL_SUMS(V) LEMON__DISTILL_SLOPE(V)
+LEMON__LOOPS(one)
+#if LEMON__X86
+LEMON__LOOPS(m256)
+LEMON__LOOPS(m512)
+#endif
+#if LEMON__NEON
+LEMON__LOOPS(neon)
+#endif
+
+typedef struct lemon__loops {
+    float (*max)(const float *x, int64_t n);
+    float (*exp_sum)(float *x, int64_t n, float scale, float shift);
+    void (*softmax_columns)(float *s, int64_t n, float *top, float *sum);
+    void (*softmax_back)(float *p, float *ds, int64_t n, const float *lse, const float *d, float scale);
+    void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
+    int64_t (*swiglu_back)(const float *gate, const float *up, const float *dy, float *dgate, float *dup, int64_t i,
+                           int64_t n);
+    void (*distill_sums)(const float *z, float *q, int64_t n, float inverse, float top_z, float top_q, float *sums);
+    void (*distill_slope)(const float *z, float *q, int64_t n, float inverse, float log_z, float sum_q, float soft);
+} lemon__loops;
+
+#define LEMON__LOOPS_OF(V) \
+    {lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
+     lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V}
+
+static const lemon__loops *lemon__loops_of(lemon_isa isa) {
+    static const lemon__loops one = LEMON__LOOPS_OF(one);
+#if LEMON__X86
+    static const lemon__loops m256 = LEMON__LOOPS_OF(m256), m512 = LEMON__LOOPS_OF(m512);
+    if (isa != LEMON_ISA_SCALAR) return isa == LEMON_ISA_AVX512 ? &m512 : &m256;
+#endif
+#if LEMON__NEON
+    static const lemon__loops neon = LEMON__LOOPS_OF(neon);
+    if (isa != LEMON_ISA_SCALAR) return &neon;
+#endif
+    (void)isa;
+    return &one;
+}
+
+/* ---- sums ---- */
 
 LEMON__INLINE float lemon__lane_sum(const float *lane) {
     float a[8], b[4];
@@ -3326,33 +3587,6 @@ LEMON__INLINE float lemon__dot(const float *a, const float *b, int64_t n) {
     for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
         for (j = 0; j < LEMON__LANES; j++) lane[j] += a[i + j] * b[i + j];
     for (j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
-    return lemon__lane_sum(lane);
-}
-
-LEMON__INLINE float lemon__max_of(const float *x, int64_t n) {
-    float lane[LEMON__LANES], top = x[0];
-    int64_t i, j;
-    for (j = 0; j < LEMON__LANES; j++) lane[j] = x[0];
-    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
-        for (j = 0; j < LEMON__LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-    for (j = 0; j < LEMON__LANES; j++) top = lane[j] > top ? lane[j] : top;
-    for (; i < n; i++) top = x[i] > top ? x[i] : top;
-    return top;
-}
-
-/*  x becomes e^(x - shift); returns the sum. */
-LEMON__INLINE float lemon__exp_sum(float *x, int64_t n, float shift) {
-    float lane[LEMON__LANES] = {0};
-    int64_t i, j;
-    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
-        for (j = 0; j < LEMON__LANES; j++) {
-            x[i + j] = lemon__exp(x[i + j] - shift);
-            lane[j] += x[i + j];
-        }
-    for (j = 0; i < n; i++, j++) {
-        x[i] = lemon__exp(x[i] - shift);
-        lane[j] += x[i];
-    }
     return lemon__lane_sum(lane);
 }
 
@@ -3649,9 +3883,12 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
 
 /* ---- causal grouped-query attention ----
         For each head:  S = Q K^T / sqrt(C),  P = softmax of each row over the keys up to its own position,  Y = P V.
-        S is made for LEMON__ROWS queries at a time and thrown away; aux keeps log sum exp of each row [N, H], from which
-        backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
+        Nothing of size T x T is kept: a tile of LEMON__ROWS queries is done at a time, and aux keeps the log sum exp of
+        each row [N, H], from which backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
             dS = P * (dP - d),   dQ = dS K / sqrt(C),   dK = dS^T Q / sqrt(C),   dV = P^T dY.
+        A tile is held as its transpose, [keys, LEMON__ROWS]: the softmax then goes down the columns, a vector of queries
+        at a time, whatever the head_dim, and each product has a side of full vectors:
+            S^T = K Q^T,   Y^T = V^T P^T,   dP^T = V dY^T,   dQ^T = K^T dS^T.
         Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t. ---- */
 
 typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles; } lemon__attention_job;
@@ -3663,10 +3900,16 @@ typedef struct lemon__query_tile {
     int64_t q_width, kv_width;
     int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
     int64_t first_keys;             /* keys that the first row sees */
-    int64_t head;
+    float *s, *ds, *turned;         /* [keys, LEMON__ROWS] twice (ds: backward only), [C, LEMON__ROWS] */
+    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
 } lemon__query_tile;
 
-static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile) {
+static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
+    return LEMON__ROWS * ((op->pos + op->seq) * (backward ? 2 : 1) + op->head_dim);
+}
+
+static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile,
+                                               int worker) {
     lemon__query_tile t;
     int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS;
     t.q_width = op->n_heads * op->head_dim;
@@ -3680,41 +3923,72 @@ static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequ
     t.q = lemon__in(op, 0) + t.q_at;
     t.k = lemon__in(op, 1) + t.kv_at;
     t.v = lemon__in(op, 2) + t.kv_at;
-    t.head = head;
+    t.turned = op->scratch + worker * op->scratch_each;
+    t.s = t.turned + LEMON__ROWS * op->head_dim;
+    t.ds = t.s + LEMON__ROWS * t.keys;
+    t.lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
     return t;
 }
 
-/*  Each row of scores to e^(s - top) over the keys it sees, zero beyond; row sums and log-sum-exps on the way. */
-LEMON__INLINE void lemon__softmax_tile_body(float *s, const lemon__query_tile *t, float *sums, float *lse,
-                                            int64_t lse_stride) {
-    int64_t r;
+/*  Gives the scores of keys that a query must not see a value. */
+static void lemon__attention_mask(const lemon__query_tile *t, float *s, float value) {
+    int64_t j, r;
+    for (j = t->first_keys; j < t->keys; j++)
+        for (r = 0; r <= j - t->first_keys; r++) s[j * LEMON__ROWS + r] = value;
+}
+
+/*  The tile's scores, transposed. */
+static void lemon__attention_scores(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
+    int64_t n = job->op->head_dim;
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f / sqrtf((float)n), t->k, t->kv_width, t->q,
+                t->q_width, 0.0f, t->s, LEMON__ROWS);
+    lemon__attention_mask(t, t->s, -INFINITY);
+}
+
+static void lemon__attend_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
+    const lemon__op *op = job->op;
+    lemon_isa isa = job->ctx->isa;
+    float top[LEMON__ROWS], sum[LEMON__ROWS], *y = op->y + t->q_at;
+    int64_t n = op->head_dim, r, c;
+    lemon__attention_scores(job, t, workspace);
+    lemon__loops_of(isa)->softmax_columns(t->s, t->keys, top, sum);
+    lemon__attention_mask(t, t->s, 0.0f);
+    lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->v, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->turned,
+                LEMON__ROWS);
     for (r = 0; r < t->rows; r++) {
-        float *row = s + r * t->keys, top;
-        int64_t seen = t->first_keys + r;
-        top = lemon__max_of(row, seen);
-        sums[r] = lemon__exp_sum(row, seen, top);
-        memset(row + seen, 0, (size_t)(t->keys - seen) * sizeof *row);
-        if (lse) lse[r * lse_stride] = top + logf(sums[r]);
+        float inverse = 1.0f / sum[r];
+        for (c = 0; c < n; c++) y[r * t->q_width + c] = t->turned[c * LEMON__ROWS + r] * inverse;
+        if (t->lse) t->lse[r * op->n_heads] = top[r] + logf(sum[r]);
     }
 }
-LEMON__CLONES(lemon__softmax_tile, (float *s, const lemon__query_tile *t, float *sums, float *lse, int64_t lse_stride),
-              (s, t, sums, lse, lse_stride))
+
+/*  One query alone, as in decoding: a tile would be nearly empty. */
+static void lemon__attend_row(const lemon__attention_job *job, const lemon__query_tile *t, int64_t r,
+                              float *workspace) {
+    const lemon__op *op = job->op;
+    lemon_isa isa = job->ctx->isa;
+    int64_t n = op->head_dim, keys = t->first_keys + r, c;
+    const lemon__loops *loops = lemon__loops_of(isa);
+    float top, sum, *y = op->y + t->q_at + r * t->q_width;
+    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width, t->k,
+                t->kv_width, 0.0f, t->s, keys);
+    top = loops->max(t->s, keys);
+    sum = loops->exp_sum(t->s, keys, 1.0f, top);
+    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v, t->kv_width, 0.0f, y, t->q_width);
+    for (c = 0; c < n; c++) y[c] /= sum;
+    if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
+}
+
+enum { LEMON__FEW_QUERIES = 4 };            /* so many are done one by one */
 
 static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
-    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r, c,
-            n = op->head_dim;
-    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles);
-    float *s = op->scratch + worker * op->scratch_each, sums[LEMON__ROWS], *y = op->y + t.q_at;
-    float *workspace = lemon__workspace(job->ctx, worker), *lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
-    lemon__gemm(isa, workspace, 0, 1, t.rows, t.keys, n, 1.0f / sqrtf((float)n), t.q, t.q_width, t.k, t.kv_width, 0.0f,
-                s, t.keys);
-    lemon__softmax_tile(isa)(s, &t, sums, lse, op->n_heads);
-    lemon__gemm(isa, workspace, 0, 0, t.rows, n, t.keys, 1.0f, s, t.keys, t.v, t.kv_width, 0.0f, y, t.q_width);
-    for (r = 0; r < t.rows; r++)
-        for (c = 0; c < n; c++) y[r * t.q_width + c] /= sums[r];
+    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r;
+    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles, worker);
+    float *workspace = lemon__workspace(job->ctx, worker);
+    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(job, &t, workspace);
+    else for (r = 0; r < t.rows; r++) lemon__attend_row(job, &t, r, workspace);
 }
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
@@ -3731,45 +4005,43 @@ static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
 }
 
-/*  P from scores and log-sum-exp, and dS = P * (dP - d) / sqrt(C) in place of dP. */
-LEMON__INLINE void lemon__softmax_back_body(float *p, float *ds, const lemon__query_tile *t, const float *lse,
-                                            int64_t lse_stride, const float *dy, const float *y, int64_t n) {
-    float scale = 1.0f / sqrtf((float)n);
-    int64_t r, i;
+/*  s becomes P^T and ds becomes dS^T. */
+static void lemon__attention_back_scores(const lemon__attention_job *job, const lemon__query_tile *t,
+                                         float *workspace) {
+    const lemon__op *op = job->op;
+    const float *dy = op->dy + t->q_at, *y = op->y + t->q_at;
+    float lse[LEMON__ROWS] = {0}, d[LEMON__ROWS] = {0};
+    int64_t n = op->head_dim, r;
+    lemon__attention_scores(job, t, workspace);
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f, t->v, t->kv_width, dy, t->q_width, 0.0f, t->ds,
+                LEMON__ROWS);
     for (r = 0; r < t->rows; r++) {
-        float *prow = p + r * t->keys, *dsrow = ds + r * t->keys,
-              d = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
-        int64_t seen = t->first_keys + r;
-        lemon__exp_sum(prow, seen, lse[r * lse_stride]);
-        for (i = 0; i < seen; i++) dsrow[i] = prow[i] * (dsrow[i] - d) * scale;
-        memset(prow + seen, 0, (size_t)(t->keys - seen) * sizeof *prow);
-        memset(dsrow + seen, 0, (size_t)(t->keys - seen) * sizeof *dsrow);
+        lse[r] = t->lse[r * op->n_heads];
+        d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
     }
+    lemon__loops_of(job->ctx->isa)->softmax_back(t->s, t->ds, t->keys, lse, d, 1.0f / sqrtf((float)n));
+    lemon__attention_mask(t, t->s, 0.0f);
+    lemon__attention_mask(t, t->ds, 0.0f);
 }
-LEMON__CLONES(lemon__softmax_back,
-              (float *p, float *ds, const lemon__query_tile *t, const float *lse, int64_t lse_stride, const float *dy,
-               const float *y, int64_t n),
-              (p, ds, t, lse, lse_stride, dy, y, n))
 
-static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace,
-                                       float *p) {
+static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
     const lemon__op *op = job->op;
     lemon_isa isa = job->ctx->isa;
-    int64_t n = op->head_dim, m = t->rows, keys = t->keys;
-    const float *dy = op->dy + t->q_at;
-    float *ds = p + op->scratch_each / 2, scale = 1.0f / sqrtf((float)n);
-    lemon__gemm(isa, workspace, 0, 1, m, keys, n, scale, t->q, t->q_width, t->k, t->kv_width, 0.0f, p, keys);
-    lemon__gemm(isa, workspace, 0, 1, m, keys, n, 1.0f, dy, t->q_width, t->v, t->kv_width, 0.0f, ds, keys);
-    lemon__softmax_back(isa)(p, ds, t, op->aux + t->row * op->n_heads + t->head, op->n_heads, dy, op->y + t->q_at, n);
-    if (op->dx[0])
-        lemon__gemm(isa, workspace, 0, 0, m, n, keys, 1.0f, ds, keys, t->k, t->kv_width, op->add[0] ? 1.0f : 0.0f,
-                    op->dx[0] + t->q_at, t->q_width);
+    float *dq = op->dx[0] + t->q_at;
+    int64_t n = op->head_dim, r, c;
+    lemon__attention_back_scores(job, t, workspace);
+    if (op->dx[0]) {
+        lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->k, t->kv_width, t->ds, LEMON__ROWS, 0.0f,
+                    t->turned, LEMON__ROWS);
+        for (r = 0; r < t->rows; r++, dq += t->q_width)
+            for (c = 0; c < n; c++) dq[c] = t->turned[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
+    }
     if (op->dx[1])
-        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, ds, keys, t->q, t->q_width, 1.0f, op->dx[1] + t->kv_at,
-                    t->kv_width);
+        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->ds, LEMON__ROWS, t->q, t->q_width, 1.0f,
+                    op->dx[1] + t->kv_at, t->kv_width);
     if (op->dx[2])
-        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, p, keys, dy, t->q_width, 1.0f, op->dx[2] + t->kv_at,
-                    t->kv_width);
+        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->s, LEMON__ROWS, op->dy + t->q_at, t->q_width, 1.0f,
+                    op->dx[2] + t->kv_at, t->kv_width);
 }
 
 /*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
@@ -3778,17 +4050,15 @@ static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
     const lemon__op *op = job->op;
     int64_t sequence = index / op->kv_heads, kv = index % op->kv_heads, group = op->n_heads / op->kv_heads, head, tile,
             r;
-    float *workspace = lemon__workspace(job->ctx, worker);
+    lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0, worker);
     int side;
-    for (side = 1; side <= 2; side++) {
-        lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0);
+    for (side = 1; side <= 2; side++)
         for (r = 0; op->dx[side] && !op->add[side] && r < op->seq; r++)
             memset(op->dx[side] + t.kv_at + r * t.kv_width, 0, (size_t)op->head_dim * sizeof(float));
-    }
     for (head = kv * group; head < (kv + 1) * group; head++)
         for (tile = 0; tile < job->tiles; tile++) {
-            lemon__query_tile t = lemon__attention_tile(op, sequence, head, tile);
-            lemon__attention_back_tile(job, &t, workspace, op->scratch + worker * op->scratch_each);
+            t = lemon__attention_tile(op, sequence, head, tile, worker);
+            lemon__attention_back_tile(job, &t, lemon__workspace(job->ctx, worker));
         }
 }
 
@@ -3801,36 +4071,41 @@ static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__parallel(ctx, op->rows / op->seq * op->kv_heads, lemon__attention_back_task, &job);
 }
 
-/* ---- SwiGLU: y = silu(gate) * up, silu(g) = g / (1 + e^-g), silu' = s + silu (1 - s) with s = 1 / (1 + e^-g) ---- */
+/* ---- SwiGLU: y = silu(gate) * up ---- */
 
-LEMON__INLINE void lemon__swiglu_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1);
-    float *y = op->y;
-    int64_t i;
-    for (i = from * op->cols; i < to * op->cols; i++) y[i] = gate[i] / (1.0f + lemon__exp(-gate[i])) * up[i];
-}
-LEMON__CLONES(lemon__swiglu_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+typedef struct lemon__swiglu_job { const lemon__op *op; const lemon__loops *loops; } lemon__swiglu_job;
 
-static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__swiglu_rows(ctx->isa), op->rows, LEMON__ROWS);
+static void lemon__swiglu_task(void *arg, int64_t index, int worker) {
+    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from);
+    (void)worker;
+    job->loops->swiglu(lemon__in(op, 0) + from, lemon__in(op, 1) + from, op->y + from, n);
 }
 
-LEMON__INLINE void lemon__swiglu_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1), *dy = op->dy;
-    float *dgate = op->dx[0], *dup = op->dx[1];
-    int64_t i, begin = from * op->cols, end = to * op->cols;
-    if (dgate && !op->add[0]) memset(dgate + begin, 0, (size_t)(end - begin) * sizeof *dgate);
-    if (dup && !op->add[1]) memset(dup + begin, 0, (size_t)(end - begin) * sizeof *dup);
-    if (dgate) for (i = begin; i < end; i++) {
-        float s = 1.0f / (1.0f + lemon__exp(-gate[i])), silu = gate[i] * s;
-        dgate[i] += dy[i] * up[i] * (s + silu * (1.0f - s));
-    }
-    if (dup) for (i = begin; i < end; i++) dup[i] += dy[i] * (gate[i] / (1.0f + lemon__exp(-gate[i])));
+static void lemon__swiglu_back_task(void *arg, int64_t index, int worker) {
+    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from), done;
+    const float *gate = lemon__in(op, 0) + from, *up = lemon__in(op, 1) + from, *dy = op->dy + from;
+    float *dgate = op->dx[0] ? op->dx[0] + from : NULL, *dup = op->dx[1] ? op->dx[1] + from : NULL;
+    (void)worker;
+    if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
+    if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
+    done = job->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n);
+    lemon__swiglu_back_one(gate, up, dy, dgate, dup, done, n);
 }
-LEMON__CLONES(lemon__swiglu_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
+static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__task task) {
+    lemon__swiglu_job job;
+    job.op = op;
+    job.loops = lemon__loops_of(ctx->isa);
+    lemon__parallel(ctx, lemon__ceil_div(op->rows, LEMON__ROWS), task, &job);
+}
+
+static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_task); }
 static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__swiglu_back_rows(ctx->isa), op->rows, LEMON__ROWS);
+    lemon__swiglu_run(ctx, op, lemon__swiglu_back_task);
 }
 
 /* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
@@ -3839,7 +4114,9 @@ static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
             dloss/dz_v = (1-W) (p_v - [v = t]) + W X (p^X_v - q_v).
         Inputs hidden [N, D], output [V, D], teacher hidden, teacher output; aux holds the CE and KL of each row as doubles. ---- */
 
-enum { LEMON__LOSS_FLOATS = 1 << 19 };      /* logits alive at once: 2 MB, about one L2 cache */
+/*  Logits alive at once.  Each chunk of rows reads the output matrix twice and its gradient once, so chunks must be large
+    enough for the arithmetic to hide that: 256 rows of a vocabulary of 32,000 are 32 MB. */
+enum { LEMON__LOSS_FLOATS = 1 << 23 };
 
 static int64_t lemon__loss_chunk(int64_t vocab) {
     return lemon__max(16, lemon__min(256, LEMON__LOSS_FLOATS / vocab / 16 * 16));
@@ -3852,63 +4129,47 @@ typedef struct lemon__loss_job {
     float weight;
 } lemon__loss_job;
 
-/*  Logits to a softmax in place, and the log of its denominator. */
-LEMON__INLINE void lemon__softmax_row_body(float *z, int64_t n, float *log_sum) {
-    float top = lemon__max_of(z, n), sum = lemon__exp_sum(z, n, top), inverse = 1.0f / sum;
-    int64_t i;
-    for (i = 0; i < n; i++) z[i] *= inverse;
-    *log_sum = top + logf(sum);
-}
-LEMON__CLONES(lemon__softmax_row, (float *z, int64_t n, float *log_sum), (z, n, log_sum))
-
 /*  One row of distillation: z the student's logits, q the teacher's, which become soft * (p^X - q), the gradient.
     KL = sum q (log q - log p) = sum q (zq - zp) / X - (log sum q - log sum p), without a logarithm for each entry. */
-LEMON__INLINE void lemon__distill_row_body(const float *z, float *q, int64_t n, float inverse, float soft, double *kl) {
-    float top_z = lemon__max_of(z, n) * inverse, top_q = lemon__max_of(q, n) * inverse, log_z, log_q;
-    float lane_z[LEMON__LANES] = {0}, lane_q[LEMON__LANES] = {0}, cross[LEMON__LANES] = {0};
-    int64_t i, j, m;
-    for (i = 0; i < n; i += LEMON__LANES)
-        for (j = 0, m = lemon__min(n - i, LEMON__LANES); j < m; j++) {
-            float e = lemon__exp(q[i + j] * inverse - top_q);
-            lane_z[j] += lemon__exp(z[i + j] * inverse - top_z);
-            lane_q[j] += e;
-            cross[j] += e * (q[i + j] - z[i + j]) * inverse;
-        }
-    log_z = top_z + logf(lemon__lane_sum(lane_z));
-    log_q = lemon__lane_sum(lane_q);
-    *kl = (double)(lemon__lane_sum(cross) / log_q);
-    log_q = top_q + logf(log_q);
-    *kl -= (double)log_q - (double)log_z;
-    for (i = 0; i < n; i++) q[i] = soft * (lemon__exp(z[i] * inverse - log_z) - lemon__exp(q[i] * inverse - log_q));
+static double lemon__distill_row(const lemon__loops *loops, const float *z, float *q, int64_t n, float inverse,
+                                 float soft) {
+    float top_z = loops->max(z, n) * inverse, top_q = loops->max(q, n) * inverse, sums[3], log_z, log_q;
+    loops->distill_sums(z, q, n, inverse, top_z, top_q, sums);
+    log_z = top_z + logf(sums[0]);
+    log_q = top_q + logf(sums[1]);
+    loops->distill_slope(z, q, n, inverse, log_z, sums[1], soft);
+    return (double)(sums[2] / sums[1]) - ((double)log_q - (double)log_z);
 }
-LEMON__CLONES(lemon__distill_row, (const float *z, float *q, int64_t n, float inverse, float soft, double *kl),
-              (z, q, n, inverse, soft, kl))
 
-/*  z, a softmax already, becomes hard * (z - [v = target]) plus the distillation's gradient. */
-LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float hard) {
+/*  z, on its way to a softmax, becomes share * z - hard * [v = target] plus the distillation's gradient. */
+LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float share,
+                                                 float hard) {
     int64_t i;
-    for (i = 0; i < n; i++) z[i] *= hard;
+    for (i = 0; i < n; i++) z[i] *= share;
     z[target] -= hard;
     if (q) for (i = 0; i < n; i++) z[i] += q[i];
 }
-LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float hard),
-              (z, q, n, target, hard))
+LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float share, float hard),
+              (z, q, n, target, share, hard))
 
 static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r) {
     const lemon__op *op = job->op;
+    const lemon__loops *loops = lemon__loops_of(isa);
     int64_t vocab = op->in[1].rows, row = job->first + r;
     int32_t target = op->ids[row];
-    float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, log_sum, w = op->loss.distill;
+    float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, w = op->loss.distill,
+          hard = (1.0f - w) * job->weight, top, sum;
     double *out = (double *)(void *)op->aux + 2 * row;
     out[0] = out[1] = 0.0;
     if (target < 0) { memset(z, 0, (size_t)vocab * sizeof *z); return; }
     if (q)
-        lemon__distill_row(isa)(z, q, vocab, 1.0f / op->loss.temperature, w * op->loss.temperature * job->weight,
-                                &out[1]);
+        out[1] = lemon__distill_row(loops, z, q, vocab, 1.0f / op->loss.temperature,
+                                    w * op->loss.temperature * job->weight);
     out[0] = -(double)z[target];
-    lemon__softmax_row(isa)(z, vocab, &log_sum);
-    out[0] += (double)log_sum;
-    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, (1.0f - w) * job->weight);
+    top = loops->max(z, vocab);
+    sum = loops->exp_sum(z, vocab, 1.0f, top);
+    out[0] += (double)(top + logf(sum));
+    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, hard / sum, hard);
 }
 
 typedef struct lemon__loss_rows { const lemon__loss_job *job; lemon_isa isa; } lemon__loss_rows;
@@ -4001,9 +4262,6 @@ enum { LEMON__READS_OUT = 128 };
 
 static int64_t lemon__aux_norm(const lemon__op *op) { return op->rows; }
 static int64_t lemon__aux_attention(const lemon__op *op) { return op->rows * op->n_heads; }
-static int64_t lemon__scratch_attention(const lemon__op *op, int backward) {
-    return LEMON__ROWS * (op->pos + op->seq) * (backward ? 2 : 1);
-}
 
 static const lemon__op_info lemon__op_table[] = {                /* in the order of lemon__code */
     {lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
@@ -4013,7 +4271,7 @@ static const lemon__op_info lemon__op_table[] = {                /* in the order
     {lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
     {lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
     {lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT, lemon__aux_attention,
-     lemon__scratch_attention},
+     lemon__attention_scratch},
     {lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
     {lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL} /* its memory: lemon__plan_collect */
 };
@@ -4958,7 +5216,7 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
-    w->scratch_each = LEMON__ROWS * keys;
+    w->scratch_each = LEMON__ROWS * (keys + c->head_dim);
     w->x = lemon__floats(ctx, arena, rows, c->d_model);
     w->y = lemon__floats(ctx, arena, rows, c->d_model);
     w->back = lemon__floats(ctx, arena, rows, c->d_model);
@@ -7841,8 +8099,10 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         status = lemon__folder_put_text(f, "generation_config.json", &text);
     }
     if (status || lemon__part_find(model, "tokenizer.json")) return status;
-    lemon__tokenizer_to_config(t, model->config.max_seq, &text);
-    status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    if (!lemon__part_find(model, "tokenizer_config.json")) {
+        lemon__tokenizer_to_config(t, model->config.max_seq, &text);
+        status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    }
     if (status) return status;
     lemon__tokenizer_to_json(t, &text);
     return lemon__folder_put_text(f, "tokenizer.json", &text);
@@ -8081,9 +8341,9 @@ LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_
    Then the two neighbours whose join is best become one piece, the leftmost ones where several are equal, again and
    again until no neighbours can be joined.  What is best says either a list of merges, pairs of pieces in the order in
    which they were learned (Hugging Face, and GPT-2's family everywhere), or the score of the piece that comes out
-   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap, and
-   those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes meet that never meet in any piece, so SentencePiece
-   texts are first cut there, mostly between words.
+   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap,
+   and those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes
+   meet that never meet in any piece, so SentencePiece texts are first cut there, mostly between words.
 
    To learn a vocabulary, the most frequent pair of neighbours becomes a piece, again and again.  Earlier pieces get
    better scores, so the encoder repeats the joins in the order they were learned in.
@@ -9142,6 +9402,7 @@ static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokeni
 typedef struct lemon__heap {
     uint64_t *items;
     int64_t count, capacity;
+    const uint64_t *run, *run_end;  /* sorted numbers that are in it too */
 } lemon__heap;
 
 static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t added) {
@@ -9158,6 +9419,7 @@ static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t
 static int lemon__heap_pop(lemon__heap *heap, uint64_t *best) {
     uint64_t *items = heap->items, last;
     int64_t i = 0, child;
+    if (heap->run < heap->run_end && (heap->count == 0 || *heap->run < items[0])) { *best = *heap->run++; return 1; }
     if (heap->count == 0) return 0;
     *best = items[0];
     last = items[--heap->count];
@@ -9208,6 +9470,8 @@ typedef struct lemon__encoder {
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
     lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
+    uint64_t *keys;                 /* of the joins that a long part begins with, and room to sort them */
+    int64_t keys_capacity;
     lemon_tokens *tokens;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
@@ -9249,6 +9513,34 @@ static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
     lemon__symbol *s = &e->symbols[i];
     s->join = lemon__join_of(e, s);
     return s->join < 0 ? LEMON_OK : lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i));
+}
+
+enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
+
+/*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one
+    rank stay in the order of the text. */
+static lemon_status lemon__encoder_sort(lemon__encoder *e) {
+    uint64_t *from = (uint64_t *)lemon__reserve(e->ctx, e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from);
+    uint64_t *to;
+    int64_t ends[LEMON__DIGITS], n = 0, k;
+    int32_t i;
+    int shift;
+    if (from == NULL) return LEMON_E_MEMORY;
+    e->keys = from;
+    for (i = 0; i < e->n_symbols; i++) {
+        e->symbols[i].join = lemon__join_of(e, &e->symbols[i]);
+        if (e->symbols[i].join >= 0) from[n++] = lemon__join_key(e, i);
+    }
+    for (shift = 32; shift < 64; shift += 11, from = to) {
+        to = from == e->keys ? from + n : e->keys;
+        memset(ends, 0, sizeof ends);
+        for (k = 0; k < n; k++) ends[from[k] >> shift & (LEMON__DIGITS - 1)]++;
+        for (k = 1; k < LEMON__DIGITS; k++) ends[k] += ends[k - 1];
+        for (k = n - 1; k >= 0; k--) to[--ends[from[k] >> shift & (LEMON__DIGITS - 1)]] = from[k];
+    }
+    e->heap.run = from;
+    e->heap.run_end = from + n;
+    return LEMON_OK;
 }
 
 /*  Joins a symbol with the next one. */
@@ -9309,7 +9601,8 @@ static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, 
     e->text = text;
     status = lemon__encoder_cut(e, bytes);
     if (status || e->n_symbols == 0) return status;
-    for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
+    if (e->n_symbols > LEMON__LONG_PART) status = lemon__encoder_sort(e);
+    else for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
     while (!status && lemon__heap_pop(&e->heap, &best)) {
         i = (int32_t)(best & UINT32_MAX);
         if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) status = lemon__encoder_join(e, i);
@@ -9451,6 +9744,7 @@ static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, 
 static void lemon__encoder_close(lemon__encoder *e) {
     lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
     lemon__free(e->ctx, e->copy, e->copy_bytes);
+    lemon__free(e->ctx, e->keys, (size_t)e->keys_capacity * sizeof *e->keys);
     lemon__heap_free(e->ctx, &e->heap);
 }
 
@@ -9581,6 +9875,7 @@ static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
 
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
+    const lemon__rules *rules = &tokenizer->rules;
     int32_t id, size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
@@ -9600,8 +9895,9 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
                                               : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
                                                             (long)ids[i], (long)size - 1);
     for (id = 0; id < size && !status; id++) {
-        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = tokenizer->rules.split && tokenizer->pieces.spans[id].bytes == 1;
-        if (byte || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
+        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = rules->split && tokenizer->pieces.spans[id].bytes == 1;
+        int end = id == rules->bos || id == rules->eos || id == rules->unknown;
+        if (byte || end || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
     }
     if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
     for (id = 0; id < size && !status; id++)
@@ -9611,6 +9907,127 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     lemon_tokens_free(ctx, &ignored);
     lemon__free(ctx, new_ids, n_bytes);
     return status;
+}
+
+/*  The new id of a token, or -1. */
+static int64_t lemon__trim_id(const lemon_tokens *kept, int64_t old) {
+    int64_t i = 0;
+    while (i < kept->count && kept->ids[i] != old) i++;
+    return i < kept->count ? i : -1;
+}
+
+static int lemon__names_id(const void *name, size_t n) {
+    return n >= 9 && memcmp((const char *)name + n - 9, "_token_id", 9) == 0;
+}
+
+/*  A JSON object of a Hugging Face folder with new numbers in "..._token_id"; all else stays as it is. */
+static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
+    lemon__json json;
+    int32_t i, k;
+    uint32_t at = 0;
+    int64_t id;
+    lemon_status status = lemon__json_parse(out->ctx, part->name, part->data, part->bytes, &json);
+    if (status) return status;
+    for (i = 1; json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next) {
+        const lemon__json_node *name = &json.nodes[i], *value = name + 1;
+        int list = lemon__json_is(&json, i, "added_tokens_decoder");    /* tokenizer.json has them too */
+        for (k = i + 1; k < value->next; k++) {
+            const lemon__json_node *number = &json.nodes[k];
+            if (!list && !(lemon__names_id(json.text + name->start, name->bytes) && lemon__json_int(&json, k, &id)))
+                continue;
+            lemon__put(out, json.text + at, number->start - at);
+            id = list ? -1 : lemon__trim_id(kept, id);
+            if (id < 0) lemon__print(out, list ? "{}" : "null");
+            else lemon__print(out, "%lld", (long long)id);
+            at = number->start + number->bytes;
+            if (list) break;
+        }
+    }
+    lemon__put(out, json.text + at, part->bytes - at);
+    lemon__json_close(&json);
+    return out->status;
+}
+
+/*  GGUF's keys likewise.  Lists are gone, for they speak of all tokens. */
+static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
+    lemon__cursor c = lemon__cursor_at(part->data, part->bytes);
+    while (c.at < c.size && !c.bad) {
+        size_t from = c.at, n;
+        const uint8_t *name = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        int64_t id = -1;
+        int is_id = type == LEMON__GGUF_U32 && name && lemon__names_id(name, n);
+        if (is_id) id = lemon__trim_id(kept, lemon__take32(&c));
+        else lemon__gguf_skip(&c, type);
+        if (c.bad || type == LEMON__GGUF_ARRAY || (is_id && id < 0)) continue;
+        lemon__put(out, c.bytes + from, c.at - from - (is_id ? 4 : 0));
+        if (is_id) lemon__put_number(out, (uint64_t)id, 4);
+    }
+    return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
+}
+
+static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept,
+                                     lemon_model *to) {
+    static const char *const gone[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
+                                       "added_tokens.json"};
+    lemon__bytes text = lemon__bytes_in(ctx);
+    lemon_status status = LEMON_OK;
+    size_t i;
+    for (i = 0; i < sizeof gone / sizeof *gone; i++)
+        if (strcmp(part->name, gone[i]) == 0) return LEMON_OK;
+    if (strcmp(part->name, "gguf.tokenizer") == 0) status = lemon__trim_gguf(part, kept, &text);
+    else if (strcmp(lemon__ending(part->name), ".json") == 0) status = lemon__trim_json(part, kept, &text);
+    else lemon__put(&text, part->data, part->bytes);
+    if (!status) status = text.status;
+    if (!status) status = lemon__part_add(ctx, to, part->name, strlen(part->name), text.data, (size_t)text.count);
+    lemon__bytes_free(&text);
+    return status;
+}
+
+/*  A weight of the source as it stands, or the rows of it that are kept. */
+static lemon_status lemon__trim_param(lemon_ctx *ctx, lemon_model *model, const lemon_tensor *from, int rows,
+                                      const lemon_tokens *kept, lemon_tensor *to) {
+    size_t bytes = lemon_row_bytes(from->dtype, from->cols);
+    int64_t i;
+    to->dtype = from->dtype;
+    to->data = rows ? lemon_arena_alloc(ctx, &model->arena, (size_t)kept->count * bytes) : from->data;
+    if (to->data == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < kept->count && rows; i++)
+        memcpy((char *)to->data + (size_t)i * bytes, (const char *)from->data + (size_t)kept->ids[i] * bytes, bytes);
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
+                                        lemon_tokens *kept, lemon_model **model) {
+    lemon_tokenizer *smaller = NULL;
+    lemon_tokens now;
+    lemon_config config;
+    lemon_status status;
+    int64_t i, layer, before;
+    if (ctx == NULL || source == NULL || source->tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL ||
+        model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_trim: an argument, or the model's tokenizer, is NULL");
+    *model = NULL;
+    before = kept->count;
+    status = lemon__vocabulary_check(ctx, source);
+    if (!status) status = lemon_tokenizer_trim(ctx, source->tokenizer, ids, n, kept, &smaller);
+    if (status) return status;
+    now.ids = kept->ids + before;
+    now.count = now.capacity = kept->count - before;
+    config = source->config;
+    config.vocab_size = (int32_t)now.count;
+    status = lemon__model_new(ctx, &config, model);
+    for (i = 0; i < source->n_params && !status; i++) {
+        int rows = lemon__roles[lemon__param_role(&config, i, &layer)].out == LEMON_JOINT_VOCAB;
+        status = lemon__trim_param(ctx, *model, &source->params[i], rows, &now, &(*model)->params[i]);
+    }
+    for (i = 0; i < source->n_parts && !status; i++) status = lemon__trim_part(ctx, &source->parts[i], &now, *model);
+    if (status) lemon_tokenizer_free(ctx, smaller);
+    else {
+        (*model)->tokenizer = smaller;
+        (*model)->dtype = source->dtype;
+    }
+    return lemon__model_done(ctx, status, model);
 }
 
 static int lemon__is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -9907,6 +10324,108 @@ static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, i
     return status;
 }
 
+/* ---- files: SentencePiece's tokenizer.model, a protocol buffer: fields, each a number of its own and a value ---- */
+
+/*  One field; where the value is bytes, `value` is how many. */
+typedef struct lemon__proto {
+    uint64_t number, value;
+    lemon__cursor bytes;
+} lemon__proto;
+
+/*  Seven bits a byte, the lowest first; the last byte is below 128. */
+static uint64_t lemon__take_varint(lemon__cursor *c) {
+    uint64_t value = 0;
+    int shift;
+    for (shift = 0; shift < 64; shift += 7) {
+        const uint8_t *p = lemon__take(c, 1);
+        if (p == NULL) return 0;
+        value |= (uint64_t)(*p & 127) << shift;
+        if (*p < 128) return value;
+    }
+    c->bad = 1;
+    return 0;
+}
+
+/*  0: there is no other field, or it is damaged (c->bad). */
+static int lemon__proto_next(lemon__cursor *c, lemon__proto *f) {
+    uint64_t tag;
+    const uint8_t *p;
+    if (c->bad || c->at == c->size) return 0;
+    tag = lemon__take_varint(c);
+    f->number = tag >> 3;
+    f->value = (tag & 7) == 1 ? lemon__take64(c) : (tag & 7) == 5 ? lemon__take32(c) : lemon__take_varint(c);
+    p = (tag & 7) == 2 && f->value <= c->size ? lemon__take(c, (size_t)f->value) : NULL;
+    f->bytes = lemon__cursor_at(p, p ? (size_t)f->value : 0);
+    if (f->number == 0 || (p == NULL && (tag & 7) != 0 && (tag & 7) != 1 && (tag & 7) != 5)) c->bad = 1;
+    return !c->bad;
+}
+
+/*  What a file says of itself besides its pieces: the message and the field in which it stands, what holds where it
+    does not, and what is asked for; -1: nothing. */
+enum { LEMON__SP_PREFIX, LEMON__SP_UNKNOWN, LEMON__SP_BOS, LEMON__SP_EOS };
+static const struct { uint64_t part, field; int32_t fallback, expected; const char *name; } lemon__sp_fields[] = {
+    {3, 3, 1, -1, "normalizer_spec.add_dummy_prefix"},
+    {2, 40, 0, -1, "trainer_spec.unk_id"},
+    {2, 41, 1, -1, "trainer_spec.bos_id"},
+    {2, 42, 2, -1, "trainer_spec.eos_id"},
+    {2, 3, 1, 2, "trainer_spec.model_type (1 is unigram, 2 BPE, 3 words, 4 characters)"},
+    {2, 24, 0, 0, "trainer_spec.treat_whitespace_as_suffix"},
+    {3, 2, 0, 0, "size of normalizer_spec.precompiled_charsmap (normalizers like nmt_nfkc have one, identity has not)"},
+    {3, 4, 1, 0, "normalizer_spec.remove_extra_whitespaces"},
+    {3, 5, 1, 1, "normalizer_spec.escape_whitespaces"},
+};
+enum { LEMON__SP_FIELDS = sizeof lemon__sp_fields / sizeof *lemon__sp_fields };
+
+static lemon_status lemon__sp_piece(lemon_ctx *ctx, const char *name, lemon__proto piece, lemon_tokenizer *t) {
+    lemon__cursor text = lemon__cursor_at("", 0);
+    lemon__proto f;
+    float score = 0;
+    uint64_t kind = LEMON__NORMAL;
+    while (lemon__proto_next(&piece.bytes, &f)) {
+        if (f.number == 1) text = f.bytes;
+        if (f.number == 2) score = lemon__float((uint32_t)f.value);
+        if (f.number == 3) kind = f.value;
+    }
+    if (piece.bytes.bad || kind < LEMON__NORMAL || kind > LEMON__BYTE || t->pieces.count >= LEMON__MAX_PIECES)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %lld is none, or one too many; " LEMON__DAMAGED, name,
+                           (long long)t->pieces.count);
+    return lemon__tokenizer_spell(ctx, t, (int)kind, score, text.bytes, text.size);
+}
+
+static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
+    static const lemon__rules fresh = {0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0};
+    lemon__cursor c = lemon__cursor_over(reader);
+    lemon__proto part, f;
+    int32_t said[LEMON__SP_FIELDS], *ids[] = {&t->rules.unknown, &t->rules.bos, &t->rules.eos};
+    lemon_status status = LEMON_OK;
+    int k;
+    t->rules = fresh;
+    for (k = 0; k < LEMON__SP_FIELDS; k++) said[k] = lemon__sp_fields[k].fallback;
+    while (!status && lemon__proto_next(&c, &part)) {
+        if (part.number == 1) status = lemon__sp_piece(ctx, reader->name, part, t);
+        while ((part.number == 2 || part.number == 3) && lemon__proto_next(&part.bytes, &f))
+            for (k = 0; k < LEMON__SP_FIELDS; k++)
+                if (part.number == lemon__sp_fields[k].part && f.number == lemon__sp_fields[k].field)
+                    said[k] = (int32_t)(uint32_t)f.value;
+        c.bad |= part.number < 4 && part.bytes.bad;
+    }
+    if (!status && (c.bad || t->pieces.count == 0))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: the file ends within a field, or is damaged; get it anew",
+                           reader->name);
+    for (k = 0; k < LEMON__SP_FIELDS && !status; k++)
+        if (lemon__sp_fields[k].expected >= 0 && said[k] != lemon__sp_fields[k].expected)
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %ld, expected %ld; lemon.h has no other",
+                               reader->name, lemon__sp_fields[k].name, (long)said[k],
+                               (long)lemon__sp_fields[k].expected);
+    if (!status && vocab_size > 0 && t->pieces.count > vocab_size)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: it has %lld pieces, expected at most %ld (vocab_size); it belongs "
+                           "to another model", reader->name, (long long)t->pieces.count, (long)vocab_size);
+    t->rules.prefix = said[LEMON__SP_PREFIX] ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
+    for (k = 0; k < 3; k++) *ids[k] = said[k + 1] >= 0 && said[k + 1] < t->pieces.count ? said[k + 1] : -1;
+    t->rules.add_bos = t->rules.bos >= 0;
+    return status ? status : lemon__tokenizer_finish(ctx, reader->name, t);
+}
+
 /* ---- vocabularies in GGUF: tokens as they are spelled, with scores or merges, and their kinds ---- */
 
 /*  How GGUF calls the patterns, by split. */
@@ -10070,31 +10589,73 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
 
 /* ---- vocabularies of Hugging Face folders, in and out ---- */
 
-/*  The tokenizer.json that came with a model; which ids begin and end a text its config.json knows better. */
-static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
-    const lemon_part *part = lemon__part_find(model, "tokenizer.json");
-    lemon_reader reader;
+/*  Tokens that were added to a tokenizer.model stand in added_tokens.json by their ids, which go on from its own. */
+static lemon_status lemon__tokenizer_added(lemon_ctx *ctx, const lemon_part *part, lemon_tokenizer *t) {
+    int64_t base = t->pieces.count, id, k;
+    lemon_status status;
     lemon__json json;
-    int64_t id;
-    int32_t node;
+    int32_t *names, i;
+    if (part == NULL) return LEMON_OK;
+    status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    if (status) return status;
+    names = (int32_t *)lemon__calloc(ctx, (size_t)json.count * sizeof *names);
+    if (names == NULL) status = LEMON_E_MEMORY;
+    for (i = 1; names && json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next)
+        if (lemon__json_int(&json, i + 1, &id) && id >= base && id - base < json.count) names[id - base] = i;
+    for (k = 0; !status && k < json.count && names[k] > 0; k++) {
+        size_t n;
+        const uint8_t *text = lemon__json_string(&json, names[k], &n);
+        status = text ? lemon__tokenizer_spell(ctx, t, LEMON__CONTROL, 0.0f, text, n) : LEMON_E_MEMORY;
+    }
+    lemon__free(ctx, names, (size_t)json.count * sizeof *names);
+    lemon__json_close(&json);
+    t->n_specials = 0;
+    return status ? status : lemon__tokenizer_specials(ctx, t);
+}
+
+/*  The tokenizer.json or tokenizer.model that came with a model. */
+static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *model) {
+    const lemon_part *json = lemon__part_find(model, "tokenizer.json"),
+                     *part = json ? json : lemon__part_find(model, "tokenizer.model");
+    lemon_reader reader;
     lemon_status status;
     if (part == NULL) return LEMON_OK;
     memset(&reader, 0, sizeof reader);
-    reader.name = "tokenizer.json";
+    reader.name = part->name;
     reader.map = (const uint8_t *)part->data;
     reader.size = part->bytes;
     status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
-    if (status) return status == LEMON_E_MEMORY ? status : lemon__blame(ctx, folder, status);
+    if (status || json) return status;
+    return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
+}
+
+/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added. */
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    lemon_status status = lemon__tokenizer_of_folder(ctx, model);
+    lemon_tokenizer *t = model->tokenizer;
+    const lemon_part *part;
+    lemon__json json;
+    int64_t id;
+    int32_t node;
+    if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
+    part = lemon__part_find(model, "tokenizer_config.json");
+    if (part && !t->rules.by_merges) status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    if (status == LEMON_E_MEMORY) return status;
+    if (part && !t->rules.by_merges && !status) {
+        node = lemon__json_get(&json, 0, "add_bos_token");
+        if (lemon__json_type_of(&json, node) == LEMON__JSON_FALSE) t->rules.add_bos = 0;
+        lemon__json_close(&json);
+    }
     part = lemon__part_find(model, "config.json");
+    status = LEMON_OK;                      /* a tokenizer_config.json that is damaged says nothing */
     if (part) status = lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json);
     if (part == NULL || status) return status;
-    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 &&
-        id < model->tokenizer->pieces.count && model->tokenizer->rules.bos < 0)
-        model->tokenizer->rules.bos = (int32_t)id;
+    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
+        t->rules.bos < 0)
+        t->rules.bos = (int32_t)id;
     node = lemon__json_get(&json, 0, "eos_token_id");
     if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
-    if (lemon__json_int(&json, node, &id) && id >= 0 && id < model->tokenizer->pieces.count)
-        model->tokenizer->rules.eos = (int32_t)id;
+    if (lemon__json_int(&json, node, &id) && id >= 0 && id < t->pieces.count) t->rules.eos = (int32_t)id;
     lemon__json_close(&json);
     return LEMON_OK;
 }
@@ -10277,19 +10838,21 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
                                                    lemon_tokenizer **tokenizer) {
     lemon_reader r;
     lemon_status status;
-    int json;
+    int json, proto;
     if (tokenizer == NULL || !lemon__reader_ok(ctx, reader))
         return lemon__fail(ctx, LEMON_E_ARG,
                            "lemon_tokenizer_load_reader: an argument, or what the reader must have, is NULL");
     r = *reader;
     status = lemon__hold(ctx, &r);
     json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
                              LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
     if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status && json) status = lemon__hf_load(ctx, &r, vocab_size, *tokenizer);
+    else if (!status && proto) status = lemon__sp_load(ctx, &r, vocab_size, *tokenizer);
     else if (!status) {
         status = lemon__llama2c_parse(ctx, &r, vocab_size, *tokenizer);
         if (!status) status = lemon__tokenizer_finish(ctx, r.name, *tokenizer);
@@ -10878,9 +11441,9 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
     if (logits == NULL || sampling == NULL || n < 1) return -1;
     if (!(sampling->temperature > 0.0f)) return lemon__argmax(logits, n);
     if (rng == NULL || scratch == NULL) return -1;
-    top = lemon__max_of(logits, n);
+    top = lemon__max_one(logits, n);
     for (i = 0; i < n; i++) {
-        logits[i] = lemon__exp((logits[i] - top) / sampling->temperature);
+        logits[i] = lemon__exp_one((logits[i] - top) / sampling->temperature);
         ranked[i] = i;
     }
     lemon__rank(logits, ranked, scratch + n, n);

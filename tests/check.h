@@ -117,6 +117,14 @@ CHECK_UNUSED static lemon_ctx *open_ctx(int threads) {
     return ctx;
 }
 
+/*  How main ends where all was done in one context:  return check_close(ctx);  */
+CHECK_UNUSED static int check_close(lemon_ctx *ctx) {
+    lemon_close(ctx);
+    detail("%ld blocks are left", heap.live);
+    check(heap.live == 0, "nothing is left allocated");
+    return check_done();
+}
+
 /* ---- numbers that are the same in every run ---- */
 
 CHECK_UNUSED static void fill_normal(lemon_rng *rng, float *x, int64_t n, double deviation) {
@@ -234,6 +242,27 @@ CHECK_UNUSED static lemon_model *lively_model(lemon_ctx *ctx, const lemon_config
                                         : 1.0 + 0.3 * lemon_rng_normal(&rng));
     }
     return model;
+}
+
+/*  Largest difference between two models' weights; -1 where they differ in shape. */
+CHECK_UNUSED static double distance(const lemon_model *a, const lemon_model *b) {
+    double worst = 0;
+    int64_t i, r, c;
+    float *x, *y;
+    if (a == NULL || b == NULL || memcmp(&a->config, &b->config, sizeof a->config) != 0 || a->n_params != b->n_params)
+        return -1;
+    x = (float *)malloc(65536 * sizeof *x);
+    y = (float *)malloc(65536 * sizeof *y);
+    for (i = 0; i < a->n_params; i++)
+        for (r = 0; r < a->params[i].rows; r++) {
+            lemon_row_to_f32(&a->params[i], r, x);
+            lemon_row_to_f32(&b->params[i], r, y);
+            for (c = 0; c < a->params[i].cols; c++)
+                if (!(fabs((double)(x[c] - y[c])) <= worst)) worst = fabs((double)(x[c] - y[c]));
+        }
+    free(x);
+    free(y);
+    return worst;
 }
 
 #endif
