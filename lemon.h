@@ -9309,7 +9309,7 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
         const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
-        int kind = t->rules.llama2c ? LEMON__NORMAL : ((const uint8_t *)kinds.data)[i];
+        int kind = t->rules.llama2c ? (int)LEMON__NORMAL : ((const uint8_t *)kinds.data)[i];
         if (piece == NULL) break;
         if ((kind & LEMON__KIND) < LEMON__NORMAL || (kind & LEMON__KIND) > LEMON__BYTE)
             return lemon__unpack_bad(u, "kind of a piece", (uint64_t)kind, LEMON__NORMAL);
