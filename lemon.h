@@ -395,7 +395,7 @@ typedef struct lemon_config {
 LEMON_API void lemon_config_defaults(lemon_config *config);
 /*  LEMON_OK, or LEMON_E_ARG with the field and the value that cannot be. */
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *config);
-/*  How many numbers a model of that shape has. */
+/*  How many numbers a model of that shape has; 0 for one that cannot be. */
 LEMON_API int64_t lemon_config_params(const lemon_config *config);
 /*  What others call the architecture: "llama", "mistral" (a window), "qwen2" (biases), "qwen3" (q and k norms). */
 LEMON_API const char *lemon_config_family(const lemon_config *config);
@@ -802,6 +802,7 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 #define LEMON_IMPLEMENTED
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -1570,7 +1571,12 @@ LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon
     file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
     status = lemon__file_open_read(file, &reader->size);
-    if (status) { lemon__file_close(file); return status; }
+    if (status) {
+        int error = errno;
+        lemon__file_close(file);
+        errno = error;              /* whether there is no such file, or something else was wrong */
+        return status;
+    }
     reader->user = file;
     reader->name = file->path;
     reader->map = (const uint8_t *)file->map;
@@ -1634,18 +1640,20 @@ LEMON_API float lemon_f32_from_f16(uint16_t x) {
 }
 
 LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed) {
-    rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u;
+    if (rng) rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u;
 }
 
 LEMON_API uint64_t lemon_rng_next(lemon_rng *rng) {
-    uint64_t z = (rng->state += 0x9e3779b97f4a7c15u);
+    uint64_t z;
+    if (rng == NULL) return 0;
+    z = (rng->state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
 
 LEMON_API int64_t lemon_rng_below(lemon_rng *rng, int64_t n) {
-    uint64_t range = (uint64_t)n, limit = UINT64_MAX - UINT64_MAX % range, x;
+    uint64_t range = (uint64_t)(n < 1 ? 1 : n), limit = UINT64_MAX - UINT64_MAX % range, x;
     do x = lemon_rng_next(rng); while (x >= limit);     /* the ragged end would favour small results */
     return (int64_t)(x % range);
 }
@@ -1660,29 +1668,33 @@ LEMON_API double lemon_rng_normal(lemon_rng *rng) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
 
+/*  Half a byte a step. */
+static uint32_t lemon__crc_halves(uint32_t c, const uint8_t *p, size_t n) {
+    static const uint32_t table[16] = {0, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u,
+                                       0x5005713cu, 0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u,
+                                       0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
+    for (; n > 0; n--, p++) {
+        c ^= *p;
+        c = table[c & 15u] ^ c >> 4;
+        c = table[c & 15u] ^ c >> 4;
+    }
+    return c;
+}
+
 /*  Eight tables make eight bytes a step ("slicing by 8", Kounavis and Berry 2005).  They are made anew for each call
     that is long enough to pay, so that there is no global to set up. */
 static void lemon__crc_tables(uint32_t table[8][256]) {
-    uint32_t i, k, c;
-    for (i = 0; i < 256; i++) {
-        c = i;
-        for (k = 0; k < 8; k++) c = (c & 1u) ? (c >> 1) ^ 0xedb88320u : c >> 1;
-        table[0][i] = c;
-    }
+    const uint8_t zero = 0;
+    uint32_t i, k;
+    for (i = 0; i < 256; i++) table[0][i] = lemon__crc_halves(i, &zero, 1);
     for (k = 1; k < 8; k++)
         for (i = 0; i < 256; i++) table[k][i] = (table[k - 1][i] >> 8) ^ table[0][table[k - 1][i] & 255u];
-}
-
-static uint32_t lemon__crc_bitwise(uint32_t c, const uint8_t *p, size_t n) {
-    int k;
-    for (; n > 0; n--, p++)
-        for (c ^= *p, k = 0; k < 8; k++) c = (c & 1u) ? (c >> 1) ^ 0xedb88320u : c >> 1;
-    return c;
 }
 
 LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
     const uint8_t *p = (const uint8_t *)bytes;
     uint32_t c = crc ^ 0xffffffffu;
+    if (p == NULL) return crc;
     if (count >= 4096) {
         uint32_t t[8][256];
         lemon__crc_tables(t);
@@ -1692,7 +1704,7 @@ LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
                 t[3][b & 255u] ^ t[2][(b >> 8) & 255u] ^ t[1][(b >> 16) & 255u] ^ t[0][b >> 24];
         }
     }
-    return lemon__crc_bitwise(c, p, count) ^ 0xffffffffu;
+    return lemon__crc_halves(c, p, count) ^ 0xffffffffu;
 }
 
 /* ====================================================================================================================
@@ -1727,7 +1739,7 @@ LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols) {
 
 LEMON_API size_t lemon_tensor_bytes(const lemon_tensor *tensor) {
     size_t bytes = 0;
-    if (tensor->rows < 0 || (uint64_t)tensor->rows > SIZE_MAX) return 0;
+    if (tensor == NULL || tensor->rows < 0 || (uint64_t)tensor->rows > SIZE_MAX) return 0;
     return lemon__mul((size_t)tensor->rows, lemon_row_bytes(tensor->dtype, tensor->cols), &bytes) ? bytes : 0;
 }
 
@@ -1743,7 +1755,7 @@ static void lemon__q8_encode(const float *in, uint8_t *out, int64_t n) {
     float top = 0.0f, inverse;
     int64_t i;
     for (i = 0; i < n; i++) top = fabsf(in[i]) > top ? fabsf(in[i]) : top;
-    inverse = top > 0.0f ? 127.0f / top : 0.0f;
+    inverse = top > FLT_MIN * 127.0f ? 127.0f / top : 0.0f;      /* below that the scale is 0, and its inverse Inf */
     lemon__put16(out, lemon_f16_from_f32(top / 127.0f));
     memset(out + 2, 0, LEMON__BLOCK);
     for (i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
@@ -1763,7 +1775,7 @@ static void lemon__q4_encode(const float *in, uint8_t *out, int64_t n) {
     float top = 0.0f, inverse;
     int64_t i;
     for (i = 0; i < n; i++) top = fabsf(in[i]) > fabsf(top) ? in[i] : top;
-    inverse = top < 0.0f || top > 0.0f ? -8.0f / top : 0.0f;
+    inverse = fabsf(top) > FLT_MIN * 127.0f ? -8.0f / top : 0.0f;
     lemon__put16(out, lemon_f16_from_f32(top / -8.0f));
     memset(out + 2, 0x88, 16);                          /* padding is zero, which is nibble 8 */
     for (i = 0; i < n; i++) {
@@ -1786,16 +1798,29 @@ static void lemon__blocks_decode(const uint8_t *in, float *out, int64_t cols, si
     for (i = 0; i < cols; i += LEMON__BLOCK, in += block_bytes) decode(in, out + i, lemon__min(LEMON__BLOCK, cols - i));
 }
 
+/*  A block with NaN or Inf in it is NaN as a whole: no byte stands for either. */
 static void lemon__blocks_encode(const float *in, uint8_t *out, int64_t cols, size_t block_bytes,
                                  void (*encode)(const float *, uint8_t *, int64_t)) {
-    int64_t i;
-    for (i = 0; i < cols; i += LEMON__BLOCK, out += block_bytes)
-        encode(in + i, out, lemon__min(LEMON__BLOCK, cols - i));
+    int64_t i, j, n;
+    for (i = 0; i < cols; i += n, out += block_bytes) {
+        n = lemon__min(LEMON__BLOCK, cols - i);
+        for (j = 0; j < n && isfinite(in[i + j]); j++) {}
+        if (j == n) { encode(in + i, out, n); continue; }
+        memset(out, 0, block_bytes);
+        lemon__put16(out, 0x7e00);
+    }
+}
+
+static int lemon__has_row(const lemon_tensor *tensor, int64_t row) {
+    return tensor && tensor->data && row >= 0 && row < tensor->rows && tensor->cols > 0;
 }
 
 LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out) {
-    const uint8_t *in = lemon__row(tensor, row);
-    int64_t i, n = tensor->cols;
+    const uint8_t *in;
+    int64_t i, n;
+    if (!lemon__has_row(tensor, row) || out == NULL) return;
+    in = lemon__row(tensor, row);
+    n = tensor->cols;
     switch (tensor->dtype) {
     case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *out); break;
     case LEMON_BF16: for (i = 0; i < n; i++) out[i] = lemon_f32_from_bf16(lemon__get16(in + 2 * i)); break;
@@ -1807,8 +1832,11 @@ LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *
 }
 
 LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float *in) {
-    uint8_t *out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
-    int64_t i, n = tensor->cols;
+    uint8_t *out;
+    int64_t i, n;
+    if (!lemon__has_row(tensor, row) || in == NULL) return;
+    out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
+    n = tensor->cols;
     switch (tensor->dtype) {
     case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *in); break;
     case LEMON_BF16: for (i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_bf16_from_f32(in[i])); break;
@@ -1829,10 +1857,10 @@ typedef struct lemon__arena_block {
 enum { LEMON__ARENA_BLOCK = 1 << 20 };
 
 LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
-    lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+    lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
     size_t need;
     char *p;
-    if (bytes > SIZE_MAX / 2) return lemon__malloc(ctx, bytes);             /* fails with the message */
+    if (bytes > SIZE_MAX / 2 || arena == NULL) return lemon__malloc(ctx, SIZE_MAX);     /* fails with the message */
     need = (bytes + LEMON__ALIGN - 1) / LEMON__ALIGN * LEMON__ALIGN;
     if (block == NULL || block->bytes - block->used < need) {
         size_t size = LEMON__ALIGN + (need > LEMON__ARENA_BLOCK / 4 ? need : (size_t)LEMON__ARENA_BLOCK);
@@ -1850,13 +1878,13 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
 }
 
 LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena) {
-    lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+    lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
     while (block) {
         lemon__arena_block *next = block->next;
         lemon__free(ctx, block, block->bytes);
         block = next;
     }
-    arena->blocks = NULL;
+    if (arena) arena->blocks = NULL;
 }
 
 /*  rows * cols numbers of `each` bytes from an arena; the size is checked for overflow. */
@@ -3337,11 +3365,11 @@ LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for n = 1.5 * 2^2
 #define LEMON__FMA_one(a, b, c) ((a) * (b) + (c))
 #define LEMON__MAX_one(a, b) ((b) < (a) ? (a) : (b))    /* NaN in b stays, here and in the vectors */
 #define LEMON__MAX_m256 _mm256_max_ps
-#define LEMON__MAX_m512 _mm512_max_ps
+#define LEMON__MAX_m512(a, b) _mm512_maskz_max_ps(0xffff, a, b)    /* gcc 12 warns of _mm512_max_ps' own header */
 #define LEMON__MAX_neon vmaxq_f32
 #define LEMON__MIN_one(a, b) ((b) > (a) ? (a) : (b))
 #define LEMON__MIN_m256 _mm256_min_ps
-#define LEMON__MIN_m512 _mm512_min_ps
+#define LEMON__MIN_m512(a, b) _mm512_maskz_min_ps(0xffff, a, b)
 #define LEMON__MIN_neon vminq_f32
 #define LEMON__POW2_one lemon__pow2_one
 #define LEMON__POW2_m256(n) _mm256_castsi256_ps(_mm256_slli_epi32( \
@@ -4606,7 +4634,8 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
     lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
-        tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
+        n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim ||
+        tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
         tk->rows != tq->rows || tv->rows != tq->rows)
         return lemon__tape_fail(tape, call,
                                 "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
@@ -4933,7 +4962,7 @@ LEMON_API const lemon_role_info *lemon_role_get(lemon_role role) {
 }
 
 LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
-    switch (joint) {
+    switch (c ? joint : LEMON_JOINT_NONE) {
     case LEMON_JOINT_VOCAB: return c->vocab_size;
     case LEMON_JOINT_RESIDUAL: return c->d_model;
     case LEMON_JOINT_QUERY: case LEMON_JOINT_HEADS: return (int64_t)c->n_heads * c->head_dim;
@@ -4947,6 +4976,7 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
 /* ---- config ---- */
 
 LEMON_API void lemon_config_defaults(lemon_config *config) {
+    if (config == NULL) return;
     memset(config, 0, sizeof *config);
     config->max_seq = 256;
     config->tied_embeddings = 1;
@@ -5110,10 +5140,12 @@ static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style 
 }
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
-    int64_t total = 0, i, layer, rows, cols;
-    for (i = 0; c && i < lemon__param_count(c); i++) {
-        lemon__param_shape(c, lemon__param_role(c, i, &layer), &rows, &cols);
-        total += rows * cols;
+    int64_t total = 0, rows, cols;
+    int role;
+    if (lemon_config_check(NULL, c)) return 0;
+    for (role = 0; role < (c->tied_embeddings ? LEMON_OUTPUT : LEMON_ROLE_COUNT); role++) {
+        lemon__param_shape(c, (lemon_role)role, &rows, &cols);
+        total += rows * cols * (lemon__roles[role].per_layer ? c->n_layers : 1);
     }
     return total;
 }
@@ -5260,6 +5292,7 @@ LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lem
     static const char *const words[] = {"token", "vocab.json", "merges.txt", "chat_template"};
     int64_t i, kept = 0;
     size_t k;
+    if (model == NULL) return;
     for (i = 0; i < model->n_parts; i++) {
         for (k = 0; k < 4 && strstr(model->parts[i].name, words[k]) == NULL; k++) {}
         if (k == 4) model->parts[kept++] = model->parts[i];
@@ -5660,6 +5693,11 @@ static lemon__cursor lemon__cursor_over(const lemon_reader *reader) {
 static void lemon__reader_close(lemon_reader *reader) {
     if (reader->close) reader->close(reader->user);
     memset(reader, 0, sizeof *reader);
+}
+
+/*  Whether a caller's reader can be used: it has a name, and all bytes or a call that brings them. */
+static int lemon__reader_ok(const lemon_ctx *ctx, const lemon_reader *reader) {
+    return ctx && reader && reader->name && (reader->map || reader->read || reader->size == 0);
 }
 
 /*  Copies a piece of the file.  Our own file reader says itself what went wrong; for others it is said here. */
@@ -7178,7 +7216,7 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
 
 static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
     int i;
-    for (i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000ll;
+    for (i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000LL;
 }
 
 static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
@@ -7289,11 +7327,19 @@ static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const cha
     return status;
 }
 
-static int lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name) {
+/*  The same for a file that need not be there: *there says whether it is.  What keeps it from being read is an error. */
+static lemon_status lemon__open_if(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader,
+                                   int *there) {
+    lemon_status status = lemon__open_in(ctx, folder, name, reader);
+    *there = !status;
+    return status == LEMON_E_IO && (errno == ENOENT || errno == ENOTDIR) ? LEMON_OK : status;
+}
+
+static lemon_status lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name, int *there) {
     lemon_reader reader;
-    lemon_status status = lemon__open_in(ctx, folder, name, &reader);
-    if (!status) lemon__reader_close(&reader);
-    return !status;
+    lemon_status status = lemon__open_if(ctx, folder, name, &reader, there);
+    if (*there) lemon__reader_close(&reader);
+    return status;
 }
 
 /*  Refuses a tensor of a file that others wrote. */
@@ -7312,8 +7358,9 @@ static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out,
     return n;
 }
 
-/*  One member of the header: a tensor, its name being node i. */
-static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at) {
+/*  One member of the header: a tensor, its name being node i.  *room: bytes of data that no tensor has claimed yet, for
+    tensors that shared theirs would be copied into more memory than the file's size justifies. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at, uint64_t *room) {
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
     int n, ok, dtype = LEMON_F32;
@@ -7335,8 +7382,10 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     e.tensor.rows = n == 2 ? size[0] : 1;
     e.tensor.cols = n == 2 ? size[1] : size[0];
     if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
-        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
+        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]) ||
+        lemon_tensor_bytes(&e.tensor) > *room)
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
+    *room -= lemon_tensor_bytes(&e.tensor);
     e.tensor.data = lemon__unconst(u->source.map + data_at + range[0]);
     return lemon__unpack_push_tensor(u, &e);
 }
@@ -7345,18 +7394,19 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
 static lemon_status lemon__st_open(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon__json json;
-    uint64_t n = lemon__take64(&c);
+    uint64_t n = lemon__take64(&c), room;
     int32_t i;
     lemon_status status;
     u->tensor_names.blob = c.bytes;
     if (c.bad || n > u->source.size - 8)
         return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
+    room = u->source.size - 8 - n;
     status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
     if (status) return status;
     if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
         status = lemon__refuse(u, LEMON_E_FORMAT, "header is no JSON object");
     for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
-        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n);
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n, &room);
     lemon__json_close(&json);
     return status;
 }
@@ -7415,16 +7465,21 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
         }
     }
     lemon__words_free(json->ctx, &seen);
+    if (!status && shards->n == 0)
+        status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map names no file", json->name);
     return status;
 }
 
 static lemon_status lemon__shards_open(lemon__shards *shards) {
     lemon_reader reader;
     lemon__json json;
-    lemon_status status;
-    if (lemon__is_in(shards->ctx, shards->folder, "model.safetensors"))
-        return lemon__shards_add(shards, "model.safetensors");
-    if (lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader))
+    int there;
+    lemon_status status = lemon__is_in(shards->ctx, shards->folder, "model.safetensors", &there);
+    if (status) return status;
+    if (there) return lemon__shards_add(shards, "model.safetensors");
+    status = lemon__open_if(shards->ctx, shards->folder, "model.safetensors.index.json", &reader, &there);
+    if (status) return status;
+    if (!there)
         return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
                            "model.safetensors.index.json; PyTorch's .bin files must be converted first",
                            shards->folder);
@@ -7533,11 +7588,11 @@ enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
 static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
     lemon_status status = LEMON_OK;
     lemon_reader reader;
-    int i;
+    int i, there;
     for (i = 0; i < LEMON__CARRIED && !status; i++) {
-        status = lemon__open_in(ctx, folder, lemon__carried[i], &reader);
-        if (status == LEMON_E_IO) { status = LEMON_OK; continue; }      /* not there */
-        if (!status) status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
+        status = lemon__open_if(ctx, folder, lemon__carried[i], &reader, &there);
+        if (!there) continue;
+        status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
                                  (size_t)reader.size);
         lemon__reader_close(&reader);
     }
@@ -7715,16 +7770,20 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     return lemon__unpack_push_tensor(u, &e);
 }
 
-/*  Where the data begin is known behind the last tensor's name only. */
+/*  Where the data begin is known behind the last tensor's name only.  left: bytes that no tensor has claimed yet, see
+    lemon__st_tensor. */
 static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
-    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at;
+    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
     int64_t i;
     for (i = 0; i < u->tensor_names.count; i++) {
         lemon__entry *e = &u->tensors[i];
         lemon__span name = u->tensor_names.spans[i];
-        uint64_t blocks = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers);
-        if (e->offset % align != 0 || e->offset > room || blocks * (uint64_t)e->coding->bytes > room - e->offset)
-            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes, "data beyond the file's end");
+        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
+                         (uint64_t)e->coding->bytes;
+        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
+            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
+                                     "data beyond the file's end, or another tensor's");
+        left -= bytes;
         e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
     }
     return LEMON_OK;
@@ -8006,8 +8065,8 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     size_t n;
     lemon_reader r;
     lemon_status status;
-    if (ctx == NULL || reader == NULL || model == NULL || reader->name == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or the reader's name, is NULL");
+    if (model == NULL || !lemon__reader_ok(ctx, reader))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or what the reader must have, is NULL");
     *model = NULL;
     r = *reader;
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
@@ -8026,6 +8085,7 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     lemon_status status;
     char folder[LEMON__PATH];
     size_t n;
+    int there;
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
@@ -8035,7 +8095,9 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
         snprintf(folder, sizeof folder, "%.*s", (int)(n - 11), path);
         return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
-    if (lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
+    status = lemon__is_in(ctx, path, "config.json", &there);
+    if (status) return status;
+    if (there) return lemon__load_folder(ctx, path, model);
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
 }
@@ -8254,20 +8316,30 @@ static void lemon__llama2c_put_row(const float *x, int64_t n, int64_t group, lem
     int64_t i, j;
     for (i = 0; i < n && group == 0; i++) lemon__put_number(out, lemon__bits(x[i]), 4);
     for (i = 0; i < n && group > 0; i += group) {
-        float top = 0, scale;
-        for (j = i; j < i + group; j++) top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
-        scale = top / 127.0f;
+        float top = 0, scale = 0;
+        for (j = i; j < i + group; j++) {
+            top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
+            scale += x[j] * 0.0f;               /* 0, or NaN where a number is NaN or Inf: so is the group then */
+        }
+        scale += top / 127.0f;
         for (j = i; j < i + group; j++)
             lemon__put_number(out, (uint64_t)(int64_t)(scale > 0 ? roundf(x[j] / scale) : 0.0f), 1);
         lemon__put_number(scales, lemon__bits(scale), 4);
     }
 }
 
+/*  Passes on what is a megabyte or more. */
+static void lemon__llama2c_flush(const lemon_writer *writer, lemon__bytes *out) {
+    if (out->count < 1 << 20 || out->status) return;
+    out->status = lemon__append(out->ctx, writer, out->data, (size_t)out->count);
+    out->count = 0;
+}
+
 /*  Cosines, then sines, of every position's angles: nobody reads them any more. */
-static void lemon__llama2c_put_rope(const lemon_config *c, lemon__bytes *out) {
+static void lemon__llama2c_put_rope(const lemon_config *c, const lemon_writer *writer, lemon__bytes *out) {
     int64_t table, pos, i;
     for (table = 0; table < 2; table++)
-        for (pos = 0; pos < c->max_seq; pos++)
+        for (pos = 0; pos < c->max_seq && !out->status; pos++, lemon__llama2c_flush(writer, out))
             for (i = 0; i < c->head_dim / 2; i++) {
                 double angle = (double)pos * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim);
                 lemon__put_number(out, lemon__bits((float)(table ? sin(angle) : cos(angle))), 4);
@@ -8287,16 +8359,14 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
     for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
         int role = lemon__llama2c_order[version > 0][step];
         const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
-        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, &out);
+        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, writer, &out);
         layers = info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings) ? 0 : info->per_layer ? c->n_layers : 1;
         for (layer = 0; layer < layers; layer++) {
             const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
             for (r = 0; r < t->rows && !out.status; r++) {
                 lemon_row_to_f32(t, r, x);
                 lemon__llama2c_put_row(x, t->cols, info->matrix ? group : 0, &out, &scales);
-                if (out.count < 1 << 20) continue;
-                out.status = lemon__append(ctx, writer, out.data, (size_t)out.count);
-                out.count = 0;
+                lemon__llama2c_flush(writer, &out);
             }
             lemon__put(&out, scales.data, (size_t)scales.count);
             scales.count = 0;
@@ -8403,7 +8473,7 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
         pack.front = lemon__st_front;
         pack.align = 1;
         lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
-        for (i = 0; i < pack.n_tensors; i++)
+        for (i = 0; i < pack.n_tensors && n > 1; i++)
             lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
         total += pack.data_bytes;
         status = lemon__folder_note(f, name);
@@ -8688,8 +8758,8 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
                                          lemon_dtype dtype) {
     lemon__pack pack;
     lemon_status status;
-    if (ctx == NULL || writer == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument is NULL");
+    if (ctx == NULL || writer == NULL || model == NULL || writer->append == NULL || writer->name == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument, or what the writer must have, is NULL");
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "model", 5);
     lemon__pack_model(&pack, model, dtype);
@@ -8709,6 +8779,7 @@ static const char *lemon__ending(const char *path) {
 }
 
 LEMON_API void lemon_save_defaults(lemon_save_options *options) {
+    if (options == NULL) return;
     options->dtype = LEMON_F32;
     options->shard_bytes = 5000000000u;
 }
@@ -8851,15 +8922,21 @@ LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) 
     lemon__free(ctx, t, sizeof *t);
 }
 
-LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) { return (int32_t)tokenizer->pieces.count; }
-
-LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) {
-    return tokenizer->rules.bos >= 0 ? tokenizer->rules.bos : tokenizer->rules.eos;
+LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) {
+    return tokenizer ? (int32_t)tokenizer->pieces.count : 0;
 }
 
-LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.eos; }
+LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) {
+    return tokenizer && tokenizer->rules.bos >= 0 ? tokenizer->rules.bos : lemon_tokenizer_eos(tokenizer);
+}
 
-LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.add_bos != 0; }
+LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) {
+    return tokenizer ? tokenizer->rules.eos : -1;
+}
+
+LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer) {
+    return tokenizer && tokenizer->rules.add_bos != 0;
+}
 
 LEMON_API int lemon_tokenizer_special(const lemon_tokenizer *tokenizer, int32_t id) {
     int kind = id < 0 || id >= lemon_tokenizer_size(tokenizer) ? LEMON__NORMAL : tokenizer->kinds[id] & LEMON__KIND;
@@ -9521,7 +9598,9 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
 }
 
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
-    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
+    lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_bytes: an argument is NULL");
+    status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status) status = lemon__tokenizer_add_bytes(ctx, *tokenizer);
     if (!status) status = lemon__tokenizer_finish(ctx, "bytes", *tokenizer);
     return lemon__tokenizer_done(ctx, status, tokenizer);
@@ -9557,6 +9636,8 @@ static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer 
 
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer) {
+    if (source == NULL || tokenizer == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_clone: an argument is NULL");
     return lemon__tokenizer_copy(ctx, source, NULL, NULL, tokenizer);
 }
 
@@ -9718,9 +9799,12 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
         const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
+        int kind = t->rules.llama2c ? (int)LEMON__NORMAL : ((const uint8_t *)kinds.data)[i];
         if (piece == NULL) break;
+        if ((kind & LEMON__KIND) < LEMON__NORMAL || (kind & LEMON__KIND) > LEMON__BYTE)
+            return lemon__unpack_bad(u, "kind of a piece", (uint64_t)kind, LEMON__NORMAL);
         if (t->rules.llama2c) status = lemon__llama2c_add(u->ctx, t, score, piece, (size_t)n);
-        else status = lemon__tokenizer_add(u->ctx, t, ((const uint8_t *)kinds.data)[i], score, piece, (size_t)n);
+        else status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
     }
     if (status || (i == scores.cols && c.at == c.size)) return status;
     return lemon__fail(u->ctx, LEMON_E_FORMAT,
@@ -9728,18 +9812,26 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
                        u->source.name, (long long)pieces.cols);
 }
 
-/*  Each id must be one; merges that make nothing longer would never end. */
+/*  Each id must be one of a piece that texts can become, and the third spell the first two: merges that make nothing
+    longer would never end, and others no format could name. */
+static int lemon__merge_joins(const lemon_tokenizer *t, const lemon__merge *m) {
+    size_t n, a, b;
+    const uint8_t *whole = lemon__piece(t, m->id, &n), *left = lemon__piece(t, m->left, &a),
+                  *right = lemon__piece(t, m->right, &b);
+    return a > 0 && b > 0 && a + b == n && memcmp(whole, left, a) == 0 && memcmp(whole + a, right, b) == 0 &&
+           t->kinds[m->left] == LEMON__NORMAL && t->kinds[m->right] == LEMON__NORMAL && t->kinds[m->id] == LEMON__NORMAL;
+}
+
 static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer *t) {
     int64_t i, size = lemon_tokenizer_size(t);
     lemon_tensor row;
     lemon_status status = lemon__unpack_row(u, "tokenizer.merges", LEMON_I32, -1, &row);
     for (i = 0; !status && i + 2 < row.cols; i += 3) {
         const int32_t *p = (const int32_t *)row.data + i;
-        const lemon__span *s = t->pieces.spans;
         lemon__merge m;
         m.left = p[0]; m.right = p[1]; m.id = p[2];
         if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
-            s[p[0]].bytes + s[p[1]].bytes != s[p[2]].bytes || s[p[0]].bytes == 0 || s[p[1]].bytes == 0)
+            !lemon__merge_joins(t, &m))
             return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
                                u->source.name, (long long)i / 3);
         status = lemon__merge_push(u->ctx, t, &m);
@@ -9773,7 +9865,7 @@ static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer 
     int32_t small, i;
     for (i = 0; i < LEMON__RULES && !status; i++) {
         const struct lemon__rule *rule = &lemon__rule_names[i];
-        int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? lemon_tokenizer_size(t) - 1 : rule->most;
+        int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? t->pieces.count - 1 : rule->most;
         if (t->rules.llama2c && rule->offset != offsetof(lemon__rules, prefix)) continue;
         status = lemon__unpack_int(u, rule->name, &value);
         if (status) break;
@@ -9838,12 +9930,15 @@ static void lemon__heap_free(lemon_ctx *ctx, lemon__heap *heap) {
 /* ---- tokens ---- */
 
 LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens) {
+    if (tokens == NULL) return;
     lemon__free(ctx, tokens->ids, (size_t)tokens->capacity * sizeof *tokens->ids);
     memset(tokens, 0, sizeof *tokens);
 }
 
 LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
-    int32_t *ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
+    int32_t *ids;
+    if (tokens == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_push: an argument is NULL");
+    ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
     if (ids == NULL) return LEMON_E_MEMORY;
     tokens->ids = ids;
     ids[tokens->count++] = id;
@@ -10183,7 +10278,8 @@ static int32_t lemon__special_named(const lemon_tokenizer *t, const char *text, 
 }
 
 LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes) {
-    int32_t id = lemon__special_named(tokenizer, text, bytes);
+    int32_t id = tokenizer && text ? lemon__special_named(tokenizer, text, bytes) : -1;
+    if (tokenizer == NULL || text == NULL) return -1;
     return id >= 0 ? id : lemon__words_find(&tokenizer->pieces, text, bytes);
 }
 
@@ -10193,6 +10289,7 @@ LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *token
                                     const char **text, size_t *bytes) {
     const lemon_tokenizer *t = tokenizer;
     const uint8_t *piece;
+    if (text == NULL || bytes == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_decode: an argument is NULL");
     if (id < 0 || id >= lemon_tokenizer_size(t))
         return lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)id,
                            (long)lemon_tokenizer_size(t) - 1);
@@ -10225,7 +10322,10 @@ LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *
     const char *piece = NULL;
     char *room;
     size_t n = 0;
-    lemon_status status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
+    lemon_status status;
+    if (stream == NULL || text == NULL || bytes == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_stream_next: an argument is NULL");
+    status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
     *text = "";
     *bytes = 0;
     if (status) return status;
@@ -10245,6 +10345,7 @@ LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *
 }
 
 LEMON_API void lemon_stream_free(lemon_ctx *ctx, lemon_stream *stream) {
+    if (stream == NULL) return;
     lemon__free(ctx, stream->text, (size_t)stream->capacity);
     memset(stream, 0, sizeof *stream);
 }
@@ -10269,9 +10370,13 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
     lemon__encoder e = lemon__encoder_open(ctx, tokenizer, &ignored);
-    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
-    lemon_status status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
+    int32_t *new_ids;
+    lemon_status status;
     int64_t i;
+    if (tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL || smaller == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_trim: an argument is NULL");
+    new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
+    status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
     *smaller = NULL;
     memset(&ignored, 0, sizeof ignored);
     e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
@@ -11024,13 +11129,17 @@ static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *fold
     int32_t node;
     if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
     part = lemon__part_find(model, "tokenizer_config.json");
-    if (part && !t->rules.by_merges && !lemon__json_parse(ctx, part->name, part->data, part->bytes, &json)) {
+    if (part && !t->rules.by_merges) status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    if (status == LEMON_E_MEMORY) return status;
+    if (part && !t->rules.by_merges && !status) {
         node = lemon__json_get(&json, 0, "add_bos_token");
         if (lemon__json_type_of(&json, node) == LEMON__JSON_FALSE) t->rules.add_bos = 0;
         lemon__json_close(&json);
     }
     part = lemon__part_find(model, "config.json");
-    if (part == NULL || lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json)) return LEMON_OK;
+    status = LEMON_OK;                      /* a tokenizer_config.json that is damaged says nothing */
+    if (part) status = lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json);
+    if (part == NULL || status) return status;
     if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
         t->rules.bos < 0)
         t->rules.bos = (int32_t)id;
@@ -11217,10 +11326,16 @@ static int lemon__looks_like_json(const uint8_t *p, size_t n) {
 
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
                                                    lemon_tokenizer **tokenizer) {
-    lemon_reader r = *reader;
-    lemon_status status = lemon__hold(ctx, &r);
-    int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
-    int proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
+    lemon_reader r;
+    lemon_status status;
+    int json, proto;
+    if (tokenizer == NULL || !lemon__reader_ok(ctx, reader))
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "lemon_tokenizer_load_reader: an argument, or what the reader must have, is NULL");
+    r = *reader;
+    status = lemon__hold(ctx, &r);
+    json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
@@ -11239,8 +11354,10 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer) {
     lemon_reader reader;
-    lemon_status status = lemon_file_reader(ctx, path, &reader);
+    lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_load: an argument is NULL");
     *tokenizer = NULL;
+    status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
 }
 
@@ -11340,7 +11457,9 @@ LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_token
         return lemon__fail(ctx, LEMON_E_ARG,
                            "lemon_tokens_from_files: an argument is NULL, or vocab_size is not positive");
     before = tokens->count;
-    for (i = 0; i < n_paths && !status; i++) status = lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens);
+    for (i = 0; i < n_paths && !status; i++)
+        status = paths[i] ? lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens)
+                          : lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_from_files: a path is NULL");
     if (status) tokens->count = before;
     return status;
 }
@@ -11625,6 +11744,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     const uint8_t *p = (const uint8_t *)text;
     lemon__learner l;
     lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_train: an argument is NULL");
     *tokenizer = NULL;
     if ((text == NULL && bytes > 0) || size <= LEMON__FIRST_PIECE || size > 65536)
         return lemon__fail(ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected %d to 65536", (long)size,
@@ -11760,6 +11880,7 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
 /* ---- sampling ---- */
 
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
+    if (sampling == NULL) return;
     memset(sampling, 0, sizeof *sampling);
     sampling->temperature = 1.0f;
     sampling->top_p = 0.9f;
@@ -12044,6 +12165,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
 /* ---- options ---- */
 
 LEMON_API void lemon_train_defaults(lemon_train_options *o) {
+    if (o == NULL) return;
     memset(o, 0, sizeof *o);
     o->steps = 100;
     o->batch = 8;
@@ -13526,7 +13648,7 @@ static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, c
 static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
                                      const double *writes, float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
-    int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning + f->qs;
+    int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning ? turning + f->qs : NULL;
     lemon_status status;
     if (turning == NULL) return LEMON_E_MEMORY;
     for (i = 0; i < f->qs; i++) {
@@ -14318,7 +14440,7 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
     lemon__fill *f = l->f;
     int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
     float *score = lemon__floats(f->ctx, &l->arena, 1, n);
-    int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order + n;
+    int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order ? order + n : NULL;
     if (score == NULL || order == NULL) return LEMON_E_MEMORY;
     for (j = 0; j < n; j++) {
         score[j] = f->channel ? (float)f->channel[j] : 0.0f;
@@ -14570,6 +14692,7 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
 /* ---- options, text, and the calls ---- */
 
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
+    if (o == NULL) return;
     memset(o, 0, sizeof *o);
     o->method = "lemon";
     o->tokens = 32768;

@@ -505,6 +505,26 @@ static void test_llama2c(lemon_ctx *ctx) {
     check(bad == 0, "every truncation of a llama2.c file is refused");
 }
 
+/*  A model that went wrong is saved as it is. */
+static void test_llama2c_nan(lemon_ctx *ctx) {
+    lemon_model *a = small_model(ctx, 1, 0), *b = NULL;
+    float *w, *v;
+    int i, nan = 0;
+    a->config.rope_theta = 10000.0f;
+    a->config.rms_norm_eps = 1e-5f;
+    w = (float *)lemon_model_param(a, LEMON_TOK_EMBED, 0)->data;
+    w[3] = NAN;
+    w[20] = INFINITY;
+    check(fine(ctx, lemon_save(ctx, scratch("nan.bin"), a, LEMON_Q8)) && fine(ctx, lemon_load(ctx, scratch("nan.bin"), &b)),
+          "llama2.c version 2 takes a model with NaN");
+    v = b ? (float *)lemon_model_param(b, LEMON_TOK_EMBED, 0)->data : w;
+    for (i = 0; i < 2400; i++) nan += isnan(v[i]);
+    detail("%d numbers are NaN", nan);
+    check(isnan(v[3]) && isnan(v[20]) && nan > 1 && nan < 100, "and gives NaN back, in its group");
+    lemon_model_free(ctx, a);
+    lemon_model_free(ctx, b);
+}
+
 static void test_llama2c_hostile(lemon_ctx *ctx) {
     static const int32_t nasty[] = {0, 1, -1, 2, 3, 63, 65536, 1 << 24, INT32_MAX, -2147483647 - 1, -7};
     size_t peak, before;
@@ -641,6 +661,7 @@ int main(void) {
     test_short_readers(ctx);
     test_memory(ctx);
     test_llama2c(ctx);
+    test_llama2c_nan(ctx);
     test_llama2c_hostile(ctx);
     test_strangers(ctx);
     test_files(ctx);

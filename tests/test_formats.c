@@ -638,6 +638,41 @@ static void test_gguf_hostile(lemon_ctx *ctx, int family, lemon_dtype dtype) {
     lemon_model_free(ctx, a);
 }
 
+/*  The last tensor is moved to where the first stands, and its own data are cut off. */
+static void test_shared_data(lemon_ctx *ctx) {
+    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+    char path[300], file[400], digits[64];
+    uint8_t *bytes, *at;
+    size_t n, own = (size_t)a->config.d_model * 4;
+    snprintf(path, sizeof path, "%s", scratch("shared.gguf"));
+    lemon_save(ctx, path, a, LEMON_F32);
+    bytes = (uint8_t *)slurp(path, &n);
+    at = (uint8_t *)memmem(bytes, n, "output_norm.weight", 18) + 18 + 4 + 8 + 4;
+    lemon__put64(at, 0);
+    check(load_bytes(ctx, bytes, n - (size_t)lemon__pad_to(own, 32), &b) == LEMON_E_FORMAT &&
+              strstr(lemon_error(ctx), "output_norm.weight") && strstr(lemon_error(ctx), "another tensor's"),
+          "GGUF whose tensors share data is refused");
+    free(bytes);
+    remove(path);
+    snprintf(path, sizeof path, "%s", scratch("shared"));
+    lemon_save(ctx, path, a, LEMON_F32);
+    snprintf(file, sizeof file, "%s/model.safetensors", path);
+    bytes = (uint8_t *)slurp(file, &n);
+    at = (uint8_t *)strstr((char *)bytes + 8, "model.norm.weight");
+    at = (uint8_t *)strstr((char *)at, "offsets\":[") + 10;
+    snprintf(digits, sizeof digits, "%*d,%*lu", (int)strcspn((char *)at, ","), 0,
+             (int)(strcspn((char *)at, "]") - strcspn((char *)at, ",") - 1), (unsigned long)own);
+    memcpy(at, digits, strlen(digits));
+    spill(file, bytes, n - own);
+    check(lemon_load(ctx, path, &b) == LEMON_E_FORMAT && strstr(lemon_error(ctx), "model.norm.weight"),
+          "safetensors whose tensors share data are refused");
+    detail("%s", lemon_error(ctx));
+    free(bytes);
+    remove_folder(path);
+    lemon_model_free(ctx, b);
+    lemon_model_free(ctx, a);
+}
+
 static void test_folder_hostile(lemon_ctx *ctx) {
     static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
                                         "tokenizer.json"};
@@ -746,6 +781,7 @@ int main(void) {
     test_gguf_hostile(ctx, 0, LEMON_Q4);
     test_gguf_hostile(ctx, 5, LEMON_F32);       /* LLaMA 3's factors */
     test_gguf_hostile(ctx, 7, LEMON_F16);       /* biases, a window, YaRN */
+    test_shared_data(ctx);
     test_folder_hostile(ctx);
     test_memory(ctx);
     return check_close(ctx);
