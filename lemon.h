@@ -49,11 +49,19 @@
 
     Compile-time options, to be defined before the implementation is included:
         LEMON_STATIC           every function is static: two copies can live in one program
-        LEMON_NO_THREADS       one thread, no pthread or Windows thread call
+        LEMON_NO_THREADS       one thread, no pthread call, no atomics; so it is too where a compiler has no 64-bit atomics
         LEMON_NO_SIMD          plain C only
-        LEMON_MALLOC(bytes), LEMON_FREE(p)   the allocator that stands behind contexts which bring none
+        LEMON_NO_STDIO         no files, environment or clock: models come from readers, and go to writers, of your own
+        LEMON_NO_TRAIN         without chapters 6, 11 and 12, and what only they need
+        LEMON_NO_FUSE          without chapter 12
+        LEMON_NO_FORMATS       .lemon files alone are read and written
+        LEMON_NO_BPE           ids become text, but no text becomes ids
+        LEMON_MALLOC(bytes), LEMON_FREE(p)   the allocator that stands behind contexts which bring none (a LEMON_REALLOC
+                               is not needed: what grows moves)
+        LEMON_SECONDS()        a clock, as a double that grows; 0.0 will do where there is none
         LEMON_USE_BLIS         large matrix products go to cblas_sgemm of the BLIS, or any other CBLAS, that you link
         LEMON_ASSERT(x)        what checks the library's own invariants (default: nothing)
+    No layout depends on any of them, and files that only include the declarations need not define them.
 
     Conventions:
         Shapes are [rows, cols], row-major; a weight matrix is [out, in], as in PyTorch, so y = x * W^T.
@@ -301,7 +309,10 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
     lemon_tape_plan returns the first error.  So a whole model is recorded with one check at its end. */
 typedef struct lemon_tape lemon_tape;
 typedef int32_t lemon_var;                     /* a value on a tape */
+/*  How the parts of the loss are weighed; see lemon_tape_loss. */
+typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
 
+#ifndef LEMON_NO_TRAIN
 LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape);
 LEMON_API void lemon_tape_close(lemon_tape *tape);      /* NULL is fine */
 
@@ -339,7 +350,6 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
     Logits are made a few rows at a time and never stored whole.  teacher_hidden and teacher_output (negative: none) make
     the teacher's logits.  Rows whose target is negative do not count.  The value is [1, 2]: mean cross-entropy and mean
     KL, without scale; after lemon_tape_backward it is filled in as well. */
-typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options);
@@ -356,6 +366,7 @@ LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape);
 /*  The value and gradient of a variable (kept ones, leaves, the loss); NULL if there is none. */
 LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x);
 LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x);
+#endif /* LEMON_NO_TRAIN */
 
 /* ====================================================================================================================
    7  MODEL: the config, the table of parameters, the LLaMA forward pass
@@ -605,6 +616,15 @@ LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_token
     share it.  The context of a session must stay open as long as it. */
 typedef struct lemon_session lemon_session;
 LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session);
+/*  The same where memory is short.  Fill it with lemon_session_defaults, then change what you like. */
+typedef struct lemon_session_options {
+    int64_t max_seq;          /* tokens that it can hold; 0, or more than the model's context: that */
+    int64_t prefill;          /* tokens of a prompt that go through at once: 128 */
+    lemon_dtype cache;        /* of keys and values: f32, or f16 in half the memory */
+} lemon_session_options;
+LEMON_API void lemon_session_defaults(lemon_session_options *options);
+LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model *model,
+                                               const lemon_session_options *options, lemon_session **session);
 LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine */
 /*  Feeds n tokens (prefill: many; decoding: one).  *logits (may be NULL) points to the [V] scores of what comes after
     the last of them; yours to change until the next call.  LEMON_E_ARG when the context would overflow. */
@@ -635,6 +655,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
                                       int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
                                       void *user, lemon_tokens *tokens, lemon_stop *stop);
 
+#ifndef LEMON_NO_TRAIN
 /* ====================================================================================================================
    11  TRAINING: evaluation, AdamW, schedules, distillation, resume
    ================================================================================================================== */
@@ -698,6 +719,7 @@ typedef struct lemon_train_result {
 LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lemon_tokens *tokens,
                                    const lemon_train_options *options, lemon_train_result *result);
 
+#ifndef LEMON_NO_FUSE
 /* ====================================================================================================================
    12  FUSION: operators, the methods that fill them, apply and learn
    ================================================================================================================== */
@@ -791,6 +813,8 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
+#endif /* LEMON_NO_FUSE */
+#endif /* LEMON_NO_TRAIN */
 
 #ifdef __cplusplus
 }
@@ -805,23 +829,34 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__unix__) || defined(__APPLE__)
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(LEMON_NO_STDIO)
 #define LEMON__POSIX 1
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 #else
 #define LEMON__POSIX 0
+#ifndef LEMON_NO_STDIO
+#include <stdio.h>
 #include <time.h>
 #endif
+#if defined(_WIN32) && !defined(LEMON_NO_STDIO)
+#include <io.h>
+#include <wchar.h>
+#ifdef __cplusplus
+extern "C"
+#endif
+__declspec(dllimport) int __stdcall MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
+#endif
+#endif
 
-#if defined(__linux__) && defined(__GNUC__)
+#if LEMON__POSIX && defined(__linux__) && defined(__GNUC__)
 #define LEMON__LINUX 1
 /*  Not declared under -std=c99; bound by its name, so that this declaration can never contradict another. */
 #ifdef __cplusplus
@@ -832,7 +867,9 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #define LEMON__LINUX 0
 #endif
 
-#if LEMON__POSIX && !defined(LEMON_NO_THREADS)
+/*  Where there are 64-bit atomics; a browser's page has threads only if it asked for them. */
+#if LEMON__POSIX && !defined(LEMON_NO_THREADS) && defined(__GCC_ATOMIC_LLONG_LOCK_FREE) && \
+    __GCC_ATOMIC_LLONG_LOCK_FREE > 1 && (!defined(__EMSCRIPTEN__) || defined(__EMSCRIPTEN_PTHREADS__))
 #define LEMON__THREADS 1
 #include <pthread.h>
 #else
@@ -859,10 +896,45 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 
 #if defined(__GNUC__) || defined(__clang__)
 #define LEMON__INLINE static inline __attribute__((always_inline))
+#if defined(__MINGW32__) && !defined(__clang__)
+#define LEMON__PRINTF(text, first) __attribute__((format(gnu_printf, text, first)))
+#else
 #define LEMON__PRINTF(text, first) __attribute__((format(printf, text, first)))
+#endif
 #else
 #define LEMON__INLINE static inline
 #define LEMON__PRINTF(text, first)
+#endif
+
+/*  Options as conditions: what stands behind a 0 is compiled, and dropped. */
+#ifdef LEMON_NO_FORMATS
+enum { LEMON__FORMATS = 0 };
+#else
+enum { LEMON__FORMATS = 1 };
+#endif
+#ifdef LEMON_NO_BPE
+enum { LEMON__BPE = 0 };
+#else
+enum { LEMON__BPE = 1 };
+#endif
+
+/*  A program that only generates, by plain C on one thread, may stand in a few kilobytes: products go by rows as they lie,
+    without tiles and packing buffers, and arenas grow by small blocks. */
+#if defined(LEMON_NO_TRAIN) && defined(LEMON_NO_SIMD) && defined(LEMON_NO_THREADS)
+#define LEMON__SMALL 1
+#else
+#define LEMON__SMALL 0
+#endif
+
+/*  What an option leaves out leaves helpers behind that nobody calls: no fault, and compilers drop them. */
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic push
+#if defined(LEMON_NO_TRAIN) || defined(LEMON_NO_FUSE) || defined(LEMON_NO_STDIO)
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+#elif defined(_MSC_VER)
+#pragma warning(push)
+#pragma warning(disable : 4127 4505 4996)   /* constant conditions, the same, and that strerror has a sibling strerror_s */
 #endif
 
 #ifndef LEMON_MALLOC
@@ -889,7 +961,7 @@ enum { LEMON__MAX_THREADS = 256, LEMON__ALIGN = 64, LEMON__MESSAGE = 512 };
 
 /*  Behind each worker's packing buffers: room in which chapter 5 decodes some rows of a weight that is not f32; at
     least one row, for no joint of a model is wider (lemon_config_check). */
-enum { LEMON__DECODE_FLOATS = 65536, LEMON__DECODE_BYTES = 4 * LEMON__DECODE_FLOATS };
+enum { LEMON__DECODE_FLOATS = LEMON__SMALL ? 4096 : 65536, LEMON__DECODE_BYTES = 4 * LEMON__DECODE_FLOATS };
 
 typedef void (*lemon__task)(void *arg, int64_t index, int worker);
 typedef struct lemon__pool lemon__pool;
@@ -916,6 +988,7 @@ static void lemon__workspaces_free(lemon_ctx *ctx);
 
 static int64_t lemon__min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t lemon__max(int64_t a, int64_t b) { return a > b ? a : b; }
+static int lemon__finite(double x) { return x - x <= 0.0; }     /* isfinite of a double warns with some compilers */
 static int64_t lemon__ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /*  *out = a * b; 0 if that overflows. Sizes that come from files go through this before they are believed. */
@@ -949,6 +1022,137 @@ static void lemon__put64(uint8_t *p, uint64_t v) {
     lemon__put32(p + 4, (uint32_t)(v >> 32));
 }
 
+/* ---- text: the part of printf's notation that is used here.  Not every board has a printf, not every one that there is
+        knows %lld, and a decimal point is a point here in any locale. ---- */
+
+/*  Counts what does not fit. */
+typedef struct lemon__text { char *out; size_t size, n; } lemon__text;
+
+static void lemon__text_put(lemon__text *t, const char *p, size_t n) {
+    for (; n > 0; n--, p++, t->n++)
+        if (t->n + 1 < t->size) t->out[t->n] = *p;
+}
+
+static void lemon__text_fill(lemon__text *t, char c, int64_t n) {
+    for (; n > 0; n--) lemon__text_put(t, &c, 1);
+}
+
+/*  At least `width` digits. */
+static void lemon__text_number(lemon__text *t, uint64_t value, unsigned base, const char *digits, int width, char fill) {
+    char text[24];
+    int n = 0;
+    for (; value > 0 || n == 0; value /= base) text[sizeof text - (size_t)++n] = digits[value % base];
+    lemon__text_fill(t, fill, width - n);
+    lemon__text_put(t, text + sizeof text - n, (size_t)n);
+}
+
+/*  x > 0 as a whole number of n digits; its first digit stands for 10 to the power that is returned. */
+static int lemon__text_scale(double x, int n, uint64_t *digits) {
+    int power, shift, tiny = x < 1e-250 ? 100 : 0;          /* 10^shift would overflow */
+    if (tiny) x *= 1e100;
+    power = (int)floor(log10(x));
+    shift = n - 1 - power;
+    x = shift >= 0 ? x * pow(10.0, shift) : x / pow(10.0, -shift);
+    *digits = (uint64_t)(x + 0.5);
+    if ((double)*digits >= pow(10.0, n)) { *digits /= 10; power++; }     /* 9.99 became 10.0 */
+    return power - tiny;
+}
+
+/*  %g: `n` digits, zeros at the end left out; to 15 digits, which a double has. */
+static void lemon__text_real(lemon__text *t, double x, int n) {
+    char text[16];
+    uint64_t digits = 0;
+    int power = 0, i, plain;
+    if (x < 0.0) { lemon__text_put(t, "-", 1); x = -x; }
+    if (!(x <= 1.7e308)) { lemon__text_put(t, x > 0.0 ? "inf" : "nan", 3); return; }
+    n = n < 1 ? 1 : n > 15 ? 15 : n;
+    if (x > 0.0) power = lemon__text_scale(x, n, &digits);
+    for (i = n; i-- > 0; digits /= 10) text[i] = (char)('0' + digits % 10);
+    plain = power >= -4 && power < n;
+    while (n > 1 && text[n - 1] == '0') n--;
+    if (plain && power < 0) lemon__text_put(t, "0.000", (size_t)(1 - power));
+    for (i = 0; i < n || (plain && i <= power); i++) {
+        if (i == (plain ? power + 1 : 1) && i > 0) lemon__text_put(t, ".", 1);
+        lemon__text_put(t, i < n ? &text[i] : "0", 1);
+    }
+    if (plain) return;
+    lemon__text_put(t, power < 0 ? "e-" : "e+", 2);
+    lemon__text_number(t, (uint64_t)(power < 0 ? -power : power), 10, "0123456789", 2, '0');
+}
+
+/*  %s with at most `n` bytes, or all of them where n < 0. */
+static void lemon__text_string(lemon__text *t, const char *p, int n) {
+    size_t bytes = 0;
+    while ((n < 0 || bytes < (size_t)n) && p[bytes]) bytes++;
+    lemon__text_put(t, p, bytes);
+}
+
+static int64_t lemon__text_signed(va_list *args, int longs) {
+    return longs > 1 ? va_arg(*args, long long) : longs == 1 ? va_arg(*args, long) : va_arg(*args, int);
+}
+
+static uint64_t lemon__text_unsigned(va_list *args, int longs) {
+    return longs > 1    ? va_arg(*args, unsigned long long)
+           : longs == 1 ? va_arg(*args, unsigned long)
+                        : va_arg(*args, unsigned);
+}
+
+/*  One conversion, *format being behind its "%": 0 before a width, the width, a precision, "l" or "ll", and one of
+    c s d u x X g. */
+static void lemon__text_convert(lemon__text *t, const char **format, va_list *args) {
+    const char *p = *format;
+    int width = 0, precision = -1, longs = 0;
+    char fill = *p == '0' ? '0' : ' ', c;
+    int64_t value;
+    for (; *p >= '0' && *p <= '9'; p++) width = 10 * width + (*p - '0');
+    if (*p == '.' && p[1] == '*') { precision = va_arg(*args, int); p += 2; }
+    else if (*p == '.')
+        for (p++, precision = 0; *p >= '0' && *p <= '9'; p++) precision = 10 * precision + (*p - '0');
+    for (; *p == 'l'; p++) longs++;
+    *format = p + 1;
+    switch (*p) {
+        case 'c': c = (char)va_arg(*args, int); lemon__text_put(t, &c, 1); break;
+        case 's': lemon__text_string(t, va_arg(*args, const char *), precision); break;
+        case 'd':
+            value = lemon__text_signed(args, longs);
+            if (value < 0) lemon__text_put(t, "-", 1);
+            lemon__text_number(t, value < 0 ? 0 - (uint64_t)value : (uint64_t)value, 10, "0123456789", width, fill);
+            break;
+        case 'u': case 'x': case 'X':
+            lemon__text_number(t, lemon__text_unsigned(args, longs), *p == 'u' ? 10 : 16,
+                               *p == 'X' ? "0123456789ABCDEF" : "0123456789abcdef", width, fill);
+            break;
+        case 'g': lemon__text_real(t, va_arg(*args, double), precision < 0 ? 6 : precision); break;
+        default: lemon__text_put(t, p, 1); break;                   /* %% */
+    }
+}
+
+/*  As vsnprintf: the result is what all of it would take, without the 0 at its end. */
+static int lemon__vformat(char *out, size_t size, const char *format, va_list args) {
+    lemon__text t;
+    va_list rest;
+    t.out = out;
+    t.size = size;
+    t.n = 0;
+    va_copy(rest, args);                    /* where va_list is an array, only a copy has an address to be handed down */
+    while (*format)
+        if (*format != '%') lemon__text_put(&t, format++, 1);
+        else { format++; lemon__text_convert(&t, &format, &rest); }
+    va_end(rest);
+    if (size > 0) out[t.n < size ? t.n : size - 1] = 0;
+    return (int)t.n;
+}
+
+LEMON__PRINTF(3, 4)
+static int lemon__format(char *out, size_t size, const char *format, ...) {
+    va_list args;
+    int n;
+    va_start(args, format);
+    n = lemon__vformat(out, size, format, args);
+    va_end(args);
+    return n;
+}
+
 /* ---- status and messages ---- */
 
 /*  Sets the context's message and returns the code: the one way in which every failure is reported. */
@@ -957,7 +1161,7 @@ static lemon_status lemon__fail(lemon_ctx *ctx, lemon_status code, const char *f
     va_list args;
     if (ctx == NULL) return code;
     va_start(args, format);
-    vsnprintf(ctx->message, sizeof ctx->message, format, args);
+    lemon__vformat(ctx->message, sizeof ctx->message, format, args);
     va_end(args);
     return code;
 }
@@ -967,7 +1171,7 @@ LEMON_API const char *lemon_error(const lemon_ctx *ctx) { return ctx ? ctx->mess
 LEMON_API const char *lemon_status_name(lemon_status status) {
     static const char *const names[] = {"ok", "bad argument", "out of memory", "input/output error", "bad file",
                                         "not supported", "cancelled", "diverged"};
-    return (int)status >= 0 && (int)status < 8 ? names[status] : "unknown status";
+    return (unsigned)status < 8 ? names[status] : "unknown status";
 }
 
 /* ---- memory: blocks aligned to a cache line, counted; the hook's own pointer is kept just below the aligned one ---- */
@@ -1004,7 +1208,7 @@ static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
     char *raw, *p;
     raw = bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
     if (raw == NULL) {
-        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.1f MB were asked for, %.1f MB are in use",
+        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.4g MB were asked for, %.4g MB are in use",
                     (double)bytes / 1e6, ctx ? (double)ctx->bytes / 1e6 : 0.0);
         return NULL;
     }
@@ -1029,6 +1233,7 @@ static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
     void *raw;
     if (p == NULL) return;
     memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
+    LEMON_ASSERT(ctx == NULL || bytes <= ctx->bytes);
     lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
     if (ctx) ctx->bytes -= bytes;
 }
@@ -1068,7 +1273,7 @@ LEMON_API double lemon_flops(const lemon_ctx *ctx) { return ctx ? ctx->flops : 0
 
 LEMON_API const char *lemon_isa_name(lemon_isa isa) {
     static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "neon"};
-    return (int)isa >= 0 && (int)isa <= LEMON_ISA_NEON ? names[isa] : "unknown";
+    return (unsigned)isa <= LEMON_ISA_NEON ? names[isa] : "unknown";
 }
 
 LEMON_API int lemon_isa_parse(const char *name) {
@@ -1096,6 +1301,15 @@ static lemon_isa lemon__best_isa(void) {
     return LEMON__NEON ? LEMON_ISA_NEON : LEMON_ISA_SCALAR;
 }
 
+/*  What the environment says; NULL: nothing. */
+static const char *lemon__environment(const char *name) {
+#ifdef LEMON_NO_STDIO
+    return name ? NULL : name;
+#else
+    return getenv(name);
+#endif
+}
+
 /*  What AUTO means here: LEMON_ISA of the environment, else the best.  Asked once; all threads find the same answer. */
 static lemon_isa lemon__default_isa(void) {
 #if LEMON__THREADS
@@ -1105,7 +1319,7 @@ static lemon_isa lemon__default_isa(void) {
     static int isa = -1;
 #endif
     if (isa < 0) {
-        isa = lemon_isa_parse(getenv("LEMON_ISA"));
+        isa = lemon_isa_parse(lemon__environment("LEMON_ISA"));
         if (isa <= 0) isa = (int)lemon__best_isa();
 #if LEMON__THREADS
         __atomic_store_n(&known, isa, __ATOMIC_RELAXED);
@@ -1148,10 +1362,14 @@ LEMON_API int lemon_ctx_threads(const lemon_ctx *ctx) { return lemon__threads(ct
 /* ---- time and progress ---- */
 
 static double lemon__seconds(void) {
-#if LEMON__POSIX
+#ifdef LEMON_SECONDS
+    return LEMON_SECONDS();
+#elif LEMON__POSIX
     struct timeval now;
     gettimeofday(&now, NULL);
     return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
+#elif defined(LEMON_NO_STDIO)
+    return 0.0;
 #else
     return (double)clock() / CLOCKS_PER_SEC;
 #endif
@@ -1351,7 +1569,7 @@ static void lemon__parallel(lemon_ctx *ctx, int64_t count, lemon__task task, voi
 }
 
 static int lemon__default_threads(void) {
-    const char *text = getenv("LEMON_THREADS");
+    const char *text = lemon__environment("LEMON_THREADS");
     long n = text ? strtol(text, NULL, 10) : 0;
 #if LEMON__POSIX
     if (n <= 0) n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -1395,8 +1613,43 @@ LEMON_API void lemon_close(lemon_ctx *ctx) {
     lemon__free(&last, ctx, sizeof *ctx);
 }
 
-/* ---- files: mapped for reading; written beside, flushed and renamed ---- */
+/* ---- files: mapped for reading where the system can; written beside, flushed and renamed ---- */
 
+#ifdef LEMON_NO_STDIO
+/*  There are none: who asks for one is told so. */
+static lemon_status lemon__no_file(lemon_ctx *ctx, const char *path) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: this program was built without files (LEMON_NO_STDIO); expected a "
+                       "reader or a writer of its own", path ? path : "a file");
+}
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) { return lemon__no_file(ctx, path); }
+static lemon_status lemon__file_move(lemon_ctx *ctx, const char *from, const char *to) {
+    (void)from;
+    return lemon__no_file(ctx, to);
+}
+static int lemon__rename(const char *from, const char *to) {
+    (void)from, (void)to;
+    return -1;
+}
+static void lemon__folder_remove(const char *path) { (void)path; }
+static void lemon__file_remove(const char *path) { (void)path; }
+
+static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
+    (void)user, (void)offset, (void)buffer, (void)bytes;
+    return LEMON_E_IO;
+}
+static lemon_status lemon__file_append(void *user, const void *bytes, size_t count) {
+    (void)user, (void)bytes, (void)count;
+    return LEMON_E_IO;
+}
+LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon_reader *reader) {
+    if (reader) memset(reader, 0, sizeof *reader);
+    return lemon__no_file(ctx, path);
+}
+LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon_writer *writer) {
+    if (writer) memset(writer, 0, sizeof *writer);
+    return lemon__no_file(ctx, path);
+}
+#else
 typedef struct lemon__file {
     lemon_ctx *ctx;
     char *path, *temporary;         /* both in one block behind this struct */
@@ -1449,6 +1702,8 @@ static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
 }
 
 static void lemon__folder_remove(const char *path) { rmdir(path); }
+static void lemon__file_remove(const char *path) { remove(path); }
+static int lemon__rename(const char *from, const char *to) { return rename(from, to); }
 
 /*  read and write may move less than asked for, or be interrupted: both go on until all is done. */
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
@@ -1506,23 +1761,88 @@ static int lemon__file_flush_close(lemon__file *file) {
     return bad;
 }
 #else
-static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
-    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: folders cannot be made on this system", path);
+/*  What C's library lacks, or Windows has under other names: paths are UTF-8 here and UTF-16 there, files may have more
+    than 2 GB, and a file may take another one's place in one step. */
+#ifdef _WIN32
+enum { LEMON__WIDE = 1024 };
+
+/*  "" where a path is no UTF-8, or too long: no file is called that. */
+static const wchar_t *lemon__wide(const char *path, wchar_t *out) {
+    const uint8_t *p = (const uint8_t *)path;
+    size_t n = 0;
+    out[0] = 0;
+    while (*p) {
+        int more = *p < 0x80 ? 0 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : 3;
+        unsigned long c = more == 0 ? *p : *p & (0x3fu >> more);
+        if ((*p >= 0x80 && *p < 0xc0) || n + 3 > LEMON__WIDE) { out[0] = 0; return out; }
+        for (p++; more > 0 && *p >= 0x80 && *p < 0xc0; more--) c = c << 6 | (*p++ & 0x3f);
+        if (more > 0) { out[0] = 0; return out; }
+        if (c >= 0x10000) out[n++] = (wchar_t)(0xd800 + ((c - 0x10000) >> 10));
+        out[n++] = (wchar_t)(c >= 0x10000 ? 0xdc00 + (c & 0x3ff) : c);
+    }
+    out[n] = 0;
+    return out;
 }
 
+static FILE *lemon__fopen(const char *path, int write) {
+    wchar_t wide[LEMON__WIDE];
+    return _wfopen(lemon__wide(path, wide), write ? L"wb" : L"rb");
+}
+static int lemon__fseek(FILE *stream, int64_t offset, int from) { return _fseeki64(stream, offset, from); }
+static int64_t lemon__ftell(FILE *stream) { return _ftelli64(stream); }
+static int lemon__fsync(FILE *stream) { return fflush(stream) != 0 || _commit(_fileno(stream)) != 0; }
+static int lemon__mkdir(const char *path) {
+    wchar_t wide[LEMON__WIDE];
+    return _wmkdir(lemon__wide(path, wide));
+}
+static void lemon__folder_remove(const char *path) {
+    wchar_t wide[LEMON__WIDE];
+    _wrmdir(lemon__wide(path, wide));
+}
+static void lemon__file_remove(const char *path) {
+    wchar_t wide[LEMON__WIDE];
+    _wremove(lemon__wide(path, wide));
+}
+static int lemon__rename(const char *from, const char *to) {
+    wchar_t old[LEMON__WIDE], name[LEMON__WIDE];
+    if (MoveFileExW(lemon__wide(from, old), lemon__wide(to, name), 1 /* it replaces */)) return 0;
+    errno = EACCES;
+    return -1;
+}
+#else
+static FILE *lemon__fopen(const char *path, int write) { return fopen(path, write ? "wb" : "rb"); }
+static int lemon__fseek(FILE *stream, int64_t offset, int from) {
+    return (long)offset == offset ? fseek(stream, (long)offset, from) : -1;
+}
+static int64_t lemon__ftell(FILE *stream) { return ftell(stream); }
+static int lemon__fsync(FILE *stream) { return fflush(stream); }
+static int lemon__mkdir(const char *path) { errno = path ? ENOSYS : EINVAL; return -1; }
 static void lemon__folder_remove(const char *path) { (void)path; }
+static void lemon__file_remove(const char *path) { remove(path); }
+static int lemon__rename(const char *from, const char *to) {
+    remove(to);                     /* rename does not replace everywhere */
+    return rename(from, to);
+}
+#endif
+
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    if (lemon__mkdir(path) == 0 || errno == EEXIST) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
+}
 
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
-    if (fseek(file->stream, (long)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
-    return fread(buffer, 1, bytes, file->stream) == bytes ? LEMON_OK : lemon__io_error(file, "read");
+    if (lemon__fseek(file->stream, (int64_t)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
+    if (fread(buffer, 1, bytes, file->stream) == bytes) return LEMON_OK;
+    if (ferror(file->stream)) return lemon__io_error(file, "read");
+    return lemon__fail(file->ctx, LEMON_E_IO, "%s: became shorter while it was read", file->path);
 }
 
 static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
-    long end;
-    file->stream = fopen(file->path, "rb");
-    if (file->stream == NULL || fseek(file->stream, 0, SEEK_END) != 0) return lemon__io_error(file, "open");
-    end = ftell(file->stream);
+    int64_t end;
+    file->stream = lemon__fopen(file->path, 0);
+    if (file->stream == NULL || lemon__fseek(file->stream, 0, SEEK_END) != 0) return lemon__io_error(file, "open");
+    end = lemon__ftell(file->stream);
     if (end < 0) return lemon__io_error(file, "measure");
     *size = (uint64_t)end;
     return LEMON_OK;
@@ -1534,21 +1854,27 @@ static lemon_status lemon__file_append(void *user, const void *bytes, size_t cou
 }
 
 static lemon_status lemon__file_open_write(lemon__file *file) {
-    file->stream = fopen(file->temporary, "wb");
+    file->stream = lemon__fopen(file->temporary, 1);
     return file->stream == NULL ? lemon__io_error(file, "create") : LEMON_OK;
 }
 
 static int lemon__file_flush_close(lemon__file *file) {
-    int bad = fclose(file->stream) != 0;
+    int bad = lemon__fsync(file->stream) != 0;
+    bad |= fclose(file->stream) != 0;
     file->stream = NULL;
-    if (!bad) remove(file->path);   /* rename does not replace everywhere */
     return bad;
 }
 #endif
 
+/*  `to` is replaced. */
+static lemon_status lemon__file_move(lemon_ctx *ctx, const char *from, const char *to) {
+    if (lemon__rename(from, to) == 0) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not rename into place: %s", to, strerror(errno));
+}
+
 static void lemon__file_abort(void *user) {
     lemon__file *file = (lemon__file *)user;
-    remove(file->temporary);
+    lemon__file_remove(file->temporary);
     lemon__file_close(file);
 }
 
@@ -1556,8 +1882,8 @@ static lemon_status lemon__file_commit(void *user) {
     lemon__file *file = (lemon__file *)user;
     lemon_status status = LEMON_OK;
     if (lemon__file_flush_close(file)) status = lemon__io_error(file, "flush");
-    else if (rename(file->temporary, file->path) != 0) status = lemon__io_error(file, "rename into place");
-    if (status) remove(file->temporary);
+    else status = lemon__file_move(file->ctx, file->temporary, file->path);
+    if (status) lemon__file_remove(file->temporary);
     lemon__file_close(file);
     return status;
 }
@@ -1601,6 +1927,7 @@ LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon
     writer->abort = lemon__file_abort;
     return LEMON_OK;
 }
+#endif
 
 /* ====================================================================================================================
    2  NUMBERS
@@ -1695,7 +2022,7 @@ LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
     const uint8_t *p = (const uint8_t *)bytes;
     uint32_t c = crc ^ 0xffffffffu;
     if (p == NULL) return crc;
-    if (count >= 4096) {
+    if (!LEMON__SMALL && count >= 4096) {
         uint32_t t[8][256];
         lemon__crc_tables(t);
         for (; count >= 8; count -= 8, p += 8) {
@@ -1731,7 +2058,7 @@ LEMON_API int lemon_dtype_parse(const char *name) {
 LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols) {
     static const uint8_t unit_bytes[LEMON_DTYPE_COUNT] = {4, 2, 2, LEMON__Q8_BYTES, LEMON__Q4_BYTES, 1, 4, 8};
     int64_t units = cols;
-    if ((int)dtype < 0 || dtype >= LEMON_DTYPE_COUNT || cols < 0 || cols > INT64_MAX / 64) return 0;
+    if ((unsigned)dtype >= LEMON_DTYPE_COUNT || cols < 0 || cols > INT64_MAX / 64) return 0;
     if (dtype == LEMON_Q8 || dtype == LEMON_Q4) units = lemon__ceil_div(cols, LEMON__BLOCK);
     if ((uint64_t)units > SIZE_MAX / 64) return 0;
     return (size_t)units * unit_bytes[dtype];
@@ -1804,7 +2131,7 @@ static void lemon__blocks_encode(const float *in, uint8_t *out, int64_t cols, si
     int64_t i, j, n;
     for (i = 0; i < cols; i += n, out += block_bytes) {
         n = lemon__min(LEMON__BLOCK, cols - i);
-        for (j = 0; j < n && isfinite(in[i + j]); j++) {}
+        for (j = 0; j < n && lemon__finite((double)in[i + j]); j++) {}
         if (j == n) { encode(in + i, out, n); continue; }
         memset(out, 0, block_bytes);
         lemon__put16(out, 0x7e00);
@@ -1854,7 +2181,7 @@ typedef struct lemon__arena_block {
     size_t bytes, used;
 } lemon__arena_block;
 
-enum { LEMON__ARENA_BLOCK = 1 << 20 };
+enum { LEMON__ARENA_BLOCK = LEMON__SMALL ? 1 << 12 : 1 << 20 };
 
 LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
     lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
@@ -2127,9 +2454,10 @@ static void lemon__dots_plain(const lemon__product *g, int64_t row, int64_t col,
 
 static void lemon__sums_plain(const lemon__product *g, int64_t row, int64_t p, int64_t col, int64_t last) {
     const float x = g->alpha * g->a[row * g->a_row + p * g->a_step], *b = g->b + p * g->b_step;
+    const int64_t step = LEMON__SMALL ? g->b_col : 1;   /* where there are tiles, only they meet other steps */
     float *c = g->c + row * g->ldc;
     int64_t j;
-    for (j = col; j < last; j++) c[j] += x * b[j];
+    for (j = col; j < last; j++) c[j] += x * b[j * step];
 }
 
 /*  c = beta * c, where zero also clears a NaN. */
@@ -2662,14 +2990,21 @@ LEMON__SUM_KERNEL(neon, 1, 8) LEMON__SUM_KERNEL(neon, 2, 8) LEMON__SUM_KERNEL(ne
 #define LEMON__LIST_8(name) LEMON__LIST_6(name), name##_7, name##_8
 #define LEMON__LIST_14(name) LEMON__LIST_8(name), name##_9, name##_10, name##_11, name##_12, name##_13, name##_14
 
-static const lemon__kernel lemon__plain_wide[] = {LEMON__LIST_4(lemon__wide_plain)};
-static const lemon__kernel lemon__plain_narrow[] = {LEMON__LIST_4(lemon__narrow_plain)};
 static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 1}};
 static const lemon__sums lemon__plain_sums[] = {{lemon__sums_plain, 1}};
+#if LEMON__SMALL
+static const lemon__machine lemon__plain = {
+    1, 1, 1, 1, INT64_MAX / 8, 1, INT64_MAX / 8, 1, INT64_MAX / 8, 1, NULL, NULL,
+    {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
+};
+#else
+static const lemon__kernel lemon__plain_wide[] = {LEMON__LIST_4(lemon__wide_plain)};
+static const lemon__kernel lemon__plain_narrow[] = {LEMON__LIST_4(lemon__narrow_plain)};
 static const lemon__machine lemon__plain = {
     4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__plain_wide, lemon__plain_narrow,
     {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
 };
+#endif
 
 #if LEMON__X86
 static const lemon__kernel lemon__avx2_wide[] = {LEMON__LIST_6(lemon__wide_m256)};
@@ -2863,6 +3198,7 @@ static int lemon__path(const lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int large = g->m == 1 || (g->k >= 64 && g->k * g->n >= LEMON__FEW);
     if (g->k == 0) return LEMON__BY_SCALE;      /* alpha 0 too: see lemon__plan */
+    if (LEMON__SMALL) return g->b_step == 1 && g->a_step == 1 ? LEMON__BY_DOTS : LEMON__BY_SUMS;
     if (g->ready) return LEMON__BY_TILES;
     if (g->type != LEMON_F32) return LEMON__BY_DOTS;
     if (large && g->m <= machine->few_dots && g->b_step == 1 && g->a_step == 1) return LEMON__BY_DOTS;
@@ -2895,6 +3231,7 @@ static void lemon__plan(lemon__product *g) {
     if (g->alpha == 0) g->k = 0;
     if (g->n == 1 && g->m > 1 && g->ldc == 1 && !g->ready && g->type == LEMON_F32) lemon__turn(g);
     g->path = lemon__path(g);
+    if (LEMON__SMALL) return;
     g->thin = !g->ready && g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
     g->block_k = lemon__max(1, g->thin ? (int64_t)LEMON__THIN_K : lemon__share(g->k, g->machine->kc, 1));
     lemon__plan_part(g);
@@ -2903,6 +3240,7 @@ static void lemon__plan(lemon__product *g) {
 /*  Floats of workspace that no plan exceeds. */
 static int64_t lemon__gemm_floats(lemon_isa isa) {
     const lemon__machine *machine = lemon__machine_of(isa);
+    if (LEMON__SMALL) return 0;
     return lemon__l2_bytes() / (int64_t)sizeof(float) * machine->a_width / machine->mr + 16 * machine->kc +
            machine->nc * machine->kc;
 }
@@ -2943,7 +3281,7 @@ static void lemon__sum_eight(const lemon__product *g, int64_t row, int64_t rows,
 
 /*  The same with the rows of a plain B; the part of C that they are added to stays in L1. */
 static void lemon__by_sums(const lemon__product *g) {
-    const int64_t rows = lemon__share(g->m, g->machine->sum_rows, 1), block = LEMON__SUMS / g->m / 64 * 64;
+    const int64_t rows = lemon__share(g->m, g->machine->sum_rows, 1), block = lemon__max(64, LEMON__SUMS / g->m / 64 * 64);
     int64_t i, j, p;
     lemon__scale(g);
     for (j = 0; j < g->n; j += block)
@@ -2956,7 +3294,7 @@ static void lemon__product_run(const lemon__product *g, float *workspace) {
     if (g->path == LEMON__BY_SCALE) lemon__scale(g);
     else if (g->path == LEMON__BY_DOTS) lemon__by_dots(g);
     else if (g->path == LEMON__BY_SUMS) lemon__by_sums(g);
-    else lemon__tiles(g, workspace);
+    else if (!LEMON__SMALL) lemon__tiles(g, workspace);
 }
 
 /*  The product on one thread and without checks, for use inside parallel tasks. `workspace` has lemon__gemm_floats(isa)
@@ -3057,6 +3395,7 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
     lemon__grid grid;
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    if (LEMON__SMALL) { lemon__product_run(g, NULL); return; }
     grid.ctx = ctx;
     grid.whole = g;
     lemon__grid_choose(&grid, lemon__parts(g, lemon__threads(ctx)));
@@ -3259,9 +3598,9 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
     if (!packed || packed->isa != lemon__isa(ctx))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_packed: B is %s, expected one packed for %s",
                            packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon__isa(ctx)));
-    g = lemon__product_of(packed->isa, trans_a, 0, m, packed->n, packed->k, alpha, a, lda, packed->data, 0, beta, c,
-                          ldc);
-    g.ready = packed->data;
+    g = lemon__product_of(packed->isa, trans_a, LEMON__SMALL, m, packed->n, packed->k, alpha, a, lda, packed->data,
+                          LEMON__SMALL ? packed->k : 0, beta, c, ldc);
+    g.ready = LEMON__SMALL ? NULL : packed->data;       /* panels of one column are the rows of B transposed */
     g.ready_n = packed->padded_n;
     status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_operands(ctx, &g, trans_a, lda);
@@ -3336,7 +3675,13 @@ enum { LEMON__ROWS = 32, LEMON__COLS = 64, LEMON__LANES = 16 };     /* rows and 
         at the end of a row.  All sums of products are asked for as fused operations or kept apart by a store, so that
         no compiler may round them otherwise. ---- */
 
-LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for n = 1.5 * 2^23 + k */
+LEMON__INLINE float lemon__whole_one(float n) {         /* k for n = 1.5 * 2^23 + k: by the bits, for x87 keeps more of n */
+    int32_t bits;
+    memcpy(&bits, &n, 4);
+    return (float)(bits - 0x4b400000);
+}
+
+LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
     int32_t bits;
     memcpy(&bits, &n, 4);
     bits = (bits - 0x4b400000 + 127) * 8388608;
@@ -3371,6 +3716,10 @@ LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for n = 1.5 * 2^2
 #define LEMON__MIN_m256 _mm256_min_ps
 #define LEMON__MIN_m512(a, b) _mm512_maskz_min_ps(0xffff, a, b)
 #define LEMON__MIN_neon vminq_f32
+#define LEMON__WHOLE_one lemon__whole_one
+#define LEMON__WHOLE_m256(n) _mm256_sub_ps(n, _mm256_set1_ps(12582912.0f))
+#define LEMON__WHOLE_m512(n) _mm512_sub_ps(n, _mm512_set1_ps(12582912.0f))
+#define LEMON__WHOLE_neon(n) vsubq_f32(n, vdupq_n_f32(12582912.0f))
 #define LEMON__POW2_one lemon__pow2_one
 #define LEMON__POW2_m256(n) _mm256_castsi256_ps(_mm256_slli_epi32( \
     _mm256_add_epi32(_mm256_castps_si256(n), _mm256_set1_epi32(127 - 0x4b400000)), 23))
@@ -3387,7 +3736,7 @@ LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__exp_##V(LEMON__VEC_##V x) 
     LEMON__VEC_##V n, r, p; \
     x = LEMON__MIN_##V(LEMON__SET_##V(87.0f), LEMON__MAX_##V(LEMON__SET_##V(-87.0f), x)); \
     n = LEMON__FMA_##V(x, LEMON__SET_##V(1.44269504f), LEMON__SET_##V(12582912.0f)); \
-    p = LEMON__SUB_##V(n, LEMON__SET_##V(12582912.0f)); \
+    p = LEMON__WHOLE_##V(n); \
     r = LEMON__FMA_##V(p, LEMON__SET_##V(-0.693359375f), x); \
     r = LEMON__FMA_##V(p, LEMON__SET_##V(2.12194440e-4f), r); \
     p = LEMON__FMA_##V(r, LEMON__SET_##V(1.9875691500e-4f), LEMON__SET_##V(1.3981999507e-3f)); \
@@ -3988,12 +4337,20 @@ typedef struct lemon__query_tile {
     int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
     int64_t first_keys;             /* keys up to the first row's own */
     int64_t window;                 /* how many of them a row sees */
-    float *s, *ds, *turned;         /* [keys, LEMON__ROWS] twice (ds: backward only), [C, LEMON__ROWS] */
+    float *s, *turned, *ds;         /* [keys, LEMON__ROWS], [C, LEMON__ROWS], [keys, LEMON__ROWS] (backward only) */
     float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
 } lemon__query_tile;
 
+enum { LEMON__FEW_QUERIES = 4 };            /* so many are done one by one */
+
+/*  Floats that a worker needs for tiles of up to so many rows and keys. */
+static int64_t lemon__attention_floats(int64_t rows, int64_t keys, int64_t head_dim, int backward) {
+    if (rows <= LEMON__FEW_QUERIES && !backward) return keys;
+    return LEMON__ROWS * (keys * (backward ? 2 : 1) + head_dim);
+}
+
 static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
-    return LEMON__ROWS * ((op->pos + op->seq) * (backward ? 2 : 1) + op->head_dim);
+    return lemon__attention_floats(op->seq, op->pos + op->seq, op->head_dim, backward);
 }
 
 static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile,
@@ -4013,9 +4370,9 @@ static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequ
     t.q = lemon__in(op, 0) + t.q_at;
     t.k = lemon__in(op, 1) + t.kv_at;
     t.v = lemon__in(op, 2) + t.kv_at;
-    t.turned = op->scratch + worker * op->scratch_each;
-    t.s = t.turned + LEMON__ROWS * op->head_dim;
-    t.ds = t.s + LEMON__ROWS * t.keys;
+    t.s = op->scratch + worker * op->scratch_each;
+    t.turned = t.s + LEMON__ROWS * t.keys;
+    t.ds = t.turned + LEMON__ROWS * op->head_dim;
     t.lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
     return t;
 }
@@ -4072,8 +4429,6 @@ static void lemon__attend_row(const lemon__attention_job *job, const lemon__quer
     for (c = 0; c < n; c++) y[c] /= sum;
     if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
 }
-
-enum { LEMON__FEW_QUERIES = 4 };            /* so many are done one by one */
 
 static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
@@ -4318,6 +4673,7 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
     op->y[1] = (float)(kl / (double)lemon__max(1, counted));
 }
 
+#ifndef LEMON_NO_TRAIN
 /* ====================================================================================================================
    6  TAPE
 
@@ -4434,7 +4790,7 @@ static lemon_var lemon__tape_fail(lemon_tape *tape, const char *call, const char
     va_list args;
     if (tape == NULL || tape->status) return -1;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    lemon__vformat(message, sizeof message, format, args);
     va_end(args);
     tape->status = lemon__fail(tape->ctx, LEMON_E_ARG, "%s: %s", call, message);
     return -1;
@@ -4581,12 +4937,12 @@ static lemon__tape_row *lemon__tape_vector(lemon_tape *tape, lemon__code code, l
 }
 
 LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias) {
-    return lemon__tape_vector(tape, LEMON__BIAS, x, bias, "lemon_tape_bias")->out;
+    return tape ? lemon__tape_vector(tape, LEMON__BIAS, x, bias, "lemon_tape_bias")->out : -1;
 }
 
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
-    lemon__tape_row *row = lemon__tape_vector(tape, LEMON__NORM, x, gain, "lemon_tape_rms_norm");
-    if (row->out < 0) return -1;
+    lemon__tape_row *row = tape ? lemon__tape_vector(tape, LEMON__NORM, x, gain, "lemon_tape_rms_norm") : NULL;
+    if (row == NULL || row->out < 0) return -1;
     row->op.rows *= row->op.cols / row->op.in[1].cols;      /* heads are rows to the kernel */
     row->op.cols = row->op.in[1].cols;
     row->op.eps = eps;
@@ -4921,6 +5277,7 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
     const lemon__value *v = lemon__tape_kept(tape, x);
     return v ? v->grad : NULL;
 }
+#endif /* LEMON_NO_TRAIN */
 
 /* ====================================================================================================================
    7  MODEL
@@ -5135,15 +5492,16 @@ static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style 
     const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
     const char *ending = style == LEMON__STYLE_LEMON ? "" : info->bias ? ".bias" : ".weight";
     if (!name) name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
-    if (info->per_layer) snprintf(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
-    else snprintf(out, size, "%s%s", name, ending);
+    if (info->per_layer) lemon__format(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
+    else lemon__format(out, size, "%s%s", name, ending);
 }
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
     int64_t total = 0, rows, cols;
     int role;
     if (lemon_config_check(NULL, c)) return 0;
-    for (role = 0; role < (c->tied_embeddings ? LEMON_OUTPUT : LEMON_ROLE_COUNT); role++) {
+    for (role = 0; role < LEMON_ROLE_COUNT; role++) {
+        if (!lemon__has_role(c, (lemon_role)role) || (role == LEMON_OUTPUT && c->tied_embeddings)) continue;
         lemon__param_shape(c, (lemon_role)role, &rows, &cols);
         total += rows * cols * (lemon__roles[role].per_layer ? c->n_layers : 1);
     }
@@ -5325,6 +5683,7 @@ static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, c
     return LEMON_OK;
 }
 
+#ifndef LEMON_NO_TRAIN
 /* ---- the forward pass on a tape: for training, evaluation and learned operators.
         weights[i] is the variable of parameter i of the table; the result is norm(x) [batch * seq, D], which the output
         matrix turns into scores. ---- */
@@ -5377,6 +5736,7 @@ static void lemon__tape_weights(lemon_tape *tape, const lemon_model *model, floa
         else weights[i] = lemon_tape_weight(tape, t);
     }
 }
+#endif /* LEMON_NO_TRAIN */
 
 /* ---- the forward pass without a tape: for generation and for fusion, which stop between the steps ---- */
 
@@ -5406,7 +5766,7 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
-    w->scratch_each = LEMON__ROWS * (keys + c->head_dim);
+    w->scratch_each = lemon__attention_floats(rows, keys, c->head_dim, 0);
     w->x = lemon__floats(ctx, arena, rows, c->d_model);
     w->y = lemon__floats(ctx, arena, rows, c->d_model);
     w->back = lemon__floats(ctx, arena, rows, c->d_model);
@@ -5520,14 +5880,23 @@ static void lemon__walk_write(lemon__walk *w, lemon_role role, int64_t layer, co
     lemon__add_forward(w->ctx, &op);
 }
 
-static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v) {
+/*  A layer up to where keys and values are there, and the rest of it. */
+static void lemon__walk_look(lemon__walk *w, int64_t layer, float *k, float *v) {
     lemon__walk_norm(w, LEMON_ATTN_NORM, layer);
     lemon__walk_qkv(w, layer, k, v);
+}
+
+static void lemon__walk_think(lemon__walk *w, int64_t layer, float *k, float *v) {
     lemon__walk_attend(w, k, v);
     lemon__walk_write(w, LEMON_WO, layer, w->z);
     lemon__walk_norm(w, LEMON_FFN_NORM, layer);
     lemon__walk_neurons(w, layer);
     lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
+}
+
+static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v) {
+    lemon__walk_look(w, layer, k, v);
+    lemon__walk_think(w, layer, k, v);
 }
 
 /* ====================================================================================================================
@@ -5572,7 +5941,7 @@ static const uint8_t lemon__zeros[256] = {0};
 /*  Puts a file's name before the message of a check that knew nothing of files. */
 static lemon_status lemon__blame(lemon_ctx *ctx, const char *name, lemon_status code) {
     char text[LEMON__MESSAGE];
-    snprintf(text, sizeof text, "%s", lemon_error(ctx));
+    lemon__format(text, sizeof text, "%s", lemon_error(ctx));
     return lemon__fail(ctx, code, "%s: %s", name, text);
 }
 
@@ -5599,6 +5968,7 @@ static size_t lemon__hash(const uint8_t *bytes, size_t n) {
 /*  The slot that holds these bytes, or the free one where they would go. */
 static int32_t *lemon__words_slot(const lemon__words *words, const uint8_t *bytes, size_t n) {
     size_t mask = (size_t)words->n_slots - 1, i = lemon__hash(bytes, n) & mask;
+    LEMON_ASSERT(words->used < words->n_slots);             /* a free slot ends every search */
     for (; words->slots[i] != 0; i = (i + 1) & mask) {
         const lemon__span *span = &words->spans[words->slots[i] - 1];
         if (span->bytes == n && memcmp(words->blob + span->start, bytes, n) == 0) break;
@@ -5661,6 +6031,7 @@ typedef struct lemon__cursor {
 } lemon__cursor;
 
 static const uint8_t *lemon__take(lemon__cursor *c, size_t n) {
+    LEMON_ASSERT(c->at <= c->size);
     if (c->bad || n > c->size - c->at) { c->bad = 1; return NULL; }
     c->at += n;
     return c->bytes + (c->at - n);
@@ -6048,14 +6419,22 @@ static int lemon__json_digits_of(const lemon__json *json, int32_t node, char tex
     return 1;
 }
 
-/*  A number as it stands; 0 where the value is none.  strtod wants the decimal point of the program's locale. */
-static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
-    char text[64], *end;
-    *value = 0;
-    if (!lemon__json_digits_of(json, node, text)) return 0;
+/*  1 if the whole text is a number.  strtod wants the decimal point of the program's locale. */
+static int lemon__text_to_real(char *text, double *value) {
+    char *point, *end;
+    *value = strtod(text, &point);
+    if (*point != '.') return *point == 0;
+    *point = ',';
     *value = strtod(text, &end);
-    if (*end == '.') { *end = ','; *value = strtod(text, &end); }
+    *point = '.';
     return *end == 0;
+}
+
+/*  A number as it stands; 0 where the value is none. */
+static int lemon__json_real(const lemon__json *json, int32_t node, double *value) {
+    char text[64];
+    *value = 0;
+    return lemon__json_digits_of(json, node, text) && lemon__text_to_real(text, value);
 }
 
 /*  An integer; 0 where the value is none, or is no int64. */
@@ -6122,20 +6501,21 @@ static void lemon__print(lemon__bytes *b, const char *format, ...) {
     va_list args;
     int n;
     va_start(args, format);
-    n = vsnprintf(text, sizeof text, format, args);
+    n = lemon__vformat(text, sizeof text, format, args);
     va_end(args);
     if (n >= 0 && n < (int)sizeof text) lemon__put(b, text, (size_t)n);
     else b->status = lemon__fail(b->ctx, LEMON_E_ARG, "a text is too long to be written");
 }
 
-/*  A float with as few digits as bring it back; the decimal point is JSON's in any locale. */
+/*  A float with as few digits as bring it back. */
 static void lemon__print_real(lemon__bytes *b, double value) {
     char text[40];
-    int digits = 5, i, n;
-    do n = snprintf(text, sizeof text, "%.*g", digits, value);
-    while (digits++ < 9 && ((float)strtod(text, NULL) < (float)value || (float)strtod(text, NULL) > (float)value));
-    for (i = 0; i < n; i++)
-        if (text[i] == ',') text[i] = '.';
+    double back;
+    int digits = 5, n;
+    do {
+        n = lemon__format(text, sizeof text, "%.*g", digits, value);
+        lemon__text_to_real(text, &back);
+    } while (digits++ < 9 && ((float)back < (float)value || (float)back > (float)value));
     lemon__put(b, text, (size_t)n);
 }
 
@@ -6446,6 +6826,7 @@ typedef struct lemon__entry {
     const lemon__coding *coding;    /* NULL: as tensor.dtype says */
     uint64_t offset;                /* in the data, where these are found later */
     int used;                       /* it has become a weight of the model */
+    int turned;                     /* its numbers are in this host's order already */
 } lemon__entry;
 
 /*  Everything in here points into the file, which stays open (or in memory) as long as this does. */
@@ -6481,7 +6862,7 @@ static lemon_status lemon__refuse(const lemon__unpack *u, lemon_status code, con
     char text[LEMON__MESSAGE];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    lemon__vformat(text, sizeof text, format, args);
     va_end(args);
     return lemon__fail(u->ctx, code, "%s: %s", u->source.name, text);
 }
@@ -6594,7 +6975,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     char called[LEMON__NAME + 16];
     lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
-    snprintf(called, sizeof called, "tensor \"%.*s\"", (int)n, (const char *)name);
+    lemon__format(called, sizeof called, "tensor \"%.*s\"", (int)n, (const char *)name);
     memset(&e, 0, sizeof e);
     t->dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
     t->rows = rows <= INT64_MAX ? (int64_t)rows : 0;
@@ -6617,6 +6998,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
                              actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
     t->data = lemon__unconst(data);
     lemon__swap(t->dtype, t->data, (size_t)bytes);
+    e.turned = 1;
     *end = offset + bytes;
     return lemon__unpack_push_tensor(u, &e);
 }
@@ -6778,7 +7160,7 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(config, &lemon__fields[i]);
         if (!lemon__field_used(config, &lemon__fields[i]) || (lemon__fields[i].hf == NULL && value <= 0)) continue;
-        snprintf(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
+        lemon__format(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
         if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
         else lemon__pack_int(pack, name, (int64_t)value);
     }
@@ -6793,7 +7175,7 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
         const struct lemon__field *field = &lemon__fields[i];
         double value = 0;
         int64_t whole = 0;
-        snprintf(name, sizeof name, "%s%s", prefix, field->name);
+        lemon__format(name, sizeof name, "%s%s", prefix, field->name);
         if (!lemon__field_used(config, field) || (field->hf == NULL && !lemon__unpack_has(u, name))) continue;
         status = field->real ? lemon__unpack_real(u, name, &value) : lemon__unpack_int(u, name, &whole);
         if (!field->real) value = (double)whole;
@@ -6850,7 +7232,7 @@ static lemon_status lemon__family_find(lemon_ctx *ctx, const char *file, const c
         {"llama4", "; its layers are mixtures of experts"}, {"qwen", "; its attention is another"}, {"", ""}};
     char text[40];
     size_t i;
-    snprintf(text, sizeof text, "%.*s", name ? (int)lemon__min((int64_t)bytes, 39) : 7,
+    lemon__format(text, sizeof text, "%.*s", name ? (int)lemon__min((int64_t)bytes, 39) : 7,
              name ? (const char *)name : "missing");
     for (i = 0; i < 5; i++)
         if (strcmp(text, known[i]) == 0) { *family = known[i]; return LEMON_OK; }
@@ -6919,14 +7301,14 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
 static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     char name[2 * LEMON__NAME];
     int64_t i;
-    if (!pack->status && ((int)dtype < 0 || dtype > LEMON_Q4))
+    if (!pack->status && (unsigned)dtype > LEMON_Q4)
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
                                    lemon_dtype_name(dtype));
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
     lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
     for (i = 0; i < model->n_parts; i++) {
-        snprintf(name, sizeof name, "part.%s", model->parts[i].name);
+        lemon__format(name, sizeof name, "part.%s", model->parts[i].name);
         lemon__pack_text(pack, name, (const char *)model->parts[i].data, model->parts[i].bytes);
     }
     lemon__pack_params(pack, model, 0, model->n_params, LEMON__STYLE_LEMON, dtype);
@@ -6941,8 +7323,8 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
     int64_t layer;
     const lemon_role_info *info = lemon_role_get(lemon__param_role(&model->config, i, &layer));
     lemon_joint joint = rows_differ ? info->out : info->in;
-    if (joint == LEMON_JOINT_NONE) snprintf(out, size, "%s", joints[joint]);
-    else snprintf(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
+    if (joint == LEMON_JOINT_NONE) lemon__format(out, size, "%s", joints[joint]);
+    else lemon__format(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
 }
 
 static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
@@ -6956,8 +7338,9 @@ static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor, to;
-    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
+    const lemon__coding *coding = LEMON__FORMATS && e->coding && e->coding->decode ? e->coding : NULL;
     size_t row_bytes;
+    const int turn = from.dtype == LEMON_F32 && lemon__big_endian() && !e->turned;
     float *numbers;
     int64_t i, j, vector = from.rows == 1;
     *param = from;
@@ -6966,14 +7349,14 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     to = from;
     if (vector) to.dtype = LEMON_F32;
     if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
-        !(from.dtype == LEMON_F32 && lemon__big_endian()))
+        !turn)
         return LEMON_OK;
     to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
     numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
     for (i = 0; to.data && numbers && i < from.rows; i++) {
         const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
         int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
-        if (!coding && to.dtype == from.dtype) {
+        if (!LEMON__FORMATS || (!coding && to.dtype == from.dtype)) {      /* what a .lemon file has is what stays */
             memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
             continue;
         }
@@ -6982,7 +7365,7 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
         if (!coding) lemon_row_to_f32(&from, i, numbers);
         lemon_row_from_f32(&to, row, numbers);
     }
-    if (to.data && !coding && to.dtype == from.dtype) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
+    if (to.data && turn) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
     if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
     param->data = to.data;
@@ -7103,7 +7486,7 @@ static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, co
     lemon_ctx *ctx = u->ctx;
     if (!status && lemon__vocabulary_check(ctx, *model)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status) {
-        snprintf((*model)->format, sizeof (*model)->format, "%s", format);
+        lemon__format((*model)->format, sizeof (*model)->format, "%s", format);
         (*model)->source = u->source;
         memset(&u->source, 0, sizeof u->source);
     }
@@ -7824,7 +8207,7 @@ static int lemon__gguf_is(const lemon__unpack *u, const char *name, const char *
 /*  The same for a key of the architecture. */
 static int lemon__gguf_own(const lemon__unpack *u, const char *name, double *value) {
     char full[2 * LEMON__NAME];
-    snprintf(full, sizeof full, "%s.%s", u->family, name);
+    lemon__format(full, sizeof full, "%s.%s", u->family, name);
     return lemon__gguf_number(u, full, value);
 }
 
@@ -7907,7 +8290,7 @@ static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_confi
 static lemon_status lemon__gguf_rope(const lemon__unpack *u, int *kind) {
     double factor = lemon__gguf_or(u, "rope.scaling.factor", lemon__gguf_or(u, "rope.scale_linear", 1));
     char type[2 * LEMON__NAME];
-    snprintf(type, sizeof type, "%s.rope.scaling.type", u->family);
+    lemon__format(type, sizeof type, "%s.rope.scaling.type", u->family);
     *kind = factor > 0 && (factor < 1 || factor > 1) ? LEMON_ROPE_LINEAR : LEMON_ROPE_PLAIN;
     if (lemon__gguf_is(u, type, "none")) *kind = LEMON_ROPE_PLAIN;
     else if (lemon__gguf_is(u, type, "yarn")) *kind = LEMON_ROPE_YARN;
@@ -8026,6 +8409,11 @@ static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader,
 
 /* ---- loading: the content decides ---- */
 
+static lemon_status lemon__one_format(lemon_ctx *ctx, const char *name) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: format is another than .lemon, the only one in this program "
+                       "(LEMON_NO_FORMATS); convert it", name);
+}
+
 /*  A file without a magic may be llama2.c's version 0 if its first seven numbers could be sizes.  One or two that
     could not still leave it one, a damaged one, so that the message can name them. */
 static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
@@ -8072,6 +8460,11 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
     status = lemon__fetch(ctx, &r, 0, head, n);
     if (!status && n >= 5 && memcmp(head, lemon__magic, 5) == 0) return lemon__load_lemon(ctx, &r, model);
+    if (!LEMON__FORMATS) {
+        if (!status) status = lemon__one_format(ctx, r.name);
+        lemon__reader_close(&r);
+        return status;
+    }
     if (!status && n >= 4 && memcmp(head, "GGUF", 4) == 0) return lemon__load_gguf(ctx, &r, model);
     if (!status && !lemon__looks_like_llama2c(head, n)) status = lemon__load_unknown(ctx, &r, head, n);
     if (!status) status = lemon__hold(ctx, &r);
@@ -8089,15 +8482,17 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
-    n = strlen(path);
+    n = LEMON__FORMATS ? strlen(path) : 0;
     if (n >= 11 && n < LEMON__PATH && strcmp(path + n - 11, "config.json") == 0 &&
         (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
-        snprintf(folder, sizeof folder, "%.*s", (int)(n - 11), path);
+        lemon__format(folder, sizeof folder, "%.*s", (int)(n - 11), path);
         return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
-    status = lemon__is_in(ctx, path, "config.json", &there);
-    if (status) return status;
-    if (there) return lemon__load_folder(ctx, path, model);
+    if (LEMON__FORMATS) {
+        status = lemon__is_in(ctx, path, "config.json", &there);
+        if (status) return status;
+        if (there) return lemon__load_folder(ctx, path, model);
+    }
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
 }
@@ -8202,7 +8597,7 @@ static const char *lemon__gguf_family(const lemon_config *c) {
 /*  A number of the architecture. */
 static void lemon__gguf_put_own(lemon__pack *pack, const char *family, const char *name, int real, double value) {
     char full[2 * LEMON__NAME];
-    snprintf(full, sizeof full, "%s.%s", family, name);
+    lemon__format(full, sizeof full, "%s.%s", family, name);
     if (real) lemon__gguf_put(pack, full, LEMON__GGUF_F32, lemon__bits((float)value));
     else lemon__gguf_put(pack, full, LEMON__GGUF_U32, (uint64_t)value);
 }
@@ -8213,7 +8608,7 @@ static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const le
     char type[2 * LEMON__NAME];
     lemon_tensor t = lemon__view(NULL, LEMON_F32, 1, c->head_dim / 2);
     int64_t i;
-    snprintf(type, sizeof type, "%s.rope.scaling.type", family);
+    lemon__format(type, sizeof type, "%s.rope.scaling.type", family);
     if (c->rope_scaling == LEMON_ROPE_LLAMA3) {
         float *slower = lemon__floats(pack->ctx, &pack->scratch, 1, t.cols);
         for (i = 0; slower && i < t.cols; i++) slower[i] = (float)lemon__rope_slower(c, i);
@@ -8467,8 +8862,8 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
         lemon__pack pack;
         char name[LEMON__NAME], path[LEMON__PATH];
         to = lemon__shard_end(model, from, dtype, limit);
-        if (n == 1) snprintf(name, sizeof name, "model.safetensors");
-        else snprintf(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
+        if (n == 1) lemon__format(name, sizeof name, "model.safetensors");
+        else lemon__format(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
         lemon__pack_open(f->ctx, &pack);
         pack.front = lemon__st_front;
         pack.align = 1;
@@ -8561,7 +8956,7 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
         if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
             lemon__print(&text, value > 0 ? "true" : "false");
         else if (lemon__fields[i].real) lemon__print_real(&text, value);
-        else lemon__print(&text, "%.0f", value);
+        else lemon__print(&text, "%ld", (long)value);
     }
     lemon__folder_put_family(&model->config, &text);
     if (!text.status) text.status = lemon__folder_put_carried(model, &text);
@@ -8600,10 +8995,8 @@ static lemon_status lemon__folder_move(lemon__folder *f, const char *name, const
     char from[LEMON__PATH], to[LEMON__PATH];
     lemon_status status = lemon__join(f->ctx, folder, name, from);
     if (!status && other) status = lemon__join(f->ctx, other, name, to);
-    if (!status && other == NULL) remove(from);
-    if (!status && other && rename(from, to) != 0)
-        status = lemon__fail(f->ctx, LEMON_E_IO, "%s: could not rename %s into place: %s", other, from,
-                             strerror(errno));
+    if (!status && other) return lemon__file_move(f->ctx, from, to);
+    if (!status) lemon__file_remove(from);
     return status;
 }
 
@@ -8630,7 +9023,7 @@ static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
 /*  Puts what was written in its place. */
 static lemon_status lemon__folder_commit(lemon__folder *f) {
     lemon_status status;
-    if (rename(f->beside, f->path) == 0) return LEMON_OK;
+    if (lemon__rename(f->beside, f->path) == 0) return LEMON_OK;
     status = lemon__folder_forget(f, f->path);
     return status ? status : lemon__folder_move_all(f, f->path);
 }
@@ -8655,8 +9048,8 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     f.ctx = ctx;
     f.path = place;
     f.names = lemon__bytes_in(ctx);
-    snprintf(place, sizeof place, "%.*s", n, path);
-    snprintf(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
+    lemon__format(place, sizeof place, "%.*s", n, path);
+    lemon__format(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
     status = lemon__folder_make(ctx, f.beside);
     if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
     if (status) return status;
@@ -8695,7 +9088,7 @@ static void lemon__array_name(const char *path, char *name) {
 
 static lemon_status lemon__array_begin(lemon__array *array) {
     char text[1024];
-    int n = snprintf(text, sizeof text,
+    int n = lemon__format(text, sizeof text,
                      "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
                      "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
                      "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
@@ -8792,12 +9185,13 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     const char *ending;
     if (ctx == NULL || path == NULL || model == NULL || options == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_save: an argument is NULL");
-    if ((int)options->dtype < 0 || options->dtype > LEMON_Q4)
+    if ((unsigned)options->dtype > LEMON_Q4)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
                            lemon_dtype_name(options->dtype));
     status = lemon__vocabulary_check(ctx, model);
     if (status) return lemon__blame(ctx, path, status);
     ending = lemon__ending(path);
+    if (!LEMON__FORMATS && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__one_format(ctx, path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
     if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
     if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
@@ -9560,7 +9954,7 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
         t->byte_ids[byte] = t->rules.split ? lemon__words_find(&t->pieces, &t->bytes[byte], 1) : -1;
     for (id = 0; id < size; id++) {
         const uint8_t *piece = lemon__piece(t, id, &n);
-        if (isnan(t->scores[id]))
+        if (!(t->scores[id] <= INFINITY))
             return lemon__fail(ctx, LEMON_E_FORMAT, "%s: score of piece %ld is NaN, expected a number", name, (long)id);
         if ((t->kinds[id] & LEMON__KIND) != LEMON__BYTE) continue;
         byte = lemon__byte_of(piece, n);
@@ -9578,8 +9972,8 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
                            name, (long)id, (unsigned)byte);
     }
     status = lemon__tokenizer_specials(ctx, t);
-    if (!status && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
-    if (!status && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
+    if (!status && LEMON__BPE && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
+    if (!status && LEMON__BPE && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
     return status;
 }
 
@@ -9590,8 +9984,8 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
     char text[8];
     int i;
     for (i = 0; i < LEMON__FIRST_PIECE && !status; i++) {
-        if (i < LEMON__FIRST_BYTE) snprintf(text, sizeof text, "%s", specials[i]);
-        else snprintf(text, sizeof text, "<0x%02X>", (unsigned)(i - LEMON__FIRST_BYTE) & 255);
+        if (i < LEMON__FIRST_BYTE) lemon__format(text, sizeof text, "%s", specials[i]);
+        else lemon__format(text, sizeof text, "<0x%02X>", (unsigned)(i - LEMON__FIRST_BYTE) & 255);
         status = lemon__llama2c_add(ctx, t, 0.0f, (const uint8_t *)text, strlen(text));
     }
     return status;
@@ -10247,11 +10641,17 @@ static lemon__encoder lemon__encoder_open(lemon_ctx *ctx, const lemon_tokenizer 
     return e;
 }
 
+static lemon_status lemon__no_bpe(lemon_ctx *ctx) {
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "this program was built without the encoder (LEMON_NO_BPE), expected ids "
+                       "in place of a text");
+}
+
 static lemon_status lemon__encode(lemon_ctx *ctx, const lemon_tokenizer *t, const char *text, size_t bytes, int all,
                                   lemon_tokens *tokens) {
     lemon__encoder e;
     int64_t before;
     lemon_status status;
+    if (!LEMON__BPE) return lemon__no_bpe(ctx);
     if (t == NULL || tokens == NULL || (text == NULL && bytes > 0))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
     before = tokens->count;
@@ -10379,6 +10779,7 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
     *smaller = NULL;
     memset(&ignored, 0, sizeof ignored);
+    if (!LEMON__BPE && !status) status = lemon__no_bpe(ctx);
     e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
     for (i = 0; i < n && !status; i++)
         status = ids[i] >= 0 && ids[i] < size ? lemon__trim_keep(&e, ids[i])
@@ -11333,7 +11734,7 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
         return lemon__fail(ctx, LEMON_E_ARG,
                            "lemon_tokenizer_load_reader: an argument, or what the reader must have, is NULL");
     r = *reader;
-    status = lemon__hold(ctx, &r);
+    status = LEMON__FORMATS ? lemon__hold(ctx, &r) : lemon__one_format(ctx, r.name);
     json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
     proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
     *tokenizer = NULL;
@@ -11746,6 +12147,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     lemon_status status;
     if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_train: an argument is NULL");
     *tokenizer = NULL;
+    if (!LEMON__BPE) return lemon__no_bpe(ctx);
     if ((text == NULL && bytes > 0) || size <= LEMON__FIRST_PIECE || size > 65536)
         return lemon__fail(ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected %d to 65536", (long)size,
                            LEMON__FIRST_PIECE + 1);
@@ -11772,50 +12174,81 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
    can be read from memory).
    ================================================================================================================== */
 
-enum { LEMON__PREFILL = 128 };              /* rows of a piece of prompt */
-
 struct lemon_session {
     lemon_ctx *ctx;
     const lemon_model *model;
+    lemon_session_options o;
     lemon__walk walk;
     lemon_arena arena;
-    float **keys, **values;                 /* [n_layers] of [max_seq, K*C] */
+    lemon_tensor *cache;                    /* [n_layers, 2] keys and values [max_seq, K*C], as they are stored */
+    float *keys, *values;                   /* [max_seq, K*C] of one layer at a time, where they are not stored as f32 */
     float *logits;                          /* [V] */
     int64_t length;
 };
 
 static lemon_status lemon__session_memory(lemon_session *s) {
     const lemon_config *c = &s->model->config;
-    int64_t layer, width = (int64_t)c->kv_heads * c->head_dim;
-    lemon_status status =
-        lemon__walk_open(s->ctx, &s->arena, s->model, lemon__min(LEMON__PREFILL, c->max_seq), c->max_seq, &s->walk);
+    const int64_t width = lemon_joint_size(c, LEMON_JOINT_KEY), n = s->o.max_seq;
+    int64_t i;
+    lemon_status status = lemon__walk_open(s->ctx, &s->arena, s->model, s->o.prefill, n, &s->walk);
     if (status) return status;
     s->logits = lemon__floats(s->ctx, &s->arena, 1, c->vocab_size);
-    s->keys = (float **)lemon_arena_alloc(s->ctx, &s->arena, (size_t)c->n_layers * sizeof(float *));
-    s->values = (float **)lemon_arena_alloc(s->ctx, &s->arena, (size_t)c->n_layers * sizeof(float *));
-    if (!s->logits || !s->keys || !s->values) return LEMON_E_MEMORY;
-    for (layer = 0; layer < c->n_layers; layer++) {
-        s->keys[layer] = lemon__floats(s->ctx, &s->arena, c->max_seq, width);
-        s->values[layer] = lemon__floats(s->ctx, &s->arena, c->max_seq, width);
-        if (!s->keys[layer] || !s->values[layer]) return LEMON_E_MEMORY;
+    s->cache = (lemon_tensor *)lemon__numbers(s->ctx, &s->arena, c->n_layers, 2, sizeof *s->cache);
+    if (s->o.cache != LEMON_F32) {
+        s->keys = lemon__floats(s->ctx, &s->arena, n, width);
+        s->values = lemon__floats(s->ctx, &s->arena, n, width);
+        if (!s->keys || !s->values) return LEMON_E_MEMORY;
+    }
+    if (!s->logits || !s->cache) return LEMON_E_MEMORY;
+    for (i = 0; i < 2 * c->n_layers; i++) {
+        lemon_tensor *t = &s->cache[i];
+        t->dtype = s->o.cache;
+        t->rows = n;
+        t->cols = width;
+        t->data = lemon__numbers(s->ctx, &s->arena, n, width, lemon_row_bytes(t->dtype, 1));
+        if (t->data == NULL) return LEMON_E_MEMORY;
     }
     return LEMON_OK;
 }
 
-LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session) {
+LEMON_API void lemon_session_defaults(lemon_session_options *options) {
+    if (options == NULL) return;
+    options->max_seq = 0;
+    options->prefill = 128;
+    options->cache = LEMON_F32;
+}
+
+LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model *model,
+                                               const lemon_session_options *options, lemon_session **session) {
+    lemon_session_options *o;
     lemon_status status;
-    if (ctx == NULL || model == NULL || session == NULL)
+    if (ctx == NULL || model == NULL || options == NULL || session == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: an argument is NULL");
+    *session = NULL;
+    if (options->max_seq < 0 || options->prefill < 1 || (options->cache != LEMON_F32 && options->cache != LEMON_F16))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: max_seq is %lld, prefill %lld, cache %s, expected at "
+                           "least 0, at least 1, and f32 or f16", (long long)options->max_seq,
+                           (long long)options->prefill, lemon_dtype_name(options->cache));
     *session = (lemon_session *)lemon__calloc(ctx, sizeof **session);
     if (*session == NULL) return LEMON_E_MEMORY;
     (*session)->ctx = ctx;
     (*session)->model = model;
+    o = &(*session)->o;
+    *o = *options;
+    if (o->max_seq == 0 || o->max_seq > model->config.max_seq) o->max_seq = model->config.max_seq;
+    o->prefill = lemon__min(o->prefill, o->max_seq);
     status = lemon__session_memory(*session);
     if (status) {
         lemon_session_close(*session);
         *session = NULL;
     }
     return status;
+}
+
+LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *model, lemon_session **session) {
+    lemon_session_options options;
+    lemon_session_defaults(&options);
+    return lemon_session_open_with(ctx, model, &options, session);
 }
 
 LEMON_API void lemon_session_close(lemon_session *session) {
@@ -11835,16 +12268,34 @@ LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t leng
     return LEMON_OK;
 }
 
-/*  n <= LEMON__PREFILL tokens through all layers; walk.x then holds their stream. */
+/*  Stores the newest rows, and gives all of them back as they are stored: what is computed must not depend on the pieces
+    in which a text came. */
+static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
+    uint16_t *halves = (uint16_t *)cache->data;
+    int64_t i, old = s->length * cache->cols, all = old + s->walk.seq * cache->cols;
+    for (i = old; i < all; i++) halves[i] = lemon_f16_from_f32(rows[i]);
+    for (i = 0; i < all; i++) rows[i] = lemon_f32_from_f16(halves[i]);
+}
+
+static void lemon__session_layer(lemon_session *s, int64_t layer) {
+    lemon_tensor *cache = &s->cache[2 * layer];
+    float *keys = s->keys ? s->keys : (float *)cache[0].data, *values = s->keys ? s->values : (float *)cache[1].data;
+    lemon__walk_look(&s->walk, layer, keys, values);
+    if (s->keys) lemon__session_keep(s, &cache[0], keys);
+    if (s->keys) lemon__session_keep(s, &cache[1], values);
+    lemon__walk_think(&s->walk, layer, keys, values);
+}
+
+/*  n <= prefill tokens through all layers; walk.x then holds their stream. */
 static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
     int64_t layer;
+    LEMON_ASSERT(n <= s->o.prefill && s->length + n <= s->o.max_seq);
     s->walk.batch = 1;
     s->walk.seq = n;
     s->walk.pos = s->length;
-    s->walk.kv_rows = s->model->config.max_seq;
+    s->walk.kv_rows = s->o.max_seq;
     lemon__walk_embed(&s->walk, ids);
-    for (layer = 0; layer < s->model->config.n_layers; layer++)
-        lemon__walk_layer(&s->walk, layer, s->keys[layer], s->values[layer]);
+    for (layer = 0; layer < s->model->config.n_layers; layer++) lemon__session_layer(s, layer);
     s->length += n;
 }
 
@@ -11859,14 +12310,14 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
     lemon_status status;
     int64_t left;
     if (session == NULL) return LEMON_E_ARG;
-    left = session->model->config.max_seq - session->length;
+    left = session->o.max_seq - session->length;
     if (ids == NULL || n < 1 || n > left)
         return lemon__fail(session->ctx, LEMON_E_ARG,
                            "lemon_session_feed: n is %lld, expected 1 to %lld, what is left of the context",
                            (long long)n, (long long)left);
     status = lemon__check_ids(session->ctx, session->model, ids, n);
     while (!status && n > 0) {
-        int64_t piece = lemon__min(n, LEMON__PREFILL);
+        int64_t piece = lemon__min(n, session->o.prefill);
         lemon__session_piece(session, ids, piece);
         ids += piece;
         n -= piece;
@@ -12005,7 +12456,7 @@ static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, co
 static lemon_status lemon__generate_prompt(lemon__generation *g, const char *prompt, float **logits) {
     const lemon_tokenizer *t = g->model->tokenizer;
     lemon_status status = lemon_tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
-    if (!status && prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
+    if (!status && prompt && *prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
     if (!status && g->tokens->count > g->model->config.max_seq)
         status =
             lemon__fail(g->ctx, LEMON_E_ARG,
@@ -12038,6 +12489,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     return status;
 }
 
+#ifndef LEMON_NO_TRAIN
 /* ====================================================================================================================
    11  TRAINING
 
@@ -12487,7 +12939,7 @@ static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *o
 
 static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t size) {
     if (strlen(t->o.save_path) + 8 <= size) {
-        snprintf(path, size, "%s.resume", t->o.save_path);
+        lemon__format(path, size, "%s.resume", t->o.save_path);
         return LEMON_OK;
     }
     return lemon__fail(t->ctx, LEMON_E_ARG, "the path to save to has %lu bytes, expected at most %lu",
@@ -12609,7 +13061,7 @@ static lemon_status lemon__trainer_gradient(lemon__trainer *t, lemon_step *step)
 static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step *step) {
     char name[64] = "loss";
     int64_t i;
-    for (i = 0; i < t->adam.n_segments && isfinite(t->adam.squares[i]); i++) {}
+    for (i = 0; i < t->adam.n_segments && lemon__finite(t->adam.squares[i]); i++) {}
     if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name,
                                                      sizeof name);
     lemon__trainer_save(t, 1);
@@ -12635,7 +13087,7 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
     status = lemon__trainer_gradient(t, &step);
     if (status) return status;
     step.grad_norm = lemon__adam_norm(t->ctx, &t->adam);
-    if (!isfinite(step.loss) || !isfinite(step.kl) || !isfinite(step.grad_norm))
+    if (!lemon__finite(step.loss) || !lemon__finite(step.kl) || !lemon__finite(step.grad_norm))
         return lemon__trainer_diverged(t, &step);
     lemon__adam_step(t->ctx, &t->adam, step.step, step.lr, step.grad_norm, t->o.clip);
     t->recent[t->done % LEMON__RECENT] = step.loss;
@@ -12699,6 +13151,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     return status;
 }
 
+#ifndef LEMON_NO_FUSE
 /* ====================================================================================================================
    12  FUSION
 
@@ -12986,14 +13439,14 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
 static void lemon__map_name(const lemon_operators *ops, const lemon_map *map, const char *part, char *out,
                             size_t size) {
     int64_t cell = (map - ops->maps) % lemon__cells(ops);
-    snprintf(out, size, "map.%s.%lld.%lld.%s", lemon__places[lemon__map_place(ops, map)].name,
+    lemon__format(out, size, "map.%s.%lld.%lld.%s", lemon__places[lemon__map_place(ops, map)].name,
              (long long)(cell / ops->slots), (long long)(cell % ops->slots), part);
 }
 
 static void lemon__correction_name(const lemon_config *c, int64_t param, char *out, size_t size) {
     int64_t layer;
     lemon_role role = lemon__param_role(c, param, &layer);
-    snprintf(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
+    lemon__format(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
 }
 
 static void lemon__pack_map_part(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map,
@@ -14615,7 +15068,7 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
         loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
         norm = lemon__adam_norm(ctx, &l->adam);
-        if (!isfinite(loss) || !isfinite(norm))
+        if (!lemon__finite(loss) || !lemon__finite(norm))
             return lemon__fail(ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr",
                                (long long)step, loss);
         lemon__adam_step(ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
@@ -14890,9 +15343,16 @@ LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, co
     if (result) *result = r;
     return lemon__model_done(ctx, status, model);
 }
+#endif /* LEMON_NO_FUSE */
+#endif /* LEMON_NO_TRAIN */
 
 #ifdef __cplusplus
 }
+#endif
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic pop
+#elif defined(_MSC_VER)
+#pragma warning(pop)
 #endif
 #endif /* LEMON_IMPLEMENTED */
 #endif /* LEMON_IMPLEMENTATION */

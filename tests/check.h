@@ -14,6 +14,7 @@
 #define LEMON_IMPLEMENTATION
 #include "../lemon.h"
 #include <float.h>
+#include <stdio.h>
 
 /*  Not every program uses all of this. */
 #if defined(__GNUC__) || defined(__clang__)

@@ -371,6 +371,18 @@ static lemon_sampling *any_lemon_sampling_p(const char *name, int v) {
     if (v == 6) s.top_k = INT32_MAX;
     return v == 0 ? NULL : &s;
 }
+static lemon_session_options *any_lemon_session_options_p(const char *name, int v) {
+    static lemon_session_options o;
+    (void)name;
+    lemon_session_defaults(&o);
+    if (v == 1) o.max_seq = -1;
+    if (v == 2) o.max_seq = INT64_MAX;
+    if (v == 3) o.prefill = 0;
+    if (v == 4) o.prefill = INT64_MAX;
+    if (v == 5) o.cache = LEMON_Q8;
+    if (v == 6) o.cache = (lemon_dtype)100;
+    return v == 0 ? NULL : &o;
+}
 static lemon_save_options *any_lemon_save_options_p(const char *name, int v) {
     static lemon_save_options o;
     (void)name;

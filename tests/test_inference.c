@@ -249,6 +249,67 @@ static void test_end(lemon_ctx *ctx) {
     lemon_model_free(ctx, m);
 }
 
+/* ---- sessions that are small ---- */
+
+static lemon_session *small_session(lemon_ctx *ctx, const lemon_model *m, int64_t prefill, lemon_dtype cache) {
+    lemon_session_options o;
+    lemon_session *s = NULL;
+    lemon_session_defaults(&o);
+    o.max_seq = 12;
+    o.prefill = prefill;
+    o.cache = cache;
+    check(fine(ctx, lemon_session_open_with(ctx, m, &o, &s)), "a session with options opens");
+    return s;
+}
+
+static void test_small_sessions(lemon_ctx *ctx) {
+    lemon_model *m = talker(ctx, 20);
+    lemon_session *plain = NULL, *piece = small_session(ctx, m, 3, LEMON_F32), *half = small_session(ctx, m, 12, LEMON_F16),
+                  *halves = small_session(ctx, m, 5, LEMON_F16), *none = NULL;
+    lemon_session_options bad;
+    int32_t ids[13];
+    float *a = NULL, *b = NULL, *c = NULL, *d = NULL;
+    double far = 0.0, most = 0.0;
+    size_t before = lemon_memory(ctx, NULL), full;
+    int32_t i, v = m->config.vocab_size;
+    for (i = 0; i < 13; i++) ids[i] = 1 + 17 * i;
+    lemon_session_open(ctx, m, &plain);
+    full = lemon_memory(ctx, NULL) - before;
+    lemon_session_feed(plain, ids, 12, &a);
+    lemon_session_feed(piece, ids, 12, &b);
+    lemon_session_feed(half, ids, 12, &c);
+    lemon_session_feed(halves, ids, 12, &d);
+    for (i = 0; i < v; i++) {
+        far = fmax(far, fabs((double)a[i] - (double)b[i]));
+        most = fmax(most, fabs((double)a[i] - (double)c[i]));
+    }
+    detail("%g", far);
+    check(far < 1e-5, "a prompt in small pieces gives the same scores");
+    detail("%g", most);
+    check(most < 2e-2 && most > 0.0, "keys and values kept as f16 change scores a little");
+    for (i = 0, far = 0.0; i < v; i++) far = fmax(far, fabs((double)d[i] - (double)c[i]));
+    detail("%g", far);
+    check(far < 1e-5, "and by the same whatever the pieces");
+    check(lemon_session_feed(half, ids + 12, 1, &c) == LEMON_E_ARG, "a session that holds 12 tokens refuses a 13th");
+    check(lemon_session_rewind(half, 4) == LEMON_OK && lemon_session_feed(half, ids + 4, 8, &d) == LEMON_OK,
+          "and goes on after a rewind");
+    before = lemon_memory(ctx, NULL);
+    lemon_session_defaults(&bad);
+    bad.max_seq = 999999;
+    bad.prefill = 1;
+    bad.cache = LEMON_F16;
+    lemon_session_close(half);
+    check(fine(ctx, lemon_session_open_with(ctx, m, &bad, &half)), "more than the model's context is the model's context");
+    check(lemon_memory(ctx, NULL) <= before + full, "a small session takes no more memory than a large one");
+    bad.cache = LEMON_Q8;
+    check(lemon_session_open_with(ctx, m, &bad, &none) == LEMON_E_ARG && none == NULL, "a cache of q8 is refused");
+    lemon_session_close(plain);
+    lemon_session_close(piece);
+    lemon_session_close(half);
+    lemon_session_close(halves);
+    lemon_model_free(ctx, m);
+}
+
 /* ---- real data ---- */
 
 static int64_t read_ids(const char *path, int32_t *ids, int64_t most) {
@@ -324,6 +385,7 @@ int main(void) {
     test_generation(ctx);
     test_stops(ctx);
     test_end(ctx);
+    test_small_sessions(ctx);
     test_real(ctx);
     test_memory(ctx);
     lemon_close(ctx);

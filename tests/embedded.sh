@@ -1,0 +1,55 @@
+#!/bin/sh
+# embedded.sh: examples/embedded on a Cortex-M7 in qemu, with weights of 32, 8 and 4 bits: the board's tokens are those of
+# the same program on the host and of the tool with its fastest kernels, and with float32 weights the reference continuation
+# of a real checkpoint; no heap; at most 400 KB of RAM, which the linker's script enforces.  Without the cross compiler and
+# the emulator (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm) it says "skip" and succeeds.
+cd "$(dirname "$0")" || exit 1
+for tool in arm-none-eabi-gcc qemu-system-arm python3; do
+    command -v $tool > /dev/null || { echo "skip embedded: there is no $tool"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
+done
+passed=0 failed=0 skipped=0
+result() { # STATUS NAME MORE
+    if [ "$1" -eq 0 ]; then echo "ok   $2"; passed=$((passed + 1)); else echo "FAIL $2: $3"; failed=$((failed + 1)); fi
+}
+make -s -C ../examples lemon || exit 1
+lemon=../examples/lemon work=$PWD/build/embedded
+mkdir -p "$work"
+model=$PWD/../examples/data/teacher.lemon tokenizer='' name="the shipped teacher" types="q8 q4" reference=
+for folder in "$LEMON_DATA" ../../shared/data ../shared/data; do
+    [ -n "$folder" ] && [ -f "$folder/stories260K.bin" ] || continue
+    folder=$(cd "$folder" && pwd)
+    model=$folder/stories260K.bin tokenizer=$folder/tok512.bin name=stories260K types="f32 q8 q4" reference=$folder/greedy_empty.ids
+    break
+done
+[ -n "$reference" ] || { echo "skip the reference continuation: there is no stories260K.bin"; skipped=1; }
+: > "$work/table"
+for type in $types; do
+    rm -rf "$work/$type"
+    make -s -C ../examples/embedded B="$work/$type" MODEL="$model" TOKENIZER="$tokenizer" DTYPE="$type" > "$work/log" 2>&1
+    result $? "$name, $type: it compiles, without a heap, into 4 MB of flash and 400 KB of RAM" "$(grep -m 1 -E 'error|overflow|undefined' "$work/log")"
+    timeout 300 make -s -C ../examples/embedded B="$work/$type" MODEL="$model" TOKENIZER="$tokenizer" DTYPE="$type" run > "$work/board.out" 2> "$work/board.err"
+    result $? "$name, $type: it runs on the board" "$(tail -n 2 "$work/board.err")"
+    "$work/$type/host" > "$work/host.out"
+    ids=$(grep '^ids' "$work/board.out" | tr -d '\r')
+    [ "$(echo "$ids" | wc -w)" -eq 202 ] && [ "$ids" = "$(grep '^ids' "$work/host.out")" ]
+    result $? "$name, $type: the board's 200 tokens are the host's" "$ids"
+    $lemon convert "$model" "$work/$type.lemon" --dtype "$type" ${tokenizer:+--tokenizer "$tokenizer"} --quiet > /dev/null &&
+        $lemon generate "$work/$type.lemon" -n 200 --temp 0 --json --quiet 2> "$work/err" | tail -n 1 > "$work/tool.json"
+    tool=$(python3 -c 'import json, sys; print(*json.load(open(sys.argv[1]))["tokens"])' "$work/tool.json")
+    [ "$ids" = "ids $tool" ]
+    result $? "$name, $type: and the tool's" "$ids; the tool: $tool"
+    if [ -n "$reference" ] && [ "$type" = f32 ]; then
+        [ "$ids" = "ids $(tr -s ' \n' ' ' < "$reference" | sed 's/^ //; s/ $//')" ]
+        result $? "$name, $type: and the reference continuation" "$ids"
+    fi
+    [ "$(arm-none-eabi-nm "$work/$type/board.elf" | grep -cE ' [TtWw] (_?malloc|_?free|_?sbrk|_malloc_r|fopen|printf)$')" -eq 0 ]
+    result $? "$name, $type: neither malloc nor a file is linked" "$(arm-none-eabi-nm "$work/$type/board.elf" | grep -E ' (malloc|fopen|printf)$')"
+    arm-none-eabi-size "$work/$type/board.elf" | awk -v t="$type" -v arena="$(sed -n 's/^bytes of the arena used //p' "$work/board.out" | tr -d '\r')" \
+        -v each="$(sed -n 's/^instructions of a token //p' "$work/board.out" | tr -d '\r')" \
+        'NR == 2 { printf "| %s | %d | %d | %d |\n", t, $1 + $2, arena, each }' >> "$work/table"
+done
+printf '\n| %s, context 256, f16 cache | bytes of flash | bytes of the arena | instructions of the last token |\n|---|---|---|---|\n' "$name"
+cat "$work/table"
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
