@@ -327,15 +327,19 @@ LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const in
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b);
 /*  a + b, equal shapes. */
 LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b);
-/*  Each row of x divided by its root mean square, times gain [1, cols] (RMSNorm, Zhang and Sennrich 2019). */
+/*  bias [1, cols] added to each row of x. */
+LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias);
+/*  Each row of x divided by its root mean square, times gain [1, cols] (RMSNorm, Zhang and Sennrich 2019).  A gain that
+    is shorter, by a whole number, is for heads side by side in a row, each divided by its own. */
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps);
 /*  Rotary positions (RoPE, Su et al. 2021) on rows of heads side by side: in each head, channels 2i and 2i+1 turn by
     position * theta^(-2i/head_dim); row r stands at position r modulo seq. */
 LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta);
 /*  Causal grouped-query attention within each run of seq rows: q [N, H*C], k and v [N, K*C] to [N, H*C]; query head h
-    reads key-value head h / (H/K); scores are scaled by 1/sqrt(C).  No T x T matrix is kept. */
+    reads key-value head h / (H/K); scores are scaled by 1/sqrt(C).  A row sees itself and the window-1 rows before it;
+    window 0: all before it.  No T x T matrix is kept. */
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
-                                         int64_t kv_heads, int64_t head_dim, int64_t seq);
+                                         int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window);
 /*  silu(gate) * up, elementwise (SwiGLU, Shazeer 2020). */
 LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up);
 /*  The layer operator: sum over i of weights[0][i] * x[i]; weights is [1, n], the x have equal shapes. */
@@ -368,7 +372,13 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x);
    7  MODEL: the config, the table of parameters, the LLaMA forward pass
    ================================================================================================================== */
 
-/*  The shape and the constants of a model. */
+/*  How RoPE's speeds are changed for contexts longer than those of pretraining: all by one factor (Chen et al. 2023); by
+    what LLaMA 3.1 does, the fast planes not; by YaRN (Peng et al. 2023), which also lengthens queries and keys. */
+typedef enum lemon_rope_scaling {
+    LEMON_ROPE_PLAIN = 0, LEMON_ROPE_LINEAR, LEMON_ROPE_LLAMA3, LEMON_ROPE_YARN, LEMON_ROPE_COUNT
+} lemon_rope_scaling;
+
+/*  The shape and the constants of a model.  From qkv_bias on, zero is LLaMA's own. */
 typedef struct lemon_config {
     int32_t d_model;          /* width of the residual stream */
     int32_t n_layers;
@@ -381,19 +391,30 @@ typedef struct lemon_config {
     int32_t tied_embeddings;  /* 1: the output matrix is the embedding */
     float rope_theta;
     float rms_norm_eps;
+    int32_t qkv_bias;         /* 1: queries, keys and values have biases (Qwen2) */
+    int32_t qk_norm;          /* 1: RMSNorm of each head of queries and keys, before RoPE (Qwen3) */
+    int32_t window;           /* tokens that a token sees, itself among them (Mistral); 0: all before it */
+    int32_t rope_scaling;     /* a lemon_rope_scaling; what follows is its numbers */
+    int32_t rope_original;    /* the context of pretraining (llama3, yarn) */
+    float rope_factor;        /* how much slower the slow planes turn */
+    float rope_slow;          /* planes that turn less often than this within the old context are slow: by the factor, */
+    float rope_fast;          /*   those that turn more often than this are not slowed, the others by part of it */
+    float rope_magnitude;     /* what queries and keys are multiplied by (yarn) */
 } lemon_config;
 
 /*  rope_theta 10000, eps 1e-5, tied, max_seq 256; the sizes are 0 and yours to set. */
 LEMON_API void lemon_config_defaults(lemon_config *config);
 /*  LEMON_OK, or LEMON_E_ARG with the field and the value that cannot be. */
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *config);
-/*  How many numbers a model of that shape has. */
+/*  How many numbers a model of that shape has; 0 for one that cannot be. */
 LEMON_API int64_t lemon_config_params(const lemon_config *config);
+/*  What others call the architecture: "llama", "mistral" (a window), "qwen2" (biases), "qwen3" (q and k norms). */
+LEMON_API const char *lemon_config_family(const lemon_config *config);
 
 /*  The roles that weights play, in llama2.c's order.  Everything that loops over weights loops over these. */
 typedef enum lemon_role {
     LEMON_TOK_EMBED = 0,      /* [V, D] */
-    LEMON_ATTN_NORM,          /* [1, D]    one per layer, as all that follow up to w_down */
+    LEMON_ATTN_NORM,          /* [1, D]    one per layer, as all that follow up to k_norm */
     LEMON_WQ,                 /* [H*C, D] */
     LEMON_WK,                 /* [K*C, D] */
     LEMON_WV,                 /* [K*C, D] */
@@ -402,6 +423,11 @@ typedef enum lemon_role {
     LEMON_W_GATE,             /* [F, D] */
     LEMON_W_UP,               /* [F, D] */
     LEMON_W_DOWN,             /* [D, F] */
+    LEMON_BQ,                 /* [1, H*C]  this and the next two where qkv_bias is set */
+    LEMON_BK,                 /* [1, K*C] */
+    LEMON_BV,                 /* [1, K*C] */
+    LEMON_Q_NORM,             /* [1, C]    this and the next where qk_norm is set */
+    LEMON_K_NORM,             /* [1, C] */
     LEMON_FINAL_NORM,         /* [1, D]    one per model */
     LEMON_OUTPUT,             /* [V, D]    absent where the embeddings are tied */
     LEMON_ROLE_COUNT
@@ -410,15 +436,16 @@ typedef enum lemon_role {
 /*  The joints of the network: where the output of one matrix meets the input of the next. */
 typedef enum lemon_joint {
     LEMON_JOINT_NONE = 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL, LEMON_JOINT_QUERY, LEMON_JOINT_KEY,
-    LEMON_JOINT_VALUE, LEMON_JOINT_HEADS, LEMON_JOINT_FFN
+    LEMON_JOINT_VALUE, LEMON_JOINT_HEADS, LEMON_JOINT_FFN, LEMON_JOINT_HEAD
 } lemon_joint;
 
 /*  One row of the table of parameters. */
 typedef struct lemon_role_info {
     const char *name;         /* in .lemon files: "layers.N." before it where per_layer */
-    const char *hf, *gguf;    /* names in those formats, without ".weight" */
+    const char *hf, *gguf;    /* names in those formats, without ".weight" or ".bias" */
     int per_layer;
-    int matrix;               /* 1: a matrix [out, in]; 0: the gain of a norm, [1, in] */
+    int matrix;               /* 1: a matrix [out, in]; 0: a vector, [1, in] */
+    int bias;                 /* 1: a vector that is added; 0: the gain of a norm */
     lemon_joint out, in;      /* the joints at its output and its input side */
 } lemon_role_info;
 
@@ -454,8 +481,8 @@ typedef struct lemon_model {
 
 /*  A model with all weights f32 and zero. */
 LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model);
-/*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1
-    (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
+/*  Fresh weights: normal with deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 L), gains 1,
+    biases 0 (GPT-2's rule as llama2.c has it).  The model must own f32 weights. */
 LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed);
 /*  A copy with its own f32 weights, whatever the source's storage; the tokenizer and the parts are copied too. */
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model);
@@ -500,10 +527,11 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
    9  TOKENIZERS: text to ids and back; text files to training data
    ================================================================================================================== */
 
-/*  A vocabulary, and the rule by which a text becomes ids of it.  Two kinds of files are known, by content:
-    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; and Hugging Face's
-    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2, LLaMA 3,
-    Qwen 2 to 3.5, SmolLM); what else such a file asks for is refused by name.
+/*  A vocabulary, and the rule by which a text becomes ids of it.  Three kinds of files are known, by content:
+    llama2.c's tokenizer.bin: id 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3, then pieces with scores; Hugging Face's
+    tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2,
+    LLaMA 3, Qwen 2 to 3.5, SmolLM); and SentencePiece's own tokenizer.model, BPE with byte pieces and no normalizer, as
+    LLaMA 1 and 2 and Mistral have it.  What else such a file asks for is refused by name.
     vocab_size is that of the model, to check against; 0: as many ids as the file has. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
@@ -545,6 +573,11 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
     text whose ids are all given is encoded as before.  Appends to `kept` which id each new id was. */
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller);
+/*  The same for a model and its tokenizer: of the embedding and the output matrix only the rows of kept tokens are
+    copied.  All other weights stay the source's, which must outlive the new model.  What the source carries goes with
+    it, with new ids, but for what lists the old vocabulary. */
+LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
+                                        lemon_tokens *kept, lemon_model **model);
 
 /*  Appends the ids of `text` to tokens; no BOS is added.  Special tokens cannot be spelled out in a text by whoever wrote
     it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does). */
@@ -714,6 +747,8 @@ typedef enum lemon_place {
     LEMON_AT_READ_HEADS,      /* read: wo */
     LEMON_AT_FFN,             /* write: w_gate, w_up */
     LEMON_AT_READ_NEURONS,    /* read: w_down */
+    LEMON_AT_QUERY_NORM,      /* gains of a head's queries, */
+    LEMON_AT_KEY_NORM,        /*   and of its keys */
     LEMON_PLACE_COUNT
 } lemon_place;
 
@@ -791,6 +826,7 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 #define LEMON_IMPLEMENTED
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -1861,7 +1897,12 @@ LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon
     file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
     status = lemon__file_open_read(file, &reader->size);
-    if (status) { lemon__file_close(file); return status; }
+    if (status) {
+        int error = errno;
+        lemon__file_close(file);
+        errno = error;              /* whether there is no such file, or something else was wrong */
+        return status;
+    }
     reader->user = file;
     reader->name = file->path;
     reader->map = (const uint8_t *)file->map;
@@ -1926,18 +1967,20 @@ LEMON_API float lemon_f32_from_f16(uint16_t x) {
 }
 
 LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed) {
-    rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u;
+    if (rng) rng->state = seed * 0x9e3779b97f4a7c15u + 0x243f6a8885a308d3u;
 }
 
 LEMON_API uint64_t lemon_rng_next(lemon_rng *rng) {
-    uint64_t z = (rng->state += 0x9e3779b97f4a7c15u);
+    uint64_t z;
+    if (rng == NULL) return 0;
+    z = (rng->state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
 
 LEMON_API int64_t lemon_rng_below(lemon_rng *rng, int64_t n) {
-    uint64_t range = (uint64_t)n, limit = UINT64_MAX - UINT64_MAX % range, x;
+    uint64_t range = (uint64_t)(n < 1 ? 1 : n), limit = UINT64_MAX - UINT64_MAX % range, x;
     do x = lemon_rng_next(rng); while (x >= limit);     /* the ragged end would favour small results */
     return (int64_t)(x % range);
 }
@@ -1952,29 +1995,33 @@ LEMON_API double lemon_rng_normal(lemon_rng *rng) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
 
+/*  Half a byte a step. */
+static uint32_t lemon__crc_halves(uint32_t c, const uint8_t *p, size_t n) {
+    static const uint32_t table[16] = {0, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u,
+                                       0x5005713cu, 0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u,
+                                       0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
+    for (; n > 0; n--, p++) {
+        c ^= *p;
+        c = table[c & 15u] ^ c >> 4;
+        c = table[c & 15u] ^ c >> 4;
+    }
+    return c;
+}
+
 /*  Eight tables make eight bytes a step ("slicing by 8", Kounavis and Berry 2005).  They are made anew for each call
     that is long enough to pay, so that there is no global to set up. */
 static void lemon__crc_tables(uint32_t table[8][256]) {
-    uint32_t i, k, c;
-    for (i = 0; i < 256; i++) {
-        c = i;
-        for (k = 0; k < 8; k++) c = (c & 1u) ? (c >> 1) ^ 0xedb88320u : c >> 1;
-        table[0][i] = c;
-    }
+    const uint8_t zero = 0;
+    uint32_t i, k;
+    for (i = 0; i < 256; i++) table[0][i] = lemon__crc_halves(i, &zero, 1);
     for (k = 1; k < 8; k++)
         for (i = 0; i < 256; i++) table[k][i] = (table[k - 1][i] >> 8) ^ table[0][table[k - 1][i] & 255u];
-}
-
-static uint32_t lemon__crc_bitwise(uint32_t c, const uint8_t *p, size_t n) {
-    int k;
-    for (; n > 0; n--, p++)
-        for (c ^= *p, k = 0; k < 8; k++) c = (c & 1u) ? (c >> 1) ^ 0xedb88320u : c >> 1;
-    return c;
 }
 
 LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
     const uint8_t *p = (const uint8_t *)bytes;
     uint32_t c = crc ^ 0xffffffffu;
+    if (p == NULL) return crc;
     if (!LEMON__SMALL && count >= 4096) {
         uint32_t t[8][256];
         lemon__crc_tables(t);
@@ -1984,7 +2031,7 @@ LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
                 t[3][b & 255u] ^ t[2][(b >> 8) & 255u] ^ t[1][(b >> 16) & 255u] ^ t[0][b >> 24];
         }
     }
-    return lemon__crc_bitwise(c, p, count) ^ 0xffffffffu;
+    return lemon__crc_halves(c, p, count) ^ 0xffffffffu;
 }
 
 /* ====================================================================================================================
@@ -2019,7 +2066,7 @@ LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols) {
 
 LEMON_API size_t lemon_tensor_bytes(const lemon_tensor *tensor) {
     size_t bytes = 0;
-    if (tensor->rows < 0 || (uint64_t)tensor->rows > SIZE_MAX) return 0;
+    if (tensor == NULL || tensor->rows < 0 || (uint64_t)tensor->rows > SIZE_MAX) return 0;
     return lemon__mul((size_t)tensor->rows, lemon_row_bytes(tensor->dtype, tensor->cols), &bytes) ? bytes : 0;
 }
 
@@ -2035,7 +2082,7 @@ static void lemon__q8_encode(const float *in, uint8_t *out, int64_t n) {
     float top = 0.0f, inverse;
     int64_t i;
     for (i = 0; i < n; i++) top = fabsf(in[i]) > top ? fabsf(in[i]) : top;
-    inverse = top > 0.0f ? 127.0f / top : 0.0f;
+    inverse = top > FLT_MIN * 127.0f ? 127.0f / top : 0.0f;      /* below that the scale is 0, and its inverse Inf */
     lemon__put16(out, lemon_f16_from_f32(top / 127.0f));
     memset(out + 2, 0, LEMON__BLOCK);
     for (i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
@@ -2055,7 +2102,7 @@ static void lemon__q4_encode(const float *in, uint8_t *out, int64_t n) {
     float top = 0.0f, inverse;
     int64_t i;
     for (i = 0; i < n; i++) top = fabsf(in[i]) > fabsf(top) ? in[i] : top;
-    inverse = top < 0.0f || top > 0.0f ? -8.0f / top : 0.0f;
+    inverse = fabsf(top) > FLT_MIN * 127.0f ? -8.0f / top : 0.0f;
     lemon__put16(out, lemon_f16_from_f32(top / -8.0f));
     memset(out + 2, 0x88, 16);                          /* padding is zero, which is nibble 8 */
     for (i = 0; i < n; i++) {
@@ -2078,16 +2125,29 @@ static void lemon__blocks_decode(const uint8_t *in, float *out, int64_t cols, si
     for (i = 0; i < cols; i += LEMON__BLOCK, in += block_bytes) decode(in, out + i, lemon__min(LEMON__BLOCK, cols - i));
 }
 
+/*  A block with NaN or Inf in it is NaN as a whole: no byte stands for either. */
 static void lemon__blocks_encode(const float *in, uint8_t *out, int64_t cols, size_t block_bytes,
                                  void (*encode)(const float *, uint8_t *, int64_t)) {
-    int64_t i;
-    for (i = 0; i < cols; i += LEMON__BLOCK, out += block_bytes)
-        encode(in + i, out, lemon__min(LEMON__BLOCK, cols - i));
+    int64_t i, j, n;
+    for (i = 0; i < cols; i += n, out += block_bytes) {
+        n = lemon__min(LEMON__BLOCK, cols - i);
+        for (j = 0; j < n && lemon__finite((double)in[i + j]); j++) {}
+        if (j == n) { encode(in + i, out, n); continue; }
+        memset(out, 0, block_bytes);
+        lemon__put16(out, 0x7e00);
+    }
+}
+
+static int lemon__has_row(const lemon_tensor *tensor, int64_t row) {
+    return tensor && tensor->data && row >= 0 && row < tensor->rows && tensor->cols > 0;
 }
 
 LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out) {
-    const uint8_t *in = lemon__row(tensor, row);
-    int64_t i, n = tensor->cols;
+    const uint8_t *in;
+    int64_t i, n;
+    if (!lemon__has_row(tensor, row) || out == NULL) return;
+    in = lemon__row(tensor, row);
+    n = tensor->cols;
     switch (tensor->dtype) {
     case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *out); break;
     case LEMON_BF16: for (i = 0; i < n; i++) out[i] = lemon_f32_from_bf16(lemon__get16(in + 2 * i)); break;
@@ -2099,8 +2159,11 @@ LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *
 }
 
 LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float *in) {
-    uint8_t *out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
-    int64_t i, n = tensor->cols;
+    uint8_t *out;
+    int64_t i, n;
+    if (!lemon__has_row(tensor, row) || in == NULL) return;
+    out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
+    n = tensor->cols;
     switch (tensor->dtype) {
     case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *in); break;
     case LEMON_BF16: for (i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_bf16_from_f32(in[i])); break;
@@ -2121,10 +2184,10 @@ typedef struct lemon__arena_block {
 enum { LEMON__ARENA_BLOCK = LEMON__SMALL ? 1 << 12 : 1 << 20 };
 
 LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
-    lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+    lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
     size_t need;
     char *p;
-    if (bytes > SIZE_MAX / 2) return lemon__malloc(ctx, bytes);             /* fails with the message */
+    if (bytes > SIZE_MAX / 2 || arena == NULL) return lemon__malloc(ctx, SIZE_MAX);     /* fails with the message */
     need = (bytes + LEMON__ALIGN - 1) / LEMON__ALIGN * LEMON__ALIGN;
     if (block == NULL || block->bytes - block->used < need) {
         size_t size = LEMON__ALIGN + (need > LEMON__ARENA_BLOCK / 4 ? need : (size_t)LEMON__ARENA_BLOCK);
@@ -2142,13 +2205,13 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
 }
 
 LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena) {
-    lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+    lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
     while (block) {
         lemon__arena_block *next = block->next;
         lemon__free(ctx, block, block->bytes);
         block = next;
     }
-    arena->blocks = NULL;
+    if (arena) arena->blocks = NULL;
 }
 
 /*  rows * cols numbers of `each` bytes from an arena; the size is checked for overflow. */
@@ -2790,6 +2853,13 @@ LEMON__INLINE float32x4_t lemon__q8_neon(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__NEON */
 
+/*  How far ahead of a row of B to ask for what comes: short rows are streams too short for the hardware to see, so there
+    it is the row as many further on as are read at once. */
+LEMON__INLINE int64_t lemon__dots_ahead(const lemon__product *g, int64_t cols) {
+    int64_t next = cols * (int64_t)g->b_bytes;
+    return next <= 65536 ? next : 1024;
+}
+
 /*  The steps of k that filled no vector, and the row of C. */
 LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
                                       int64_t k) {
@@ -2803,7 +2873,15 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
 #define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
-#define LEMON__DOT_LOAD(V, type, j) const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p);
+#define LEMON__DOT_LOAD(V, type, j) \
+    const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p); \
+    LEMON__AHEAD_##V(w##j + ahead + LEMON__AT_##type(p))
+#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
+#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
+#define LEMON__AHEAD_neon(x) __builtin_prefetch(x);
+#define LEMON__AT_f32(p) 4 * (p)
+#define LEMON__AT_bf16(p) 2 * (p)
+#define LEMON__AT_q8(p) (p)
 #define LEMON__DOT_SUM(V, i, j) LEMON__VEC_##V x##i##j = LEMON__SET_##V(0);
 #define LEMON__DOT_FMA(V, i, j) x##i##j = LEMON__FMA_##V(a, b##j, x##i##j);
 #define LEMON__DOT_FOLD(V, i, q, r, s, t) \
@@ -2833,7 +2911,7 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
                                                                 int64_t columns) { \
     enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
-    const int64_t k = g->k / lanes * lanes; \
+    const int64_t k = g->k / lanes * lanes, ahead = lemon__dots_ahead(g, cols); \
     float sum[8]; \
     LEMON__VEC_##V a; \
     int64_t p; \
@@ -3569,7 +3647,8 @@ typedef struct lemon__op {
     int64_t n_heads, kv_heads, head_dim;
     int64_t seq;                    /* rows of a sequence */
     int64_t pos, kv_rows; /* attention: tokens before these in the cache, and rows of the cache per sequence */
-    float eps, theta;
+    int64_t window;                 /* attention: keys that a row sees, 0: all */
+    float eps;
     const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
     lemon_loss_options loss;
     int gradient;                   /* loss: 1 makes the gradients too */
@@ -3591,37 +3670,287 @@ enum { LEMON__ROWS = 32, LEMON__COLS = 64, LEMON__LANES = 16 };     /* rows and 
     static void (*name(lemon_isa isa)) params { (void)isa; return name##_plain; }
 #endif
 
-/* ---- exp and sums, the parts of all that follows ---- */
+/* ---- exp, softmax and SwiGLU, written once for vectors of 16, 8, 4 and 1 numbers ----
+        V is m512, m256 or neon as in chapter 4, or `one`: plain C, the twin of the others, which also does what is left
+        at the end of a row.  All sums of products are asked for as fused operations or kept apart by a store, so that
+        no compiler may round them otherwise. ---- */
+
+LEMON__INLINE float lemon__whole_one(float n) {         /* k for n = 1.5 * 2^23 + k: by the bits, for x87 keeps more of n */
+    int32_t bits;
+    memcpy(&bits, &n, 4);
+    return (float)(bits - 0x4b400000);
+}
+
+LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
+    int32_t bits;
+    memcpy(&bits, &n, 4);
+    bits = (bits - 0x4b400000 + 127) * 8388608;
+    memcpy(&n, &bits, 4);
+    return n;
+}
+
+#define LEMON__VEC_one float
+#define LEMON__TARGET_one
+#define LEMON__SET_one(x) ((float)(x))
+#define LEMON__GET_one(x) (*(x))
+#define LEMON__PUT_one(x, v) (*(x) = (v))
+#define LEMON__ADD_one(a, b) ((a) + (b))
+#define LEMON__ADD_m256 _mm256_add_ps
+#define LEMON__ADD_m512 _mm512_add_ps
+#define LEMON__ADD_neon vaddq_f32
+#define LEMON__SUB_one(a, b) ((a) - (b))
+#define LEMON__SUB_m256 _mm256_sub_ps
+#define LEMON__SUB_m512 _mm512_sub_ps
+#define LEMON__SUB_neon vsubq_f32
+#define LEMON__MUL_one(a, b) ((a) * (b))
+#define LEMON__DIV_one(a, b) ((a) / (b))
+#define LEMON__DIV_m256 _mm256_div_ps
+#define LEMON__DIV_m512 _mm512_div_ps
+#define LEMON__DIV_neon vdivq_f32
+#define LEMON__FMA_one(a, b, c) ((a) * (b) + (c))
+#define LEMON__MAX_one(a, b) ((b) < (a) ? (a) : (b))    /* NaN in b stays, here and in the vectors */
+#define LEMON__MAX_m256 _mm256_max_ps
+#define LEMON__MAX_m512(a, b) _mm512_maskz_max_ps(0xffff, a, b)    /* gcc 12 warns of _mm512_max_ps' own header */
+#define LEMON__MAX_neon vmaxq_f32
+#define LEMON__MIN_one(a, b) ((b) > (a) ? (a) : (b))
+#define LEMON__MIN_m256 _mm256_min_ps
+#define LEMON__MIN_m512(a, b) _mm512_maskz_min_ps(0xffff, a, b)
+#define LEMON__MIN_neon vminq_f32
+#define LEMON__WHOLE_one lemon__whole_one
+#define LEMON__WHOLE_m256(n) _mm256_sub_ps(n, _mm256_set1_ps(12582912.0f))
+#define LEMON__WHOLE_m512(n) _mm512_sub_ps(n, _mm512_set1_ps(12582912.0f))
+#define LEMON__WHOLE_neon(n) vsubq_f32(n, vdupq_n_f32(12582912.0f))
+#define LEMON__POW2_one lemon__pow2_one
+#define LEMON__POW2_m256(n) _mm256_castsi256_ps(_mm256_slli_epi32( \
+    _mm256_add_epi32(_mm256_castps_si256(n), _mm256_set1_epi32(127 - 0x4b400000)), 23))
+#define LEMON__POW2_m512(n) _mm512_castsi512_ps(_mm512_slli_epi32( \
+    _mm512_add_epi32(_mm512_castps_si512(n), _mm512_set1_epi32(127 - 0x4b400000)), 23))
+#define LEMON__POW2_neon(n) vreinterpretq_f32_s32(vshlq_n_s32( \
+    vaddq_s32(vreinterpretq_s32_f32(n), vdupq_n_s32(127 - 0x4b400000)), 23))
 
 /*  e^x by x = n ln2 + r, |r| <= ln2 / 2, a polynomial for e^r and n put into the exponent: relative error below 2e-7.
-    x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Both are done on the bits, as integers:
-    compilers may not vectorise comparisons of floats, which could trap. */
-LEMON__INLINE float lemon__exp(float x) {
-    int32_t bits, sign, size, nan, limit = 0x42ae0000;      /* the bits of 87 */
-    float n, r, p;
-    memcpy(&bits, &x, 4);
-    size = bits & 0x7fffffff;
-    sign = bits ^ size;
-    nan = (0x7f800000 - size) >> 31 & 0x7fc00000;
-    size = size < limit ? size : limit;
-    bits = sign | size;
-    memcpy(&x, &bits, 4);
-    n = x * 1.44269504f + 12582912.0f;                      /* adding 1.5 * 2^23 rounds to a whole number, */
-    memcpy(&bits, &n, 4);                                   /*   which stands in the low bits; */
-    n = (float)(bits - 0x4b400000);                         /*   not n - 12582912: x87 keeps more digits of n */
-    r = x - n * 0.693359375f;                               /* ln2 in two parts, the first exact in few bits */
-    r = r + n * 2.12194440e-4f;
-    p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    bits = ((bits - 0x4b400000) * 8388608 + 0x3f800000) | nan;
-    memcpy(&r, &bits, 4);
-    return p * r;
+    x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Adding 1.5 * 2^23 rounds to a whole
+    number, which stands in the low bits; ln2 is taken off in two parts, the first exact in few bits. */
+#define LEMON__EXP(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__exp_##V(LEMON__VEC_##V x) { \
+    LEMON__VEC_##V n, r, p; \
+    x = LEMON__MIN_##V(LEMON__SET_##V(87.0f), LEMON__MAX_##V(LEMON__SET_##V(-87.0f), x)); \
+    n = LEMON__FMA_##V(x, LEMON__SET_##V(1.44269504f), LEMON__SET_##V(12582912.0f)); \
+    p = LEMON__WHOLE_##V(n); \
+    r = LEMON__FMA_##V(p, LEMON__SET_##V(-0.693359375f), x); \
+    r = LEMON__FMA_##V(p, LEMON__SET_##V(2.12194440e-4f), r); \
+    p = LEMON__FMA_##V(r, LEMON__SET_##V(1.9875691500e-4f), LEMON__SET_##V(1.3981999507e-3f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(8.3334519073e-3f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(4.1665795894e-2f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(1.6666665459e-1f)); \
+    p = LEMON__FMA_##V(p, r, LEMON__SET_##V(5.0000001201e-1f)); \
+    p = LEMON__FMA_##V(p, LEMON__MUL_##V(r, r), r); \
+    return LEMON__MUL_##V(LEMON__ADD_##V(p, LEMON__SET_##V(1.0f)), LEMON__POW2_##V(n)); \
 }
+
+/*  The lanes of a vector, added in order. */
+#define LEMON__TOTAL(V) \
+LEMON__TARGET_##V LEMON__INLINE float lemon__total_##V(LEMON__VEC_##V x) { \
+    float lane[sizeof(x) / sizeof(float)], sum = 0.0f; \
+    size_t i; \
+    LEMON__PUT_##V(lane, x); \
+    for (i = 0; i < sizeof(x) / sizeof(float); i++) sum += lane[i]; \
+    return sum; \
+}
+
+/*  The largest of n >= 1 numbers. */
+#define LEMON__MAX_OF(V) \
+LEMON__TARGET_##V static float lemon__max_##V(const float *x, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(x[0]), b = a; \
+    float lane[lanes], top; \
+    int64_t i; \
+    for (i = 0; i + 2 * lanes <= n; i += 2 * lanes) { \
+        a = LEMON__MAX_##V(LEMON__GET_##V(x + i), a); \
+        b = LEMON__MAX_##V(LEMON__GET_##V(x + i + lanes), b); \
+    } \
+    LEMON__PUT_##V(lane, LEMON__MAX_##V(a, b)); \
+    for (top = lane[0]; i < n; i++) top = LEMON__MAX_one(x[i], top); \
+    for (i = 1; i < lanes; i++) top = LEMON__MAX_one(lane[i], top); \
+    return top; \
+}
+
+/*  x becomes e^(x * scale - shift); returns the sum. */
+#define LEMON__EXP_SUM(V) \
+LEMON__TARGET_##V static float lemon__exp_sum_##V(float *x, int64_t n, float scale, float shift) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(0.0f), b = a, u, w; \
+    int64_t i; \
+    float sum; \
+    for (i = 0; i + 2 * lanes <= n; i += 2 * lanes) { \
+        u = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(x + i), LEMON__SET_##V(scale), LEMON__SET_##V(-shift))); \
+        w = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(x + i + lanes), LEMON__SET_##V(scale), LEMON__SET_##V(-shift))); \
+        LEMON__PUT_##V(x + i, u); \
+        LEMON__PUT_##V(x + i + lanes, w); \
+        a = LEMON__ADD_##V(a, u); \
+        b = LEMON__ADD_##V(b, w); \
+    } \
+    sum = lemon__total_##V(LEMON__ADD_##V(a, b)); \
+    for (; i < n; i++) sum += x[i] = lemon__exp_one(x[i] * scale - shift); \
+    return sum; \
+}
+
+/*  Softmax down the columns of s [n, LEMON__ROWS], without the division: top and sum of each column come out. */
+#define LEMON__SOFTMAX_COLUMNS(V) \
+LEMON__TARGET_##V static void lemon__softmax_columns_##V(float *s, int64_t n, float *top, float *sum) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t j, c; \
+    for (c = 0; c < LEMON__ROWS; c += lanes) { \
+        LEMON__VEC_##V high = LEMON__GET_##V(s + c), total = LEMON__SET_##V(0.0f), x; \
+        for (j = 1; j < n; j++) high = LEMON__MAX_##V(high, LEMON__GET_##V(s + j * LEMON__ROWS + c)); \
+        for (j = 0; j < n; j++) { \
+            x = lemon__exp_##V(LEMON__SUB_##V(LEMON__GET_##V(s + j * LEMON__ROWS + c), high)); \
+            LEMON__PUT_##V(s + j * LEMON__ROWS + c, x); \
+            total = LEMON__ADD_##V(total, x); \
+        } \
+        LEMON__PUT_##V(top + c, high); \
+        LEMON__PUT_##V(sum + c, total); \
+    } \
+}
+
+/*  p from scores and log-sum-exps of the columns, and ds = scale * p * (dp - d) in place of dp. */
+#define LEMON__SOFTMAX_BACK(V) \
+LEMON__TARGET_##V static void lemon__softmax_back_##V(float *p, float *ds, int64_t n, const float *lse, const float *d, \
+                                                      float scale) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t j, c; \
+    for (c = 0; c < LEMON__ROWS; c += lanes) { \
+        LEMON__VEC_##V shift = LEMON__GET_##V(lse + c), off = LEMON__GET_##V(d + c), x, y; \
+        for (j = c; j < n * LEMON__ROWS; j += LEMON__ROWS) { \
+            x = lemon__exp_##V(LEMON__SUB_##V(LEMON__GET_##V(p + j), shift)); \
+            y = LEMON__MUL_##V(LEMON__SET_##V(scale), LEMON__SUB_##V(LEMON__GET_##V(ds + j), off)); \
+            LEMON__PUT_##V(p + j, x); \
+            LEMON__PUT_##V(ds + j, LEMON__MUL_##V(x, y)); \
+        } \
+    } \
+}
+
+/*  silu(g) * u with silu(g) = g s, s = 1 / (1 + e^-g) = e^g / (1 + e^g). */
+#define LEMON__SWIGLU_LOOPS(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__sigmoid_##V(LEMON__VEC_##V g) { \
+    g = lemon__exp_##V(g); \
+    return LEMON__DIV_##V(g, LEMON__ADD_##V(LEMON__SET_##V(1.0f), g)); \
+} \
+LEMON__TARGET_##V static void lemon__swiglu_##V(const float *gate, const float *up, float *y, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V g = LEMON__GET_##V(gate + i); \
+        LEMON__PUT_##V(y + i, LEMON__MUL_##V(LEMON__MUL_##V(g, lemon__sigmoid_##V(g)), LEMON__GET_##V(up + i))); \
+    } \
+    for (; i < n; i++) y[i] = gate[i] * lemon__sigmoid_one(gate[i]) * up[i]; \
+}
+
+/*  For n numbers dgate += dy * up * silu'(gate), silu' = s + silu (1 - s), and dup += dy * silu(gate). */
+#define LEMON__SWIGLU_BACK(V) \
+LEMON__TARGET_##V static int64_t lemon__swiglu_back_##V(const float *gate, const float *up, const float *dy, \
+                                                        float *dgate, float *dup, int64_t i, int64_t n) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    for (; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V g = LEMON__GET_##V(gate + i), d = LEMON__GET_##V(dy + i), s = lemon__sigmoid_##V(g), silu; \
+        silu = LEMON__MUL_##V(g, s); \
+        s = LEMON__FMA_##V(silu, LEMON__SUB_##V(LEMON__SET_##V(1.0f), s), s); \
+        if (dgate) \
+            LEMON__PUT_##V(dgate + i, LEMON__FMA_##V(LEMON__MUL_##V(d, LEMON__GET_##V(up + i)), s, \
+                                                     LEMON__GET_##V(dgate + i))); \
+        if (dup) LEMON__PUT_##V(dup + i, LEMON__FMA_##V(d, silu, LEMON__GET_##V(dup + i))); \
+    } \
+    return i; \
+}
+
+/*  For a row of logits z and the teacher's q at temperature 1 / inverse: q becomes e^(q inverse - top_q), and the sums of
+    e^(z inverse - top_z), of that, and of that times (q - z) inverse come out. */
+#define LEMON__DISTILL_SUMS(V) \
+LEMON__TARGET_##V static void lemon__distill_sums_##V(const float *z, float *q, int64_t n, float inverse, float top_z, \
+                                                      float top_q, float *sums) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    LEMON__VEC_##V a = LEMON__SET_##V(0.0f), b = a, cross = a, x, y, e; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        x = LEMON__GET_##V(z + i); \
+        y = LEMON__GET_##V(q + i); \
+        e = lemon__exp_##V(LEMON__FMA_##V(y, LEMON__SET_##V(inverse), LEMON__SET_##V(-top_q))); \
+        LEMON__PUT_##V(q + i, e); \
+        b = LEMON__ADD_##V(b, e); \
+        cross = LEMON__FMA_##V(e, LEMON__MUL_##V(LEMON__SUB_##V(y, x), LEMON__SET_##V(inverse)), cross); \
+        e = lemon__exp_##V(LEMON__FMA_##V(x, LEMON__SET_##V(inverse), LEMON__SET_##V(-top_z))); \
+        a = LEMON__ADD_##V(a, LEMON__MAX_##V(LEMON__SET_##V(0.0f), e)); \
+    } \
+    sums[0] = lemon__total_##V(a); \
+    sums[1] = lemon__total_##V(b); \
+    sums[2] = lemon__total_##V(cross); \
+    for (; i < n; i++) { \
+        const float t = q[i]; \
+        sums[0] += lemon__exp_one(z[i] * inverse - top_z); \
+        sums[1] += q[i] = lemon__exp_one(t * inverse - top_q); \
+        sums[2] += q[i] * ((t - z[i]) * inverse); \
+    } \
+}
+
+/*  q becomes soft * (e^(z inverse - log_z) - q / sum_q). */
+#define LEMON__DISTILL_SLOPE(V) \
+LEMON__TARGET_##V static void lemon__distill_slope_##V(const float *z, float *q, int64_t n, float inverse, float log_z, \
+                                                       float sum_q, float soft) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    const float share = -1.0f / sum_q; \
+    int64_t i; \
+    for (i = 0; i + lanes <= n; i += lanes) { \
+        LEMON__VEC_##V e = lemon__exp_##V(LEMON__FMA_##V(LEMON__GET_##V(z + i), LEMON__SET_##V(inverse), \
+                                                         LEMON__SET_##V(-log_z))); \
+        e = LEMON__FMA_##V(LEMON__GET_##V(q + i), LEMON__SET_##V(share), LEMON__MAX_##V(LEMON__SET_##V(0.0f), e)); \
+        LEMON__PUT_##V(q + i, LEMON__MUL_##V(LEMON__SET_##V(soft), e)); \
+    } \
+    for (; i < n; i++) q[i] = soft * (lemon__exp_one(z[i] * inverse - log_z) + q[i] * share); \
+}
+
+#define LEMON__LOOPS(V) \
+LEMON__EXP(V) LEMON__TOTAL(V) LEMON__MAX_OF(V) LEMON__EXP_SUM(V) LEMON__SOFTMAX_COLUMNS(V) LEMON__SOFTMAX_BACK(V) \
+LEMON__SWIGLU_LOOPS(V) LEMON__SWIGLU_BACK(V) LEMON__DISTILL_SUMS(V) LEMON__DISTILL_SLOPE(V)
+LEMON__LOOPS(one)
+#if LEMON__X86
+LEMON__LOOPS(m256)
+LEMON__LOOPS(m512)
+#endif
+#if LEMON__NEON
+LEMON__LOOPS(neon)
+#endif
+
+typedef struct lemon__loops {
+    float (*max)(const float *x, int64_t n);
+    float (*exp_sum)(float *x, int64_t n, float scale, float shift);
+    void (*softmax_columns)(float *s, int64_t n, float *top, float *sum);
+    void (*softmax_back)(float *p, float *ds, int64_t n, const float *lse, const float *d, float scale);
+    void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
+    int64_t (*swiglu_back)(const float *gate, const float *up, const float *dy, float *dgate, float *dup, int64_t i,
+                           int64_t n);
+    void (*distill_sums)(const float *z, float *q, int64_t n, float inverse, float top_z, float top_q, float *sums);
+    void (*distill_slope)(const float *z, float *q, int64_t n, float inverse, float log_z, float sum_q, float soft);
+} lemon__loops;
+
+#define LEMON__LOOPS_OF(V) \
+    {lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
+     lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V}
+
+static const lemon__loops *lemon__loops_of(lemon_isa isa) {
+    static const lemon__loops one = LEMON__LOOPS_OF(one);
+#if LEMON__X86
+    static const lemon__loops m256 = LEMON__LOOPS_OF(m256), m512 = LEMON__LOOPS_OF(m512);
+    if (isa != LEMON_ISA_SCALAR) return isa == LEMON_ISA_AVX512 ? &m512 : &m256;
+#endif
+#if LEMON__NEON
+    static const lemon__loops neon = LEMON__LOOPS_OF(neon);
+    if (isa != LEMON_ISA_SCALAR) return &neon;
+#endif
+    (void)isa;
+    return &one;
+}
+
+/* ---- sums ---- */
 
 LEMON__INLINE float lemon__lane_sum(const float *lane) {
     float a[8], b[4];
@@ -3637,33 +3966,6 @@ LEMON__INLINE float lemon__dot(const float *a, const float *b, int64_t n) {
     for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
         for (j = 0; j < LEMON__LANES; j++) lane[j] += a[i + j] * b[i + j];
     for (j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
-    return lemon__lane_sum(lane);
-}
-
-LEMON__INLINE float lemon__max_of(const float *x, int64_t n) {
-    float lane[LEMON__LANES], top = x[0];
-    int64_t i, j;
-    for (j = 0; j < LEMON__LANES; j++) lane[j] = x[0];
-    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
-        for (j = 0; j < LEMON__LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-    for (j = 0; j < LEMON__LANES; j++) top = lane[j] > top ? lane[j] : top;
-    for (; i < n; i++) top = x[i] > top ? x[i] : top;
-    return top;
-}
-
-/*  x becomes e^(x - shift); returns the sum. */
-LEMON__INLINE float lemon__exp_sum(float *x, int64_t n, float shift) {
-    float lane[LEMON__LANES] = {0};
-    int64_t i, j;
-    for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
-        for (j = 0; j < LEMON__LANES; j++) {
-            x[i + j] = lemon__exp(x[i + j] - shift);
-            lane[j] += x[i + j];
-        }
-    for (j = 0; i < n; i++, j++) {
-        x[i] = lemon__exp(x[i] - shift);
-        lane[j] += x[i];
-    }
     return lemon__lane_sum(lane);
 }
 
@@ -3809,6 +4111,38 @@ static void lemon__add_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__over(ctx, op, lemon__pass_rows(ctx->isa), op->rows, LEMON__ROWS);
 }
 
+/* ---- bias: y = x + b, the row b added to each;  dx = dY, db the sum of its rows ---- */
+
+LEMON__INLINE void lemon__bias_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+    const float *bias = lemon__in(op, 1);
+    int64_t i, n = op->cols;
+    for (; from < to; from++) {
+        const float *x = lemon__in(op, 0) + from * n;
+        for (i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
+    }
+}
+LEMON__CLONES(lemon__bias_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__bias_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__over(ctx, op, lemon__bias_rows(ctx->isa), op->rows, LEMON__ROWS);
+}
+
+LEMON__INLINE void lemon__bias_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
+    float *db = op->dx[1];
+    int64_t r, i, n = op->cols;
+    if (!op->add[1]) memset(db + from, 0, (size_t)(to - from) * sizeof *db);
+    for (r = 0; r < op->rows; r++)
+        for (i = from; i < to; i++) db[i] += op->dy[r * n + i];
+}
+LEMON__CLONES(lemon__bias_back_cols, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+
+static void lemon__bias_backward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__op pass = *op;
+    if (op->dx[1]) lemon__over(ctx, op, lemon__bias_back_cols(ctx->isa), op->cols, LEMON__COLS);
+    pass.dx[1] = NULL;
+    lemon__add_backward(ctx, &pass);
+}
+
 /* ---- the layer operator, one term at a time: y = a + w[index] * x  (a may be absent);  inputs x, w, a ---- */
 
 LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64_t to) {
@@ -3897,18 +4231,42 @@ static void lemon__norm_backward(lemon_ctx *ctx, const lemon__op *op) {
     if (op->dx[1]) lemon__over(ctx, op, lemon__norm_back_cols(ctx->isa), op->cols, LEMON__COLS);
 }
 
-/* ---- RoPE: in each head, channels 2i and 2i+1 are a plane that turns by position * theta^(-2i/C).
-        A turn's backward is the turn back. ---- */
+/* ---- RoPE: in each head, channels 2i and 2i+1 are a plane that turns by position * theta^(-2i/C), or slower where that
+        is scaled.  A turn's backward is the turn back, but for the magnitude, which stays. ---- */
+
+#define LEMON__TWO_PI 6.283185307179586476925
+
+/*  The plane that turns so many times within the old context: a fraction. */
+static double lemon__rope_plane(const lemon_config *c, float turns) {
+    return c->head_dim * log(c->rope_original / ((double)turns * LEMON__TWO_PI)) / (2.0 * log((double)c->rope_theta));
+}
+
+/*  By how much plane i turns slower than without scaling: between 1 and rope_factor. */
+static double lemon__rope_slower(const lemon_config *c, int64_t i) {
+    double factor = (double)c->rope_factor, fast = 0.0, low, high;      /* fast: how much of its speed it keeps */
+    if (c->rope_scaling == LEMON_ROPE_PLAIN) return 1.0;
+    if (c->rope_scaling == LEMON_ROPE_LLAMA3) {     /* linear in the turns */
+        double turns = c->rope_original * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+        fast = (turns - (double)c->rope_slow) / ((double)c->rope_fast - (double)c->rope_slow);
+    } else if (c->rope_scaling == LEMON_ROPE_YARN) {        /* linear in the planes */
+        low = fmax(0.0, floor(lemon__rope_plane(c, c->rope_fast)));
+        high = fmin(c->head_dim - 1.0, ceil(lemon__rope_plane(c, c->rope_slow)));
+        fast = 1.0 - ((double)i - low) / fmax(0.001, high - low);
+    }
+    fast = fast < 0.0 ? 0.0 : fast > 1.0 ? 1.0 : fast;
+    return 1.0 / ((1.0 - fast) / factor + fast);
+}
 
 /*  The cosines and sines of positions 0 ... seq-1: [seq, C/2, 2]. */
-static void lemon__rope_angles(float *angles, int64_t seq, int64_t head_dim, double theta) {
-    int64_t t, i;
-    for (i = 0; i < head_dim / 2; i++) {
-        double frequency = pow(theta, -2.0 * (double)i / (double)head_dim);
+static void lemon__rope_angles(float *angles, int64_t seq, const lemon_config *c) {
+    double size = c->rope_scaling == LEMON_ROPE_YARN ? (double)c->rope_magnitude : 1.0;
+    int64_t t, i, planes = c->head_dim / 2;
+    for (i = 0; i < planes; i++) {
+        double speed = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / lemon__rope_slower(c, i);
         for (t = 0; t < seq; t++) {
-            float *pair = angles + (t * (head_dim / 2) + i) * 2;
-            pair[0] = (float)cos((double)t * frequency);
-            pair[1] = (float)sin((double)t * frequency);
+            float *pair = angles + (t * planes + i) * 2;
+            pair[0] = (float)(size * cos((double)t * speed));
+            pair[1] = (float)(size * sin((double)t * speed));
         }
     }
 }
@@ -3960,76 +4318,131 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
 
 /* ---- causal grouped-query attention ----
         For each head:  S = Q K^T / sqrt(C),  P = softmax of each row over the keys up to its own position,  Y = P V.
-        S is made for LEMON__ROWS queries at a time and thrown away; aux keeps log sum exp of each row [N, H], from which
-        backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
+        Nothing of size T x T is kept: a tile of LEMON__ROWS queries is done at a time, and aux keeps the log sum exp of
+        each row [N, H], from which backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
             dS = P * (dP - d),   dQ = dS K / sqrt(C),   dK = dS^T Q / sqrt(C),   dV = P^T dY.
-        Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t. ---- */
+        A tile is held as its transpose, [keys, LEMON__ROWS]: the softmax then goes down the columns, a vector of queries
+        at a time, whatever the head_dim, and each product has a side of full vectors:
+            S^T = K Q^T,   Y^T = V^T P^T,   dP^T = V dY^T,   dQ^T = K^T dS^T.
+        Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t, with a window
+        only the last so many of them: a tile begins with the first key that its first row sees. ---- */
 
 typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles; } lemon__attention_job;
 
 /*  Where one head of one sequence, and a tile of its queries, lie. */
 typedef struct lemon__query_tile {
     const float *q, *k, *v;
-    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys that its last row sees */
+    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys up to its last row's */
     int64_t q_width, kv_width;
     int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
-    int64_t first_keys;             /* keys that the first row sees */
-    int64_t head;
+    int64_t first_keys;             /* keys up to the first row's own */
+    int64_t window;                 /* how many of them a row sees */
+    float *s, *turned, *ds;         /* [keys, LEMON__ROWS], [C, LEMON__ROWS], [keys, LEMON__ROWS] (backward only) */
+    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
 } lemon__query_tile;
 
-static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile) {
+enum { LEMON__FEW_QUERIES = 4 };            /* so many are done one by one */
+
+/*  Floats that a worker needs for tiles of up to so many rows and keys. */
+static int64_t lemon__attention_floats(int64_t rows, int64_t keys, int64_t head_dim, int backward) {
+    if (rows <= LEMON__FEW_QUERIES && !backward) return keys;
+    return LEMON__ROWS * (keys * (backward ? 2 : 1) + head_dim);
+}
+
+static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
+    return lemon__attention_floats(op->seq, op->pos + op->seq, op->head_dim, backward);
+}
+
+static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile,
+                                               int worker) {
     lemon__query_tile t;
-    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS;
+    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS, begin;
+    t.window = op->window > 0 ? op->window : INT64_MAX;
+    begin = lemon__max(0, op->pos + from + 1 - t.window);
     t.q_width = op->n_heads * op->head_dim;
     t.kv_width = op->kv_heads * op->head_dim;
     t.rows = lemon__min(LEMON__ROWS, op->seq - from);
     t.row = sequence * op->seq + from;
-    t.first_keys = op->pos + from + 1;
-    t.keys = op->pos + from + t.rows;
+    t.first_keys = op->pos + from + 1 - begin;
+    t.keys = t.first_keys + t.rows - 1;
     t.q_at = t.row * t.q_width + head * op->head_dim;
-    t.kv_at = sequence * op->kv_rows * t.kv_width + head / group * op->head_dim;
+    t.kv_at = (sequence * op->kv_rows + begin) * t.kv_width + head / group * op->head_dim;
     t.q = lemon__in(op, 0) + t.q_at;
     t.k = lemon__in(op, 1) + t.kv_at;
     t.v = lemon__in(op, 2) + t.kv_at;
-    t.head = head;
+    t.s = op->scratch + worker * op->scratch_each;
+    t.turned = t.s + LEMON__ROWS * t.keys;
+    t.ds = t.turned + LEMON__ROWS * op->head_dim;
+    t.lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
     return t;
 }
 
-/*  Each row of scores to e^(s - top) over the keys it sees, zero beyond; row sums and log-sum-exps on the way. */
-LEMON__INLINE void lemon__softmax_tile_body(float *s, const lemon__query_tile *t, float *sums, float *lse,
-                                            int64_t lse_stride) {
-    int64_t r;
+/*  Gives the scores of keys that a query must not see a value. */
+static void lemon__attention_mask(const lemon__query_tile *t, float *s, float value) {
+    int64_t j, r;
+    for (j = t->first_keys; j < t->keys; j++)
+        for (r = 0; r <= j - t->first_keys; r++) s[j * LEMON__ROWS + r] = value;
+    for (j = 0; j < t->keys - t->window; j++)
+        for (r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[j * LEMON__ROWS + r] = value;
+}
+
+/*  The tile's scores, transposed. */
+static void lemon__attention_scores(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
+    int64_t n = job->op->head_dim;
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f / sqrtf((float)n), t->k, t->kv_width, t->q,
+                t->q_width, 0.0f, t->s, LEMON__ROWS);
+    lemon__attention_mask(t, t->s, -INFINITY);
+}
+
+static void lemon__attend_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
+    const lemon__op *op = job->op;
+    lemon_isa isa = job->ctx->isa;
+    float top[LEMON__ROWS], sum[LEMON__ROWS], *y = op->y + t->q_at;
+    int64_t n = op->head_dim, r, c;
+    lemon__attention_scores(job, t, workspace);
+    lemon__loops_of(isa)->softmax_columns(t->s, t->keys, top, sum);
+    lemon__attention_mask(t, t->s, 0.0f);
+    lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->v, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->turned,
+                LEMON__ROWS);
     for (r = 0; r < t->rows; r++) {
-        float *row = s + r * t->keys, top;
-        int64_t seen = t->first_keys + r;
-        top = lemon__max_of(row, seen);
-        sums[r] = lemon__exp_sum(row, seen, top);
-        memset(row + seen, 0, (size_t)(t->keys - seen) * sizeof *row);
-        if (lse) lse[r * lse_stride] = top + logf(sums[r]);
+        float inverse = 1.0f / sum[r];
+        for (c = 0; c < n; c++) y[r * t->q_width + c] = t->turned[c * LEMON__ROWS + r] * inverse;
+        if (t->lse) t->lse[r * op->n_heads] = top[r] + logf(sum[r]);
     }
 }
-LEMON__CLONES(lemon__softmax_tile, (float *s, const lemon__query_tile *t, float *sums, float *lse, int64_t lse_stride),
-              (s, t, sums, lse, lse_stride))
+
+/*  One query alone, as in decoding: a tile would be nearly empty. */
+static void lemon__attend_row(const lemon__attention_job *job, const lemon__query_tile *t, int64_t r,
+                              float *workspace) {
+    const lemon__op *op = job->op;
+    lemon_isa isa = job->ctx->isa;
+    int64_t n = op->head_dim, seen = t->first_keys + r, keys = lemon__min(seen, t->window), c;
+    int64_t hidden = (seen - keys) * t->kv_width;
+    const lemon__loops *loops = lemon__loops_of(isa);
+    float top, sum, *y = op->y + t->q_at + r * t->q_width;
+    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width,
+                t->k + hidden, t->kv_width, 0.0f, t->s, keys);
+    top = loops->max(t->s, keys);
+    sum = loops->exp_sum(t->s, keys, 1.0f, top);
+    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y,
+                t->q_width);
+    for (c = 0; c < n; c++) y[c] /= sum;
+    if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
+}
 
 static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
-    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r, c,
-            n = op->head_dim;
-    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles);
-    float *s = op->scratch + worker * op->scratch_each, sums[LEMON__ROWS], *y = op->y + t.q_at;
-    float *workspace = lemon__workspace(job->ctx, worker), *lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
-    lemon__gemm(isa, workspace, 0, 1, t.rows, t.keys, n, 1.0f / sqrtf((float)n), t.q, t.q_width, t.k, t.kv_width, 0.0f,
-                s, t.keys);
-    lemon__softmax_tile(isa)(s, &t, sums, lse, op->n_heads);
-    lemon__gemm(isa, workspace, 0, 0, t.rows, n, t.keys, 1.0f, s, t.keys, t.v, t.kv_width, 0.0f, y, t.q_width);
-    for (r = 0; r < t.rows; r++)
-        for (c = 0; c < n; c++) y[r * t.q_width + c] /= sums[r];
+    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r;
+    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles, worker);
+    float *workspace = lemon__workspace(job->ctx, worker);
+    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(job, &t, workspace);
+    else for (r = 0; r < t.rows; r++) lemon__attend_row(job, &t, r, workspace);
 }
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
     double keys = (double)op->pos + 0.5 * (double)op->seq;
+    if (op->window > 0) keys = fmin(keys, (double)op->window);
     return 4.0 * (double)op->rows * (double)(op->n_heads * op->head_dim) * keys;
 }
 
@@ -4042,45 +4455,43 @@ static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
 }
 
-/*  P from scores and log-sum-exp, and dS = P * (dP - d) / sqrt(C) in place of dP. */
-LEMON__INLINE void lemon__softmax_back_body(float *p, float *ds, const lemon__query_tile *t, const float *lse,
-                                            int64_t lse_stride, const float *dy, const float *y, int64_t n) {
-    float scale = 1.0f / sqrtf((float)n);
-    int64_t r, i;
+/*  s becomes P^T and ds becomes dS^T. */
+static void lemon__attention_back_scores(const lemon__attention_job *job, const lemon__query_tile *t,
+                                         float *workspace) {
+    const lemon__op *op = job->op;
+    const float *dy = op->dy + t->q_at, *y = op->y + t->q_at;
+    float lse[LEMON__ROWS] = {0}, d[LEMON__ROWS] = {0};
+    int64_t n = op->head_dim, r;
+    lemon__attention_scores(job, t, workspace);
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f, t->v, t->kv_width, dy, t->q_width, 0.0f, t->ds,
+                LEMON__ROWS);
     for (r = 0; r < t->rows; r++) {
-        float *prow = p + r * t->keys, *dsrow = ds + r * t->keys,
-              d = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
-        int64_t seen = t->first_keys + r;
-        lemon__exp_sum(prow, seen, lse[r * lse_stride]);
-        for (i = 0; i < seen; i++) dsrow[i] = prow[i] * (dsrow[i] - d) * scale;
-        memset(prow + seen, 0, (size_t)(t->keys - seen) * sizeof *prow);
-        memset(dsrow + seen, 0, (size_t)(t->keys - seen) * sizeof *dsrow);
+        lse[r] = t->lse[r * op->n_heads];
+        d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
     }
+    lemon__loops_of(job->ctx->isa)->softmax_back(t->s, t->ds, t->keys, lse, d, 1.0f / sqrtf((float)n));
+    lemon__attention_mask(t, t->s, 0.0f);
+    lemon__attention_mask(t, t->ds, 0.0f);
 }
-LEMON__CLONES(lemon__softmax_back,
-              (float *p, float *ds, const lemon__query_tile *t, const float *lse, int64_t lse_stride, const float *dy,
-               const float *y, int64_t n),
-              (p, ds, t, lse, lse_stride, dy, y, n))
 
-static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace,
-                                       float *p) {
+static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
     const lemon__op *op = job->op;
     lemon_isa isa = job->ctx->isa;
-    int64_t n = op->head_dim, m = t->rows, keys = t->keys;
-    const float *dy = op->dy + t->q_at;
-    float *ds = p + op->scratch_each / 2, scale = 1.0f / sqrtf((float)n);
-    lemon__gemm(isa, workspace, 0, 1, m, keys, n, scale, t->q, t->q_width, t->k, t->kv_width, 0.0f, p, keys);
-    lemon__gemm(isa, workspace, 0, 1, m, keys, n, 1.0f, dy, t->q_width, t->v, t->kv_width, 0.0f, ds, keys);
-    lemon__softmax_back(isa)(p, ds, t, op->aux + t->row * op->n_heads + t->head, op->n_heads, dy, op->y + t->q_at, n);
-    if (op->dx[0])
-        lemon__gemm(isa, workspace, 0, 0, m, n, keys, 1.0f, ds, keys, t->k, t->kv_width, op->add[0] ? 1.0f : 0.0f,
-                    op->dx[0] + t->q_at, t->q_width);
+    float *dq = op->dx[0] + t->q_at;
+    int64_t n = op->head_dim, r, c;
+    lemon__attention_back_scores(job, t, workspace);
+    if (op->dx[0]) {
+        lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->k, t->kv_width, t->ds, LEMON__ROWS, 0.0f,
+                    t->turned, LEMON__ROWS);
+        for (r = 0; r < t->rows; r++, dq += t->q_width)
+            for (c = 0; c < n; c++) dq[c] = t->turned[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
+    }
     if (op->dx[1])
-        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, ds, keys, t->q, t->q_width, 1.0f, op->dx[1] + t->kv_at,
-                    t->kv_width);
+        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->ds, LEMON__ROWS, t->q, t->q_width, 1.0f,
+                    op->dx[1] + t->kv_at, t->kv_width);
     if (op->dx[2])
-        lemon__gemm(isa, workspace, 1, 0, keys, n, m, 1.0f, p, keys, dy, t->q_width, 1.0f, op->dx[2] + t->kv_at,
-                    t->kv_width);
+        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->s, LEMON__ROWS, op->dy + t->q_at, t->q_width, 1.0f,
+                    op->dx[2] + t->kv_at, t->kv_width);
 }
 
 /*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
@@ -4089,17 +4500,15 @@ static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
     const lemon__op *op = job->op;
     int64_t sequence = index / op->kv_heads, kv = index % op->kv_heads, group = op->n_heads / op->kv_heads, head, tile,
             r;
-    float *workspace = lemon__workspace(job->ctx, worker);
+    lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0, worker);
     int side;
-    for (side = 1; side <= 2; side++) {
-        lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0);
+    for (side = 1; side <= 2; side++)
         for (r = 0; op->dx[side] && !op->add[side] && r < op->seq; r++)
             memset(op->dx[side] + t.kv_at + r * t.kv_width, 0, (size_t)op->head_dim * sizeof(float));
-    }
     for (head = kv * group; head < (kv + 1) * group; head++)
         for (tile = 0; tile < job->tiles; tile++) {
-            lemon__query_tile t = lemon__attention_tile(op, sequence, head, tile);
-            lemon__attention_back_tile(job, &t, workspace, op->scratch + worker * op->scratch_each);
+            t = lemon__attention_tile(op, sequence, head, tile, worker);
+            lemon__attention_back_tile(job, &t, lemon__workspace(job->ctx, worker));
         }
 }
 
@@ -4112,36 +4521,41 @@ static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__parallel(ctx, op->rows / op->seq * op->kv_heads, lemon__attention_back_task, &job);
 }
 
-/* ---- SwiGLU: y = silu(gate) * up, silu(g) = g / (1 + e^-g), silu' = s + silu (1 - s) with s = 1 / (1 + e^-g) ---- */
+/* ---- SwiGLU: y = silu(gate) * up ---- */
 
-LEMON__INLINE void lemon__swiglu_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1);
-    float *y = op->y;
-    int64_t i;
-    for (i = from * op->cols; i < to * op->cols; i++) y[i] = gate[i] / (1.0f + lemon__exp(-gate[i])) * up[i];
-}
-LEMON__CLONES(lemon__swiglu_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+typedef struct lemon__swiglu_job { const lemon__op *op; const lemon__loops *loops; } lemon__swiglu_job;
 
-static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__swiglu_rows(ctx->isa), op->rows, LEMON__ROWS);
+static void lemon__swiglu_task(void *arg, int64_t index, int worker) {
+    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from);
+    (void)worker;
+    job->loops->swiglu(lemon__in(op, 0) + from, lemon__in(op, 1) + from, op->y + from, n);
 }
 
-LEMON__INLINE void lemon__swiglu_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    const float *gate = lemon__in(op, 0), *up = lemon__in(op, 1), *dy = op->dy;
-    float *dgate = op->dx[0], *dup = op->dx[1];
-    int64_t i, begin = from * op->cols, end = to * op->cols;
-    if (dgate && !op->add[0]) memset(dgate + begin, 0, (size_t)(end - begin) * sizeof *dgate);
-    if (dup && !op->add[1]) memset(dup + begin, 0, (size_t)(end - begin) * sizeof *dup);
-    if (dgate) for (i = begin; i < end; i++) {
-        float s = 1.0f / (1.0f + lemon__exp(-gate[i])), silu = gate[i] * s;
-        dgate[i] += dy[i] * up[i] * (s + silu * (1.0f - s));
-    }
-    if (dup) for (i = begin; i < end; i++) dup[i] += dy[i] * (gate[i] / (1.0f + lemon__exp(-gate[i])));
+static void lemon__swiglu_back_task(void *arg, int64_t index, int worker) {
+    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from), done;
+    const float *gate = lemon__in(op, 0) + from, *up = lemon__in(op, 1) + from, *dy = op->dy + from;
+    float *dgate = op->dx[0] ? op->dx[0] + from : NULL, *dup = op->dx[1] ? op->dx[1] + from : NULL;
+    (void)worker;
+    if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
+    if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
+    done = job->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n);
+    lemon__swiglu_back_one(gate, up, dy, dgate, dup, done, n);
 }
-LEMON__CLONES(lemon__swiglu_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
 
+static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__task task) {
+    lemon__swiglu_job job;
+    job.op = op;
+    job.loops = lemon__loops_of(ctx->isa);
+    lemon__parallel(ctx, lemon__ceil_div(op->rows, LEMON__ROWS), task, &job);
+}
+
+static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_task); }
 static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__swiglu_back_rows(ctx->isa), op->rows, LEMON__ROWS);
+    lemon__swiglu_run(ctx, op, lemon__swiglu_back_task);
 }
 
 /* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
@@ -4150,7 +4564,9 @@ static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
             dloss/dz_v = (1-W) (p_v - [v = t]) + W X (p^X_v - q_v).
         Inputs hidden [N, D], output [V, D], teacher hidden, teacher output; aux holds the CE and KL of each row as doubles. ---- */
 
-enum { LEMON__LOSS_FLOATS = 1 << 19 };      /* logits alive at once: 2 MB, about one L2 cache */
+/*  Logits alive at once.  Each chunk of rows reads the output matrix twice and its gradient once, so chunks must be large
+    enough for the arithmetic to hide that: 256 rows of a vocabulary of 32,000 are 32 MB. */
+enum { LEMON__LOSS_FLOATS = 1 << 23 };
 
 static int64_t lemon__loss_chunk(int64_t vocab) {
     return lemon__max(16, lemon__min(256, LEMON__LOSS_FLOATS / vocab / 16 * 16));
@@ -4163,63 +4579,47 @@ typedef struct lemon__loss_job {
     float weight;
 } lemon__loss_job;
 
-/*  Logits to a softmax in place, and the log of its denominator. */
-LEMON__INLINE void lemon__softmax_row_body(float *z, int64_t n, float *log_sum) {
-    float top = lemon__max_of(z, n), sum = lemon__exp_sum(z, n, top), inverse = 1.0f / sum;
-    int64_t i;
-    for (i = 0; i < n; i++) z[i] *= inverse;
-    *log_sum = top + logf(sum);
-}
-LEMON__CLONES(lemon__softmax_row, (float *z, int64_t n, float *log_sum), (z, n, log_sum))
-
 /*  One row of distillation: z the student's logits, q the teacher's, which become soft * (p^X - q), the gradient.
     KL = sum q (log q - log p) = sum q (zq - zp) / X - (log sum q - log sum p), without a logarithm for each entry. */
-LEMON__INLINE void lemon__distill_row_body(const float *z, float *q, int64_t n, float inverse, float soft, double *kl) {
-    float top_z = lemon__max_of(z, n) * inverse, top_q = lemon__max_of(q, n) * inverse, log_z, log_q;
-    float lane_z[LEMON__LANES] = {0}, lane_q[LEMON__LANES] = {0}, cross[LEMON__LANES] = {0};
-    int64_t i, j, m;
-    for (i = 0; i < n; i += LEMON__LANES)
-        for (j = 0, m = lemon__min(n - i, LEMON__LANES); j < m; j++) {
-            float e = lemon__exp(q[i + j] * inverse - top_q);
-            lane_z[j] += lemon__exp(z[i + j] * inverse - top_z);
-            lane_q[j] += e;
-            cross[j] += e * (q[i + j] - z[i + j]) * inverse;
-        }
-    log_z = top_z + logf(lemon__lane_sum(lane_z));
-    log_q = lemon__lane_sum(lane_q);
-    *kl = (double)(lemon__lane_sum(cross) / log_q);
-    log_q = top_q + logf(log_q);
-    *kl -= (double)log_q - (double)log_z;
-    for (i = 0; i < n; i++) q[i] = soft * (lemon__exp(z[i] * inverse - log_z) - lemon__exp(q[i] * inverse - log_q));
+static double lemon__distill_row(const lemon__loops *loops, const float *z, float *q, int64_t n, float inverse,
+                                 float soft) {
+    float top_z = loops->max(z, n) * inverse, top_q = loops->max(q, n) * inverse, sums[3], log_z, log_q;
+    loops->distill_sums(z, q, n, inverse, top_z, top_q, sums);
+    log_z = top_z + logf(sums[0]);
+    log_q = top_q + logf(sums[1]);
+    loops->distill_slope(z, q, n, inverse, log_z, sums[1], soft);
+    return (double)(sums[2] / sums[1]) - ((double)log_q - (double)log_z);
 }
-LEMON__CLONES(lemon__distill_row, (const float *z, float *q, int64_t n, float inverse, float soft, double *kl),
-              (z, q, n, inverse, soft, kl))
 
-/*  z, a softmax already, becomes hard * (z - [v = target]) plus the distillation's gradient. */
-LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float hard) {
+/*  z, on its way to a softmax, becomes share * z - hard * [v = target] plus the distillation's gradient. */
+LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float share,
+                                                 float hard) {
     int64_t i;
-    for (i = 0; i < n; i++) z[i] *= hard;
+    for (i = 0; i < n; i++) z[i] *= share;
     z[target] -= hard;
     if (q) for (i = 0; i < n; i++) z[i] += q[i];
 }
-LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float hard),
-              (z, q, n, target, hard))
+LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float share, float hard),
+              (z, q, n, target, share, hard))
 
 static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r) {
     const lemon__op *op = job->op;
+    const lemon__loops *loops = lemon__loops_of(isa);
     int64_t vocab = op->in[1].rows, row = job->first + r;
     int32_t target = op->ids[row];
-    float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, log_sum, w = op->loss.distill;
+    float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, w = op->loss.distill,
+          hard = (1.0f - w) * job->weight, top, sum;
     double *out = (double *)(void *)op->aux + 2 * row;
     out[0] = out[1] = 0.0;
     if (target < 0) { memset(z, 0, (size_t)vocab * sizeof *z); return; }
     if (q)
-        lemon__distill_row(isa)(z, q, vocab, 1.0f / op->loss.temperature, w * op->loss.temperature * job->weight,
-                                &out[1]);
+        out[1] = lemon__distill_row(loops, z, q, vocab, 1.0f / op->loss.temperature,
+                                    w * op->loss.temperature * job->weight);
     out[0] = -(double)z[target];
-    lemon__softmax_row(isa)(z, vocab, &log_sum);
-    out[0] += (double)log_sum;
-    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, (1.0f - w) * job->weight);
+    top = loops->max(z, vocab);
+    sum = loops->exp_sum(z, vocab, 1.0f, top);
+    out[0] += (double)(top + logf(sum));
+    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, hard / sum, hard);
 }
 
 typedef struct lemon__loss_rows { const lemon__loss_job *job; lemon_isa isa; } lemon__loss_rows;
@@ -4292,6 +4692,7 @@ typedef enum lemon__code {
     LEMON__EMBED,
     LEMON__MATMUL,
     LEMON__ADD,
+    LEMON__BIAS,
     LEMON__MIX,
     LEMON__NORM,
     LEMON__ROPE,
@@ -4313,19 +4714,17 @@ enum { LEMON__READS_OUT = 128 };
 
 static int64_t lemon__aux_norm(const lemon__op *op) { return op->rows; }
 static int64_t lemon__aux_attention(const lemon__op *op) { return op->rows * op->n_heads; }
-static int64_t lemon__scratch_attention(const lemon__op *op, int backward) {
-    return LEMON__ROWS * (op->pos + op->seq) * (backward ? 2 : 1);
-}
 
 static const lemon__op_info lemon__op_table[] = {                /* in the order of lemon__code */
     {lemon__embed_forward, lemon__embed_backward, 0, NULL, NULL},
     {lemon__matmul_forward, lemon__matmul_backward, 1 | 2, NULL, NULL},
     {lemon__add_forward, lemon__add_backward, 0, NULL, NULL},
+    {lemon__bias_forward, lemon__bias_backward, 0, NULL, NULL},
     {lemon__mix_forward, lemon__mix_backward, 1 | 2, NULL, NULL},
     {lemon__norm_forward, lemon__norm_backward, 1 | 2, lemon__aux_norm, NULL},
     {lemon__rope_forward, lemon__rope_backward, 0, NULL, NULL},
     {lemon__attention_forward, lemon__attention_backward, 1 | 2 | 4 | LEMON__READS_OUT, lemon__aux_attention,
-     lemon__scratch_attention},
+     lemon__attention_scratch},
     {lemon__swiglu_forward, lemon__swiglu_backward, 1 | 2, NULL, NULL},
     {lemon__loss_run, lemon__loss_run, 1 | 2 | 4 | 8, NULL, NULL} /* its memory: lemon__plan_collect */
 };
@@ -4524,63 +4923,75 @@ LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_va
     return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, "lemon_tape_swiglu");
 }
 
+/*  A vector that goes with x, whose length divides the width of x: a gain, a bias.  Its row, or tape->nowhere. */
+static lemon__tape_row *lemon__tape_vector(lemon_tape *tape, lemon__code code, lemon_var x, lemon_var vector,
+                                           const char *call) {
+    const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tv = lemon__tape_tensor(tape, vector, call);
+    if (!tx || !tv) return &tape->nowhere;
+    if (tv->rows == 1 && tv->dtype == LEMON_F32 && tx->cols % tv->cols == 0 &&
+        (tv->cols == tx->cols || code == LEMON__NORM))
+        return lemon__tape_push(tape, code, tx->rows, tx->cols, x, vector, -1, -1);
+    lemon__tape_fail(tape, call, "%s is [%lld, %lld], expected [1, %lld] of f32", code == LEMON__NORM ? "gain" : "bias",
+                     (long long)tv->rows, (long long)tv->cols, (long long)tx->cols);
+    return &tape->nowhere;
+}
+
+LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias) {
+    return tape ? lemon__tape_vector(tape, LEMON__BIAS, x, bias, "lemon_tape_bias")->out : -1;
+}
+
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
-    const char *call = "lemon_tape_rms_norm";
-    const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tg = lemon__tape_tensor(tape, gain, call);
-    lemon__tape_row *row;
-    if (!tx || !tg) return -1;
-    if (tg->rows != 1 || tg->cols != tx->cols || tg->dtype != LEMON_F32)
-        return lemon__tape_fail(tape, call, "gain is [%lld, %lld], expected [1, %lld] of f32", (long long)tg->rows,
-                                (long long)tg->cols, (long long)tx->cols);
-    row = lemon__tape_push(tape, LEMON__NORM, tx->rows, tx->cols, x, gain, -1, -1);
+    lemon__tape_row *row = tape ? lemon__tape_vector(tape, LEMON__NORM, x, gain, "lemon_tape_rms_norm") : NULL;
+    if (row == NULL || row->out < 0) return -1;
+    row->op.rows *= row->op.cols / row->op.in[1].cols;      /* heads are rows to the kernel */
+    row->op.cols = row->op.in[1].cols;
     row->op.eps = eps;
     return row->out;
 }
 
-/*  Angles for [seq, head_dim], shared by all rows that turn alike. */
-static const float *lemon__tape_angles(lemon_tape *tape, int64_t head_dim, int64_t seq, float theta) {
-    float *angles;
-    int64_t i;
-    for (i = 0; i < tape->n_rows; i++) {
-        const lemon__op *op = &tape->rows[i].op;
-        if (tape->rows[i].code == LEMON__ROPE && op->head_dim == head_dim && op->seq == seq && !(op->theta < theta) &&
-            !(op->theta > theta))
-            return op->angles;
-    }
-    angles = lemon__floats(tape->ctx, &tape->arena, seq, head_dim);
-    if (angles) lemon__rope_angles(angles, seq, head_dim, (double)theta);
-    else tape->status = LEMON_E_MEMORY;
+/*  The angles of a model's sequences; NULL: no memory. */
+static const float *lemon__tape_angles(lemon_tape *tape, const lemon_config *c, int64_t seq) {
+    float *angles = tape->status ? NULL : lemon__floats(tape->ctx, &tape->arena, seq, c->head_dim);
+    if (angles) lemon__rope_angles(angles, seq, c);
+    else if (!tape->status) tape->status = LEMON_E_MEMORY;
     return angles;
 }
 
-LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
+static lemon_var lemon__tape_turn(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, const float *angles) {
     const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
-    const float *angles;
     lemon__tape_row *row;
-    if (t == NULL) return -1;
-    if (head_dim < 2 || head_dim % 2 || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(tape, "lemon_tape_rope",
-                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
-                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
-    angles = lemon__tape_angles(tape, head_dim, seq, theta);
-    if (angles == NULL) return -1;
+    if (t == NULL || angles == NULL) return -1;
     row = lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1);
     row->op.angles = angles;
     row->op.head_dim = head_dim;
     row->op.seq = seq;
-    row->op.theta = theta;
     return row->out;
 }
 
+LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
+    const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
+    lemon_config plain;
+    if (t == NULL) return -1;
+    if (head_dim < 2 || head_dim % 2 || head_dim > t->cols || seq < 1 || t->cols % head_dim || t->rows % seq)
+        return lemon__tape_fail(tape, "lemon_tape_rope",
+                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
+                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+    lemon_config_defaults(&plain);
+    plain.head_dim = (int32_t)head_dim;
+    plain.rope_theta = theta;
+    return lemon__tape_turn(tape, x, head_dim, seq, lemon__tape_angles(tape, &plain, seq));
+}
+
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
-                                         int64_t kv_heads, int64_t head_dim, int64_t seq) {
+                                         int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window) {
     const char *call = "lemon_tape_attention";
     const lemon_tensor *tq = lemon__tape_tensor(tape, q, call), *tk = lemon__tape_tensor(tape, k, call),
                        *tv = lemon__tape_tensor(tape, v, call);
     lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
-    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || tq->rows % seq ||
-        tq->cols != n_heads * head_dim || tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
+    if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
+        n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim ||
+        tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
         tk->rows != tq->rows || tv->rows != tq->rows)
         return lemon__tape_fail(tape, call,
                                 "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
@@ -4593,6 +5004,7 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
     row->op.kv_heads = kv_heads;
     row->op.head_dim = head_dim;
     row->op.seq = row->op.kv_rows = seq;
+    row->op.window = window;
     return row->out;
 }
 
@@ -4876,38 +5288,44 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
         x += Wo * attention(rope(Wq * norm(x)), rope(Wk * norm(x)), Wv * norm(x))       what other tokens know
         x += W_down * (silu(W_gate * norm(x)) * (W_up * norm(x)))                       what this token makes of it
 
-   and the scores of the next token are output * norm(x).  Below stands one table of the weights; sizes, initial values,
+   and the scores of the next token are output * norm(x).  The rest of the family differs in little: a window of tokens
+   that attention sees (Mistral), biases behind Wq, Wk and Wv (Qwen2), a norm of each head of queries and keys before rope
+   (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).  Below stands one table of the weights; sizes, initial values,
    checkpoints, training and fusion are loops over it, and nothing else in this header lists the weights.
    ================================================================================================================== */
 
 static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
-    {"tok_embed", "model.embed_tokens", "token_embd", 0, 1, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL},
-    {"attn_norm", "input_layernorm", "attn_norm", 1, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"wq", "self_attn.q_proj", "attn_q", 1, 1, LEMON_JOINT_QUERY, LEMON_JOINT_RESIDUAL},
-    {"wk", "self_attn.k_proj", "attn_k", 1, 1, LEMON_JOINT_KEY, LEMON_JOINT_RESIDUAL},
-    {"wv", "self_attn.v_proj", "attn_v", 1, 1, LEMON_JOINT_VALUE, LEMON_JOINT_RESIDUAL},
-    {"wo", "self_attn.o_proj", "attn_output", 1, 1, LEMON_JOINT_RESIDUAL, LEMON_JOINT_HEADS},
-    {"ffn_norm", "post_attention_layernorm", "ffn_norm", 1, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"w_gate", "mlp.gate_proj", "ffn_gate", 1, 1, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
-    {"w_up", "mlp.up_proj", "ffn_up", 1, 1, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
-    {"w_down", "mlp.down_proj", "ffn_down", 1, 1, LEMON_JOINT_RESIDUAL, LEMON_JOINT_FFN},
-    {"final_norm", "model.norm", "output_norm", 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
-    {"output", "lm_head", "output", 0, 1, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL}
+    {"tok_embed", "model.embed_tokens", "token_embd", 0, 1, 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL},
+    {"attn_norm", "input_layernorm", "attn_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"wq", "self_attn.q_proj", "attn_q", 1, 1, 0, LEMON_JOINT_QUERY, LEMON_JOINT_RESIDUAL},
+    {"wk", "self_attn.k_proj", "attn_k", 1, 1, 0, LEMON_JOINT_KEY, LEMON_JOINT_RESIDUAL},
+    {"wv", "self_attn.v_proj", "attn_v", 1, 1, 0, LEMON_JOINT_VALUE, LEMON_JOINT_RESIDUAL},
+    {"wo", "self_attn.o_proj", "attn_output", 1, 1, 0, LEMON_JOINT_RESIDUAL, LEMON_JOINT_HEADS},
+    {"ffn_norm", "post_attention_layernorm", "ffn_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"w_gate", "mlp.gate_proj", "ffn_gate", 1, 1, 0, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
+    {"w_up", "mlp.up_proj", "ffn_up", 1, 1, 0, LEMON_JOINT_FFN, LEMON_JOINT_RESIDUAL},
+    {"w_down", "mlp.down_proj", "ffn_down", 1, 1, 0, LEMON_JOINT_RESIDUAL, LEMON_JOINT_FFN},
+    {"bq", "self_attn.q_proj", "attn_q", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_QUERY},
+    {"bk", "self_attn.k_proj", "attn_k", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_KEY},
+    {"bv", "self_attn.v_proj", "attn_v", 1, 0, 1, LEMON_JOINT_NONE, LEMON_JOINT_VALUE},
+    {"q_norm", "self_attn.q_norm", "attn_q_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_HEAD},
+    {"k_norm", "self_attn.k_norm", "attn_k_norm", 1, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_HEAD},
+    {"final_norm", "model.norm", "output_norm", 0, 0, 0, LEMON_JOINT_NONE, LEMON_JOINT_RESIDUAL},
+    {"output", "lm_head", "output", 0, 1, 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL}
 };
-
-enum { LEMON__PER_LAYER = LEMON_W_DOWN - LEMON_ATTN_NORM + 1 };
 
 LEMON_API const lemon_role_info *lemon_role_get(lemon_role role) {
     return (int)role >= 0 && role < LEMON_ROLE_COUNT ? &lemon__roles[role] : NULL;
 }
 
 LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
-    switch (joint) {
+    switch (c ? joint : LEMON_JOINT_NONE) {
     case LEMON_JOINT_VOCAB: return c->vocab_size;
     case LEMON_JOINT_RESIDUAL: return c->d_model;
     case LEMON_JOINT_QUERY: case LEMON_JOINT_HEADS: return (int64_t)c->n_heads * c->head_dim;
     case LEMON_JOINT_KEY: case LEMON_JOINT_VALUE: return (int64_t)c->kv_heads * c->head_dim;
     case LEMON_JOINT_FFN: return c->d_ffn;
+    case LEMON_JOINT_HEAD: return c->head_dim;
     default: return 1;
     }
 }
@@ -4915,12 +5333,17 @@ LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
 /* ---- config ---- */
 
 LEMON_API void lemon_config_defaults(lemon_config *config) {
+    if (config == NULL) return;
     memset(config, 0, sizeof *config);
     config->max_seq = 256;
     config->tied_embeddings = 1;
     config->rope_theta = 10000.0f;
     config->rms_norm_eps = 1e-5f;
 }
+
+static const char *const lemon__rope_kinds[LEMON_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
+enum { LEMON__LINEAR = 1 << LEMON_ROPE_LINEAR, LEMON__LLAMA3 = 1 << LEMON_ROPE_LLAMA3,
+       LEMON__YARN = 1 << LEMON_ROPE_YARN };
 
 /*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
     small that no product of sizes overflows 64 bits. */
@@ -4929,20 +5352,36 @@ static const struct lemon__field {
     size_t offset;
     int real;
     int64_t low, high;
-    const char *hf, *gguf;          /* its names in other formats; GGUF's without the "llama." before it */
+    const char *hf, *gguf;          /* names in other formats, GGUF's without the "llama." before it; NULL: told otherwise */
+    int kinds;                      /* bit k: where rope_scaling is k; 0: always, but optional where hf is NULL */
 } lemon__fields[] = {
-    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length"},
-    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count"},
-    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096, "num_attention_heads", "attention.head_count"},
-    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096, "num_key_value_heads", "attention.head_count_kv"},
-    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096, "head_dim", "attention.key_length"},
-    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536, "intermediate_size", "feed_forward_length"},
-    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22, "vocab_size", "vocab_size"},
-    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24, "max_position_embeddings", "context_length"},
-    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1, "tie_word_embeddings", NULL},
-    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base"},
-    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon"}};
-enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7 };    /* sizes: the first 7 */
+    {"d_model", offsetof(lemon_config, d_model), 0, 1, 65536, "hidden_size", "embedding_length", 0},
+    {"n_layers", offsetof(lemon_config, n_layers), 0, 1, 4096, "num_hidden_layers", "block_count", 0},
+    {"n_heads", offsetof(lemon_config, n_heads), 0, 1, 4096, "num_attention_heads", "attention.head_count", 0},
+    {"kv_heads", offsetof(lemon_config, kv_heads), 0, 1, 4096, "num_key_value_heads", "attention.head_count_kv", 0},
+    {"head_dim", offsetof(lemon_config, head_dim), 0, 2, 4096, "head_dim", "attention.key_length", 0},
+    {"d_ffn", offsetof(lemon_config, d_ffn), 0, 1, 65536, "intermediate_size", "feed_forward_length", 0},
+    {"vocab_size", offsetof(lemon_config, vocab_size), 0, 1, 1 << 22, "vocab_size", "vocab_size", 0},
+    {"qkv_bias", offsetof(lemon_config, qkv_bias), 0, 0, 1, NULL, NULL, 0},
+    {"qk_norm", offsetof(lemon_config, qk_norm), 0, 0, 1, NULL, NULL, 0},
+    {"max_seq", offsetof(lemon_config, max_seq), 0, 1, 1 << 24, "max_position_embeddings", "context_length", 0},
+    {"tied_embeddings", offsetof(lemon_config, tied_embeddings), 0, 0, 1, "tie_word_embeddings", NULL, 0},
+    {"window", offsetof(lemon_config, window), 0, 0, 1 << 24, NULL, NULL, 0},
+    {"rope_scaling", offsetof(lemon_config, rope_scaling), 0, 0, LEMON_ROPE_COUNT - 1, NULL, NULL, 0},
+    {"rope_original", offsetof(lemon_config, rope_original), 0, 0, 1 << 24, "original_max_position_embeddings",
+     "rope.scaling.original_context_length", LEMON__LLAMA3 | LEMON__YARN},
+    {"rope_theta", offsetof(lemon_config, rope_theta), 1, 0, 0, "rope_theta", "rope.freq_base", 0},
+    {"rms_norm_eps", offsetof(lemon_config, rms_norm_eps), 1, 0, 0, "rms_norm_eps", "attention.layer_norm_rms_epsilon", 0},
+    {"rope_factor", offsetof(lemon_config, rope_factor), 1, 0, 0, "factor", "rope.scaling.factor",
+     LEMON__LINEAR | LEMON__LLAMA3 | LEMON__YARN},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "low_freq_factor", NULL, LEMON__LLAMA3},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "high_freq_factor", NULL, LEMON__LLAMA3},
+    {"rope_slow", offsetof(lemon_config, rope_slow), 1, 0, 0, "beta_slow", "rope.scaling.yarn_beta_slow", LEMON__YARN},
+    {"rope_fast", offsetof(lemon_config, rope_fast), 1, 0, 0, "beta_fast", "rope.scaling.yarn_beta_fast", LEMON__YARN},
+    {"rope_magnitude", offsetof(lemon_config, rope_magnitude), 1, 0, 0, "attention_factor",
+     "rope.scaling.yarn_attn_factor", LEMON__YARN}};
+/*  What a teacher and its operators agree in: the first seven, which are sizes, and two more. */
+enum { LEMON__FIELDS = sizeof lemon__fields / sizeof lemon__fields[0], LEMON__SIZES = 7, LEMON__SHAPE = 9 };
 
 /*  A field that is a whole number. */
 static int32_t lemon__field_value(const lemon_config *c, int i) {
@@ -4951,10 +5390,23 @@ static int32_t lemon__field_value(const lemon_config *c, int i) {
     return value;
 }
 
+/*  The value of a field, whole ones exactly. */
+static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
+    float real;
+    memcpy(&real, (const uint8_t *)config + field->offset, 4);
+    return field->real ? (double)real : (double)lemon__field_value(config, (int)(field - lemon__fields));
+}
+
 static lemon_status lemon__check_whole(lemon_ctx *ctx, const char *name, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_ARG, "%s is %lld, expected %lld to %lld", name, (long long)value, (long long)low,
                        (long long)high);
+}
+
+/*  Whether a config has a field: what RoPE's scaling is done with depends on its kind. */
+static int lemon__field_used(const lemon_config *c, const struct lemon__field *field) {
+    if (field->kinds == 0) return 1;
+    return c->rope_scaling > 0 && c->rope_scaling < LEMON_ROPE_COUNT && (field->kinds >> c->rope_scaling & 1);
 }
 
 LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c) {
@@ -4976,28 +5428,52 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
         return lemon__fail(ctx, LEMON_E_ARG, "rope_theta is %g, expected a number above 0", (double)c->rope_theta);
     if (!(c->rms_norm_eps >= 0.0f) || !(c->rms_norm_eps < 1.0f))
         return lemon__fail(ctx, LEMON_E_ARG, "rms_norm_eps is %g, expected 0 to 1", (double)c->rms_norm_eps);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        double value = lemon__field_get(c, &lemon__fields[i]);
+        if (lemon__fields[i].kinds && lemon__field_used(c, &lemon__fields[i]) && !(value > 0 && value < 1e9))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected a number above 0", lemon__fields[i].name, value);
+    }
+    if (c->rope_scaling >= LEMON_ROPE_LLAMA3 && (!(c->rope_slow < c->rope_fast) || !(c->rope_theta > 1.0f)))
+        return lemon__fail(ctx, LEMON_E_ARG, "rope_slow is %g, expected less than rope_fast, which is %g, and a rope_theta "
+                           "above 1", (double)c->rope_slow, (double)c->rope_fast);
     return LEMON_OK;
+}
+
+LEMON_API const char *lemon_config_family(const lemon_config *c) {
+    return c->qk_norm ? "qwen3" : c->qkv_bias ? "qwen2" : c->window ? "mistral" : "llama";
 }
 
 /* ---- the table, expanded: index of a parameter <-> role and layer ---- */
 
+/*  Whether a model of this config has weights of a role. */
+static int lemon__has_role(const lemon_config *c, lemon_role role) {
+    if (role >= LEMON_BQ && role <= LEMON_BV) return c->qkv_bias;
+    return (role != LEMON_Q_NORM && role != LEMON_K_NORM) || c->qk_norm;
+}
+
+/*  Weights of a layer: those that all models have first, in the order of lemon_role. */
+static int64_t lemon__per_layer(const lemon_config *c) {
+    return LEMON_BQ - LEMON_ATTN_NORM + (c->qkv_bias ? 3 : 0) + (c->qk_norm ? 2 : 0);
+}
+
 static int64_t lemon__param_count(const lemon_config *c) {
-    return 2 + (int64_t)LEMON__PER_LAYER * c->n_layers + !c->tied_embeddings;
+    return 2 + lemon__per_layer(c) * c->n_layers + !c->tied_embeddings;
 }
 
 static lemon_role lemon__param_role(const lemon_config *c, int64_t i, int64_t *layer) {
-    int64_t last = (int64_t)LEMON__PER_LAYER * c->n_layers;
+    int64_t each = lemon__per_layer(c), last = each * c->n_layers, role;
     *layer = 0;
     if (i == 0) return LEMON_TOK_EMBED;
     if (i > last) return i == last + 1 ? LEMON_FINAL_NORM : LEMON_OUTPUT;
-    *layer = (i - 1) / LEMON__PER_LAYER;
-    return (lemon_role)(LEMON_ATTN_NORM + (i - 1) % LEMON__PER_LAYER);
+    *layer = (i - 1) / each;
+    role = LEMON_ATTN_NORM + (i - 1) % each;
+    return (lemon_role)(role >= LEMON_BQ && !c->qkv_bias ? role + 3 : role);
 }
 
 static int64_t lemon__param_index(const lemon_config *c, lemon_role role, int64_t layer) {
     if (role == LEMON_TOK_EMBED || (role == LEMON_OUTPUT && c->tied_embeddings)) return 0;
-    if (role >= LEMON_FINAL_NORM) return 1 + (int64_t)LEMON__PER_LAYER * c->n_layers + (role - LEMON_FINAL_NORM);
-    return 1 + layer * LEMON__PER_LAYER + (role - LEMON_ATTN_NORM);
+    if (role >= LEMON_FINAL_NORM) return 1 + lemon__per_layer(c) * c->n_layers + (role - LEMON_FINAL_NORM);
+    return 1 + layer * lemon__per_layer(c) + (role - LEMON_ATTN_NORM) - (role >= LEMON_Q_NORM && !c->qkv_bias ? 3 : 0);
 }
 
 static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *rows, int64_t *cols) {
@@ -5008,21 +5484,26 @@ static void lemon__param_shape(const lemon_config *c, lemon_role role, int64_t *
 /*  Whose names: lemon.h's own, Hugging Face's or GGUF's. */
 typedef enum lemon__style { LEMON__STYLE_LEMON = 0, LEMON__STYLE_HF, LEMON__STYLE_GGUF } lemon__style;
 
-static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, char *out, size_t size) {
+/*  name: NULL, or what stands there in place of the role's own. */
+static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style style, const char *name, char *out,
+                              size_t size) {
     static const char *const layers[] = {"layers.", "model.layers.", "blk."};
     int64_t layer;
     const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
-    const char *name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
-    const char *ending = style == LEMON__STYLE_LEMON ? "" : ".weight";
+    const char *ending = style == LEMON__STYLE_LEMON ? "" : info->bias ? ".bias" : ".weight";
+    if (!name) name = style == LEMON__STYLE_HF ? info->hf : style == LEMON__STYLE_GGUF ? info->gguf : info->name;
     if (info->per_layer) lemon__format(out, size, "%s%lld.%s%s", layers[style], (long long)layer, name, ending);
     else lemon__format(out, size, "%s%s", name, ending);
 }
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
-    int64_t total = 0, i, layer, rows, cols;
-    for (i = 0; c && i < lemon__param_count(c); i++) {
-        lemon__param_shape(c, lemon__param_role(c, i, &layer), &rows, &cols);
-        total += rows * cols;
+    int64_t total = 0, rows, cols;
+    int role;
+    if (lemon_config_check(NULL, c)) return 0;
+    for (role = 0; role < LEMON_ROLE_COUNT; role++) {
+        if (!lemon__has_role(c, (lemon_role)role) || (role == LEMON_OUTPUT && c->tied_embeddings)) continue;
+        lemon__param_shape(c, (lemon_role)role, &rows, &cols);
+        total += rows * cols * (lemon__roles[role].per_layer ? c->n_layers : 1);
     }
     return total;
 }
@@ -5090,6 +5571,7 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
 
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer) {
     if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT) return NULL;
+    if (!lemon__has_role(&model->config, role)) return NULL;
     if (layer < 0 || layer >= (lemon__roles[role].per_layer ? model->config.n_layers : 1)) return NULL;
     return &model->params[lemon__param_index(&model->config, role, layer)];
 }
@@ -5107,7 +5589,7 @@ LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint
         float *w = (float *)model->params[i].data;
         double deviation = info->out == LEMON_JOINT_RESIDUAL ? 0.02 / sqrt(2.0 * model->config.n_layers) : 0.02;
         for (j = 0; j < model->params[i].rows * model->params[i].cols; j++)
-            w[j] = info->matrix ? (float)(deviation * lemon_rng_normal(&rng)) : 1.0f;
+            w[j] = info->matrix ? (float)(deviation * lemon_rng_normal(&rng)) : info->bias ? 0.0f : 1.0f;
     }
     return LEMON_OK;
 }
@@ -5168,6 +5650,7 @@ LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lem
     static const char *const words[] = {"token", "vocab.json", "merges.txt", "chat_template"};
     int64_t i, kept = 0;
     size_t k;
+    if (model == NULL) return;
     for (i = 0; i < model->n_parts; i++) {
         for (k = 0; k < 4 && strstr(model->parts[i].name, words[k]) == NULL; k++) {}
         if (k == 4) model->parts[kept++] = model->parts[i];
@@ -5205,13 +5688,26 @@ static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, c
         weights[i] is the variable of parameter i of the table; the result is norm(x) [batch * seq, D], which the output
         matrix turns into scores. ---- */
 
+/*  Queries, keys or values (matrix: LEMON_WQ, WK, WV) from y, as attention takes them.  w[role] is the weight of this
+    layer: the table is in order. */
+static lemon_var lemon__tape_heads(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_role matrix,
+                                   lemon_var y, int64_t seq, const float *angles) {
+    int which = (int)matrix - (int)LEMON_WQ;
+    lemon_var x = lemon_tape_matmul(tape, y, 0, w[matrix], 1);
+    if (c->qkv_bias) x = lemon_tape_bias(tape, x, w[LEMON_BQ + which]);
+    if (matrix == LEMON_WV) return x;
+    if (c->qk_norm) x = lemon_tape_rms_norm(tape, x, w[lemon__param_index(c, (lemon_role)(LEMON_Q_NORM + which), 0)],
+                                            c->rms_norm_eps);
+    return lemon__tape_turn(tape, x, c->head_dim, seq, angles);
+}
+
 static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, const lemon_var *w, lemon_var x,
-                                   int64_t seq) {
+                                   int64_t seq, const float *angles) {
     lemon_var y = lemon_tape_rms_norm(tape, x, w[LEMON_ATTN_NORM], c->rms_norm_eps);
-    lemon_var q = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WQ], 1), c->head_dim, seq, c->rope_theta);
-    lemon_var k = lemon_tape_rope(tape, lemon_tape_matmul(tape, y, 0, w[LEMON_WK], 1), c->head_dim, seq, c->rope_theta);
-    lemon_var v = lemon_tape_matmul(tape, y, 0, w[LEMON_WV], 1), gate, up;
-    lemon_var z = lemon_tape_attention(tape, q, k, v, c->n_heads, c->kv_heads, c->head_dim, seq);
+    lemon_var q = lemon__tape_heads(tape, c, w, LEMON_WQ, y, seq, angles);
+    lemon_var k = lemon__tape_heads(tape, c, w, LEMON_WK, y, seq, angles);
+    lemon_var v = lemon__tape_heads(tape, c, w, LEMON_WV, y, seq, angles), gate, up;
+    lemon_var z = lemon_tape_attention(tape, q, k, v, c->n_heads, c->kv_heads, c->head_dim, seq, c->window);
     x = lemon_tape_add(tape, x, lemon_tape_matmul(tape, z, 0, w[LEMON_WO], 1));
     y = lemon_tape_rms_norm(tape, x, w[LEMON_FFN_NORM], c->rms_norm_eps);
     gate = lemon_tape_matmul(tape, y, 0, w[LEMON_W_GATE], 1);
@@ -5222,9 +5718,10 @@ static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, cons
 static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, const lemon_var *weights,
                                    const int32_t *tokens, int64_t batch, int64_t seq) {
     lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
+    const float *angles = lemon__tape_angles(tape, c, seq);
     int64_t layer;
-    for (layer = 0; layer < c->n_layers; layer++)       /* w[role] is then this layer's: the table is in order */
-        x = lemon__tape_layer(tape, c, weights + layer * LEMON__PER_LAYER, x, seq);
+    for (layer = 0; layer < c->n_layers; layer++)
+        x = lemon__tape_layer(tape, c, weights + layer * lemon__per_layer(c), x, seq, angles);
     return lemon_tape_rms_norm(tape, x, weights[lemon__param_index(c, LEMON_FINAL_NORM, 0)], c->rms_norm_eps);
 }
 
@@ -5269,7 +5766,7 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
-    w->scratch_each = lemon__min(LEMON__ROWS, rows) * keys;
+    w->scratch_each = lemon__attention_floats(rows, keys, c->head_dim, 0);
     w->x = lemon__floats(ctx, arena, rows, c->d_model);
     w->y = lemon__floats(ctx, arena, rows, c->d_model);
     w->back = lemon__floats(ctx, arena, rows, c->d_model);
@@ -5282,7 +5779,7 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
     w->scratch = lemon__floats(ctx, arena, ctx->threads, w->scratch_each);
     if (!w->x || !w->y || !w->back || !w->gain || !w->q || !w->z || !w->gate || !w->up || !w->angles || !w->scratch)
         return LEMON_E_MEMORY;
-    lemon__rope_angles(w->angles, keys, c->head_dim, (double)c->rope_theta);
+    lemon__rope_angles(w->angles, keys, c);
     return lemon__workspaces(ctx);
 }
 
@@ -5302,6 +5799,7 @@ static lemon__op lemon__walk_op(const lemon__walk *w, float *a, float *b, float 
     op.seq = w->seq;
     op.pos = w->pos;
     op.kv_rows = w->kv_rows;
+    op.window = c->window;
     op.eps = c->rms_norm_eps;
     op.angles = w->angles;
     op.scratch = w->scratch;
@@ -5329,21 +5827,35 @@ static void lemon__walk_product(lemon__walk *w, lemon_role role, int64_t layer, 
     lemon__weight_product(w->ctx, lemon__walk_rows(w), x, lemon_model_param(w->model, role, layer), y);
 }
 
-/*  In place: a plane is read whole before it is written. */
-static void lemon__walk_turn(lemon__walk *w, float *x, lemon_joint joint) {
-    lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, joint));
-    lemon__rope_forward(w->ctx, &op);
+/*  Queries, keys or values (matrix: LEMON_WQ, WK, WV) of the rows, as attention takes them; what follows the product is
+    done in place. */
+static void lemon__walk_heads(lemon__walk *w, lemon_role matrix, int64_t layer, float *x) {
+    int which = (int)matrix - (int)LEMON_WQ;
+    const lemon_tensor *bias = lemon_model_param(w->model, (lemon_role)(LEMON_BQ + which), layer), *gain = NULL;
+    lemon__op op = lemon__walk_op(w, x, NULL, x, lemon_joint_size(&w->model->config, lemon__roles[matrix].out));
+    lemon__walk_product(w, matrix, layer, w->y, x);
+    if (which < 2) gain = lemon_model_param(w->model, (lemon_role)(LEMON_Q_NORM + which), layer);
+    if (bias) {
+        op.in[1] = *bias;
+        lemon__bias_forward(w->ctx, &op);
+    }
+    if (gain) {
+        lemon__op norm = op;
+        norm.in[1] = *gain;
+        norm.rows *= op.cols / op.head_dim;                 /* heads are rows to the kernel */
+        norm.cols = op.head_dim;
+        lemon__norm_forward(w->ctx, &norm);
+    }
+    if (which < 2) lemon__rope_forward(w->ctx, &op);
 }
 
 /*  Queries, keys and values of the rows from y = norm(x).  k and v receive the rows at positions pos, pos+1, ...;
     with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
 static void lemon__walk_qkv(lemon__walk *w, int64_t layer, float *k, float *v) {
     int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
-    lemon__walk_product(w, LEMON_WQ, layer, w->y, w->q);
-    lemon__walk_product(w, LEMON_WK, layer, w->y, k + at);
-    lemon__walk_product(w, LEMON_WV, layer, w->y, v + at);
-    lemon__walk_turn(w, w->q, LEMON_JOINT_QUERY);
-    lemon__walk_turn(w, k + at, LEMON_JOINT_KEY);
+    lemon__walk_heads(w, LEMON_WQ, layer, w->q);
+    lemon__walk_heads(w, LEMON_WK, layer, k + at);
+    lemon__walk_heads(w, LEMON_WV, layer, v + at);
 }
 
 /*  z = attention over keys and values 0 ... pos+seq-1 of each sequence. */
@@ -5409,7 +5921,8 @@ static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v)
    dtype 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 u8, 6 i32, 7 f64.  Data are rows, one behind the other.  A row of q8 is blocks
    of 34 bytes, an f16 scale and 32 signed bytes; of q4 blocks of 18, an f16 scale and 32 half-bytes, the low ones first,
    which are 8 too large; the last block of a row is padded with zeros.
-   The part "model": the key "arch", those of lemon_config by their names, and the tensors of the table in chapter 7,
+   The part "model": the key "arch" (the family), those of lemon_config by their names (from qkv_bias on left out where
+   they are 0), and the tensors of the table in chapter 7,
    "tok_embed", "layers.N.wq" ...; vectors are f32.  Keys "tokenizer.*" and "part.NAME" (what the model carries along) and
    tensors "tokenizer.*" may be there.  examples/lemon_read.py reads all of this in 60 lines.
 
@@ -5551,6 +6064,11 @@ static lemon__cursor lemon__cursor_over(const lemon_reader *reader) {
 static void lemon__reader_close(lemon_reader *reader) {
     if (reader->close) reader->close(reader->user);
     memset(reader, 0, sizeof *reader);
+}
+
+/*  Whether a caller's reader can be used: it has a name, and all bytes or a call that brings them. */
+static int lemon__reader_ok(const lemon_ctx *ctx, const lemon_reader *reader) {
+    return ctx && reader && reader->name && (reader->map || reader->read || reader->size == 0);
 }
 
 /*  Copies a piece of the file.  Our own file reader says itself what went wrong; for others it is said here. */
@@ -6024,7 +6542,8 @@ static void lemon__bytes_free(lemon__bytes *b) {
 typedef struct lemon__packed {      /* a row of the tensor table */
     char name[LEMON__NAME];
     lemon_tensor source, stored; /* what is given, and what goes into the file (no data: rows pass through a buffer) */
-    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0 */
+    int64_t halves;                 /* head_dim where rows go out in Hugging Face's order, else 0; */
+    int vector;                     /*   the numbers of a vector are rows then */
     uint64_t offset;
     uint32_t crc;
 } lemon__packed;
@@ -6159,6 +6678,7 @@ static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, co
     memcpy(t->name, name, n);
     t->source = *tensor;
     t->stored = stored;
+    t->vector = tensor->rows == 1;
     t->offset = pack->data_bytes;
     pack->data_bytes += lemon__pad_to(bytes, pack->align);
     return t;
@@ -6317,6 +6837,7 @@ typedef struct lemon__unpack {
     lemon__key *keys;
     lemon__entry *tensors;
     int64_t keys_capacity, tensors_capacity;
+    const char *family;             /* GGUF: its architecture, which keys of the model begin with */
 } lemon__unpack;
 
 typedef struct lemon__header {
@@ -6615,13 +7136,6 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
 
 /* ---- configs, as every format has them ---- */
 
-/*  The value of a field, whole ones exactly. */
-static double lemon__field_get(const lemon_config *config, const struct lemon__field *field) {
-    float real;
-    memcpy(&real, (const uint8_t *)config + field->offset, 4);
-    return field->real ? (double)real : (double)lemon__field_value(config, (int)(field - lemon__fields));
-}
-
 /*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
 static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
                                      const struct lemon__field *field, double value, lemon_config *config) {
@@ -6645,6 +7159,7 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
     int i;
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(config, &lemon__fields[i]);
+        if (!lemon__field_used(config, &lemon__fields[i]) || (lemon__fields[i].hf == NULL && value <= 0)) continue;
         lemon__format(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
         if (lemon__fields[i].real) lemon__pack_real(pack, name, value);
         else lemon__pack_int(pack, name, (int64_t)value);
@@ -6661,6 +7176,7 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
         double value = 0;
         int64_t whole = 0;
         lemon__format(name, sizeof name, "%s%s", prefix, field->name);
+        if (!lemon__field_used(config, field) || (field->hf == NULL && !lemon__unpack_has(u, name))) continue;
         status = field->real ? lemon__unpack_real(u, name, &value) : lemon__unpack_int(u, name, &whole);
         if (!field->real) value = (double)whole;
         if (!status) status = lemon__field_set(u->ctx, u->source.name, name, field, value, config);
@@ -6669,31 +7185,60 @@ static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *pre
     return status;
 }
 
+/*  What YaRN multiplies queries and keys by, where nothing else is said. */
+static double lemon__yarn_magnitude(double factor) { return factor > 1 ? 0.1 * log(factor) + 1 : 1; }
+
 /*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is
     no number. */
 static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
                                        int (*get)(void *from, const struct lemon__field *field, double *value),
-                                       lemon_config *config) {
+                                       int rope_scaling, lemon_config *config) {
     lemon_status status = LEMON_OK;
     int i, got;
     memset(config, 0, sizeof *config);
     config->rope_theta = 10000.0f;
     config->rms_norm_eps = 1e-6f;           /* what Hugging Face's LlamaConfig has; GGUF always tells */
+    config->rope_scaling = rope_scaling;
+    if (rope_scaling >= LEMON_ROPE_LLAMA3) config->rope_slow = 1;
+    if (rope_scaling >= LEMON_ROPE_LLAMA3) config->rope_fast = rope_scaling == LEMON_ROPE_YARN ? 32 : 4;
     for (i = 0; i < LEMON__FIELDS && !status; i++) {
         const struct lemon__field *field = &lemon__fields[i];
         const char *name = style == LEMON__STYLE_HF ? field->hf : field->gguf;
         double value = 0;
+        if (!lemon__field_used(config, field)) continue;
         got = name ? get(from, field, &value) : 0;
         if (got > 0) status = lemon__field_set(ctx, file, name, field, value, config);
         else if (got < 0) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is not a number", file, name);
         else if (field->offset == offsetof(lemon_config, kv_heads)) config->kv_heads = config->n_heads;
         else if (field->offset == offsetof(lemon_config, head_dim) && config->n_heads > 0)
             config->head_dim = config->d_model / config->n_heads;
+        else if (field->offset == offsetof(lemon_config, rope_original)) config->rope_original = config->max_seq;
+        else if (field->offset == offsetof(lemon_config, rope_magnitude))
+            config->rope_magnitude = (float)lemon__yarn_magnitude((double)config->rope_factor);
         else if (!field->real && name && field->offset != offsetof(lemon_config, tied_embeddings))
             status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is missing, expected an integer", file, name);
     }
-    if (!status && lemon_config_check(ctx, config)) status = lemon__blame(ctx, file, LEMON_E_FORMAT);
     return status;
+}
+
+/*  The name of an architecture as one of ours; others are refused with the reason, where there is one to tell. */
+static lemon_status lemon__family_find(lemon_ctx *ctx, const char *file, const char *key, const uint8_t *name,
+                                       size_t bytes, const char **family) {
+    static const char *const known[] = {"llama", "mistral", "qwen2", "qwen3", "phi3"};
+    static const char *const reasons[][2] = {
+        {"moe", "; its layers are mixtures of experts"}, {"mixtral", "; its layers are mixtures of experts"},
+        {"deepseek", "; its attention keeps latent vectors"}, {"gemma", "; its norms and activations are others"},
+        {"phi", "; its norms or positions are others"}, {"gpt", "; its norms, activations and positions are others"},
+        {"llama4", "; its layers are mixtures of experts"}, {"qwen", "; its attention is another"}, {"", ""}};
+    char text[40];
+    size_t i;
+    lemon__format(text, sizeof text, "%.*s", name ? (int)lemon__min((int64_t)bytes, 39) : 7,
+             name ? (const char *)name : "missing");
+    for (i = 0; i < 5; i++)
+        if (strcmp(text, known[i]) == 0) { *family = known[i]; return LEMON_OK; }
+    for (i = 0; strstr(text, reasons[i][0]) == NULL; i++) {}
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %s, expected llama, mistral, qwen2, qwen3 or phi3%s", file,
+                       key, text, reasons[i][1]);
 }
 
 /* ---- models as keys and tensors ---- */
@@ -6723,6 +7268,18 @@ static lemon_dtype lemon__param_dtype(const lemon_tensor *param, lemon__style st
     return dtype;
 }
 
+/*  head_dim where a role's rows stand in the order of Hugging Face's RoPE in a file; family: the file's.  GGUF has LLaMA's
+    in ours. */
+static int64_t lemon__halves(const lemon_config *c, lemon_role role, lemon__style style, const char *family) {
+    int turned = role == LEMON_WQ || role == LEMON_WK || role == LEMON_BQ || role == LEMON_BK || role == LEMON_Q_NORM ||
+                 role == LEMON_K_NORM;
+    int theirs = style == LEMON__STYLE_HF || (style == LEMON__STYLE_GGUF && (family[0] == 'q' || family[0] == 'p'));
+    return turned && theirs ? c->head_dim : 0;
+}
+
+/*  A vector as a column, whose rows are its numbers. */
+static void lemon__as_column(lemon_tensor *t) { t->rows = t->cols; t->cols = 1; }
+
 /*  Parameters from ... to-1 of the table; matrices become `dtype`. */
 static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int64_t from, int64_t to,
                                lemon__style style, lemon_dtype dtype) {
@@ -6732,9 +7289,10 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
         const lemon_tensor *param = &model->params[i];
         lemon_role role = lemon__param_role(&model->config, i, &layer);
         lemon__packed *t;
-        lemon__param_name(model, i, style, name, sizeof name);
+        lemon__param_name(model, i, style, NULL, name, sizeof name);
         t = lemon__pack_tensor(pack, name, param, lemon__param_dtype(param, style, dtype));
-        if (t && style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) t->halves = model->config.head_dim;
+        if (t) t->halves = lemon__halves(&model->config, role, style, lemon_config_family(&model->config));
+        if (t && t->halves && t->vector) { lemon__as_column(&t->source); lemon__as_column(&t->stored); }
     }
 }
 
@@ -6747,7 +7305,7 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
                                    lemon_dtype_name(dtype));
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
-    lemon__pack_text(pack, "arch", "llama", 5);
+    lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
     for (i = 0; i < model->n_parts; i++) {
         lemon__format(name, sizeof name, "part.%s", model->parts[i].name);
@@ -6759,9 +7317,9 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
 
 /*  Which number of the config a parameter's shape follows from, in words: the joint on the side that does not fit. */
 static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_differ, char *out, size_t size) {
-    static const char *const joints[] = {"the gain of a norm has one row", "vocab_size", "d_model",
-                                         "n_heads * head_dim", "kv_heads * head_dim", "kv_heads * head_dim",
-                                         "n_heads * head_dim", "d_ffn"};
+    static const char *const joints[] = {"a vector has one row", "vocab_size", "d_model", "n_heads * head_dim",
+                                         "kv_heads * head_dim", "kv_heads * head_dim", "n_heads * head_dim", "d_ffn",
+                                         "head_dim"};
     int64_t layer;
     const lemon_role_info *info = lemon_role_get(lemon__param_role(&model->config, i, &layer));
     lemon_joint joint = rows_differ ? info->out : info->in;
@@ -6769,21 +7327,29 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
     else lemon__format(out, size, "%s is %lld", joints[joint], (long long)lemon_joint_size(&model->config, joint));
 }
 
+static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
+    if (e->coding == NULL || e->coding->decode == NULL) return lemon_row_bytes(e->tensor.dtype, cols);
+    return (size_t)(cols / e->coding->numbers) * (size_t)e->coding->bytes;
+}
+
 /*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
     numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
     where numbers are not aligned, as in old safetensors. */
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
-    lemon_tensor from = e->tensor, to = from;
+    lemon_tensor from = e->tensor, to;
     const lemon__coding *coding = LEMON__FORMATS && e->coding && e->coding->decode ? e->coding : NULL;
-    size_t row_bytes = coding ? (size_t)(from.cols / coding->numbers) * (size_t)coding->bytes
-                              : lemon_row_bytes(from.dtype, from.cols);
+    size_t row_bytes;
     const int turn = from.dtype == LEMON_F32 && lemon__big_endian() && !e->turned;
     float *numbers;
-    int64_t i, j;
-    to.dtype = from.rows == 1 ? LEMON_F32 : from.dtype;
+    int64_t i, j, vector = from.rows == 1;
     *param = from;
-    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 && !turn)
+    if (halves && vector) lemon__as_column(&from);
+    row_bytes = lemon__entry_row_bytes(e, from.cols);
+    to = from;
+    if (vector) to.dtype = LEMON_F32;
+    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
+        !turn)
         return LEMON_OK;
     to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
     numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
@@ -6802,33 +7368,56 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     if (to.data && turn) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
     if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
-    *param = to;
+    param->data = to.data;
+    param->dtype = to.dtype;
     return to.data ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  Phi-3 has queries, keys and values in one matrix, and gate and up in another: its name, its rows, and the first of
+    this role.  NULL: the role has a matrix of its own. */
+static const char *lemon__fused_name(const lemon_config *c, lemon_role role, lemon__style style, int64_t *first,
+                                     int64_t *rows) {
+    static const char *const names[2][2] = {{"self_attn.qkv_proj", "attn_qkv"}, {"mlp.gate_up_proj", "ffn_up"}};
+    int ffn = role > LEMON_WV, i;
+    if (role < LEMON_WQ || role > LEMON_W_UP || role == LEMON_WO || role == LEMON_FFN_NORM) return NULL;
+    *rows = 0;
+    for (i = ffn ? LEMON_W_GATE : LEMON_WQ; i <= (ffn ? LEMON_W_UP : LEMON_WV); i++) {
+        if (i == (int)role) *first = *rows;
+        *rows += lemon_joint_size(c, lemon__roles[i].out);
+    }
+    return names[ffn][style == LEMON__STYLE_GGUF];
 }
 
 /*  One parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for
     weights. */
-static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, lemon_model *model,
-                                        int64_t i) {
+static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
+                                        lemon_model *model, int64_t i) {
     lemon_tensor *param = &model->params[i], found;
+    lemon__entry e;
     char name[LEMON__NAME], why[96] = "";
     lemon_status status;
     int32_t at = -1;
-    int64_t k, layer, halves = 0;
+    int64_t k, layer, halves, first = 0, rows = param->rows;
     lemon_role role = lemon__param_role(&model->config, i, &layer);
-    lemon__param_name(model, i, style, name, sizeof name);
+    const char *fused = family[0] == 'p' ? lemon__fused_name(&model->config, role, style, &first, &rows) : NULL;
+    lemon__param_name(model, i, style, fused, name, sizeof name);
     for (k = 0; k < n && at < 0; k++) at = lemon__words_find(&u[k].tensor_names, name, strlen(name));
     if (at < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
     u += k - 1;
     u->tensors[at].used = 1;
     found = u->tensors[at].tensor;
-    lemon__shape_reason(model, i, found.rows != param->rows, why, sizeof why);
-    status = lemon__unpack_shape(u, name, &found, param->rows, param->cols, why);
-    if (!status && found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4))
+    lemon__shape_reason(model, i, found.rows != rows, why, sizeof why);
+    status = lemon__unpack_shape(u, name, &found, rows, param->cols, why);
+    e = u->tensors[at];
+    halves = lemon__halves(&model->config, role, style, family);
+    if (!status && (found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4) ||
+                    (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
         status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
                                lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (style == LEMON__STYLE_HF && (role == LEMON_WQ || role == LEMON_WK)) halves = model->config.head_dim;
-    return status ? status : lemon__adopt(u->ctx, model, &u->tensors[at], halves, param);
+    if (status) return status;
+    e.tensor.rows = param->rows;
+    e.tensor.data = (uint8_t *)found.data + (size_t)first * lemon__entry_row_bytes(&e, found.cols);
+    return lemon__adopt(u->ctx, model, &e, halves, param);
 }
 
 /*  The type that most numbers of the matrices have. */
@@ -6863,8 +7452,8 @@ static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
 }
 
 /*  Every parameter out of n files. */
-static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const lemon_config *config,
-                                         lemon_model **model) {
+static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
+                                         const lemon_config *config, lemon_model **model) {
     lemon_status status;
     int64_t i, tensors = 0;
     for (i = 0; i < n; i++) tensors += u[i].tensor_names.count;
@@ -6872,7 +7461,7 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
         return lemon__refuse(u, LEMON_E_FORMAT, "n_layers is %ld, but there are only %lld tensors",
                              (long)config->n_layers, (long long)tensors);
     status = lemon__model_new(u->ctx, config, model);
-    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, *model, i);
+    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
     for (i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
@@ -6908,17 +7497,18 @@ static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, co
 /*  A .lemon file with the part "model". */
 static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
     lemon__unpack u;
-    const char *arch;
+    const char *arch, *family;
     size_t bytes;
     lemon_config config;
     lemon_status status = lemon__unpack_open(ctx, reader, "model tokenizer", "model", &u);
     if (status) return status;
     status = lemon__unpack_text(&u, "arch", &arch, &bytes);
-    if (!status && (bytes != 5 || memcmp(arch, "llama", 5) != 0))
-        status = lemon__refuse(&u, LEMON_E_UNSUPPORTED, "arch is \"%.*s\", expected \"llama\"",
-                               (int)(bytes < 40 ? bytes : 40), arch);
     if (!status) status = lemon__unpack_config(&u, "", &config);
-    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_LEMON, &config, model);
+    family = lemon_config_family(&config);
+    if (!status && (bytes != strlen(family) || memcmp(arch, family, bytes) != 0))
+        status = lemon__refuse(&u, LEMON_E_UNSUPPORTED, "arch is \"%.*s\", expected \"%s\", of which the other keys speak",
+                               (int)(bytes < 40 ? bytes : 40), arch, family);
+    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_LEMON, family, &config, model);
     if (!status) status = lemon__unpack_carried(&u, *model);
     if (!status && lemon__unpack_has(&u, "tokenizer.type")) status = lemon__tokenizer_unpack(&u, &(*model)->tokenizer);
     return lemon__unpack_done(&u, status, "lemon", model);
@@ -6953,7 +7543,7 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
      LEMON_W_GATE, LEMON_W_DOWN, LEMON_W_UP, LEMON_OUTPUT, LEMON__L2C_ROPE}};
 
 /*  Its seven numbers, by their place in lemon__fields. */
-static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 7};
+static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 9};
 
 /*  How many tensors of a role are there, and how many numbers has each: none where the file has not got it. */
 static uint64_t lemon__llama2c_numbers(const lemon__llama2c *in, int role, uint64_t *count) {
@@ -7009,7 +7599,7 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
 
 static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
     int i;
-    for (i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000ll;
+    for (i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000LL;
 }
 
 static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
@@ -7120,11 +7710,19 @@ static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const cha
     return status;
 }
 
-static int lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name) {
+/*  The same for a file that need not be there: *there says whether it is.  What keeps it from being read is an error. */
+static lemon_status lemon__open_if(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader,
+                                   int *there) {
+    lemon_status status = lemon__open_in(ctx, folder, name, reader);
+    *there = !status;
+    return status == LEMON_E_IO && (errno == ENOENT || errno == ENOTDIR) ? LEMON_OK : status;
+}
+
+static lemon_status lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name, int *there) {
     lemon_reader reader;
-    lemon_status status = lemon__open_in(ctx, folder, name, &reader);
-    if (!status) lemon__reader_close(&reader);
-    return !status;
+    lemon_status status = lemon__open_if(ctx, folder, name, &reader, there);
+    if (*there) lemon__reader_close(&reader);
+    return status;
 }
 
 /*  Refuses a tensor of a file that others wrote. */
@@ -7143,8 +7741,9 @@ static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out,
     return n;
 }
 
-/*  One member of the header: a tensor, its name being node i. */
-static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at) {
+/*  One member of the header: a tensor, its name being node i.  *room: bytes of data that no tensor has claimed yet, for
+    tensors that shared theirs would be copied into more memory than the file's size justifies. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at, uint64_t *room) {
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
     int n, ok, dtype = LEMON_F32;
@@ -7166,8 +7765,10 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     e.tensor.rows = n == 2 ? size[0] : 1;
     e.tensor.cols = n == 2 ? size[1] : size[0];
     if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
-        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
+        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]) ||
+        lemon_tensor_bytes(&e.tensor) > *room)
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
+    *room -= lemon_tensor_bytes(&e.tensor);
     e.tensor.data = lemon__unconst(u->source.map + data_at + range[0]);
     return lemon__unpack_push_tensor(u, &e);
 }
@@ -7176,18 +7777,19 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
 static lemon_status lemon__st_open(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon__json json;
-    uint64_t n = lemon__take64(&c);
+    uint64_t n = lemon__take64(&c), room;
     int32_t i;
     lemon_status status;
     u->tensor_names.blob = c.bytes;
     if (c.bad || n > u->source.size - 8)
         return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
+    room = u->source.size - 8 - n;
     status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
     if (status) return status;
     if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
         status = lemon__refuse(u, LEMON_E_FORMAT, "header is no JSON object");
     for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
-        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n);
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n, &room);
     lemon__json_close(&json);
     return status;
 }
@@ -7246,16 +7848,21 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
         }
     }
     lemon__words_free(json->ctx, &seen);
+    if (!status && shards->n == 0)
+        status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map names no file", json->name);
     return status;
 }
 
 static lemon_status lemon__shards_open(lemon__shards *shards) {
     lemon_reader reader;
     lemon__json json;
-    lemon_status status;
-    if (lemon__is_in(shards->ctx, shards->folder, "model.safetensors"))
-        return lemon__shards_add(shards, "model.safetensors");
-    if (lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader))
+    int there;
+    lemon_status status = lemon__is_in(shards->ctx, shards->folder, "model.safetensors", &there);
+    if (status) return status;
+    if (there) return lemon__shards_add(shards, "model.safetensors");
+    status = lemon__open_if(shards->ctx, shards->folder, "model.safetensors.index.json", &reader, &there);
+    if (status) return status;
+    if (!there)
         return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
                            "model.safetensors.index.json; PyTorch's .bin files must be converted first",
                            shards->folder);
@@ -7266,9 +7873,21 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     return status;
 }
 
+/*  A number of an object; `other` where it has none. */
+static double lemon__json_number(const lemon__json *json, int32_t node, const char *name, double other) {
+    double value;
+    return lemon__json_real(json, lemon__json_get(json, node, name), &value) ? value : other;
+}
+
+/*  The object that says how RoPE is scaled: rope_scaling, in newer files rope_parameters. */
+static int32_t lemon__folder_scaling(const lemon__json *json) {
+    int32_t node = lemon__json_get(json, 0, "rope_scaling");
+    return lemon__json_type_of(json, node) > LEMON__JSON_NULL ? node : lemon__json_get(json, 0, "rope_parameters");
+}
+
 static int lemon__folder_field(void *from, const struct lemon__field *field, double *value) {
     lemon__json *json = (lemon__json *)from;
-    int32_t node = lemon__json_get(json, 0, field->hf);
+    int32_t rope = lemon__folder_scaling(json), node = lemon__json_get(json, field->kinds ? rope : 0, field->hf);
     lemon__json_type type;
     if (node < 0) node = lemon__json_get(json, lemon__json_get(json, 0, "rope_parameters"), field->hf);
     type = lemon__json_type_of(json, node);
@@ -7278,35 +7897,67 @@ static int lemon__folder_field(void *from, const struct lemon__field *field, dou
     return lemon__json_real(json, node, value) ? 1 : -1;
 }
 
+/*  Refuses a member by name, with its value and why. */
+static lemon_status lemon__folder_bad(const lemon__json *json, const char *name, int32_t node, const char *why) {
+    return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, %s", json->name, name,
+                       node < 0 ? 7 : (int)lemon__min(60, json->nodes[node].bytes),
+                       node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, why);
+}
+
 /*  Refuses by name what changes the computation and is not computed here. */
 static lemon_status lemon__folder_refuse(lemon__json *json) {
-    static const char *const words[][3] = {{"model_type", "llama", "mistral"}, {"hidden_act", "silu", "swish"}};
-    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "sliding_window",
-                                         "rope_scaling", "rope_parameters"};
-    int32_t node, type;
-    int64_t window, context;
-    size_t i;
-    for (i = 0; i < 2; i++) {
-        node = lemon__json_get(json, 0, words[i][0]);
-        if ((i > 0 && node < 0) || lemon__json_is(json, node, words[i][1]) || lemon__json_is(json, node, words[i][2]))
-            continue;
-        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, expected \"%s\"; lemon.h has no other",
-                           json->name, words[i][0], node < 0 ? 7 : (int)lemon__min(40, json->nodes[node].bytes),
-                           node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, words[i][1]);
-    }
-    for (i = 0; i < 6; i++) {
+    static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "partial_rotary_factor"};
+    int32_t node = lemon__json_get(json, 0, "hidden_act"), rope = lemon__json_get(json, 0, "rope_parameters");
+    double value;
+    int i;
+    if (node >= 0 && !lemon__json_is(json, node, "silu") && !lemon__json_is(json, node, "swish"))
+        return lemon__folder_bad(json, "hidden_act", node, "expected \"silu\"; lemon.h has no other");
+    for (i = 0; i < 4; i++) {
         node = lemon__json_get(json, 0, absent[i]);
-        if (lemon__json_type_of(json, node) <= LEMON__JSON_FALSE) continue;
-        type = lemon__json_get(json, node, "rope_type");
-        if (type < 0) type = lemon__json_get(json, node, "type");
-        if (i >= 4 && (type < 0 ? i == 5 : lemon__json_is(json, type, "default"))) continue;
-        if (i == 3 && lemon__json_int(json, node, &window) &&
-            lemon__json_int(json, lemon__json_get(json, 0, "max_position_embeddings"), &context) && window >= context)
-            continue;
-        return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, which lemon.h does not compute", json->name,
-                           absent[i], (int)lemon__min(60, json->nodes[node].bytes),
-                           (const char *)json->text + json->nodes[node].start);
+        if (i == 3 && node < 0) node = lemon__json_get(json, rope, absent[i]);
+        if (lemon__json_type_of(json, node) > LEMON__JSON_FALSE &&
+            !(i == 3 && lemon__json_real(json, node, &value) && value >= 1))
+            return lemon__folder_bad(json, absent[i], node, "which lemon.h does not compute");
     }
+    return LEMON_OK;
+}
+
+/*  The kind of RoPE's scaling. */
+static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
+    int32_t node = lemon__folder_scaling(json), type = lemon__json_get(json, node, "rope_type");
+    *kind = LEMON_ROPE_PLAIN;
+    if (type < 0) type = lemon__json_get(json, node, "type");
+    if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL) return LEMON_OK;
+    if (type < 0 && lemon__json_get(json, node, "rope_theta") >= 0) return LEMON_OK;
+    while (*kind < LEMON_ROPE_COUNT && !lemon__json_is(json, type, lemon__rope_kinds[*kind])) ++*kind;
+    if (*kind < LEMON_ROPE_COUNT && lemon__json_get(json, node, "truncate") < 0 &&
+        lemon__json_get(json, node, "mscale") < 0)
+        return LEMON_OK;
+    return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn, without "
+                             "truncate or mscale");
+}
+
+/*  The window, which all layers have or none; Qwen's must be asked for, and begins at some layer. */
+static lemon_status lemon__folder_window(lemon__json *json, const char *family, lemon_config *c) {
+    int32_t node = lemon__json_get(json, 0, "sliding_window"), kinds = lemon__json_get(json, 0, "layer_types"), i;
+    int64_t window;
+    if (!lemon__json_int(json, node, &window) || window >= c->max_seq) return LEMON_OK;
+    if (family[0] == 'q') {
+        double first = lemon__json_number(json, 0, "max_window_layers", 0);
+        if (lemon__json_type_of(json, lemon__json_get(json, 0, "use_sliding_window")) != LEMON__JSON_TRUE ||
+            first >= c->n_layers)
+            return LEMON_OK;
+        if (first > 0)
+            return lemon__folder_bad(json, "max_window_layers", lemon__json_get(json, 0, "max_window_layers"),
+                                     "expected 0, a window for all layers");
+    }
+    if (family[0] == 'l' || window < 1)
+        return lemon__folder_bad(json, "sliding_window", node, "which a model of this type does not have");
+    if (lemon__json_type_of(json, kinds) == LEMON__JSON_ARRAY)
+        for (i = kinds + 1; i < json->nodes[kinds].next; i = json->nodes[i].next)
+            if (!lemon__json_is(json, i, "sliding_attention"))
+                return lemon__folder_bad(json, "layer_types", kinds, "expected a window for all layers");
+    c->window = (int32_t)window;
     return LEMON_OK;
 }
 
@@ -7320,9 +7971,10 @@ enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
 static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
     lemon_status status = LEMON_OK;
     lemon_reader reader;
-    int i;
+    int i, there;
     for (i = 0; i < LEMON__CARRIED && !status; i++) {
-        if (lemon__open_in(ctx, folder, lemon__carried[i], &reader) != LEMON_OK) continue;
+        status = lemon__open_if(ctx, folder, lemon__carried[i], &reader, &there);
+        if (!there) continue;
         status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
                                  (size_t)reader.size);
         lemon__reader_close(&reader);
@@ -7330,15 +7982,30 @@ static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemo
     return status;
 }
 
-static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known) {
+static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lemon_config *config, int *tie_known,
+                                         const char **family) {
     lemon_reader reader;
     lemon__json json;
+    size_t n;
+    int kind = 0;
+    const uint8_t *type;
     lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
     if (status) return status;
     status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
+    if (!status) {
+        type = lemon__json_string(&json, lemon__json_get(&json, 0, "model_type"), &n);
+        status = lemon__family_find(ctx, reader.name, "model_type", type, n, family);
+    }
     if (!status) status = lemon__folder_refuse(&json);
-    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, config);
-    if (!status) *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+    if (!status) status = lemon__folder_rope(&json, &kind);
+    if (!status) status = lemon__config_read(ctx, reader.name, LEMON__STYLE_HF, &json, lemon__folder_field, kind, config);
+    if (!status) status = lemon__folder_window(&json, *family, config);
+    if (!status) {
+        config->qkv_bias = strcmp(*family, "qwen2") == 0;
+        config->qk_norm = strcmp(*family, "qwen3") == 0;
+        *tie_known = lemon__json_get(&json, 0, "tie_word_embeddings") >= 0;
+        if (lemon_config_check(ctx, config)) status = lemon__blame(ctx, reader.name, LEMON_E_FORMAT);
+    }
     lemon__json_close(&json);
     lemon__reader_close(&reader);
     return status;
@@ -7347,18 +8014,19 @@ static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lem
 static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon_model **model) {
     lemon_config config;
     lemon__shards *shards = (lemon__shards *)lemon__calloc(ctx, sizeof *shards);
+    const char *family;
     int tie_known = 0;
     int64_t i;
     lemon_status status;
     if (shards == NULL) return LEMON_E_MEMORY;
     shards->ctx = ctx;
     shards->folder = folder;
-    status = lemon__folder_config(ctx, folder, &config, &tie_known);
+    status = lemon__folder_config(ctx, folder, &config, &tie_known, &family);
     if (!status) status = lemon__shards_open(shards);
     if (!status && !tie_known)
         for (i = 0, config.tied_embeddings = 1; i < shards->n; i++)
             if (lemon__words_find(&shards->u[i].tensor_names, "lm_head.weight", 14) >= 0) config.tied_embeddings = 0;
-    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, &config, model);
+    if (!status) status = lemon__unpack_params(shards->u, shards->n, LEMON__STYLE_HF, family, &config, model);
     if (!status) status = lemon__folder_carry(ctx, folder, *model);
     if (!status) status = lemon__tokenizer_from_parts(ctx, folder, *model);
     if (!status) {
@@ -7485,16 +8153,20 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     return lemon__unpack_push_tensor(u, &e);
 }
 
-/*  Where the data begin is known behind the last tensor's name only. */
+/*  Where the data begin is known behind the last tensor's name only.  left: bytes that no tensor has claimed yet, see
+    lemon__st_tensor. */
 static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
-    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at;
+    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
     int64_t i;
     for (i = 0; i < u->tensor_names.count; i++) {
         lemon__entry *e = &u->tensors[i];
         lemon__span name = u->tensor_names.spans[i];
-        uint64_t blocks = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers);
-        if (e->offset % align != 0 || e->offset > room || blocks * (uint64_t)e->coding->bytes > room - e->offset)
-            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes, "data beyond the file's end");
+        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
+                         (uint64_t)e->coding->bytes;
+        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
+            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
+                                     "data beyond the file's end, or another tensor's");
+        left -= bytes;
         e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
     }
     return LEMON_OK;
@@ -7532,13 +8204,30 @@ static int lemon__gguf_is(const lemon__unpack *u, const char *name, const char *
            memcmp(key->value + 8, text, strlen(text)) == 0;
 }
 
+/*  The same for a key of the architecture. */
+static int lemon__gguf_own(const lemon__unpack *u, const char *name, double *value) {
+    char full[2 * LEMON__NAME];
+    lemon__format(full, sizeof full, "%s.%s", u->family, name);
+    return lemon__gguf_number(u, full, value);
+}
+
+/*  A number of the architecture, `other` where there is none. */
+static double lemon__gguf_or(const lemon__unpack *u, const char *name, double other) {
+    double value;
+    return lemon__gguf_own(u, name, &value) > 0 ? value : other;
+}
+
 static int lemon__gguf_field(void *from, const struct lemon__field *field, double *value) {
     const lemon__unpack *u = (const lemon__unpack *)from;
-    char name[LEMON__NAME];
     int32_t i;
-    int got;
-    lemon__format(name, sizeof name, "llama.%s", field->gguf);
-    got = lemon__gguf_number(u, name, value);
+    int got = lemon__gguf_own(u, field->gguf, value);
+    if (got == 0 && field->offset == offsetof(lemon_config, rope_factor))
+        return lemon__gguf_own(u, "rope.scale_linear", value);
+    if (got == 0 && field->offset == offsetof(lemon_config, rope_magnitude)) {     /* as llama.cpp computes it */
+        *value = lemon__yarn_magnitude(lemon__gguf_or(u, "rope.scaling.factor", 1)) *
+                 lemon__gguf_or(u, "rope.scaling.attn_factor", 1);
+        return 1;
+    }
     if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
     i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
     if (i >= 0) *value = (double)u->tensors[i].tensor.rows;
@@ -7584,18 +8273,91 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
 /*  Refuses by name what changes the computation and is not computed here. */
 static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_config *c) {
     const struct { const char *name; double expected; } keys[] = {
-        {"split.count", 1}, {"llama.expert_count", 0}, {"llama.attention.sliding_window", 0},
-        {"llama.rope.scale_linear", 1}, {"llama.rope.scaling.factor", 1},
-        {"llama.rope.dimension_count", (double)c->head_dim}, {"llama.attention.value_length", (double)c->head_dim}};
+        {"expert_count", 0}, {"rope.scaling.yarn_ext_factor", 1}, {"rope.scaling.yarn_log_multiplier", 0},
+        {"rope.dimension_count", (double)c->head_dim}, {"attention.value_length", (double)c->head_dim}};
     double value;
-    size_t i;
-    for (i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (lemon__gguf_number(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
-            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is %g, expected %g; lemon.h has no other", keys[i].name,
-                                 value, keys[i].expected);
-    if (lemon__gguf_key(u, "llama.rope.scaling.type") && !lemon__gguf_is(u, "llama.rope.scaling.type", "none"))
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "llama.rope.scaling.type is set, expected none");
+    int i;
+    for (i = 0; i < 5; i++)
+        if (lemon__gguf_own(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
+            return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s.%s is %g, expected %g; lemon.h has no other", u->family,
+                                 keys[i].name, value, keys[i].expected);
+    if (lemon__gguf_number(u, "split.count", &value) != 0 && !(value <= 1))
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "split.count is %g, expected 1; lemon.h has no other", value);
     return LEMON_OK;
+}
+
+/*  The kind of RoPE's scaling; LLaMA 3's is told otherwise. */
+static lemon_status lemon__gguf_rope(const lemon__unpack *u, int *kind) {
+    double factor = lemon__gguf_or(u, "rope.scaling.factor", lemon__gguf_or(u, "rope.scale_linear", 1));
+    char type[2 * LEMON__NAME];
+    lemon__format(type, sizeof type, "%s.rope.scaling.type", u->family);
+    *kind = factor > 0 && (factor < 1 || factor > 1) ? LEMON_ROPE_LINEAR : LEMON_ROPE_PLAIN;
+    if (lemon__gguf_is(u, type, "none")) *kind = LEMON_ROPE_PLAIN;
+    else if (lemon__gguf_is(u, type, "yarn")) *kind = LEMON_ROPE_YARN;
+    else if (lemon__gguf_key(u, type) && !lemon__gguf_is(u, type, "linear"))
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is another than none, linear and yarn; lemon.h has no other",
+                             type);
+    return LEMON_OK;
+}
+
+/*  LLaMA 3's scaling stands in GGUF as by how much each plane turns slower.  Its numbers from those: the slowest plane has
+    the factor; of the planes between, 1/slower is linear in the turns.  rope_original, slow and fast may grow together,
+    so slow is about 1.  Where less than two such planes are there, fast is 4 times as much, as in all of LLaMA 3. */
+static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
+    int32_t at = lemon__words_find(&u->tensor_names, "rope_freqs.weight", 17);
+    int64_t planes = c->head_dim / 2, i, n = 0;
+    double turns[2] = {0, 0}, fast[2] = {0.5, 0}, slope, base = 1.0 / 3, factor, slower, x;
+    const lemon_tensor *t;
+    int plain, same = 1;
+    if (at < 0) return LEMON_OK;
+    t = &u->tensors[at].tensor;
+    u->tensors[at].used = 1;
+    same = !c->rope_scaling && t->rows == 1 && t->cols == planes && t->dtype == LEMON_F32;
+    factor = same ? (double)lemon__getf32((const uint8_t *)t->data + 4 * (planes - 1)) : 0;
+    for (i = 0; i < planes && same; i++) {
+        x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+        slower = (double)lemon__getf32((const uint8_t *)t->data + 4 * i);
+        plain = slower < 1.00001;
+        if (plain && n == 0) turns[0] = x * pow((double)c->rope_theta, -1.0 / c->head_dim);     /* half a plane on */
+        if (plain || !(slower < 0.99999 * factor)) continue;
+        turns[n > 0] = x;
+        fast[n++ > 0] = (1 / slower - 1 / factor) / (1 - 1 / factor);
+    }
+    slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : (fast[0] + base) / turns[0];
+    if (n > 1) base = slope * turns[0] - fast[0];
+    if (factor > 1.00001 && slope / base >= 1 && slope / base < 1 << 24) {
+        c->rope_scaling = LEMON_ROPE_LLAMA3;
+        c->rope_factor = (float)factor;
+        c->rope_original = (int32_t)(slope / base + 0.5);
+        c->rope_slow = (float)(base * c->rope_original / slope);
+        c->rope_fast = (float)((base + 1) * c->rope_original / slope);
+    }
+    same = same && lemon_config_check(u->ctx, c) == LEMON_OK;
+    for (i = 0; i < planes && same; i++)
+        same = fabs(lemon__rope_slower(c, i) / (double)lemon__getf32((const uint8_t *)t->data + 4 * i) - 1) < 1e-3;
+    if (same) return LEMON_OK;
+    return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
+}
+
+/*  All of the config. */
+static lemon_status lemon__gguf_config(lemon__unpack *u, lemon_config *c) {
+    const lemon__key *key = lemon__gguf_key(u, "general.architecture");
+    int text = key && key->type == LEMON__GGUF_TEXT;
+    lemon_status status = lemon__family_find(u->ctx, u->source.name, "general.architecture", text ? key->value + 8 : NULL,
+                                             text ? key->bytes - 8 : 0, &u->family);
+    double window;
+    int kind = 0;
+    if (!status) status = lemon__gguf_rope(u, &kind);
+    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, kind, c);
+    if (!status) status = lemon__gguf_refuse(u, c);
+    if (status) return status;
+    window = lemon__gguf_or(u, "attention.sliding_window", 0);
+    c->window = window > 0 && window < c->max_seq ? (int32_t)window : 0;
+    c->tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
+    c->qkv_bias = lemon__words_find(&u->tensor_names, "blk.0.attn_q.bias", 17) >= 0;
+    c->qk_norm = lemon__words_find(&u->tensor_names, "blk.0.attn_q_norm.weight", 24) >= 0;
+    if (lemon_config_check(u->ctx, c)) return lemon__blame(u->ctx, u->source.name, LEMON_E_FORMAT);
+    return lemon__gguf_freqs(u, c);
 }
 
 /*  What nobody asked for goes along as it stands: what is about the tokenizer, and the rest. */
@@ -7628,18 +8390,8 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
 static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
     lemon_config config;
     lemon_status status = lemon__gguf_contents(u);
-    if (!status && !lemon__gguf_is(u, "general.architecture", "llama")) {
-        const lemon__key *key = lemon__gguf_key(u, "general.architecture");
-        int text = key && key->type == LEMON__GGUF_TEXT;
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "general.architecture is %.*s, expected llama",
-                             text ? (int)lemon__min(40, (int64_t)key->bytes - 8) : 7,
-                             text ? (const char *)key->value + 8 : "missing");
-    }
-    if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, &config);
-    if (!status) status = lemon__gguf_refuse(u, &config);
-    if (status) return status;
-    config.tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
-    status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, &config, model);
+    if (!status) status = lemon__gguf_config(u, &config);
+    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, u->family, &config, model);
     if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
     return status ? status : lemon__gguf_carry(u, *model);
 }
@@ -7701,8 +8453,8 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     size_t n;
     lemon_reader r;
     lemon_status status;
-    if (ctx == NULL || reader == NULL || model == NULL || reader->name == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or the reader's name, is NULL");
+    if (model == NULL || !lemon__reader_ok(ctx, reader))
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or what the reader must have, is NULL");
     *model = NULL;
     r = *reader;
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
@@ -7726,6 +8478,7 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     lemon_status status;
     char folder[LEMON__PATH];
     size_t n;
+    int there;
     if (ctx == NULL || path == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
     *model = NULL;
@@ -7735,7 +8488,11 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
         lemon__format(folder, sizeof folder, "%.*s", (int)(n - 11), path);
         return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
-    if (LEMON__FORMATS && lemon__is_in(ctx, path, "config.json")) return lemon__load_folder(ctx, path, model);
+    if (LEMON__FORMATS) {
+        status = lemon__is_in(ctx, path, "config.json", &there);
+        if (status) return status;
+        if (there) return lemon__load_folder(ctx, path, model);
+    }
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
 }
@@ -7804,12 +8561,11 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
-        int vector = t->stored.rows == 1;
         lemon__put_number(out, strlen(t->name), 8);
         lemon__put(out, t->name, strlen(t->name));
-        lemon__put_number(out, vector ? 1 : 2, 4);
-        lemon__put_number(out, (uint64_t)t->stored.cols, 8);
-        if (!vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
+        lemon__put_number(out, t->vector ? 1 : 2, 4);
+        lemon__put_number(out, (uint64_t)(t->vector ? t->stored.rows * t->stored.cols : t->stored.cols), 8);
+        if (!t->vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
         lemon__put_number(out, lemon__coding_of(t->stored.dtype)->id, 4);
         lemon__put_number(out, t->offset, 8);
     }
@@ -7832,23 +8588,68 @@ static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model)
     }
 }
 
+/*  What GGUF calls a family: Mistral's is LLaMA there. */
+static const char *lemon__gguf_family(const lemon_config *c) {
+    const char *family = lemon_config_family(c);
+    return family[0] == 'q' ? family : "llama";
+}
+
+/*  A number of the architecture. */
+static void lemon__gguf_put_own(lemon__pack *pack, const char *family, const char *name, int real, double value) {
+    char full[2 * LEMON__NAME];
+    lemon__format(full, sizeof full, "%s.%s", family, name);
+    if (real) lemon__gguf_put(pack, full, LEMON__GGUF_F32, lemon__bits((float)value));
+    else lemon__gguf_put(pack, full, LEMON__GGUF_U32, (uint64_t)value);
+}
+
+/*  How RoPE is scaled: keys for linear and YaRN besides its numbers, a tensor for LLaMA 3. */
+static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const lemon_config *c) {
+    const char *kind = lemon__rope_kinds[c->rope_scaling];
+    char type[2 * LEMON__NAME];
+    lemon_tensor t = lemon__view(NULL, LEMON_F32, 1, c->head_dim / 2);
+    int64_t i;
+    lemon__format(type, sizeof type, "%s.rope.scaling.type", family);
+    if (c->rope_scaling == LEMON_ROPE_LLAMA3) {
+        float *slower = lemon__floats(pack->ctx, &pack->scratch, 1, t.cols);
+        for (i = 0; slower && i < t.cols; i++) slower[i] = (float)lemon__rope_slower(c, i);
+        t.data = slower;
+        if (slower) lemon__pack_tensor(pack, "rope_freqs.weight", &t, LEMON_F32);
+        else pack->status = LEMON_E_MEMORY;
+    } else if (c->rope_scaling) lemon__gguf_put_text(pack, type, kind, strlen(kind));
+    if (c->rope_scaling == LEMON_ROPE_YARN)
+        lemon__gguf_put_own(pack, family, "rope.scaling.attn_factor", 1,
+                            (double)c->rope_magnitude / lemon__yarn_magnitude((double)c->rope_factor));
+}
+
+/*  What llama.cpp does not compute, or has no architecture for. */
+static lemon_status lemon__gguf_fits(lemon_ctx *ctx, const char *path, const lemon_config *c) {
+    const char *why = NULL;
+    if (c->qkv_bias && c->qk_norm) why = "qkv_bias and qk_norm are both set";
+    else if (c->qkv_bias && lemon_joint_size(c, LEMON_JOINT_HEADS) != c->d_model)
+        why = "with qkv_bias, n_heads * head_dim is not d_model";
+    else if ((c->qkv_bias || c->qk_norm) && c->rope_scaling == LEMON_ROPE_LLAMA3)
+        why = "rope_scaling is llama3's with qkv_bias or qk_norm";
+    return why ? lemon__fail(ctx, LEMON_E_ARG, "%s: %s, which no architecture of GGUF has", path, why) : LEMON_OK;
+}
+
 static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
     const lemon_config *c = &model->config;
-    char name[LEMON__NAME];
+    const char *family = lemon__gguf_family(c);
     int i, vocabulary;
-    lemon__gguf_put_text(pack, "general.architecture", "llama", 5);
+    lemon__gguf_put_text(pack, "general.architecture", family, strlen(family));
     lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
     lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(c, &lemon__fields[i]);
-        if (lemon__fields[i].gguf == NULL) continue;
-        lemon__format(name, sizeof name, "llama.%s", lemon__fields[i].gguf);
-        if (lemon__fields[i].real) lemon__gguf_put(pack, name, LEMON__GGUF_F32, lemon__bits((float)value));
-        else lemon__gguf_put(pack, name, LEMON__GGUF_U32, (uint64_t)value);
+        int tensor = lemon__fields[i].kinds && c->rope_scaling == LEMON_ROPE_LLAMA3;
+        if (lemon__fields[i].gguf && !tensor && lemon__field_used(c, &lemon__fields[i]))
+            lemon__gguf_put_own(pack, family, lemon__fields[i].gguf, lemon__fields[i].real, value);
     }
-    lemon__gguf_put(pack, "llama.attention.value_length", LEMON__GGUF_U32, (uint64_t)c->head_dim);
-    lemon__gguf_put(pack, "llama.rope.dimension_count", LEMON__GGUF_U32, (uint64_t)c->head_dim);
+    lemon__gguf_put_own(pack, family, "attention.value_length", 0, c->head_dim);
+    lemon__gguf_put_own(pack, family, "rope.dimension_count", 0, c->head_dim);
+    if (c->window) lemon__gguf_put_own(pack, family, "attention.sliding_window", 0, c->window);
+    lemon__gguf_put_rope(pack, family, c);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
     lemon__gguf_put_license(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
@@ -7865,7 +8666,8 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
     pack.align = 32;
     lemon__gguf_keys(&pack, model, dtype);
     lemon__pack_params(&pack, model, 0, model->n_params, LEMON__STYLE_GGUF, dtype);
-    status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
+    status = lemon__gguf_fits(ctx, path, &model->config);
+    if (!status) status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
 }
@@ -7875,13 +8677,15 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
 /*  What the format has no field for must be what run.c takes for granted. */
 static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
     const struct { const char *name; double value, expected; } fields[] = {
-        {"rope_theta", (double)c->rope_theta, 10000.0}, {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
+        {"qkv_bias", (double)c->qkv_bias, 0}, {"qk_norm", (double)c->qk_norm, 0}, {"window", (double)c->window, 0},
+        {"rope_scaling", (double)c->rope_scaling, 0}, {"rope_theta", (double)c->rope_theta, 10000.0},
+        {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
         {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads}};
     int i;
     if (dtype != LEMON_F32 && dtype != LEMON_Q8)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
                            path, lemon_dtype_name(dtype));
-    for (i = 0; i < 3; i++)
+    for (i = 0; i < 7; i++)
         if (fields[i].value < fields[i].expected || fields[i].value > fields[i].expected)
             return lemon__fail(ctx, LEMON_E_ARG, "%s: %s is %g, expected %g; llama2.c's .bin has no other", path,
                                fields[i].name, fields[i].value, fields[i].expected);
@@ -7907,20 +8711,30 @@ static void lemon__llama2c_put_row(const float *x, int64_t n, int64_t group, lem
     int64_t i, j;
     for (i = 0; i < n && group == 0; i++) lemon__put_number(out, lemon__bits(x[i]), 4);
     for (i = 0; i < n && group > 0; i += group) {
-        float top = 0, scale;
-        for (j = i; j < i + group; j++) top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
-        scale = top / 127.0f;
+        float top = 0, scale = 0;
+        for (j = i; j < i + group; j++) {
+            top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
+            scale += x[j] * 0.0f;               /* 0, or NaN where a number is NaN or Inf: so is the group then */
+        }
+        scale += top / 127.0f;
         for (j = i; j < i + group; j++)
             lemon__put_number(out, (uint64_t)(int64_t)(scale > 0 ? roundf(x[j] / scale) : 0.0f), 1);
         lemon__put_number(scales, lemon__bits(scale), 4);
     }
 }
 
+/*  Passes on what is a megabyte or more. */
+static void lemon__llama2c_flush(const lemon_writer *writer, lemon__bytes *out) {
+    if (out->count < 1 << 20 || out->status) return;
+    out->status = lemon__append(out->ctx, writer, out->data, (size_t)out->count);
+    out->count = 0;
+}
+
 /*  Cosines, then sines, of every position's angles: nobody reads them any more. */
-static void lemon__llama2c_put_rope(const lemon_config *c, lemon__bytes *out) {
+static void lemon__llama2c_put_rope(const lemon_config *c, const lemon_writer *writer, lemon__bytes *out) {
     int64_t table, pos, i;
     for (table = 0; table < 2; table++)
-        for (pos = 0; pos < c->max_seq; pos++)
+        for (pos = 0; pos < c->max_seq && !out->status; pos++, lemon__llama2c_flush(writer, out))
             for (i = 0; i < c->head_dim / 2; i++) {
                 double angle = (double)pos * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim);
                 lemon__put_number(out, lemon__bits((float)(table ? sin(angle) : cos(angle))), 4);
@@ -7940,16 +8754,14 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
     for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
         int role = lemon__llama2c_order[version > 0][step];
         const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
-        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, &out);
+        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, writer, &out);
         layers = info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings) ? 0 : info->per_layer ? c->n_layers : 1;
         for (layer = 0; layer < layers; layer++) {
             const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
             for (r = 0; r < t->rows && !out.status; r++) {
                 lemon_row_to_f32(t, r, x);
                 lemon__llama2c_put_row(x, t->cols, info->matrix ? group : 0, &out, &scales);
-                if (out.count < 1 << 20) continue;
-                out.status = lemon__append(ctx, writer, out.data, (size_t)out.count);
-                out.count = 0;
+                lemon__llama2c_flush(writer, &out);
             }
             lemon__put(&out, scales.data, (size_t)scales.count);
             scales.count = 0;
@@ -8015,8 +8827,9 @@ static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
     for (i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
         lemon__print(out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, lemon__st_types[t->stored.dtype]);
-        if (t->stored.rows > 1) lemon__print(out, "%lld,", (long long)t->stored.rows);
-        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}", (long long)t->stored.cols,
+        if (!t->vector) lemon__print(out, "%lld,", (long long)t->stored.rows);
+        lemon__print(out, "%lld],\"data_offsets\":[%llu,%llu]}",
+                     (long long)(t->vector ? t->stored.rows * t->stored.cols : t->stored.cols),
                      (unsigned long long)t->offset, (unsigned long long)(t->offset + lemon_tensor_bytes(&t->stored)));
     }
     lemon__print(out, "}");
@@ -8055,7 +8868,7 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
         pack.front = lemon__st_front;
         pack.align = 1;
         lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
-        for (i = 0; i < pack.n_tensors; i++)
+        for (i = 0; i < pack.n_tensors && n > 1; i++)
             lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
         total += pack.data_bytes;
         status = lemon__folder_note(f, name);
@@ -8079,7 +8892,8 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
     (but that of several EOS ids) because they may speak of layers that are gone. */
 static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__bytes *out) {
     static const char *const ours[] = {"architectures", "model_type", "torch_dtype", "dtype", "hidden_act",
-                                       "attention_bias", "mlp_bias", "sliding_window"};
+                                       "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
+                                       "max_window_layers"};
     const lemon_part *part = lemon__part_find(model, "config.json");
     lemon__json json;
     lemon_status status;
@@ -8096,8 +8910,9 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
     for (i = 1; i < json.nodes[0].next && json.nodes[0].type == LEMON__JSON_OBJECT; i = json.nodes[i + 1].next) {
         const lemon__json_node *value = &json.nodes[i + 1];
         int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
-        for (k = 0; k < 8; k++) known |= lemon__json_is(&json, i, ours[k]);
-        for (k = 0; k < LEMON__FIELDS; k++) known |= lemon__json_is(&json, i, lemon__fields[k].hf);
+        for (k = 0; k < 10; k++) known |= lemon__json_is(&json, i, ours[k]);
+        for (k = 0; k < LEMON__FIELDS; k++)
+            known |= lemon__fields[k].hf && !lemon__fields[k].kinds && lemon__json_is(&json, i, lemon__fields[k].hf);
         if (known) continue;
         lemon__print(out, ",\n  \"");
         lemon__put(out, json.text + json.nodes[i].start, json.nodes[i].bytes);
@@ -8109,21 +8924,41 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
     return LEMON_OK;
 }
 
+/*  What only some of the family have: a window, and how RoPE is scaled. */
+static void lemon__folder_put_family(const lemon_config *c, lemon__bytes *out) {
+    int i;
+    if (c->window) lemon__print(out, ",\n  \"sliding_window\": %ld", (long)c->window);
+    if (c->qkv_bias || c->qk_norm)
+        lemon__print(out, ",\n  \"use_sliding_window\": %s,\n  \"max_window_layers\": %ld", c->window ? "true" : "false",
+                     c->window ? 0 : (long)c->n_layers);
+    if (!c->rope_scaling) return;
+    lemon__print(out, ",\n  \"rope_scaling\": {\"rope_type\": \"%s\"", lemon__rope_kinds[c->rope_scaling]);
+    for (i = 0; i < LEMON__FIELDS; i++) {
+        if (lemon__fields[i].kinds == 0 || !lemon__field_used(c, &lemon__fields[i])) continue;
+        lemon__print(out, ", \"%s\": ", lemon__fields[i].hf);
+        lemon__print_real(out, lemon__field_get(c, &lemon__fields[i]));
+    }
+    lemon__print(out, "}");
+}
+
 static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model *model, lemon_dtype dtype) {
     static const char *const types[] = {"float32", "bfloat16", "float16"};
+    const char *family = lemon_config_family(&model->config);
     lemon__bytes text = lemon__bytes_in(f->ctx);
     int i;
-    lemon__print(&text, "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+    lemon__print(&text, "{\n  \"architectures\": [\"%c%sForCausalLM\"],\n  \"model_type\": \"%s\",\n"
                         "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
-                        "  \"mlp_bias\": false", types[dtype]);
+                        "  \"mlp_bias\": false", family[0] - 'a' + 'A', family + 1, family, types[dtype]);
     for (i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(&model->config, &lemon__fields[i]);
+        if (lemon__fields[i].hf == NULL || lemon__fields[i].kinds) continue;
         lemon__print(&text, ",\n  \"%s\": ", lemon__fields[i].hf);
         if (lemon__fields[i].offset == offsetof(lemon_config, tied_embeddings))
             lemon__print(&text, value > 0 ? "true" : "false");
         else if (lemon__fields[i].real) lemon__print_real(&text, value);
         else lemon__print(&text, "%ld", (long)value);
     }
+    lemon__folder_put_family(&model->config, &text);
     if (!text.status) text.status = lemon__folder_put_carried(model, &text);
     if (!text.status) lemon__print(&text, "\n}\n");
     return lemon__folder_put_text(f, "config.json", &text);
@@ -8146,8 +8981,10 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         status = lemon__folder_put_text(f, "generation_config.json", &text);
     }
     if (status || lemon__part_find(model, "tokenizer.json")) return status;
-    lemon__tokenizer_to_config(t, model->config.max_seq, &text);
-    status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    if (!lemon__part_find(model, "tokenizer_config.json")) {
+        lemon__tokenizer_to_config(t, model->config.max_seq, &text);
+        status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
+    }
     if (status) return status;
     lemon__tokenizer_to_json(t, &text);
     return lemon__folder_put_text(f, "tokenizer.json", &text);
@@ -8201,6 +9038,9 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
                            "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path,
                            lemon_dtype_name(options->dtype));
+    if (model->config.qkv_bias && model->config.qk_norm)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, but no architecture of Hugging Face's "
+                           "has both", path);
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0 || n + 5 > LEMON__PATH)
         return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
@@ -8311,8 +9151,8 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
                                          lemon_dtype dtype) {
     lemon__pack pack;
     lemon_status status;
-    if (ctx == NULL || writer == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument is NULL");
+    if (ctx == NULL || writer == NULL || model == NULL || writer->append == NULL || writer->name == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument, or what the writer must have, is NULL");
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "model", 5);
     lemon__pack_model(&pack, model, dtype);
@@ -8332,6 +9172,7 @@ static const char *lemon__ending(const char *path) {
 }
 
 LEMON_API void lemon_save_defaults(lemon_save_options *options) {
+    if (options == NULL) return;
     options->dtype = LEMON_F32;
     options->shard_bytes = 5000000000u;
 }
@@ -8384,9 +9225,9 @@ LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_
    Then the two neighbours whose join is best become one piece, the leftmost ones where several are equal, again and
    again until no neighbours can be joined.  What is best says either a list of merges, pairs of pieces in the order in
    which they were learned (Hugging Face, and GPT-2's family everywhere), or the score of the piece that comes out
-   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap, and
-   those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes meet that never meet in any piece, so SentencePiece
-   texts are first cut there, mostly between words.
+   (SentencePiece, llama2.c).  Looking at all neighbours for each join takes quadratic time, so joins wait in a heap,
+   and those whose neighbours have changed are passed over when they come up.  No join can cross a place where two bytes
+   meet that never meet in any piece, so SentencePiece texts are first cut there, mostly between words.
 
    To learn a vocabulary, the most frequent pair of neighbours becomes a piece, again and again.  Earlier pieces get
    better scores, so the encoder repeats the joins in the order they were learned in.
@@ -8475,15 +9316,21 @@ LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) 
     lemon__free(ctx, t, sizeof *t);
 }
 
-LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) { return (int32_t)tokenizer->pieces.count; }
-
-LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) {
-    return tokenizer->rules.bos >= 0 ? tokenizer->rules.bos : tokenizer->rules.eos;
+LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) {
+    return tokenizer ? (int32_t)tokenizer->pieces.count : 0;
 }
 
-LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.eos; }
+LEMON_API int32_t lemon_tokenizer_bos(const lemon_tokenizer *tokenizer) {
+    return tokenizer && tokenizer->rules.bos >= 0 ? tokenizer->rules.bos : lemon_tokenizer_eos(tokenizer);
+}
 
-LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer) { return tokenizer->rules.add_bos != 0; }
+LEMON_API int32_t lemon_tokenizer_eos(const lemon_tokenizer *tokenizer) {
+    return tokenizer ? tokenizer->rules.eos : -1;
+}
+
+LEMON_API int lemon_tokenizer_adds_bos(const lemon_tokenizer *tokenizer) {
+    return tokenizer && tokenizer->rules.add_bos != 0;
+}
 
 LEMON_API int lemon_tokenizer_special(const lemon_tokenizer *tokenizer, int32_t id) {
     int kind = id < 0 || id >= lemon_tokenizer_size(tokenizer) ? LEMON__NORMAL : tokenizer->kinds[id] & LEMON__KIND;
@@ -9145,7 +9992,9 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
 }
 
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
-    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
+    lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_bytes: an argument is NULL");
+    status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status) status = lemon__tokenizer_add_bytes(ctx, *tokenizer);
     if (!status) status = lemon__tokenizer_finish(ctx, "bytes", *tokenizer);
     return lemon__tokenizer_done(ctx, status, tokenizer);
@@ -9181,6 +10030,8 @@ static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer 
 
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer) {
+    if (source == NULL || tokenizer == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_clone: an argument is NULL");
     return lemon__tokenizer_copy(ctx, source, NULL, NULL, tokenizer);
 }
 
@@ -9342,9 +10193,12 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
         const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
+        int kind = t->rules.llama2c ? (int)LEMON__NORMAL : ((const uint8_t *)kinds.data)[i];
         if (piece == NULL) break;
+        if ((kind & LEMON__KIND) < LEMON__NORMAL || (kind & LEMON__KIND) > LEMON__BYTE)
+            return lemon__unpack_bad(u, "kind of a piece", (uint64_t)kind, LEMON__NORMAL);
         if (t->rules.llama2c) status = lemon__llama2c_add(u->ctx, t, score, piece, (size_t)n);
-        else status = lemon__tokenizer_add(u->ctx, t, ((const uint8_t *)kinds.data)[i], score, piece, (size_t)n);
+        else status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
     }
     if (status || (i == scores.cols && c.at == c.size)) return status;
     return lemon__fail(u->ctx, LEMON_E_FORMAT,
@@ -9352,18 +10206,26 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
                        u->source.name, (long long)pieces.cols);
 }
 
-/*  Each id must be one; merges that make nothing longer would never end. */
+/*  Each id must be one of a piece that texts can become, and the third spell the first two: merges that make nothing
+    longer would never end, and others no format could name. */
+static int lemon__merge_joins(const lemon_tokenizer *t, const lemon__merge *m) {
+    size_t n, a, b;
+    const uint8_t *whole = lemon__piece(t, m->id, &n), *left = lemon__piece(t, m->left, &a),
+                  *right = lemon__piece(t, m->right, &b);
+    return a > 0 && b > 0 && a + b == n && memcmp(whole, left, a) == 0 && memcmp(whole + a, right, b) == 0 &&
+           t->kinds[m->left] == LEMON__NORMAL && t->kinds[m->right] == LEMON__NORMAL && t->kinds[m->id] == LEMON__NORMAL;
+}
+
 static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer *t) {
     int64_t i, size = lemon_tokenizer_size(t);
     lemon_tensor row;
     lemon_status status = lemon__unpack_row(u, "tokenizer.merges", LEMON_I32, -1, &row);
     for (i = 0; !status && i + 2 < row.cols; i += 3) {
         const int32_t *p = (const int32_t *)row.data + i;
-        const lemon__span *s = t->pieces.spans;
         lemon__merge m;
         m.left = p[0]; m.right = p[1]; m.id = p[2];
         if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
-            s[p[0]].bytes + s[p[1]].bytes != s[p[2]].bytes || s[p[0]].bytes == 0 || s[p[1]].bytes == 0)
+            !lemon__merge_joins(t, &m))
             return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
                                u->source.name, (long long)i / 3);
         status = lemon__merge_push(u->ctx, t, &m);
@@ -9397,7 +10259,7 @@ static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer 
     int32_t small, i;
     for (i = 0; i < LEMON__RULES && !status; i++) {
         const struct lemon__rule *rule = &lemon__rule_names[i];
-        int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? lemon_tokenizer_size(t) - 1 : rule->most;
+        int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? t->pieces.count - 1 : rule->most;
         if (t->rules.llama2c && rule->offset != offsetof(lemon__rules, prefix)) continue;
         status = lemon__unpack_int(u, rule->name, &value);
         if (status) break;
@@ -9424,6 +10286,7 @@ static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokeni
 typedef struct lemon__heap {
     uint64_t *items;
     int64_t count, capacity;
+    const uint64_t *run, *run_end;  /* sorted numbers that are in it too */
 } lemon__heap;
 
 static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t added) {
@@ -9440,6 +10303,7 @@ static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t
 static int lemon__heap_pop(lemon__heap *heap, uint64_t *best) {
     uint64_t *items = heap->items, last;
     int64_t i = 0, child;
+    if (heap->run < heap->run_end && (heap->count == 0 || *heap->run < items[0])) { *best = *heap->run++; return 1; }
     if (heap->count == 0) return 0;
     *best = items[0];
     last = items[--heap->count];
@@ -9460,12 +10324,15 @@ static void lemon__heap_free(lemon_ctx *ctx, lemon__heap *heap) {
 /* ---- tokens ---- */
 
 LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens) {
+    if (tokens == NULL) return;
     lemon__free(ctx, tokens->ids, (size_t)tokens->capacity * sizeof *tokens->ids);
     memset(tokens, 0, sizeof *tokens);
 }
 
 LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
-    int32_t *ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
+    int32_t *ids;
+    if (tokens == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_push: an argument is NULL");
+    ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
     if (ids == NULL) return LEMON_E_MEMORY;
     tokens->ids = ids;
     ids[tokens->count++] = id;
@@ -9487,6 +10354,8 @@ typedef struct lemon__encoder {
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
     lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
+    uint64_t *keys;                 /* of the joins that a long part begins with, and room to sort them */
+    int64_t keys_capacity;
     lemon_tokens *tokens;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
@@ -9528,6 +10397,34 @@ static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
     lemon__symbol *s = &e->symbols[i];
     s->join = lemon__join_of(e, s);
     return s->join < 0 ? LEMON_OK : lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i));
+}
+
+enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
+
+/*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one
+    rank stay in the order of the text. */
+static lemon_status lemon__encoder_sort(lemon__encoder *e) {
+    uint64_t *from = (uint64_t *)lemon__reserve(e->ctx, e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from);
+    uint64_t *to;
+    int64_t ends[LEMON__DIGITS], n = 0, k;
+    int32_t i;
+    int shift;
+    if (from == NULL) return LEMON_E_MEMORY;
+    e->keys = from;
+    for (i = 0; i < e->n_symbols; i++) {
+        e->symbols[i].join = lemon__join_of(e, &e->symbols[i]);
+        if (e->symbols[i].join >= 0) from[n++] = lemon__join_key(e, i);
+    }
+    for (shift = 32; shift < 64; shift += 11, from = to) {
+        to = from == e->keys ? from + n : e->keys;
+        memset(ends, 0, sizeof ends);
+        for (k = 0; k < n; k++) ends[from[k] >> shift & (LEMON__DIGITS - 1)]++;
+        for (k = 1; k < LEMON__DIGITS; k++) ends[k] += ends[k - 1];
+        for (k = n - 1; k >= 0; k--) to[--ends[from[k] >> shift & (LEMON__DIGITS - 1)]] = from[k];
+    }
+    e->heap.run = from;
+    e->heap.run_end = from + n;
+    return LEMON_OK;
 }
 
 /*  Joins a symbol with the next one. */
@@ -9588,7 +10485,8 @@ static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, 
     e->text = text;
     status = lemon__encoder_cut(e, bytes);
     if (status || e->n_symbols == 0) return status;
-    for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
+    if (e->n_symbols > LEMON__LONG_PART) status = lemon__encoder_sort(e);
+    else for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
     while (!status && lemon__heap_pop(&e->heap, &best)) {
         i = (int32_t)(best & UINT32_MAX);
         if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) status = lemon__encoder_join(e, i);
@@ -9730,6 +10628,7 @@ static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, 
 static void lemon__encoder_close(lemon__encoder *e) {
     lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
     lemon__free(e->ctx, e->copy, e->copy_bytes);
+    lemon__free(e->ctx, e->keys, (size_t)e->keys_capacity * sizeof *e->keys);
     lemon__heap_free(e->ctx, &e->heap);
 }
 
@@ -9779,7 +10678,8 @@ static int32_t lemon__special_named(const lemon_tokenizer *t, const char *text, 
 }
 
 LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes) {
-    int32_t id = lemon__special_named(tokenizer, text, bytes);
+    int32_t id = tokenizer && text ? lemon__special_named(tokenizer, text, bytes) : -1;
+    if (tokenizer == NULL || text == NULL) return -1;
     return id >= 0 ? id : lemon__words_find(&tokenizer->pieces, text, bytes);
 }
 
@@ -9789,6 +10689,7 @@ LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *token
                                     const char **text, size_t *bytes) {
     const lemon_tokenizer *t = tokenizer;
     const uint8_t *piece;
+    if (text == NULL || bytes == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_decode: an argument is NULL");
     if (id < 0 || id >= lemon_tokenizer_size(t))
         return lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)id,
                            (long)lemon_tokenizer_size(t) - 1);
@@ -9821,7 +10722,10 @@ LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *
     const char *piece = NULL;
     char *room;
     size_t n = 0;
-    lemon_status status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
+    lemon_status status;
+    if (stream == NULL || text == NULL || bytes == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_stream_next: an argument is NULL");
+    status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
     *text = "";
     *bytes = 0;
     if (status) return status;
@@ -9841,6 +10745,7 @@ LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *
 }
 
 LEMON_API void lemon_stream_free(lemon_ctx *ctx, lemon_stream *stream) {
+    if (stream == NULL) return;
     lemon__free(ctx, stream->text, (size_t)stream->capacity);
     memset(stream, 0, sizeof *stream);
 }
@@ -9860,13 +10765,18 @@ static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
 
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
+    const lemon__rules *rules = &tokenizer->rules;
     int32_t id, size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
     lemon__encoder e = lemon__encoder_open(ctx, tokenizer, &ignored);
-    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
-    lemon_status status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
+    int32_t *new_ids;
+    lemon_status status;
     int64_t i;
+    if (tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL || smaller == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_trim: an argument is NULL");
+    new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
+    status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
     *smaller = NULL;
     memset(&ignored, 0, sizeof ignored);
     if (!LEMON__BPE && !status) status = lemon__no_bpe(ctx);
@@ -9876,8 +10786,9 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
                                               : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
                                                             (long)ids[i], (long)size - 1);
     for (id = 0; id < size && !status; id++) {
-        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = tokenizer->rules.split && tokenizer->pieces.spans[id].bytes == 1;
-        if (byte || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
+        int kind = tokenizer->kinds[id] & LEMON__KIND, byte = rules->split && tokenizer->pieces.spans[id].bytes == 1;
+        int end = id == rules->bos || id == rules->eos || id == rules->unknown;
+        if (byte || end || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
     }
     if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
     for (id = 0; id < size && !status; id++)
@@ -9887,6 +10798,127 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     lemon_tokens_free(ctx, &ignored);
     lemon__free(ctx, new_ids, n_bytes);
     return status;
+}
+
+/*  The new id of a token, or -1. */
+static int64_t lemon__trim_id(const lemon_tokens *kept, int64_t old) {
+    int64_t i = 0;
+    while (i < kept->count && kept->ids[i] != old) i++;
+    return i < kept->count ? i : -1;
+}
+
+static int lemon__names_id(const void *name, size_t n) {
+    return n >= 9 && memcmp((const char *)name + n - 9, "_token_id", 9) == 0;
+}
+
+/*  A JSON object of a Hugging Face folder with new numbers in "..._token_id"; all else stays as it is. */
+static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
+    lemon__json json;
+    int32_t i, k;
+    uint32_t at = 0;
+    int64_t id;
+    lemon_status status = lemon__json_parse(out->ctx, part->name, part->data, part->bytes, &json);
+    if (status) return status;
+    for (i = 1; json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next) {
+        const lemon__json_node *name = &json.nodes[i], *value = name + 1;
+        int list = lemon__json_is(&json, i, "added_tokens_decoder");    /* tokenizer.json has them too */
+        for (k = i + 1; k < value->next; k++) {
+            const lemon__json_node *number = &json.nodes[k];
+            if (!list && !(lemon__names_id(json.text + name->start, name->bytes) && lemon__json_int(&json, k, &id)))
+                continue;
+            lemon__put(out, json.text + at, number->start - at);
+            id = list ? -1 : lemon__trim_id(kept, id);
+            if (id < 0) lemon__print(out, list ? "{}" : "null");
+            else lemon__print(out, "%lld", (long long)id);
+            at = number->start + number->bytes;
+            if (list) break;
+        }
+    }
+    lemon__put(out, json.text + at, part->bytes - at);
+    lemon__json_close(&json);
+    return out->status;
+}
+
+/*  GGUF's keys likewise.  Lists are gone, for they speak of all tokens. */
+static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
+    lemon__cursor c = lemon__cursor_at(part->data, part->bytes);
+    while (c.at < c.size && !c.bad) {
+        size_t from = c.at, n;
+        const uint8_t *name = lemon__take_text(&c, &n);
+        uint32_t type = lemon__take32(&c);
+        int64_t id = -1;
+        int is_id = type == LEMON__GGUF_U32 && name && lemon__names_id(name, n);
+        if (is_id) id = lemon__trim_id(kept, lemon__take32(&c));
+        else lemon__gguf_skip(&c, type);
+        if (c.bad || type == LEMON__GGUF_ARRAY || (is_id && id < 0)) continue;
+        lemon__put(out, c.bytes + from, c.at - from - (is_id ? 4 : 0));
+        if (is_id) lemon__put_number(out, (uint64_t)id, 4);
+    }
+    return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
+}
+
+static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept,
+                                     lemon_model *to) {
+    static const char *const gone[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
+                                       "added_tokens.json"};
+    lemon__bytes text = lemon__bytes_in(ctx);
+    lemon_status status = LEMON_OK;
+    size_t i;
+    for (i = 0; i < sizeof gone / sizeof *gone; i++)
+        if (strcmp(part->name, gone[i]) == 0) return LEMON_OK;
+    if (strcmp(part->name, "gguf.tokenizer") == 0) status = lemon__trim_gguf(part, kept, &text);
+    else if (strcmp(lemon__ending(part->name), ".json") == 0) status = lemon__trim_json(part, kept, &text);
+    else lemon__put(&text, part->data, part->bytes);
+    if (!status) status = text.status;
+    if (!status) status = lemon__part_add(ctx, to, part->name, strlen(part->name), text.data, (size_t)text.count);
+    lemon__bytes_free(&text);
+    return status;
+}
+
+/*  A weight of the source as it stands, or the rows of it that are kept. */
+static lemon_status lemon__trim_param(lemon_ctx *ctx, lemon_model *model, const lemon_tensor *from, int rows,
+                                      const lemon_tokens *kept, lemon_tensor *to) {
+    size_t bytes = lemon_row_bytes(from->dtype, from->cols);
+    int64_t i;
+    to->dtype = from->dtype;
+    to->data = rows ? lemon_arena_alloc(ctx, &model->arena, (size_t)kept->count * bytes) : from->data;
+    if (to->data == NULL) return LEMON_E_MEMORY;
+    for (i = 0; i < kept->count && rows; i++)
+        memcpy((char *)to->data + (size_t)i * bytes, (const char *)from->data + (size_t)kept->ids[i] * bytes, bytes);
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *source, const int32_t *ids, int64_t n,
+                                        lemon_tokens *kept, lemon_model **model) {
+    lemon_tokenizer *smaller = NULL;
+    lemon_tokens now;
+    lemon_config config;
+    lemon_status status;
+    int64_t i, layer, before;
+    if (ctx == NULL || source == NULL || source->tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL ||
+        model == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_trim: an argument, or the model's tokenizer, is NULL");
+    *model = NULL;
+    before = kept->count;
+    status = lemon__vocabulary_check(ctx, source);
+    if (!status) status = lemon_tokenizer_trim(ctx, source->tokenizer, ids, n, kept, &smaller);
+    if (status) return status;
+    now.ids = kept->ids + before;
+    now.count = now.capacity = kept->count - before;
+    config = source->config;
+    config.vocab_size = (int32_t)now.count;
+    status = lemon__model_new(ctx, &config, model);
+    for (i = 0; i < source->n_params && !status; i++) {
+        int rows = lemon__roles[lemon__param_role(&config, i, &layer)].out == LEMON_JOINT_VOCAB;
+        status = lemon__trim_param(ctx, *model, &source->params[i], rows, &now, &(*model)->params[i]);
+    }
+    for (i = 0; i < source->n_parts && !status; i++) status = lemon__trim_part(ctx, &source->parts[i], &now, *model);
+    if (status) lemon_tokenizer_free(ctx, smaller);
+    else {
+        (*model)->tokenizer = smaller;
+        (*model)->dtype = source->dtype;
+    }
+    return lemon__model_done(ctx, status, model);
 }
 
 static int lemon__is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -10183,6 +11215,108 @@ static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, i
     return status;
 }
 
+/* ---- files: SentencePiece's tokenizer.model, a protocol buffer: fields, each a number of its own and a value ---- */
+
+/*  One field; where the value is bytes, `value` is how many. */
+typedef struct lemon__proto {
+    uint64_t number, value;
+    lemon__cursor bytes;
+} lemon__proto;
+
+/*  Seven bits a byte, the lowest first; the last byte is below 128. */
+static uint64_t lemon__take_varint(lemon__cursor *c) {
+    uint64_t value = 0;
+    int shift;
+    for (shift = 0; shift < 64; shift += 7) {
+        const uint8_t *p = lemon__take(c, 1);
+        if (p == NULL) return 0;
+        value |= (uint64_t)(*p & 127) << shift;
+        if (*p < 128) return value;
+    }
+    c->bad = 1;
+    return 0;
+}
+
+/*  0: there is no other field, or it is damaged (c->bad). */
+static int lemon__proto_next(lemon__cursor *c, lemon__proto *f) {
+    uint64_t tag;
+    const uint8_t *p;
+    if (c->bad || c->at == c->size) return 0;
+    tag = lemon__take_varint(c);
+    f->number = tag >> 3;
+    f->value = (tag & 7) == 1 ? lemon__take64(c) : (tag & 7) == 5 ? lemon__take32(c) : lemon__take_varint(c);
+    p = (tag & 7) == 2 && f->value <= c->size ? lemon__take(c, (size_t)f->value) : NULL;
+    f->bytes = lemon__cursor_at(p, p ? (size_t)f->value : 0);
+    if (f->number == 0 || (p == NULL && (tag & 7) != 0 && (tag & 7) != 1 && (tag & 7) != 5)) c->bad = 1;
+    return !c->bad;
+}
+
+/*  What a file says of itself besides its pieces: the message and the field in which it stands, what holds where it
+    does not, and what is asked for; -1: nothing. */
+enum { LEMON__SP_PREFIX, LEMON__SP_UNKNOWN, LEMON__SP_BOS, LEMON__SP_EOS };
+static const struct { uint64_t part, field; int32_t fallback, expected; const char *name; } lemon__sp_fields[] = {
+    {3, 3, 1, -1, "normalizer_spec.add_dummy_prefix"},
+    {2, 40, 0, -1, "trainer_spec.unk_id"},
+    {2, 41, 1, -1, "trainer_spec.bos_id"},
+    {2, 42, 2, -1, "trainer_spec.eos_id"},
+    {2, 3, 1, 2, "trainer_spec.model_type (1 is unigram, 2 BPE, 3 words, 4 characters)"},
+    {2, 24, 0, 0, "trainer_spec.treat_whitespace_as_suffix"},
+    {3, 2, 0, 0, "size of normalizer_spec.precompiled_charsmap (normalizers like nmt_nfkc have one, identity has not)"},
+    {3, 4, 1, 0, "normalizer_spec.remove_extra_whitespaces"},
+    {3, 5, 1, 1, "normalizer_spec.escape_whitespaces"},
+};
+enum { LEMON__SP_FIELDS = sizeof lemon__sp_fields / sizeof *lemon__sp_fields };
+
+static lemon_status lemon__sp_piece(lemon_ctx *ctx, const char *name, lemon__proto piece, lemon_tokenizer *t) {
+    lemon__cursor text = lemon__cursor_at("", 0);
+    lemon__proto f;
+    float score = 0;
+    uint64_t kind = LEMON__NORMAL;
+    while (lemon__proto_next(&piece.bytes, &f)) {
+        if (f.number == 1) text = f.bytes;
+        if (f.number == 2) score = lemon__float((uint32_t)f.value);
+        if (f.number == 3) kind = f.value;
+    }
+    if (piece.bytes.bad || kind < LEMON__NORMAL || kind > LEMON__BYTE || t->pieces.count >= LEMON__MAX_PIECES)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %lld is none, or one too many; " LEMON__DAMAGED, name,
+                           (long long)t->pieces.count);
+    return lemon__tokenizer_spell(ctx, t, (int)kind, score, text.bytes, text.size);
+}
+
+static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
+    static const lemon__rules fresh = {0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0};
+    lemon__cursor c = lemon__cursor_over(reader);
+    lemon__proto part, f;
+    int32_t said[LEMON__SP_FIELDS], *ids[] = {&t->rules.unknown, &t->rules.bos, &t->rules.eos};
+    lemon_status status = LEMON_OK;
+    int k;
+    t->rules = fresh;
+    for (k = 0; k < LEMON__SP_FIELDS; k++) said[k] = lemon__sp_fields[k].fallback;
+    while (!status && lemon__proto_next(&c, &part)) {
+        if (part.number == 1) status = lemon__sp_piece(ctx, reader->name, part, t);
+        while ((part.number == 2 || part.number == 3) && lemon__proto_next(&part.bytes, &f))
+            for (k = 0; k < LEMON__SP_FIELDS; k++)
+                if (part.number == lemon__sp_fields[k].part && f.number == lemon__sp_fields[k].field)
+                    said[k] = (int32_t)(uint32_t)f.value;
+        c.bad |= part.number < 4 && part.bytes.bad;
+    }
+    if (!status && (c.bad || t->pieces.count == 0))
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: the file ends within a field, or is damaged; get it anew",
+                           reader->name);
+    for (k = 0; k < LEMON__SP_FIELDS && !status; k++)
+        if (lemon__sp_fields[k].expected >= 0 && said[k] != lemon__sp_fields[k].expected)
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %ld, expected %ld; lemon.h has no other",
+                               reader->name, lemon__sp_fields[k].name, (long)said[k],
+                               (long)lemon__sp_fields[k].expected);
+    if (!status && vocab_size > 0 && t->pieces.count > vocab_size)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: it has %lld pieces, expected at most %ld (vocab_size); it belongs "
+                           "to another model", reader->name, (long long)t->pieces.count, (long)vocab_size);
+    t->rules.prefix = said[LEMON__SP_PREFIX] ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
+    for (k = 0; k < 3; k++) *ids[k] = said[k + 1] >= 0 && said[k + 1] < t->pieces.count ? said[k + 1] : -1;
+    t->rules.add_bos = t->rules.bos >= 0;
+    return status ? status : lemon__tokenizer_finish(ctx, reader->name, t);
+}
+
 /* ---- vocabularies in GGUF: tokens as they are spelled, with scores or merges, and their kinds ---- */
 
 /*  How GGUF calls the patterns, by split. */
@@ -10346,30 +11480,73 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
 
 /* ---- vocabularies of Hugging Face folders, in and out ---- */
 
-/*  The tokenizer.json that came with a model; which ids begin and end a text its config.json knows better. */
-static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
-    const lemon_part *part = lemon__part_find(model, "tokenizer.json");
-    lemon_reader reader;
+/*  Tokens that were added to a tokenizer.model stand in added_tokens.json by their ids, which go on from its own. */
+static lemon_status lemon__tokenizer_added(lemon_ctx *ctx, const lemon_part *part, lemon_tokenizer *t) {
+    int64_t base = t->pieces.count, id, k;
+    lemon_status status;
     lemon__json json;
-    int64_t id;
-    int32_t node;
+    int32_t *names, i;
+    if (part == NULL) return LEMON_OK;
+    status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    if (status) return status;
+    names = (int32_t *)lemon__calloc(ctx, (size_t)json.count * sizeof *names);
+    if (names == NULL) status = LEMON_E_MEMORY;
+    for (i = 1; names && json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next)
+        if (lemon__json_int(&json, i + 1, &id) && id >= base && id - base < json.count) names[id - base] = i;
+    for (k = 0; !status && k < json.count && names[k] > 0; k++) {
+        size_t n;
+        const uint8_t *text = lemon__json_string(&json, names[k], &n);
+        status = text ? lemon__tokenizer_spell(ctx, t, LEMON__CONTROL, 0.0f, text, n) : LEMON_E_MEMORY;
+    }
+    lemon__free(ctx, names, (size_t)json.count * sizeof *names);
+    lemon__json_close(&json);
+    t->n_specials = 0;
+    return status ? status : lemon__tokenizer_specials(ctx, t);
+}
+
+/*  The tokenizer.json or tokenizer.model that came with a model. */
+static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *model) {
+    const lemon_part *json = lemon__part_find(model, "tokenizer.json"),
+                     *part = json ? json : lemon__part_find(model, "tokenizer.model");
+    lemon_reader reader;
     lemon_status status;
     if (part == NULL) return LEMON_OK;
     memset(&reader, 0, sizeof reader);
-    reader.name = "tokenizer.json";
+    reader.name = part->name;
     reader.map = (const uint8_t *)part->data;
     reader.size = part->bytes;
     status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
-    if (status) return status == LEMON_E_MEMORY ? status : lemon__blame(ctx, folder, status);
+    if (status || json) return status;
+    return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
+}
+
+/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added. */
+static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
+    lemon_status status = lemon__tokenizer_of_folder(ctx, model);
+    lemon_tokenizer *t = model->tokenizer;
+    const lemon_part *part;
+    lemon__json json;
+    int64_t id;
+    int32_t node;
+    if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
+    part = lemon__part_find(model, "tokenizer_config.json");
+    if (part && !t->rules.by_merges) status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    if (status == LEMON_E_MEMORY) return status;
+    if (part && !t->rules.by_merges && !status) {
+        node = lemon__json_get(&json, 0, "add_bos_token");
+        if (lemon__json_type_of(&json, node) == LEMON__JSON_FALSE) t->rules.add_bos = 0;
+        lemon__json_close(&json);
+    }
     part = lemon__part_find(model, "config.json");
-    if (part == NULL || lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json)) return LEMON_OK;
-    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 &&
-        id < model->tokenizer->pieces.count && model->tokenizer->rules.bos < 0)
-        model->tokenizer->rules.bos = (int32_t)id;
+    status = LEMON_OK;                      /* a tokenizer_config.json that is damaged says nothing */
+    if (part) status = lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json);
+    if (part == NULL || status) return status;
+    if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
+        t->rules.bos < 0)
+        t->rules.bos = (int32_t)id;
     node = lemon__json_get(&json, 0, "eos_token_id");
     if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
-    if (lemon__json_int(&json, node, &id) && id >= 0 && id < model->tokenizer->pieces.count)
-        model->tokenizer->rules.eos = (int32_t)id;
+    if (lemon__json_int(&json, node, &id) && id >= 0 && id < t->pieces.count) t->rules.eos = (int32_t)id;
     lemon__json_close(&json);
     return LEMON_OK;
 }
@@ -10550,15 +11727,23 @@ static int lemon__looks_like_json(const uint8_t *p, size_t n) {
 
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
                                                    lemon_tokenizer **tokenizer) {
-    lemon_reader r = *reader;
-    lemon_status status = LEMON__FORMATS ? lemon__hold(ctx, &r) : lemon__one_format(ctx, r.name);
-    int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    lemon_reader r;
+    lemon_status status;
+    int json, proto;
+    if (tokenizer == NULL || !lemon__reader_ok(ctx, reader))
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "lemon_tokenizer_load_reader: an argument, or what the reader must have, is NULL");
+    r = *reader;
+    status = LEMON__FORMATS ? lemon__hold(ctx, &r) : lemon__one_format(ctx, r.name);
+    json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
                              LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
     if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status && json) status = lemon__hf_load(ctx, &r, vocab_size, *tokenizer);
+    else if (!status && proto) status = lemon__sp_load(ctx, &r, vocab_size, *tokenizer);
     else if (!status) {
         status = lemon__llama2c_parse(ctx, &r, vocab_size, *tokenizer);
         if (!status) status = lemon__tokenizer_finish(ctx, r.name, *tokenizer);
@@ -10570,8 +11755,10 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer) {
     lemon_reader reader;
-    lemon_status status = lemon_file_reader(ctx, path, &reader);
+    lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_load: an argument is NULL");
     *tokenizer = NULL;
+    status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
 }
 
@@ -10671,7 +11858,9 @@ LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_token
         return lemon__fail(ctx, LEMON_E_ARG,
                            "lemon_tokens_from_files: an argument is NULL, or vocab_size is not positive");
     before = tokens->count;
-    for (i = 0; i < n_paths && !status; i++) status = lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens);
+    for (i = 0; i < n_paths && !status; i++)
+        status = paths[i] ? lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens)
+                          : lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_from_files: a path is NULL");
     if (status) tokens->count = before;
     return status;
 }
@@ -10956,6 +12145,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     const uint8_t *p = (const uint8_t *)text;
     lemon__learner l;
     lemon_status status;
+    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_train: an argument is NULL");
     *tokenizer = NULL;
     if (!LEMON__BPE) return lemon__no_bpe(ctx);
     if ((text == NULL && bytes > 0) || size <= LEMON__FIRST_PIECE || size > 65536)
@@ -11022,6 +12212,7 @@ static lemon_status lemon__session_memory(lemon_session *s) {
 }
 
 LEMON_API void lemon_session_defaults(lemon_session_options *options) {
+    if (options == NULL) return;
     options->max_seq = 0;
     options->prefill = 128;
     options->cache = LEMON_F32;
@@ -11140,6 +12331,7 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
 /* ---- sampling ---- */
 
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
+    if (sampling == NULL) return;
     memset(sampling, 0, sizeof *sampling);
     sampling->temperature = 1.0f;
     sampling->top_p = 0.9f;
@@ -11190,9 +12382,9 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
     if (logits == NULL || sampling == NULL || n < 1) return -1;
     if (!(sampling->temperature > 0.0f)) return lemon__argmax(logits, n);
     if (rng == NULL || scratch == NULL) return -1;
-    top = lemon__max_of(logits, n);
+    top = lemon__max_one(logits, n);
     for (i = 0; i < n; i++) {
-        logits[i] = lemon__exp((logits[i] - top) / sampling->temperature);
+        logits[i] = lemon__exp_one((logits[i] - top) / sampling->temperature);
         ranked[i] = i;
     }
     lemon__rank(logits, ranked, scratch + n, n);
@@ -11425,6 +12617,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
 /* ---- options ---- */
 
 LEMON_API void lemon_train_defaults(lemon_train_options *o) {
+    if (o == NULL) return;
     memset(o, 0, sizeof *o);
     o->steps = 100;
     o->batch = 8;
@@ -11869,7 +13062,8 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && lemon__finite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, name, sizeof name);
+    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name,
+                                                     sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
@@ -11992,9 +13186,11 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"residual", LEMON_JOINT_RESIDUAL, 0}, {"gain", LEMON_JOINT_RESIDUAL, 0}, {"read_output", LEMON_JOINT_RESIDUAL, 0},
     {"read_attn", LEMON_JOINT_RESIDUAL, 1}, {"read_ffn", LEMON_JOINT_RESIDUAL, 1}, {"query", LEMON_JOINT_QUERY, 1},
     {"key", LEMON_JOINT_KEY, 1}, {"value", LEMON_JOINT_VALUE, 1}, {"read_heads", LEMON_JOINT_HEADS, 1},
-    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}};
+    {"ffn", LEMON_JOINT_FFN, 1}, {"read_neurons", LEMON_JOINT_FFN, 1}, {"query_norm", LEMON_JOINT_HEAD, 1},
+    {"key_norm", LEMON_JOINT_HEAD, 1}};
 
-/*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary); gain: the norm whose gain the role reads
+/*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary), a bias being the row of its matrix's
+    outputs; gain: the norm whose gain the role reads
     (LEMON_ROLE_COUNT: none). */
 static const struct { lemon_place out, in; lemon_role gain;
 } lemon__role_places[LEMON_ROLE_COUNT] = {{LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT},
@@ -12007,6 +13203,11 @@ static const struct { lemon_place out, in; lemon_role gain;
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
                                           {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
                                           {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_VALUE, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY_NORM, LEMON_ROLE_COUNT},
+                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY_NORM, LEMON_ROLE_COUNT},
                                           {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
                                           {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
@@ -12155,7 +13356,8 @@ static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const le
 
 /*  Whether a student norm starts at 1, its gain being in the matrices that read it. */
 static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
-    return ops->fold_gains && !lemon__roles[role].matrix && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
+    return ops->fold_gains && lemon__role_places[role].in == LEMON_AT_GAIN &&
+           (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
 }
 
 /*  How many slots a role sums over, and the teacher layer of one: -1 where the slot is empty. */
@@ -12207,7 +13409,7 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
 /*  Operators fit a teacher that has the sizes of the one they were made for; the first that differs is named. */
 static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected) {
     int i;
-    for (i = 0; i < LEMON__SIZES; i++)
+    for (i = 0; i < LEMON__SHAPE; i++)
         if (lemon__field_value(is, i) != lemon__field_value(expected, i))
             return lemon__fail(ctx, LEMON_E_ARG, "the teacher's %s is %d, expected %d, that of the operators' teacher",
                                lemon__fields[i].name, (int)lemon__field_value(is, i),
@@ -12347,7 +13549,8 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+        if (i / lemon__cells(ops) >= LEMON_AT_QUERY_NORM && !ops->student.qk_norm) break;
+        else if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
@@ -12893,12 +14096,12 @@ static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, c
 }
 
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
-    plane i * ratio, which turns at the same speed, and queries shrink so that scores keep their scale.  planes, writes:
-    the energies by which keys and values are merged. */
+    plane i * ratio, which turns at the same speed, and queries (where they are normed, their gain) shrink so that scores
+    keep their scale.  planes, writes: the energies by which keys and values are merged. */
 static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
                                      const double *writes, float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
-    int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning + f->qs;
+    int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning ? turning + f->qs : NULL;
     lemon_status status;
     if (turning == NULL) return LEMON_E_MEMORY;
     for (i = 0; i < f->qs; i++) {
@@ -12908,6 +14111,10 @@ static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_
     }
     status = lemon__select_at(f, LEMON_AT_QUERY, layer, turning, 1.0f / sqrtf((float)ratio));
     if (!status) status = lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
+    for (i = 0; i < f->sc->head_dim; i++) plain[i] = (int32_t)(i / 2 * ratio * 2 + i % 2);
+    if (!status && f->sc->qk_norm)
+        status = lemon__select_at(f, LEMON_AT_QUERY_NORM, layer, plain, 1.0f / sqrtf((float)ratio));
+    if (!status && f->sc->qk_norm) status = lemon__select_at(f, LEMON_AT_KEY_NORM, layer, plain, 1.0f);
     if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
     return status ? status : lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, writes);
 }
@@ -12927,6 +14134,12 @@ static void lemon__run_attend(lemon__run *run, int64_t layer) {
     lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
     lemon__walk_qkv(&run->walk, layer, run->k, run->v);
     lemon__walk_attend(&run->walk, run->k, run->v);
+}
+
+static void lemon__add_sums(const float *x, int64_t rows, int64_t cols, double *sum) {
+    int64_t r, c;
+    for (r = 0; r < rows; r++)
+        for (c = 0; c < cols; c++) sum[c] += (double)x[r * cols + c];
 }
 
 static void lemon__add_abs(const float *x, int64_t rows, int64_t cols, double *sum) {
@@ -13353,16 +14566,47 @@ static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, const lemo
     return LEMON_OK;
 }
 
+/*  What a read map R misses on average, m = E y_t - R^T E y_s, goes through the teacher's matrices to the student's biases:
+    b + W m, the latter as their correction.  mean: sums over the rows learned from, of y_t and then of y_s. */
+static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
+    float *read = lemon__floats(f->ctx, &f->work, f->ds, f->dt), *lack = lemon__floats(f->ctx, &f->work, 1, f->dt);
+    int64_t c, i, which;
+    if (!read || !lack) return LEMON_E_MEMORY;
+    lemon__map_expand(lemon__own_map(f->ops, LEMON_AT_READ_ATTN, layer, 0), read);
+    for (c = 0; c < f->dt; c++) {
+        double sum = mean[c];
+        for (i = 0; i < f->ds; i++) sum -= mean[f->dt + i] * (double)read[i * f->dt + c];
+        lack[c] = (float)(sum / (double)(f->kept * f->seq));
+    }
+    for (which = 0; which < 3; which++) {
+        lemon_role role = (lemon_role)(LEMON_WQ + which);
+        const lemon_map *write = lemon__own_map(f->ops, (int)lemon__role_places[role].out, layer, 0);
+        float *w = lemon__teacher_weight(f->ctx, &f->work, f->teacher, role, f->main[layer], 1);
+        float *out = lemon__floats(f->ctx, &f->work, 1, write->teacher),
+              *extra = lemon__floats(f->ctx, &f->ops->arena, 1, write->student);
+        if (!w || !out || !extra) return LEMON_E_MEMORY;
+        lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out,
+                            write->teacher);
+        lemon__map_cols(f->ctx, write, out, 1, extra);
+        f->ops->correction[lemon__param_index(f->sc, (lemon_role)(LEMON_BQ + which), layer)] =
+            lemon__view(extra, LEMON_F32, 1, write->student);
+    }
+    return LEMON_OK;
+}
+
 /*  The teacher's main layer up to its attention, the student's read map for it, and which heads stay. */
 static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     lemon__moments norms;
     lemon__cov heads;
-    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
-    lemon_status status = planes ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
+    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2),
+           *mean = lemon__doubles(f->ctx, &f->work, 1, f->dt + f->ds);
+    lemon_status status = planes && mean ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
     if (!status) status = lemon__cov_make(f, f->qt, f->qt, &heads);
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__add_norms(f, &norms);
+        if (!f->held) lemon__add_sums(f->t.walk.y, f->rows, f->dt, mean);
+        if (!f->held) lemon__add_sums(f->s.walk.y, f->rows, f->ds, mean + f->dt);
         lemon__run_attend(&f->t, f->main[i]);
         lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
         lemon__cov_add(f->ctx, &heads, f->t.walk.z, f->t.walk.z, f->rows);
@@ -13371,7 +14615,8 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     status = lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, &norms);
     if (!status) status = lemon__head_energy(f, f->main[i], &heads);
     if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
-    return status ? status : lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    return status || !f->sc->qkv_bias || !f->o->correction ? status : lemon__solve_intercept(f, i, mean);
 }
 
 /*  The student's attention with what it has read, then its output matrix. */
@@ -13380,8 +14625,9 @@ static lemon_status lemon__solve_attention_out(lemon__fill *f, int64_t i) {
     int role;
     lemon_status status = lemon__moments_make(f, f->ds, f->qs, &out);
     if (!status) status = lemon__moments_make(f, f->qt, f->qs, &inner);
-    for (role = LEMON_ATTN_NORM; role <= LEMON_WV && !status; role++)
-        status = lemon__solve_apply(f, (lemon_role)role, i);
+    for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM && !status; role++)
+        if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
+            status = lemon__solve_apply(f, (lemon_role)role, i);
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->s, i);
@@ -13591,8 +14837,8 @@ static lemon_status lemon__solve_layers(lemon__fill *f) {
 /*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows.
     Attention comes from the main layer alone: the other slots' maps there are empty. */
 static lemon_status lemon__solve_slots(lemon__fill *f) {
-    static const int places[5] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
-                                  LEMON_AT_READ_HEADS};
+    static const int places[7] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
+                                  LEMON_AT_READ_HEADS, LEMON_AT_QUERY_NORM, LEMON_AT_KEY_NORM};
     lemon_status status = LEMON_OK;
     int64_t i, slot;
     int k;
@@ -13602,7 +14848,7 @@ static lemon_status lemon__solve_slots(lemon__fill *f) {
             f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
         }
         for (slot = 1; slot < f->ops->slots; slot++)
-            for (k = 0; k < 5 && !status; k++)
+            for (k = 0; k < (f->sc->qk_norm ? 7 : 5) && !status; k++)
                 status = lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, places[k], i, slot), 0);
     }
     return status;
@@ -13647,7 +14893,7 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
     lemon__fill *f = l->f;
     int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
     float *score = lemon__floats(f->ctx, &l->arena, 1, n);
-    int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order + n;
+    int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order ? order + n : NULL;
     if (score == NULL || order == NULL) return LEMON_E_MEMORY;
     for (j = 0; j < n; j++) {
         score[j] = f->channel ? (float)f->channel[j] : 0.0f;
@@ -13745,13 +14991,16 @@ static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t l
     return sum;
 }
 
-/*  All weights of the student as variables; norms as they are, corrections added as constants. */
+/*  All weights of the student as variables; gains of the stream as they are, corrections added as constants. */
 static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, lemon_var *weights) {
     int64_t i, layer;
     for (i = 0; i < student->n_params; i++) {
         lemon_role role = lemon__param_role(l->f->sc, i, &layer);
         const lemon_tensor *c = &l->f->ops->correction[i];
-        if (!lemon__roles[role].matrix) { weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]); continue; }
+        if (lemon__role_places[role].in == LEMON_AT_GAIN) {
+            weights[i] = lemon_tape_weight(l->q.tape, &student->params[i]);
+            continue;
+        }
         weights[i] = lemon__learn_matrix(l, role, layer);
         if (c->data && l->f->o->correction)
             weights[i] = lemon_tape_add(l->q.tape, weights[i], lemon_tape_weight(l->q.tape, c));
@@ -13896,6 +15145,7 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
 /* ---- options, text, and the calls ---- */
 
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
+    if (o == NULL) return;
     memset(o, 0, sizeof *o);
     o->method = "lemon";
     o->tokens = 32768;
@@ -13921,6 +15171,10 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
         return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
                            (int)t->vocab_size);
     if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(s, i) != lemon__field_value(t, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
+                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */

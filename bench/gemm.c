@@ -25,7 +25,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 const char *const layout_names[LAYOUTS] = {"NN", "NT", "TN"};
 const char *const library_names[LIBRARIES] = {"lemon", "OpenBLAS", "BLIS", "oneDNN"};
@@ -49,12 +48,6 @@ typedef struct options {
     int quick, peers, neighbour;
     int layout[LAYOUTS], threads[MAX_THREADS];     /* 1: wanted */
 } options;
-
-double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 double shape_flop(shape s) { return 2.0 * (double)s.m * (double)s.n * (double)s.k; }
 

@@ -3,7 +3,7 @@
         gemm.c         the command line, the rounds, the order of things
         gemm_peers.c   finding the peers' libraries and their fastest setting
         gemm_child.c   a process for each library and thread count, and what is measured in it
-        gemm_limits.c  the machine's limits: multiply-adds in registers, reading from each level of memory
+        gemm_limits.c  the machine's limits (measured by limits.c), and which of them bounds a product
         gemm_report.c  table, summary, CSV
         gemm_svg.c     the roofline plot  */
 #ifndef GEMM_BENCH_H
@@ -11,12 +11,12 @@
 #ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L
 #endif
-#include "../lemon.h"
+#include "limits.h"
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/types.h>
 
-enum { MAX_THREADS = 2, LAYOUTS = 3, ISAS = LEMON_ISA_NEON + 1, FILE_BYTES = 256, TEXT_BYTES = 512 };
+enum { LAYOUTS = 3, ISAS = LEMON_ISA_NEON + 1, FILE_BYTES = 256, TEXT_BYTES = 512 };
 enum { FEW_ROWS = 8 };           /* products of so few rows may be bound by the reading of B */
 enum { LEVEL_L2, LEVEL_L3, LEVEL_DRAM, LEVELS };
 enum { LEMON, OPENBLAS, BLIS, ONEDNN, LIBRARIES, MACHINE = LIBRARIES };    /* MACHINE: a child without a library */
@@ -25,7 +25,6 @@ extern const char *const layout_names[LAYOUTS], *const library_names[LIBRARIES],
 
 typedef struct shape { int64_t m, n, k; } shape;
 
-double now(void);
 double shape_flop(shape s);
 double shape_bytes(shape s);     /* A, B and C once each: what any product must at least move */
 
@@ -84,8 +83,6 @@ typedef struct limits {
     double read[LEVELS][MAX_THREADS];              /* GB/s */
 } limits;
 
-double limits_peak(lemon_isa isa, int threads, double seconds);            /* these two run in a child */
-double limits_read(lemon_isa isa, int threads, size_t bytes, double seconds);
 int limits_measure(limits *x, child *machine, lemon_isa isa);               /* the whole, through that child */
 int limits_level(const limits *x, shape s);                                 /* where B lies */
 /*  GFLOP/s that no product can exceed; read: GB/s that were measured with memory as large as B, 0: not measured. */

@@ -12,21 +12,14 @@
 #ifndef LEMON_LINKED             /* the Makefile compiles the library once, for all programs */
 #define LEMON_IMPLEMENTATION
 #endif
-#include "../lemon.h"
+#include "limits.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const int64_t shapes[][2] = {{288, 288}, {2048, 2048}, {4096, 11008}};      /* n x k */
 static const int64_t rows[] = {1, 4, 8, 32, 128};
 enum { SHAPES = sizeof shapes / sizeof shapes[0], ROWS = sizeof rows / sizeof rows[0], MOST_ROWS = 128, ROUNDS = 12 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 typedef struct job {
     lemon_ctx *ctx;

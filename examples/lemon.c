@@ -50,7 +50,7 @@ typedef struct settings {
     double lr, min_lr, learn_lr, weight_decay, clip, distill, temperature;
     double temp, top_p, min_p;
     const char *method, *operators, *save_operators, *teacher, *schedule, *order, *dtype;
-    const char *tokenizer, *eval_data, *log, *report, *prompt;
+    const char *tokenizer, *trim_vocab, *eval_data, *log, *report, *prompt;
     const char **data;                                   /* n_data paths, in the order given */
     int64_t n_data;
     int untie, no_solve, no_correction, resume, bytes, json, quiet, help, version;
@@ -72,7 +72,8 @@ typedef struct run {
     progress bar;
     lemon_ctx *ctx;
     lemon_model *model, *teacher;
-    lemon_tokens tokens, eval_tokens;
+    lemon_model *whole;                                  /* what --trim-vocab trimmed; its weights are in use */
+    lemon_tokens tokens, eval_tokens, kept;
     lemon_operators *operators;
     buffer text;
     FILE *log;
@@ -241,6 +242,8 @@ static const flag flags[] = {
      "teacher layers that a student layer may draw on, 0: the method's choice"},
     {"--field-dims", "N", WHOLE, FIELD(field_dims), "0", 0, SIZE_MOST, FUSE, 0,
      "teacher channels that a student channel may read, 0: all"},
+    {"--trim-vocab", "FILE", TEXT, FIELD(trim_vocab), NULL, 0, 0, FUSE | CONVERT, 0,
+     "keep only the tokens that this text needs, and those for bytes and special ones"},
     {"--no-solve", NULL, SWITCH, FIELD(no_solve), NULL, 0, 0, FUSE, 0, "lemon: begin with a selection, nothing solved"},
     {"--no-correction", NULL, SWITCH, FIELD(no_correction), NULL, 0, 0, FUSE, 0,
      "lemon: leave out what least squares adds beyond Out W In"},
@@ -290,7 +293,7 @@ static const flag flags[] = {
      "a page with figures of what came of it"},
 
     {"--tokenizer", "FILE", TEXT, FIELD(tokenizer), NULL, 0, 0, ALL & ~VOCAB, 0,
-     "a tokenizer.bin or tokenizer.json for models that bring none, or in place of theirs"},
+     "a tokenizer.bin, tokenizer.json or tokenizer.model for models that bring none, or in place of theirs"},
     {"--threads", "N", WHOLE, FIELD(threads), "0", 0, 256, ALL, 0, "0: LEMON_THREADS, else all cores"},
     {"--json", NULL, SWITCH, FIELD(json), NULL, 0, 0, ALL, 0, "the last line of the output is one JSON object"},
     {"--quiet", NULL, SWITCH, FIELD(quiet), NULL, 0, 0, ALL, 0, "no progress and no remarks"},
@@ -555,7 +558,8 @@ static int help_short(void) {
     for (i = 0; i < N_COMMANDS; i++)
         if (commands[i].bit & (FUSE | TRAIN | EVAL | GENERATE)) printf("  %s\n", commands[i].example);
     puts("\nMODEL is a .lemon file, a GGUF file, a Hugging Face folder or a llama2.c checkpoint.  OUT ends in .lemon, in\n"
-         ".gguf, in .bin for llama2.c or in .h for a C array; any other name is a Hugging Face folder's.");
+         ".gguf, in .bin for llama2.c or in .h for a C array; any other name is a Hugging Face folder's.  The vocabulary\n"
+         "of NAME.bin goes into NAME.tokenizer.bin beside it: run NAME.bin -z NAME.tokenizer.bin");
     return EXIT_DONE;
 }
 
@@ -705,6 +709,23 @@ static int load_data(run *r, const lemon_model *model, const char *path) {
     return load_tokens(r, model, path, r->set.data, r->set.n_data, &r->tokens);
 }
 
+/*  --trim-vocab: *model becomes one with the tokens that the file needs; the one that was read moves to r->whole. */
+static int trim_vocabulary(run *r, const char *path, lemon_model **model) {
+    lemon_tokens needed;
+    int code;
+    memset(&needed, 0, sizeof needed);
+    if (r->set.trim_vocab == NULL) return EXIT_DONE;
+    code = need_tokenizer(r, *model, path);
+    if (code == EXIT_DONE) code = load_tokens(r, *model, path, &r->set.trim_vocab, 1, &needed);
+    if (code == EXIT_DONE) {
+        r->whole = *model;
+        *model = NULL;
+        code = check(r, lemon_model_trim(r->ctx, r->whole, needed.ids, needed.count, &r->kept, model));
+    }
+    lemon_tokens_free(r->ctx, &needed);
+    return code;
+}
+
 /*  Can this file be written?  Asked before the long work, not after it. */
 static int check_output(run *r, const char *path) {
     lemon_writer writer;
@@ -732,6 +753,22 @@ static int check_model_output(run *r, const char *path) {
     if (n + 7 > sizeof beside) return complain(r, EXIT_USAGE, "OUT is \"%.60s...\", expected a shorter path", path);
     sprintf(beside, "%.*s.check", (int)n, path);
     return check_output(r, beside);
+}
+
+/*  llama2.c's .bin has no room for the vocabulary: it goes beside it, into NAME.tokenizer.bin beside NAME.bin. */
+static int save_vocabulary(run *r, const char *path, const lemon_model *model) {
+    char beside[4096];
+    size_t n = strlen(path);
+    lemon_status status;
+    if (!ends_in(path, ".bin") || model->tokenizer == NULL) return EXIT_DONE;
+    if (n + 11 > sizeof beside) return complain(r, EXIT_USAGE, "OUT is \"%.60s...\", expected a shorter path", path);
+    sprintf(beside, "%.*s.tokenizer.bin", (int)n - 4, path);
+    status = lemon_tokenizer_save(r->ctx, beside, model->tokenizer);
+    if (status != LEMON_OK && status != LEMON_E_UNSUPPORTED) return check(r, status);
+    progress_clear(&r->bar);
+    if (status) fprintf(stderr, "lemon: no vocabulary beside it: %s\n", lemon_error(r->ctx));
+    else if (!r->set.quiet) printf("%s: the vocabulary; llama2.c takes it by run %s -z %s\n", beside, path, beside);
+    return EXIT_DONE;
 }
 
 /*  A model made from another one speaks its language, and its licence holds on. */
@@ -765,8 +802,10 @@ static int json_model(const lemon_model *model, lemon_dtype dtype) {
 
 static void print_model(const char *path, const lemon_model *model) {
     const lemon_config *c = &model->config;
-    printf("%s: %s, %s, %lld parameters\n", path, model->format[0] ? model->format : "lemon",
-           lemon_dtype_name(model->dtype), (long long)lemon_config_params(c));
+    static const char *const scalings[LEMON_ROPE_COUNT] = {"", ", linear RoPE", ", LLaMA 3's RoPE", ", YaRN"};
+    printf("%s: %s, %s%s, %s, %lld parameters\n", path, model->format[0] ? model->format : "lemon",
+           lemon_config_family(c), scalings[c->rope_scaling], lemon_dtype_name(model->dtype),
+           (long long)lemon_config_params(c));
     printf("  width %d, %d layers, %d heads, %d key-value heads of %d channels, %d FFN neurons\n", (int)c->d_model,
            (int)c->n_layers, (int)c->n_heads, (int)c->kv_heads, (int)c->head_dim, (int)c->d_ffn);
     printf("  vocabulary %d (%s), context %d, embeddings %s, rope_theta %g, eps %g\n", (int)c->vocab_size,
@@ -790,6 +829,7 @@ static int save_and_tell(run *r, const char *path, lemon_dtype dtype) {
     options.dtype = dtype;
     if (r->set.shard_size > 0) options.shard_bytes = (uint64_t)r->set.shard_size;
     code = check(r, lemon_save_with(r->ctx, path, r->model, &options));
+    if (code == EXIT_DONE) code = save_vocabulary(r, path, r->model);
     progress_clear(&r->bar);
     if (code == EXIT_DONE && ends_in(path, ".h")) { /* C source: nothing reads it back but a compiler */
         printf("%s: written as a C array, %s\n", path, lemon_dtype_name(dtype));
@@ -812,6 +852,7 @@ static lemon_dtype output_dtype(const run *r, const char *path, lemon_dtype inpu
 static int command_convert(run *r) {
     int code = check_model_output(r, r->plain[1]);
     if (code == EXIT_DONE) code = load_model(r, r->plain[0], &r->model);
+    if (code == EXIT_DONE) code = trim_vocabulary(r, r->plain[0], &r->model);
     if (code) return code;
     return save_and_tell(r, r->plain[1], output_dtype(r, r->plain[1], r->model->dtype));
 }
@@ -985,7 +1026,7 @@ static int generate_end(run *r, const writing *w, lemon_stop stop) {
     if (r->set.json) {
         json_text("{", "text", w->text.text ? w->text.text : "", w->text.length);
         json_tokens(", ", "tokens", -1, &r->tokens);
-        json_real(", ", "tokens_per_second", seconds > 0 ? (double)w->tokens / seconds : NAN);
+        json_real(", ", "tokens_per_second", seconds > 0 ? (double)w->tokens / seconds : (double)NAN);
         json_end();
     }
     if (w->text.failed) return complain(r, EXIT_FAILED, "no memory for the text");
@@ -1115,17 +1156,21 @@ static int fuse_by_method(run *r, lemon_fuse_result *result) {
 
 static const char *fuse_method(const run *r) { return r->set.operators ? r->operators->method : r->set.method; }
 
+/*  The teacher as it was read. */
+static const lemon_config *fuse_teacher(const run *r) { return r->whole ? &r->whole->config : &r->teacher->config; }
+
 static int fuse_json(const run *r, const lemon_fuse_result *result) {
     size_t peak = 0;
     lemon_memory(r->ctx, &peak);
     json_text("{", "method", fuse_method(r), strlen(fuse_method(r)));
-    json_whole(", ", "teacher_params", lemon_config_params(&r->teacher->config));
+    json_whole(", ", "teacher_params", lemon_config_params(fuse_teacher(r)));
     json_whole(", ", "student_params", lemon_config_params(&r->model->config));
     json_whole(", ", "calibration_tokens", result->calibration_tokens);
     json_real(", ", "flops", result->flops);
     json_real(", ", "seconds", result->seconds);
     json_whole(", ", "peak_bytes", (int64_t)peak);
     json_real(", ", "init_loss", result->init_loss);
+    if (r->whole) json_whole(", ", "kept_tokens", r->kept.count);
     return json_end();
 }
 
@@ -1174,15 +1219,21 @@ static int fuse_report(run *r, const lemon_fuse_result *result) {
     if (result->init_loss == result->init_loss)
         report_text(&page, "Loss on text that was held out: %.4f nats a token, before any training.",
                     result->init_loss);
-    fuse_shapes(&page, &r->teacher->config, &r->model->config);
+    if (r->whole)
+        report_text(&page, "Of the vocabulary, %lld of %d tokens were kept: those that %s needs.",
+                    (long long)r->kept.count, (int)r->whole->config.vocab_size, r->set.trim_vocab);
+    fuse_shapes(&page, fuse_teacher(r), &r->model->config);
     if (r->operators) report_operators(&page, r->operators);
     return write_report(r, &page);
 }
 
 static void fuse_print(const run *r, const lemon_fuse_result *result) {
     printf("%s: %lld parameters from %lld by %s, %lld calibration tokens, %.1f s, %.3g operations\n", r->plain[1],
-           (long long)lemon_config_params(&r->model->config), (long long)lemon_config_params(&r->teacher->config),
+           (long long)lemon_config_params(&r->model->config), (long long)lemon_config_params(fuse_teacher(r)),
            fuse_method(r), (long long)result->calibration_tokens, result->seconds, result->flops);
+    if (r->whole)
+        printf("  vocabulary of %lld tokens, those of %d that %s needs\n", (long long)r->kept.count,
+               (int)r->whole->config.vocab_size, r->set.trim_vocab);
     if (result->learned_from == result->learned_from)
         printf("  loss on held-out text before learning %.4f nats\n", result->learned_from);
     if (result->init_loss == result->init_loss) printf("  loss on held-out text %.4f nats\n", result->init_loss);
@@ -1194,15 +1245,28 @@ static int fuse_outputs(run *r) {
     return code ? code : check_output(r, r->set.save_operators);
 }
 
+/*  The teacher, of a smaller vocabulary where one is asked for; ids of the whole one do not go with that. */
+static int fuse_load(run *r) {
+    int64_t i;
+    int code = load_model(r, r->plain[0], &r->teacher);
+    for (i = 0; i < r->set.n_data && r->set.trim_vocab && code == EXIT_DONE; i++)
+        if (holds_ids(r->set.data[i]))
+            code = complain(r, EXIT_USAGE,
+                            "--data is %s, expected text with --trim-vocab, which gives all tokens new ids",
+                            r->set.data[i]);
+    return code ? code : trim_vocabulary(r, r->plain[0], &r->teacher);
+}
+
 static int command_fuse(run *r) {
     lemon_fuse_result result;
     int code = fuse_outputs(r);
     memset(&result, 0, sizeof result);
-    if (code == EXIT_DONE) code = load_model(r, r->plain[0], &r->teacher);
+    if (code == EXIT_DONE) code = fuse_load(r);
     if (code == EXIT_DONE) code = load_data(r, r->teacher, r->plain[0]);
     if (code == EXIT_DONE) code = r->set.operators ? fuse_saved(r, &result) : fuse_by_method(r, &result);
     if (code == EXIT_DONE) code = carry_tokenizer(r, r->teacher, r->model);
     if (code == EXIT_DONE) code = check(r, lemon_save(r->ctx, r->plain[1], r->model, LEMON_F32));
+    if (code == EXIT_DONE) code = save_vocabulary(r, r->plain[1], r->model);
     if (code == EXIT_DONE) code = fuse_report(r, &result);
     if (code) return code;
     progress_clear(&r->bar);
@@ -1355,7 +1419,7 @@ static int train_json(const run *r, const lemon_train_result *result) {
     json_real(", ", "train_loss", result->train_loss);
     json_real(", ", "eval_loss", result->eval_loss);
     json_real(", ", "tokens_per_second",
-              result->seconds > 0 ? (double)(result->tokens - r->tokens_before) / result->seconds : NAN);
+              result->seconds > 0 ? (double)(result->tokens - r->tokens_before) / result->seconds : (double)NAN);
     json_whole(", ", "peak_bytes", (int64_t)peak);
     return json_end();
 }
@@ -1383,6 +1447,7 @@ static int command_train(run *r) {
     options = train_options(r);
     code = check(r, lemon_train(r->ctx, r->model, &r->tokens, &options, &result));
     if (code) train_partial(r, &result);
+    else code = save_vocabulary(r, r->plain[1], r->model);
     if (code == EXIT_INTERRUPTED && !r->set.quiet)
         fprintf(stderr, "lemon: saved; the same command with --resume goes on from %s.resume\n", r->plain[1]);
     reported = r->first_step ? train_report(r, &result) : EXIT_DONE;
@@ -1426,8 +1491,10 @@ static void run_close(run *r) {
         lemon_operators_free(r->ctx, r->operators);
         lemon_tokens_free(r->ctx, &r->tokens);
         lemon_tokens_free(r->ctx, &r->eval_tokens);
+        lemon_tokens_free(r->ctx, &r->kept);
         lemon_model_free(r->ctx, r->teacher);
         lemon_model_free(r->ctx, r->model);
+        lemon_model_free(r->ctx, r->whole);
     }
     lemon_close(r->ctx);
     report_series_free(&r->loss);

@@ -118,6 +118,14 @@ CHECK_UNUSED static lemon_ctx *open_ctx(int threads) {
     return ctx;
 }
 
+/*  How main ends where all was done in one context:  return check_close(ctx);  */
+CHECK_UNUSED static int check_close(lemon_ctx *ctx) {
+    lemon_close(ctx);
+    detail("%ld blocks are left", heap.live);
+    check(heap.live == 0, "nothing is left allocated");
+    return check_done();
+}
+
 /* ---- numbers that are the same in every run ---- */
 
 CHECK_UNUSED static void fill_normal(lemon_rng *rng, float *x, int64_t n, double deviation) {
@@ -217,6 +225,39 @@ CHECK_UNUSED static lemon_config tiny_config(int32_t d, int32_t layers, int32_t 
     return c;
 }
 
+/*  The family: what its members add to LLaMA, in numbers that matter at lengths of some dozen tokens. */
+enum { FAMILIES = 10 };
+static const struct family {
+    const char *name;
+    int32_t bias, norm, window, scaling, original;
+    float factor, slow, fast, magnitude;
+} families[FAMILIES] = {
+    {"LLaMA", 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"biases, as Qwen2", 1, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"norms of heads, as Qwen3", 0, 1, 0, 0, 0, 0, 0, 0, 0},
+    {"a window, as Mistral", 0, 0, 5, 0, 0, 0, 0, 0, 0},
+    {"linear RoPE", 0, 0, 0, LEMON_ROPE_LINEAR, 0, 2.5f, 0, 0, 0},
+    {"LLaMA 3's RoPE", 0, 0, 0, LEMON_ROPE_LLAMA3, 32, 8.0f, 1.0f, 4.0f, 0},
+    {"YaRN", 0, 0, 0, LEMON_ROPE_YARN, 24, 4.0f, 0.1f, 2.0f, 1.1386294f},
+    {"biases, a window, YaRN", 1, 0, 11, LEMON_ROPE_YARN, 24, 4.0f, 1.0f, 32.0f, 0.9f},
+    {"norms of heads, a window, linear RoPE", 0, 1, 39, LEMON_ROPE_LINEAR, 0, 2.5f, 0, 0, 0},
+    {"biases and norms of heads", 1, 1, 0, 0, 0, 0, 0, 0, 0}};
+
+CHECK_UNUSED static lemon_config family_config(lemon_config c, int which) {
+    const struct family *f = &families[which];
+    if (f->scaling) c.rope_theta = 500.0f;
+    c.qkv_bias = f->bias;
+    c.qk_norm = f->norm;
+    c.window = f->window;
+    c.rope_scaling = f->scaling;
+    c.rope_original = f->original;
+    c.rope_factor = f->factor;
+    c.rope_slow = f->slow;
+    c.rope_fast = f->fast;
+    c.rope_magnitude = f->magnitude;
+    return c;
+}
+
 /*  A model with weights large enough that every part of it matters, and gains that are not all 1. */
 CHECK_UNUSED static lemon_model *lively_model(lemon_ctx *ctx, const lemon_config *c, uint64_t seed) {
     lemon_model *model = NULL;
@@ -232,9 +273,30 @@ CHECK_UNUSED static lemon_model *lively_model(lemon_ctx *ctx, const lemon_config
         float *w = (float *)model->params[i].data;
         for (j = 0; j < model->params[i].rows * model->params[i].cols; j++)
             w[j] = (float)(info->matrix ? 1.2 / sqrt((double)model->params[i].cols) * lemon_rng_normal(&rng)
-                                        : 1.0 + 0.3 * lemon_rng_normal(&rng));
+                                        : (info->bias ? 0.0 : 1.0) + 0.3 * lemon_rng_normal(&rng));
     }
     return model;
+}
+
+/*  Largest difference between two models' weights; -1 where they differ in shape. */
+CHECK_UNUSED static double distance(const lemon_model *a, const lemon_model *b) {
+    double worst = 0;
+    int64_t i, r, c;
+    float *x, *y;
+    if (a == NULL || b == NULL || memcmp(&a->config, &b->config, sizeof a->config) != 0 || a->n_params != b->n_params)
+        return -1;
+    x = (float *)malloc(65536 * sizeof *x);
+    y = (float *)malloc(65536 * sizeof *y);
+    for (i = 0; i < a->n_params; i++)
+        for (r = 0; r < a->params[i].rows; r++) {
+            lemon_row_to_f32(&a->params[i], r, x);
+            lemon_row_to_f32(&b->params[i], r, y);
+            for (c = 0; c < a->params[i].cols; c++)
+                if (!(fabs((double)(x[c] - y[c])) <= worst)) worst = fabs((double)(x[c] - y[c]));
+        }
+    free(x);
+    free(y);
+    return worst;
 }
 
 #endif

@@ -46,8 +46,13 @@ export LLAMA_BACKENDS OMP_NUM_THREADS=1
 
 loss() { "$lemon" eval "$1" --data ids.u16 --seq "${2:-256}" --quiet | sed -n 's/^loss \([0-9.]*\).*/\1/p'; }
 
+# row NAME: the row of README.md's table of judges that the tests after it stand for.
+row() { row=$1; }
+judged_by() { printf '%s|%s\n' "$row" "$1" >> "$scratch/rows"; }
+
 # near NAME LIMIT A B: two numbers that are no further apart.
 near() {
+    judged_by "$(echo "$3 $4" | awk '{ d = $1 - $2; print d < 0 ? -d : d }')"
     if echo "$2 $3 $4" | awk '{ d = $2 - $3; if (d < 0) d = -d; exit !($2 != "" && $3 != "" && d <= $1) }'; then ok "$1 ($3, $4)"
     else fail "$1" "$3 and $4 differ by more than $2"; fi
 }
@@ -58,7 +63,10 @@ judged() {
     else fail "$1" "$(head -n 1 judge.out)"; fi
 }
 
-same_text() { if [ -n "$2" ] && [ "$2" = "$3" ]; then ok "$1"; else fail "$1" "\"$2\" and \"$3\""; fi; }
+# as_ids IDS: numbers on standard input as a file of ids.
+as_ids() { $python -c 'import struct, sys; sys.stdout.buffer.write(b"".join(struct.pack("<H", int(i)) for i in sys.stdin.read().split()))' > "$1"; }
+
+same_text() { judged_by 0; if [ -n "$2" ] && [ "$2" = "$3" ]; then ok "$1"; else fail "$1" "\"$2\" and \"$3\""; fi; }
 
 if [ -z "$data" ] || [ ! -x "$lemon" ]; then
     skip "judges: no stories260K, or no examples/lemon"
@@ -69,7 +77,7 @@ cd "$scratch" || exit 1
 printf 'Hello, wörld! 日本 🙂\n\ttabs  two  <s> Once upon a time, there was a dog.' > text
 head -c 12000 "$data/tinystories_valid.txt" | sed 's/<|endoftext|>//' | tr '\n' ' ' > prose
 "$lemon" tokenize f32.gguf "$(cat prose)" > prose.ids
-$python -c 'import struct, sys; sys.stdout.buffer.write(b"".join(struct.pack("<H", int(i)) for i in open("prose.ids").read().split()))' > ids.u16
+as_ids ids.u16 < prose.ids
 
 # ---- llama.cpp reads what lemon.h writes ----
 
@@ -77,9 +85,12 @@ if [ -x "$llama" ]; then
     for type in f32 f16 bf16 q8 q4; do          # llama.cpp rounds activations too where weights are quantised
         "$lemon" convert f32.gguf $type-out.gguf --dtype $type --quiet > /dev/null
         case $type in f32) limit=1e-5 defaults=1e-3 ;; f16 | bf16) limit=1e-3 defaults=1e-3 ;; *) limit=4e-3 defaults=4e-3 ;; esac
+        case $type in f32) row "GGUF, F32" ;; f16 | bf16) row "GGUF, F16 and BF16" ;; *) row "GGUF, Q8_0 and Q4_0" ;; esac
         judged "llama.cpp, $type, F32 cache, no flash attention" $limit $type-out.gguf 256 plain
+        case $type in q*) ;; *) row "GGUF, with its default cache" ;; esac
         judged "llama.cpp, $type, its defaults" $defaults $type-out.gguf 256 default
     done
+    row "GGUF, vocabulary"
     same_text "llama.cpp tokenizes alike" "$("$llama" tokens f32.gguf text)" "$("$lemon" tokenize f32.gguf "$(cat text)")"
     same_text "llama.cpp tokenizes 12 kB alike" "$("$llama" tokens f32.gguf prose)" "$(cat prose.ids)"
     same_text "llama.cpp's greedy text is the reference's" "$("$llama" greedy f32.gguf 100 1)" \
@@ -87,6 +98,7 @@ if [ -x "$llama" ]; then
     "$lemon" init random.lemon --dim 96 --head-dim 32 --layers 2 --heads 4 --kv-heads 2 --ffn 160 --untie --quiet \
         --tokenizer "$data/tok512.bin" > /dev/null
     "$lemon" convert random.lemon random.gguf --quiet > /dev/null
+    row "GGUF, F32"
     judged "llama.cpp, untied, heads wider than the model" 1e-5 random.gguf 64 plain
 
     # ---- and writes what lemon.h reads: the same loss, and the numbers that it decodes itself ----
@@ -96,11 +108,47 @@ if [ -x "$llama" ]; then
     for type in 2:Q4_0 3:Q4_1 8:Q5_0 9:Q5_1 7:Q8_0 15:Q4_K_M 17:Q5_K_M 18:Q6_K 1:F16 32:BF16; do
         "$llama" quantize wide.gguf in.gguf "${type%:*}" > quantize.out 2>&1
         "$llama" quantize in.gguf decoded.gguf 0 >> quantize.out 2>&1
+        row "GGUF, ten types that llama.cpp wrote"
         near "lemon.h reads ${type#*:} as llama.cpp decodes it" 1e-5 "$(loss in.gguf 64)" "$(loss decoded.gguf 64)"
+        row "GGUF, loss of those types"
         judged "llama.cpp's ${type#*:} has its loss" 5e-4 in.gguf 64 plain
     done
 else
     skip "llama.cpp"
+fi
+
+# ---- the rest of the family: small random models of another writer, which tells their losses too ----
+
+if $python -c "import numpy" 2> /dev/null; then
+    head -c 1400 ids.u16 > all.u16 && mv ids.u16 prose.u16 && mv all.u16 ids.u16
+    for family in llama smollm tinyllama llama3 linear yarn mistral qwen2 qwen2-yarn qwen3 phi3 phi3-window; do
+        want=$($python "$tests/make_family.py" $family made-$family ids.u16 64)
+        row "folder, the whole family in"
+        near "$family: a folder of another writer has its loss" 1e-5 "$(loss made-$family 64)" "$want"
+        "$lemon" convert made-$family $family.gguf --tokenizer "$data/tok512.bin" --quiet > /dev/null
+        "$lemon" convert $family.gguf back-$family --quiet > /dev/null
+        row "folder, the whole family out"
+        near "$family: through GGUF and a folder again" 1e-7 "$(loss back-$family 64)" "$(loss made-$family 64)"
+        [ -x "$llama" ] || continue
+        row "GGUF, the whole family"
+        case $family in             # llama.cpp leaves windows out: within one it must agree
+            mistral | phi3-window) judged "llama.cpp, $family, as long as the window" 1e-5 $family.gguf 24 plain ;;
+            *) judged "llama.cpp, $family" 1e-5 $family.gguf 64 plain ;;
+        esac
+    done
+    want=$($python "$tests/make_family.py" phi3 phi3-made.gguf ids.u16 64 gguf)
+    row "GGUF, Phi-3"
+    near "phi3: a GGUF of another writer has its loss" 1e-5 "$(loss phi3-made.gguf 64)" "$want"
+    if [ -x "$llama" ]; then
+        "$llama" loss phi3-made.gguf ids.u16 64 plain > judge.out 2>&1
+        near "phi3: and llama.cpp's" 1e-5 "$(loss phi3-made.gguf 64)" "$(tail -n 1 judge.out)"
+        "$llama" quantize phi3-made.gguf phi3-q8.gguf 7 > quantize.out 2>&1
+        "$llama" quantize phi3-q8.gguf decoded.gguf 0 >> quantize.out 2>&1
+        near "phi3: fused matrices of Q8_0, as llama.cpp decodes them" 1e-5 "$(loss phi3-q8.gguf 64)" "$(loss decoded.gguf 64)"
+    fi
+    mv prose.u16 ids.u16
+else
+    skip "the rest of the family: no numpy"
 fi
 
 # ---- Hugging Face's readers ----
@@ -108,16 +156,20 @@ fi
 "$lemon" convert f32.gguf hf --quiet > /dev/null
 "$lemon" convert f32.gguf shards --dtype bf16 --shard-size 100k --quiet > /dev/null
 if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
+    row "GGUF, keys and tensors"
     (cd "$tests" && node judge_npm.mjs gguf "$scratch/f32.gguf") > gguf.json 2>&1
+    judged_by 0
     check "@huggingface/gguf finds 47 tensors" grep -q '"tensor_count":47' gguf.json
     check "@huggingface/gguf finds the config" grep -q '"llama.embedding_length":64.*"llama.attention.head_count_kv":4' gguf.json
     check "@huggingface/gguf finds shapes" grep -q '\["blk.0.ffn_down.weight",\[172,64\],0\]' gguf.json
+    row "folder"
     for folder in hf shards; do
         (cd "$tests" && node judge_npm.mjs safetensors "$scratch/$folder") > st.json 2>&1
         check "@huggingface/hub finds shapes in $folder" \
             grep -q '"model.layers.4.mlp.down_proj.weight":{"dtype":"B*F[0-9]*","shape":\[64,172\]' st.json
         same_text "@huggingface/hub finds 47 tensors in $folder" "$(grep -o '"dtype"' st.json | wc -l)" 47
     done
+    row "folder, tokenizer.json"
     same_text "@huggingface/tokenizers tokenizes alike" "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/hf" "$scratch/prose")" \
         "$(cat prose.ids)"
 else
@@ -154,6 +206,7 @@ END
 "$lemon" init byte.lemon --dim 32 --layers 1 --heads 2 --kv-heads 1 --ffn 64 --tokenizer byte.json --quiet > /dev/null
 "$lemon" convert byte.lemon byte.gguf --quiet > /dev/null
 "$lemon" convert byte.gguf byte-hf --quiet > /dev/null
+row "vocabulary of bytes"
 ids=$("$lemon" tokenize byte-hf "$(cat prose)" | sed 's/^500 //')
 same_text "a byte-level vocabulary through GGUF and a folder" "$("$lemon" tokenize byte.lemon "$(cat prose)" | sed 's/^500 //')" "$ids"
 if [ -x "$llama" ]; then
@@ -171,11 +224,66 @@ for kind in "F32 1" "F32 5 odd" "F16 1" "BF16 3"; do
     # shellcheck disable=SC2086
     $python "$tests/make_hf.py" "$data/stories260K.bin" made $kind
     "$lemon" convert made made.bin --dtype f32 --quiet > /dev/null
+    case $kind in F32*) row "folder, F32" && judged_by 0 ;; *) row "folder, F16 and BF16" ;; esac
     case $kind in
         F32*) check "a folder of another writer, $kind: the same bits" cmp made.bin ours.bin ;;
         *) near "a folder of another writer, $kind" 2e-3 "$(loss made.bin)" "$(loss ours.bin)" ;;
     esac
 done
+
+# ---- a folder with nothing but SentencePiece's own file for a vocabulary ----
+
+$python "$tests/vocab_gguf.py" f32.gguf vocabulary.json vocabulary.bin vocabulary.model
+rm -rf made
+$python "$tests/make_hf.py" "$data/stories260K.bin" made F32 1
+cp vocabulary.model made/tokenizer.model
+row "folder, tokenizer.model"
+same_text "a folder's tokenizer.model tokenizes alike" "$("$lemon" tokenize made "$(cat prose)")" "$(cat prose.ids)"
+
+# ---- llama2.c reads what lemon.h writes ----
+
+row "llama2.c, version 0 and 2"
+for type in f32 q8; do
+    "$lemon" convert f32.gguf l2c-$type.bin --dtype $type --quiet > /dev/null
+    head -c 98 ids.u16 > few.u16
+    near "llama2.c's $type: loss" 1e-6 "$($python "$tests/llama2c.py" l2c-$type.bin few.u16 48)" \
+        "$("$lemon" eval l2c-$type.bin --data few.u16 --quiet | sed -n 's/^loss \([0-9.]*\).*/\1/p')"
+done
+row "tokenizer.bin"
+judged_by 0
+check "the vocabulary that it writes beside a model is the one that came in" sh -c '"$0" convert "$1/stories260K.bin" \
+    again.bin --tokenizer "$1/tok512.bin" --quiet && cmp again.tokenizer.bin "$1/tok512.bin"' "$lemon" "$data"
+$python "$tests/llama2c.py" l2c-q8.bin ids.u16 200 l2c-q8.tokenizer.bin > read
+check "and writes the ids of a text as that text" sh -c 'head -c "$(wc -c < read)" prose | cmp -s - read && test "$(wc -c < read)" -gt 300'
+
+# ---- smaller vocabularies ----
+
+row "a smaller vocabulary"
+head -c 3000 prose > some
+for kind in f32.gguf byte.lemon; do
+    mkdir -p trimmed
+    "$lemon" convert $kind trimmed/t.gguf --trim-vocab some --dtype f32 --quiet > /dev/null
+    "$lemon" convert trimmed/t.gguf trimmed/hf --quiet > /dev/null
+    cp some trimmed
+    cd trimmed || exit 1
+    "$lemon" tokenize t.gguf "$(cat some)" > some.ids
+    as_ids ids.u16 < some.ids
+    if [ -x "$llama" ]; then
+        judged "llama.cpp, trimmed from $kind" 1e-5 t.gguf 64 plain
+        same_text "   tokenizes alike" "$("$llama" tokens t.gguf some)" "$(cat some.ids)"
+    fi
+    if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
+        same_text "@huggingface/tokenizers, trimmed from $kind" "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/trimmed/hf" "$scratch/some")" "$(cat some.ids)"
+    fi
+    cd ..
+    rm -rf trimmed
+done
+"$lemon" fuse f32.gguf student.gguf --dim 48 --layers 3 --heads 6 --kv-heads 3 --ffn 112 --trim-vocab some --data prose --quiet > /dev/null
+"$lemon" tokenize student.gguf "$(cat some)" > student.ids
+mv ids.u16 all.u16
+as_ids ids.u16 < student.ids
+if [ -x "$llama" ]; then judged "llama.cpp, a student of a smaller vocabulary" 1e-5 student.gguf 64 plain; fi
+mv all.u16 ids.u16
 
 # ---- PyTorch goes on training ----
 
@@ -184,8 +292,22 @@ if $python -c "import torch" 2> /dev/null; then
     "$lemon" train hf trained-on.lemon --data ids.u16 --steps 100 --batch 4 --seq 64 --lr 1e-3 --order sequential \
         --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
     worst=$(tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , '{ d = $2 - $5; if (d < 0) d = -d; if (d > m) m = d } END { if (NR == 100) print m }')
+    row "folder, trained on"
     near "PyTorch's first 100 losses follow ours: largest difference" 1e-3 "$worst" 0
 else
     skip "PyTorch"
 fi
+
+# ---- the table in README.md says what was measured ----
+
+grep '^| .* | \(in\|out\) | .* | \(none\|[0-9]*e-[0-9]*\) |$' "$tests/../README.md" > table
+while IFS='|' read -r _ name _ _ most _; do
+    name=$(echo "$name" | sed 's/^ *//; s/ *$//')
+    worst=$(awk -F '|' -v name="$name" '$1 == name && $2 + 0 >= worst { worst = $2 + 0; seen = 1 } END { if (seen) print worst }' rows)
+    if [ -z "$worst" ]; then skip "README: $name was not judged"
+    elif echo "$worst $most" | awk '{ exit !($1 <= ($2 == "none" ? 0 : $2)) }'; then ok "README: $name, at most${most}($worst)"
+    else fail "README: $name" "$worst, at most$most"; fi
+done < table
+check "no judge is missing in README's table" awk -F '|' 'NR == FNR { gsub(/^ *| *$/, "", $2); known[$2] = 1; next }
+    !($1 in known) { print $1; bad = 1 } END { exit bad }' table rows
 done_checking

@@ -37,14 +37,19 @@ judge() {
 for name in llama-spm phi-3 gpt-2 mpt starcoder refact command-r llama-bpe qwen2 qwen35; do
     gguf=$models/ggml-vocab-$name.gguf
     json=$dir/$name.json
-    python3 vocab_gguf.py $gguf $json $([ $name = llama-spm ] && echo $dir/$name.bin) || exit 1
-    for vocabulary in $json $([ $name = llama-spm ] && echo $dir/$name.bin); do
+    python3 vocab_gguf.py $gguf $json $([ $name = llama-spm ] && echo $dir/$name.bin $dir/$name.model) || exit 1
+    for vocabulary in $json $([ $name = llama-spm ] && echo $dir/$name.bin $dir/$name.model); do
         rm -f $dir/vectors.ids
         node vocab_judge.mjs vectors $gguf $dir/vectors.bin $dir/vectors.ids
         build/vocab_ids $vocabulary $dir/vectors.bin $dir/vectors.ids > /dev/null || exit 1
         judge vectors $gguf $dir/vectors.ids 0 $dir/vectors.bin
     done
     build/vocab_ids $json $dir/strings.bin $dir/$name.ids || exit 1
+    if [ $name = llama-spm ]; then
+        build/vocab_ids $dir/$name.model $dir/strings.bin $dir/model.ids || exit 1
+        if cmp $dir/model.ids $dir/$name.ids; then echo "ok   tokenizer.model gives 10000 strings the ids of tokenizer.json"
+        else echo "FAIL tokenizer.model and tokenizer.json differ"; failed=1; fi
+    fi
     build/vocab_ids $json $dir/strings.bin $dir/$name.special special > /dev/null || exit 1
     case $name in starcoder | refact | command-r) known=180 ;; *) known=10 ;; esac
     judge hf $json $dir/$name.special $known

@@ -37,14 +37,15 @@ CHECK_UNUSED static void ref_rope(double *x, int64_t rows, int64_t cols, int64_t
 }
 
 CHECK_UNUSED static void ref_attention(const double *q, const double *k, const double *v, int64_t rows, int64_t heads,
-                                              int64_t kv, int64_t dim, int64_t seq, double *y) {
+                                              int64_t kv, int64_t dim, int64_t seq, int64_t window, double *y) {
     double *p = (double *)malloc((size_t)seq * sizeof *p);
     int64_t r, h, j, c;
     for (r = 0; r < rows; r++)
         for (h = 0; h < heads; h++) {
             int64_t first = r / seq * seq, at = h / (heads / kv) * dim;
             double sum = 0, *out = y + (r * heads + h) * dim;
-            for (j = first; j <= r; j++) {
+            if (window && r - first >= window) memset(p, 0, (size_t)(r - first) * sizeof *p);
+            for (j = window && r - first >= window ? r - window + 1 : first; j <= r; j++) {
                 double s = 0;
                 for (c = 0; c < dim; c++) s += q[(r * heads + h) * dim + c] * k[j * kv * dim + at + c];
                 sum += p[j - first] = exp(s / sqrt((double)dim));
@@ -95,6 +96,43 @@ CHECK_UNUSED static ref_losses ref_loss(const double *scores, const double *taug
     return sum;
 }
 
+/*  How fast a plane of RoPE turns, after Hugging Face's modeling_rope_utils: wave lengths for llama3, and YaRN's ramp. */
+CHECK_UNUSED static double ref_speed(const lemon_config *c, int plane) {
+    double base = (double)c->rope_theta, dim = c->head_dim, speed = 1 / pow(base, 2 * plane / dim), pi = acos(-1.0),
+           factor = (double)c->rope_factor, length = c->rope_original, wave = 2 * pi / speed, low, high, ramp, smooth;
+    double slow = (double)c->rope_slow, fast = (double)c->rope_fast;
+    if (c->rope_scaling == LEMON_ROPE_LINEAR) return speed / factor;
+    if (c->rope_scaling == LEMON_ROPE_LLAMA3) {
+        if (wave < length / fast) return speed;
+        if (wave > length / slow) return speed / factor;
+        smooth = (length / wave - slow) / (fast - slow);
+        return (1 - smooth) * speed / factor + smooth * speed;
+    }
+    if (c->rope_scaling != LEMON_ROPE_YARN) return speed;
+    low = floor(dim * log(length / (fast * 2 * pi)) / (2 * log(base)));
+    high = ceil(dim * log(length / (slow * 2 * pi)) / (2 * log(base)));
+    if (low < 0) low = 0;
+    if (high > dim - 1) high = dim - 1;
+    if (high <= low) high = low + 0.001;
+    ramp = (plane - low) / (high - low);
+    ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+    return speed / factor * ramp + speed * (1 - ramp);
+}
+
+/*  Queries or keys to what attention takes: a norm of each head, turns. */
+static void ref_heads(const lemon_config *c, double *x, const double *norm, int64_t rows, int64_t cols, int64_t seq) {
+    double size = c->rope_scaling == LEMON_ROPE_YARN ? (double)c->rope_magnitude : 1;
+    int64_t r, k;
+    if (c->qk_norm) ref_norm(x, norm, rows * cols / c->head_dim, c->head_dim, (double)c->rms_norm_eps, x);
+    for (r = 0; r < rows; r++)
+        for (k = 0; k < cols; k += 2) {
+            double turn = (double)(r % seq) * ref_speed(c, (int)(k % c->head_dim / 2)), *p = x + r * cols + k,
+                   a = size * p[0], b = size * p[1];
+            p[0] = a * cos(turn) - b * sin(turn);
+            p[1] = a * sin(turn) + b * cos(turn);
+        }
+}
+
 /* ---- the whole model, weights one behind the other in llama2.c's order by layer (as lemon_model's block) ---- */
 
 typedef struct ref_buffers { double *x, *y, *q, *k, *v, *z, *gate, *up, *back; } ref_buffers;
@@ -107,13 +145,17 @@ static const double *ref_layer(const lemon_config *c, const double *w, int64_t r
             f = c->d_ffn, i;
     const double *norm = w, *wq = norm + d, *wk = wq + hq * d, *wv = wk + hk * d, *wo = wv + hk * d;
     const double *norm2 = wo + d * hq, *gate = norm2 + d, *up = gate + f * d, *down = up + f * d;
+    const double *bias = down + d * f, *q_norm = bias + (c->qkv_bias ? hq + 2 * hk : 0);
     ref_norm(b->x, norm, rows, d, (double)c->rms_norm_eps, b->y);
     ref_matmul(b->y, 0, wq, 1, rows, hq, d, b->q);
     ref_matmul(b->y, 0, wk, 1, rows, hk, d, b->k);
     ref_matmul(b->y, 0, wv, 1, rows, hk, d, b->v);
-    ref_rope(b->q, rows, hq, c->head_dim, seq, (double)c->rope_theta);
-    ref_rope(b->k, rows, hk, c->head_dim, seq, (double)c->rope_theta);
-    ref_attention(b->q, b->k, b->v, rows, c->n_heads, c->kv_heads, c->head_dim, seq, b->z);
+    for (i = 0; c->qkv_bias && i < rows * hq; i++) b->q[i] += bias[i % hq];
+    for (i = 0; c->qkv_bias && i < rows * hk; i++) b->k[i] += bias[hq + i % hk];
+    for (i = 0; c->qkv_bias && i < rows * hk; i++) b->v[i] += bias[hq + hk + i % hk];
+    ref_heads(c, b->q, q_norm, rows, hq, seq);
+    ref_heads(c, b->k, q_norm + c->head_dim, rows, hk, seq);
+    ref_attention(b->q, b->k, b->v, rows, c->n_heads, c->kv_heads, c->head_dim, seq, c->window, b->z);
     ref_matmul(b->z, 0, wo, 1, rows, d, hq, b->back);
     for (i = 0; i < rows * d; i++) b->x[i] += b->back[i];
     ref_norm(b->x, norm2, rows, d, (double)c->rms_norm_eps, b->y);
@@ -122,7 +164,7 @@ static const double *ref_layer(const lemon_config *c, const double *w, int64_t r
     ref_swiglu(b->gate, b->up, rows * f, b->gate);
     ref_matmul(b->gate, 0, down, 1, rows, d, f, b->back);
     for (i = 0; i < rows * d; i++) b->x[i] += b->back[i];
-    return down + d * f;
+    return q_norm + (c->qk_norm ? 2 * c->head_dim : 0);
 }
 
 /*  Scores [rows, V] of rows = whole sequences of seq tokens. */

@@ -143,22 +143,6 @@ static lemon_model *odd_model(lemon_ctx *ctx, int tied, int head_dim) {
     return model;
 }
 
-/*  Largest difference between two models' weights; -1 where they differ in shape. */
-static double distance(const lemon_model *a, const lemon_model *b) {
-    double worst = 0;
-    int64_t i, r, c;
-    static float x[65536], y[65536];
-    if (a == NULL || b == NULL || memcmp(&a->config, &b->config, sizeof a->config) != 0) return -1;
-    for (i = 0; i < a->n_params; i++)
-        for (r = 0; r < a->params[i].rows; r++) {
-            lemon_row_to_f32(&a->params[i], r, x);
-            lemon_row_to_f32(&b->params[i], r, y);
-            for (c = 0; c < a->params[i].cols; c++)
-                if (!(fabs((double)(x[c] - y[c])) <= worst)) worst = fabs((double)(x[c] - y[c]));
-        }
-    return worst;
-}
-
 /*  Removes a folder that lemon_save wrote. */
 static void remove_folder(const char *path) {
     char command[600];
@@ -175,8 +159,8 @@ static void round_trip(lemon_ctx *ctx, const lemon_model *a, const char *path, l
     lemon_status status = lemon_save(ctx, path, a, dtype);
     int known = 0;
     if (!status) status = lemon_load(ctx, path, &b);
-    snprintf(name, sizeof name, "round trip %s %s %s, head_dim %d", format, lemon_dtype_name(dtype),
-             a->config.tied_embeddings ? "tied" : "untied", (int)a->config.head_dim);
+    snprintf(name, sizeof name, "round trip %s %s %s, %s, head_dim %d", format, lemon_dtype_name(dtype),
+             a->config.tied_embeddings ? "tied" : "untied", lemon_config_family(&a->config), (int)a->config.head_dim);
     detail("%s, distance %g", lemon_error(ctx), distance(a, b));
     if (b) known = strcmp(b->format, format) == 0 && (strcmp(format, "llama2c") == 0 || b->dtype == dtype) &&
                    (strcmp(format, "llama2c") == 0) == (b->tokenizer == NULL) && b->params[1].dtype == LEMON_F32;
@@ -204,6 +188,81 @@ static void test_round_trips(lemon_ctx *ctx) {
             }
             lemon_model_free(ctx, a);
         }
+}
+
+/*  Each of the family through each format that has it, and refused by name where a format has not. */
+static void test_families(lemon_ctx *ctx) {
+    static const char *const bin[FAMILIES] = {NULL, "qkv_bias is 1", "qk_norm is 1", "window is 5", "rope_scaling is 1",
+                                              "rope_scaling is 2", "rope_scaling is 3", "qkv_bias is 1", "qk_norm is 1",
+                                              "qkv_bias is 1"};
+    int i, dtype;
+    for (i = 0; i < FAMILIES; i++) {
+        lemon_config c = family_config(tiny_config(32, 2, 4, 2, 8, 44, 300, i % 2), i);
+        lemon_model *a = lively_model(ctx, &c, 5), *b = NULL;
+        char name[128], family[96];
+        int both = c.qkv_bias && c.qk_norm;
+        lemon_tokenizer_bytes(ctx, &a->tokenizer);
+        snprintf(family, sizeof family, "%s", families[i].name);
+        for (dtype = 0; dtype <= LEMON_Q8; dtype++) {
+            double limit = dtype == LEMON_F32 ? 0 : 0.01;
+            round_trip(ctx, a, scratch("trip.lemon"), (lemon_dtype)dtype, "lemon", limit);
+            if (both) continue;
+            if (i != 5 || dtype == 0) round_trip(ctx, a, scratch("trip.gguf"), (lemon_dtype)dtype, "gguf", limit);
+            if (dtype <= LEMON_F16) round_trip(ctx, a, scratch("trip-hf"), (lemon_dtype)dtype, "hf", limit);
+        }
+        snprintf(name, sizeof name, "a .bin cannot carry %s", family);
+        if (bin[i]) check(fails_with(ctx, lemon_save(ctx, scratch("x.bin"), a, LEMON_F32), LEMON_E_ARG, bin[i]), name);
+        if (both)
+            check(fails_with(ctx, lemon_save(ctx, scratch("x.gguf"), a, LEMON_F32), LEMON_E_ARG, "qkv_bias and qk_norm") &&
+                      fails_with(ctx, lemon_save(ctx, scratch("x-hf"), a, LEMON_F32), LEMON_E_ARG, "qkv_bias and qk_norm"),
+                  "biases and norms of heads are nobody's");
+        if (i == 1) {                               /* what GGUF's Qwen2 has not */
+            a->config.head_dim = 6;
+            check(fails_with(ctx, lemon_save(ctx, scratch("x.gguf"), a, LEMON_F32), LEMON_E_ARG, "is not d_model"),
+                  "GGUF's Qwen2 has no head_dim of its own");
+            a->config = family_config(a->config, 5);
+            a->config.qkv_bias = 1;
+            a->config.head_dim = 8;
+            check(fails_with(ctx, lemon_save(ctx, scratch("x.gguf"), a, LEMON_F32), LEMON_E_ARG, "llama3"),
+                  "nor LLaMA 3's scaling");
+        }
+        check(b == NULL && !exists(scratch("x.gguf")) && !exists(scratch("x.bin")), "what is refused leaves no file");
+        lemon_model_free(ctx, a);
+    }
+}
+
+/*  LLaMA 3's numbers come back out of GGUF's factors: as they were up to what changes no plane. */
+static void test_rope_freqs(lemon_ctx *ctx) {
+    static const struct { int32_t head_dim, original; float theta, factor, slow, fast; } c[] = {
+        {128, 8192, 500000.0f, 8.0f, 1.0f, 4.0f}, {64, 8192, 500000.0f, 32.0f, 1.0f, 4.0f}, {16, 32, 500.0f, 8.0f, 1.0f, 4.0f},
+        {64, 4096, 10000.0f, 3.5f, 2.0f, 5.0f}, {8, 64, 10000.0f, 8.0f, 1.0f, 1.5f}, {4, 64, 10000.0f, 8.0f, 1.0f, 4.0f}};
+    size_t i;
+    for (i = 0; i < sizeof c / sizeof c[0]; i++) {
+        lemon_config shape = tiny_config(32, 1, 2, 2, c[i].head_dim, 44, 300, 1);
+        lemon_model *a, *b = NULL;
+        double worst = 0;
+        int64_t k;
+        char name[96];
+        shape.rope_scaling = LEMON_ROPE_LLAMA3;
+        shape.rope_theta = c[i].theta;
+        shape.rope_original = c[i].original;
+        shape.rope_factor = c[i].factor;
+        shape.rope_slow = c[i].slow;
+        shape.rope_fast = c[i].fast;
+        a = lively_model(ctx, &shape, 6);
+        snprintf(name, sizeof name, "LLaMA 3's scaling through GGUF: head_dim %d, %d, %g to %g", (int)c[i].head_dim,
+                 (int)c[i].original, (double)c[i].slow, (double)c[i].fast);
+        if (check(fine(ctx, lemon_save(ctx, scratch("freqs.gguf"), a, LEMON_F32)) &&
+                      fine(ctx, lemon_load(ctx, scratch("freqs.gguf"), &b)) && b->config.rope_scaling == LEMON_ROPE_LLAMA3, name))
+            for (k = 0; k < c[i].head_dim / 2; k++)
+                worst = fmax(worst, fabs(lemon__rope_slower(&b->config, k) / lemon__rope_slower(&shape, k) - 1));
+        detail("worst %g: %d, %g to %g", worst, b ? (int)b->config.rope_original : 0, b ? (double)b->config.rope_slow : 0,
+               b ? (double)b->config.rope_fast : 0);
+        check(worst < 1e-4, "planes turn as before");
+        lemon_model_free(ctx, a);
+        lemon_model_free(ctx, b);
+    }
+    remove(scratch("freqs.gguf"));
 }
 
 /*  A half-precision model keeps its bits on every way that keeps its type. */
@@ -286,7 +345,20 @@ static void test_refusals(lemon_ctx *ctx) {
         {"\"llama\"", "\"gpt2\"", "model_type is gpt2", LEMON_E_UNSUPPORTED},
         {"\"attention_bias\": false", "\"attention_bias\": true", "attention_bias is true", LEMON_E_UNSUPPORTED},
         {"\"mlp_bias\": false", "\"mlp_bias\": true", "mlp_bias is true", LEMON_E_UNSUPPORTED},
-        {"\"mlp_bias\": false", "\"rope_scaling\": {\"rope_type\": \"llama3\"}", "rope_scaling is", LEMON_E_UNSUPPORTED},
+        {"\"mlp_bias\": false", "\"rope_scaling\": {\"rope_type\": \"longrope\"}", "rope_scaling is", LEMON_E_UNSUPPORTED},
+        {"\"mlp_bias\": false", "\"rope_scaling\": {\"rope_type\": \"llama3\"}", "rope_factor is 0", LEMON_E_FORMAT},
+        {"\"mlp_bias\": false", "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"beta_fast\": 1e300}",
+         "beta_fast is 1e+300", LEMON_E_FORMAT},
+        {"\"mlp_bias\": false", "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"beta_slow\": 33}",
+         "rope_slow is 33", LEMON_E_FORMAT},
+        {"\"mlp_bias\": false", "\"partial_rotary_factor\": 0.5", "partial_rotary_factor is 0.5", LEMON_E_UNSUPPORTED},
+        {"\"llama\"", "\"qwen3_moe\"", "model_type is qwen3_moe, expected llama, mistral, qwen2, qwen3 or phi3; its layers are "
+         "mixtures of experts", LEMON_E_UNSUPPORTED},
+        {"\"llama\"", "\"gemma2\"", "its norms and activations are others", LEMON_E_UNSUPPORTED},
+        {"\"model_type\": \"llama\"", "\"type\": 1", "model_type is missing", LEMON_E_UNSUPPORTED},
+        {"\"llama\"", "\"qwen2\"", "layers.0.self_attn.q_proj.bias\" is missing", LEMON_E_FORMAT},
+        {"\"llama\"", "\"qwen3\"", "layers.0.self_attn.q_norm.weight\" is missing", LEMON_E_FORMAT},
+        {"\"llama\"", "\"phi3\"", "layers.0.self_attn.qkv_proj.weight\" is missing", LEMON_E_FORMAT},
         {"\"mlp_bias\": false", "\"sliding_window\": 16", "sliding_window is 16", LEMON_E_UNSUPPORTED},
         {"\"mlp_bias\": false", "\"quantization_config\": {\"bits\": 4}", "quantization_config is", LEMON_E_UNSUPPORTED},
         {"\"silu\"", "\"gelu\"", "hidden_act is gelu", LEMON_E_UNSUPPORTED},
@@ -520,13 +592,15 @@ static int survives(lemon_ctx *ctx, lemon_status status, lemon_model *model, con
     return ok;
 }
 
-static void test_gguf_hostile(lemon_ctx *ctx) {
-    lemon_model *a = odd_model(ctx, 0, 8), *b = NULL;
+static void test_gguf_hostile(lemon_ctx *ctx, int family, lemon_dtype dtype) {
+    lemon_config c = family_config(odd_config(0, 8), family);
+    lemon_model *a = lively_model(ctx, &c, 5), *b = NULL;
     const char *path = scratch("hostile.gguf");
     size_t n, i, front, bad = 0, refused = 0, tried = 0, peak;
     uint8_t *bytes, *copy;
     lemon_rng rng;
-    lemon_save(ctx, path, a, LEMON_Q4);
+    lemon_tokenizer_bytes(ctx, &a->tokenizer);
+    lemon_save(ctx, path, a, dtype);
     bytes = (uint8_t *)slurp(path, &n);
     copy = (uint8_t *)malloc(n);
     front = n < 20000 ? n : 20000;
@@ -564,15 +638,52 @@ static void test_gguf_hostile(lemon_ctx *ctx) {
     lemon_model_free(ctx, a);
 }
 
+/*  The last tensor is moved to where the first stands, and its own data are cut off. */
+static void test_shared_data(lemon_ctx *ctx) {
+    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+    char path[300], file[400], digits[64];
+    uint8_t *bytes, *at;
+    size_t n, own = (size_t)a->config.d_model * 4;
+    snprintf(path, sizeof path, "%s", scratch("shared.gguf"));
+    lemon_save(ctx, path, a, LEMON_F32);
+    bytes = (uint8_t *)slurp(path, &n);
+    at = (uint8_t *)memmem(bytes, n, "output_norm.weight", 18) + 18 + 4 + 8 + 4;
+    lemon__put64(at, 0);
+    check(load_bytes(ctx, bytes, n - (size_t)lemon__pad_to(own, 32), &b) == LEMON_E_FORMAT &&
+              strstr(lemon_error(ctx), "output_norm.weight") && strstr(lemon_error(ctx), "another tensor's"),
+          "GGUF whose tensors share data is refused");
+    free(bytes);
+    remove(path);
+    snprintf(path, sizeof path, "%s", scratch("shared"));
+    lemon_save(ctx, path, a, LEMON_F32);
+    snprintf(file, sizeof file, "%s/model.safetensors", path);
+    bytes = (uint8_t *)slurp(file, &n);
+    at = (uint8_t *)strstr((char *)bytes + 8, "model.norm.weight");
+    at = (uint8_t *)strstr((char *)at, "offsets\":[") + 10;
+    snprintf(digits, sizeof digits, "%*d,%*lu", (int)strcspn((char *)at, ","), 0,
+             (int)(strcspn((char *)at, "]") - strcspn((char *)at, ",") - 1), (unsigned long)own);
+    memcpy(at, digits, strlen(digits));
+    spill(file, bytes, n - own);
+    check(lemon_load(ctx, path, &b) == LEMON_E_FORMAT && strstr(lemon_error(ctx), "model.norm.weight"),
+          "safetensors whose tensors share data are refused");
+    detail("%s", lemon_error(ctx));
+    free(bytes);
+    remove_folder(path);
+    lemon_model_free(ctx, b);
+    lemon_model_free(ctx, a);
+}
+
 static void test_folder_hostile(lemon_ctx *ctx) {
     static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
                                         "tokenizer.json"};
-    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+    lemon_config c = family_config(odd_config(1, 8), 7);        /* biases, a window, YaRN */
+    lemon_model *a = lively_model(ctx, &c, 5), *b = NULL;
     char path[300], file[400];
     size_t which, n, i, bad = 0, cuts = 0;
     lemon_save_options options;
     lemon_rng rng;
     snprintf(path, sizeof path, "%s", scratch("hostile"));
+    lemon_tokenizer_bytes(ctx, &a->tokenizer);
     lemon_rng_seed(&rng, 9);
     for (which = 0; which < 4 && bad == 0; which++) {
         uint8_t *bytes, *copy;
@@ -654,23 +765,24 @@ static void test_memory(lemon_ctx *ctx) {
 
 int main(void) {
     lemon_ctx *ctx = open_ctx(1);
-    long live = heap.live;
     test_json_values(ctx);
     test_json_refused(ctx);
     test_json_hostile(ctx);
     if (light() < 2) test_json_large(ctx);
     test_round_trips(ctx);
+    test_families(ctx);
+    test_rope_freqs(ctx);
     test_chain(ctx);
     test_shards(ctx);
     test_refusals(ctx);
     test_carried(ctx);
     test_gguf_keys(ctx);
     test_byte_level(ctx);
-    test_gguf_hostile(ctx);
+    test_gguf_hostile(ctx, 0, LEMON_Q4);
+    test_gguf_hostile(ctx, 5, LEMON_F32);       /* LLaMA 3's factors */
+    test_gguf_hostile(ctx, 7, LEMON_F16);       /* biases, a window, YaRN */
+    test_shared_data(ctx);
     test_folder_hostile(ctx);
     test_memory(ctx);
-    detail("%ld blocks are left", heap.live - live);
-    check(heap.live == live, "nothing is left allocated");
-    lemon_close(ctx);
-    return check_done();
+    return check_close(ctx);
 }

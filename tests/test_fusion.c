@@ -9,7 +9,10 @@ static int32_t text_ids[TEXT];
 static lemon_tokens text = {text_ids, TEXT, TEXT};
 static lemon_model *teacher, *untied_teacher;
 
-static lemon_config teacher_config(int tied) { return tiny_config(24, 4, 4, 2, 8, 40, 40, tied); }
+static int family;
+static lemon_config teacher_config(int tied) {
+    return family_config(tiny_config(24, 4, 4, 2, 8, 40, 40, tied), family);
+}
 
 /*  Smaller in every way: the student that most tests make. */
 static lemon_config student_config(void) {
@@ -37,7 +40,7 @@ static lemon_model *world_teacher(lemon_ctx *ctx, int tied) {
     lemon_model_create(ctx, &c, &m);
     lemon_model_init(ctx, m, 2);
     lemon_train_defaults(&o);
-    o.steps = 150;
+    o.steps = family ? 60 : 150;
     o.batch = 8;
     o.seq = 32;
     o.lr = 1e-2;
@@ -103,6 +106,58 @@ static void test_own_shape(lemon_ctx *ctx, const lemon_model *from, const lemon_
             if (isnan(loss)) check(0, name);
             else check(near_to(loss, want, ways[i].within), name);
         }
+}
+
+/* ---- the rest of the family: a student of each keeps it ---- */
+
+/*  A student of every method knows more than a fresh one, is saved and loaded with its family, and speaks. */
+static void test_family(lemon_ctx *ctx) {
+    static const char *const methods[] = {"random", "drop", "subclone", "lemon", "lemon"};
+    lemon_config shape = student_config();
+    lemon_fuse_options any = options_of("drop");
+    double loss[5];
+    int i;
+    for (i = 0; i < 5; i++) {
+        lemon_fuse_options o = options_of(methods[i]);
+        lemon_model *m = NULL, *loaded = NULL;
+        lemon_session *session = NULL;
+        float *logits = NULL;
+        char name[128];
+        if (i == 4) shape.n_layers = 4, shape.d_model = 20;         /* and wider than deep: all layers stay */
+        snprintf(name, sizeof name, "a student by %s keeps its family, saved and loaded: %s", methods[i], families[family].name);
+        check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL)) &&
+                  fine(ctx, lemon_save(ctx, scratch("family.lemon"), m, LEMON_F32)) &&
+                  fine(ctx, lemon_load(ctx, scratch("family.lemon"), &loaded)) &&
+                  memcmp(&loaded->config, &shape, sizeof shape) == 0 && shape.qkv_bias == families[family].bias &&
+                  fine(ctx, lemon_session_open(ctx, loaded, &session)) &&
+                  fine(ctx, lemon_session_feed(session, text_ids, 30, &logits)) && isfinite(logits[7]), name);
+        loss[i] = loss_of(ctx, loaded ? loaded : m, &text, 2000);
+        lemon_session_close(session);
+        lemon_model_free(ctx, loaded);
+        lemon_model_free(ctx, m);
+    }
+    detail("losses are %g, %g, %g, %g, %g", loss[0], loss[1], loss[2], loss[3], loss[4]);
+    check(loss[3] < loss[0] - 0.1 && loss[3] < loss[1] && loss[3] < loss[2] && loss[4] < loss[3], "a solved start is the best one");
+    shape.qkv_bias = !shape.qkv_bias;
+    check(filled(ctx, teacher, &shape, &any) == NULL && strstr(lemon_error(ctx), "a student keeps its family"),
+          "another family is refused");
+    remove(scratch("family.lemon"));
+}
+
+/*  What a read map misses on average reaches the biases: with a teacher whose norms lean to one side, the intercept is
+    worth having. */
+static void test_intercept(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("lemon");
+    lemon_operators *ops = filled(ctx, teacher, &shape, &o);
+    int64_t i, layer, n = 0;
+    for (i = 0; ops && i < lemon__param_count(&shape); i++) {
+        lemon_role role = lemon__param_role(&shape, i, &layer);
+        const float *c = (const float *)ops->correction[i].data;
+        n += role >= LEMON_BQ && role <= LEMON_BV && c && fabs((double)c[0]) > 0;
+    }
+    check(n == 6, "biases have their intercepts, as corrections");
+    lemon_operators_free(ctx, ops);
 }
 
 /* ---- selections ---- */
@@ -315,6 +370,11 @@ static int read_place(lemon_role role) {
     case LEMON_TOK_EMBED: return LEMON_AT_RESIDUAL;
     case LEMON_WQ: case LEMON_WK: case LEMON_WV: return LEMON_AT_READ_ATTN;
     case LEMON_WO: return LEMON_AT_READ_HEADS;
+    case LEMON_BQ: return LEMON_AT_QUERY;
+    case LEMON_BK: return LEMON_AT_KEY;
+    case LEMON_BV: return LEMON_AT_VALUE;
+    case LEMON_Q_NORM: return LEMON_AT_QUERY_NORM;
+    case LEMON_K_NORM: return LEMON_AT_KEY_NORM;
     case LEMON_W_GATE: case LEMON_W_UP: return LEMON_AT_READ_FFN;
     case LEMON_W_DOWN: return LEMON_AT_READ_NEURONS;
     case LEMON_OUTPUT: return LEMON_AT_READ_OUTPUT;
@@ -374,7 +434,7 @@ static double *naive_apply(const lemon_operators *ops, const lemon_model *from, 
         const lemon_role_info *info = lemon_role_get(role);
         rows = lemon_joint_size(&ops->student, info->out);
         cols = lemon_joint_size(&ops->student, info->in);
-        if (!info->matrix && ops->fold_gains && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings))
+        if (!info->matrix && (role < LEMON_BQ || role > LEMON_K_NORM) && ops->fold_gains && (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings))
             for (i = 0; i < cols; i++) w[i] = 1;
         else
             for (slot = 0; slot < (info->per_layer ? ops->slots : 1); slot++)
@@ -945,6 +1005,24 @@ int main(void) {
     test_real(ctx);
     lemon_model_free(ctx, teacher);
     lemon_model_free(ctx, untied_teacher);
+    for (family = light() ? FAMILIES - 1 : 1; family < FAMILIES; family++) {
+        teacher = world_teacher(ctx, 1);
+        test_own_shape(ctx, teacher, &text, 1500, families[family].name);
+        test_family(ctx);
+        if (families[family].bias) test_intercept(ctx);
+        if (family == FAMILIES - 1) {               /* biases and norms of heads */
+            untied_teacher = world_teacher(ctx, 0);
+            test_head_dim(ctx);
+            test_apply(ctx);
+            test_saved(ctx, "lemon", 1, 0, "solved");
+            test_saved(ctx, "ligo", 1, 0, "ligo");
+            test_learned_gradients(ctx, "ligo", 1, 2, "ligo");
+            test_learned_gradients(ctx, "lemon", 1, 0, "lemon, solved");
+            test_learned_gradients(ctx, "subclone", 1, 0, "subclone");
+            lemon_model_free(ctx, untied_teacher);
+        }
+        lemon_model_free(ctx, teacher);
+    }
     lemon_close(ctx);
     check(heap.live == 0, "nothing is left allocated");
     return check_done();

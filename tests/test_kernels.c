@@ -1,27 +1,35 @@
-/*  Chapter 5: the private exp, each kernel's forward against naive loops in double, the AVX2 clones against their plain
+/*  Chapter 5: exp and its loops, each kernel's forward against naive loops in double, the AVX2 clones against their plain
     twins bit by bit, and weights of every storage type.  LEMON_ISA chooses the kernels. */
 #include "check.h"
 
-/* ---- exp ---- */
+/* ---- exp: vectors of the ISA at hand, and plain C ---- */
 
-static void test_exp(void) {
+/*  e^x of 32 numbers, by whole vectors or one by one. */
+static void exps(const lemon__loops *loops, float *x) { loops->exp_sum(x, 32, 1.0f, 0.0f); }
+
+static void test_exp(const lemon__loops *loops, const char *which) {
     uint32_t bits, step = light() ? 99991 : 997;
     double worst = 0, at = 0;
-    for (bits = 0; bits < 0x42ae0000u - step; bits += step) {       /* 0 ... 87, both signs */
-        float x = lemon__float(bits);
-        int sign;
-        for (sign = 0; sign < 2; sign++, x = -x) {
-            double want = exp((double)x), error = fabs((double)lemon__exp(x) - want) / want;
-            if (error > worst) { worst = error; at = (double)x; }
+    float x[32], y[32];
+    char name[112];
+    int i;
+    for (bits = 0; bits < 0x42ae0000u - 16 * step; bits += 16 * step) {       /* 0 ... 87, both signs */
+        for (i = 0; i < 32; i++) y[i] = x[i] = lemon__float(bits + (uint32_t)(i / 2) * step) * (i % 2 ? -1.0f : 1.0f);
+        exps(loops, y);
+        for (i = 0; i < 32; i++) {
+            double want = exp((double)x[i]), error = fabs((double)y[i] - want) / want;
+            if (error > worst) { worst = error; at = (double)x[i]; }
         }
     }
     detail("relative error %.3g at %.9g", worst, at);
-    check(worst < 2e-7, "exp is right to 2e-7 on -87 ... 87");
-    check(!(lemon__exp(1000.0f) > lemon__exp(87.0f)) && !(lemon__exp(-INFINITY) > lemon__exp(-87.0f)) &&
-              lemon__exp(-INFINITY) >= 0 && isfinite(lemon__exp(INFINITY)),
-          "beyond, it stays at the ends");
-    check(isnan(lemon__exp((float)NAN)) && isnan(lemon__exp(-(float)NAN)), "NaN stays NaN");
-    check(!(lemon__exp(0.0f) < 1) && !(lemon__exp(0.0f) > 1), "exp of 0 is 1");
+    snprintf(name, sizeof name, "exp is right to 2e-7 on -87 ... 87, %s", which);
+    check(worst < 2e-7, name);
+    for (i = 0; i < 32; i++) y[i] = 0;
+    y[0] = 1000.0f, y[1] = 87.0f, y[2] = -INFINITY, y[3] = -87.0f, y[4] = INFINITY, y[5] = (float)NAN, y[6] = -(float)NAN;
+    exps(loops, y);
+    check(!(y[0] > y[1]) && !(y[2] > y[3]) && y[2] >= 0 && isfinite(y[4]), "beyond, it stays at the ends");
+    check(isnan(y[5]) && isnan(y[6]), "NaN stays NaN");
+    check(!(y[7] < 1) && !(y[7] > 1), "exp of 0 is 1");
 }
 
 /* ---- a bench of random buffers, filled anew for each test ---- */
@@ -89,9 +97,13 @@ static void test_rope(lemon_ctx *ctx, int64_t heads, int64_t head_dim, int64_t s
     double *want = (double *)malloc((size_t)(rows * cols) * sizeof *want);
     float *angles = (float *)malloc((size_t)((pos + seq) * head_dim) * sizeof *angles);
     lemon__op op = op_of(rows, cols);
+    lemon_config c;
     char name[80];
+    lemon_config_defaults(&c);
+    c.head_dim = (int32_t)head_dim;
+    c.rope_theta = (float)theta;
     refill();
-    lemon__rope_angles(angles, pos + seq, head_dim, theta);
+    lemon__rope_angles(angles, pos + seq, &c);
     op.angles = angles;
     op.head_dim = head_dim;
     op.seq = seq;
@@ -113,7 +125,7 @@ static void test_rope(lemon_ctx *ctx, int64_t heads, int64_t head_dim, int64_t s
     free(angles);
 }
 
-typedef struct attention_case { int64_t batch, seq, pos, heads, kv, dim; } attention_case;
+typedef struct attention_case { int64_t batch, seq, pos, heads, kv, dim, window; } attention_case;
 
 /*  Attention of one query, by the definition. */
 static void naive_attend(const attention_case *a, const float *q, const float *k, const float *v, int64_t keys,
@@ -134,7 +146,7 @@ static void naive_attend(const attention_case *a, const float *q, const float *k
 static void test_attention(lemon_ctx *ctx, attention_case a) {
     int64_t rows = a.batch * a.seq, cols = a.heads * a.dim, kv_rows = a.pos + a.seq + 3, width = a.kv * a.dim, r, h;
     double *want = (double *)malloc((size_t)(rows * cols) * sizeof *want);
-    float *room = (float *)malloc((size_t)(LEMON__ROWS * (a.pos + a.seq) * ctx->threads) * sizeof *room);
+    float *room = (float *)malloc((size_t)(LEMON__ROWS * (a.pos + a.seq + a.dim) * ctx->threads) * sizeof *room);
     lemon__op op = op_of(rows, cols);
     char name[112];
     refill();
@@ -144,17 +156,19 @@ static void test_attention(lemon_ctx *ctx, attention_case a) {
     op.seq = a.seq;
     op.pos = a.pos;
     op.kv_rows = kv_rows;
+    op.window = a.window;
     op.scratch = room;
-    op.scratch_each = LEMON__ROWS * (a.pos + a.seq);
+    op.scratch_each = lemon__attention_scratch(&op, 0);
     for (r = 0; r < rows; r++)
         for (h = 0; h < a.heads; h++) {
-            int64_t at = r / a.seq * kv_rows * width + h / (a.heads / a.kv) * a.dim;
-            naive_attend(&a, in[0] + r * cols + h * a.dim, in[1] + at, in[2] + at, a.pos + r % a.seq + 1,
+            int64_t keys = a.pos + r % a.seq + 1, hidden = a.window && keys > a.window ? keys - a.window : 0,
+                    at = (r / a.seq * kv_rows + hidden) * width + h / (a.heads / a.kv) * a.dim;
+            naive_attend(&a, in[0] + r * cols + h * a.dim, in[1] + at, in[2] + at, keys - hidden,
                          want + r * cols + h * a.dim);
         }
     lemon__attention_forward(ctx, &op);
-    snprintf(name, sizeof name, "attention: %d x %d tokens after %d, %d heads on %d of %d", (int)a.batch, (int)a.seq,
-             (int)a.pos, (int)a.heads, (int)a.kv, (int)a.dim);
+    snprintf(name, sizeof name, "attention: %d x %d tokens after %d, %d heads on %d of %d, window %d", (int)a.batch,
+             (int)a.seq, (int)a.pos, (int)a.heads, (int)a.kv, (int)a.dim, (int)a.window);
     check(worst_of(out, want, rows * cols) < 1e-5, name);
     free(want);
     free(room);
@@ -162,8 +176,8 @@ static void test_attention(lemon_ctx *ctx, attention_case a) {
 
 /*  Scores of some hundreds: a softmax that did not take the maximum off would overflow. */
 static void test_steep_attention(lemon_ctx *ctx) {
-    attention_case a = {1, 40, 0, 1, 1, 4};
-    float room[LEMON__ROWS * 40 * 4];
+    attention_case a = {1, 40, 0, 1, 1, 4, 0};
+    float room[LEMON__ROWS * (40 + 4) * 4];
     lemon__op op = op_of(40, 4);
     int64_t i, r;
     double worst = 0, y[4];
@@ -173,7 +187,7 @@ static void test_steep_attention(lemon_ctx *ctx) {
     op.head_dim = 4;
     op.seq = op.kv_rows = 40;
     op.scratch = room;
-    op.scratch_each = LEMON__ROWS * 40;
+    op.scratch_each = lemon__attention_scratch(&op, 0);
     lemon__attention_forward(ctx, &op);
     for (r = 0; r < 40; r++) {
         naive_attend(&a, in[0] + r * 4, in[1], in[2], r + 1, y);
@@ -229,6 +243,81 @@ static void test_weights(lemon_ctx *ctx, lemon_dtype dtype, int64_t rows, int64_
     free(want);
 }
 
+/* ---- loops of the ISA against those of plain C, their twins but for the rounding of fused operations ---- */
+
+static double furthest(const float *a, const float *b, int64_t n) {
+    double worst = 0;
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - (double)b[i]) / (1e-3 + fabs((double)b[i]));
+        if (!(d <= worst)) worst = isnan(d) ? 1e9 : d;
+    }
+    return worst;
+}
+
+static void test_loops(const lemon__loops *loops) {
+    static const int64_t sizes[] = {1, 2, 7, 15, 16, 17, 31, 32, 33, 100, 1001};
+    const lemon__loops *plain = lemon__loops_of(LEMON_ISA_SCALAR);
+    static float a[2][2][2048];
+    float sums[2][3], columns[2][2][LEMON__ROWS];
+    double sum = 0, swiglu = 0, back = 0, distill = 0, softmax = 0;
+    size_t w;
+    int k;
+    for (w = 0; w < sizeof sizes / sizeof sizes[0]; w++) {
+        int64_t n = sizes[w], i, done;
+        refill();
+        for (k = 0; k < 2; k++) {
+            const lemon__loops *l = k ? loops : plain;
+            float x[1024];
+            memcpy(x, in[0], sizeof x);
+            sums[k][0] = l->exp_sum(x, n, 0.7f, l->max(in[0], n));
+            memcpy(a[k][0], x, sizeof x);
+            for (i = n; i < 1024; i++) if (memcmp(&x[i], &in[0][i], 4)) sum = 1e9;       /* nothing beyond is written */
+        }
+        sum = fmax(sum, fmax(furthest(a[1][0], a[0][0], n), furthest(sums[1], sums[0], 1)));
+        for (k = 0; k < 2; k++) {
+            memcpy(a[k][0], in[3], sizeof a[k][0]);
+            (k ? loops : plain)->swiglu(in[0], in[1], a[k][0], n);
+        }
+        swiglu = fmax(swiglu, furthest(a[1][0], a[0][0], 1024));
+        for (k = 0; k < 2; k++) {
+            memcpy(a[k][0], in[3], sizeof a[k][0]);
+            memcpy(a[k][1], in[4], sizeof a[k][1]);
+            done = (k ? loops : plain)->swiglu_back(in[0], in[1], in[2], a[k][0], a[k][1], 0, n);
+            lemon__swiglu_back_one(in[0], in[1], in[2], a[k][0], a[k][1], done, n);
+        }
+        back = fmax(back, fmax(furthest(a[1][0], a[0][0], 1024), furthest(a[1][1], a[0][1], 1024)));
+        for (k = 0; k < 2; k++) {
+            memcpy(a[k][0], in[1], sizeof a[k][0]);
+            (k ? loops : plain)->distill_sums(in[0], a[k][0], n, 0.5f, 1.0f, 1.1f, sums[k]);
+            (k ? loops : plain)->distill_slope(in[0], a[k][0], n, 0.5f, 2.0f, 3.0f, 0.7f);
+        }
+        distill = fmax(distill, fmax(furthest(a[1][0], a[0][0], 1024), furthest(sums[1], sums[0], 3)));
+        if (n > 33) continue;
+        for (k = 0; k < 2; k++) {
+            memcpy(a[k][0], in[0], sizeof a[k][0]);
+            memcpy(a[k][1], in[1], sizeof a[k][1]);
+            (k ? loops : plain)->softmax_back(a[k][0], a[k][1], n, in[2], in[3], 0.3f);
+        }
+        softmax = fmax(softmax, fmax(furthest(a[1][0], a[0][0], 2048), furthest(a[1][1], a[0][1], 2048)));
+        for (k = 0; k < 2; k++) {
+            memcpy(a[k][0], in[0], sizeof a[k][0]);
+            (k ? loops : plain)->softmax_columns(a[k][0], n, columns[k][0], columns[k][1]);
+        }
+        softmax = fmax(softmax, fmax(furthest(a[1][0], a[0][0], 2048), furthest(columns[1][0], columns[0][0], 2 * LEMON__ROWS)));
+    }
+    detail("off by %g", sum);
+    check(sum < 2e-6, "largest number and sum of exps: the ISA's loop is plain C's");
+    detail("off by %g", swiglu);
+    check(swiglu < 2e-6, "swiglu: the ISA's loop is plain C's");
+    detail("off by %g", back);
+    check(back < 1e-5, "swiglu back: the ISA's loop is plain C's");
+    detail("off by %g", distill);
+    check(distill < 1e-5, "distillation: the ISA's loops are plain C's");
+    detail("off by %g", softmax);
+    check(softmax < 1e-5, "softmax of columns and back: the ISA's loops are plain C's");
+}
+
 /* ---- clones: the plain one is the AVX2 one's twin ---- */
 
 #if LEMON__X86
@@ -263,21 +352,21 @@ static void test_bands(void) {
     static const struct { const char *name; band plain, avx2;
     } pairs[] = {{"add", lemon__add_rows_plain, lemon__add_rows_avx2},
                  {"add back", lemon__pass_rows_plain, lemon__pass_rows_avx2},
+                 {"bias", lemon__bias_rows_plain, lemon__bias_rows_avx2},
+                 {"bias back", lemon__bias_back_cols_plain, lemon__bias_back_cols_avx2},
                  {"mix", lemon__mix_rows_plain, lemon__mix_rows_avx2},
                  {"mix back", lemon__mix_back_rows_plain, lemon__mix_back_rows_avx2},
                  {"rms_norm", lemon__norm_rows_plain, lemon__norm_rows_avx2},
                  {"rms_norm back", lemon__norm_back_rows_plain, lemon__norm_back_rows_avx2},
-                 {"rms_norm gain back", lemon__norm_back_cols_plain, lemon__norm_back_cols_avx2},
-                 {"swiglu", lemon__swiglu_rows_plain, lemon__swiglu_rows_avx2},
-                 {"swiglu back", lemon__swiglu_back_rows_plain, lemon__swiglu_back_rows_avx2}};
+                 {"rms_norm gain back", lemon__norm_back_cols_plain, lemon__norm_back_cols_avx2}};
     static const int64_t shapes[][2] = {{1, 1}, {1, 15}, {3, 16}, {5, 17}, {7, 64}, {33, 172}, {4, 1000}};
     size_t p, s;
     char name[80];
     for (p = 0; p < sizeof pairs / sizeof pairs[0]; p++) {
-        int ok = 1, columns = pairs[p].plain == lemon__norm_back_cols_plain;
+        int ok = 1, columns = strstr(pairs[p].name, "gain back") || strcmp(pairs[p].name, "bias back") == 0;
         for (s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
             int64_t rows = shapes[s][0],
-                    cols = columns ? shapes[s][0] : shapes[s][1]; /* that one's bands are columns */
+                    cols = columns ? shapes[s][0] : shapes[s][1]; /* those bands are columns */
             ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 0);
             ok &= bands_agree(pairs[p].plain, pairs[p].avx2, rows, cols, 1);
         }
@@ -286,33 +375,19 @@ static void test_bands(void) {
     }
 }
 
-static void test_rows_of_loss(void) {
+static void test_gradient_of_loss(void) {
     static const int64_t widths[] = {1, 2, 15, 16, 17, 512, 1001};
-    static float a[2][1024], b[2][1024];
-    float log_sum[2];
-    double kl[2];
     size_t w;
-    int soft = 1, distil = 1, slope = 1;
+    int same = 1;
     for (w = 0; w < sizeof widths / sizeof widths[0]; w++) {
         int64_t n = widths[w];
         refill();
-        memcpy(a[0], in[0], sizeof a[0]);
-        memcpy(a[1], in[0], sizeof a[1]);
-        lemon__softmax_row_plain(a[0], n, &log_sum[0]);
-        lemon__softmax_row_avx2(a[1], n, &log_sum[1]);
-        soft &= memcmp(a[0], a[1], sizeof a[0]) == 0 && memcmp(&log_sum[0], &log_sum[1], 4) == 0;
-        memcpy(b[0], in[1], sizeof b[0]);
-        memcpy(b[1], in[1], sizeof b[1]);
-        lemon__distill_row_plain(in[2], b[0], n, 0.5f, 0.7f, &kl[0]);
-        lemon__distill_row_avx2(in[2], b[1], n, 0.5f, 0.7f, &kl[1]);
-        distil &= memcmp(b[0], b[1], sizeof b[0]) == 0 && memcmp(&kl[0], &kl[1], 8) == 0;
-        lemon__loss_gradient_row_plain(a[0], b[0], n, n - 1, 0.3f);
-        lemon__loss_gradient_row_avx2(a[1], b[1], n, n - 1, 0.3f);
-        slope &= memcmp(a[0], a[1], sizeof a[0]) == 0;
+        memcpy(in[1], in[0], sizeof in[0]);
+        lemon__loss_gradient_row_plain(in[0], in[2], n, n - 1, 0.3f, 0.4f);
+        lemon__loss_gradient_row_avx2(in[1], in[2], n, n - 1, 0.3f, 0.4f);
+        same &= memcmp(in[0], in[1], sizeof in[0]) == 0;
     }
-    check(soft, "softmax: AVX2 has the bits of plain C");
-    check(distil, "distillation: AVX2 has the bits of plain C");
-    check(slope, "gradient of the loss: AVX2 has the bits of plain C");
+    check(same, "gradient of the loss: AVX2 has the bits of plain C");
 }
 
 static void test_adam_clones(void) {
@@ -344,58 +419,33 @@ static void test_adam_clones(void) {
           "AdamW leaves alone what is outside its segment");
 }
 
-static void test_softmax_tiles(void) {
-    static float p[2][32 * 70], ds[2][32 * 70];
-    float sums[2][32], lse[2][64];
-    lemon__query_tile t;
-    int k;
-    memset(&t, 0, sizeof t);
-    memset(lse, 0, sizeof lse);
-    refill();
-    t.rows = 32;
-    t.first_keys = 39;
-    t.keys = 70;
-    t.q_width = 24;
-    for (k = 0; k < 2; k++) {
-        memcpy(p[k], in[0], sizeof p[k]);
-        memcpy(ds[k], in[1], sizeof ds[k]);
-        (k ? lemon__softmax_tile_avx2 : lemon__softmax_tile_plain)(p[k], &t, sums[k], lse[k], 2);
-    }
-    check(memcmp(p[0], p[1], sizeof p[0]) == 0 && memcmp(sums[0], sums[1], sizeof sums[0]) == 0 &&
-              memcmp(lse[0], lse[1], sizeof lse[0]) == 0,
-          "attention's softmax: AVX2 has the bits of plain C");
-    for (k = 0; k < 2; k++) {
-        memcpy(p[k], in[0], sizeof p[k]);
-        (k ? lemon__softmax_back_avx2 : lemon__softmax_back_plain)(p[k], ds[k], &t, lse[0], 2, in[2], in[3], 24);
-    }
-    check(memcmp(p[0], p[1], sizeof p[0]) == 0 && memcmp(ds[0], ds[1], sizeof ds[0]) == 0,
-          "attention's softmax backward: AVX2 has the bits of plain C");
-}
-
 static void test_clones(void) {
     if (!lemon_isa_supported(LEMON_ISA_AVX2)) {
         skip("AVX2 has the bits of plain C");
         return;
     }
     test_bands();
-    test_rows_of_loss();
+    test_gradient_of_loss();
     test_adam_clones();
-    test_softmax_tiles();
 }
 #else
 static void test_clones(void) { skip("AVX2 has the bits of plain C"); }
 #endif
 
 int main(void) {
-    static const attention_case cases[] = {{1, 1, 0, 1, 1, 2},  {1, 5, 0, 2, 2, 4},    {2, 31, 0, 4, 2, 8},
-                                           {3, 33, 0, 6, 1, 6}, {1, 100, 0, 3, 3, 16}, {1, 1, 70, 4, 2, 8},
-                                           {1, 9, 64, 8, 4, 8}, {1, 40, 17, 2, 1, 22}};
+    static const attention_case cases[] = {
+        {1, 1, 0, 1, 1, 2, 0}, {1, 5, 0, 2, 2, 4, 0}, {2, 31, 0, 4, 2, 8, 0}, {3, 33, 0, 6, 1, 6, 0},
+        {1, 100, 0, 3, 3, 16, 0}, {1, 1, 70, 4, 2, 8, 0}, {1, 9, 64, 8, 4, 8, 0}, {1, 40, 17, 2, 1, 22, 0},
+        {1, 9, 64, 8, 4, 8, 20}, {1, 100, 0, 4, 2, 8, 33}, {2, 70, 0, 2, 1, 6, 1}, {1, 1, 70, 4, 2, 8, 16},
+        {1, 40, 17, 2, 1, 22, 200}};
     lemon_ctx *ctx = open_ctx(2);
     size_t i;
     int dtype;
     lemon_rng_seed(&rng, 1);
     lemon__workspaces(ctx);
-    test_exp();
+    test_exp(lemon__loops_of(lemon_ctx_isa(NULL)), lemon_isa_name(lemon_ctx_isa(NULL)));
+    test_exp(lemon__loops_of(LEMON_ISA_SCALAR), "plain C");
+    test_loops(lemon__loops_of(lemon_ctx_isa(NULL)));
     test_norm(ctx, 1, 1);
     test_norm(ctx, 3, 15);
     test_norm(ctx, 70, 64);

@@ -80,8 +80,8 @@ static void test_counts(lemon_ctx *ctx) {
     check(laid == 0, "parameters lie one behind the other and fill the block");
 }
 
-static void test_table(lemon_ctx *ctx) {
-    lemon_config c = tiny_config(8, 3, 4, 2, 6, 10, 13, 0);
+static void test_table(lemon_ctx *ctx, int family, int64_t each) {
+    lemon_config c = family_config(tiny_config(8, 3, 4, 2, 6, 10, 13, 0), family);
     lemon_model *m = NULL;
     int role, bad = 0, names = 0, other;
     int64_t i, layer;
@@ -95,12 +95,15 @@ static void test_table(lemon_ctx *ctx) {
         bad += info->matrix != (m->params[i].rows > 1);
     }
     check(bad == 0, "role and layer give the parameter, and back; shapes are those of the joints");
-    check(m->n_params == 2 + 9 * 3 + 1, "two, nine a layer, and the output");
+    check(m->n_params == 2 + each * 3 + 1, "two, nine a layer and those of its family, and the output");
+    check((lemon_model_param(m, LEMON_BK, 1) != NULL) == families[family].bias &&
+              (lemon_model_param(m, LEMON_Q_NORM, 1) != NULL) == families[family].norm, "the family's own weights are there");
     for (role = 0; role < LEMON_ROLE_COUNT; role++)
         for (other = 0; other < role; other++)
             names += strcmp(lemon_role_get((lemon_role)role)->name, lemon_role_get((lemon_role)other)->name) == 0 ||
-                     strcmp(lemon_role_get((lemon_role)role)->hf, lemon_role_get((lemon_role)other)->hf) == 0 ||
-                     strcmp(lemon_role_get((lemon_role)role)->gguf, lemon_role_get((lemon_role)other)->gguf) == 0;
+                     (lemon_role_get((lemon_role)role)->bias == lemon_role_get((lemon_role)other)->bias &&
+                      (strcmp(lemon_role_get((lemon_role)role)->hf, lemon_role_get((lemon_role)other)->hf) == 0 ||
+                       strcmp(lemon_role_get((lemon_role)role)->gguf, lemon_role_get((lemon_role)other)->gguf) == 0));
     check(names == 0, "no two roles share a name");
     check(lemon_role_get((lemon_role)-1) == NULL && lemon_role_get(LEMON_ROLE_COUNT) == NULL &&
               lemon_model_param(m, LEMON_WQ, 3) == NULL && lemon_model_param(m, LEMON_WQ, -1) == NULL &&
@@ -224,9 +227,29 @@ static void test_forward(lemon_ctx *ctx) {
     }
 }
 
+/*  The rest of the family, taped and in a session. */
+static void test_families(lemon_ctx *ctx) {
+    lemon_rng rng;
+    int32_t ids[150];
+    int i;
+    lemon_rng_seed(&rng, 10);
+    fill_ids(&rng, ids, 150, 70);
+    for (i = 0; i < FAMILIES; i++) {
+        lemon_config c = family_config(tiny_config(24, 2, 6, 2, 16, 33, 70, i % 2), i);
+        lemon_model *m = lively_model(ctx, &c, 70 + (uint64_t)i);
+        lemon_tokens tokens = {ids, 150, 150};
+        double loss = 0;
+        char name[96];
+        snprintf(name, sizeof name, "loss is the naive model's: %s", families[i].name);
+        check(fine(ctx, lemon_eval(ctx, m, &tokens, 40, 0, &loss, NULL)) &&
+                  near_to(loss, naive_eval(m, ids, 150, 40), 1e-5), name);
+        lemon_model_free(ctx, m);
+    }
+}
+
 /*  After each token, the scores of a session are those of the naive model; so are they when fed in pieces. */
-static void test_session(lemon_ctx *ctx, int tied) {
-    lemon_config c = tiny_config(24, 3, 6, 2, 4, 33, 70, tied);
+static void test_session(lemon_ctx *ctx, int family, int tied) {
+    lemon_config c = family_config(tiny_config(24, 3, 6, 2, 16, 33, 70, tied), family);
     lemon_model *m = lively_model(ctx, &c, 12);
     lemon_session *one = NULL, *pieces = NULL;
     lemon_rng rng;
@@ -234,6 +257,7 @@ static void test_session(lemon_ctx *ctx, int tied) {
     double *w = ref_weights(m), *scores = ref_room(64 * 70), worst = 0, apart = 0;
     float *logits = NULL, *other = NULL;
     int64_t i, v, at = 0;
+    char name[96];
     lemon_rng_seed(&rng, 2);
     fill_ids(&rng, ids, 64, 70);
     ref_model(&c, w, ids, 64, 64, scores);
@@ -247,9 +271,9 @@ static void test_session(lemon_ctx *ctx, int tied) {
         at = i + 1;
         for (v = 0; v < 70; v++) apart = fmax(apart, fabs((double)logits[v] - (double)other[v]));
     }
+    snprintf(name, sizeof name, "a session's scores are the naive model's: %s%s", families[family].name, tied ? ", tied" : "");
     detail("scores differ by %g", worst);
-    check(i == 64 && worst < 1e-4,
-          tied ? "a session's scores are the naive tied model's" : "a session's scores are the naive untied model's");
+    check(i == 64 && worst < 1e-4, name);
     detail("scores differ by %g", apart);
     check(apart < 1e-4, "a prompt in pieces is the prompt token by token");
     lemon_session_close(one);
@@ -322,15 +346,20 @@ static void test_memory(lemon_ctx *ctx) {
 
 int main(void) {
     lemon_ctx *ctx = open_ctx(2);
+    int family;
     test_refusals(ctx);
     test_defaults();
     test_counts(ctx);
-    test_table(ctx);
+    test_table(ctx, 0, 9);
+    test_table(ctx, 1, 12);
+    test_table(ctx, 2, 11);
+    test_table(ctx, 9, 14);
     test_init(ctx);
     test_clone(ctx);
     test_forward(ctx);
-    test_session(ctx, 1);
-    test_session(ctx, 0);
+    test_families(ctx);
+    for (family = 0; family < FAMILIES; family++) test_session(ctx, family, family % 2);
+    test_session(ctx, 0, 1);
     test_real(ctx);
     test_memory(ctx);
     lemon_close(ctx);

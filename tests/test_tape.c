@@ -52,9 +52,32 @@ static void naive_rope(double *const *x, double *y) {
 }
 
 static lemon_var record_attention(lemon_tape *t, const lemon_var *x) {
-    return lemon_tape_attention(t, x[0], x[1], x[2], 6, 2, 4, SEQ);
+    return lemon_tape_attention(t, x[0], x[1], x[2], 6, 2, 4, SEQ, 0);
 }
-static void naive_attention(double *const *x, double *y) { ref_attention(x[0], x[1], x[2], ROWS, 6, 2, 4, SEQ, y); }
+static void naive_attention(double *const *x, double *y) { ref_attention(x[0], x[1], x[2], ROWS, 6, 2, 4, SEQ, 0, y); }
+
+static lemon_var record_window(lemon_tape *t, const lemon_var *x) {
+    return lemon_tape_attention(t, x[0], x[1], x[2], 6, 2, 4, SEQ, 3);
+}
+static void naive_window(double *const *x, double *y) { ref_attention(x[0], x[1], x[2], ROWS, 6, 2, 4, SEQ, 3, y); }
+
+static lemon_var record_bias(lemon_tape *t, const lemon_var *x) { return lemon_tape_bias(t, x[0], x[1]); }
+static void naive_bias(double *const *x, double *y) {
+    int i;
+    for (i = 0; i < ROWS * 19; i++) y[i] = x[0][i] + x[1][i % 19];
+}
+
+/*  Heads of 4, each with its own norm; the value is used again. */
+static lemon_var record_heads(lemon_tape *t, const lemon_var *x) {
+    return lemon_tape_add(t, x[0], lemon_tape_rms_norm(t, lemon_tape_bias(t, x[0], x[2]), x[1], 0.1f));
+}
+static void naive_heads(double *const *x, double *y) {
+    double a[ROWS * 12];
+    int i;
+    for (i = 0; i < ROWS * 12; i++) a[i] = x[0][i] + x[2][i % 12];
+    ref_norm(a, x[1], ROWS * 3, 4, (double)0.1f, y);
+    for (i = 0; i < ROWS * 12; i++) y[i] += x[0][i];
+}
 
 static lemon_var record_swiglu(lemon_tape *t, const lemon_var *x) { return lemon_tape_swiglu(t, x[0], x[1]); }
 static void naive_swiglu(double *const *x, double *y) { ref_swiglu(x[0], x[1], ROWS * 5, y); }
@@ -96,14 +119,14 @@ static void naive_twice(double *const *x, double *y) {
 
 /*  Queries, keys and values all the same value; a norm whose input is used again; rope behind it. */
 static lemon_var record_self(lemon_tape *t, const lemon_var *x) {
-    lemon_var y = lemon_tape_rms_norm(t, x[0], x[1], 1e-5f), z = lemon_tape_attention(t, y, y, y, 2, 2, 4, SEQ);
+    lemon_var y = lemon_tape_rms_norm(t, x[0], x[1], 1e-5f), z = lemon_tape_attention(t, y, y, y, 2, 2, 4, SEQ, 0);
     return lemon_tape_add(t, lemon_tape_rope(t, z, 4, SEQ, 10000.0f), lemon_tape_add(t, y, x[0]));
 }
 static void naive_self(double *const *x, double *y) {
     double a[ROWS * 8];
     int i;
     ref_norm(x[0], x[1], ROWS, 8, 1e-5, a);
-    ref_attention(a, a, a, ROWS, 2, 2, 4, SEQ, y);
+    ref_attention(a, a, a, ROWS, 2, 2, 4, SEQ, 0, y);
     ref_rope(y, ROWS, 8, 4, SEQ, 10000);
     for (i = 0; i < ROWS * 8; i++) y[i] += a[i] + x[0][i];
 }
@@ -128,6 +151,9 @@ static const op_case cases[] = {
      24,
      record_attention,
      naive_attention},
+    {"attention, a window of 3", 3, {{ROWS, 24}, {ROWS, 8}, {ROWS, 8}}, 24, record_window, naive_window},
+    {"bias", 2, {{ROWS, 19}, {1, 19}}, 19, record_bias, naive_bias},
+    {"norm of each head, behind a bias", 3, {{ROWS, 12}, {1, 4}, {1, 12}}, 12, record_heads, naive_heads},
     {"swiglu", 2, {{ROWS, 5}, {ROWS, 5}}, 5, record_swiglu, naive_swiglu},
     {"mix", 4, {{ROWS, 5}, {ROWS, 5}, {ROWS, 5}, {1, 3}}, 5, record_mix, naive_mix},
     {"mix with computed weights", 3, {{ROWS, 5}, {1, 4}, {4, 3}}, 5, record_mix_computed, naive_mix_computed},
@@ -373,7 +399,7 @@ static void test_model(lemon_ctx *ctx, int tied) {
                 n = m.model->params[p].rows * m.model->params[p].cols;
         double want[512], top = 1e-4;
         char name[64];
-        lemon__param_name(m.model, p, LEMON__STYLE_LEMON, name, sizeof name);
+        lemon__param_name(m.model, p, LEMON__STYLE_LEMON, NULL, name, sizeof name);
         for (i = 0; i < n; i++) {
             const double keep = w[at + i], h = 1e-4;
             w[at + i] = keep + h;
@@ -490,10 +516,10 @@ static lemon_var wrong_seq(lemon_tape *t, lemon_var x, lemon_var row) {
 }
 static lemon_var wrong_heads(lemon_tape *t, lemon_var x, lemon_var row) {
     (void)row;
-    return lemon_tape_attention(t, x, x, x, 3, 2, 2, 3);
+    return lemon_tape_attention(t, x, x, x, 3, 2, 2, 3, 0);
 }
 static lemon_var wrong_keys(lemon_tape *t, lemon_var x, lemon_var row) {
-    return lemon_tape_attention(t, x, row, row, 2, 2, 2, 3);
+    return lemon_tape_attention(t, x, row, row, 2, 2, 2, 3, 0);
 }
 static lemon_var wrong_mix(lemon_tape *t, lemon_var x, lemon_var row) { return lemon_tape_mix(t, &x, 1, row); }
 static lemon_var wrong_embed(lemon_tape *t, lemon_var x, lemon_var row) {

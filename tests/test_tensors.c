@@ -146,6 +146,29 @@ static void test_blocks(void) {
 }
 
 /*  Types that are no weights decode to zeros and are not encoded. */
+/*  Files of strangers bring any bits; that blocks hold no NaN is no reason for an undefined conversion. */
+static void test_not_finite(void) {
+    static const float odd[] = {NAN, -INFINITY, 1e-45f, 1e-39f, 3e38f};
+    float x[64], y[64];
+    uint8_t bytes[80];
+    lemon_tensor t;
+    int dtype, k, i, bad = 0;
+    t.data = bytes;
+    t.rows = 1;
+    t.cols = 64;
+    for (dtype = LEMON_Q8; dtype <= LEMON_Q4; dtype++)
+        for (k = 0; k < 5; k++) {
+            t.dtype = (lemon_dtype)dtype;
+            for (i = 0; i < 64; i++) x[i] = k == 2 || k == 3 ? 0.0f : 1.0f;
+            x[40] = odd[k];
+            lemon_row_from_f32(&t, 0, x);
+            lemon_row_to_f32(&t, 0, y);
+            for (i = 0; i < 32; i++) bad += !(fabsf(y[i] - x[i]) < 0.01f);
+            for (i = 32; i < 64; i++) bad += k < 2 ? !isnan(y[i]) : k < 4 && !(fabsf(y[i]) < 1e-30f);
+        }
+    check(bad == 0, "q8, q4: a block with NaN or Inf is NaN, one of tiny numbers is zero, its neighbour unharmed");
+}
+
 static void test_no_weights(void) {
     uint8_t bytes[16];
     float out[2] = {5, 5};
@@ -209,6 +232,7 @@ int main(void) {
     test_sizes();
     for (dtype = LEMON_F32; dtype <= LEMON_Q4; dtype++) test_rows((lemon_dtype)dtype);
     test_blocks();
+    test_not_finite();
     test_no_weights();
     test_arena(ctx);
     test_arena_memory(ctx);

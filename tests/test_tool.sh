@@ -167,6 +167,21 @@ for method in lemon ligo subclone select drop random; do
 done
 expect 0 "" fuse one.lemon o.lemon $shape --tokens 1000 --no-solve --learn 2 --field-layers 2 --field-dims 4 --quiet
 expect 0 "" fuse one.lemon o.lemon $shape --tokens 1000 --no-correction --untie --quiet
+head -c 400 text.txt > little.txt
+run fuse one.lemon v.lemon $shape --data text.txt --tokens 2000 --trim-vocab little.txt --report f.html --json
+fields "fuse --trim-vocab --json" method teacher_params student_params calibration_tokens flops seconds peak_bytes init_loss kept_tokens
+kept=$(field kept_tokens)
+holds "the student has the tokens that were kept" "$(field student_params) == ${kept:-0} * 16 + 16 + 2 * (2 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 32 * 16)"
+holds "not all, and the bytes at least" "${kept:-0} < 300 && ${kept:-0} >= 259"
+check "the report says so" grep -q "$kept of 300 tokens were kept" f.html
+run convert one.lemon tv.lemon --trim-vocab little.txt --json --quiet
+check "convert --trim-vocab makes a teacher of that vocabulary" test "$(field vocab_size)" = "$kept"
+expect 0 "" train v.lemon d.lemon --data text.txt --steps 3 --batch 2 --seq 32 --teacher tv.lemon --quiet
+run tokenize tv.lemon "$(head -n 1 little.txt)"
+check "which reads the text as before, but for the ids" test "$(wc -w < out)" -eq "$("$lemon" tokenize one.lemon "$(head -n 1 little.txt)" | wc -w)"
+expect 1 "none.txt" fuse one.lemon o.lemon $shape --trim-vocab none.txt
+printf 'ab' > two.u16
+expect 2 "--data is two.u16" fuse one.lemon o.lemon $shape --trim-vocab little.txt --data two.u16
 expect 2 "the nearest" fuse one.lemon o.lemon --dim 33 --layers 2 --heads 2 --kv-heads 1 --ffn 32
 expect 2 "kv_heads" fuse one.lemon o.lemon --dim 16 --layers 2 --heads 2 --kv-heads 3 --ffn 32
 expect 0 "" train f.lemon d.lemon --data text.txt --steps 3 --batch 2 --seq 32 --teacher one.lemon --distill 0.9 --temperature 2 --quiet
@@ -195,6 +210,7 @@ for out in out.gguf out-hf out.bin; do
     case $out in out.gguf) format=gguf ;; out-hf) format=hf ;; *) format=llama2c ;; esac
     check "$out is $format" test "$(field format)" = "\"$format\""
 done
+check "the vocabulary of a .bin is beside it" sh -c '"$0" tokenize out.bin "$1" --tokenizer out.tokenizer.bin > beside; "$0" tokenize one.lemon "$1" | cmp - beside' "$lemon" "Once there was"
 expect 0 "" convert one.lemon shards/ --shard-size 20k --quiet
 check "--shard-size makes shards" test -f shards/model.safetensors.index.json -a -f shards/model-00002-of-*.safetensors
 expect 0 "" convert shards shards --dtype bf16 --shard-size 1G --quiet
@@ -218,6 +234,40 @@ else
 fi
 expect 0 "" convert one.lemon array.h --quiet
 check "a C array compiles" sh -c 'echo "#include \"array.h\"" > array.c && ${CC:-cc} -c array.c -o array.o'
+
+# ---- a reader without a heap ----
+
+no_heap=$here/../examples/no_heap.c
+check "no_heap.c compiles, with a file" ${CC:-cc} -std=c99 -Wall -Wextra -pedantic -Werror -g -fsanitize=address,undefined \
+    -fno-sanitize-recover=all "$no_heap" -o no_heap -lm
+check "and with an array" ${CC:-cc} -std=c99 -O1 -DMODEL_FILE='"array.h"' -DMODEL=array_lemon -I. "$no_heap" -o no_heap_array -lm
+if command -v nm > /dev/null; then
+    check "it calls nothing that allocates" sh -c '! nm -u no_heap_array | grep -qE "alloc|free|fopen"'
+fi
+check "it lists keys and tensors" sh -c './no_heap one.lemon | grep -q "^layers.0.w_down f32 "'
+check "the array says the same" sh -c './no_heap one.lemon > a.txt && ./no_heap_array | cmp - a.txt'
+check "and has the same numbers" sh -c './no_heap one.lemon tok_embed > a.txt && ./no_heap_array tok_embed | cmp - a.txt && test $(wc -l < a.txt) -eq 300'
+if command -v python3 > /dev/null; then
+    for dtype in f32 bf16 f16 q8 q4; do
+        run convert one.lemon t.$dtype.lemon --dtype $dtype --quiet
+        for tensor in layers.1.w_down final_norm tokenizer.lengths tokenizer.pieces; do
+            ./no_heap t.$dtype.lemon $tensor > a.txt
+            python3 "$here/../examples/lemon_read.py" t.$dtype.lemon $tensor | cmp -s - a.txt || echo "$dtype $tensor" >> differ.txt
+        done
+    done
+    check "no_heap.c and lemon_read.py read the same numbers of every type" test ! -e differ.txt -a -s a.txt
+fi
+refused=0
+size=$(wc -c < t.q4.lemon 2> /dev/null || echo 0)
+for at in 0 7 9 17 25 33 41 57 61 64 70 200 700 1200 $((size - 100)); do
+    head -c "$at" t.q4.lemon > short.lemon
+    cp t.q4.lemon flipped.lemon && printf '\377' | dd of=flipped.lemon bs=1 seek="$at" conv=notrunc 2> /dev/null
+    for file in short.lemon flipped.lemon; do
+        ./no_heap $file > a.txt 2> b.txt
+        [ $? -eq 1 ] && [ ! -s b.txt ] && grep -q "damaged" a.txt && refused=$((refused + 1))
+    done
+done
+holds "no_heap.c refuses what is cut short or bent, $refused of 30" "$refused == 30"
 
 # ---- what cannot be done ----
 

@@ -381,6 +381,194 @@ static void test_llama(lemon_ctx *ctx) {
     lemon_tokenizer_free(ctx, t);
 }
 
+/* ---- SentencePiece's tokenizer.model ---- */
+
+/*  Fields of a protocol buffer, written by their definition. */
+static uint8_t *put_varint(uint8_t *p, uint64_t value) {
+    for (; value > 127; value >>= 7) *p++ = (uint8_t)(value | 128);
+    *p++ = (uint8_t)value;
+    return p;
+}
+
+static uint8_t *put_number(uint8_t *p, unsigned field, uint64_t value) { return put_varint(put_varint(p, field << 3), value); }
+
+static uint8_t *put_field(uint8_t *p, unsigned field, const void *bytes, size_t n) {
+    p = put_varint(put_varint(p, field << 3 | 2), n);
+    if (n > 0) memcpy(p, bytes, n);
+    return p + n;
+}
+
+static uint8_t *put_sp(uint8_t *p, const char *text, float score, int type) {
+    uint8_t piece[64], *q = put_field(piece, 1, text, strlen(text));
+    *q++ = 2 << 3 | 5;
+    lemon__put32(q, lemon__bits(score));
+    q += 4;
+    if (type != 1) q = put_number(q, 3, (uint64_t)type);        /* as SentencePiece does: what is the default is left out */
+    return put_field(p, 1, piece, (size_t)(q - piece));
+}
+
+/*  What a file may say otherwise than LLaMA's; -1: not at all. */
+typedef struct sp_file { int model, fallback, charsmap, prefix, extra, escape, bos; } sp_file;
+static const sp_file sp_llama = {2, 1, 0, 1, 0, -1, 1};
+
+/*  The vocabulary of make_llama. */
+static size_t make_sp(uint8_t *out, sp_file o) {
+    static const char *const pieces[] = {"\xe2\x96\x81", "a", "b", "\xe2\x96\x81" "a", "ab", "\xc3\xa9"};
+    static const float scores[] = {-3, -4, -5, 0, -1, -6};
+    uint8_t *p = put_sp(put_sp(put_sp(out, "<unk>", 0, 2), "<s>", 0, 3), "</s>", 0, 3), spec[256], *q = spec;
+    char name[8];
+    int i;
+    for (i = 0; i < 256 && o.fallback; i++) {
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned)i & 255);
+        p = put_sp(p, name, 0, 6);
+    }
+    for (i = 0; i < 6; i++) p = put_sp(p, pieces[i], scores[i], 1);
+    q = put_field(q, 1, "text.txt", 8);
+    if (o.model >= 0) q = put_number(q, 3, (uint64_t)o.model);
+    q = put_number(q, 35, (uint64_t)o.fallback);
+    q = put_number(q, 41, o.bos < 0 ? ~(uint64_t)0 : (uint64_t)o.bos);
+    q = put_number(q, 43, ~(uint64_t)0);            /* no padding: -1 has ten bytes */
+    p = put_field(p, 2, spec, (size_t)(q - spec));
+    q = put_field(spec, 1, o.charsmap ? "nmt_nfkc" : "identity", 8);
+    if (o.charsmap >= 0) q = put_field(q, 2, "\1\2\3\4", (size_t)o.charsmap);
+    if (o.prefix >= 0) q = put_number(q, 3, (uint64_t)o.prefix);
+    if (o.extra >= 0) q = put_number(q, 4, (uint64_t)o.extra);
+    if (o.escape >= 0) q = put_number(q, 5, (uint64_t)o.escape);
+    p = put_field(p, 3, spec, (size_t)(q - spec));
+    *p++ = 9 << 3 | 1;                              /* what newer versions may add */
+    memcpy(p, "12345678", 8);
+    p = put_field(p + 8, 5, "\12\377", 2);
+    return (size_t)(p - out);
+}
+
+static lemon_status load_sp(lemon_ctx *ctx, const uint8_t *bytes, size_t n, lemon_tokenizer **t) {
+    lemon_reader r;
+    memset(&r, 0, sizeof r);
+    r.name = "tokenizer.model"; r.map = bytes; r.size = n;
+    return lemon_tokenizer_load_reader(ctx, &r, 0, t);
+}
+
+static void test_sentencepiece(lemon_ctx *ctx) {
+    static const int32_t plain[] = {262, 261, 259, 262, 261, 13, 264, 198, 187}, bare[] = {263, 262, 261};
+    static const struct { sp_file file; const char *text; } refused[] = {
+        {{1, 1, 0, 1, 0, -1, 1}, "model_type (1 is unigram, 2 BPE, 3 words, 4 characters) is 1, expected 2"},
+        {{-1, 1, 0, 1, 0, -1, 1}, "model_type"},
+        {{2, 0, 0, 1, 0, -1, 1}, "vocabularies without byte pieces"},
+        {{2, 1, 4, 1, 0, -1, 1}, "precompiled_charsmap (normalizers like nmt_nfkc have one, identity has not) is 4"},
+        {{2, 1, 0, 1, 1, -1, 1}, "remove_extra_whitespaces is 1, expected 0"},
+        {{2, 1, 0, 1, -1, -1, 1}, "remove_extra_whitespaces"},
+        {{2, 1, 0, 1, 0, 0, 1}, "escape_whitespaces is 0, expected 1"},
+    };
+    static uint8_t file[16384], bent[16384];
+    sp_file o = sp_llama;
+    lemon_tokenizer *t = NULL, *json = NULL;
+    static char text[16384];
+    size_t n = make_sp(file, sp_llama), i, bad = 0, whole_pieces = 0;
+    lemon_rng rng;
+    check(fine(ctx, load_sp(ctx, file, n, &t)) && lemon_tokenizer_size(t) == 265 && lemon_tokenizer_bos(t) == 1 &&
+              lemon_tokenizer_eos(t) == 2 && lemon_tokenizer_adds_bos(t) && t->rules.unknown == 0,
+          "SentencePiece's tokenizer.model is loaded");
+    check(gives(ctx, t, 0, "ab \xe2\x96\x81" "ab\n\xc3\xa9\xc3\xb8", 13, plain, 9), "   pieces of better scores come first");
+    load_json(ctx, text, make_llama(text, "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
+                                          "\"\\u2581\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":"
+                                          "\"\xe2\x96\x81\"}]}", "null"), &json);
+    lemon_rng_seed(&rng, 3);
+    for (i = 0; i < 2000; i++) {
+        static const char *const bits[] = {"a", "b", " ", "ab", "\xc3\xa9", "\xe2\x96\x81", "x", "\xff", "<s>"};
+        char some[64] = "";
+        lemon_tokens ids;
+        int k;
+        for (k = (int)lemon_rng_below(&rng, 12); k > 0; k--) strcat(some, bits[lemon_rng_below(&rng, 9)]);
+        memset(&ids, 0, sizeof ids);
+        lemon_encode_special(ctx, json, some, strlen(some), &ids);
+        bad += !gives(ctx, t, 1, some, strlen(some), ids.ids, (int)ids.count);
+        lemon_tokens_free(ctx, &ids);
+    }
+    check(bad == 0, "   its ids are those of the same vocabulary in tokenizer.json");
+    lemon_tokenizer_free(ctx, json);
+    lemon_tokenizer_free(ctx, t);
+    o.prefix = 0;
+    o.bos = -1;
+    check(fine(ctx, load_sp(ctx, bent, make_sp(bent, o), &t)) && gives(ctx, t, 0, "ab ab", 5, bare, 3) &&
+              t->rules.prefix == LEMON__PREFIX_NEVER && lemon_tokenizer_bos(t) == 2 && !lemon_tokenizer_adds_bos(t),
+          "   no blank and no BOS where it says so");
+    lemon_tokenizer_free(ctx, t);
+    for (i = 0; i < sizeof refused / sizeof *refused; i++)
+        check(fails_with(ctx, load_sp(ctx, bent, make_sp(bent, refused[i].file), &t), LEMON_E_UNSUPPORTED, refused[i].text) && !t,
+              "   what is not computed here is refused by name");
+    for (i = 0, bad = 0; i < n; i++) {              /* ends of whole fields alone are files: of fewer pieces, without specs */
+        uint8_t *exact = (uint8_t *)malloc(i + 1);
+        lemon_status status;
+        memcpy(exact, file, i);
+        status = load_sp(ctx, exact, i, &t);
+        whole_pieces += status == LEMON_OK;
+        bad += status != LEMON_OK && status != LEMON_E_FORMAT && status != LEMON_E_UNSUPPORTED && status != LEMON_E_ARG;
+        lemon_tokenizer_free(ctx, t);
+        free(exact);
+    }
+    detail("%d other errors, %d loaded", (int)bad, (int)whole_pieces);
+    check(bad == 0 && whole_pieces <= 3, "   cut off anywhere it is refused, but behind all that counts");
+    for (i = 0, bad = 0; i < 20000; i++) {
+        lemon_tokens ids;
+        int k;
+        memset(&ids, 0, sizeof ids);
+        memcpy(bent, file, n);
+        for (k = 0; k < 3; k++) bent[lemon_rng_below(&rng, (int64_t)n)] = (uint8_t)lemon_rng_below(&rng, 256);
+        if (load_sp(ctx, bent, n, &t) == LEMON_OK) bad += lemon_encode(ctx, t, "ab \xc3\xa9x", 6, &ids) != LEMON_OK;
+        lemon_tokens_free(ctx, &ids);
+        lemon_tokenizer_free(ctx, t);
+    }
+    check(bad == 0, "   20,000 bent files are refused, or encode text");
+}
+
+/*  A folder as LLaMA's first ones were: tokenizer.model, and tokens that were added later. */
+static void test_sentencepiece_folder(lemon_ctx *ctx) {
+    static const char added[] = "{\"<|b|>\": 266, \"<|far|>\": 300, \"<|a|>\": 265}";
+    static const int32_t want[] = {262, 265, 262, 266};
+    static uint8_t file[16384];
+    lemon_config c = tiny_config(16, 1, 1, 1, 16, 16, 270, 1);
+    lemon_model *m = lively_model(ctx, &c, 2), *back = NULL;
+    lemon_tokenizer *t = NULL;
+    char path[300];
+    size_t n = make_sp(file, sp_llama);
+    long live, step;
+    int bad = 0;
+    lemon_status status = LEMON_E_MEMORY;
+    snprintf(path, sizeof path, "%s", scratch("spm"));
+    lemon__part_add(ctx, m, "tokenizer.model", 15, file, n);
+    lemon__part_add(ctx, m, "added_tokens.json", 17, added, sizeof added - 1);
+    lemon__part_add(ctx, m, "tokenizer_config.json", 21, "{\"add_bos_token\": false}", 24);
+    check(fine(ctx, lemon_save(ctx, path, m, LEMON_F32)) && fine(ctx, lemon_load(ctx, path, &back)) && back->tokenizer &&
+              lemon_tokenizer_size(back->tokenizer) == 267 && !lemon_tokenizer_adds_bos(back->tokenizer),
+          "a folder without tokenizer.json is read by its tokenizer.model");
+    check(back && gives(ctx, back->tokenizer, 1, "a<|a|>a<|b|>", 12, want, 4) &&
+              lemon_tokenizer_special(back->tokenizer, 266) && lemon_tokenizer_find(back->tokenizer, "<|far|>", 7) < 0,
+          "   and has the tokens that were added to it");
+    lemon_model_free(ctx, m);
+    check(fine(ctx, lemon_save(ctx, scratch("spm-again"), back, LEMON_F32)) &&
+              fine(ctx, lemon_load(ctx, scratch("spm-again"), &m)) && lemon__part_find(m, "tokenizer.json") &&
+              gives(ctx, m->tokenizer, 1, "a<|a|>a<|b|>", 12, want, 4),
+          "   which go with it into another folder's tokenizer.json");
+    lemon_model_free(ctx, m);
+    lemon_model_free(ctx, back);
+    snprintf(path, sizeof path, "%s", scratch("vocabulary.model"));
+    spill(path, file, n);
+    check(fine(ctx, lemon_tokenizer_load(ctx, path, 265, &t)), "   and the file may be given by itself");
+    lemon_tokenizer_free(ctx, t);
+    check(fails_with(ctx, lemon_tokenizer_load(ctx, path, 264, &t), LEMON_E_FORMAT, "belongs to another model") && !t,
+          "   but not to a model with fewer tokens");
+    for (step = 1; status && step < 3000; step++) {
+        live = heap.live;
+        heap.fail_at = heap.calls + step;
+        status = lemon_load(ctx, scratch("spm"), &m);
+        heap.fail_at = 0;
+        lemon_model_free(ctx, m);
+        bad += heap.live != live || (status && m);
+    }
+    detail("%ld steps, %s", step, lemon_error(ctx));
+    check(status == LEMON_OK && !bad && step > 30, "   loading it survives every failed allocation");
+}
+
 /* ---- .lemon files, copies, smaller ones ---- */
 
 static int same(const lemon_tokenizer *a, const lemon_tokenizer *b) {
@@ -439,6 +627,226 @@ static void test_trim(lemon_ctx *ctx) {
     lemon_tokens_free(ctx, &now);
     lemon_tokens_free(ctx, &kept);
     lemon_tokenizer_free(ctx, t);
+}
+
+/* ---- smaller models ---- */
+
+static const char trimmed_text[] = "the aab her\n\n123";
+
+static void add_part(lemon_ctx *ctx, lemon_model *m, const char *name, const char *text) {
+    lemon__part_add(ctx, m, name, strlen(name), text, strlen(text));
+}
+
+/*  A model with a vocabulary of either kind and all that a folder or a GGUF file brings along. */
+static lemon_model *whole_model(lemon_ctx *ctx, int kind, int tied) {
+    static const char normalizer[] =
+        "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\\u2581\"},{\"type\":\"Replace\","
+        "\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}]}";
+    static const char learned[] = "the aab her 123 and other things that he said to her, there and then: 321 of them, another 123";
+    static char json[65536];
+    lemon_tokenizer *t = NULL;
+    lemon_config c;
+    lemon_model *m;
+    if (kind == 2) lemon_tokenizer_train(ctx, learned, sizeof learned - 1, 290, &t);
+    else load_json(ctx, json, kind ? make_llama(json, normalizer, "null") : make_json(json, gpt2, "", 0), &t);
+    c = tiny_config(16, 2, 2, 1, 8, 24, lemon_tokenizer_size(t) + (kind != 2), tied);       /* one id has no piece */
+    m = lively_model(ctx, &c, 3);
+    m->tokenizer = t;
+    return m;
+}
+
+/*  Trims a model to what the text needs. */
+static lemon_status trim(lemon_ctx *ctx, const lemon_model *m, lemon_tokens *kept, lemon_model **small) {
+    lemon_tokens ids;
+    lemon_status status;
+    memset(&ids, 0, sizeof ids);
+    status = lemon_tokens_from_text(ctx, m->tokenizer, trimmed_text, sizeof trimmed_text - 1, &ids);
+    if (!status) status = lemon_model_trim(ctx, m, ids.ids, ids.count, kept, small);
+    lemon_tokens_free(ctx, &ids);
+    return status;
+}
+
+/*  The largest difference between the logits of kept tokens, and between the losses once the share of the probability that
+    other tokens had is taken off. */
+static double loss_differs(lemon_ctx *ctx, const lemon_model *m, const lemon_model *small, const lemon_tokens *kept) {
+    lemon_session *a = NULL, *b = NULL;
+    lemon_tokens old, now;
+    double removed = 0, worst = 0, loss[2] = {0, 0}, all, some;
+    int64_t i;
+    int32_t k;
+    float *x, *y;
+    memset(&old, 0, sizeof old);
+    memset(&now, 0, sizeof now);
+    lemon_tokens_from_text(ctx, m->tokenizer, trimmed_text, sizeof trimmed_text - 1, &old);
+    lemon_tokens_from_text(ctx, small->tokenizer, trimmed_text, sizeof trimmed_text - 1, &now);
+    for (i = 0; i < old.count && worst < 1; i++)
+        if (now.count != old.count || kept->ids[now.ids[i]] != old.ids[i]) worst = 1e9;
+    lemon_session_open(ctx, m, &a);
+    lemon_session_open(ctx, small, &b);
+    for (i = 0; i + 1 < old.count && worst < 1; i++) {
+        lemon_session_feed(a, &old.ids[i], 1, &x);
+        lemon_session_feed(b, &now.ids[i], 1, &y);
+        for (all = some = 0, k = 0; k < m->config.vocab_size; k++) all += exp((double)x[k]);
+        for (k = 0; k < small->config.vocab_size; k++) {
+            some += exp((double)y[k]);
+            worst = fmax(worst, fabs((double)(y[k] - x[kept->ids[k]])));
+        }
+        removed += log(all / some) / (double)(old.count - 1);
+    }
+    lemon_eval(ctx, m, &old, 0, 0, &loss[0], NULL);
+    lemon_eval(ctx, small, &now, 0, 0, &loss[1], NULL);
+    lemon_session_close(a);
+    lemon_session_close(b);
+    lemon_tokens_free(ctx, &old);
+    lemon_tokens_free(ctx, &now);
+    if (!(removed > 0.001)) return 1e9;
+    return fmax(worst, fabs(loss[0] - loss[1] - removed));
+}
+
+/*  Whether a file of it, read again, is the same model that reads text alike. */
+static int trimmed_file(lemon_ctx *ctx, const char *path, const lemon_model *m, lemon_model **back) {
+    lemon_tokens a, b;
+    int ok = fine(ctx, lemon_save(ctx, path, m, LEMON_F32)) && fine(ctx, lemon_load(ctx, path, back)) &&
+             distance(m, *back) <= 0;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    if (ok && (*back)->tokenizer == NULL)           /* llama2.c keeps it elsewhere */
+        ok = fine(ctx, lemon_tokenizer_save(ctx, scratch("trimmed.tokenizer"), m->tokenizer)) &&
+             fine(ctx, lemon_tokenizer_load(ctx, scratch("trimmed.tokenizer"), m->config.vocab_size, &(*back)->tokenizer));
+    ok = ok && lemon_tokens_from_text(ctx, m->tokenizer, trimmed_text, sizeof trimmed_text - 1, &a) == LEMON_OK &&
+         lemon_tokens_from_text(ctx, (*back)->tokenizer, trimmed_text, sizeof trimmed_text - 1, &b) == LEMON_OK &&
+         a.count > 1 && a.count == b.count && memcmp(a.ids, b.ids, (size_t)a.count * 4) == 0 &&
+         lemon_tokenizer_eos((*back)->tokenizer) == lemon_tokenizer_eos(m->tokenizer);
+    lemon_tokens_free(ctx, &a);
+    lemon_tokens_free(ctx, &b);
+    return ok;
+}
+
+static void test_trim_model(lemon_ctx *ctx) {
+    static const char *const kinds[] = {"byte-level", "LLaMA's", "llama2.c's"},
+                      *const files[] = {"trimmed.lemon", "trimmed.gguf", "trimmed", "trimmed.bin"};
+    char name[128];
+    int kind, tied, f;
+    for (kind = 0; kind < 3; kind++)
+        for (tied = 0; tied < 2; tied++) {
+            lemon_model *m = whole_model(ctx, kind, tied), *small = NULL, *back = NULL;
+            lemon_tokens kept;
+            memset(&kept, 0, sizeof kept);
+            lemon_tokens_push(ctx, &kept, 7);       /* the list may hold something already */
+            snprintf(name, sizeof name, "a model with %s vocabulary%s is trimmed", kinds[kind], tied ? ", tied," : "");
+            if (check(fine(ctx, trim(ctx, m, &kept, &small)) && kept.ids[0] == 7 && kept.count - 1 == small->config.vocab_size &&
+                          lemon_tokenizer_size(small->tokenizer) == small->config.vocab_size &&
+                          small->config.vocab_size < m->config.vocab_size, name)) {
+                double worst;
+                memmove(kept.ids, kept.ids + 1, (size_t)--kept.count * sizeof *kept.ids);
+                worst = loss_differs(ctx, m, small, &kept);
+                detail("by %g", worst);
+                check(worst < 2e-6, "   its logits are the same, and its loss but for the share of what was removed");
+                for (f = 0; f < (kind == 2 ? 4 : 3); f++) {
+                    int ok = trimmed_file(ctx, scratch(files[f]), small, &back);
+                    snprintf(name, sizeof name, "   it comes back from %s and reads text alike", files[f]);
+                    check(ok, name);
+                    lemon_model_free(ctx, back);
+                    back = NULL;
+                }
+            }
+            lemon_tokens_free(ctx, &kept);
+            lemon_model_free(ctx, small);
+            lemon_model_free(ctx, m);
+        }
+}
+
+static int part_is(const lemon_model *m, const char *name, const char *text) {
+    const lemon_part *p = lemon__part_find(m, name);
+    detail("%s is %.*s", name, p ? (int)p->bytes : 7, p ? (const char *)p->data : "missing");
+    return p && p->bytes == strlen(text) && memcmp(p->data, text, p->bytes) == 0;
+}
+
+/*  What a folder or a GGUF file brought along: licences stay, ids change, lists of the old vocabulary go. */
+static void test_trim_parts(lemon_ctx *ctx) {
+    lemon_model *m = whole_model(ctx, 0, 1), *small = NULL, *back = NULL;
+    lemon_tokens kept;
+    char keys[400];
+    size_t n = 0;
+    const lemon_part *p;
+    memset(&kept, 0, sizeof kept);
+    add_part(ctx, m, "config.json", "{\"x\":[275],\"eos_token_id\": [275, 277],\"bos_token_id\":275,\"pad_token_id\":null,"
+                                    "\"sep_token_id\":272}");
+    add_part(ctx, m, "generation_config.json", "{ \"eos_token_id\" : 277, \"temperature\":0.6}\n");
+    add_part(ctx, m, "tokenizer_config.json", "{\"added_tokens_decoder\":{\"275\":{\"content\":\"<|endoftext|>\"}},"
+                                              "\"chat_template\":\"{{ a }}\",\"eos_token\":\"<|endoftext|>\"}");
+    add_part(ctx, m, "tokenizer.json", "{\"old\":1}");
+    add_part(ctx, m, "LICENSE", "do as you like");
+    add_part(ctx, m, "README.md", "---\nlicense: mit\n---\n");
+    #define KEY(text, type, value) do { lemon__put64((uint8_t *)keys + n, strlen(text)); n += 8; \
+        memcpy(keys + n, text, strlen(text)); n += strlen(text); lemon__put32((uint8_t *)keys + n, type); n += 4; \
+        if ((type) == 9) { lemon__put32((uint8_t *)keys + n, 4); lemon__put64((uint8_t *)keys + n + 4, 1); n += 12; } \
+        lemon__put32((uint8_t *)keys + n, value); n += 4; } while (0)
+    KEY("tokenizer.ggml.eot_token_id", 4, 277);
+    KEY("tokenizer.ggml.list", 9, 277);
+    KEY("tokenizer.ggml.gone_token_id", 4, 272);
+    KEY("tokenizer.ggml.other", 4, 277);
+    lemon__part_add(ctx, m, "gguf.tokenizer", 14, keys, n);
+    check(fine(ctx, trim(ctx, m, &kept, &small)), "a model that carries much is trimmed");
+    n = 0;
+    KEY("tokenizer.ggml.eot_token_id", 4, (uint32_t)small->config.vocab_size - 1);
+    KEY("tokenizer.ggml.other", 4, 277);
+    p = lemon__part_find(small, "gguf.tokenizer");
+    check(p && p->bytes == n && memcmp(p->data, keys, n) == 0, "   keys of GGUF have new ids, or are gone");
+    check(part_is(small, "LICENSE", "do as you like") && part_is(small, "README.md", "---\nlicense: mit\n---\n") &&
+              !lemon__part_find(small, "tokenizer.json"),
+          "   licence and card stay, the old vocabulary goes");
+    {
+        char config[300], generation[100];
+        int last = (int)small->config.vocab_size - 1;       /* 277; 275 is the last but two */
+        snprintf(config, sizeof config, "{\"x\":[275],\"eos_token_id\": [%d, %d],\"bos_token_id\":%d,\"pad_token_id\":null,"
+                                        "\"sep_token_id\":null}", last - 2, last, last - 2);
+        snprintf(generation, sizeof generation, "{ \"eos_token_id\" : %d, \"temperature\":0.6}\n", last);
+        check(part_is(small, "config.json", config) && part_is(small, "generation_config.json", generation) &&
+                  part_is(small, "tokenizer_config.json", "{\"added_tokens_decoder\":{},\"chat_template\":\"{{ a }}\","
+                                                          "\"eos_token\":\"<|endoftext|>\"}"),
+              "   ids in configs are new ones");
+    }
+    check(fine(ctx, lemon_save(ctx, scratch("trimmed"), small, LEMON_F32)) &&
+              fine(ctx, lemon_load(ctx, scratch("trimmed"), &back)) && part_is(back, "LICENSE", "do as you like") &&
+              lemon__part_find(back, "tokenizer_config.json") && lemon__part_find(back, "tokenizer.json") &&
+              lemon_tokenizer_eos(back->tokenizer) == (int)small->config.vocab_size - 3,
+          "   and a folder has all of it, with a new tokenizer.json");
+    lemon_model_free(ctx, back);
+    back = NULL;
+    check(fine(ctx, lemon_save(ctx, scratch("trimmed.gguf"), small, LEMON_F32)) &&
+              fine(ctx, lemon_load(ctx, scratch("trimmed.gguf"), &back)) && (p = lemon__part_find(back, "gguf.metadata")) &&
+              p->bytes > 20 && memcmp((const char *)p->data + 8, "general.license", 15) == 0,
+          "   and GGUF has the licence");
+    lemon_model_free(ctx, back);
+    lemon_model_free(ctx, small);
+    small = NULL;
+    add_part(ctx, m, "special_tokens_map.json", "{");
+    check(fails_with(ctx, trim(ctx, m, &kept, &small), LEMON_E_FORMAT, "special_tokens_map.json") && !small,
+          "what is no JSON is refused");
+    lemon_tokens_free(ctx, &kept);
+    lemon_model_free(ctx, m);
+}
+
+static void test_trim_memory(lemon_ctx *ctx) {
+    lemon_model *m = whole_model(ctx, 0, 0), *small;
+    lemon_status status = LEMON_E_MEMORY;
+    lemon_tokens kept;
+    long step, live;
+    int bad = 0;
+    memset(&kept, 0, sizeof kept);
+    add_part(ctx, m, "config.json", "{\"eos_token_id\":275}");
+    for (step = 1; status == LEMON_E_MEMORY && step < 1000; step++) {
+        live = heap.live;
+        heap.fail_at = heap.calls + step;
+        status = trim(ctx, m, &kept, &small);
+        heap.fail_at = 0;
+        lemon_model_free(ctx, small);
+        lemon_tokens_free(ctx, &kept);
+        bad += heap.live != live || (status && small);
+    }
+    check(status == LEMON_OK && !bad && step > 30, "trimming a model survives every failed allocation");
+    lemon_model_free(ctx, m);
 }
 
 /* ---- damage, want of memory, speed ---- */
@@ -558,8 +966,45 @@ static void test_memory(lemon_ctx *ctx) {
     free(text);
 }
 
+/*  Bytes, all pairs of small letters, and 40,000 merges of such pairs with letters and pairs, as large as real ones. */
+static lemon_tokenizer *wide_vocabulary(lemon_ctx *ctx) {
+    lemon_tokenizer *t = NULL;
+    lemon_rng rng;
+    int64_t i, j;
+    int k;
+    lemon_rng_seed(&rng, 9);
+    lemon__tokenizer_new(ctx, &t);
+    memset(&t->rules, 0, sizeof t->rules);
+    t->rules.split = LEMON__SPLIT_GPT2;
+    t->rules.by_merges = 1;
+    t->rules.bos = t->rules.eos = t->rules.unknown = -1;
+    for (k = 0; k < 256; k++) lemon__tokenizer_add(ctx, t, LEMON__NORMAL, 0, &t->bytes[k], 1);
+    for (k = 0; k < 676 + 40000; k++) {
+        const uint8_t *left, *right;
+        lemon__merge m;
+        size_t a, b;
+        uint8_t piece[8];
+        i = k < 676 ? 'a' + (k * 185 % 676) / 26 : 256 + lemon_rng_below(&rng, 676);      /* 185 has no divisor of 676 */
+        j = k < 676 ? 'a' + (k * 185 % 676) % 26 : lemon_rng_below(&rng, 2) ? 'a' + lemon_rng_below(&rng, 26)
+                                                                            : 256 + lemon_rng_below(&rng, 676);
+        m.left = (int32_t)i;
+        m.right = (int32_t)j;
+        m.id = lemon_tokenizer_size(t);
+        left = lemon__piece(t, m.left, &a);
+        right = lemon__piece(t, m.right, &b);
+        memcpy(piece, left, a);
+        memcpy(piece + a, right, b);
+        if (lemon__words_find(&t->pieces, piece, a + b) >= 0) continue;
+        lemon__tokenizer_add(ctx, t, LEMON__NORMAL, 0, piece, a + b);
+        lemon__merge_push(ctx, t, &m);
+    }
+    check(fine(ctx, lemon__tokenizer_finish(ctx, "wide", t)) && t->pairs.count > 20000, "a wide vocabulary is made");
+    return t;
+}
+
 static void test_speed(lemon_ctx *ctx) {
-    static const char *const kinds[] = {"one letter", "two letters at random", "one blank", "half of a special token"};
+    static const char *const kinds[] = {"one letter", "two letters at random", "one blank", "half of a special token",
+                                        "26 letters at random"};
     static char json[65536];
     char *text = (char *)malloc(1 << 20), name[96];
     lemon_tokenizer *t = NULL;
@@ -567,12 +1012,17 @@ static void test_speed(lemon_ctx *ctx) {
     int k, i;
     lemon_rng_seed(&rng, 8);
     load_json(ctx, json, make_json(json, gpt2, "", 0), &t);
-    for (k = 0; k < 4; k++) {
+    for (k = 0; k < 5; k++) {
         lemon_tokens ids;
         double seconds, best = 1e9;
         int round;
         for (i = 0; i < 1 << 20; i++)
-            text[i] = k == 0 ? 'a' : k == 1 ? "ab"[lemon_rng_below(&rng, 2)] : k == 2 ? ' ' : "<|"[i % 2];
+            text[i] = k == 0 ? 'a' : k == 1 ? "ab"[lemon_rng_below(&rng, 2)] : k == 2 ? ' ' : k == 3 ? "<|"[i % 2]
+                                                                             : (char)('a' + lemon_rng_below(&rng, 26));
+        if (k == 4) {
+            lemon_tokenizer_free(ctx, t);
+            t = wide_vocabulary(ctx);
+        }
         for (round = 0; round < 3 && best > 0.5; round++) {     /* the machine may be busy with something else */
             memset(&ids, 0, sizeof ids);
             seconds = lemon__seconds();
@@ -591,19 +1041,21 @@ static void test_speed(lemon_ctx *ctx) {
 
 int main(void) {
     lemon_ctx *ctx = open_ctx(1);
-    long live = heap.live;
     test_patterns(ctx);
     test_bytes(ctx);
     test_forms(ctx);
     test_specials(ctx);
     test_llama(ctx);
+    test_sentencepiece(ctx);
+    test_sentencepiece_folder(ctx);
     test_keeping(ctx);
     test_trim(ctx);
+    test_trim_model(ctx);
+    test_trim_parts(ctx);
+    test_trim_memory(ctx);
     test_refused(ctx);
     test_hostile(ctx);
     test_memory(ctx);
     test_speed(ctx);
-    check(heap.live == live, "nothing is left allocated");
-    lemon_close(ctx);
-    return check_done();
+    return check_close(ctx);
 }

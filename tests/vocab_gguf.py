@@ -1,6 +1,7 @@
-"""A vocabulary of a GGUF file as Hugging Face's tokenizer.json, and of the "llama" type as llama2.c's tokenizer.bin too.
+"""A vocabulary of a GGUF file as Hugging Face's tokenizer.json, and of the "llama" type as llama2.c's tokenizer.bin and
+SentencePiece's tokenizer.model too.
 
-python3 vocab_gguf.py FILE.gguf OUT.json [OUT.bin | --nfc]
+python3 vocab_gguf.py FILE.gguf OUT.json [OUT.bin OUT.model | --nfc]
 
 Written without lemon.h in sight, so that its readers have something independent to read.  llama.cpp's test vectors come
 with such files.  SentencePiece's scores become a list of merges as transformers makes it: every way to cut a piece in two
@@ -112,9 +113,33 @@ def write_bin(keys, path):
             out.write(struct.pack("<fI", score, len(piece)) + piece)
 
 
+def varint(n):
+    return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value & (1 << 64) - 1)
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def write_model(keys, path):
+    g = lambda name, default: keys.get("tokenizer.ggml." + name, default)
+    out = b""
+    for token, score, kind in zip(g("tokens", 0), g("scores", 0), g("token_type", 0)):
+        out += field(1, field(1, token.encode()) + field(2, score) + (field(3, kind) if kind != 1 else b""))
+    out += field(2, field(3, 2) + field(4, len(g("tokens", 0))) + field(35, 1) + field(40, g("unknown_token_id", 0)) +
+                 field(41, g("bos_token_id", 1)) + field(42, g("eos_token_id", 2)) + field(43, -1))
+    out += field(3, field(1, b"identity") + field(2, b"") + field(3, 1) + field(4, 0) + field(5, 1))
+    open(path, "wb").write(out)
+
+
 if __name__ == "__main__":
     everything, nfc = read(sys.argv[1]), "--nfc" in sys.argv
     with open(sys.argv[2], "w", encoding="utf-8") as out:
         json.dump(convert(everything, nfc), out, ensure_ascii=False)
     if len(sys.argv) > 3 and not nfc:
         write_bin(everything, sys.argv[3])
+        write_model(everything, sys.argv[4])

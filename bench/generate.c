@@ -1,0 +1,245 @@
+/*  generate.c - reading a prompt and decoding token by token, lemon.h beside llama.cpp and beside the machine's limits.
+
+    make -C bench generate             f32 and 8-bit, two shapes, 1 and 2 threads; bench/build/generate.csv
+    ARGS="--shape N --threads N --lemon --breakdown"    one shape (0, 1), one thread count, without peers, times by kernel
+
+    decode is 256 tokens one after another from an empty context; its limit is reading the weights once a token, at the
+    rate at which this machine reads memory of that size.  prefill is a prompt of 256 tokens with the logits of the last one
+    only; its limit is the peak of multiply-adds.  llama.cpp (npm's build, make peers) reads the same weights from a GGUF
+    that lemon.h wrote; LLAMA2C=PATH adds llama2.c's run for f32 decoding. */
+#include "speed.h"
+
+static const speed_shape shapes[] = {{"288 x 6", 288, 6, 6, 6, 768, 32000, 512, 1},
+                                     {"768 x 12", 768, 12, 12, 12, 2048, 32000, 512, 1}};
+enum { SHAPES = sizeof shapes / sizeof shapes[0], TOKENS = 256, ROUNDS = 3 };
+
+typedef struct job {
+    const speed_shape *shape;
+    int threads, prefill;
+    lemon_dtype dtype;
+    double seconds, bytes;           /* bytes: of all weights that a token needs */
+} job;
+
+static void path_of(const job *j, const char *end, char *path, size_t size) {
+    snprintf(path, size, "bench/build/%d-%s.%s", j->shape->d, lemon_dtype_name(j->dtype), end);
+}
+
+/*  A random model, saved for lemon.h and for llama.cpp. */
+static void write_model(job *j) {
+    lemon_ctx *ctx = lemon_open(NULL);
+    lemon_config c = speed_config(j->shape);
+    lemon_model *model;
+    char path[256];
+    if (lemon_model_create(ctx, &c, &model) || lemon_model_init(ctx, model, 1)) exit(1);
+    path_of(j, "lemon", path, sizeof path);
+    if (lemon_save(ctx, path, model, j->dtype)) fprintf(stderr, "generate: error: %s\n", lemon_error(ctx)), exit(1);
+    path_of(j, "gguf", path, sizeof path);
+    if (lemon_save(ctx, path, model, j->dtype)) fprintf(stderr, "generate: error: %s\n", lemon_error(ctx)), exit(1);
+    path_of(j, "bin", path, sizeof path);
+    if (j->dtype == LEMON_F32 && lemon_save(ctx, path, model, j->dtype)) exit(1);
+    j->bytes = speed_matmul_params(j->shape) / 32 * (double)lemon_row_bytes(j->dtype, 32);
+    lemon_model_free(ctx, model);
+    lemon_close(ctx);
+}
+
+static void open_session(const job *j, lemon_ctx **ctx, lemon_model **model, lemon_session **session) {
+    lemon_options o;
+    char path[256];
+    memset(&o, 0, sizeof o);
+    o.threads = j->threads;
+    *ctx = lemon_open(&o);
+    path_of(j, "lemon", path, sizeof path);
+    if (*ctx == NULL || lemon_load(*ctx, path, model) || lemon_session_open(*ctx, *model, session)) _exit(1);
+}
+
+static void run_once(const job *j, lemon_session *session) {
+    int32_t ids[TOKENS];
+    float *logits;
+    int i;
+    lemon_session_rewind(session, 0);
+    for (i = 0; i < TOKENS; i++) ids[i] = 3 + (i * 7919) % 500;
+    if (j->prefill && lemon_session_feed(session, ids, TOKENS, &logits)) _exit(1);
+    for (i = 0; !j->prefill && i < TOKENS; i++)
+        if (lemon_session_feed(session, ids + i, 1, &logits)) _exit(1);
+}
+
+static void measure_tokens(const void *arg, finding *out) {
+    const job *j = (const job *)arg;
+    lemon_ctx *ctx;
+    lemon_model *model;
+    lemon_session *session;
+    double least = 1e30, sum = 0;
+    int runs = 0;
+    open_session(j, &ctx, &model, &session);
+    run_once(j, session);
+    while (runs < 3 || sum < j->seconds) {
+        double start = now();
+        run_once(j, session);
+        start = now() - start;
+        least = start < least ? start : least;
+        sum += start;
+        runs++;
+    }
+    out->best = TOKENS / least;
+    out->mean = TOKENS * runs / sum;
+}
+
+static void measure_limit(const void *arg, finding *out) {
+    const job *j = (const job *)arg;
+    out->best = j->prefill ? limits_peak(lemon_ctx_isa(NULL), j->threads, 0.3)
+                           : limits_read(lemon_ctx_isa(NULL), j->threads, (size_t)(j->bytes / j->threads), 0.4);
+}
+
+/*  Tokens a second that the limit allows. */
+static double tokens_at(const job *j, double limit) {
+    const speed_shape *s = j->shape;
+    double flop = 2 * (speed_matmul_params(s) - (double)s->d * s->vocab) + 2.0 * s->layers * TOKENS * s->d;
+    return j->prefill ? 1e9 * limit / (flop + 2.0 * s->d * s->vocab / TOKENS) : 1e9 * limit / j->bytes;
+}
+
+/* ---- where the time goes ---- */
+
+enum { EMBED, NORM, QKV, ATTENTION, WRITE, NEURONS, LOGITS, KINDS };
+static const char *const kind_names[KINDS] = {"embedding", "RMSNorm", "q, k, v and RoPE", "attention", "wo, w_down and residual",
+                                              "gate, up and SwiGLU", "last norm, output matrix"};
+
+static double lap(double *clock, double *into) {
+    double t = now();
+    *into += t - *clock;
+    return *clock = t;
+}
+
+/*  lemon__session_piece and lemon__session_logits with a clock. */
+static void timed_piece(lemon_session *s, const int32_t *ids, int64_t n, double *spent) {
+    lemon__walk *w = &s->walk;
+    double clock = now();
+    int64_t layer;
+    w->batch = 1, w->seq = n, w->pos = s->length, w->kv_rows = s->model->config.max_seq;
+    lemon__walk_embed(w, ids), lap(&clock, &spent[EMBED]);
+    for (layer = 0; layer < s->model->config.n_layers; layer++) {
+        lemon__walk_norm(w, LEMON_ATTN_NORM, layer), lap(&clock, &spent[NORM]);
+        lemon__walk_qkv(w, layer, s->keys[layer], s->values[layer]), lap(&clock, &spent[QKV]);
+        lemon__walk_attend(w, s->keys[layer], s->values[layer]), lap(&clock, &spent[ATTENTION]);
+        lemon__walk_write(w, LEMON_WO, layer, w->z), lap(&clock, &spent[WRITE]);
+        lemon__walk_norm(w, LEMON_FFN_NORM, layer), lap(&clock, &spent[NORM]);
+        lemon__walk_neurons(w, layer), lap(&clock, &spent[NEURONS]);
+        lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate), lap(&clock, &spent[WRITE]);
+    }
+    s->length += n;
+}
+
+static void measure_breakdown(const void *arg, finding *out) {
+    const job *j = (const job *)arg;
+    lemon_ctx *ctx;
+    lemon_model *model;
+    lemon_session *session;
+    double best[KINDS], best_sum = 1e30, started = now();
+    int32_t ids[TOKENS];
+    int i, k;
+    open_session(j, &ctx, &model, &session);
+    for (i = 0; i < TOKENS; i++) ids[i] = 3 + (i * 7919) % 500;
+    do {
+        double spent[KINDS] = {0}, sum = 0, clock;
+        session->length = 0;
+        for (i = 0; i < TOKENS; i += j->prefill ? LEMON__PREFILL : 1) {
+            timed_piece(session, ids + i, j->prefill ? LEMON__PREFILL : 1, spent);
+            if (j->prefill && i + LEMON__PREFILL < TOKENS) continue;
+            clock = now();
+            lemon__session_logits(session), lap(&clock, &spent[LOGITS]);
+        }
+        for (k = 0; k < KINDS; k++) sum += spent[k];
+        if (sum < best_sum) memcpy(best, spent, sizeof best), best_sum = sum;
+    } while (now() - started < j->seconds);
+    printf("\n| %s, %s, %s, %d thread%s | us a token | share |\n|---|---:|---:|\n", j->prefill ? "prefill" : "decode",
+           j->shape->name, lemon_dtype_name(j->dtype), j->threads, j->threads > 1 ? "s" : "");
+    for (k = 0; k < KINDS; k++)
+        printf("| %s | %.2f | %.1f %% |\n", kind_names[k], 1e6 * best[k] / TOKENS, 100 * best[k] / best_sum);
+    printf("| all | %.2f | |\n", 1e6 * best_sum / TOKENS);
+    fflush(stdout);
+    out->best = 1;
+}
+
+/* ---- the whole ---- */
+
+static int peer_llama(const job *j, finding *out) {
+    char path[256];
+    path_of(j, "gguf", path, sizeof path);
+    return speed_command(out, "LLAMA_BACKENDS=bench/build/peers/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64 "
+                              "bench/build/peer_llama %s %d %s %d %g 2> /dev/null",
+                         path, j->threads, j->prefill ? "prefill" : "decode", TOKENS, j->seconds);
+}
+
+/*  llama2.c's run says its speed on stderr; it needs a vocabulary, whose pieces do not matter here. */
+static int peer_llama2c(const job *j, finding *out) {
+    const char *run = getenv("LLAMA2C");
+    char path[256];
+    FILE *f;
+    int i, most = 8;
+    if (run == NULL || j->prefill || j->dtype != LEMON_F32) return 0;
+    path_of(j, "bin", path, sizeof path);
+    f = fopen("bench/build/pieces.bin", "wb");
+    if (f == NULL) return 0;
+    fwrite(&most, 4, 1, f);
+    for (i = 0; i < j->shape->vocab; i++) {
+        float score = (float)-i;
+        char piece[16];
+        int n = snprintf(piece, sizeof piece, "p%d", i);
+        fwrite(&score, 4, 1, f), fwrite(&n, 4, 1, f), fwrite(piece, 1, (size_t)n, f);
+    }
+    fclose(f);
+    return speed_command(out, "OMP_NUM_THREADS=%d %s %s -t 0 -n %d -z bench/build/pieces.bin 2>&1 | "
+                              "sed -n 's/^achieved tok.s: //p'", j->threads, run, path, TOKENS);
+}
+
+static void compare(job *j, int with_peer, FILE *csv) {
+    finding lemon, llama, llama2c, limit, f;
+    double best, most;
+    int i;
+    memset(&lemon, 0, sizeof lemon);
+    memset(&llama, 0, sizeof llama);
+    memset(&llama2c, 0, sizeof llama2c);
+    memset(&limit, 0, sizeof limit);
+    for (i = 0; i < ROUNDS; i++) {
+        if (speed_child(measure_limit, j, &f)) speed_keep(&limit, &f);
+        if (speed_child(measure_tokens, j, &f)) speed_keep(&lemon, &f);
+        if (with_peer && peer_llama(j, &f)) speed_keep(&llama, &f);
+        if (with_peer && peer_llama2c(j, &f)) speed_keep(&llama2c, &f);
+    }
+    best = llama.best > llama2c.best ? llama.best : llama2c.best;
+    most = tokens_at(j, limit.best);
+    printf("| %s | %s | %s | %d | %.0f | %.0f %% | %.0f | %.0f | %.2f |\n", j->prefill ? "prefill" : "decode", j->shape->name,
+           lemon_dtype_name(j->dtype), j->threads, lemon.best, 100 * lemon.best / most, llama.best, llama2c.best,
+           best > 0 ? lemon.best / best : 0);
+    fflush(stdout);
+    fprintf(csv, "%s,%s,%s,%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.0f,%.0f\n", j->prefill ? "prefill" : "decode", j->shape->name,
+            lemon_dtype_name(j->dtype), j->threads, lemon.best, lemon.mean, llama.best, llama2c.best, most, lemon.bytes,
+            llama.bytes);
+}
+
+int main(int argc, char **argv) {
+    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, i, t, d, p;
+    FILE *csv;
+    job j;
+    finding f;
+    for (i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--lemon")) with_peer = 0;
+        else if (!strcmp(argv[i], "--breakdown")) breakdown = 1;
+        else if (!strcmp(argv[i], "--shape") && i + 1 < argc) shape = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
+        else return fprintf(stderr, "generate: error: unknown flag %s; see the head of bench/generate.c\n", argv[i]), 2;
+    }
+    j.seconds = 1.5;
+    csv = speed_csv("generate", "work,shape,dtype,threads,lemon_tok_s,lemon_mean_tok_s,llama_tok_s,llama2c_tok_s,limit_tok_s,"
+                                "lemon_bytes,llama_bytes");
+    printf("\n| work | shape | weights | threads | lemon, tok/s | of limit | llama.cpp | llama2.c | lemon / best |\n"
+           "|---|---|---|---:|---:|---:|---:|---:|---:|\n");
+    for (i = 0; i < SHAPES * 4 * MAX_THREADS; i++) {
+        p = i / MAX_THREADS % 2, d = i / MAX_THREADS / 2 % 2, t = i % MAX_THREADS + 1;
+        j.shape = &shapes[i / MAX_THREADS / 4], j.prefill = p, j.threads = t, j.dtype = d ? LEMON_Q8 : LEMON_F32;
+        if ((shape >= 0 && j.shape != &shapes[shape]) || (threads > 0 && threads != t)) continue;
+        write_model(&j);
+        if (breakdown) speed_child(measure_breakdown, &j, &f);
+        else compare(&j, with_peer, csv);
+    }
+    return fclose(csv) != 0;
+}

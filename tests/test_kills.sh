@@ -1,0 +1,82 @@
+#!/bin/sh
+# test_kills.sh: the tool killed at random times while it trains and saves, $KILLS times (6), thrice each: the last good checkpoint is whole
+# each time, and goes on to the same bits.  Then a file system that is really full, where one can be mounted.
+cd "$(dirname "$0")" || exit 1
+. ./harness.sh
+scratch=${CHECK_SCRATCH:-build/kills}
+rm -rf "$scratch" && mkdir -p "$scratch"
+lemon=../examples/lemon
+kills=${KILLS:-6}
+LEMON_THREADS=1
+export LEMON_THREADS
+
+../examples/stories --seed 5 --count 20 > "$scratch/text.txt"
+$lemon init "$scratch/new.lemon" --dim 32 --layers 2 --heads 4 --kv-heads 2 --head-dim 8 --ffn 64 --seq 64 --bytes > /dev/null 2>&1 ||
+    { fail "a model to train"; done_checking; }
+# Never in this shell: the tool takes the place of a subshell, so that a kill hits it and not its parent.
+train() {
+    exec $lemon train "$scratch/new.lemon" "$1" --data "$scratch/text.txt" --steps 60 --batch 2 --seq 32 --lr 1e-3 --save-every 1 --quiet $2
+}
+whole_run() { (train "$scratch/whole.lemon"); }
+check "a run that nobody kills" whole_run
+
+# A number from 1 to $1.
+random() { awk -v r="$(od -An -N4 -tu4 /dev/urandom)" -v n="$1" 'BEGIN { print r % n + 1 }'; }
+
+start=$(date +%s%N)
+(train "$scratch/time.lemon") > /dev/null 2>&1
+length=$((($(date +%s%N) - start) / 1000000))
+
+broken= others= done=0 resumed=0
+while [ $done -lt "$kills" ]; do
+    done=$((done + 1))
+    rm -rf "$scratch"/run.lemon*
+    resume=
+    for again in 1 2 3; do                      # killed, gone on with, killed again
+        train "$scratch/run.lemon" $resume > "$scratch/out" 2>&1 &
+        child=$!
+        sleep "$(awk -v ms="$(random $((length / 2 + 20)))" 'BEGIN { print ms / 1000 }')"
+        kill -9 $child 2> /dev/null
+        wait $child 2> /dev/null
+        if [ -f "$scratch/run.lemon" ]; then $lemon info "$scratch/run.lemon" > "$scratch/out" 2>&1 || broken=$(tail -n 1 "$scratch/out"); fi
+        resume=
+        if [ -f "$scratch/run.lemon.resume" ]; then resume=--resume; resumed=$((resumed + 1)); fi
+    done
+    (train "$scratch/run.lemon" $resume) > "$scratch/out" 2>&1 || broken=$(tail -n 1 "$scratch/out")
+    cmp -s "$scratch/run.lemon" "$scratch/whole.lemon" || others="$others $done"
+    find "$scratch" -name 'run.lemon*.tmp' -delete
+done
+if [ -z "$broken" ]; then ok "killed $((3 * kills)) times at random, a checkpoint is whole or not there"
+else fail "killed $((3 * kills)) times at random, a checkpoint is whole or not there" "$broken"; fi
+if [ -z "$others" ] && [ $resumed -gt 0 ]; then ok "and goes on to the same bits ($resumed times)"
+else fail "and goes on to the same bits" "other bits in rounds$others, resumed $resumed times"; fi
+
+# A disk of 256 KB.
+mkdir -p "$scratch/full"
+if mount -t tmpfs -o size=256k none "$scratch/full" 2> /dev/null; then
+    before=$(cksum < "$scratch/whole.lemon")
+    cp "$scratch/whole.lemon" "$scratch/full/model.lemon"
+    head -c 150000 /dev/zero > "$scratch/full/other" 2> /dev/null
+    $lemon convert "$scratch/whole.lemon" "$scratch/full/model.lemon" > "$scratch/out" 2>&1
+    status=$?
+    if [ $status -eq 1 ] && grep -q 'full/model.lemon.*No space left' "$scratch/out" && [ "$(cksum < "$scratch/full/model.lemon")" = "$before" ] &&
+        [ ! -e "$scratch/full/model.lemon.tmp" ]; then ok "on a full disk saving fails by name, and the old file stands"
+    else fail "on a full disk saving fails by name, and the old file stands" "$status: $(tail -n 1 "$scratch/out")"; fi
+    umount "$scratch/full"
+else
+    skip "a full disk (no right to mount one)"
+fi
+
+# An ISA that the CPU lacks is wrong usage.
+for isa in scalar avx2 avx512 neon; do LEMON_ISA=$isa $lemon info "$scratch/new.lemon" > /dev/null 2>&1 || missing=$isa; done
+if [ -n "$missing" ]; then
+    LEMON_ISA=$missing $lemon info "$scratch/new.lemon" > "$scratch/out" 2>&1
+    status=$?
+    if [ $status -eq 2 ] && grep -q "$missing" "$scratch/out"; then ok "LEMON_ISA=$missing, which this CPU lacks, is exit status 2"
+    else fail "LEMON_ISA=$missing, which this CPU lacks, is exit status 2" "$status: $(cat "$scratch/out")"; fi
+    LEMON_ISA=pdp11 $lemon info "$scratch/new.lemon" > "$scratch/out" 2>&1
+    status=$?
+    if [ $status -eq 2 ]; then ok "so is one that nobody has"
+    else fail "so is one that nobody has" "$status: $(tail -n 1 "$scratch/out")"; fi
+fi
+done_checking
