@@ -632,19 +632,30 @@ LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model
                                                const lemon_session_options *options, lemon_session **session);
 LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine */
 /*  Feeds n tokens (prefill: many; decoding: one).  *logits (may be NULL) points to the [V] scores of what comes after
-    the last of them; yours to change until the next call.  LEMON_E_ARG when the context would overflow. */
+    the last of them; yours to change until the next call (to allow some tokens only, make the others -INFINITY).
+    LEMON_E_ARG when the context would overflow.  Nothing is allocated.  One token takes 2 operations for each weight and
+    4 * n_layers * n_heads * head_dim for each token before it, so the last one of a context takes longest: for a loop
+    with a deadline, as in a game, measure that one (`make -C bench generate` prints it). */
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits);
 LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
+/*  The keys and values so far, as a file of .lemon's layout, and back into a session of the same model with the same type
+    of cache, whose tokens they replace (after an error it is empty).  What follows has the same bits as if nothing had
+    been saved; for scores, rewind by one and feed the last token again. */
+LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer);
+LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader);
 
-/*  How the next token is drawn: candidates outside top_k, top_p and min_p fall away, in that order. */
+/*  How the next token is drawn: candidates outside top_k, top_p and min_p fall away, in that order; and which texts end
+    what is generated. */
 typedef struct lemon_sampling {
     float temperature;        /* 0: greedy, the lowest id on ties */
     int32_t top_k;            /* 0: all */
     float top_p;              /* 1: all */
     float min_p;              /* 0: all; else at least min_p times the best one's probability */
     uint64_t seed;
+    const char *const *stops; /* lemon_generate ends before the first of these [n_stops] texts; empty ones do not count */
+    int32_t n_stops;
 } lemon_sampling;
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling);    /* temperature 1, top_p 0.9, seed 1 */
 /*  Draws one id.  logits [n] are changed.  scratch: n * 2 int32_t of the caller's. */
@@ -652,9 +663,12 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
                                int32_t *scratch);
 
 /*  Text from a prompt.  on_token (may be NULL) sees each new token and its bytes; a non-zero result ends the
-    generation. Stops after n_new tokens, at EOS or BOS, or at the end of the context; *stop (may be NULL) receives
-    which. tokens receives BOS, prompt and continuation (not the token that ended it). */
-typedef enum lemon_stop { LEMON_STOP_COUNT = 0, LEMON_STOP_END, LEMON_STOP_CONTEXT, LEMON_STOP_CALLER } lemon_stop;
+    generation. Stops after n_new tokens, at EOS or BOS, at the end of the context, or before one of sampling->stops;
+    *stop (may be NULL) receives which. tokens receives BOS, prompt and continuation (not the token that ended it).
+    Bytes that may begin a text of `stops` are held back: they come with a later token, or at the end with id -1. */
+typedef enum lemon_stop {
+    LEMON_STOP_COUNT = 0, LEMON_STOP_END, LEMON_STOP_CONTEXT, LEMON_STOP_CALLER, LEMON_STOP_TEXT
+} lemon_stop;
 LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new,
                                       const lemon_sampling *sampling,
                                       int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
@@ -3704,9 +3718,9 @@ LEMON__INLINE float lemon__whole_one(float n) {         /* k for n = 1.5 * 2^23 
 }
 
 LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
-    int32_t bits;
+    uint32_t bits;
     memcpy(&bits, &n, 4);
-    bits = (bits - 0x4b400000 + 127) * 8388608;
+    bits = (bits - 0x4b400000u + 127u) << 23;       /* NaN's come to something: the polynomial is NaN already */
     memcpy(&n, &bits, 4);
     return n;
 }
@@ -5557,6 +5571,7 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
 }
 
 LEMON_API const char *lemon_config_family(const lemon_config *c) {
+    if (c == NULL) return "llama";
     return c->qk_norm ? "qwen3" : c->qkv_bias ? "qwen2" : c->window ? "mistral" : "llama";
 }
 
@@ -6189,6 +6204,8 @@ static void lemon__reader_close(lemon_reader *reader) {
 static int lemon__reader_ok(const lemon_ctx *ctx, const lemon_reader *reader) {
     return ctx && reader && reader->name && (reader->map || reader->read || reader->size == 0);
 }
+
+static int lemon__writer_ok(const lemon_writer *writer) { return writer && writer->append && writer->name; }
 
 /*  Copies a piece of the file.  Our own file reader says itself what went wrong; for others it is said here. */
 static lemon_status lemon__fetch(lemon_ctx *ctx, const lemon_reader *reader, uint64_t offset, void *out, size_t bytes) {
@@ -9270,7 +9287,7 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
                                          lemon_dtype dtype) {
     lemon__pack pack;
     lemon_status status;
-    if (ctx == NULL || writer == NULL || model == NULL || writer->append == NULL || writer->name == NULL)
+    if (ctx == NULL || model == NULL || !lemon__writer_ok(writer))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument, or what the writer must have, is NULL");
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "model", 5);
@@ -10884,7 +10901,7 @@ static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
 
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
-    const lemon__rules *rules = &tokenizer->rules;
+    const lemon__rules *rules = tokenizer ? &tokenizer->rules : NULL;
     int32_t id, size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
@@ -12387,6 +12404,87 @@ LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t leng
     return LEMON_OK;
 }
 
+/*  Tells models of one shape apart: their norms. */
+static uint32_t lemon__model_mark(const lemon_model *model) {
+    uint32_t crc = 0;
+    int64_t i;
+    for (i = 0; i < model->n_params; i++)
+        if (model->params[i].rows == 1) crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
+    return crc;
+}
+
+static void lemon__session_part(const lemon_session *s, int64_t i, char *name, size_t size, lemon_tensor *t) {
+    lemon__format(name, size, "%s.%lld", i % 2 ? "values" : "keys", (long long)i / 2);
+    *t = s->cache[i];
+    t->rows = s->length;
+}
+
+LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer) {
+    lemon__pack pack;
+    lemon_status status;
+    lemon_tensor t;
+    char name[LEMON__NAME];
+    int64_t i;
+    if (session == NULL || !lemon__writer_ok(writer))
+        return lemon__fail(session ? session->ctx : NULL, LEMON_E_ARG,
+                           "lemon_session_save: an argument, or what the writer must have, is NULL");
+    lemon__pack_open(session->ctx, &pack);
+    lemon__pack_text(&pack, "requires", "session", 7);
+    lemon__pack_config(&pack, "", &session->model->config);
+    lemon__pack_int(&pack, "norms", lemon__model_mark(session->model));
+    lemon__pack_int(&pack, "length", session->length);
+    for (i = 0; session->length > 0 && i < 2 * session->model->config.n_layers; i++) {
+        lemon__session_part(session, i, name, sizeof name, &t);
+        lemon__pack_tensor(&pack, name, &t, t.dtype);
+    }
+    status = lemon__pack_write(&pack, writer);
+    lemon__pack_close(&pack);
+    return status;
+}
+
+/*  A saved session is of this model, and fits. */
+static lemon_status lemon__session_check(const lemon_session *s, const lemon__unpack *u, int64_t *length) {
+    lemon_config config;
+    int64_t norms = 0;
+    lemon_status status = lemon__unpack_config(u, "", &config);
+    if (!status) status = lemon__unpack_int(u, "norms", &norms);
+    if (!status) status = lemon__unpack_int(u, "length", length);
+    if (status) return status;
+    if (memcmp(&config, &s->model->config, sizeof config) != 0 || norms != lemon__model_mark(s->model))
+        return lemon__fail(s->ctx, LEMON_E_ARG, "%s: is of another model; give it to a session of its own", u->source.name);
+    if (*length < 0 || *length > s->o.max_seq)
+        return lemon__fail(s->ctx, LEMON_E_ARG, "%s: length is %lld, expected at most %lld, what this session can hold",
+                           u->source.name, (long long)*length, (long long)s->o.max_seq);
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader) {
+    lemon__unpack u;
+    lemon_status status;
+    lemon_tensor t, found;
+    char name[LEMON__NAME];
+    int64_t i, length = 0;
+    if (session == NULL || !lemon__reader_ok(session->ctx, reader))
+        return lemon__fail(session ? session->ctx : NULL, LEMON_E_ARG,
+                           "lemon_session_restore: an argument, or what the reader must have, is NULL");
+    session->length = 0;
+    status = lemon__unpack_open(session->ctx, reader, "session", "session", &u);
+    if (status) return status;
+    status = lemon__session_check(session, &u, &length);
+    session->length = length;
+    for (i = 0; !status && length > 0 && i < 2 * session->model->config.n_layers; i++) {
+        lemon__session_part(session, i, name, sizeof name, &t);
+        status = lemon__unpack_shaped(&u, name, t.rows, t.cols, "the session's length and the model's heads", &found);
+        if (!status && found.dtype != t.dtype)
+            status = lemon__fail(session->ctx, LEMON_E_ARG, "%s: the cache is %s, expected %s, this session's",
+                                 u.source.name, lemon_dtype_name(found.dtype), lemon_dtype_name(t.dtype));
+        if (!status) memcpy(t.data, found.data, lemon_tensor_bytes(&t));
+    }
+    if (status) session->length = 0;
+    lemon__unpack_close(&u);
+    return status;
+}
+
 /*  Stores the newest rows, and gives all of them back as they are stored: what is computed must not depend on the pieces
     in which a text came. */
 static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
@@ -12526,15 +12624,21 @@ typedef struct lemon__generation {
     lemon_tokens *tokens;
     int32_t *scratch;
     lemon_rng rng;
+    const lemon_sampling *sampling;
+    int (*on_token)(void *user, int32_t id, const char *text, size_t bytes);    /* may be NULL */
+    void *user;
+    char *held;                         /* text that was not handed out yet, for it may begin a stop */
+    int64_t n_held, capacity;
 } lemon__generation;
 
 static lemon_status lemon__generation_open(lemon_ctx *ctx, const lemon_model *model, lemon_tokens *tokens,
-                                           uint64_t seed, lemon__generation *g) {
+                                           const lemon_sampling *sampling, lemon__generation *g) {
     memset(g, 0, sizeof *g);
+    g->sampling = sampling;
     g->ctx = ctx;
     g->model = model;
     g->tokens = tokens;
-    lemon_rng_seed(&g->rng, seed);
+    lemon_rng_seed(&g->rng, sampling->seed);
     g->scratch = (int32_t *)lemon__malloc(ctx, (size_t)model->config.vocab_size * 2 * sizeof *g->scratch);
     return g->scratch ? lemon_session_open(ctx, model, &g->session) : LEMON_E_MEMORY;
 }
@@ -12542,32 +12646,71 @@ static lemon_status lemon__generation_open(lemon_ctx *ctx, const lemon_model *mo
 static void lemon__generation_close(lemon__generation *g) {
     lemon_session_close(g->session);
     lemon__free(g->ctx, g->scratch, (size_t)g->model->config.vocab_size * 2 * sizeof *g->scratch);
+    lemon__free(g->ctx, g->held, (size_t)g->capacity);
+}
+
+/*  Where a stop stands in a text (*whole 1), else where the end of the text may begin one, else n. */
+static int64_t lemon__find_stop(const lemon_sampling *sampling, const char *text, int64_t n, int *whole) {
+    int64_t at, i, length;
+    for (*whole = 1; *whole >= 0; --*whole)
+        for (at = 0; at < n; at++)
+            for (i = 0; i < sampling->n_stops; i++) {
+                length = sampling->stops[i] ? (int64_t)strlen(sampling->stops[i]) : 0;
+                if (length > 0 && (length > n - at ? !*whole : *whole) &&
+                    memcmp(text + at, sampling->stops[i], (size_t)lemon__min(length, n - at)) == 0)
+                    return at;
+            }
+    *whole = 0;
+    return n;
+}
+
+/*  Hands a token's text to the caller, but for what must be held back; text NULL: the end, nothing is held any longer. */
+static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char *text, size_t bytes, int *ended,
+                                    lemon_stop *stop) {
+    int64_t n;
+    int whole = 0;
+    char *held = (char *)lemon__reserve(g->ctx, g->held, &g->capacity, g->n_held + (int64_t)bytes, 1);
+    if (held == NULL) return LEMON_E_MEMORY;
+    g->held = held;
+    if (text) memcpy(held + g->n_held, text, bytes);
+    g->n_held += (int64_t)bytes;
+    n = text ? lemon__find_stop(g->sampling, held, g->n_held, &whole) : g->n_held;
+    *ended = whole;
+    if (whole) *stop = LEMON_STOP_TEXT;
+    if (g->on_token && (text || n > 0) && g->on_token(g->user, id, held, (size_t)n) && !*ended) {
+        *ended = 1;
+        *stop = LEMON_STOP_CALLER;
+    }
+    g->n_held -= n;
+    memmove(held, held + n, (size_t)g->n_held);
+    if (whole) g->n_held = 0;
+    return LEMON_OK;
 }
 
 /*  Draws, hands out and feeds tokens until something ends it. */
-static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, const lemon_sampling *sampling,
-                                         int (*on_token)(void *, int32_t, const char *, size_t), void *user,
-                                         float *logits, lemon_stop *stop) {
+static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, float *logits, lemon_stop *stop) {
     const lemon_tokenizer *t = g->model->tokenizer;
     lemon_status status = LEMON_OK;
     int64_t i, prompt = g->tokens->count;
+    int ended = 0;
     *stop = LEMON_STOP_COUNT;
     lemon__tick_begin(g->ctx, "generate");
     for (i = 0; !status && i < n_new; i++) {
         const char *text;
         size_t bytes;
-        int32_t id = lemon_sample(logits, g->model->config.vocab_size, sampling, &g->rng, g->scratch),
+        int32_t id = lemon_sample(logits, g->model->config.vocab_size, g->sampling, &g->rng, g->scratch),
                 previous = g->tokens->ids[g->tokens->count - 1];
         if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { *stop = LEMON_STOP_END; break; }
         status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
         if (!status) status = lemon_tokens_push(g->ctx, g->tokens, id);
-        if (!status && on_token && on_token(user, id, text, bytes)) { *stop = LEMON_STOP_CALLER; break; }
-        if (status || i + 1 == n_new) break;
+        if (!status) status = lemon__hand_out(g, id, text, bytes, &ended, stop);
+        if (status || ended || i + 1 == n_new) break;
         status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
         if (status) break;
         if (lemon_session_length(g->session) >= g->model->config.max_seq) { *stop = LEMON_STOP_CONTEXT; break; }
         status = lemon_session_feed(g->session, &id, 1, &logits);
     }
+    if (!status && !ended) status = lemon__hand_out(g, -1, NULL, 0, &ended, stop);
     i = g->tokens->count - prompt;
     return status ? status : lemon__tick(g->ctx, "generate", i, i, (double)NAN);
 }
@@ -12593,7 +12736,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     lemon_status status;
     lemon_stop ignored;
     float *logits = NULL;
-    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL)
+    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL || (sampling->n_stops > 0 && !sampling->stops))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_generate: an argument is NULL");
     if (model->tokenizer == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
@@ -12601,9 +12744,11 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
         return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d",
                            (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
     tokens->count = 0;
-    status = lemon__generation_open(ctx, model, tokens, sampling->seed, &g);
+    status = lemon__generation_open(ctx, model, tokens, sampling, &g);
+    g.on_token = on_token;
+    g.user = user;
     if (!status) status = lemon__generate_prompt(&g, prompt, &logits);
-    if (!status) status = lemon__generate_loop(&g, n_new, sampling, on_token, user, logits, stop ? stop : &ignored);
+    if (!status) status = lemon__generate_loop(&g, n_new, logits, stop ? stop : &ignored);
     lemon__generation_close(&g);
     return status;
 }
@@ -15352,13 +15497,17 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
 /*  Text of the teacher's own, at temperature 1: windows that each begin with BOS. */
 static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq,
                                        uint64_t seed, lemon_tokens *text) {
-    static const lemon_sampling plain = {1.0f, 0, 1.0f, 0.0f, 0};
+    lemon_sampling plain;
     const lemon_tokenizer *t = teacher->tokenizer;
     int32_t first = t ? lemon_tokenizer_bos(t) : (int32_t)lemon__min(1, teacher->config.vocab_size - 1), id;
     lemon__generation g;
     float *logits;
     int64_t i;
-    lemon_status status = lemon__generation_open(ctx, teacher, text, seed, &g);
+    lemon_status status;
+    lemon_sampling_defaults(&plain);
+    plain.top_p = 1.0f;
+    plain.seed = seed;
+    status = lemon__generation_open(ctx, teacher, text, &plain, &g);
     while (!status && text->count < count) {
         lemon_session_rewind(g.session, 0);
         for (i = 0, id = first; !status && i < seq; i++) {
