@@ -67,7 +67,22 @@ static void measure_steps(const void *arg, finding *out) {
 enum { EMBED, ROPE, NORM, ATTENTION, SWIGLU, ADD, PRODUCTS, LOSS, ADAMW, KINDS };
 static const char *const kind_names[KINDS] = {"embedding", "RoPE", "RMSNorm", "attention", "SwiGLU", "residual", "matrix products",
                                               "output matrix and loss", "AdamW, norm of the gradient"};
-static const int kind_of[] = {EMBED, PRODUCTS, ADD, ADD, NORM, ROPE, ATTENTION, SWIGLU, LOSS};     /* by lemon__code */
+
+static int kind_of(lemon__code code) {
+    switch (code) {
+    case LEMON__EMBED: return EMBED;
+    case LEMON__MATMUL: return PRODUCTS;
+    case LEMON__NORM: return NORM;
+    case LEMON__ROPE: return ROPE;
+    case LEMON__ATTENTION: return ATTENTION;
+    case LEMON__SWIGLU: return SWIGLU;
+    case LEMON__LOSS: return LOSS;
+    case LEMON__ADD:
+    case LEMON__BIAS:
+    case LEMON__MIX: break;
+    }
+    return ADD;
+}
 
 typedef struct times { double forward[KINDS], backward[KINDS], flop[KINDS], bytes[KINDS]; } times;
 
@@ -75,7 +90,7 @@ typedef struct times { double forward[KINDS], backward[KINDS], flop[KINDS], byte
 static void count_row(const lemon__tape_row *row, times *t) {
     const lemon__op *op = &row->op;
     const double size = (double)(op->rows * op->cols);
-    const int kind = kind_of[row->code];
+    const int kind = kind_of(row->code);
     if (kind == PRODUCTS) t->flop[kind] += 6 * size * (double)op->in[0].cols;
     else if (kind == ATTENTION) t->flop[kind] += 6 * size * (double)op->seq;
     else if (kind == LOSS) t->flop[kind] += 6 * (double)op->in[0].rows * (double)op->in[1].rows * (double)op->in[1].cols;
@@ -90,7 +105,7 @@ static void time_rows(lemon__trainer *t, int backward, double *spent) {
         double start = now();
         if (!backward && row->code == LEMON__LOSS) continue;
         lemon__tape_run_row(tape, row, backward);
-        spent[kind_of[row->code]] += now() - start;
+        spent[kind_of(row->code)] += now() - start;
     }
 }
 
