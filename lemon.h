@@ -7639,6 +7639,7 @@ static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader
     lemon_status status = lemon__unpack_open(ctx, reader, "model tokenizer", "model", &u);
     if (status) return status;
     status = lemon__unpack_text(&u, "arch", &arch, &bytes);
+    memset(&config, 0, sizeof config);
     if (!status) status = lemon__unpack_config(&u, "", &config);
     family = lemon_config_family(&config);
     if (!status && (bytes != strlen(family) || memcmp(arch, family, bytes) != 0))

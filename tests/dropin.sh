@@ -93,8 +93,14 @@ if command -v meson > /dev/null && command -v ninja > /dev/null && [ -s "$work/h
     cp "$work/app.c" "$work/meson"
     lines ini | sed "s|https://example.org/lemon.h.git|file://$root|; s|^revision.*|revision = $(cat "$work/head")|" > "$work/meson/subprojects/lemon.wrap"
     { printf "project('app', 'c')\n"; lines meson; } > "$work/meson/meson.build"
-    (cd "$work/meson" && meson setup build && ninja -C build) > "$work/log" 2>&1 && "$work/meson/build/app"
+    (cd "$work/meson" && meson subprojects download && meson setup build && ninja -C build) > "$work/log" 2>&1 && "$work/meson/build/app"
     result $? "the README's lines for Meson" "$(log)"
 else skip "Meson: it is not there, or this is no clone"; fi
+# And without either: the README's three lines of shell.
+mkdir -p "$work/your/project"
+printf '#include "lemon.h"\nint main(void) { return lemon_status_name(LEMON_OK) == 0; }\n' > "$work/your/project/main.c"
+{ echo set -e; lines sh | grep -A 2 '^cp lemon.h your/project'; } > "$work/three.sh"
+(cp "$root/lemon.h" "$work" && cd "$work" && sh three.sh && your/project/main) > "$work/log" 2>&1
+result $? "the README's three lines of shell" "$(log)"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

@@ -9,7 +9,9 @@ int main(int argc, char **argv) {
     try {
         lemon::context ctx;
         lemon::model teacher = lemon::model::load(ctx, argv[1]);
-        lemon_sampling greedy = {0.0f, 0, 1.0f, 0.0f, 1};
+        lemon_sampling greedy;
+        lemon_sampling_defaults(&greedy);
+        greedy.temperature = 0;
         std::string text;
         teacher.generate("Once upon a time", 20, greedy, [&text](const std::string &piece) {
             text += piece;

@@ -15,9 +15,11 @@ def struct(name, **fields):
 
 Config = struct("Config", d_model=c_int32, n_layers=c_int32, n_heads=c_int32, kv_heads=c_int32, head_dim=c_int32,
                 d_ffn=c_int32, vocab_size=c_int32, max_seq=c_int32, tied_embeddings=c_int32, rope_theta=c_float,
-                rms_norm_eps=c_float)
+                rms_norm_eps=c_float, qkv_bias=c_int32, qk_norm=c_int32, window=c_int32, rope_scaling=c_int32,
+                rope_original=c_int32, rope_factor=c_float, rope_slow=c_float, rope_fast=c_float, rope_magnitude=c_float)
 Tokens = struct("Tokens", ids=POINTER(c_int32), count=c_int64, capacity=c_int64)
-Sampling = struct("Sampling", temperature=c_float, top_k=c_int32, top_p=c_float, min_p=c_float, seed=c_uint64)
+Sampling = struct("Sampling", temperature=c_float, top_k=c_int32, top_p=c_float, min_p=c_float, seed=c_uint64,
+                  stops=POINTER(c_char_p), n_stops=c_int32)
 FuseOptions = struct("FuseOptions", method=c_char_p, tokens=c_int64, seq=c_int64, field_layers=c_int64,
                      field_dims=c_int64, solve=c_int, correction=c_int, learn_steps=c_int64, learn_lr=c_double,
                      seed=c_uint64)
@@ -70,7 +72,7 @@ class Model:
     def generate(self, prompt, n, temperature=0.0, seed=1):
         """The ids of prompt and continuation, and the continuation's text."""
         pieces, tokens = [], Tokens()
-        sampling = Sampling(temperature, 0, 1.0, 0.0, seed)
+        sampling = Sampling(temperature, top_p=1.0, seed=seed)
         hear = OnToken(lambda user, id, text, count: pieces.append(text[:count]) or 0)
         c = self.lemon.c
         try:
