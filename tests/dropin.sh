@@ -89,11 +89,12 @@ if command -v cmake > /dev/null && [ -s "$work/head" ]; then
     result $? "the README's lines for CMake" "$(log)"
 else skip "CMake: it is not there, or this is no clone"; fi
 if command -v meson > /dev/null && command -v ninja > /dev/null && [ -s "$work/head" ]; then
-    mkdir -p "$work/meson/subprojects"
+    mkdir -p "$work/meson/subprojects/packagefiles/lemon"
     cp "$work/app.c" "$work/meson"
     lines ini | sed "s|https://example.org/lemon.h.git|file://$root|; s|^revision.*|revision = $(cat "$work/head")|" > "$work/meson/subprojects/lemon.wrap"
-    { printf "project('app', 'c')\n"; lines meson; } > "$work/meson/meson.build"
-    (cd "$work/meson" && meson subprojects download && meson setup build && ninja -C build) > "$work/log" 2>&1 && "$work/meson/build/app"
+    lines meson > "$work/meson/subprojects/packagefiles/lemon/meson.build"
+    printf "project('app', 'c')\nexecutable('app', 'app.c', dependencies: subproject('lemon').get_variable('lemon'))\n" > "$work/meson/meson.build"
+    (cd "$work/meson" && meson setup build && ninja -C build) > "$work/log" 2>&1 && "$work/meson/build/app"
     result $? "the README's lines for Meson" "$(log)"
 else skip "Meson: it is not there, or this is no clone"; fi
 # And without either: the README's three lines of shell.
