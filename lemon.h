@@ -132,7 +132,8 @@ typedef enum lemon_isa {
     LEMON_ISA_SCALAR,
     LEMON_ISA_AVX2,       /* AVX2 and FMA */
     LEMON_ISA_AVX512,     /* AVX-512F besides */
-    LEMON_ISA_NEON
+    LEMON_ISA_NEON,
+    LEMON_ISA_WASM        /* WebAssembly's SIMD128, where the compiler was told to use it (-msimd128) */
 } lemon_isa;
 
 /*  Where long work stands; given to the progress callback about ten times a second, and at the end of each piece of
@@ -176,7 +177,7 @@ LEMON_API const char *lemon_error(const lemon_ctx *ctx);
 /*  A status as a short English phrase; a static string. */
 LEMON_API const char *lemon_status_name(lemon_status status);
 
-/*  The name of an ISA as LEMON_ISA spells it ("scalar", "avx2", "avx512", "neon"; "auto"), and back.
+/*  The name of an ISA as LEMON_ISA spells it ("scalar", "avx2", "avx512", "neon", "wasm"; "auto"), and back.
     lemon_isa_parse returns -1 for a name it does not know. */
 LEMON_API const char *lemon_isa_name(lemon_isa isa);
 LEMON_API int lemon_isa_parse(const char *name);
@@ -917,6 +918,13 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #define LEMON__NEON 0
 #endif
 
+#if defined(__wasm_simd128__) && !defined(LEMON_NO_SIMD)
+#define LEMON__WASM 1
+#include <wasm_simd128.h>
+#else
+#define LEMON__WASM 0
+#endif
+
 #if defined(__GNUC__) || defined(__clang__)
 #define LEMON__INLINE static inline __attribute__((always_inline))
 #if defined(__MINGW32__) && !defined(__clang__)
@@ -1298,13 +1306,13 @@ LEMON_API double lemon_flops(const lemon_ctx *ctx) { return ctx ? ctx->flops : 0
 /* ---- CPU features ---- */
 
 LEMON_API const char *lemon_isa_name(lemon_isa isa) {
-    static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "neon"};
-    return (unsigned)isa <= LEMON_ISA_NEON ? names[isa] : "unknown";
+    static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "neon", "wasm"};
+    return (unsigned)isa <= LEMON_ISA_WASM ? names[isa] : "unknown";
 }
 
 LEMON_API int lemon_isa_parse(const char *name) {
     int i;
-    for (i = 0; name && i <= LEMON_ISA_NEON; i++)
+    for (i = 0; name && i <= LEMON_ISA_WASM; i++)
         if (strcmp(name, lemon_isa_name((lemon_isa)i)) == 0) return i;
     return -1;
 }
@@ -1312,6 +1320,7 @@ LEMON_API int lemon_isa_parse(const char *name) {
 LEMON_API int lemon_isa_supported(lemon_isa isa) {
     if (isa == LEMON_ISA_AUTO || isa == LEMON_ISA_SCALAR) return 1;
     if (isa == LEMON_ISA_NEON) return LEMON__NEON;
+    if (isa == LEMON_ISA_WASM) return LEMON__WASM;
 #if LEMON__X86
     __builtin_cpu_init();   /* its answers include what the operating system saves (XGETBV) */
     if (isa == LEMON_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -1324,7 +1333,7 @@ LEMON_API int lemon_isa_supported(lemon_isa isa) {
 static lemon_isa lemon__best_isa(void) {
     if (lemon_isa_supported(LEMON_ISA_AVX512)) return LEMON_ISA_AVX512;
     if (lemon_isa_supported(LEMON_ISA_AVX2)) return LEMON_ISA_AVX2;
-    return LEMON__NEON ? LEMON_ISA_NEON : LEMON_ISA_SCALAR;
+    return LEMON__NEON ? LEMON_ISA_NEON : LEMON__WASM ? LEMON_ISA_WASM : LEMON_ISA_SCALAR;
 }
 
 /*  What the environment says; NULL: nothing. */
@@ -2506,13 +2515,13 @@ static void lemon__scale(const lemon__product *g) {
     }
 }
 
-/* ---- vectors: x86-64 with AVX2 and FMA or with AVX-512, and AArch64 with NEON ---- */
+/* ---- vectors: x86-64 with AVX2 and FMA or with AVX-512, AArch64 with NEON, WebAssembly with SIMD128 ---- */
 
-/*  The kernels are written once for all.  V is m256, m512 or neon, which yields the type LEMON__VEC_m256, that is __m256,
-    the operation LEMON__FMA_m256 and so on; only the wide micro-kernel of NEON differs in form.  Compilers keep a tile in registers only if each of its accumulators is a variable of its
-    own, so the rows are unrolled by LEMON__ROWS_r(X, V), which is X(V, 0, ...) X(V, 1, ...) ... for r rows.  Every
-    third row has a pointer; the two behind it are one and two strides away, which an address holds for nothing: p3[row
-    * 2]. */
+/*  The kernels are written once for all.  V is m256, m512, neon or wasm, which yields the type LEMON__VEC_m256, that is
+    __m256, the operation LEMON__FMA_m256 (which in wasm rounds twice) and so on; only the wide micro-kernel of NEON
+    differs in form.  Compilers keep a tile in registers only if each of its accumulators is a variable of its own, so the
+    rows are unrolled by LEMON__ROWS_r(X, V), which is X(V, 0, ...) X(V, 1, ...) ... for r rows.  Every third row has a
+    pointer; the two behind it are one and two strides away, which an address holds for nothing: p3[row * 2]. */
 
 #define LEMON__ROWS_1(X, V) X(V, 0, p0[0])
 #define LEMON__ROWS_2(X, V) LEMON__ROWS_1(X, V) X(V, 1, p0[row])
@@ -2537,38 +2546,48 @@ static void lemon__scale(const lemon__product *g) {
 #define LEMON__VEC_m256 __m256
 #define LEMON__VEC_m512 __m512
 #define LEMON__VEC_neon float32x4_t
+#define LEMON__VEC_wasm v128_t
 #define LEMON__SET_m256 _mm256_set1_ps
 #define LEMON__SET_m512 _mm512_set1_ps
 #define LEMON__SET_neon vdupq_n_f32
+#define LEMON__SET_wasm wasm_f32x4_splat
 #define LEMON__GET_m256 _mm256_loadu_ps
 #define LEMON__GET_m512 _mm512_loadu_ps
 #define LEMON__GET_neon vld1q_f32
+#define LEMON__GET_wasm wasm_v128_load
 #define LEMON__PUT_m256 _mm256_storeu_ps
 #define LEMON__PUT_m512 _mm512_storeu_ps
 #define LEMON__PUT_neon vst1q_f32
+#define LEMON__PUT_wasm wasm_v128_store
 #define LEMON__MUL_m256 _mm256_mul_ps
 #define LEMON__MUL_m512 _mm512_mul_ps
 #define LEMON__MUL_neon vmulq_f32
+#define LEMON__MUL_wasm wasm_f32x4_mul
 #define LEMON__FMA_m256 _mm256_fmadd_ps
 #define LEMON__FMA_m512 _mm512_fmadd_ps
 #define LEMON__FMA_neon(a, b, c) vfmaq_f32(c, a, b)
+#define LEMON__FMA_wasm(a, b, c) wasm_f32x4_add(c, wasm_f32x4_mul(a, b))
 
 /*  F16C came before AVX2, in every CPU. */
 #define LEMON__TARGET_m256 LEMON__TARGET("avx2,fma,f16c")
 #define LEMON__TARGET_m512 LEMON__TARGET("avx512f,avx2,fma,f16c")
 #define LEMON__TARGET_neon
+#define LEMON__TARGET_wasm
 
 /*  Masks: the first n lanes, n >= 0.  Lanes beyond are neither read nor written, and load as zero.  Only for edges, for
     the hardware does not read ahead of masked loads. */
 #define LEMON__MASK_m256 __m256i
 #define LEMON__MASK_m512 __mmask16
 #define LEMON__MASK_neon int64_t
+#define LEMON__MASK_wasm int64_t
 #define LEMON__LOAD_m256(x, mask) _mm256_maskload_ps(x, mask)
 #define LEMON__LOAD_m512(x, mask) _mm512_maskz_loadu_ps(mask, x)
 #define LEMON__LOAD_neon lemon__load_neon
+#define LEMON__LOAD_wasm lemon__load_wasm
 #define LEMON__STORE_m256(x, mask, v) _mm256_maskstore_ps(x, mask, v)
 #define LEMON__STORE_m512(x, mask, v) _mm512_mask_storeu_ps(x, mask, v)
 #define LEMON__STORE_neon lemon__store_neon
+#define LEMON__STORE_wasm lemon__store_wasm
 
 #if LEMON__X86
 LEMON__TARGET_m256 LEMON__INLINE __m256i lemon__first_m256(int64_t n) {
@@ -2597,25 +2616,47 @@ LEMON__INLINE void lemon__store_neon(float *x, int64_t n, float32x4_t v) {
 }
 #endif
 
+#if LEMON__WASM
+LEMON__INLINE int64_t lemon__first_wasm(int64_t n) { return n; }
+LEMON__INLINE v128_t lemon__load_wasm(const float *x, int64_t n) {
+    v128_t v = wasm_f32x4_splat(0);
+    if (n >= 4) return wasm_v128_load(x);
+    if (n > 0) v = wasm_v128_load32_lane(x, v, 0);
+    if (n > 1) v = wasm_v128_load32_lane(x + 1, v, 1);
+    if (n > 2) v = wasm_v128_load32_lane(x + 2, v, 2);
+    return v;
+}
+LEMON__INLINE void lemon__store_wasm(float *x, int64_t n, v128_t v) {
+    if (n >= 4) { wasm_v128_store(x, v); return; }
+    if (n > 0) wasm_v128_store32_lane(x, v, 0);
+    if (n > 1) wasm_v128_store32_lane(x + 1, v, 1);
+    if (n > 2) wasm_v128_store32_lane(x + 2, v, 2);
+}
+#endif
+
 /*  Pieces of the micro-kernels: x and y are the left and right half of a row of the tile. */
 #define LEMON__ROW_POINTER(V, i, at) const float *p##i = t->a + i * row; (void)p##i;
 #define LEMON__ROW_NEXT(V, i, at) p##i += step;
-#define LEMON__ROW_FETCH(V, i, at) LEMON__FETCH_m512((uintptr_t)(t->c + i * t->ldc))
+#define LEMON__ROW_FETCH(V, i, at) LEMON__FETCH_ROW_##V((uintptr_t)(t->c + i * t->ldc))
 #define LEMON__FETCH_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T1);
 #define LEMON__FETCH_m512(x) LEMON__FETCH_m256(x) LEMON__FETCH_m256((x) + 64)
-#define LEMON__WIDE_ZERO(V, i, at) __##V x##i = _m##V##_setzero_ps(), y##i = x##i;
+#define LEMON__FETCH_wasm(x)
+#define LEMON__FETCH_ROW_m256 LEMON__FETCH_m512
+#define LEMON__FETCH_ROW_m512 LEMON__FETCH_m512
+#define LEMON__FETCH_ROW_wasm LEMON__FETCH_wasm
+#define LEMON__WIDE_ZERO(V, i, at) LEMON__VEC_##V x##i = LEMON__SET_##V(0), y##i = x##i;
 #define LEMON__WIDE_ADD(V, i, at) \
-    a = _m##V##_set1_ps(at); \
-    x##i = _m##V##_fmadd_ps(a, b0, x##i); \
-    y##i = _m##V##_fmadd_ps(a, b1, y##i);
+    a = LEMON__SET_##V(at); \
+    x##i = LEMON__FMA_##V(a, b0, x##i); \
+    y##i = LEMON__FMA_##V(a, b1, y##i);
 #define LEMON__WIDE_STORE(V, i, at) \
-    _m##V##_storeu_ps(t->c + i * t->ldc, _m##V##_mul_ps(x##i, a)); \
-    _m##V##_storeu_ps(t->c + i * t->ldc + lanes, _m##V##_mul_ps(y##i, a));
+    LEMON__PUT_##V(t->c + i * t->ldc, LEMON__MUL_##V(x##i, a)); \
+    LEMON__PUT_##V(t->c + i * t->ldc + lanes, LEMON__MUL_##V(y##i, a));
 #define LEMON__WIDE_UPDATE(V, i, at) \
-    b0 = _m##V##_mul_ps(beta, _m##V##_loadu_ps(t->c + i * t->ldc)); \
-    b1 = _m##V##_mul_ps(beta, _m##V##_loadu_ps(t->c + i * t->ldc + lanes)); \
-    _m##V##_storeu_ps(t->c + i * t->ldc, _m##V##_fmadd_ps(a, x##i, b0)); \
-    _m##V##_storeu_ps(t->c + i * t->ldc + lanes, _m##V##_fmadd_ps(a, y##i, b1));
+    b0 = LEMON__MUL_##V(beta, LEMON__GET_##V(t->c + i * t->ldc)); \
+    b1 = LEMON__MUL_##V(beta, LEMON__GET_##V(t->c + i * t->ldc + lanes)); \
+    LEMON__PUT_##V(t->c + i * t->ldc, LEMON__FMA_##V(a, x##i, b0)); \
+    LEMON__PUT_##V(t->c + i * t->ldc + lanes, LEMON__FMA_##V(a, y##i, b1));
 #define LEMON__NARROW_ZERO(V, i, at) LEMON__VEC_##V x##i = LEMON__SET_##V(0);
 #define LEMON__NARROW_ADD(V, i, at) x##i = LEMON__FMA_##V(LEMON__SET_##V(at), b0, x##i);
 #define LEMON__NARROW_STORE(V, i, at) LEMON__STORE_##V(t->c + i * t->ldc, mask, LEMON__MUL_##V(x##i, a));
@@ -2626,12 +2667,12 @@ LEMON__INLINE void lemon__store_neon(float *x, int64_t n, float32x4_t v) {
 /*  Two micro-kernels for one number of rows: wide has two full vectors a row, narrow one vector with a mask. */
 #define LEMON__WIDE_KERNEL(V, rows) \
 LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
-    enum { lanes = sizeof(__##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
     const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
     const uintptr_t next_step = t->next_step; \
     uintptr_t next = t->next; \
     const float *b = t->b; \
-    __##V a, b0, b1; \
+    LEMON__VEC_##V a, b0, b1; \
     int64_t k, left; \
     LEMON__ROWS_##rows(LEMON__ROW_POINTER, V) \
     LEMON__ROWS_##rows(LEMON__WIDE_ZERO, V) \
@@ -2640,15 +2681,15 @@ LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
         for (k = lemon__min(t->run, left); k > 0; k--) { \
             LEMON__FETCH_##V(next) \
             next += next_step; \
-            b0 = _m##V##_loadu_ps(b); \
-            b1 = _m##V##_loadu_ps(b + lanes); \
+            b0 = LEMON__GET_##V(b); \
+            b1 = LEMON__GET_##V(b + lanes); \
             LEMON__ROWS_##rows(LEMON__WIDE_ADD, V) \
             LEMON__ROWS_##rows(LEMON__ROW_NEXT, V) \
             b += b_step; \
         } \
-    a = _m##V##_set1_ps(t->alpha); \
+    a = LEMON__SET_##V(t->alpha); \
     if (t->beta != 0) { \
-        const __##V beta = _m##V##_set1_ps(t->beta); \
+        const LEMON__VEC_##V beta = LEMON__SET_##V(t->beta); \
         LEMON__ROWS_##rows(LEMON__WIDE_UPDATE, V) \
     } else { \
         LEMON__ROWS_##rows(LEMON__WIDE_STORE, V) \
@@ -2679,8 +2720,8 @@ LEMON__TARGET_##V static void lemon__narrow_##V##_##rows(const lemon__tile *t) {
     } \
 }
 
-#if LEMON__X86
 #define LEMON__KERNELS(V, rows) LEMON__WIDE_KERNEL(V, rows) LEMON__NARROW_KERNEL(V, rows)
+#if LEMON__X86
 LEMON__KERNELS(m256, 1) LEMON__KERNELS(m256, 2) LEMON__KERNELS(m256, 3)
 LEMON__KERNELS(m256, 4) LEMON__KERNELS(m256, 5) LEMON__KERNELS(m256, 6)
 LEMON__KERNELS(m512, 1) LEMON__KERNELS(m512, 2) LEMON__KERNELS(m512, 3) LEMON__KERNELS(m512, 4)
@@ -2843,31 +2884,13 @@ static void lemon__wide_neon_##rows(const lemon__tile *t) { \
     } \
 }
 
-/*  The twin of lemon__pack_plain, by 4 x 4; the width is a multiple of 4, as that of lemon__pack_m256 is of 8. */
-LEMON__INLINE void lemon__transpose_4x4(float *out, int64_t width, const float *const in[4], int64_t s) {
+LEMON__INLINE void lemon__transpose_neon(float *out, int64_t width, const float *const in[4], int64_t s) {
     const float32x4x2_t x = vtrnq_f32(vld1q_f32(in[0] + s), vld1q_f32(in[1] + s));
     const float32x4x2_t y = vtrnq_f32(vld1q_f32(in[2] + s), vld1q_f32(in[3] + s));
     int h;
     for (h = 0; h < 2; h++) {
         vst1q_f32(out + h * width, vcombine_f32(vget_low_f32(x.val[h]), vget_low_f32(y.val[h])));
         vst1q_f32(out + (h + 2) * width, vcombine_f32(vget_high_f32(x.val[h]), vget_high_f32(y.val[h])));
-    }
-}
-
-static void lemon__pack_neon(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes,
-                             int64_t steps) {
-    const float *row[4];
-    int64_t l, s, r;
-    if (lane == 1) {
-        for (s = 0; s < steps; s++, in += step, out += width)
-            for (l = 0; l < lanes; l += 4) vst1q_f32(out + l, lemon__load_neon(in + l, lanes - l));
-        return;
-    }
-    for (l = 0; l < lanes; l += 4) {
-        for (r = 0; r < 4; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane;
-        for (s = 0; s + 4 <= steps; s += 4) lemon__transpose_4x4(out + s * width + l, width, row, s);
-        for (; s < steps; s++)
-            for (r = 0; r < 4; r++) out[s * width + l + r] = row[r][s];
     }
 }
 
@@ -2888,6 +2911,60 @@ LEMON__INLINE float32x4_t lemon__q8_neon(const uint8_t *w, int64_t p) {
     return vmulq_f32(scale, vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(x)))));
 }
 #endif /* LEMON__NEON */
+
+#if LEMON__WASM
+LEMON__KERNELS(wasm, 1) LEMON__KERNELS(wasm, 2) LEMON__KERNELS(wasm, 3) LEMON__KERNELS(wasm, 4)
+
+LEMON__INLINE void lemon__transpose_wasm(float *out, int64_t width, const float *const in[4], int64_t s) {
+    const v128_t a = wasm_v128_load(in[0] + s), b = wasm_v128_load(in[1] + s);
+    const v128_t c = wasm_v128_load(in[2] + s), d = wasm_v128_load(in[3] + s);
+    const v128_t x = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), y = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5);
+    const v128_t z = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7), w = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);
+    wasm_v128_store(out, wasm_i64x2_shuffle(x, y, 0, 2));
+    wasm_v128_store(out + width, wasm_i64x2_shuffle(x, y, 1, 3));
+    wasm_v128_store(out + 2 * width, wasm_i64x2_shuffle(z, w, 0, 2));
+    wasm_v128_store(out + 3 * width, wasm_i64x2_shuffle(z, w, 1, 3));
+}
+LEMON__INLINE v128_t lemon__pairs_wasm(v128_t x, v128_t y) {
+    return wasm_f32x4_add(wasm_i32x4_shuffle(x, y, 0, 2, 4, 6), wasm_i32x4_shuffle(x, y, 1, 3, 5, 7));
+}
+LEMON__INLINE void lemon__sum4_wasm(float *out, v128_t w, v128_t x, v128_t y, v128_t z) {
+    wasm_v128_store(out, lemon__pairs_wasm(lemon__pairs_wasm(w, x), lemon__pairs_wasm(y, z)));
+}
+LEMON__INLINE v128_t lemon__f32_wasm(const uint8_t *w, int64_t p) { return wasm_v128_load(w + 4 * p); }
+LEMON__INLINE v128_t lemon__bf16_wasm(const uint8_t *w, int64_t p) {
+    return wasm_i32x4_shl(wasm_u32x4_load16x4(w + 2 * p), 16);
+}
+/*  The scale as lemon_f32_from_f16 has it, without its branches: the exponent is put right by a product. */
+LEMON__INLINE v128_t lemon__q8_wasm(const uint8_t *w, int64_t p) {
+    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
+    const uint32_t h = lemon__get16(block);
+    const uint32_t special = (h & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0;            /* Inf, NaN */
+    const float scale = lemon__float((h & 0x7fffu) << 13) * lemon__float(0x77800000u);
+    const v128_t x = wasm_i16x8_extend_low_i8x16(wasm_v128_load32_zero(block + 2 + p % LEMON__BLOCK));
+    return wasm_f32x4_mul(wasm_f32x4_splat(lemon__float(lemon__bits(scale) | special | (h & 0x8000u) << 16)),
+                          wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(x)));
+}
+#endif /* LEMON__WASM */
+
+/*  The twin of lemon__pack_plain, by 4 x 4; the width is a multiple of 4, as that of lemon__pack_m256 is of 8. */
+#define LEMON__PACK_KERNEL(V) \
+static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes, \
+                            int64_t steps) { \
+    const float *row[4]; \
+    int64_t l, s, r; \
+    if (lane == 1) { \
+        for (s = 0; s < steps; s++, in += step, out += width) \
+            for (l = 0; l < lanes; l += 4) LEMON__PUT_##V(out + l, lemon__load_##V(in + l, lanes - l)); \
+        return; \
+    } \
+    for (l = 0; l < lanes; l += 4) { \
+        for (r = 0; r < 4; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane; \
+        for (s = 0; s + 4 <= steps; s += 4) lemon__transpose_##V(out + s * width + l, width, row, s); \
+        for (; s < steps; s++) \
+            for (r = 0; r < 4; r++) out[s * width + l + r] = row[r][s]; \
+    } \
+}
 
 /*  How far ahead of a row of B to ask for what comes: short rows are streams too short for the hardware to see, so there
     it is the row as many further on as are read at once. */
@@ -2915,6 +2992,7 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 #define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
 #define LEMON__AHEAD_m512 LEMON__AHEAD_m256
 #define LEMON__AHEAD_neon(x) __builtin_prefetch(x);
+#define LEMON__AHEAD_wasm(x) (void)(x);
 #define LEMON__AT_f32(p) 4 * (p)
 #define LEMON__AT_bf16(p) 2 * (p)
 #define LEMON__AT_q8(p) (p)
@@ -3009,14 +3087,23 @@ LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8)
 #endif
 
 #if LEMON__NEON
-#define LEMON__KERNELS(rows) LEMON__NEON_KERNEL(rows) LEMON__NARROW_KERNEL(neon, rows)
-LEMON__KERNELS(1) LEMON__KERNELS(2) LEMON__KERNELS(3) LEMON__KERNELS(4)
-LEMON__KERNELS(5) LEMON__KERNELS(6) LEMON__KERNELS(7) LEMON__KERNELS(8)
+#define LEMON__NEON_KERNELS(rows) LEMON__NEON_KERNEL(rows) LEMON__NARROW_KERNEL(neon, rows)
+LEMON__NEON_KERNELS(1) LEMON__NEON_KERNELS(2) LEMON__NEON_KERNELS(3) LEMON__NEON_KERNELS(4)
+LEMON__NEON_KERNELS(5) LEMON__NEON_KERNELS(6) LEMON__NEON_KERNELS(7) LEMON__NEON_KERNELS(8)
 #define LEMON__DOT_KERNELS(type) \
     LEMON__DOT_KERNEL(neon, type, 1, 8) LEMON__DOT_KERNEL(neon, type, 2, 8) LEMON__DOT_KERNEL(neon, type, 3, 6) \
     LEMON__DOT_KERNEL(neon, type, 4, 6)
 LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
 LEMON__SUM_KERNEL(neon, 1, 8) LEMON__SUM_KERNEL(neon, 2, 8) LEMON__SUM_KERNEL(neon, 3, 4) LEMON__SUM_KERNEL(neon, 4, 4)
+LEMON__PACK_KERNEL(neon)
+#endif
+
+#if LEMON__WASM
+#define LEMON__DOT_KERNELS(type) \
+    LEMON__DOT_KERNEL(wasm, type, 1, 8) LEMON__DOT_KERNEL(wasm, type, 2, 4) LEMON__DOT_KERNEL(wasm, type, 3, 3)
+LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
+LEMON__SUM_KERNEL(wasm, 1, 8) LEMON__SUM_KERNEL(wasm, 2, 4)
+LEMON__PACK_KERNEL(wasm)
 #endif
 
 /* ---- the table of machines ---- */
@@ -3086,6 +3173,20 @@ static const lemon__machine lemon__neon = {
 };
 #endif
 
+#if LEMON__WASM
+static const lemon__kernel lemon__wasm_wide[] = {LEMON__LIST_4(lemon__wide_wasm)};
+static const lemon__kernel lemon__wasm_narrow[] = {LEMON__LIST_4(lemon__narrow_wasm)};
+#define LEMON__DOTS_wasm(type) static const lemon__dots lemon__wasm_dots_##type[] = { \
+    {lemon__dots_wasm_##type##_1, 8}, {lemon__dots_wasm_##type##_2, 4}, {lemon__dots_wasm_##type##_3, 3}};
+LEMON__DOTS_wasm(f32) LEMON__DOTS_wasm(bf16) LEMON__DOTS_wasm(q8)
+static const lemon__sums lemon__wasm_sums[] = {{lemon__sums_wasm_1, 8}, {lemon__sums_wasm_2, 4}};
+static const lemon__machine lemon__wasm = {
+    4, 8, 4, 4, 512, 1024, 8, 3, 4, 2, lemon__wasm_wide, lemon__wasm_narrow,
+    {lemon__wasm_dots_f32, lemon__wasm_dots_bf16, NULL, lemon__wasm_dots_q8, NULL, NULL, NULL, NULL}, lemon__wasm_sums,
+    lemon__pack_wasm
+};
+#endif
+
 static const lemon__machine *lemon__machine_of(lemon_isa isa) {
 #if LEMON__X86
     if (isa == LEMON_ISA_AVX512) return &lemon__avx512;
@@ -3093,6 +3194,9 @@ static const lemon__machine *lemon__machine_of(lemon_isa isa) {
 #endif
 #if LEMON__NEON
     if (isa == LEMON_ISA_NEON) return &lemon__neon;
+#endif
+#if LEMON__WASM
+    if (isa == LEMON_ISA_WASM) return &lemon__wasm;
 #endif
     (void)isa;
     return &lemon__plain;
@@ -3707,7 +3811,7 @@ enum { LEMON__ROWS = 32, LEMON__COLS = 64, LEMON__LANES = 16 };     /* rows and 
 #endif
 
 /* ---- exp, softmax and SwiGLU, written once for vectors of 16, 8, 4 and 1 numbers ----
-        V is m512, m256 or neon as in chapter 4, or `one`: plain C, the twin of the others, which also does what is left
+        V is m512, m256, neon or wasm as in chapter 4, or `one`: plain C, the twin of the others, which also does what is left
         at the end of a row.  All sums of products are asked for as fused operations or kept apart by a store, so that
         no compiler may round them otherwise. ---- */
 
@@ -3734,28 +3838,34 @@ LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
 #define LEMON__ADD_m256 _mm256_add_ps
 #define LEMON__ADD_m512 _mm512_add_ps
 #define LEMON__ADD_neon vaddq_f32
+#define LEMON__ADD_wasm wasm_f32x4_add
 #define LEMON__SUB_one(a, b) ((a) - (b))
 #define LEMON__SUB_m256 _mm256_sub_ps
 #define LEMON__SUB_m512 _mm512_sub_ps
 #define LEMON__SUB_neon vsubq_f32
+#define LEMON__SUB_wasm wasm_f32x4_sub
 #define LEMON__MUL_one(a, b) ((a) * (b))
 #define LEMON__DIV_one(a, b) ((a) / (b))
 #define LEMON__DIV_m256 _mm256_div_ps
 #define LEMON__DIV_m512 _mm512_div_ps
 #define LEMON__DIV_neon vdivq_f32
+#define LEMON__DIV_wasm wasm_f32x4_div
 #define LEMON__FMA_one(a, b, c) ((a) * (b) + (c))
 #define LEMON__MAX_one(a, b) ((b) < (a) ? (a) : (b))    /* NaN in b stays, here and in the vectors */
 #define LEMON__MAX_m256 _mm256_max_ps
 #define LEMON__MAX_m512(a, b) _mm512_maskz_max_ps(0xffff, a, b)    /* gcc 12 warns of _mm512_max_ps' own header */
 #define LEMON__MAX_neon vmaxq_f32
+#define LEMON__MAX_wasm(a, b) wasm_f32x4_pmax(b, a)
 #define LEMON__MIN_one(a, b) ((b) > (a) ? (a) : (b))
 #define LEMON__MIN_m256 _mm256_min_ps
 #define LEMON__MIN_m512(a, b) _mm512_maskz_min_ps(0xffff, a, b)
 #define LEMON__MIN_neon vminq_f32
+#define LEMON__MIN_wasm(a, b) wasm_f32x4_pmin(b, a)
 #define LEMON__WHOLE_one lemon__whole_one
 #define LEMON__WHOLE_m256(n) _mm256_sub_ps(n, _mm256_set1_ps(12582912.0f))
 #define LEMON__WHOLE_m512(n) _mm512_sub_ps(n, _mm512_set1_ps(12582912.0f))
 #define LEMON__WHOLE_neon(n) vsubq_f32(n, vdupq_n_f32(12582912.0f))
+#define LEMON__WHOLE_wasm(n) wasm_f32x4_sub(n, wasm_f32x4_splat(12582912.0f))
 #define LEMON__POW2_one lemon__pow2_one
 #define LEMON__POW2_m256(n) _mm256_castsi256_ps(_mm256_slli_epi32( \
     _mm256_add_epi32(_mm256_castps_si256(n), _mm256_set1_epi32(127 - 0x4b400000)), 23))
@@ -3763,6 +3873,7 @@ LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
     _mm512_add_epi32(_mm512_castps_si512(n), _mm512_set1_epi32(127 - 0x4b400000)), 23))
 #define LEMON__POW2_neon(n) vreinterpretq_f32_s32(vshlq_n_s32( \
     vaddq_s32(vreinterpretq_s32_f32(n), vdupq_n_s32(127 - 0x4b400000)), 23))
+#define LEMON__POW2_wasm(n) wasm_i32x4_shl(wasm_i32x4_add(n, wasm_i32x4_splat(127 - 0x4b400000)), 23)
 
 /*  e^x by x = n ln2 + r, |r| <= ln2 / 2, a polynomial for e^r and n put into the exponent: relative error below 2e-7.
     x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Adding 1.5 * 2^23 rounds to a whole
@@ -3955,6 +4066,9 @@ LEMON__LOOPS(m512)
 #if LEMON__NEON
 LEMON__LOOPS(neon)
 #endif
+#if LEMON__WASM
+LEMON__LOOPS(wasm)
+#endif
 
 typedef struct lemon__loops {
     float (*max)(const float *x, int64_t n);
@@ -3981,6 +4095,10 @@ static const lemon__loops *lemon__loops_of(lemon_isa isa) {
 #if LEMON__NEON
     static const lemon__loops neon = LEMON__LOOPS_OF(neon);
     if (isa != LEMON_ISA_SCALAR) return &neon;
+#endif
+#if LEMON__WASM
+    static const lemon__loops wasm = LEMON__LOOPS_OF(wasm);
+    if (isa != LEMON_ISA_SCALAR) return &wasm;
 #endif
     (void)isa;
     return &one;
