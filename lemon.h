@@ -3717,7 +3717,7 @@ LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, 
     g.m = 1;
     status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
-    if (!status && lemon__max(n, k) > INT64_MAX / 8)
+    if (!status && lemon__max(n, k) > (int64_t)(SIZE_MAX / 16))     /* so that no sum below wraps */
         status = lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k,
                              (long long)n);
     if (status) return status;
