@@ -35,7 +35,7 @@ static void test_exp(const lemon__loops *loops, const char *which) {
 /* ---- a bench of random buffers, filled anew for each test ---- */
 
 enum { ROOM = 1 << 16 };
-static float in[5][ROOM], out[ROOM], grad[3][ROOM], extra[ROOM];
+static float in[5][ROOM], out[ROOM], extra[ROOM];
 static lemon_rng rng;
 
 static void refill(void) {
@@ -321,6 +321,7 @@ static void test_loops(const lemon__loops *loops) {
 /* ---- clones: the plain one is the AVX2 one's twin ---- */
 
 #if LEMON__X86
+static float grad[3][ROOM];
 typedef void (*band)(const lemon__op *op, int64_t from, int64_t to);
 
 /*  Runs both on equal buffers; `add` chooses whether gradients are added to. */
