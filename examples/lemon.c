@@ -215,7 +215,7 @@ typedef struct flag {
 } flag;
 
 #define FIELD(name) offsetof(settings, name)
-#define METHODS "lemon|ligo|subclone|select|drop|random"
+#define METHODS "lemon|ligo|subclone|select|drop|slicegpt|modegpt|random"
 #define ANY_SEED 9.2e18
 #define SIZE_MOST 1e9
 
