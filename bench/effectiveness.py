@@ -47,7 +47,7 @@ BETWEEN = [12, 100, 400, 1600]              # lemon's alone: where its curve com
 TEACHERS = {                                # path, further arguments, whose text
     "a": (os.path.join(ROOT, "examples", "data", "teacher.lemon"), [], "stories"),
     "b": (os.path.join(DATA, "stories260K.bin"), ["--tokenizer", os.path.join(DATA, "tok512.bin")], "tinystories"),
-    "c": (os.path.join(HERE, "data", "teacher.lemon"), [], "stories"),
+    "c": (os.path.join(HERE, "data", "teacher.lemon"), [], "stories"),   # make -C bench teacher
 }
 STUDENTS = {                                # title; dim, layers, heads, kv heads, head_dim, ffn
     "b3": ("a third of stories260K", 48, 3, 6, 3, 8, 112),

@@ -892,11 +892,12 @@ static void write_story(Story *s, uint64_t seed, uint64_t index)
 /* ---- 8  main ----------------------------------------------------------------------------------------------------- */
 
 static const char USAGE[] =
-    "usage: stories [--seed S] [--count N] [--start I] [--help]\n"
+    "usage: stories [--seed S] [--count N] [--start I] [--pairs] [--help]\n"
     "Print N stories (default 1000), each followed by the line <|endoftext|>. The same seed (default 1) gives the\n"
-    "same stories everywhere. Story i depends only on the seed and i; --start I (default 0) begins with story I.\n";
+    "same stories everywhere. Story i depends only on the seed and i; --start I (default 0) begins with story I.\n"
+    "--pairs: questions on such stories instead, each with a right and a wrong answer, for lemon eval --choices.\n";
 
-typedef struct { uint64_t seed, count, start; } Options;
+typedef struct { uint64_t seed, count, start; int pairs; } Options;
 
 static int fail(int code, const char *what, const char *detail)
 {
@@ -923,6 +924,10 @@ static int parse_options(int argc, char **argv, Options *o)
     for (int i = 1; i < argc; i++) {
         uint64_t *value = NULL;
         if (!strcmp(argv[i], "--help")) return 1;
+        if (!strcmp(argv[i], "--pairs")) {
+            o->pairs = 1;
+            continue;
+        }
         if (!strcmp(argv[i], "--seed")) value = &o->seed;
         if (!strcmp(argv[i], "--count")) value = &o->count;
         if (!strcmp(argv[i], "--start")) value = &o->start;
@@ -930,6 +935,77 @@ static int parse_options(int argc, char **argv, Options *o)
         if (i + 1 == argc) return fail(2, "a number must follow ", argv[i]);
         i++;
         if (!parse_number(argv[i], value)) return fail(2, "not a number from 0 to 2^64 - 1: ", argv[i]);
+    }
+    return 0;
+}
+
+/* ---- pairs: questions with two answers that differ in as little as can be, the right one first or second ---------- */
+
+static void tell(Story *s, const char *template_text) /* without the blank behind it that say() leaves */
+{
+    expand(s, template_text, template_text + strlen(template_text));
+}
+
+static void print_json(const char *t)
+{
+    putchar('"');
+    for (; *t; t++) {
+        if (*t == '\n') fputs("\\n", stdout);
+        else if (*t == '"' || *t == '\\') printf("\\%c", *t);
+        else putchar(*t);
+    }
+    putchar('"');
+}
+
+/* Agreement: number by count, pronoun by name; cause before effect: what a material does when it falls; who has what. */
+static void make_pair(Story *s, int kind, const char **right, const char **wrong)
+{
+    const Thing *x = &s->thing[MINE];
+    const char *own = MATERIALS[x->material].broke;
+    int other = pick(s, LENGTH(MATERIALS));
+    s->way = 0;
+    if (kind == 0 && pick(s, 2)) {
+        s->food = s->who[HERO].food;
+        s->count[0] = 2 + pick(s, 4);
+        s->word[0] = NUMBERS[s->count[0]];
+        tell(s, "[A] had [1]");
+        *right = FOODS[s->food].plural;
+        *wrong = FOODS[s->food].single;
+    } else if (kind == 0) {
+        tell(s, "[A] was alone at home.");
+        *right = PRONOUNS[s->who[HERO].sex][3];
+        *wrong = PRONOUNS[s->who[HERO].sex == HE ? SHE : HE][3];
+    } else if (kind == 1) {
+        while (!strcmp(MATERIALS[other].broke, own)) other = pick(s, LENGTH(MATERIALS));
+        tell(s, "[A] fell, and the [full x]");
+        *right = own;
+        *wrong = MATERIALS[other].broke;
+    } else {
+        tell(s, "[B] had a [full y]. That night, [A] put the");
+        *right = NOUNS[x->noun].noun;
+        *wrong = NOUNS[s->thing[YOURS].noun].noun;
+    }
+}
+
+static int print_pairs(const Options *o)
+{
+    static Story story;
+    Story *s = &story;
+    for (uint64_t i = o->start; i < o->start + o->count; i++) {
+        const char *right = "", *wrong = "";
+        int first;
+        memset(s, 0, sizeof *s);
+        s->rng = mix(mix(o->seed ^ UINT64_C(0x5041495253)) + i);
+        make_world(s);
+        tell_opening(s);
+        put(s, '\n');
+        make_pair(s, (int)(i % 3), &right, &wrong);
+        s->text[s->len] = '\0';
+        if (s->error) return fail(1, "internal: ", s->error);
+        first = pick(s, 2);
+        fputs("{\"prompt\": ", stdout);
+        print_json(s->text);
+        printf(", \"choices\": [\" %s\", \" %s\"], \"answer\": %d}\n", first ? wrong : right, first ? right : wrong, first);
     }
     return 0;
 }
@@ -947,14 +1023,14 @@ static int print_stories(const Options *o)
 
 int main(int argc, char **argv)
 {
-    Options options = {1, 1000, 0};
+    Options options = {1, 1000, 0, 0};
     int status = parse_options(argc, argv, &options);
     if (status == 2) return 2;
 #ifdef _WIN32
     _setmode(_fileno(stdout), _O_BINARY); /* the same bytes everywhere: no carriage returns */
 #endif
     if (status == 1) fputs(USAGE, stdout);
-    else if ((status = print_stories(&options)) != 0) return status;
+    else if ((status = options.pairs ? print_pairs(&options) : print_stories(&options)) != 0) return status;
     if (fflush(stdout) || ferror(stdout)) return fail(1, "cannot write to standard output", "");
     return 0;
 }

@@ -161,7 +161,7 @@ check "the report is a page with figures of its own" grep -q '<svg' f.html
 check "and refers to nothing outside" sh -c '! grep -qE "(src|href)=.?https?:" f.html'
 expect 0 "" fuse one.lemon g.lemon $shape --operators f.ops --quiet
 check "saved operators give the same student" cmp f.lemon g.lemon
-for method in lemon ligo subclone select drop random; do
+for method in lemon ligo subclone select drop slicegpt modegpt random; do
     run fuse one.lemon "$method.lemon" $shape --data text.txt --tokens 2000 --method $method --learn 2 --json
     check "fuse --method $method" test "$status" -eq 0
 done
