@@ -26,6 +26,7 @@ import json
 import math
 import os
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -101,13 +102,16 @@ def run(command, slice_seconds=0):
     if slice_seconds:
         prefix += ["timeout", "-s", "INT", str(slice_seconds)]
     done = subprocess.run(prefix + command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    lines = done.stdout.strip().splitlines() or ["{}"]
     if done.returncode == 0:
-        return json.loads(lines[-1]), True
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+        told = re.search(r"([0-9.e+]+) operations", done.stdout)       # what the JSON of training does not hold
+        if told:
+            result.setdefault("flops", float(told.group(1)))
+        return result, True
     if done.returncode == 4:                # diverged
-        return {"flops": math.nan, "eval_loss": math.inf}, True
+        return {"eval_loss": math.inf}, True
     if slice_seconds and done.returncode in (3, 124):
-        return json.loads(lines[-1]), False
+        return {}, False
     sys.exit("effectiveness: %s\n%s" % (shlex.join(command), done.stderr))
 
 
@@ -177,22 +181,27 @@ def start(student, method, seed, threads):
     return path, made
 
 
-def train(student, begun, distill, budget, rate, seed, threads):
+def train_command(student, begun, out, distill, budget, rate, seed, threads):
     teacher = student[0]
+    command = [TOOL, "train", begun, out, "--data", text(teacher, seed, budget), "--steps", str(budget), "--batch", "8",
+               "--seq", "256", "--lr", repr(rate), "--seed", str(seed), "--threads", threads] + common(teacher)
+    return command + (["--teacher", TEACHERS[teacher][0], "--distill", "1"] if distill else [])
+
+
+def train(student, begun, distill, budget, rate, seed, threads, step_flops={}):
     out = os.path.join(WORK, "%s-%d.lemon" % (student, os.getpid()))
     if os.path.exists(out + ".resume"):
         os.remove(out + ".resume")
-    command = [TOOL, "train", begun, out, "--data", text(teacher, seed, budget), "--steps", str(budget), "--batch", "8",
-               "--seq", "256", "--lr", repr(rate), "--seed", str(seed), "--threads", threads] + common(teacher)
-    if distill:
-        command += ["--teacher", TEACHERS[teacher][0], "--distill", "1"]
-    whole, flops, seconds = False, 0.0, time.time()
+    if (student, distill) not in step_flops:
+        one, _ = run(train_command(student, begun, out, distill, 1, 1e-4, seed, threads))
+        step_flops[student, distill] = one["flops"]
+    command = train_command(student, begun, out, distill, budget, rate, seed, threads)
+    result, whole, began = {}, False, time.time()
     while not whole:                        # what was interrupted goes on where it stood
         result, whole = run(command + (["--resume"] if os.path.exists(out + ".resume") else []), slice_seconds=100)
-        flops += result.get("flops", 0.0)
     if result["eval_loss"] != math.inf:
-        result["eval_loss"] = loss_of(teacher, out)
-    result.update(flops=flops, seconds=time.time() - seconds)
+        result["eval_loss"] = loss_of(student[0], out)
+    result.update(flops=budget * step_flops[student, distill], seconds=time.time() - began)
     for path in (out, out + ".resume"):
         if os.path.exists(path):
             os.remove(path)

@@ -1545,13 +1545,13 @@ static int train_json(const run *r, const lemon_train_result *result) {
     json_real(", ", "tokens_per_second",
               result->seconds > 0 ? (double)(result->tokens - r->tokens_before) / result->seconds : (double)NAN);
     json_whole(", ", "peak_bytes", (int64_t)peak);
-    json_real(", ", "flops", lemon_flops(r->ctx));       /* of this run; evaluations too */
     return json_end();
 }
 
 static void train_print(const run *r, const lemon_train_result *result) {
-    printf("%s: %lld steps, %lld tokens, %.1f s, training loss %.4f nats\n", r->plain[1], (long long)result->steps,
-           (long long)result->tokens, result->seconds, result->train_loss);
+    printf("%s: %lld steps, %lld tokens, %.1f s, %.6g operations, training loss %.4f nats\n", r->plain[1],
+           (long long)result->steps, (long long)result->tokens, result->seconds, lemon_flops(r->ctx),
+           result->train_loss);
     if (result->eval_loss == result->eval_loss) printf("  loss on %s %.4f nats\n", r->set.eval_data, result->eval_loss);
 }
 
