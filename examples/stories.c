@@ -957,33 +957,42 @@ static void print_json(const char *t)
     putchar('"');
 }
 
-/* Agreement: number by count, pronoun by name; cause before effect: what a material does when it falls; who has what. */
+enum { PAIRS = 4 };
+
+/* Agreement: number by count, pronoun by name; cause before effect: what a material does when it falls; who has what.
+ * Told in the words of the stories, so that no answer is unlikely for its style. */
 static void make_pair(Story *s, int kind, const char **right, const char **wrong)
 {
-    const Thing *x = &s->thing[MINE];
-    const char *own = MATERIALS[x->material].broke;
+    static char mine[64], yours[64];
+    const char *own = MATERIALS[s->thing[MINE].material].broke;
     int other = pick(s, LENGTH(MATERIALS));
-    s->way = 0;
-    if (kind == 0 && pick(s, 2)) {
-        s->food = s->who[HERO].food;
-        s->count[0] = 2 + pick(s, 4);
-        s->word[0] = NUMBERS[s->count[0]];
-        tell(s, "[A] had [1]");
+    size_t from;
+    if (kind == 0) {
+        s->food = pick(s, LENGTH(FOODS));
+        s->word[0] = NUMBERS[3 + pick(s, 4)];
+        tell(s, "one day, [A] had [1]");
         *right = FOODS[s->food].plural;
         *wrong = FOODS[s->food].single;
-    } else if (kind == 0) {
-        tell(s, "[A] was alone at home.");
-        *right = PRONOUNS[s->who[HERO].sex][3];
-        *wrong = PRONOUNS[s->who[HERO].sex == HE ? SHE : HE][3];
     } else if (kind == 1) {
+        tell(s, "one evening [A] was alone [in p]. It grew dark, and");
+        *right = PRONOUNS[s->who[HERO].sex][0];
+        *wrong = PRONOUNS[s->who[HERO].sex == HE ? SHE : HE][0];
+    } else if (kind == 2) {
         while (!strcmp(MATERIALS[other].broke, own)) other = pick(s, LENGTH(MATERIALS));
-        tell(s, "[A] fell, and the [full x]");
+        tell(s, "one day, \"May I [use x] your [x]?\" asked [B]. But [B] fell, and the [mat x] [x]");
         *right = own;
         *wrong = MATERIALS[other].broke;
     } else {
-        tell(s, "[B] had a [full y]. That night, [A] put the");
-        *right = NOUNS[x->noun].noun;
-        *wrong = NOUNS[s->thing[YOURS].noun].noun;
+        from = s->len;                                     /* the answers, told where the question then begins */
+        tell(s, "the [full x]");
+        snprintf(mine, sizeof mine, "%.*s", (int)(s->len - from - 4), s->text + from + 4);
+        s->len = from;
+        tell(s, "the [full y]");
+        snprintf(yours, sizeof yours, "%.*s", (int)(s->len - from - 4), s->text + from + 4);
+        s->len = from;
+        tell(s, "one day, [B] had a [full y]. [A] and [B] played all day.\nThat night, [A] put the");
+        *right = mine;
+        *wrong = yours;
     }
 }
 
@@ -999,7 +1008,8 @@ static int print_pairs(const Options *o)
         make_world(s);
         tell_opening(s);
         put(s, '\n');
-        make_pair(s, (int)(i % 3), &right, &wrong);
+        if (s->place == HOME) set_place(s, s->home);
+        make_pair(s, (int)(i % PAIRS), &right, &wrong);
         s->text[s->len] = '\0';
         if (s->error) return fail(1, "internal: ", s->error);
         first = pick(s, 2);
