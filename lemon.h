@@ -3343,6 +3343,32 @@ static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_
     lemon__product_run(&g, workspace);
 }
 
+/*  c [m, n] = alpha * a * b + beta * c for operands that are in the caches as they lie, a(i, p) = a[i * a_row + p * a_step]
+    and b(p, j) = b[p * b_step + j]: nothing is packed and little planned. */
+static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t a_row,
+                             int64_t a_step, const float *b, int64_t b_step, float beta, float *c, int64_t ldc) {
+    lemon__product g;
+    lemon__panels panels;
+    lemon__tile t;
+    memset(&g, 0, sizeof g);
+    g.machine = lemon__machine_of(isa);
+    g.m = m, g.n = n, g.k = k;
+    g.a = a, g.a_row = a_row, g.a_step = a_step;
+    g.b = b, g.b_step = b_step, g.b_col = 1;
+    g.c = c, g.ldc = ldc;
+    g.alpha = alpha, g.beta = beta;
+    if (LEMON__SMALL) {
+        lemon__plan(&g);
+        lemon__product_run(&g, NULL);
+        return;
+    }
+    g.rows = lemon__share(m, g.machine->mr, 1);
+    panels.data = a, panels.panel = g.rows * a_row, panels.lane = a_row, panels.step = a_step;
+    t.k = k, t.a_row = a_row, t.a_step = a_step, t.b_step = b_step;
+    t.ldc = ldc, t.alpha = alpha, t.beta = beta;
+    lemon__block(&g, &t, &panels, b, NULL, 0, c, m, n);
+}
+
 /* ---- threads, and the public call ---- */
 
 /*  The packing buffers of the context's workers, made once: all of them or none. */
@@ -3687,7 +3713,7 @@ typedef struct lemon__op {
     float eps;
     const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
     lemon_loss_options loss;
-    int gradient;                   /* loss: 1 makes the gradients too */
+    int gradient;                   /* 1: this run is backward's, which is when the loss makes gradients too */
 } lemon__op;
 
 static const float *lemon__in(const lemon__op *op, int i) { return (const float *)op->in[i].data; }
@@ -4363,105 +4389,120 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
         Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t, with a window
         only the last so many of them: a tile begins with the first key that its first row sees. ---- */
 
-typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles; } lemon__attention_job;
-
-/*  Where one head of one sequence, and a tile of its queries, lie. */
-typedef struct lemon__query_tile {
-    const float *q, *k, *v;
-    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys up to its last row's */
-    int64_t q_width, kv_width;
-    int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
-    int64_t first_keys;             /* keys up to the first row's own */
-    int64_t window;                 /* how many of them a row sees */
-    float *s, *turned, *ds;         /* [keys, LEMON__ROWS], [C, LEMON__ROWS], [keys, LEMON__ROWS] (backward only) */
-    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
-} lemon__query_tile;
-
-enum { LEMON__FEW_QUERIES = 4 };            /* so many are done one by one */
+enum {
+    LEMON__FEW_QUERIES = 4,             /* so many are done one by one */
+    LEMON__KEYS = 128,                  /* keys of a block in backward: two of them stay in the L1 cache */
+    LEMON__HEAD_TASKS = 16              /* so many heads are work enough for all threads */
+};
 
 /*  Floats that a worker needs for tiles of up to so many rows and keys. */
 static int64_t lemon__attention_floats(int64_t rows, int64_t keys, int64_t head_dim, int backward) {
-    if (rows <= LEMON__FEW_QUERIES && !backward) return keys;
-    return LEMON__ROWS * (keys * (backward ? 2 : 1) + head_dim);
+    if (backward) return LEMON__ROWS * (2 * lemon__min(keys, LEMON__KEYS) + 3 * head_dim);
+    return rows <= LEMON__FEW_QUERIES ? keys : LEMON__ROWS * (keys + 2 * head_dim);
 }
 
 static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
     return lemon__attention_floats(op->seq, op->pos + op->seq, op->head_dim, backward);
 }
 
-static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile,
-                                               int worker) {
+typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles, blocks; } lemon__attention_job;
+
+/*  Where one head of one sequence, and a tile of its queries, lie. */
+typedef struct lemon__query_tile {
+    const lemon__op *op;
+    lemon_isa isa;
+    const float *k, *v;             /* of the first key that the tile sees, as all that counts keys below */
+    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys up to its last row's */
+    int64_t q_width, kv_width;
+    int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the first key in k, v */
+    int64_t first_keys;             /* keys up to the first row's own */
+    int64_t begin;                  /* the first key's place in its sequence */
+    int64_t window;                 /* how many of them a row sees */
+    float *s, *ds;                  /* [keys, LEMON__ROWS] twice (ds: backward only, which holds a block of keys) */
+    float *q, *y, *dy;              /* [C, LEMON__ROWS] queries, outputs (dQ in backward), dY (backward only) */
+    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
+} lemon__query_tile;
+
+/*  The tile's rows of q or dy, transposed; rows that it does not have are zero. */
+static void lemon__tile_turn(const lemon__query_tile *t, const float *from, float *turned) {
+    if (t->rows < LEMON__ROWS) memset(turned, 0, (size_t)(LEMON__ROWS * t->op->head_dim) * sizeof(float));
+    lemon__machine_of(t->isa)->pack(turned, LEMON__ROWS, from + t->q_at, t->q_width, 1, t->rows, t->op->head_dim);
+}
+
+static lemon__query_tile lemon__attention_tile(const lemon__attention_job *job, int64_t sequence, int64_t head,
+                                               int64_t tile, int worker) {
+    const lemon__op *op = job->op;
     lemon__query_tile t;
-    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS, begin;
+    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS;
+    t.op = op;
+    t.isa = job->ctx->isa;
     t.window = op->window > 0 ? op->window : INT64_MAX;
-    begin = lemon__max(0, op->pos + from + 1 - t.window);
+    t.begin = lemon__max(0, op->pos + from + 1 - t.window);
     t.q_width = op->n_heads * op->head_dim;
     t.kv_width = op->kv_heads * op->head_dim;
     t.rows = lemon__min(LEMON__ROWS, op->seq - from);
     t.row = sequence * op->seq + from;
-    t.first_keys = op->pos + from + 1 - begin;
+    t.first_keys = op->pos + from + 1 - t.begin;
     t.keys = t.first_keys + t.rows - 1;
     t.q_at = t.row * t.q_width + head * op->head_dim;
-    t.kv_at = (sequence * op->kv_rows + begin) * t.kv_width + head / group * op->head_dim;
-    t.q = lemon__in(op, 0) + t.q_at;
+    t.kv_at = (sequence * op->kv_rows + t.begin) * t.kv_width + head / group * op->head_dim;
     t.k = lemon__in(op, 1) + t.kv_at;
     t.v = lemon__in(op, 2) + t.kv_at;
     t.s = op->scratch + worker * op->scratch_each;
-    t.turned = t.s + LEMON__ROWS * t.keys;
-    t.ds = t.turned + LEMON__ROWS * op->head_dim;
+    t.q = t.s + LEMON__ROWS * (op->gradient ? 2 * lemon__min(op->pos + op->seq, LEMON__KEYS) : t.keys);
+    t.y = t.q + LEMON__ROWS * op->head_dim;
+    t.dy = t.y + LEMON__ROWS * op->head_dim;
+    t.ds = t.s + LEMON__ROWS * lemon__min(op->pos + op->seq, LEMON__KEYS);
     t.lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
     return t;
 }
 
-/*  Gives the scores of keys that a query must not see a value. */
-static void lemon__attention_mask(const lemon__query_tile *t, float *s, float value) {
+/*  Gives the scores of keys from ... to - 1, which stand at s, that a query must not see a value. */
+static void lemon__attention_mask(const lemon__query_tile *t, float *s, int64_t from, int64_t to, float value) {
     int64_t j, r;
-    for (j = t->first_keys; j < t->keys; j++)
-        for (r = 0; r <= j - t->first_keys; r++) s[j * LEMON__ROWS + r] = value;
-    for (j = 0; j < t->keys - t->window; j++)
-        for (r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[j * LEMON__ROWS + r] = value;
+    for (j = lemon__max(from, t->first_keys); j < to; j++)
+        for (r = 0; r <= j - t->first_keys; r++) s[(j - from) * LEMON__ROWS + r] = value;
+    for (j = from; j < lemon__min(to, t->keys - t->window); j++)
+        for (r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[(j - from) * LEMON__ROWS + r] = value;
 }
 
-/*  The tile's scores, transposed. */
-static void lemon__attention_scores(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
-    int64_t n = job->op->head_dim;
-    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f / sqrtf((float)n), t->k, t->kv_width, t->q,
-                t->q_width, 0.0f, t->s, LEMON__ROWS);
-    lemon__attention_mask(t, t->s, -INFINITY);
+/*  The scores of keys from ... to - 1, transposed. */
+static void lemon__attention_scores(const lemon__query_tile *t, int64_t from, int64_t to) {
+    int64_t n = t->op->head_dim;
+    lemon__gemm_near(t->isa, to - from, LEMON__ROWS, n, 1.0f / sqrtf((float)n), t->k + from * t->kv_width, t->kv_width, 1,
+                     t->q, LEMON__ROWS, 0.0f, t->s, LEMON__ROWS);
 }
 
-static void lemon__attend_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
-    const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
+static void lemon__attend_tile(const lemon__query_tile *t) {
+    const lemon__op *op = t->op;
     float top[LEMON__ROWS], sum[LEMON__ROWS], *y = op->y + t->q_at;
     int64_t n = op->head_dim, r, c;
-    lemon__attention_scores(job, t, workspace);
-    lemon__loops_of(isa)->softmax_columns(t->s, t->keys, top, sum);
-    lemon__attention_mask(t, t->s, 0.0f);
-    lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->v, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->turned,
-                LEMON__ROWS);
+    lemon__tile_turn(t, lemon__in(op, 0), t->q);
+    lemon__attention_scores(t, 0, t->keys);
+    lemon__attention_mask(t, t->s, 0, t->keys, -INFINITY);
+    lemon__loops_of(t->isa)->softmax_columns(t->s, t->keys, top, sum);
+    lemon__attention_mask(t, t->s, 0, t->keys, 0.0f);
+    lemon__gemm_near(t->isa, n, LEMON__ROWS, t->keys, 1.0f, t->v, 1, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->y, LEMON__ROWS);
     for (r = 0; r < t->rows; r++) {
         float inverse = 1.0f / sum[r];
-        for (c = 0; c < n; c++) y[r * t->q_width + c] = t->turned[c * LEMON__ROWS + r] * inverse;
+        for (c = 0; c < n; c++) y[r * t->q_width + c] = t->y[c * LEMON__ROWS + r] * inverse;
         if (t->lse) t->lse[r * op->n_heads] = top[r] + logf(sum[r]);
     }
 }
 
 /*  One query alone, as in decoding: a tile would be nearly empty. */
-static void lemon__attend_row(const lemon__attention_job *job, const lemon__query_tile *t, int64_t r,
-                              float *workspace) {
-    const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
+static void lemon__attend_row(const lemon__query_tile *t, int64_t r, float *workspace) {
+    const lemon__op *op = t->op;
+    const lemon__loops *loops = lemon__loops_of(t->isa);
+    const float *q = lemon__in(op, 0) + t->q_at + r * t->q_width;
     int64_t n = op->head_dim, seen = t->first_keys + r, keys = lemon__min(seen, t->window), c;
     int64_t hidden = (seen - keys) * t->kv_width;
-    const lemon__loops *loops = lemon__loops_of(isa);
     float top, sum, *y = op->y + t->q_at + r * t->q_width;
-    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width,
-                t->k + hidden, t->kv_width, 0.0f, t->s, keys);
+    lemon__gemm(t->isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), q, t->q_width, t->k + hidden, t->kv_width, 0.0f,
+                t->s, keys);
     top = loops->max(t->s, keys);
     sum = loops->exp_sum(t->s, keys, 1.0f, top);
-    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y,
-                t->q_width);
+    lemon__gemm(t->isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y, t->q_width);
     for (c = 0; c < n; c++) y[c] /= sum;
     if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
 }
@@ -4470,10 +4511,9 @@ static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
     int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r;
-    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles, worker);
-    float *workspace = lemon__workspace(job->ctx, worker);
-    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(job, &t, workspace);
-    else for (r = 0; r < t.rows; r++) lemon__attend_row(job, &t, r, workspace);
+    lemon__query_tile t = lemon__attention_tile(job, sequence, head, index % job->tiles, worker);
+    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
+    else for (r = 0; r < t.rows; r++) lemon__attend_row(&t, r, lemon__workspace(job->ctx, worker));
 }
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
@@ -4491,70 +4531,136 @@ static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
 }
 
-/*  s becomes P^T and ds becomes dS^T. */
-static void lemon__attention_back_scores(const lemon__attention_job *job, const lemon__query_tile *t,
-                                         float *workspace) {
-    const lemon__op *op = job->op;
+/*  What backward needs of a tile for all its blocks of keys. */
+typedef struct lemon__tile_back { float lse[LEMON__ROWS], d[LEMON__ROWS]; } lemon__tile_back;
+
+static void lemon__attention_back_open(const lemon__query_tile *t, lemon__tile_back *b) {
+    const lemon__op *op = t->op;
     const float *dy = op->dy + t->q_at, *y = op->y + t->q_at;
-    float lse[LEMON__ROWS] = {0}, d[LEMON__ROWS] = {0};
-    int64_t n = op->head_dim, r;
-    lemon__attention_scores(job, t, workspace);
-    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f, t->v, t->kv_width, dy, t->q_width, 0.0f, t->ds,
-                LEMON__ROWS);
+    int64_t r;
+    memset(b, 0, sizeof *b);
     for (r = 0; r < t->rows; r++) {
-        lse[r] = t->lse[r * op->n_heads];
-        d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
+        b->lse[r] = t->lse[r * op->n_heads];
+        b->d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, op->head_dim);
     }
-    lemon__loops_of(job->ctx->isa)->softmax_back(t->s, t->ds, t->keys, lse, d, 1.0f / sqrtf((float)n));
-    lemon__attention_mask(t, t->s, 0.0f);
-    lemon__attention_mask(t, t->ds, 0.0f);
+    lemon__tile_turn(t, lemon__in(op, 0), t->q);
+    lemon__tile_turn(t, op->dy, t->dy);
 }
 
-static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
-    const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
-    float *dq = op->dx[0] + t->q_at;
-    int64_t n = op->head_dim, r, c;
-    lemon__attention_back_scores(job, t, workspace);
-    if (op->dx[0]) {
-        lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->k, t->kv_width, t->ds, LEMON__ROWS, 0.0f,
-                    t->turned, LEMON__ROWS);
-        for (r = 0; r < t->rows; r++, dq += t->q_width)
-            for (c = 0; c < n; c++) dq[c] = t->turned[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
-    }
+/*  For keys from ... to - 1: s becomes P^T and ds becomes dS^T. */
+static void lemon__attention_back_scores(const lemon__query_tile *t, const lemon__tile_back *b, int64_t from, int64_t to) {
+    int64_t n = t->op->head_dim;
+    lemon__attention_scores(t, from, to);
+    lemon__gemm_near(t->isa, to - from, LEMON__ROWS, n, 1.0f, t->v + from * t->kv_width, t->kv_width, 1, t->dy, LEMON__ROWS,
+                     0.0f, t->ds, LEMON__ROWS);
+    lemon__loops_of(t->isa)->softmax_back(t->s, t->ds, to - from, b->lse, b->d, 1.0f / sqrtf((float)n));
+    lemon__attention_mask(t, t->s, from, to, 0.0f);
+    lemon__attention_mask(t, t->ds, from, to, 0.0f);
+}
+
+/*  Adds what they come to, to t->y, which gathers dQ^T, and to dK and dV of these keys. */
+static void lemon__attention_back_queries(const lemon__query_tile *t, int64_t from, int64_t to) {
+    lemon__gemm_near(t->isa, t->op->head_dim, LEMON__ROWS, to - from, 1.0f, t->k + from * t->kv_width, 1, t->kv_width, t->ds,
+                     LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
+}
+
+static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from, int64_t to) {
+    const lemon__op *op = t->op;
+    int64_t n = op->head_dim, at = t->kv_at + from * t->kv_width;
     if (op->dx[1])
-        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->ds, LEMON__ROWS, t->q, t->q_width, 1.0f,
-                    op->dx[1] + t->kv_at, t->kv_width);
+        lemon__gemm_near(t->isa, to - from, n, t->rows, 1.0f, t->ds, LEMON__ROWS, 1, lemon__in(op, 0) + t->q_at, t->q_width,
+                         1.0f, op->dx[1] + at, t->kv_width);
     if (op->dx[2])
-        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->s, LEMON__ROWS, op->dy + t->q_at, t->q_width, 1.0f,
-                    op->dx[2] + t->kv_at, t->kv_width);
+        lemon__gemm_near(t->isa, to - from, n, t->rows, 1.0f, t->s, LEMON__ROWS, 1, op->dy + t->q_at, t->q_width, 1.0f,
+                         op->dx[2] + at, t->kv_width);
+}
+
+/*  A tile's dQ; keys: also what it adds to dK and dV. */
+static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
+    const lemon__op *op = t->op;
+    float *dq = op->dx[0] + t->q_at;
+    int64_t n = op->head_dim, from, to, r, c;
+    lemon__tile_back b;
+    lemon__attention_back_open(t, &b);
+    for (from = 0; from < t->keys; from = to) {
+        to = lemon__min(from + LEMON__KEYS, t->keys);
+        lemon__attention_back_scores(t, &b, from, to);
+        if (op->dx[0]) lemon__attention_back_queries(t, from, to);
+        if (keys) lemon__attention_back_keys(t, from, to);
+    }
+    for (r = 0; op->dx[0] && r < t->rows; r++, dq += t->q_width)
+        for (c = 0; c < n; c++) dq[c] = t->y[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
+}
+
+/*  Makes dK and dV of some keys zero, if nobody wrote them before. */
+static void lemon__attention_back_clear(const lemon__query_tile *t, int64_t from, int64_t to) {
+    const lemon__op *op = t->op;
+    int64_t j;
+    int side;
+    for (side = 1; side <= 2; side++)
+        for (j = from; op->dx[side] && !op->add[side] && j < to; j++)
+            memset(op->dx[side] + t->kv_at + j * t->kv_width, 0, (size_t)op->head_dim * sizeof(float));
 }
 
 /*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
 static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
-    int64_t sequence = index / op->kv_heads, kv = index % op->kv_heads, group = op->n_heads / op->kv_heads, head, tile,
-            r;
-    lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0, worker);
-    int side;
-    for (side = 1; side <= 2; side++)
-        for (r = 0; op->dx[side] && !op->add[side] && r < op->seq; r++)
-            memset(op->dx[side] + t.kv_at + r * t.kv_width, 0, (size_t)op->head_dim * sizeof(float));
-    for (head = kv * group; head < (kv + 1) * group; head++)
-        for (tile = 0; tile < job->tiles; tile++) {
-            t = lemon__attention_tile(op, sequence, head, tile, worker);
-            lemon__attention_back_tile(job, &t, lemon__workspace(job->ctx, worker));
-        }
+    int64_t sequence = index / op->kv_heads, group = op->n_heads / op->kv_heads, first = index % op->kv_heads * group, i;
+    lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
+    lemon__attention_back_clear(&t, 0, op->seq);
+    for (i = 0; i < group * job->tiles; i++) {
+        t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
+        lemon__attention_back_tile(&t, 1);
+    }
+}
+
+/*  Where heads are few, in two rounds: dQ by tiles of queries, then dK and dV by blocks of keys, whose scores are made
+    once more. */
+static void lemon__attention_back_rows(void *arg, int64_t index, int worker) {
+    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+    const lemon__op *op = job->op;
+    lemon__query_tile t = lemon__attention_tile(job, index / (op->n_heads * job->tiles), index / job->tiles % op->n_heads,
+                                                index % job->tiles, worker);
+    lemon__attention_back_tile(&t, 0);
+}
+
+static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
+    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t group = op->n_heads / op->kv_heads, first = index / job->blocks % op->kv_heads * group,
+            sequence = index / (op->kv_heads * job->blocks), begin = index % job->blocks * LEMON__KEYS,
+            end = lemon__min(begin + LEMON__KEYS, op->seq), i;
+    lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
+    lemon__attention_back_clear(&t, begin, end);
+    for (i = 0; i < group * job->tiles; i++) {
+        int64_t from, to;
+        lemon__tile_back b;
+        t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
+        from = lemon__max(0, begin - t.begin);
+        to = lemon__min(end - t.begin, t.keys);
+        if (from >= to) continue;
+        lemon__attention_back_open(&t, &b);
+        lemon__attention_back_scores(&t, &b, from, to);
+        lemon__attention_back_keys(&t, from, to);
+    }
 }
 
 static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__attention_job job;
+    const int64_t sequences = op->rows / op->seq;
     job.op = op;
     job.ctx = ctx;
     job.tiles = lemon__ceil_div(op->seq, LEMON__ROWS);
+    job.blocks = lemon__ceil_div(op->seq, LEMON__KEYS);
     ctx->flops += 2.5 * lemon__attention_flops(op);
-    lemon__parallel(ctx, op->rows / op->seq * op->kv_heads, lemon__attention_back_task, &job);
+    if (sequences * op->kv_heads >= LEMON__HEAD_TASKS || job.blocks == 1) {
+        lemon__parallel(ctx, sequences * op->kv_heads, lemon__attention_back_task, &job);
+        return;
+    }
+    lemon__parallel(ctx, sequences * op->n_heads * job.tiles, lemon__attention_back_rows, &job);
+    if (op->dx[1] || op->dx[2])
+        lemon__parallel(ctx, sequences * op->kv_heads * job.blocks, lemon__attention_back_block, &job);
 }
 
 /* ---- SwiGLU: y = silu(gate) * up ---- */

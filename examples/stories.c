@@ -971,8 +971,10 @@ static void make_pair(Story *s, int kind, const char **right, const char **wrong
         s->food = pick(s, LENGTH(FOODS));
         s->word[0] = NUMBERS[3 + pick(s, 4)];
         tell(s, "one day, [A] had [1]");
-        *right = FOODS[s->food].plural;
-        *wrong = FOODS[s->food].single;
+        snprintf(mine, sizeof mine, "%s.", FOODS[s->food].plural);      /* the stop: else one begins the other */
+        snprintf(yours, sizeof yours, "%s.", FOODS[s->food].single);
+        *right = mine;
+        *wrong = yours;
     } else if (kind == 1) {
         tell(s, "one evening [A] was alone [in p]. It grew dark, and");
         *right = PRONOUNS[s->who[HERO].sex][0];
