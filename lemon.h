@@ -798,7 +798,7 @@ LEMON_API const char *lemon_place_name(lemon_place place);
 
 /*  How to fuse.  Fill it with lemon_fuse_defaults, then change what you like. */
 typedef struct lemon_fuse_options {
-    const char *method;       /* "lemon", "ligo", "subclone", "select", "drop", "random" */
+    const char *method;       /* "lemon", "ligo", "subclone", "select", "drop", "slicegpt", "modegpt", "random" */
     int64_t tokens;           /* calibration tokens; a tenth of them is held out */
     int64_t seq;              /* length of their windows; 0: 256 or the context */
     int64_t field_layers;     /* teacher layers that a student layer may draw on; 0: the method's own choice */
@@ -13677,6 +13677,8 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
 
         select, drop      channels evenly spaced; the first layers, or spaced ones           Xu et al. 2024 (2311.18823)
         subclone          channels ranked by activation, rescaled; spaced layers             Samragh et al. 2023 (2312.09299)
+        slicegpt          channels by principal components                                   Ashkboos et al. 2024 (2401.15024)
+        modegpt           pairs of matrices decomposed: Nystrom, CR, SVD                     Lin et al. 2024 (2408.09632)
         ligo              from a selection, operators learned by gradients                   Wang et al. 2023 (2303.00980)
         lemon             operators solved on activations by least squares, layer by layer, and learned where asked for;
                           without the solving, learned alone: the recipe of the paper        Chen et al. 2024
@@ -14144,11 +14146,11 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 
 /* ---- the methods, and a fusion under way ---- */
 
-enum { LEMON__MAKES_NEW, LEMON__SELECTS, LEMON__LEARNS, LEMON__SOLVES };
+enum { LEMON__MAKES_NEW, LEMON__SELECTS, LEMON__SLICES, LEMON__DECOMPOSES, LEMON__LEARNS, LEMON__SOLVES };
 
 typedef struct lemon__method {
     const char *name;
-    int kind;                       /* of the above; those that learn or solve fold gains and may have wider fields */
+    int kind;                       /* of the above; from SLICES on gains are folded, from LEARNS on fields may be wider */
     int spaced;                     /* layers spread, ends pinned; 0: the first ones */
     int ranked;                     /* channels by activation; 0: evenly spaced */
     int rescaled;                   /* reads grow by sqrt(teacher / student), so that outputs keep their size */
@@ -14156,11 +14158,12 @@ typedef struct lemon__method {
     int64_t learn, slots;           /* steps, and layers in a field, where the options leave them to the method */
 } lemon__method;
 
-enum { LEMON__METHODS = 6, LEMON__ALL_LAYERS = 4096 };
+enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096 };
 static const lemon__method lemon__methods[LEMON__METHODS] = {
     {"lemon", LEMON__SOLVES, 1, 1, 0, 1, 0, 3},    {"ligo", LEMON__LEARNS, 1, 0, 0, 1, 100, LEMON__ALL_LAYERS},
     {"subclone", LEMON__SELECTS, 1, 1, 1, 1, 0, 1}, {"select", LEMON__SELECTS, 0, 0, 0, 0, 0, 1},
-    {"drop", LEMON__SELECTS, 1, 0, 0, 0, 0, 1},     {"random", LEMON__MAKES_NEW, 0, 0, 0, 0, 0, 1}};
+    {"drop", LEMON__SELECTS, 1, 0, 0, 0, 0, 1},     {"slicegpt", LEMON__SLICES, 0, 1, 0, 1, 0, 1},
+    {"modegpt", LEMON__DECOMPOSES, 0, 1, 0, 1, 0, 1}, {"random", LEMON__MAKES_NEW, 0, 0, 0, 0, 0, 1}};
 
 static const lemon__method *lemon__method_find(const char *name) {
     int i;
@@ -14884,7 +14887,7 @@ static lemon_status lemon__solve_basis(lemon__fill *f) {
     float *gain = lemon__floats(f->ctx, &f->work, f->ds, n);
     lemon_status status = LEMON_OK;
     f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
-    f->field = f->o->field_dims > 0 && f->o->field_dims < n ? f->o->field_dims : n;
+    f->field = f->method->kind == LEMON__SOLVES && f->o->field_dims > 0 ? lemon__min(f->o->field_dims, n) : n;
     if (!gain || !f->p) return LEMON_E_MEMORY;
     if (f->ds == n) for (i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
     else {
@@ -14960,15 +14963,21 @@ static lemon_status lemon__solve_map(lemon__fill *f, lemon_map *map, float *matr
     return status ? status : lemon__map_from(f, map, matrix, f->p, masked ? f->field : teacher);
 }
 
-/*  A read map of the stream, pulled towards P's own inverse. */
-static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
+/*  P's own inverse, for a read map; NULL: no memory. */
+static float *lemon__basis_inverse(lemon__fill *f) {
     float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
     int64_t i, c;
-    if (matrix == NULL) return LEMON_E_MEMORY;
-    for (i = 0; i < f->ds; i++) {
+    for (i = 0; matrix && i < f->ds; i++) {
         double size = lemon__basis_size(f, i);
         for (c = 0; c < f->dt; c++) matrix[i * f->dt + c] = (float)((double)f->p[i * f->dt + c] / size);
     }
+    return matrix;
+}
+
+/*  A read map of the stream, pulled towards P's own inverse. */
+static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
+    float *matrix = lemon__basis_inverse(f);
+    if (matrix == NULL) return LEMON_E_MEMORY;
     return lemon__solve_map(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->field < f->dt, m);
 }
 
@@ -15365,20 +15374,218 @@ static lemon_status lemon__solve_slots(lemon__fill *f) {
     return status;
 }
 
-static lemon_status lemon__fill_solved(lemon__fill *f) {
-    int64_t i;
+/*  What is known before the first layer: which layers stay, and P. */
+static lemon_status lemon__solve_open(lemon__fill *f) {
     lemon_status status = lemon__observe(f);
     if (!status) status = lemon__solve_layers(f);
     if (!status) status = lemon__solve_slots(f);
     if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
     if (!status) status = lemon__solve_memory(f);
-    if (!status) status = lemon__solve_basis(f);
+    return status ? status : lemon__solve_basis(f);
+}
+
+static lemon_status lemon__fill_solved(lemon__fill *f) {
+    int64_t i;
+    lemon_status status = lemon__solve_open(f);
     if (!status) status = lemon__solve_begin(f);
     for (i = 0; !status && i < f->sc->n_layers; i++) status = lemon__solve_layer(f, i);
     if (!status) status = lemon__solve_output(f);
     lemon_arena_free(f->ctx, &f->solve);
     return status;
 }
+
+/* ---- slicegpt and modegpt: the baselines that solve too, each part by itself, on the teacher's activations alone.  Their
+        papers cut the stream (slicegpt) or the inner joints (modegpt); what a paper leaves whole is cut as well as can be:
+                        slicegpt                                  modegpt
+        layers          block influence                           block influence (the paper's measure of layers)
+        stream          principal components (its section 3)      the same
+        heads           the largest outputs                       CR: the largest |q| |k| (its type II)
+        head_dim        every r-th plane                          the same; values by SVD with wo (its type III)
+        neurons         the largest outputs                       ridge leverage scores, and Nystrom's w_down (its type I)
+        SliceGPT turns each block by its own components and puts adapters Q_i^T Q_i+1 on the skips, for which a LLaMA has no
+        room: they are the identity where all blocks share the components of their common covariance.  (Turning each block
+        and folding the nearest rotation to each adapter into the matrices was tried too: it is far worse.)  The gain at the
+        end of a tied student is diag(P diag(g) P^T). ---- */
+
+typedef struct lemon__pieces {
+    lemon__cov neurons[2], values;              /* kept and held out; all */
+    double *queries, *keys, *squares;           /* sums of squares of channels */
+} lemon__pieces;
+
+static lemon_status lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
+    int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY);
+    int k;
+    lemon_status status = lemon__cov_make(f, kv, kv, &p->values);
+    for (k = 0; k < 2 && !status && f->method->kind == LEMON__DECOMPOSES; k++)
+        status = lemon__cov_make(f, f->nt, f->nt, &p->neurons[k]);
+    p->queries = lemon__doubles(f->ctx, &f->work, 1, f->qt);
+    p->keys = lemon__doubles(f->ctx, &f->work, 1, kv);
+    p->squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
+    return !status && p->queries && p->keys && p->squares ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+/*  The streams through a teacher layer, watched. */
+static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) {
+    lemon__walk *t = &f->t.walk;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
+        lemon__run_attend(&f->t, layer);
+        lemon__add_squares(t->q, f->rows, f->qt, 1, p->queries);
+        lemon__add_squares(f->t.k, f->rows, p->values.m, 1, p->keys);
+        lemon__cov_add(f->ctx, &p->values, f->t.v, f->t.v, f->rows);
+        lemon__walk_write(t, LEMON_WO, layer, t->z);
+        lemon__walk_norm(t, LEMON_FFN_NORM, layer);
+        lemon__walk_neurons(t, layer);
+        lemon__add_squares(t->gate, f->rows, f->nt, 1, p->squares);
+        if (f->method->kind == LEMON__DECOMPOSES) lemon__cov_add(f->ctx, &p->neurons[f->held], t->gate, t->gate, f->rows);
+        lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
+    }
+}
+
+/*  P's inverse reads everywhere. */
+static lemon_status lemon__parts_read(lemon__fill *f, int place, int64_t i) {
+    float *inverse = lemon__basis_inverse(f);
+    return inverse ? lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt) : LEMON_E_MEMORY;
+}
+
+/*  Type III for narrower heads: with G = E[v v^T] = L L^T of a key-value head and H = sum over its queries of
+    (P Wo)^T (P Wo), the eigenvectors w of L^T H L give values L^-T w, and L w to read them by: the truncated SVD of
+    sqrt(C) Wv Wo.  Heads whose values are merged from several are left as they are. */
+static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *values) {
+    int64_t dt = f->tc->head_dim, ds = f->sc->head_dim, kv = values->m, group = f->sc->n_heads / f->sc->kv_heads, h, q;
+    int64_t a, b, c, r, per = f->tc->n_heads / f->tc->kv_heads;
+    const float *w = lemon__projected(f, LEMON_WO, f->main[i]);
+    lemon_map *write = lemon__own_map(f->ops, LEMON_AT_VALUE, i, 0), *read = lemon__own_map(f->ops, LEMON_AT_READ_HEADS, i, 0);
+    float *v = lemon__floats(f->ctx, &f->work, write->student, kv), *o = lemon__floats(f->ctx, &f->work, f->qs, f->qt);
+    double *low = lemon__doubles(f->ctx, &f->work, dt, dt), *g = lemon__doubles(f->ctx, &f->work, dt, dt);
+    double *e = lemon__doubles(f->ctx, &f->work, dt, dt), *z = lemon__doubles(f->ctx, &f->work, dt, dt);
+    double *d = lemon__doubles(f->ctx, &f->work, 1, dt), *x = lemon__doubles(f->ctx, &f->work, 1, dt);
+    int32_t *order = lemon__ids(f->ctx, &f->work, 1, ds);
+    if (!w || !v || !o || !low || !g || !e || !z || !d || !x || !order) return LEMON_E_MEMORY;
+    for (h = 0; h < f->sc->kv_heads; h++) {
+        int64_t from = f->chosen[h * group] / per * dt;
+        double mean = 0.0;
+        int ok = 1;
+        for (q = 1; q < group; q++) if (f->chosen[h * group + q] / per * dt != from) return LEMON_OK;
+        for (a = 0; a < dt; a++) mean += values->sum[(from + a) * kv + from + a] / (double)dt;
+        memset(g, 0, (size_t)(dt * dt) * sizeof *g);
+        for (a = 0; a < dt; a++)
+            for (b = 0; b < dt; b++) {
+                low[a * dt + b] = values->sum[(from + a) * kv + from + b] / mean + (a == b ? 1e-6 : 0.0);
+                for (q = 0; q < group; q++)
+                    for (r = 0, c = f->chosen[h * group + q] * dt; r < f->ds; r++)
+                        g[a * dt + b] += (double)w[r * f->qt + c + a] * (double)w[r * f->qt + c + b];
+            }
+        lemon__cholesky(f->ctx->isa)(low, dt, &ok);
+        if (!ok) return LEMON_OK;
+        memset(e, 0, (size_t)(dt * dt) * sizeof *e);
+        for (a = 0; a < dt; a++)                            /* L^T H L */
+            for (b = 0; b < dt; b++)
+                for (c = a; c < dt; c++)
+                    for (r = b; r < dt; r++) e[a * dt + b] += low[c * dt + a] * g[c * dt + r] * low[r * dt + b];
+        if (lemon__eigen(f->ctx, e, dt, d, z) || lemon__choose(f, d, dt, ds, order)) return LEMON_E_MEMORY;
+        for (c = 0; c < ds; c++) {
+            const double *u = z + order[c] * dt;
+            for (a = dt - 1; a >= 0; a--) {                 /* x = L^-T u */
+                for (x[a] = u[a], b = a + 1; b < dt; b++) x[a] -= low[b * dt + a] * x[b];
+                x[a] /= low[a * dt + a];
+                v[(h * ds + c) * kv + from + a] = (float)x[a];
+            }
+            for (q = 0; q < group; q++)
+                for (a = 0; a < dt; a++)
+                    for (b = 0; b <= a; b++)
+                        o[((h * group + q) * ds + c) * f->qt + f->chosen[h * group + q] * dt + a] +=
+                            (float)(low[a * dt + b] * u[b]);
+        }
+    }
+    if (lemon__map_from(f, write, v, v, kv)) return LEMON_E_MEMORY;
+    return lemon__map_from(f, read, o, o, f->qt);
+}
+
+static lemon_status lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+    int64_t per = f->tc->n_heads / f->tc->kv_heads, dim = f->tc->head_dim, h, c;
+    const double *largest = f->head + f->main[i] * f->tc->n_heads;
+    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
+    lemon_status status;
+    if (planes == NULL) return LEMON_E_MEMORY;
+    for (h = 0; h < f->tc->n_heads; h++)
+        for (c = 0, f->energy[h] = 0.0; c < dim; c++) {
+            planes[(h * dim + c) / 2] += p->queries[h * dim + c];
+            f->energy[h] += sqrt(p->queries[h * dim + c] * p->keys[h / per * dim + c]);
+        }
+    status = lemon__choose_heads(f, f->method->kind == LEMON__DECOMPOSES ? f->energy : largest, f->chosen);
+    if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    if (status || f->method->kind != LEMON__DECOMPOSES || f->sc->head_dim == dim) return status;
+    return lemon__parts_values(f, i, &p->values);
+}
+
+/*  Type I: scores diag(C (C + mean I)^-1); then W_down' = W_down C S (S^T C S)^-1. */
+static lemon_status lemon__parts_nystrom(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+    int64_t n = f->nt, a, b;
+    double *low = lemon__doubles(f->ctx, &f->work, n, n), *column = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0;
+    lemon__moments m;
+    lemon_status status = low && column ? lemon__moments_make(f, n, f->ns, &m) : LEMON_E_MEMORY;
+    int k, ok;
+    if (status) return status;
+    for (a = 0; a < n; a++) mean += p->neurons[0].sum[a * n + a] / (double)n;
+    memcpy(low, p->neurons[0].sum, (size_t)(n * n) * sizeof *low);
+    for (a = 0; a < n; a++) low[a * n + a] += mean;
+    lemon__cholesky(f->ctx->isa)(low, n, &ok);
+    for (a = 0; ok && a < n; a++) {                         /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
+        memset(column, 0, (size_t)n * sizeof *column);
+        for (b = a; b < n; b++)
+            column[b] = ((a == b ? 1.0 : 0.0) - lemon__dot64(low + b * n + a, column + a, b - a)) / low[b * n + b];
+        f->energy[a] = 1.0 - mean * lemon__dot64(column + a, column + a, n - a);
+    }
+    status = lemon__choose(f, ok ? f->energy : p->squares, n, f->ns, f->chosen);
+    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
+    if (!status) status = lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
+    for (k = 0; k < 2; k++)
+        for (b = 0; b < f->ns; b++) {
+            for (a = 0; a < n; a++) m.t[k].sum[a * f->ns + b] = p->neurons[k].sum[a * n + f->chosen[b]];
+            for (a = 0; a < f->ns; a++)
+                m.s[k].sum[a * f->ns + b] = p->neurons[k].sum[f->chosen[a] * n + f->chosen[b]];
+        }
+    return status ? status : lemon__solve_inner(f, LEMON_AT_READ_NEURONS, i, 0, &m);
+}
+
+static lemon_status lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+    lemon_status status;
+    if (f->method->kind == LEMON__DECOMPOSES) return lemon__parts_nystrom(f, i, p);
+    status = lemon__neuron_energy(f, f->main[i], p->squares, f->energy);
+    if (!status) status = lemon__choose(f, f->energy, f->nt, f->ns, f->chosen);
+    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
+    return status ? status : lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
+}
+
+static lemon_status lemon__parts_layer(lemon__fill *f, int64_t i) {
+    lemon__pieces p;
+    lemon_status status = lemon__parts_make(f, &p);
+    if (status) return status;
+    lemon__parts_watch(f, f->main[i], &p);
+    status = lemon__parts_read(f, LEMON_AT_READ_ATTN, i);
+    if (!status) status = lemon__parts_read(f, LEMON_AT_READ_FFN, i);
+    if (!status) status = lemon__parts_attention(f, i, &p);
+    return status ? status : lemon__parts_neurons(f, i, &p);
+}
+
+static lemon_status lemon__fill_parts(lemon__fill *f) {
+    int64_t i, layer = 0;
+    lemon_status status = lemon__solve_open(f);
+    for (lemon__rewind(f); !status && lemon__next_batch(f);) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
+    for (i = 0; !status && i < f->sc->n_layers; i++) {
+        for (; layer < f->main[i]; layer++)
+            for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
+        status = lemon__parts_layer(f, i);
+        layer++;
+        lemon_arena_free(f->ctx, &f->work);
+        if (!status) status = lemon__tick(f->ctx, "solve", i + 1, f->sc->n_layers, (double)NAN);
+    }
+    if (!status) status = lemon__parts_read(f, LEMON_AT_READ_OUTPUT, 0);
+    lemon_arena_free(f->ctx, &f->work);
+    lemon_arena_free(f->ctx, &f->solve);
+    return status;
+}
+
 /* ---- learning the operators by gradients: the student's weights are products on the tape, Out * W * In^T with W fixed,
         and the loss of the language model reaches the maps and the layer weights through them ---- */
 
@@ -15708,7 +15915,7 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
     if (status) return status;
     if (lemon__method_find(o->method) == NULL)
         return lemon__fail(ctx, LEMON_E_ARG,
-                           "method is \"%.40s\", expected lemon, ligo, subclone, select, drop or random",
+                           "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, modegpt or random",
                            o->method ? o->method : "(NULL)");
     if (o->tokens < 64)
         return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
@@ -15766,8 +15973,9 @@ static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
 static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
     int solves = f->method->kind == LEMON__SOLVES && f->o->solve;
     lemon_status status;
-    f->ops->fold_gains = f->method->kind >= LEMON__LEARNS;
-    status = solves ? lemon__fill_solved(f) : lemon__fill_selected(f);
+    f->ops->fold_gains = f->method->kind >= LEMON__SLICES;
+    if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) status = lemon__fill_parts(f);
+    else status = solves ? lemon__fill_solved(f) : lemon__fill_selected(f);
     lemon_arena_free(f->ctx, &f->work);
     if (!status && f->ids) status = lemon__applied_loss(f, &result->init_loss);
     if (status || f->learn == 0) return status;

@@ -29,6 +29,7 @@
 #define LEMON_IMPLEMENTATION
 #endif
 #include "../lemon.h"
+#include "choices.h"
 #include "progress.h"
 #include "report.h"
 
@@ -50,7 +51,7 @@ typedef struct settings {
     double lr, min_lr, learn_lr, weight_decay, clip, distill, temperature;
     double temp, top_p, min_p;
     const char *method, *operators, *save_operators, *teacher, *schedule, *order, *dtype;
-    const char *tokenizer, *trim_vocab, *eval_data, *log, *report, *prompt;
+    const char *tokenizer, *trim_vocab, *choices, *eval_data, *log, *report, *prompt;
     const char **data;                                   /* n_data paths, in the order given */
     int64_t n_data;
     int untie, no_solve, no_correction, recompute, resume, bytes, json, quiet, help, version;
@@ -215,7 +216,7 @@ typedef struct flag {
 } flag;
 
 #define FIELD(name) offsetof(settings, name)
-#define METHODS "lemon|ligo|subclone|select|drop|random"
+#define METHODS "lemon|ligo|subclone|select|drop|slicegpt|modegpt|random"
 #define ANY_SEED 9.2e18
 #define SIZE_MOST 1e9
 
@@ -279,6 +280,8 @@ static const flag flags[] = {
     {"--resume", NULL, SWITCH, FIELD(resume), NULL, 0, 0, TRAIN, 0, "go on from OUT.resume"},
     {"--log", "FILE.csv", TEXT, FIELD(log), NULL, 0, 0, TRAIN, 0, "a line for each step"},
 
+    {"--choices", "FILE.jsonl", TEXT, FIELD(choices), NULL, 0, 0, EVAL, 0,
+     "in place of --data: {\"prompt\": text, \"choices\": [text, ...], \"answer\": index} a line, and how often it wins"},
     {"--max-tokens", "N", COUNT, FIELD(max_tokens), "0", 0, 1e15, EVAL, 0, "only the first N tokens, 0: all"},
     {"--prompt", "TEXT", TEXT, FIELD(prompt), "", 0, 0, GENERATE, 0, "what the text begins with"},
     {"-n", "N", COUNT, FIELD(count), "256", 0, 1e12, GENERATE, 0, "new tokens at most"},
@@ -502,7 +505,7 @@ static const char *const needs[][2] = {
 static const char *const contradicts[][2] = {
     {"--operators", "--save-operators"}, {"--operators", "--learn"},      {"--operators", "--learn-lr"},
     {"--operators", "--no-solve"},       {"--operators", "--field-dims"}, {"--operators", "--field-layers"},
-    {"--bytes", "--tokenizer"},
+    {"--bytes", "--tokenizer"},          {"--choices", "--data"},
 };
 
 static int check_pairs(run *r) {
@@ -523,7 +526,7 @@ static int check_arguments(run *r) {
         return complain(r, EXIT_USAGE, "an argument is missing, expected lemon %s %s; see lemon %s --help",
                         r->command->name, r->command->arguments, r->command->name);
     for (i = 0; i < N_FLAGS; i++)
-        if ((flags[i].required & r->command->bit) && !r->given[i] && !r->set.operators)
+        if ((flags[i].required & r->command->bit) && !r->given[i] && !r->set.operators && !r->set.choices)
             return complain(r, EXIT_USAGE, "%s is missing, expected %s %s; see lemon %s --help", flags[i].name,
                             flags[i].name, flags[i].value, r->command->name);
     return check_pairs(r);
@@ -874,10 +877,141 @@ static int command_tokenize(run *r) {
     return json_end();
 }
 
+/*  Appends a file to r->text. */
+static int read_text(run *r, const char *path) {
+    lemon_reader reader;
+    char piece[65536];
+    uint64_t at;
+    int code = check(r, lemon_file_reader(r->ctx, path, &reader));
+    if (code) return code;
+    for (at = 0; at < reader.size && code == EXIT_DONE; at += sizeof piece) {
+        size_t n = reader.size - at < sizeof piece ? (size_t)(reader.size - at) : sizeof piece;
+        code = check(r, reader.read(reader.user, at, piece, n));
+        if (code == EXIT_DONE) buffer_add(&r->text, piece, n);
+    }
+    buffer_put(&r->text, "\n");
+    reader.close(reader.user);
+    if (code == EXIT_DONE && r->text.failed) code = complain(r, EXIT_FAILED, "%s: no memory for the text", path);
+    return code;
+}
+
+/*  The log-likelihood of ids [from, n) behind those before them, which the session has been fed but for the last. */
+static int choice_likelihood(run *r, lemon_session *session, const int32_t *ids, int64_t from, int64_t n, double *sum) {
+    int32_t v, vocab = r->model->config.vocab_size;
+    float *logits;
+    int64_t i;
+    int code = check(r, lemon_session_rewind(session, from - 1));
+    for (i = from, *sum = 0; i < n && code == EXIT_DONE; i++) {
+        double top = -INFINITY, all = 0;
+        code = check(r, lemon_session_feed(session, ids + i - 1, 1, &logits));
+        if (code) return code;
+        for (v = 0; v < vocab; v++) top = (double)logits[v] > top ? (double)logits[v] : top;
+        for (v = 0; v < vocab; v++) all += exp((double)logits[v] - top);
+        *sum += (double)logits[ids[i]] - top - log(all);
+    }
+    return code;
+}
+
+/*  Ids of BOS, prompt and one choice, into r->tokens; *from: where the choice begins, which is where the ids part from
+    those of the prompt alone.  Of what is longer than the context the end stays. */
+static int choice_ids(run *r, const choice_item *item, long choice, int64_t *from) {
+    const lemon_tokenizer *t = r->model->tokenizer;
+    lemon_tokens alone = {NULL, 0, 0};
+    int64_t over;
+    int code;
+    r->text.length = 0;
+    buffer_put(&r->text, item->prompt);
+    buffer_put(&r->text, item->choices[choice]);
+    if (r->text.failed) return complain(r, EXIT_FAILED, "no memory for the text");
+    r->tokens.count = 0;
+    code = check(r, lemon_tokens_push(r->ctx, &r->tokens, lemon_tokenizer_bos(t)));
+    if (code == EXIT_DONE) code = check(r, lemon_tokens_push(r->ctx, &alone, lemon_tokenizer_bos(t)));
+    if (code == EXIT_DONE) code = check(r, lemon_encode(r->ctx, t, item->prompt, strlen(item->prompt), &alone));
+    if (code == EXIT_DONE) code = check(r, lemon_encode(r->ctx, t, r->text.text, r->text.length, &r->tokens));
+    for (*from = 1; *from < alone.count && *from < r->tokens.count && alone.ids[*from] == r->tokens.ids[*from]; ++*from) {}
+    lemon_tokens_free(r->ctx, &alone);
+    over = r->tokens.count - r->model->config.max_seq;
+    if (code || over <= 0) return code;
+    memmove(r->tokens.ids, r->tokens.ids + over, (size_t)(r->tokens.count - over) * sizeof *r->tokens.ids);
+    r->tokens.count -= over;
+    *from = *from - over > 1 ? *from - over : 1;
+    return EXIT_DONE;
+}
+
+/*  Whether the right choice alone is the likeliest, raw and by byte. */
+static int choice_answer(run *r, lemon_session *session, const choice_item *item, int won[2]) {
+    double right[2] = {0, 0}, best[2] = {-INFINITY, -INFINITY};
+    long i;
+    int k, code = EXIT_DONE;
+    for (i = 0; i < item->n_choices && code == EXIT_DONE; i++) {
+        double score[2];
+        int64_t from = 1;
+        code = choice_ids(r, item, i, &from);
+        if (code == EXIT_DONE) code = check(r, lemon_session_rewind(session, 0));
+        if (code == EXIT_DONE && from > 1) code = check(r, lemon_session_feed(session, r->tokens.ids, from - 1, NULL));
+        if (code == EXIT_DONE) code = choice_likelihood(r, session, r->tokens.ids, from, r->tokens.count, &score[0]);
+        if (code) return code;
+        score[1] = score[0] / (double)(strlen(item->choices[i]) + !*item->choices[i]);
+        for (k = 0; k < 2; k++) {
+            if (i == item->answer) right[k] = score[k];
+            else if (score[k] > best[k]) best[k] = score[k];
+        }
+    }
+    for (k = 0; k < 2; k++) won[k] += right[k] > best[k];
+    return code;
+}
+
+static int choices_all(run *r, lemon_session *session, char *line, int won[2], int64_t *items) {
+    int64_t number;
+    int code = EXIT_DONE;
+    for (number = 1; *line && code == EXIT_DONE; number++) {
+        choice_item item;
+        char *end = strchr(line, '\n'), *next = end ? end + 1 : line + strlen(line);
+        if (end) *end = 0;
+        if (line[strspn(line, " \t\r")]) {
+            if (!choice_parse(line, &item))
+                return complain(r, EXIT_FAILED,
+                                "%s: line %lld is no question, expected {\"prompt\": text, \"choices\": [text, ...], "
+                                "\"answer\": index}, 2 to %d choices", r->set.choices, (long long)number, CHOICES_MOST);
+            code = choice_answer(r, session, &item, won);
+            ++*items;
+        }
+        line = next;
+    }
+    return code;
+}
+
+static int eval_choices(run *r) {
+    lemon_session *session = NULL;
+    buffer file;
+    int64_t items = 0;
+    int won[2] = {0, 0}, code = need_tokenizer(r, r->model, r->plain[0]);
+    if (code == EXIT_DONE) code = read_text(r, r->set.choices);
+    file = r->text;
+    memset(&r->text, 0, sizeof r->text);
+    if (code == EXIT_DONE) code = check(r, lemon_session_open(r->ctx, r->model, &session));
+    if (code == EXIT_DONE && memchr(file.text, 0, file.length))
+        code = complain(r, EXIT_FAILED, "%s: it holds a 0 byte, expected text", r->set.choices);
+    if (code == EXIT_DONE) code = choices_all(r, session, file.text, won, &items);
+    if (code == EXIT_DONE && items == 0) code = complain(r, EXIT_FAILED, "%s: it holds no question", r->set.choices);
+    lemon_session_close(session);
+    buffer_free(&file);
+    if (code) return code;
+    progress_clear(&r->bar);
+    printf("%.1f%% of %lld questions right, %.1f%% by likelihood per byte\n", 100.0 * won[0] / (double)items,
+           (long long)items, 100.0 * won[1] / (double)items);
+    if (!r->set.json) return EXIT_DONE;
+    json_real("{", "accuracy", won[0] / (double)items);
+    json_real(", ", "accuracy_normalised", won[1] / (double)items);
+    json_whole(", ", "items", items);
+    return json_end();
+}
+
 static int command_eval(run *r) {
     double loss = 0;
     int64_t counted = 0;
     int code = load_model(r, r->plain[0], &r->model);
+    if (code == EXIT_DONE && r->set.choices) return eval_choices(r);
     if (code == EXIT_DONE) code = load_data(r, r->model, r->plain[0]);
     if (code == EXIT_DONE)
         code = check(r, lemon_eval(r->ctx, r->model, &r->tokens, r->set.seq, r->set.max_tokens, &loss, &counted));
@@ -932,24 +1066,6 @@ static int command_init(run *r) {
     r->model->tokenizer = tokenizer;
     code = check(r, lemon_model_init(r->ctx, r->model, (uint64_t)r->set.seed));
     return code ? code : save_and_tell(r, r->plain[0], LEMON_F32);
-}
-
-/*  Appends a file to r->text. */
-static int read_text(run *r, const char *path) {
-    lemon_reader reader;
-    char piece[65536];
-    uint64_t at;
-    int code = check(r, lemon_file_reader(r->ctx, path, &reader));
-    if (code) return code;
-    for (at = 0; at < reader.size && code == EXIT_DONE; at += sizeof piece) {
-        size_t n = reader.size - at < sizeof piece ? (size_t)(reader.size - at) : sizeof piece;
-        code = check(r, reader.read(reader.user, at, piece, n));
-        if (code == EXIT_DONE) buffer_add(&r->text, piece, n);
-    }
-    buffer_put(&r->text, "\n");
-    reader.close(reader.user);
-    if (code == EXIT_DONE && r->text.failed) code = complain(r, EXIT_FAILED, "%s: no memory for the text", path);
-    return code;
 }
 
 /*  Takes out the lines that separate documents: they are no text to learn from. */
@@ -1433,8 +1549,9 @@ static int train_json(const run *r, const lemon_train_result *result) {
 }
 
 static void train_print(const run *r, const lemon_train_result *result) {
-    printf("%s: %lld steps, %lld tokens, %.1f s, training loss %.4f nats\n", r->plain[1], (long long)result->steps,
-           (long long)result->tokens, result->seconds, result->train_loss);
+    printf("%s: %lld steps, %lld tokens, %.1f s, %.6g operations, training loss %.4f nats\n", r->plain[1],
+           (long long)result->steps, (long long)result->tokens, result->seconds, lemon_flops(r->ctx),
+           result->train_loss);
     if (result->eval_loss == result->eval_loss) printf("  loss on %s %.4f nats\n", r->set.eval_data, result->eval_loss);
 }
 

@@ -892,11 +892,12 @@ static void write_story(Story *s, uint64_t seed, uint64_t index)
 /* ---- 8  main ----------------------------------------------------------------------------------------------------- */
 
 static const char USAGE[] =
-    "usage: stories [--seed S] [--count N] [--start I] [--help]\n"
+    "usage: stories [--seed S] [--count N] [--start I] [--pairs] [--help]\n"
     "Print N stories (default 1000), each followed by the line <|endoftext|>. The same seed (default 1) gives the\n"
-    "same stories everywhere. Story i depends only on the seed and i; --start I (default 0) begins with story I.\n";
+    "same stories everywhere. Story i depends only on the seed and i; --start I (default 0) begins with story I.\n"
+    "--pairs: questions on such stories instead, each with a right and a wrong answer, for lemon eval --choices.\n";
 
-typedef struct { uint64_t seed, count, start; } Options;
+typedef struct { uint64_t seed, count, start; int pairs; } Options;
 
 static int fail(int code, const char *what, const char *detail)
 {
@@ -923,6 +924,10 @@ static int parse_options(int argc, char **argv, Options *o)
     for (int i = 1; i < argc; i++) {
         uint64_t *value = NULL;
         if (!strcmp(argv[i], "--help")) return 1;
+        if (!strcmp(argv[i], "--pairs")) {
+            o->pairs = 1;
+            continue;
+        }
         if (!strcmp(argv[i], "--seed")) value = &o->seed;
         if (!strcmp(argv[i], "--count")) value = &o->count;
         if (!strcmp(argv[i], "--start")) value = &o->start;
@@ -930,6 +935,89 @@ static int parse_options(int argc, char **argv, Options *o)
         if (i + 1 == argc) return fail(2, "a number must follow ", argv[i]);
         i++;
         if (!parse_number(argv[i], value)) return fail(2, "not a number from 0 to 2^64 - 1: ", argv[i]);
+    }
+    return 0;
+}
+
+/* ---- pairs: questions with two answers that differ in as little as can be, the right one first or second ---------- */
+
+static void tell(Story *s, const char *template_text) /* without the blank behind it that say() leaves */
+{
+    expand(s, template_text, template_text + strlen(template_text));
+}
+
+static void print_json(const char *t)
+{
+    putchar('"');
+    for (; *t; t++) {
+        if (*t == '\n') fputs("\\n", stdout);
+        else if (*t == '"' || *t == '\\') printf("\\%c", *t);
+        else putchar(*t);
+    }
+    putchar('"');
+}
+
+enum { PAIRS = 4 };
+
+/* Agreement: number by count, pronoun by name; cause before effect: what a material does when it falls; who has what.
+ * Told in the words of the stories, so that no answer is unlikely for its style. */
+static void make_pair(Story *s, int kind, const char **right, const char **wrong)
+{
+    static char mine[64], yours[64];
+    const char *own = MATERIALS[s->thing[MINE].material].broke;
+    int other = pick(s, LENGTH(MATERIALS));
+    size_t from;
+    if (kind == 0) {
+        s->food = pick(s, LENGTH(FOODS));
+        s->word[0] = NUMBERS[3 + pick(s, 4)];
+        tell(s, "one day, [A] had [1]");
+        snprintf(mine, sizeof mine, "%s.", FOODS[s->food].plural);      /* the stop: else one begins the other */
+        snprintf(yours, sizeof yours, "%s.", FOODS[s->food].single);
+        *right = mine;
+        *wrong = yours;
+    } else if (kind == 1) {
+        tell(s, "one evening [A] was alone [in p]. It grew dark, and");
+        *right = PRONOUNS[s->who[HERO].sex][0];
+        *wrong = PRONOUNS[s->who[HERO].sex == HE ? SHE : HE][0];
+    } else if (kind == 2) {
+        while (!strcmp(MATERIALS[other].broke, own)) other = pick(s, LENGTH(MATERIALS));
+        tell(s, "one day, \"May I [use x] your [x]?\" asked [B]. But [B] fell, and the [mat x] [x]");
+        *right = own;
+        *wrong = MATERIALS[other].broke;
+    } else {
+        from = s->len;                                     /* the answers, told where the question then begins */
+        tell(s, "the [full x]");
+        snprintf(mine, sizeof mine, "%.*s", (int)(s->len - from - 4), s->text + from + 4);
+        s->len = from;
+        tell(s, "the [full y]");
+        snprintf(yours, sizeof yours, "%.*s", (int)(s->len - from - 4), s->text + from + 4);
+        s->len = from;
+        tell(s, "one day, [B] had a [full y]. [A] and [B] played all day.\nThat night, [A] put the");
+        *right = mine;
+        *wrong = yours;
+    }
+}
+
+static int print_pairs(const Options *o)
+{
+    static Story story;
+    Story *s = &story;
+    for (uint64_t i = o->start; i < o->start + o->count; i++) {
+        const char *right = "", *wrong = "";
+        int first;
+        memset(s, 0, sizeof *s);
+        s->rng = mix(mix(o->seed ^ UINT64_C(0x5041495253)) + i);
+        make_world(s);
+        tell_opening(s);
+        put(s, '\n');
+        if (s->place == HOME) set_place(s, s->home);
+        make_pair(s, (int)(i % PAIRS), &right, &wrong);
+        s->text[s->len] = '\0';
+        if (s->error) return fail(1, "internal: ", s->error);
+        first = pick(s, 2);
+        fputs("{\"prompt\": ", stdout);
+        print_json(s->text);
+        printf(", \"choices\": [\" %s\", \" %s\"], \"answer\": %d}\n", first ? wrong : right, first ? right : wrong, first);
     }
     return 0;
 }
@@ -947,14 +1035,14 @@ static int print_stories(const Options *o)
 
 int main(int argc, char **argv)
 {
-    Options options = {1, 1000, 0};
+    Options options = {1, 1000, 0, 0};
     int status = parse_options(argc, argv, &options);
     if (status == 2) return 2;
 #ifdef _WIN32
     _setmode(_fileno(stdout), _O_BINARY); /* the same bytes everywhere: no carriage returns */
 #endif
     if (status == 1) fputs(USAGE, stdout);
-    else if ((status = print_stories(&options)) != 0) return status;
+    else if ((status = options.pairs ? print_pairs(&options) : print_stories(&options)) != 0) return status;
     if (fflush(stdout) || ferror(stdout)) return fail(1, "cannot write to standard output", "");
     return 0;
 }

@@ -161,7 +161,7 @@ check "the report is a page with figures of its own" grep -q '<svg' f.html
 check "and refers to nothing outside" sh -c '! grep -qE "(src|href)=.?https?:" f.html'
 expect 0 "" fuse one.lemon g.lemon $shape --operators f.ops --quiet
 check "saved operators give the same student" cmp f.lemon g.lemon
-for method in lemon ligo subclone select drop random; do
+for method in lemon ligo subclone select drop slicegpt modegpt random; do
     run fuse one.lemon "$method.lemon" $shape --data text.txt --tokens 2000 --method $method --learn 2 --json
     check "fuse --method $method" test "$status" -eq 0
 done
@@ -291,6 +291,20 @@ expect 1 "none.txt" eval m.lemon --data none.txt
 printf 'abc' > odd.u16
 expect 2 "tokens" eval m.lemon --data empty.txt
 expect 1 "odd.u16" eval m.lemon --data odd.u16
+
+# Questions: the likelihoods are those of eval, so a choice of what the model says greedily wins; ties are wrong.
+said=$("$lemon" generate m.lemon --prompt "a" --temp 0 -n 1 --json --quiet | tail -n 1 | sed 's/.*"text": \("[^"]*"\).*/\1/')
+printf '{"prompt": "a", "choices": [%s, "\\u00e9\\n"], "answer": 0}\n\n{"answer":1,"choices":["x","x"],"prompt":""}\n' \
+    "$said" > c.jsonl
+run eval m.lemon --choices c.jsonl --json
+fields "eval --choices" accuracy accuracy_normalised items
+holds "what is said greedily wins, a tie is wrong" "$(field items) == 2 && $(field accuracy) == 0.5"
+for bad in '{"prompt": "a", "choices": ["b"], "answer": 0}' '{"prompt": "a", "choices": ["b", "c"], "answer": 2}' \
+    '{"prompt": "a", "choices": ["b", "c\ud800"], "answer": 0}' '{"prompt": "a", "choices": ["b", "c"], "answer": 0} x' '['; do
+    printf '%s\n' "$bad" > c.jsonl
+    expect 1 "c.jsonl: line 1" eval m.lemon --choices c.jsonl
+done
+expect 2 "contradict" eval m.lemon --choices c.jsonl --data empty.txt
 expect 1 "none/out.lemon" convert one.lemon none/out.lemon
 cp one.lemon keep.lemon
 expect 1 "cut.lemon" convert cut.lemon keep.lemon
