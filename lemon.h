@@ -149,6 +149,7 @@ typedef struct lemon_options {
     int threads;              /* 0: LEMON_THREADS of the environment, else all cores */
     lemon_isa isa;            /* LEMON_ISA_AUTO: LEMON_ISA of the environment, else the best that the CPU has */
     void *user;               /* handed to the callbacks below */
+    size_t memory;            /* most bytes that it may have at once; 0: as many as the machine has, where that is known */
     /*  Allocation in one function: makes (old NULL), resizes (neither is 0) and frees (new_bytes 0, returns NULL).
         NULL result otherwise: no memory.  At least 16-byte aligned.  NULL: malloc. */
     void *(*resize)(void *user, void *old, size_t old_bytes, size_t new_bytes);
@@ -355,6 +356,10 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
                                     const lemon_loss_options *options);
 /*  Keeps a value (and its gradient) readable after the run; otherwise its memory may serve others. */
 LEMON_API void lemon_tape_keep(lemon_tape *tape, lemon_var x);
+/*  Begins a segment of what is recorded from here on.  again 1: what is made and used within the segment is not kept for
+    backward, but made once more when backward comes there, with the same bits (activation recomputation, Chen et al. 2016):
+    a segment's memory serves the others, for the time of one more forward pass of it. */
+LEMON_API void lemon_tape_segment(lemon_tape *tape, int again);
 
 /*  Lays out all memory; backward 0: only lemon_tape_forward will be called, and values are freed as soon as they are
     used. bytes (may be NULL) receives what the plan takes. */
@@ -627,19 +632,30 @@ LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model
                                                const lemon_session_options *options, lemon_session **session);
 LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine */
 /*  Feeds n tokens (prefill: many; decoding: one).  *logits (may be NULL) points to the [V] scores of what comes after
-    the last of them; yours to change until the next call.  LEMON_E_ARG when the context would overflow. */
+    the last of them; yours to change until the next call (to allow some tokens only, make the others -INFINITY).
+    LEMON_E_ARG when the context would overflow.  Nothing is allocated.  One token takes 2 operations for each weight and
+    4 * n_layers * n_heads * head_dim for each token before it, so the last one of a context takes longest: for a loop
+    with a deadline, as in a game, measure that one (`make -C bench generate` prints it). */
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits);
 LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
+/*  The keys and values so far, as a file of .lemon's layout, and back into a session of the same model with the same type
+    of cache, whose tokens they replace (after an error it is empty).  What follows has the same bits as if nothing had
+    been saved; for scores, rewind by one and feed the last token again. */
+LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer);
+LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader);
 
-/*  How the next token is drawn: candidates outside top_k, top_p and min_p fall away, in that order. */
+/*  How the next token is drawn: candidates outside top_k, top_p and min_p fall away, in that order; and which texts end
+    what is generated. */
 typedef struct lemon_sampling {
     float temperature;        /* 0: greedy, the lowest id on ties */
     int32_t top_k;            /* 0: all */
     float top_p;              /* 1: all */
     float min_p;              /* 0: all; else at least min_p times the best one's probability */
     uint64_t seed;
+    const char *const *stops; /* lemon_generate ends before the first of these [n_stops] texts; empty ones do not count */
+    int32_t n_stops;
 } lemon_sampling;
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling);    /* temperature 1, top_p 0.9, seed 1 */
 /*  Draws one id.  logits [n] are changed.  scratch: n * 2 int32_t of the caller's. */
@@ -647,9 +663,12 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
                                int32_t *scratch);
 
 /*  Text from a prompt.  on_token (may be NULL) sees each new token and its bytes; a non-zero result ends the
-    generation. Stops after n_new tokens, at EOS or BOS, or at the end of the context; *stop (may be NULL) receives
-    which. tokens receives BOS, prompt and continuation (not the token that ended it). */
-typedef enum lemon_stop { LEMON_STOP_COUNT = 0, LEMON_STOP_END, LEMON_STOP_CONTEXT, LEMON_STOP_CALLER } lemon_stop;
+    generation. Stops after n_new tokens, at EOS or BOS, at the end of the context, or before one of sampling->stops;
+    *stop (may be NULL) receives which. tokens receives BOS, prompt and continuation (not the token that ended it).
+    Bytes that may begin a text of `stops` are held back: they come with a later token, or at the end with id -1. */
+typedef enum lemon_stop {
+    LEMON_STOP_COUNT = 0, LEMON_STOP_END, LEMON_STOP_CONTEXT, LEMON_STOP_CALLER, LEMON_STOP_TEXT
+} lemon_stop;
 LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new,
                                       const lemon_sampling *sampling,
                                       int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
@@ -695,6 +714,10 @@ typedef struct lemon_train_options {
     const char *save_path;               /* NULL: nothing is saved; else the model goes there at the end, */
     int64_t save_every; /*   and it and save_path.resume every so many steps (0: at the end only, no .resume) */
     int resume;                          /* go on from save_path.resume */
+    int recompute;                       /* activations are made again in backward, layer by layer: less memory, more time */
+    /*  Before the first step: the most bytes that the context will have had at once after the last one; only saving takes
+        a few more for as long as it lasts.  May be NULL. */
+    void (*on_plan)(void *user, size_t bytes);
     void (*on_step)(void *user, const lemon_step *step);    /* may be NULL */
     void *user;
 } lemon_train_options;
@@ -708,7 +731,7 @@ typedef struct lemon_train_result {
     double train_loss;                   /* mean of the last ten steps */
     double eval_loss;                    /* at the end; NaN without eval_tokens */
     double seconds;
-    size_t planned_bytes;                /* weights, gradients, optimiser state and activations */
+    size_t planned_bytes;                /* as on_plan had them */
 } lemon_train_result;
 
 /*  Trains a model that owns f32 weights, in place, with AdamW (Loshchilov and Hutter 2019): beta 0.9 / 0.95, eps 1e-8,
@@ -1206,10 +1229,13 @@ static size_t lemon__raw_bytes(size_t bytes) { return bytes + lemon__align(bytes
 static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
     const size_t align = lemon__align(bytes);
     char *raw, *p;
-    raw = bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
+    const size_t limit = ctx ? ctx->options.memory : SIZE_MAX / 2, used = ctx ? ctx->bytes : 0,
+                 most = limit > used ? limit - used : 0;
+    raw = bytes > most || bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
     if (raw == NULL) {
-        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.4g MB were asked for, %.4g MB are in use",
-                    (double)bytes / 1e6, ctx ? (double)ctx->bytes / 1e6 : 0.0);
+        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.4g MB were asked for, %.4g MB are in use%s",
+                    (double)bytes / 1e6, (double)used / 1e6,
+                    bytes > most ? ", and all of lemon_options.memory is not enough" : "");
         return NULL;
     }
     p = raw + sizeof(void *);
@@ -1577,6 +1603,15 @@ static int lemon__default_threads(void) {
     return n < 1 ? 1 : n > LEMON__MAX_THREADS ? LEMON__MAX_THREADS : (int)n;
 }
 
+/*  Bytes of memory that this machine has; SIZE_MAX / 2 where that is not known. */
+static size_t lemon__machine_memory(void) {
+#if LEMON__POSIX && defined(_SC_PHYS_PAGES)
+    const long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
+    if (pages > 0 && bytes > 0 && (size_t)pages < SIZE_MAX / 2 / (size_t)bytes) return (size_t)pages * (size_t)bytes;
+#endif
+    return SIZE_MAX / 2;
+}
+
 /* ---- contexts ---- */
 
 LEMON_API lemon_ctx *lemon_open(const lemon_options *options) {
@@ -1585,6 +1620,7 @@ LEMON_API lemon_ctx *lemon_open(const lemon_options *options) {
     if (options) seed.options = *options;
     seed.isa = seed.options.isa == LEMON_ISA_AUTO ? lemon__default_isa() : seed.options.isa;
     seed.threads = seed.options.threads == 0 ? lemon__default_threads() : seed.options.threads;
+    if (seed.options.memory == 0) seed.options.memory = lemon__machine_memory();
     if (seed.threads < 1 || seed.threads > LEMON__MAX_THREADS || !lemon_isa_supported(seed.isa)) return NULL;
     ctx = (lemon_ctx *)lemon__malloc(&seed, sizeof *ctx);
     if (ctx == NULL) return NULL;
@@ -3344,6 +3380,32 @@ static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_
     lemon__product_run(&g, workspace);
 }
 
+/*  c [m, n] = alpha * a * b + beta * c for operands that are in the caches as they lie, a(i, p) = a[i * a_row + p * a_step]
+    and b(p, j) = b[p * b_step + j]: nothing is packed and little planned. */
+static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t a_row,
+                             int64_t a_step, const float *b, int64_t b_step, float beta, float *c, int64_t ldc) {
+    lemon__product g;
+    lemon__panels panels;
+    lemon__tile t;
+    memset(&g, 0, sizeof g);
+    g.machine = lemon__machine_of(isa);
+    g.m = m, g.n = n, g.k = k;
+    g.a = a, g.a_row = a_row, g.a_step = a_step;
+    g.b = b, g.b_step = b_step, g.b_col = 1;
+    g.c = c, g.ldc = ldc;
+    g.alpha = alpha, g.beta = beta;
+    if (LEMON__SMALL) {
+        lemon__plan(&g);
+        lemon__product_run(&g, NULL);
+        return;
+    }
+    g.rows = lemon__share(m, g.machine->mr, 1);
+    panels.data = a, panels.panel = g.rows * a_row, panels.lane = a_row, panels.step = a_step;
+    t.k = k, t.a_row = a_row, t.a_step = a_step, t.b_step = b_step;
+    t.ldc = ldc, t.alpha = alpha, t.beta = beta;
+    lemon__block(&g, &t, &panels, b, NULL, 0, c, m, n);
+}
+
 /* ---- threads, and the public call ---- */
 
 /*  The packing buffers of the context's workers, made once: all of them or none. */
@@ -3807,7 +3869,7 @@ typedef struct lemon__op {
     float eps;
     const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
     lemon_loss_options loss;
-    int gradient;                   /* loss: 1 makes the gradients too */
+    int gradient;                   /* 1: this run is backward's, which is when the loss makes gradients too */
 } lemon__op;
 
 static const float *lemon__in(const lemon__op *op, int i) { return (const float *)op->in[i].data; }
@@ -3838,9 +3900,9 @@ LEMON__INLINE float lemon__whole_one(float n) {         /* k for n = 1.5 * 2^23 
 }
 
 LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
-    int32_t bits;
+    uint32_t bits;
     memcpy(&bits, &n, 4);
-    bits = (bits - 0x4b400000 + 127) * 8388608;
+    bits = (bits - 0x4b400000u + 127u) << 23;       /* NaN's come to something: the polynomial is NaN already */
     memcpy(&n, &bits, 4);
     return n;
 }
@@ -3879,7 +3941,7 @@ LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
 #define LEMON__POW2_one lemon__pow2_one
 #define LEMON__POW2_m256(n) _mm256_castsi256_ps(_mm256_slli_epi32( \
     _mm256_add_epi32(_mm256_castps_si256(n), _mm256_set1_epi32(127 - 0x4b400000)), 23))
-#define LEMON__POW2_m512(n) _mm512_castsi512_ps(_mm512_slli_epi32( \
+#define LEMON__POW2_m512(n) _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, \
     _mm512_add_epi32(_mm512_castps_si512(n), _mm512_set1_epi32(127 - 0x4b400000)), 23))
 #define LEMON__POW2_neon(n) vreinterpretq_f32_s32(vshlq_n_s32( \
     vaddq_s32(vreinterpretq_s32_f32(n), vdupq_n_s32(127 - 0x4b400000)), 23))
@@ -4483,105 +4545,120 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
         Inputs q [B*T, H*C], k and v [B*kv_rows, K*C]; query t of a sequence sees its keys 0 ... pos + t, with a window
         only the last so many of them: a tile begins with the first key that its first row sees. ---- */
 
-typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles; } lemon__attention_job;
-
-/*  Where one head of one sequence, and a tile of its queries, lie. */
-typedef struct lemon__query_tile {
-    const float *q, *k, *v;
-    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys up to its last row's */
-    int64_t q_width, kv_width;
-    int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the sequence in k, v */
-    int64_t first_keys;             /* keys up to the first row's own */
-    int64_t window;                 /* how many of them a row sees */
-    float *s, *turned, *ds;         /* [keys, LEMON__ROWS], [C, LEMON__ROWS], [keys, LEMON__ROWS] (backward only) */
-    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
-} lemon__query_tile;
-
-enum { LEMON__FEW_QUERIES = 4 };            /* so many are done one by one */
+enum {
+    LEMON__FEW_QUERIES = 4,             /* so many are done one by one */
+    LEMON__KEYS = 128,                  /* keys of a block in backward: two of them stay in the L1 cache */
+    LEMON__HEAD_TASKS = 16              /* so many heads are work enough for all threads */
+};
 
 /*  Floats that a worker needs for tiles of up to so many rows and keys. */
 static int64_t lemon__attention_floats(int64_t rows, int64_t keys, int64_t head_dim, int backward) {
-    if (rows <= LEMON__FEW_QUERIES && !backward) return keys;
-    return LEMON__ROWS * (keys * (backward ? 2 : 1) + head_dim);
+    if (backward) return LEMON__ROWS * (2 * lemon__min(keys, LEMON__KEYS) + 3 * head_dim);
+    return rows <= LEMON__FEW_QUERIES ? keys : LEMON__ROWS * (keys + 2 * head_dim);
 }
 
 static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
     return lemon__attention_floats(op->seq, op->pos + op->seq, op->head_dim, backward);
 }
 
-static lemon__query_tile lemon__attention_tile(const lemon__op *op, int64_t sequence, int64_t head, int64_t tile,
-                                               int worker) {
+typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles, blocks; } lemon__attention_job;
+
+/*  Where one head of one sequence, and a tile of its queries, lie. */
+typedef struct lemon__query_tile {
+    const lemon__op *op;
+    lemon_isa isa;
+    const float *k, *v;             /* of the first key that the tile sees, as all that counts keys below */
+    int64_t row, rows, keys;        /* first row of the tile in the batch, rows, and keys up to its last row's */
+    int64_t q_width, kv_width;
+    int64_t q_at, kv_at;            /* offsets of the tile in q, y and of the first key in k, v */
+    int64_t first_keys;             /* keys up to the first row's own */
+    int64_t begin;                  /* the first key's place in its sequence */
+    int64_t window;                 /* how many of them a row sees */
+    float *s, *ds;                  /* [keys, LEMON__ROWS] twice (ds: backward only, which holds a block of keys) */
+    float *q, *y, *dy;              /* [C, LEMON__ROWS] queries, outputs (dQ in backward), dY (backward only) */
+    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
+} lemon__query_tile;
+
+/*  The tile's rows of q or dy, transposed; rows that it does not have are zero. */
+static void lemon__tile_turn(const lemon__query_tile *t, const float *from, float *turned) {
+    if (t->rows < LEMON__ROWS) memset(turned, 0, (size_t)(LEMON__ROWS * t->op->head_dim) * sizeof(float));
+    lemon__machine_of(t->isa)->pack(turned, LEMON__ROWS, from + t->q_at, t->q_width, 1, t->rows, t->op->head_dim);
+}
+
+static lemon__query_tile lemon__attention_tile(const lemon__attention_job *job, int64_t sequence, int64_t head,
+                                               int64_t tile, int worker) {
+    const lemon__op *op = job->op;
     lemon__query_tile t;
-    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS, begin;
+    int64_t group = op->n_heads / op->kv_heads, from = tile * LEMON__ROWS;
+    t.op = op;
+    t.isa = job->ctx->isa;
     t.window = op->window > 0 ? op->window : INT64_MAX;
-    begin = lemon__max(0, op->pos + from + 1 - t.window);
+    t.begin = lemon__max(0, op->pos + from + 1 - t.window);
     t.q_width = op->n_heads * op->head_dim;
     t.kv_width = op->kv_heads * op->head_dim;
     t.rows = lemon__min(LEMON__ROWS, op->seq - from);
     t.row = sequence * op->seq + from;
-    t.first_keys = op->pos + from + 1 - begin;
+    t.first_keys = op->pos + from + 1 - t.begin;
     t.keys = t.first_keys + t.rows - 1;
     t.q_at = t.row * t.q_width + head * op->head_dim;
-    t.kv_at = (sequence * op->kv_rows + begin) * t.kv_width + head / group * op->head_dim;
-    t.q = lemon__in(op, 0) + t.q_at;
+    t.kv_at = (sequence * op->kv_rows + t.begin) * t.kv_width + head / group * op->head_dim;
     t.k = lemon__in(op, 1) + t.kv_at;
     t.v = lemon__in(op, 2) + t.kv_at;
     t.s = op->scratch + worker * op->scratch_each;
-    t.turned = t.s + LEMON__ROWS * t.keys;
-    t.ds = t.turned + LEMON__ROWS * op->head_dim;
+    t.q = t.s + LEMON__ROWS * (op->gradient ? 2 * lemon__min(op->pos + op->seq, LEMON__KEYS) : t.keys);
+    t.y = t.q + LEMON__ROWS * op->head_dim;
+    t.dy = t.y + LEMON__ROWS * op->head_dim;
+    t.ds = t.s + LEMON__ROWS * lemon__min(op->pos + op->seq, LEMON__KEYS);
     t.lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
     return t;
 }
 
-/*  Gives the scores of keys that a query must not see a value. */
-static void lemon__attention_mask(const lemon__query_tile *t, float *s, float value) {
+/*  Gives the scores of keys from ... to - 1, which stand at s, that a query must not see a value. */
+static void lemon__attention_mask(const lemon__query_tile *t, float *s, int64_t from, int64_t to, float value) {
     int64_t j, r;
-    for (j = t->first_keys; j < t->keys; j++)
-        for (r = 0; r <= j - t->first_keys; r++) s[j * LEMON__ROWS + r] = value;
-    for (j = 0; j < t->keys - t->window; j++)
-        for (r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[j * LEMON__ROWS + r] = value;
+    for (j = lemon__max(from, t->first_keys); j < to; j++)
+        for (r = 0; r <= j - t->first_keys; r++) s[(j - from) * LEMON__ROWS + r] = value;
+    for (j = from; j < lemon__min(to, t->keys - t->window); j++)
+        for (r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[(j - from) * LEMON__ROWS + r] = value;
 }
 
-/*  The tile's scores, transposed. */
-static void lemon__attention_scores(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
-    int64_t n = job->op->head_dim;
-    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f / sqrtf((float)n), t->k, t->kv_width, t->q,
-                t->q_width, 0.0f, t->s, LEMON__ROWS);
-    lemon__attention_mask(t, t->s, -INFINITY);
+/*  The scores of keys from ... to - 1, transposed. */
+static void lemon__attention_scores(const lemon__query_tile *t, int64_t from, int64_t to) {
+    int64_t n = t->op->head_dim;
+    lemon__gemm_near(t->isa, to - from, LEMON__ROWS, n, 1.0f / sqrtf((float)n), t->k + from * t->kv_width, t->kv_width, 1,
+                     t->q, LEMON__ROWS, 0.0f, t->s, LEMON__ROWS);
 }
 
-static void lemon__attend_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
-    const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
+static void lemon__attend_tile(const lemon__query_tile *t) {
+    const lemon__op *op = t->op;
     float top[LEMON__ROWS], sum[LEMON__ROWS], *y = op->y + t->q_at;
     int64_t n = op->head_dim, r, c;
-    lemon__attention_scores(job, t, workspace);
-    lemon__loops_of(isa)->softmax_columns(t->s, t->keys, top, sum);
-    lemon__attention_mask(t, t->s, 0.0f);
-    lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->v, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->turned,
-                LEMON__ROWS);
+    lemon__tile_turn(t, lemon__in(op, 0), t->q);
+    lemon__attention_scores(t, 0, t->keys);
+    lemon__attention_mask(t, t->s, 0, t->keys, -INFINITY);
+    lemon__loops_of(t->isa)->softmax_columns(t->s, t->keys, top, sum);
+    lemon__attention_mask(t, t->s, 0, t->keys, 0.0f);
+    lemon__gemm_near(t->isa, n, LEMON__ROWS, t->keys, 1.0f, t->v, 1, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->y, LEMON__ROWS);
     for (r = 0; r < t->rows; r++) {
         float inverse = 1.0f / sum[r];
-        for (c = 0; c < n; c++) y[r * t->q_width + c] = t->turned[c * LEMON__ROWS + r] * inverse;
+        for (c = 0; c < n; c++) y[r * t->q_width + c] = t->y[c * LEMON__ROWS + r] * inverse;
         if (t->lse) t->lse[r * op->n_heads] = top[r] + logf(sum[r]);
     }
 }
 
 /*  One query alone, as in decoding: a tile would be nearly empty. */
-static void lemon__attend_row(const lemon__attention_job *job, const lemon__query_tile *t, int64_t r,
-                              float *workspace) {
-    const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
+static void lemon__attend_row(const lemon__query_tile *t, int64_t r, float *workspace) {
+    const lemon__op *op = t->op;
+    const lemon__loops *loops = lemon__loops_of(t->isa);
+    const float *q = lemon__in(op, 0) + t->q_at + r * t->q_width;
     int64_t n = op->head_dim, seen = t->first_keys + r, keys = lemon__min(seen, t->window), c;
     int64_t hidden = (seen - keys) * t->kv_width;
-    const lemon__loops *loops = lemon__loops_of(isa);
     float top, sum, *y = op->y + t->q_at + r * t->q_width;
-    lemon__gemm(isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), t->q + r * t->q_width, t->q_width,
-                t->k + hidden, t->kv_width, 0.0f, t->s, keys);
+    lemon__gemm(t->isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), q, t->q_width, t->k + hidden, t->kv_width, 0.0f,
+                t->s, keys);
     top = loops->max(t->s, keys);
     sum = loops->exp_sum(t->s, keys, 1.0f, top);
-    lemon__gemm(isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y,
-                t->q_width);
+    lemon__gemm(t->isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y, t->q_width);
     for (c = 0; c < n; c++) y[c] /= sum;
     if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
 }
@@ -4590,10 +4667,9 @@ static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
     int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r;
-    lemon__query_tile t = lemon__attention_tile(op, sequence, head, index % job->tiles, worker);
-    float *workspace = lemon__workspace(job->ctx, worker);
-    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(job, &t, workspace);
-    else for (r = 0; r < t.rows; r++) lemon__attend_row(job, &t, r, workspace);
+    lemon__query_tile t = lemon__attention_tile(job, sequence, head, index % job->tiles, worker);
+    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
+    else for (r = 0; r < t.rows; r++) lemon__attend_row(&t, r, lemon__workspace(job->ctx, worker));
 }
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
@@ -4611,70 +4687,136 @@ static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
 }
 
-/*  s becomes P^T and ds becomes dS^T. */
-static void lemon__attention_back_scores(const lemon__attention_job *job, const lemon__query_tile *t,
-                                         float *workspace) {
-    const lemon__op *op = job->op;
+/*  What backward needs of a tile for all its blocks of keys. */
+typedef struct lemon__tile_back { float lse[LEMON__ROWS], d[LEMON__ROWS]; } lemon__tile_back;
+
+static void lemon__attention_back_open(const lemon__query_tile *t, lemon__tile_back *b) {
+    const lemon__op *op = t->op;
     const float *dy = op->dy + t->q_at, *y = op->y + t->q_at;
-    float lse[LEMON__ROWS] = {0}, d[LEMON__ROWS] = {0};
-    int64_t n = op->head_dim, r;
-    lemon__attention_scores(job, t, workspace);
-    lemon__gemm(job->ctx->isa, workspace, 0, 1, t->keys, t->rows, n, 1.0f, t->v, t->kv_width, dy, t->q_width, 0.0f, t->ds,
-                LEMON__ROWS);
+    int64_t r;
+    memset(b, 0, sizeof *b);
     for (r = 0; r < t->rows; r++) {
-        lse[r] = t->lse[r * op->n_heads];
-        d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, n);
+        b->lse[r] = t->lse[r * op->n_heads];
+        b->d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, op->head_dim);
     }
-    lemon__loops_of(job->ctx->isa)->softmax_back(t->s, t->ds, t->keys, lse, d, 1.0f / sqrtf((float)n));
-    lemon__attention_mask(t, t->s, 0.0f);
-    lemon__attention_mask(t, t->ds, 0.0f);
+    lemon__tile_turn(t, lemon__in(op, 0), t->q);
+    lemon__tile_turn(t, op->dy, t->dy);
 }
 
-static void lemon__attention_back_tile(const lemon__attention_job *job, const lemon__query_tile *t, float *workspace) {
-    const lemon__op *op = job->op;
-    lemon_isa isa = job->ctx->isa;
-    float *dq = op->dx[0] + t->q_at;
-    int64_t n = op->head_dim, r, c;
-    lemon__attention_back_scores(job, t, workspace);
-    if (op->dx[0]) {
-        lemon__gemm(isa, workspace, 1, 0, n, t->rows, t->keys, 1.0f, t->k, t->kv_width, t->ds, LEMON__ROWS, 0.0f,
-                    t->turned, LEMON__ROWS);
-        for (r = 0; r < t->rows; r++, dq += t->q_width)
-            for (c = 0; c < n; c++) dq[c] = t->turned[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
-    }
+/*  For keys from ... to - 1: s becomes P^T and ds becomes dS^T. */
+static void lemon__attention_back_scores(const lemon__query_tile *t, const lemon__tile_back *b, int64_t from, int64_t to) {
+    int64_t n = t->op->head_dim;
+    lemon__attention_scores(t, from, to);
+    lemon__gemm_near(t->isa, to - from, LEMON__ROWS, n, 1.0f, t->v + from * t->kv_width, t->kv_width, 1, t->dy, LEMON__ROWS,
+                     0.0f, t->ds, LEMON__ROWS);
+    lemon__loops_of(t->isa)->softmax_back(t->s, t->ds, to - from, b->lse, b->d, 1.0f / sqrtf((float)n));
+    lemon__attention_mask(t, t->s, from, to, 0.0f);
+    lemon__attention_mask(t, t->ds, from, to, 0.0f);
+}
+
+/*  Adds what they come to, to t->y, which gathers dQ^T, and to dK and dV of these keys. */
+static void lemon__attention_back_queries(const lemon__query_tile *t, int64_t from, int64_t to) {
+    lemon__gemm_near(t->isa, t->op->head_dim, LEMON__ROWS, to - from, 1.0f, t->k + from * t->kv_width, 1, t->kv_width, t->ds,
+                     LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
+}
+
+static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from, int64_t to) {
+    const lemon__op *op = t->op;
+    int64_t n = op->head_dim, at = t->kv_at + from * t->kv_width;
     if (op->dx[1])
-        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->ds, LEMON__ROWS, t->q, t->q_width, 1.0f,
-                    op->dx[1] + t->kv_at, t->kv_width);
+        lemon__gemm_near(t->isa, to - from, n, t->rows, 1.0f, t->ds, LEMON__ROWS, 1, lemon__in(op, 0) + t->q_at, t->q_width,
+                         1.0f, op->dx[1] + at, t->kv_width);
     if (op->dx[2])
-        lemon__gemm(isa, workspace, 0, 0, t->keys, n, t->rows, 1.0f, t->s, LEMON__ROWS, op->dy + t->q_at, t->q_width, 1.0f,
-                    op->dx[2] + t->kv_at, t->kv_width);
+        lemon__gemm_near(t->isa, to - from, n, t->rows, 1.0f, t->s, LEMON__ROWS, 1, op->dy + t->q_at, t->q_width, 1.0f,
+                         op->dx[2] + at, t->kv_width);
+}
+
+/*  A tile's dQ; keys: also what it adds to dK and dV. */
+static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
+    const lemon__op *op = t->op;
+    float *dq = op->dx[0] + t->q_at;
+    int64_t n = op->head_dim, from, to, r, c;
+    lemon__tile_back b;
+    lemon__attention_back_open(t, &b);
+    for (from = 0; from < t->keys; from = to) {
+        to = lemon__min(from + LEMON__KEYS, t->keys);
+        lemon__attention_back_scores(t, &b, from, to);
+        if (op->dx[0]) lemon__attention_back_queries(t, from, to);
+        if (keys) lemon__attention_back_keys(t, from, to);
+    }
+    for (r = 0; op->dx[0] && r < t->rows; r++, dq += t->q_width)
+        for (c = 0; c < n; c++) dq[c] = t->y[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
+}
+
+/*  Makes dK and dV of some keys zero, if nobody wrote them before. */
+static void lemon__attention_back_clear(const lemon__query_tile *t, int64_t from, int64_t to) {
+    const lemon__op *op = t->op;
+    int64_t j;
+    int side;
+    for (side = 1; side <= 2; side++)
+        for (j = from; op->dx[side] && !op->add[side] && j < to; j++)
+            memset(op->dx[side] + t->kv_at + j * t->kv_width, 0, (size_t)op->head_dim * sizeof(float));
 }
 
 /*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
 static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
-    int64_t sequence = index / op->kv_heads, kv = index % op->kv_heads, group = op->n_heads / op->kv_heads, head, tile,
-            r;
-    lemon__query_tile t = lemon__attention_tile(op, sequence, kv * group, 0, worker);
-    int side;
-    for (side = 1; side <= 2; side++)
-        for (r = 0; op->dx[side] && !op->add[side] && r < op->seq; r++)
-            memset(op->dx[side] + t.kv_at + r * t.kv_width, 0, (size_t)op->head_dim * sizeof(float));
-    for (head = kv * group; head < (kv + 1) * group; head++)
-        for (tile = 0; tile < job->tiles; tile++) {
-            t = lemon__attention_tile(op, sequence, head, tile, worker);
-            lemon__attention_back_tile(job, &t, lemon__workspace(job->ctx, worker));
-        }
+    int64_t sequence = index / op->kv_heads, group = op->n_heads / op->kv_heads, first = index % op->kv_heads * group, i;
+    lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
+    lemon__attention_back_clear(&t, 0, op->seq);
+    for (i = 0; i < group * job->tiles; i++) {
+        t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
+        lemon__attention_back_tile(&t, 1);
+    }
+}
+
+/*  Where heads are few, in two rounds: dQ by tiles of queries, then dK and dV by blocks of keys, whose scores are made
+    once more. */
+static void lemon__attention_back_rows(void *arg, int64_t index, int worker) {
+    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+    const lemon__op *op = job->op;
+    lemon__query_tile t = lemon__attention_tile(job, index / (op->n_heads * job->tiles), index / job->tiles % op->n_heads,
+                                                index % job->tiles, worker);
+    lemon__attention_back_tile(&t, 0);
+}
+
+static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
+    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+    const lemon__op *op = job->op;
+    int64_t group = op->n_heads / op->kv_heads, first = index / job->blocks % op->kv_heads * group,
+            sequence = index / (op->kv_heads * job->blocks), begin = index % job->blocks * LEMON__KEYS,
+            end = lemon__min(begin + LEMON__KEYS, op->seq), i;
+    lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
+    lemon__attention_back_clear(&t, begin, end);
+    for (i = 0; i < group * job->tiles; i++) {
+        int64_t from, to;
+        lemon__tile_back b;
+        t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
+        from = lemon__max(0, begin - t.begin);
+        to = lemon__min(end - t.begin, t.keys);
+        if (from >= to) continue;
+        lemon__attention_back_open(&t, &b);
+        lemon__attention_back_scores(&t, &b, from, to);
+        lemon__attention_back_keys(&t, from, to);
+    }
 }
 
 static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__attention_job job;
+    const int64_t sequences = op->rows / op->seq;
     job.op = op;
     job.ctx = ctx;
     job.tiles = lemon__ceil_div(op->seq, LEMON__ROWS);
+    job.blocks = lemon__ceil_div(op->seq, LEMON__KEYS);
     ctx->flops += 2.5 * lemon__attention_flops(op);
-    lemon__parallel(ctx, op->rows / op->seq * op->kv_heads, lemon__attention_back_task, &job);
+    if (sequences * op->kv_heads >= LEMON__HEAD_TASKS || job.blocks == 1) {
+        lemon__parallel(ctx, sequences * op->kv_heads, lemon__attention_back_task, &job);
+        return;
+    }
+    lemon__parallel(ctx, sequences * op->n_heads * job.tiles, lemon__attention_back_rows, &job);
+    if (op->dx[1] || op->dx[2])
+        lemon__parallel(ctx, sequences * op->kv_heads * job.blocks, lemon__attention_back_block, &job);
 }
 
 /* ---- SwiGLU: y = silu(gate) * up ---- */
@@ -4890,7 +5032,8 @@ typedef struct lemon__value {
     float *grad;                    /* of leaves that want one, or set by the plan */
     int leaf, wants, keep;          /* wants: a gradient is asked for here or further up */
     int reached;                    /* a loss depends on it */
-    int64_t born, dies, grad_born, grad_dies;
+    int64_t segment;                /* its maker's, made again where it is read there only; 0: kept, as leaves are */
+    int64_t born, dies, born_again, dies_again, grad_born, grad_dies;       /* a second life ends with the pass; 0: none */
 } lemon__value;
 
 enum { LEMON__INPUTS = 5 };
@@ -4898,6 +5041,8 @@ enum { LEMON__INPUTS = 5 };
 typedef struct lemon__tape_row {
     lemon__code code;
     lemon_var in[LEMON__INPUTS], out;       /* -1: absent */
+    int64_t segment;                        /* 0: of those that are not made again */
+    int64_t again, back;                    /* when it runs once more (0: it does not), and backward */
     lemon__op op;
     float *scratch[2];                      /* forward, backward */
 } lemon__tape_row;
@@ -4910,6 +5055,7 @@ struct lemon_tape {
     int64_t n_values, values_capacity, n_rows, rows_capacity;
     lemon__tape_row nowhere;                /* what is recorded after an error */
     lemon_arena arena;                      /* angles of RoPE */
+    int64_t segment, n_segments;            /* what is recorded now belongs to; made so far */
     float *plan;                            /* all buffers */
     size_t plan_bytes;
     int planned, backward;
@@ -4994,12 +5140,14 @@ static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int
     row->in[0] = a; row->in[1] = b; row->in[2] = c; row->in[3] = d; row->in[4] = -1;
     row->code = code;
     row->out = out;
+    row->segment = tape->values[out].segment = tape->segment;
     row->op.rows = rows;
     row->op.cols = cols;
     for (i = 0; i < LEMON__INPUTS; i++) {
         if (row->in[i] < 0) continue;
         row->op.in[i] = tape->values[row->in[i]].tensor;
         tape->values[out].wants |= tape->values[row->in[i]].wants;
+        if (tape->values[row->in[i]].segment != row->segment) tape->values[row->in[i]].segment = 0;
     }
     return row;
 }
@@ -5225,26 +5373,34 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
 }
 
 LEMON_API void lemon_tape_keep(lemon_tape *tape, lemon_var x) {
-    if (tape && x >= 0 && x < tape->n_values) tape->values[x].keep = 1;
+    if (tape == NULL || x < 0 || x >= tape->n_values) return;
+    tape->values[x].keep = 1;
+    tape->values[x].segment = 0;
+}
+
+LEMON_API void lemon_tape_segment(lemon_tape *tape, int again) {
+    if (tape) tape->segment = again ? ++tape->n_segments : 0;
 }
 
 /* ---- planning ---- */
 
 typedef struct lemon__buffer {
-    int64_t floats, born, dies, offset;
+    int64_t floats, offset;
+    int64_t born[2], dies[2];               /* two lives at one place; a second that begins at 0 is none */
     float **where;                          /* receives the address */
 } lemon__buffer;
 
 typedef struct lemon__layout { lemon__buffer *list; int64_t n, capacity; } lemon__layout;
 
-static void lemon__plan_add(lemon__layout *plan, int64_t floats, int64_t born, int64_t dies, float **where) {
+static lemon__buffer *lemon__plan_add(lemon__layout *plan, int64_t floats, int64_t born, int64_t dies, float **where) {
     lemon__buffer *b = &plan->list[plan->n];
-    if (floats <= 0) return;
-    plan->n++;
+    if (floats > 0) plan->n++;              /* else the place is the next one's */
     b->floats = (floats + 15) / 16 * 16;
-    b->born = born;
-    b->dies = dies;
+    b->born[0] = born;
+    b->dies[0] = dies;
+    b->born[1] = b->dies[1] = 0;
     b->where = where;
+    return b;
 }
 
 /*  Whether a row's backward is to run: a loss depends on what it made, and something above it wants a gradient. */
@@ -5253,31 +5409,90 @@ static int lemon__runs_backward(const lemon_tape *tape, const lemon__tape_row *r
     return tape->backward && out->reached && (out->wants || row->code == LEMON__LOSS);
 }
 
-/*  Which values a loss depends on, and when values and gradients are first and last touched. */
-static void lemon__plan_lives(lemon_tape *tape) {
-    int64_t n = tape->n_rows, i, never = 2 * n;
+/*  Which values a loss depends on. */
+static void lemon__plan_reached(lemon_tape *tape) {
+    int64_t i;
     int k;
-    for (i = n - 1; i >= 0; i--) {
+    for (i = tape->n_rows - 1; i >= 0; i--) {
+        lemon__tape_row *row = &tape->rows[i];
+        tape->values[row->out].reached |= row->code == LEMON__LOSS;
+        for (k = 0; k < LEMON__INPUTS; k++)
+            if (row->in[k] >= 0) tape->values[row->in[k]].reached |= tape->values[row->out].reached;
+    }
+}
+
+/*  Backward reads this input of a row that runs backward (k = -1: its output). */
+static int lemon__reads_again(const lemon_tape *tape, const lemon__tape_row *row, int k) {
+    unsigned reads = lemon__op_table[row->code].reads;
+    return lemon__runs_backward(tape, row) && (k < 0 ? (reads & LEMON__READS_OUT) != 0 : ((reads >> k) & 1u) != 0);
+}
+
+/*  Which rows of the segment that ends before `end` must run again: those whose output lives only there and is read once
+    more, by backward or by such a row.  A value's dies_again is 1 for those. */
+static void lemon__plan_again(lemon_tape *tape, int64_t begin, int64_t end) {
+    int64_t i;
+    int k;
+    for (i = end - 1; i >= begin; i--) {
         lemon__tape_row *row = &tape->rows[i];
         lemon__value *out = &tape->values[row->out];
-        unsigned reads = lemon__op_table[row->code].reads;
-        int64_t back = 2 * n - 1 - i;
-        int again;
-        out->reached |= row->code == LEMON__LOSS;
-        again = lemon__runs_backward(tape, row);
-        out->born = i;
-        out->dies = lemon__max(out->dies, again && (reads & LEMON__READS_OUT) ? back : i);
-        out->grad_dies = back;
+        if (out->segment && lemon__reads_again(tape, row, -1)) out->dies_again = 1;
+        row->again = out->dies_again;
+        for (k = 0; k < LEMON__INPUTS; k++)
+            if (row->in[k] >= 0 && tape->values[row->in[k]].segment && (row->again || lemon__reads_again(tape, row, k)))
+                tape->values[row->in[k]].dies_again = 1;
+    }
+}
+
+static int64_t lemon__segment_begin(const lemon_tape *tape, int64_t end) {
+    int64_t begin = end - 1;
+    while (begin > 0 && tape->rows[begin - 1].segment == tape->rows[end - 1].segment) begin--;
+    return begin;
+}
+
+/*  The times of backward, which follow those of forward, 0 ... n-1: segments from the last, their rows once more where
+    they must, then their rows from the last. */
+static void lemon__plan_times(lemon_tape *tape) {
+    int64_t begin, end, i, time = tape->n_rows;
+    for (end = tape->n_rows; end > 0; end = begin) {
+        begin = lemon__segment_begin(tape, end);
+        if (tape->backward && tape->rows[begin].segment) lemon__plan_again(tape, begin, end);
+        for (i = begin; i < end; i++)
+            if (tape->rows[i].again) tape->rows[i].again = time++;
+        for (i = end - 1; i >= begin; i--) tape->rows[i].back = time++;
+    }
+}
+
+/*  Somebody reads a value at a time: in its second life, or in its only one. */
+static void lemon__plan_read(const lemon_tape *tape, lemon__value *v, int64_t time) {
+    int64_t *dies = v->born_again && time >= tape->n_rows ? &v->dies_again : &v->dies;
+    *dies = lemon__max(*dies, time);
+}
+
+/*  When values and gradients are first and last touched. */
+static void lemon__plan_lives(lemon_tape *tape) {
+    int64_t n = tape->n_rows, i;
+    int k;
+    for (i = 0; i < n; i++) {
+        lemon__tape_row *row = &tape->rows[i];
+        lemon__value *out = &tape->values[row->out];
+        out->born = out->dies = i;
+        out->born_again = out->dies_again = row->again;
+        out->grad_dies = row->back;
+    }
+    for (i = n - 1; i >= 0; i--) {
+        lemon__tape_row *row = &tape->rows[i];
+        if (lemon__reads_again(tape, row, -1)) lemon__plan_read(tape, &tape->values[row->out], row->back);
         for (k = 0; k < LEMON__INPUTS; k++) {
             lemon__value *in = row->in[k] >= 0 ? &tape->values[row->in[k]] : NULL;
             if (in == NULL) continue;
-            in->dies = lemon__max(in->dies, again && ((reads >> k) & 1u) ? back : i);
-            in->reached |= out->reached;
-            if (again && in->wants && in->grad_born == 0) in->grad_born = back;
+            lemon__plan_read(tape, in, i);
+            if (row->again) lemon__plan_read(tape, in, row->again);
+            if (lemon__reads_again(tape, row, k)) lemon__plan_read(tape, in, row->back);
+            if (lemon__runs_backward(tape, row) && in->wants && in->grad_born == 0) in->grad_born = row->back;
         }
     }
     for (i = 0; i < tape->n_values; i++)
-        if (tape->values[i].keep) tape->values[i].dies = tape->values[i].grad_dies = never;
+        if (tape->values[i].keep) tape->values[i].dies = tape->values[i].grad_dies = INT64_MAX;
 }
 
 /*  Values and their gradients, then what the rows need besides. */
@@ -5286,25 +5501,33 @@ static void lemon__plan_collect(lemon_tape *tape, lemon__layout *plan) {
     for (i = 0; i < tape->n_values; i++) {
         lemon__value *v = &tape->values[i];
         int64_t floats = v->tensor.rows * v->tensor.cols;
+        lemon__buffer *b;
         if (v->leaf) continue;
-        lemon__plan_add(plan, floats, v->born, v->dies, (float **)&v->tensor.data);
+        b = lemon__plan_add(plan, floats, v->born, v->dies, (float **)&v->tensor.data);
+        b->born[1] = v->born_again;
+        b->dies[1] = v->dies_again;
         if (tape->backward && v->wants && v->reached && v->grad_born > 0)
             lemon__plan_add(plan, floats, v->grad_born, v->grad_dies, &v->grad);
     }
     for (i = 0; i < n; i++) {
         lemon__tape_row *row = &tape->rows[i];
         const lemon__op_info *info = &lemon__op_table[row->code];
-        int64_t back = 2 * n - 1 - i, chunk;
+        int64_t back = row->back, chunk;
         int again = lemon__runs_backward(tape, row);
+        lemon__buffer *b;
         if (row->code == LEMON__LOSS) {                     /* logits of a chunk, the teacher's behind them */
             chunk = lemon__loss_chunk(row->op.in[1].rows) * row->op.in[1].rows * (row->in[2] >= 0 ? 2 : 1);
             lemon__plan_add(plan, 4 * row->op.in[0].rows, i, back, &row->op.aux);
             lemon__plan_add(plan, chunk, i, back, &row->scratch[0]);
             continue;
         }
-        if (info->aux && again) lemon__plan_add(plan, info->aux(&row->op), i, back, &row->op.aux);
+        if (info->aux && again) {
+            b = lemon__plan_add(plan, info->aux(&row->op), i, row->again ? i : back, &row->op.aux);
+            if (row->again) b->born[1] = row->again, b->dies[1] = back;
+        }
         if (info->scratch == NULL) continue;
-        lemon__plan_add(plan, threads * info->scratch(&row->op, 0), i, i, &row->scratch[0]);
+        b = lemon__plan_add(plan, threads * info->scratch(&row->op, 0), i, i, &row->scratch[0]);
+        b->born[1] = b->dies[1] = row->again;
         if (again) lemon__plan_add(plan, threads * info->scratch(&row->op, 1), back, back, &row->scratch[1]);
     }
 }
@@ -5312,7 +5535,16 @@ static void lemon__plan_collect(lemon_tape *tape, lemon__layout *plan) {
 static int lemon__buffer_larger(const void *a, const void *b) {
     const lemon__buffer *x = (const lemon__buffer *)a, *y = (const lemon__buffer *)b;
     if (x->floats != y->floats) return x->floats < y->floats ? 1 : -1;
-    return x->born < y->born ? -1 : x->born > y->born;
+    return x->born[0] < y->born[0] ? -1 : x->born[0] > y->born[0];
+}
+
+static int lemon__live_together(const lemon__buffer *a, const lemon__buffer *b) {
+    int i, k;
+    for (i = 0; i < 2; i++)
+        for (k = 0; k < 2; k++)
+            if ((i == 0 || a->born[1]) && (k == 0 || b->born[1]) && a->born[i] <= b->dies[k] && b->born[k] <= a->dies[i])
+                return 1;
+    return 0;
 }
 
 /*  The lowest offset at which a buffer overlaps none of those placed before it that live at the same time. */
@@ -5323,9 +5555,7 @@ static int64_t lemon__plan_offset(const lemon__layout *plan, int64_t which) {
     while (moved)
         for (i = 0, moved = 0; i < which; i++) {
             const lemon__buffer *o = &plan->list[i];
-            if (o->born > b->dies || o->dies < b->born || offset >= o->offset + o->floats ||
-                offset + b->floats <= o->offset)
-                continue;
+            if (offset >= o->offset + o->floats || offset + b->floats <= o->offset || !lemon__live_together(o, b)) continue;
             offset = o->offset + o->floats;
             moved = 1;
         }
@@ -5364,6 +5594,8 @@ LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *b
     plan.capacity = 2 * tape->n_values + 3 * tape->n_rows + 1;
     plan.list = (lemon__buffer *)lemon__calloc(tape->ctx, (size_t)plan.capacity * sizeof *plan.list);
     if (plan.list == NULL) return tape->status = LEMON_E_MEMORY;
+    lemon__plan_reached(tape);
+    lemon__plan_times(tape);
     lemon__plan_lives(tape);
     lemon__plan_collect(tape, &plan);
     qsort(plan.list, (size_t)plan.n, sizeof *plan.list, lemon__buffer_larger);
@@ -5375,7 +5607,7 @@ LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *b
     tape->plan = (float *)lemon__calloc(tape->ctx, tape->plan_bytes);
     for (i = 0; tape->plan && i < plan.n; i++) *plan.list[i].where = tape->plan + plan.list[i].offset;
     lemon__free(tape->ctx, plan.list, (size_t)plan.capacity * sizeof *plan.list);
-    if (tape->plan == NULL) return tape->status = LEMON_E_MEMORY;
+    if (tape->plan == NULL) return tape->status = LEMON_E_MEMORY;       /* plan_bytes says what was asked for */
     lemon__plan_connect(tape);
     tape->planned = 1;
     if (bytes) *bytes = tape->plan_bytes;
@@ -5412,9 +5644,14 @@ LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
 
 LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {
     lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
-    int64_t i;
-    for (i = tape ? tape->n_rows - 1 : -1; !status && i >= 0; i--)
-        if (lemon__runs_backward(tape, &tape->rows[i])) lemon__tape_run_row(tape, &tape->rows[i], 1);
+    int64_t begin, end, i;
+    for (end = tape ? tape->n_rows : 0; !status && end > 0; end = begin) {
+        begin = lemon__segment_begin(tape, end);
+        for (i = begin; i < end; i++)
+            if (tape->rows[i].again) lemon__tape_run_row(tape, &tape->rows[i], 0);
+        for (i = end - 1; i >= begin; i--)
+            if (lemon__runs_backward(tape, &tape->rows[i])) lemon__tape_run_row(tape, &tape->rows[i], 1);
+    }
     return status;
 }
 
@@ -5596,6 +5833,7 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
 }
 
 LEMON_API const char *lemon_config_family(const lemon_config *c) {
+    if (c == NULL) return "llama";
     return c->qk_norm ? "qwen3" : c->qkv_bias ? "qwen2" : c->window ? "mistral" : "llama";
 }
 
@@ -5872,12 +6110,14 @@ static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, cons
 }
 
 static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, const lemon_var *weights,
-                                   const int32_t *tokens, int64_t batch, int64_t seq) {
+                                   const int32_t *tokens, int64_t batch, int64_t seq, int again) {
     lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
     const float *angles = lemon__tape_angles(tape, c, seq);
     int64_t layer;
-    for (layer = 0; layer < c->n_layers; layer++)
+    for (layer = 0; layer < c->n_layers; layer++) {
+        if (again) lemon_tape_segment(tape, layer + 1 < c->n_layers);       /* backward begins with the last */
         x = lemon__tape_layer(tape, c, weights + layer * lemon__per_layer(c), x, seq, angles);
+    }
     return lemon_tape_rms_norm(tape, x, weights[lemon__param_index(c, LEMON_FINAL_NORM, 0)], c->rms_norm_eps);
 }
 
@@ -6226,6 +6466,8 @@ static void lemon__reader_close(lemon_reader *reader) {
 static int lemon__reader_ok(const lemon_ctx *ctx, const lemon_reader *reader) {
     return ctx && reader && reader->name && (reader->map || reader->read || reader->size == 0);
 }
+
+static int lemon__writer_ok(const lemon_writer *writer) { return writer && writer->append && writer->name; }
 
 /*  Copies a piece of the file.  Our own file reader says itself what went wrong; for others it is said here. */
 static lemon_status lemon__fetch(lemon_ctx *ctx, const lemon_reader *reader, uint64_t offset, void *out, size_t bytes) {
@@ -9299,7 +9541,7 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
                                          lemon_dtype dtype) {
     lemon__pack pack;
     lemon_status status;
-    if (ctx == NULL || writer == NULL || model == NULL || writer->append == NULL || writer->name == NULL)
+    if (ctx == NULL || model == NULL || !lemon__writer_ok(writer))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument, or what the writer must have, is NULL");
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "model", 5);
@@ -10913,7 +11155,7 @@ static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
 
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
-    const lemon__rules *rules = &tokenizer->rules;
+    const lemon__rules *rules = tokenizer ? &tokenizer->rules : NULL;
     int32_t id, size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
@@ -12416,6 +12658,87 @@ LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t leng
     return LEMON_OK;
 }
 
+/*  Tells models of one shape apart: their norms. */
+static uint32_t lemon__model_mark(const lemon_model *model) {
+    uint32_t crc = 0;
+    int64_t i;
+    for (i = 0; i < model->n_params; i++)
+        if (model->params[i].rows == 1) crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
+    return crc;
+}
+
+static void lemon__session_part(const lemon_session *s, int64_t i, char *name, size_t size, lemon_tensor *t) {
+    lemon__format(name, size, "%s.%lld", i % 2 ? "values" : "keys", (long long)i / 2);
+    *t = s->cache[i];
+    t->rows = s->length;
+}
+
+LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer) {
+    lemon__pack pack;
+    lemon_status status;
+    lemon_tensor t;
+    char name[LEMON__NAME];
+    int64_t i;
+    if (session == NULL || !lemon__writer_ok(writer))
+        return lemon__fail(session ? session->ctx : NULL, LEMON_E_ARG,
+                           "lemon_session_save: an argument, or what the writer must have, is NULL");
+    lemon__pack_open(session->ctx, &pack);
+    lemon__pack_text(&pack, "requires", "session", 7);
+    lemon__pack_config(&pack, "", &session->model->config);
+    lemon__pack_int(&pack, "norms", lemon__model_mark(session->model));
+    lemon__pack_int(&pack, "length", session->length);
+    for (i = 0; session->length > 0 && i < 2 * session->model->config.n_layers; i++) {
+        lemon__session_part(session, i, name, sizeof name, &t);
+        lemon__pack_tensor(&pack, name, &t, t.dtype);
+    }
+    status = lemon__pack_write(&pack, writer);
+    lemon__pack_close(&pack);
+    return status;
+}
+
+/*  A saved session is of this model, and fits. */
+static lemon_status lemon__session_check(const lemon_session *s, const lemon__unpack *u, int64_t *length) {
+    lemon_config config;
+    int64_t norms = 0;
+    lemon_status status = lemon__unpack_config(u, "", &config);
+    if (!status) status = lemon__unpack_int(u, "norms", &norms);
+    if (!status) status = lemon__unpack_int(u, "length", length);
+    if (status) return status;
+    if (memcmp(&config, &s->model->config, sizeof config) != 0 || norms != lemon__model_mark(s->model))
+        return lemon__fail(s->ctx, LEMON_E_ARG, "%s: is of another model; give it to a session of its own", u->source.name);
+    if (*length < 0 || *length > s->o.max_seq)
+        return lemon__fail(s->ctx, LEMON_E_ARG, "%s: length is %lld, expected at most %lld, what this session can hold",
+                           u->source.name, (long long)*length, (long long)s->o.max_seq);
+    return LEMON_OK;
+}
+
+LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader) {
+    lemon__unpack u;
+    lemon_status status;
+    lemon_tensor t, found;
+    char name[LEMON__NAME];
+    int64_t i, length = 0;
+    if (session == NULL || !lemon__reader_ok(session->ctx, reader))
+        return lemon__fail(session ? session->ctx : NULL, LEMON_E_ARG,
+                           "lemon_session_restore: an argument, or what the reader must have, is NULL");
+    session->length = 0;
+    status = lemon__unpack_open(session->ctx, reader, "session", "session", &u);
+    if (status) return status;
+    status = lemon__session_check(session, &u, &length);
+    session->length = length;
+    for (i = 0; !status && length > 0 && i < 2 * session->model->config.n_layers; i++) {
+        lemon__session_part(session, i, name, sizeof name, &t);
+        status = lemon__unpack_shaped(&u, name, t.rows, t.cols, "the session's length and the model's heads", &found);
+        if (!status && found.dtype != t.dtype)
+            status = lemon__fail(session->ctx, LEMON_E_ARG, "%s: the cache is %s, expected %s, this session's",
+                                 u.source.name, lemon_dtype_name(found.dtype), lemon_dtype_name(t.dtype));
+        if (!status) memcpy(t.data, found.data, lemon_tensor_bytes(&t));
+    }
+    if (status) session->length = 0;
+    lemon__unpack_close(&u);
+    return status;
+}
+
 /*  Stores the newest rows, and gives all of them back as they are stored: what is computed must not depend on the pieces
     in which a text came. */
 static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
@@ -12555,15 +12878,21 @@ typedef struct lemon__generation {
     lemon_tokens *tokens;
     int32_t *scratch;
     lemon_rng rng;
+    const lemon_sampling *sampling;
+    int (*on_token)(void *user, int32_t id, const char *text, size_t bytes);    /* may be NULL */
+    void *user;
+    char *held;                         /* text that was not handed out yet, for it may begin a stop */
+    int64_t n_held, capacity;
 } lemon__generation;
 
 static lemon_status lemon__generation_open(lemon_ctx *ctx, const lemon_model *model, lemon_tokens *tokens,
-                                           uint64_t seed, lemon__generation *g) {
+                                           const lemon_sampling *sampling, lemon__generation *g) {
     memset(g, 0, sizeof *g);
+    g->sampling = sampling;
     g->ctx = ctx;
     g->model = model;
     g->tokens = tokens;
-    lemon_rng_seed(&g->rng, seed);
+    lemon_rng_seed(&g->rng, sampling->seed);
     g->scratch = (int32_t *)lemon__malloc(ctx, (size_t)model->config.vocab_size * 2 * sizeof *g->scratch);
     return g->scratch ? lemon_session_open(ctx, model, &g->session) : LEMON_E_MEMORY;
 }
@@ -12571,32 +12900,71 @@ static lemon_status lemon__generation_open(lemon_ctx *ctx, const lemon_model *mo
 static void lemon__generation_close(lemon__generation *g) {
     lemon_session_close(g->session);
     lemon__free(g->ctx, g->scratch, (size_t)g->model->config.vocab_size * 2 * sizeof *g->scratch);
+    lemon__free(g->ctx, g->held, (size_t)g->capacity);
+}
+
+/*  Where a stop stands in a text (*whole 1), else where the end of the text may begin one, else n. */
+static int64_t lemon__find_stop(const lemon_sampling *sampling, const char *text, int64_t n, int *whole) {
+    int64_t at, i, length;
+    for (*whole = 1; *whole >= 0; --*whole)
+        for (at = 0; at < n; at++)
+            for (i = 0; i < sampling->n_stops; i++) {
+                length = sampling->stops[i] ? (int64_t)strlen(sampling->stops[i]) : 0;
+                if (length > 0 && (length > n - at ? !*whole : *whole) &&
+                    memcmp(text + at, sampling->stops[i], (size_t)lemon__min(length, n - at)) == 0)
+                    return at;
+            }
+    *whole = 0;
+    return n;
+}
+
+/*  Hands a token's text to the caller, but for what must be held back; text NULL: the end, nothing is held any longer. */
+static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char *text, size_t bytes, int *ended,
+                                    lemon_stop *stop) {
+    int64_t n;
+    int whole = 0;
+    char *held = (char *)lemon__reserve(g->ctx, g->held, &g->capacity, g->n_held + (int64_t)bytes, 1);
+    if (held == NULL) return LEMON_E_MEMORY;
+    g->held = held;
+    if (text) memcpy(held + g->n_held, text, bytes);
+    g->n_held += (int64_t)bytes;
+    n = text ? lemon__find_stop(g->sampling, held, g->n_held, &whole) : g->n_held;
+    *ended = whole;
+    if (whole) *stop = LEMON_STOP_TEXT;
+    if (g->on_token && (text || n > 0) && g->on_token(g->user, id, held, (size_t)n) && !*ended) {
+        *ended = 1;
+        *stop = LEMON_STOP_CALLER;
+    }
+    g->n_held -= n;
+    memmove(held, held + n, (size_t)g->n_held);
+    if (whole) g->n_held = 0;
+    return LEMON_OK;
 }
 
 /*  Draws, hands out and feeds tokens until something ends it. */
-static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, const lemon_sampling *sampling,
-                                         int (*on_token)(void *, int32_t, const char *, size_t), void *user,
-                                         float *logits, lemon_stop *stop) {
+static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, float *logits, lemon_stop *stop) {
     const lemon_tokenizer *t = g->model->tokenizer;
     lemon_status status = LEMON_OK;
     int64_t i, prompt = g->tokens->count;
+    int ended = 0;
     *stop = LEMON_STOP_COUNT;
     lemon__tick_begin(g->ctx, "generate");
     for (i = 0; !status && i < n_new; i++) {
         const char *text;
         size_t bytes;
-        int32_t id = lemon_sample(logits, g->model->config.vocab_size, sampling, &g->rng, g->scratch),
+        int32_t id = lemon_sample(logits, g->model->config.vocab_size, g->sampling, &g->rng, g->scratch),
                 previous = g->tokens->ids[g->tokens->count - 1];
         if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { *stop = LEMON_STOP_END; break; }
         status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
         if (!status) status = lemon_tokens_push(g->ctx, g->tokens, id);
-        if (!status && on_token && on_token(user, id, text, bytes)) { *stop = LEMON_STOP_CALLER; break; }
-        if (status || i + 1 == n_new) break;
+        if (!status) status = lemon__hand_out(g, id, text, bytes, &ended, stop);
+        if (status || ended || i + 1 == n_new) break;
         status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
         if (status) break;
         if (lemon_session_length(g->session) >= g->model->config.max_seq) { *stop = LEMON_STOP_CONTEXT; break; }
         status = lemon_session_feed(g->session, &id, 1, &logits);
     }
+    if (!status && !ended) status = lemon__hand_out(g, -1, NULL, 0, &ended, stop);
     i = g->tokens->count - prompt;
     return status ? status : lemon__tick(g->ctx, "generate", i, i, (double)NAN);
 }
@@ -12622,7 +12990,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     lemon_status status;
     lemon_stop ignored;
     float *logits = NULL;
-    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL)
+    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL || (sampling->n_stops > 0 && !sampling->stops))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_generate: an argument is NULL");
     if (model->tokenizer == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
@@ -12630,9 +12998,11 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
         return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d",
                            (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
     tokens->count = 0;
-    status = lemon__generation_open(ctx, model, tokens, sampling->seed, &g);
+    status = lemon__generation_open(ctx, model, tokens, sampling, &g);
+    g.on_token = on_token;
+    g.user = user;
     if (!status) status = lemon__generate_prompt(&g, prompt, &logits);
-    if (!status) status = lemon__generate_loop(&g, n_new, sampling, on_token, user, logits, stop ? stop : &ignored);
+    if (!status) status = lemon__generate_loop(&g, n_new, logits, stop ? stop : &ignored);
     lemon__generation_close(&g);
     return status;
 }
@@ -12670,6 +13040,7 @@ typedef struct lemon__objective {
     lemon_var loss;
     int32_t *inputs, *targets;          /* [batch * seq] */
     int64_t batch, seq;
+    int recompute;
 } lemon__objective;
 
 static const lemon_loss_options lemon__plain_loss = {0.0f, 1.0f, 1.0f};
@@ -12685,7 +13056,7 @@ static lemon_status lemon__objective_open(lemon_ctx *ctx, lemon_arena *arena, in
 
 static void lemon__objective_loss(lemon__objective *q, const lemon_config *c, const lemon_var *weights,
                                   lemon_var taught, lemon_var teaching, const lemon_loss_options *options) {
-    lemon_var hidden = lemon__tape_llama(q->tape, c, weights, q->inputs, q->batch, q->seq);
+    lemon_var hidden = lemon__tape_llama(q->tape, c, weights, q->inputs, q->batch, q->seq, q->recompute);
     q->loss = lemon_tape_loss(q->tape, hidden, weights[lemon__param_index(c, LEMON_OUTPUT, 0)], q->targets, taught,
                               teaching, options);
 }
@@ -12694,9 +13065,11 @@ static void lemon__objective_loss(lemon__objective *q, const lemon_config *c, co
 
 enum { LEMON__EVAL_ROWS = 2048 };
 
-static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, lemon_arena *arena, int64_t batch,
-                                     int64_t seq, lemon__objective *q) {
+/*  For n tokens; q->tape is to be closed whatever comes. */
+static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, lemon_arena *arena, int64_t n, int64_t seq,
+                                     lemon__objective *q) {
     lemon_var *weights = lemon__ids(ctx, arena, 1, model->n_params);
+    int64_t batch = lemon__max(1, lemon__min(LEMON__EVAL_ROWS / seq, lemon__ceil_div(n - 1, seq)));
     lemon_status status = weights ? lemon__objective_open(ctx, arena, batch, seq, q) : LEMON_E_MEMORY;
     if (status) return status;
     lemon__tape_weights(q->tape, model, NULL, weights);
@@ -12718,27 +13091,31 @@ static int64_t lemon__eval_fill(const lemon__objective *e, const int32_t *ids, i
 }
 
 /*  The mean over ids[1..n-1]; what: name for progress, or NULL for none. */
-static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon_model *model, const int32_t *ids, int64_t n,
-                                    int64_t seq, const char *what, double *loss) {
+static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon__objective *e, const int32_t *ids, int64_t n,
+                                    const char *what, double *loss) {
+    lemon_status status = LEMON_OK;
+    double sum = 0.0;
+    int64_t at, step = e->batch * e->seq;
+    for (at = 0; !status && at < n - 1; at += step) {
+        int64_t counted = lemon__eval_fill(e, ids, n, at), done = lemon__min(at + step, n - 1);
+        status = lemon_tape_forward(e->tape);
+        if (!status) sum += (double)lemon_tape_value(e->tape, e->loss)[0] * (double)counted;
+        if (!status && what) status = lemon__tick(ctx, what, done, n - 1, sum / (double)done);
+    }
+    *loss = sum / (double)(n - 1);
+    return status;
+}
+
+static lemon_status lemon__eval_once(lemon_ctx *ctx, const lemon_model *model, const int32_t *ids, int64_t n, int64_t seq,
+                                     const char *what, double *loss) {
     lemon__objective e;
     lemon_arena arena = {NULL};
     lemon_status status;
-    double sum = 0.0;
-    int64_t at, batch = lemon__max(1, lemon__min(LEMON__EVAL_ROWS / seq, lemon__ceil_div(n - 1, seq))),
-                step = batch * seq;
     memset(&e, 0, sizeof e);
-    status = lemon__eval_open(ctx, model, &arena, batch, seq, &e);
-    for (at = 0; !status && at < n - 1; at += step) {
-        int64_t counted = lemon__eval_fill(&e, ids, n, at);
-        status = lemon_tape_forward(e.tape);
-        if (!status) sum += (double)lemon_tape_value(e.tape, e.loss)[0] * (double)counted;
-        if (!status && what)
-            status =
-                lemon__tick(ctx, what, lemon__min(at + step, n - 1), n - 1, sum / (double)lemon__min(at + step, n - 1));
-    }
+    status = lemon__eval_open(ctx, model, &arena, n, seq, &e);
+    if (!status) status = lemon__eval_run(ctx, &e, ids, n, what, loss);
     lemon_tape_close(e.tape);
     lemon_arena_free(ctx, &arena);
-    *loss = sum / (double)(n - 1);
     return status;
 }
 
@@ -12757,7 +13134,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
     if (!status) status = lemon__check_ids(ctx, model, tokens->ids, n);
     if (status) return status;
     lemon__tick_begin(ctx, "eval");
-    status = lemon__eval_run(ctx, model, tokens->ids, n, seq, "eval", loss);
+    status = lemon__eval_once(ctx, model, tokens->ids, n, seq, "eval", loss);
     if (counted) *counted = n - 1;
     return status;
 }
@@ -13008,7 +13385,7 @@ typedef struct lemon__trainer {
     lemon_arena arena;
     lemon__adam adam;
     lemon__windows windows;
-    lemon__objective q;                 /* on one part of a batch */
+    lemon__objective q, eval;           /* on one part of a batch; on the text held out */
     int64_t done;                       /* steps */
     uint32_t data_crc, teacher_crc;
     double recent[LEMON__RECENT];       /* losses of the last steps */
@@ -13028,14 +13405,15 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     loss.distill = (float)o->distill;
     loss.temperature = (float)o->temperature;
     loss.scale = (float)(1.0 / (double)o->accumulate);
+    t->q.recompute = o->recompute;
     if (teacher) {
         lemon__tape_weights(t->q.tape, teacher, NULL, theirs);
-        taught = lemon__tape_llama(t->q.tape, &teacher->config, theirs, t->q.inputs, t->q.batch, o->seq);
+        taught = lemon__tape_llama(t->q.tape, &teacher->config, theirs, t->q.inputs, t->q.batch, o->seq, 0);
         teaching = theirs[lemon__param_index(&teacher->config, LEMON_OUTPUT, 0)];
     }
     lemon__tape_weights(t->q.tape, t->model, t->adam.g, weights);
     lemon__objective_loss(&t->q, &t->model->config, weights, taught, teaching, &loss);
-    return lemon_tape_plan(t->q.tape, 1, &t->planned);
+    return lemon_tape_plan(t->q.tape, 1, NULL);
 }
 
 static uint32_t lemon__model_crc(const lemon_model *model) {
@@ -13046,15 +13424,28 @@ static uint32_t lemon__model_crc(const lemon_model *model) {
     return crc;
 }
 
-static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *tokens) {
+/*  All memory that the run will need. */
+static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens *tokens) {
+    const lemon_tokens *e = t->o.eval_tokens;
     lemon_status status = lemon__adam_open(t->ctx, &t->arena, t->model, t->o.weight_decay, &t->adam);
     if (!status) status = lemon__windows_open(t->ctx, &t->arena, tokens, t->o.seq, t->o.order, t->o.seed, &t->windows);
+    if (!status) status = lemon__trainer_tape(t);
+    if (!status && e) status = lemon__eval_open(t->ctx, t->model, &t->arena, e->count, t->o.seq, &t->eval);
+    if (status != LEMON_E_MEMORY) return status;
+    return lemon__fail(t->ctx, LEMON_E_MEMORY, "out of memory: of %.4g MB, %.4g MB are in use, and activations of batch %lld "
+                       "/ %lld, seq %lld take %.4g MB more; give a smaller batch or seq, accumulate, or recompute",
+                       (double)t->ctx->options.memory / 1e6, (double)t->ctx->bytes / 1e6, (long long)t->o.batch,
+                       (long long)t->o.accumulate, (long long)t->o.seq, t->q.tape ? (double)t->q.tape->plan_bytes / 1e6 : 0.0);
+}
+
+static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *tokens) {
+    lemon_status status = lemon__trainer_memory(t, tokens);
     if (status) return status;
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
     t->teacher_crc = lemon__model_crc(t->o.teacher);
-    status = lemon__trainer_tape(t);
-    t->planned += 4 * (size_t)t->adam.count * sizeof(float);
-    return status;
+    t->planned = t->ctx->peak;          /* nothing is allocated from here on */
+    if (t->o.on_plan) t->o.on_plan(t->o.user, t->planned);
+    return LEMON_OK;
 }
 
 /* ---- saving and resuming ---- */
@@ -13221,7 +13612,7 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
 
 static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
     const lemon_tokens *e = t->o.eval_tokens;
-    return lemon__eval_run(t->ctx, t->model, e->ids, e->count, t->o.seq, NULL, loss);
+    return lemon__eval_run(t->ctx, &t->eval, e->ids, e->count, NULL, loss);
 }
 
 static lemon_status lemon__trainer_step(lemon__trainer *t) {
@@ -13295,6 +13686,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     if (!status) status = lemon__trainer_finish(&t, result ? result : &ignored);
     if (!status && t.o.save_every == 0) status = lemon__trainer_save(&t, 0);
     lemon_tape_close(t.q.tape);
+    lemon_tape_close(t.eval.tape);
     lemon_arena_free(ctx, &t.arena);
     return status;
 }
@@ -15700,7 +16092,7 @@ static lemon_status lemon__learn_write(lemon__learn *l) {
 }
 
 static lemon_status lemon__held_out_loss(const lemon__fill *f, const lemon_model *student, double *loss) {
-    return lemon__eval_run(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq, NULL,
+    return lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq, NULL,
                            loss);
 }
 
@@ -15812,13 +16204,17 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
 /*  Text of the teacher's own, at temperature 1: windows that each begin with BOS. */
 static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq,
                                        uint64_t seed, lemon_tokens *text) {
-    static const lemon_sampling plain = {1.0f, 0, 1.0f, 0.0f, 0};
+    lemon_sampling plain;
     const lemon_tokenizer *t = teacher->tokenizer;
     int32_t first = t ? lemon_tokenizer_bos(t) : (int32_t)lemon__min(1, teacher->config.vocab_size - 1), id;
     lemon__generation g;
     float *logits;
     int64_t i;
-    lemon_status status = lemon__generation_open(ctx, teacher, text, seed, &g);
+    lemon_status status;
+    lemon_sampling_defaults(&plain);
+    plain.top_p = 1.0f;
+    plain.seed = seed;
+    status = lemon__generation_open(ctx, teacher, text, &plain, &g);
     while (!status && text->count < count) {
         lemon_session_rewind(g.session, 0);
         for (i = 0, id = first; !status && i < seq; i++) {

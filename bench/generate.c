@@ -1,7 +1,8 @@
 /*  generate.c - reading a prompt and decoding token by token, lemon.h beside llama.cpp and beside the machine's limits.
 
-    make -C bench generate             f32 and 8-bit, two shapes, 1 and 2 threads; bench/build/generate.csv
+    make -C bench generate             f32 and 8-bit, two shapes, 1 and 2 threads; bench/build/generate.csv, generate.svg
     ARGS="--shape N --threads N --lemon --breakdown"    one shape (0, 1), one thread count, without peers, times by kernel
+    ARGS="--quick"                     the smaller shape, without peers, one short round
 
     decode is 256 tokens one after another from an empty context; its limit is reading the weights once a token, at the
     rate at which this machine reads memory of that size.  prefill is a prompt of 256 tokens with the logits of the last one
@@ -63,6 +64,27 @@ static void run_once(const job *j, lemon_session *session) {
         if (lemon_session_feed(session, ids + i, 1, &logits)) _exit(1);
 }
 
+/*  Milliseconds of the token that takes longest, the last of the context: the median of some. */
+static double last_token(const job *j, lemon_session *session) {
+    enum { TRIES = 15 };
+    double ms[TRIES], start;
+    float *logits;
+    int i, k;
+    while (lemon_session_length(session) < j->shape->seq - 1) {
+        const int32_t id = 3;
+        if (lemon_session_feed(session, &id, 1, &logits)) _exit(1);
+    }
+    for (i = 0; i < TRIES; i++) {
+        const int32_t id = 3;
+        start = now();
+        if (lemon_session_feed(session, &id, 1, &logits) || lemon_session_rewind(session, j->shape->seq - 1)) _exit(1);
+        start = 1e3 * (now() - start);
+        for (k = i; k > 0 && ms[k - 1] > start; k--) ms[k] = ms[k - 1];
+        ms[k] = start;
+    }
+    return ms[TRIES / 2];
+}
+
 static void measure_tokens(const void *arg, finding *out) {
     const job *j = (const job *)arg;
     lemon_ctx *ctx;
@@ -82,6 +104,7 @@ static void measure_tokens(const void *arg, finding *out) {
     }
     out->best = TOKENS / least;
     out->mean = TOKENS * runs / sum;
+    if (!j->prefill) out->extra[0] = last_token(j, session);
 }
 
 static void measure_limit(const void *arg, finding *out) {
@@ -117,9 +140,10 @@ static void timed_piece(lemon_session *s, const int32_t *ids, int64_t n, double 
     w->batch = 1, w->seq = n, w->pos = s->length, w->kv_rows = s->model->config.max_seq;
     lemon__walk_embed(w, ids), lap(&clock, &spent[EMBED]);
     for (layer = 0; layer < s->model->config.n_layers; layer++) {
+        float *keys = (float *)s->cache[2 * layer].data, *values = (float *)s->cache[2 * layer + 1].data;
         lemon__walk_norm(w, LEMON_ATTN_NORM, layer), lap(&clock, &spent[NORM]);
-        lemon__walk_qkv(w, layer, s->keys[layer], s->values[layer]), lap(&clock, &spent[QKV]);
-        lemon__walk_attend(w, s->keys[layer], s->values[layer]), lap(&clock, &spent[ATTENTION]);
+        lemon__walk_qkv(w, layer, keys, values), lap(&clock, &spent[QKV]);
+        lemon__walk_attend(w, keys, values), lap(&clock, &spent[ATTENTION]);
         lemon__walk_write(w, LEMON_WO, layer, w->z), lap(&clock, &spent[WRITE]);
         lemon__walk_norm(w, LEMON_FFN_NORM, layer), lap(&clock, &spent[NORM]);
         lemon__walk_neurons(w, layer), lap(&clock, &spent[NEURONS]);
@@ -135,15 +159,16 @@ static void measure_breakdown(const void *arg, finding *out) {
     lemon_session *session;
     double best[KINDS], best_sum = 1e30, started = now();
     int32_t ids[TOKENS];
-    int i, k;
+    int i, k, piece;
     open_session(j, &ctx, &model, &session);
+    piece = j->prefill ? (int)session->o.prefill : 1;
     for (i = 0; i < TOKENS; i++) ids[i] = 3 + (i * 7919) % 500;
     do {
         double spent[KINDS] = {0}, sum = 0, clock;
         session->length = 0;
-        for (i = 0; i < TOKENS; i += j->prefill ? LEMON__PREFILL : 1) {
-            timed_piece(session, ids + i, j->prefill ? LEMON__PREFILL : 1, spent);
-            if (j->prefill && i + LEMON__PREFILL < TOKENS) continue;
+        for (i = 0; i < TOKENS; i += piece) {
+            timed_piece(session, ids + i, piece, spent);
+            if (j->prefill && i + piece < TOKENS) continue;
             clock = now();
             lemon__session_logits(session), lap(&clock, &spent[LOGITS]);
         }
@@ -191,7 +216,7 @@ static int peer_llama2c(const job *j, finding *out) {
                               "sed -n 's/^achieved tok.s: //p'", j->threads, run, path, TOKENS);
 }
 
-static void compare(job *j, int with_peer, FILE *csv) {
+static void compare(job *j, int rounds, int with_peer, FILE *csv, speed_chart *chart) {
     finding lemon, llama, llama2c, limit, f;
     double best, most;
     int i;
@@ -199,7 +224,7 @@ static void compare(job *j, int with_peer, FILE *csv) {
     memset(&llama, 0, sizeof llama);
     memset(&llama2c, 0, sizeof llama2c);
     memset(&limit, 0, sizeof limit);
-    for (i = 0; i < ROUNDS; i++) {
+    for (i = 0; i < rounds; i++) {
         if (speed_child(measure_limit, j, &f)) speed_keep(&limit, &f);
         if (speed_child(measure_tokens, j, &f)) speed_keep(&lemon, &f);
         if (with_peer && peer_llama(j, &f)) speed_keep(&llama, &f);
@@ -207,39 +232,44 @@ static void compare(job *j, int with_peer, FILE *csv) {
     }
     best = llama.best > llama2c.best ? llama.best : llama2c.best;
     most = tokens_at(j, limit.best);
-    printf("| %s | %s | %s | %d | %.0f | %.0f %% | %.0f | %.0f | %.2f |\n", j->prefill ? "prefill" : "decode", j->shape->name,
+    printf("| %s | %s | %s | %d | %.0f | %.0f %% | %.0f | %.0f | %.2f | %.2f |\n", j->prefill ? "prefill" : "decode", j->shape->name,
            lemon_dtype_name(j->dtype), j->threads, lemon.best, 100 * lemon.best / most, llama.best, llama2c.best,
-           best > 0 ? lemon.best / best : 0);
+           best > 0 ? lemon.best / best : 0, lemon.extra[0]);
     fflush(stdout);
     fprintf(csv, "%s,%s,%s,%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.0f,%.0f\n", j->prefill ? "prefill" : "decode", j->shape->name,
             lemon_dtype_name(j->dtype), j->threads, lemon.best, lemon.mean, llama.best, llama2c.best, most, lemon.bytes,
             llama.bytes);
+    speed_chart_add(chart, lemon.best, best, most, "%s, %s, %s, %d thr.", j->prefill ? "prompt" : "decoding", j->shape->name,
+                    lemon_dtype_name(j->dtype), j->threads);
 }
 
 int main(int argc, char **argv) {
-    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, i, t, d, p;
+    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, rounds = ROUNDS, i, t, d, p;
+    static speed_chart chart;
     FILE *csv;
     job j;
     finding f;
+    j.seconds = 1.5;
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--lemon")) with_peer = 0;
+        else if (!strcmp(argv[i], "--quick")) with_peer = shape = 0, rounds = 1, j.seconds = 0.4;
         else if (!strcmp(argv[i], "--breakdown")) breakdown = 1;
         else if (!strcmp(argv[i], "--shape") && i + 1 < argc) shape = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
         else return fprintf(stderr, "generate: error: unknown flag %s; see the head of bench/generate.c\n", argv[i]), 2;
     }
-    j.seconds = 1.5;
     csv = speed_csv("generate", "work,shape,dtype,threads,lemon_tok_s,lemon_mean_tok_s,llama_tok_s,llama2c_tok_s,limit_tok_s,"
                                 "lemon_bytes,llama_bytes");
-    printf("\n| work | shape | weights | threads | lemon, tok/s | of limit | llama.cpp | llama2.c | lemon / best |\n"
-           "|---|---|---|---:|---:|---:|---:|---:|---:|\n");
+    printf("\n| work | shape | weights | threads | lemon, tok/s | of limit | llama.cpp | llama2.c | lemon / best | last token of 512, ms |\n"
+           "|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n");
     for (i = 0; i < SHAPES * 4 * MAX_THREADS; i++) {
         p = i / MAX_THREADS % 2, d = i / MAX_THREADS / 2 % 2, t = i % MAX_THREADS + 1;
         j.shape = &shapes[i / MAX_THREADS / 4], j.prefill = p, j.threads = t, j.dtype = d ? LEMON_Q8 : LEMON_F32;
         if ((shape >= 0 && j.shape != &shapes[shape]) || (threads > 0 && threads != t)) continue;
         write_model(&j);
         if (breakdown) speed_child(measure_breakdown, &j, &f);
-        else compare(&j, with_peer, csv);
+        else compare(&j, rounds, with_peer, csv, &chart);
     }
+    if (!breakdown) speed_svg("generate", "Prompts and decoding, tokens a second", "the better of llama.cpp and llama2.c", &chart);
     return fclose(csv) != 0;
 }

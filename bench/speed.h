@@ -14,6 +14,7 @@
 #define LEMON_IMPLEMENTATION
 #include "../lemon.h"
 #include "limits.h"
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ typedef struct speed_shape {
     int d, layers, heads, kv, ffn, vocab, seq, batch;
 } speed_shape;
 
-static lemon_config speed_config(const speed_shape *s) {
+static inline lemon_config speed_config(const speed_shape *s) {
     lemon_config c;
     memset(&c, 0, sizeof c);
     c.d_model = s->d, c.n_layers = s->layers, c.n_heads = s->heads, c.kv_heads = s->kv, c.head_dim = s->d / s->heads;
@@ -39,7 +40,7 @@ static lemon_config speed_config(const speed_shape *s) {
 }
 
 /*  Numbers in the matrices that a token is multiplied with: the output matrix counts, looking up an embedding does not */
-static double speed_matmul_params(const speed_shape *s) {
+static inline double speed_matmul_params(const speed_shape *s) {
     const double d = s->d, kv = d / s->heads * s->kv;
     return s->layers * (2 * d * d + 2 * d * kv + 3 * d * s->ffn) + d * s->vocab;
 }
@@ -104,5 +105,52 @@ static FILE *speed_csv(const char *name, const char *head) {
     if (f == NULL) fprintf(stderr, "bench: error: %s: cannot be written\n", path), exit(1);
     fprintf(f, "%s\n", head);
     return f;
+}
+
+/* ---- a table as bars: bench/build/NAME.svg ---- */
+
+typedef struct speed_bar { char name[80]; double ours, peer, limit; } speed_bar;
+typedef struct speed_chart { speed_bar bars[64]; int n; } speed_chart;
+
+static void speed_chart_add(speed_chart *chart, double ours, double peer, double limit, const char *format, ...) {
+    speed_bar *b = &chart->bars[chart->n];
+    va_list args;
+    if (chart->n == (int)(sizeof chart->bars / sizeof chart->bars[0])) return;
+    chart->n++;
+    va_start(args, format);
+    vsnprintf(b->name, sizeof b->name, format, args);
+    va_end(args);
+    b->ours = ours, b->peer = peer, b->limit = limit;
+}
+
+static void speed_rect(FILE *f, const char *colour, int y, int height, double part, double value) {
+    const double width = 420 * (part > 1 ? 1 : part);
+    if (!(value > 0)) return;
+    fprintf(f, "<rect x=\"300\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", y, width, height, colour);
+    fprintf(f, "<text x=\"%.1f\" y=\"%d\" font-size=\"10\">%.0f</text>\n", 304 + width, y + height - 1, value);
+}
+
+/*  A row for each bar: ours and the best peer's as parts of what the machine's limit allows, which is the full width. */
+static void speed_svg(const char *name, const char *title, const char *peer, const speed_chart *chart) {
+    char path[256];
+    int i;
+    FILE *f;
+    snprintf(path, sizeof path, "bench/build/%s.svg", name);
+    f = fopen(path, "w");
+    if (f == NULL) fprintf(stderr, "bench: error: %s: cannot be written\n", path), exit(1);
+    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"800\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n"
+               "<title>%s</title>\n<rect width=\"800\" height=\"%d\" fill=\"#fff\"/>\n<text x=\"10\" y=\"20\" font-size=\"15\">%s</text>\n"
+               "<text x=\"10\" y=\"38\"><tspan fill=\"#c2410c\">lemon.h</tspan>, <tspan fill=\"#1d4ed8\">%s</tspan>; "
+               "the full width is what the machine allows</text>\n", 60 + 34 * chart->n, title, 60 + 34 * chart->n, title, peer);
+    for (i = 0; i < chart->n; i++) {
+        const speed_bar *b = &chart->bars[i];
+        const int y = 50 + 34 * i;
+        fprintf(f, "<text x=\"292\" y=\"%d\" text-anchor=\"end\">%s</text>\n"
+                   "<rect x=\"300\" y=\"%d\" width=\"420\" height=\"26\" fill=\"#e7e5e4\"/>\n", y + 17, b->name, y);
+        speed_rect(f, "#c2410c", y + 1, 12, b->ours / b->limit, b->ours);
+        speed_rect(f, "#1d4ed8", y + 14, 11, b->peer / b->limit, b->peer);
+    }
+    fprintf(f, "</svg>\n");
+    if (fclose(f)) fprintf(stderr, "bench: error: %s: cannot be written\n", path), exit(1);
 }
 #endif

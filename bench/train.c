@@ -1,7 +1,8 @@
 /*  train.c - a training step (forward, backward, AdamW) of lemon.h beside PyTorch's, and beside the machine's peak.
 
-    make -C bench train                     all shapes, 1 and 2 threads; bench/build/train.csv
+    make -C bench train                     all shapes, 1 and 2 threads; bench/build/train.csv, train.svg
     ARGS="--shape N --threads N --lemon --breakdown"    one shape (0, 1, 2), one thread count, without PyTorch, with times by kernel
+    ARGS="--quick"                          all but the second, without PyTorch, one short round
 
     FLOPs of a token: 6 x matmul parameters (output matrix counted, looking up embeddings not) + 6 x layers x T x d_model
     for causal attention.  A figure is the best step of several, in rounds that alternate with the peer's; memory is
@@ -67,7 +68,22 @@ static void measure_steps(const void *arg, finding *out) {
 enum { EMBED, ROPE, NORM, ATTENTION, SWIGLU, ADD, PRODUCTS, LOSS, ADAMW, KINDS };
 static const char *const kind_names[KINDS] = {"embedding", "RoPE", "RMSNorm", "attention", "SwiGLU", "residual", "matrix products",
                                               "output matrix and loss", "AdamW, norm of the gradient"};
-static const int kind_of[] = {EMBED, PRODUCTS, ADD, ADD, NORM, ROPE, ATTENTION, SWIGLU, LOSS};     /* by lemon__code */
+
+static int kind_of(lemon__code code) {
+    switch (code) {
+    case LEMON__EMBED: return EMBED;
+    case LEMON__MATMUL: return PRODUCTS;
+    case LEMON__NORM: return NORM;
+    case LEMON__ROPE: return ROPE;
+    case LEMON__ATTENTION: return ATTENTION;
+    case LEMON__SWIGLU: return SWIGLU;
+    case LEMON__LOSS: return LOSS;
+    case LEMON__ADD:
+    case LEMON__BIAS:
+    case LEMON__MIX: break;
+    }
+    return ADD;
+}
 
 typedef struct times { double forward[KINDS], backward[KINDS], flop[KINDS], bytes[KINDS]; } times;
 
@@ -75,7 +91,7 @@ typedef struct times { double forward[KINDS], backward[KINDS], flop[KINDS], byte
 static void count_row(const lemon__tape_row *row, times *t) {
     const lemon__op *op = &row->op;
     const double size = (double)(op->rows * op->cols);
-    const int kind = kind_of[row->code];
+    const int kind = kind_of(row->code);
     if (kind == PRODUCTS) t->flop[kind] += 6 * size * (double)op->in[0].cols;
     else if (kind == ATTENTION) t->flop[kind] += 6 * size * (double)op->seq;
     else if (kind == LOSS) t->flop[kind] += 6 * (double)op->in[0].rows * (double)op->in[1].rows * (double)op->in[1].cols;
@@ -90,7 +106,7 @@ static void time_rows(lemon__trainer *t, int backward, double *spent) {
         double start = now();
         if (!backward && row->code == LEMON__LOSS) continue;
         lemon__tape_run_row(tape, row, backward);
-        spent[kind_of[row->code]] += now() - start;
+        spent[kind_of(row->code)] += now() - start;
     }
 }
 
@@ -162,13 +178,13 @@ static int peer(const job *j, const char *build, finding *out) {
                          j->threads, j->seconds);
 }
 
-static void compare(job *j, int with_peer, FILE *csv) {
+static void compare(job *j, int rounds, int with_peer, FILE *csv, speed_chart *chart) {
     finding lemon, torch, peak, f;
     int i;
     memset(&lemon, 0, sizeof lemon);
     memset(&torch, 0, sizeof torch);
     memset(&peak, 0, sizeof peak);
-    for (i = 0; i < ROUNDS; i++) {
+    for (i = 0; i < rounds; i++) {
         if (speed_child(measure_peak, j, &f)) speed_keep(&peak, &f);
         if (speed_child(measure_steps, j, &f)) speed_keep(&lemon, &f);
         if (with_peer && peer(j, "openmp", &f)) speed_keep(&torch, &f);
@@ -184,21 +200,25 @@ static void compare(job *j, int with_peer, FILE *csv) {
     fflush(stdout);
     fprintf(csv, "%s,%d,%.1f,%.1f,%.0f,%.1f,%.0f,%.1f,%.4f\n", j->shape->name, j->threads, lemon.best, lemon.mean,
             lemon.bytes, torch.best, torch.bytes, peak.best, lemon.best * flop_of_token(j->shape) / 1e9 / peak.best);
+    speed_chart_add(chart, lemon.best, torch.best, 1e9 * peak.best / flop_of_token(j->shape), "%s, %d thr.", j->shape->name,
+                    j->threads);
 }
 
 int main(int argc, char **argv) {
-    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, i, t;
+    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, rounds = ROUNDS, i, t;
+    static speed_chart chart;
     FILE *csv;
     job j;
     finding f;
+    j.seconds = 4;
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--lemon")) with_peer = 0;
+        else if (!strcmp(argv[i], "--quick")) with_peer = 0, rounds = 1, j.seconds = 1;
         else if (!strcmp(argv[i], "--breakdown")) breakdown = 1;
         else if (!strcmp(argv[i], "--shape") && i + 1 < argc) shape = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
         else return fprintf(stderr, "train: error: unknown flag %s; see the head of bench/train.c\n", argv[i]), 2;
     }
-    j.seconds = 4;
     if (!breakdown) {
         csv = speed_csv("train", "shape,threads,lemon_tok_s,lemon_mean_tok_s,lemon_bytes,torch_tok_s,torch_bytes,peak_gflops,"
                                  "lemon_of_peak");
@@ -207,9 +227,12 @@ int main(int argc, char **argv) {
         for (i = 0; i < SHAPES; i++)
             for (t = 1; t <= MAX_THREADS; t++) {
                 j.shape = &shapes[i], j.threads = t;
-                if ((shape < 0 || shape == i) && (threads == 0 || threads == t)) compare(&j, with_peer, csv);
+                if (rounds == 1 && i == 1) continue;
+                if ((shape < 0 || shape == i) && (threads == 0 || threads == t)) compare(&j, rounds, with_peer, csv, &chart);
             }
         fclose(csv);
+        speed_svg("train", "Training step, tokens a second", "PyTorch", &chart);
+        if (rounds == 1) return 0;
     }
     for (i = 0; i < SHAPES; i++)
         for (t = 1; t <= MAX_THREADS; t++) {

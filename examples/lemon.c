@@ -53,7 +53,7 @@ typedef struct settings {
     const char *tokenizer, *trim_vocab, *eval_data, *log, *report, *prompt;
     const char **data;                                   /* n_data paths, in the order given */
     int64_t n_data;
-    int untie, no_solve, no_correction, resume, bytes, json, quiet, help, version;
+    int untie, no_solve, no_correction, recompute, resume, bytes, json, quiet, help, version;
 } settings;
 
 enum { MAX_FLAGS = 80, MAX_PLAIN = 2 };
@@ -266,6 +266,7 @@ static const flag flags[] = {
     {"--weight-decay", "X", REAL, FIELD(weight_decay), "0.1", 0, 1e6, TRAIN, 0, "decoupled decay of matrices"},
     {"--clip", "X", REAL, FIELD(clip), "1", 0, 1e9, TRAIN, 0, "largest gradient norm, 0: off"},
     {"--accumulate", "N", WHOLE, FIELD(accumulate), "1", 1, SIZE_MOST, TRAIN, 0, "parts of a batch, to save memory"},
+    {"--recompute", NULL, SWITCH, FIELD(recompute), NULL, 0, 0, TRAIN, 0, "make activations twice, to save memory"},
     {"--order", "random|sequential", CHOICE, FIELD(order), "random", 0, 0, TRAIN, 0, "of the windows"},
     {"--teacher", "MODEL", TEXT, FIELD(teacher), NULL, 0, 0, TRAIN, 0, "learn from this model's predictions too"},
     {"--distill", "W", REAL, FIELD(distill), "0.5", 0, 1, TRAIN, 0, "weight of the teacher in the loss"},
@@ -1337,6 +1338,11 @@ static void on_step(void *user, const lemon_step *step) {
     report_point(&r->held_out, (double)step->tokens, step->eval_loss);
 }
 
+static void on_plan(void *user, size_t bytes) {
+    const run *r = (const run *)user;
+    if (!r->set.quiet) printf("memory until the end: %.1f MB\n", (double)bytes / 1e6);
+}
+
 static lemon_train_options train_options(run *r) {
     const settings *set = &r->set;
     lemon_train_options options;
@@ -1361,6 +1367,8 @@ static lemon_train_options train_options(run *r) {
     options.save_path = r->plain[1];
     options.save_every = set->save_every;
     options.resume = set->resume;
+    options.recompute = set->recompute;
+    options.on_plan = on_plan;
     options.on_step = on_step;
     options.user = r;
     return options;

@@ -98,16 +98,16 @@ static void naive_distribution(const float *logits, int n, const lemon_sampling 
 
 static void test_sampling(lemon_ctx *ctx) {
     static const struct { const char *name; lemon_sampling s;
-    } ways[] = {{"temperature 1", {1.0f, 0, 1.0f, 0.0f, 1}},
-                {"temperature 0.5", {0.5f, 0, 1.0f, 0.0f, 1}},
-                {"temperature 2", {2.0f, 0, 1.0f, 0.0f, 1}},
-                {"top-k 5", {1.0f, 5, 1.0f, 0.0f, 1}},
-                {"top-k 1", {1.0f, 1, 1.0f, 0.0f, 1}},
-                {"top-p 0.7", {1.0f, 0, 0.7f, 0.0f, 1}},
-                {"top-p 0", {1.0f, 0, 0.0f, 0.0f, 1}},
-                {"min-p 0.2", {1.0f, 0, 1.0f, 0.2f, 1}},
-                {"top-k 12, top-p 0.8, min-p 0.1", {1.3f, 12, 0.8f, 0.1f, 1}},
-                {"top-k beyond all", {1.0f, 1000, 1.0f, 0.0f, 1}}};
+    } ways[] = {{"temperature 1", {1.0f, 0, 1.0f, 0.0f, 1, NULL, 0}},
+                {"temperature 0.5", {0.5f, 0, 1.0f, 0.0f, 1, NULL, 0}},
+                {"temperature 2", {2.0f, 0, 1.0f, 0.0f, 1, NULL, 0}},
+                {"top-k 5", {1.0f, 5, 1.0f, 0.0f, 1, NULL, 0}},
+                {"top-k 1", {1.0f, 1, 1.0f, 0.0f, 1, NULL, 0}},
+                {"top-p 0.7", {1.0f, 0, 0.7f, 0.0f, 1, NULL, 0}},
+                {"top-p 0", {1.0f, 0, 0.0f, 0.0f, 1, NULL, 0}},
+                {"min-p 0.2", {1.0f, 0, 1.0f, 0.2f, 1, NULL, 0}},
+                {"top-k 12, top-p 0.8, min-p 0.1", {1.3f, 12, 0.8f, 0.1f, 1, NULL, 0}},
+                {"top-k beyond all", {1.0f, 1000, 1.0f, 0.0f, 1, NULL, 0}}};
     enum { N = 40, DRAWS = 40000 };
     lemon_rng rng;
     float logits[N], copy[N];
@@ -138,7 +138,7 @@ static void test_sampling(lemon_ctx *ctx) {
 }
 
 static void test_greedy_ties(void) {
-    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1};
+    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1, NULL, 0};
     float x[6] = {-1, 3, 2, 3, 3, 0};
     lemon_rng rng;
     int32_t room[12];
@@ -204,7 +204,7 @@ static void test_stops(lemon_ctx *ctx) {
     lemon_model *m = talker(ctx, 12);
     lemon_tensor *embed = lemon_model_param(m, LEMON_TOK_EMBED, 0);
     lemon_tokens tokens = {NULL, 0, 0};
-    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1};
+    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1, NULL, 0};
     lemon_stop stop;
     int i;
     for (i = 0; i < 32; i++) ((float *)embed->data)[16 + i] = 0;   /* BOS and EOS score 0: others are above */
@@ -231,12 +231,157 @@ static void test_stops(lemon_ctx *ctx) {
     lemon_model_free(ctx, m);
 }
 
+/*  Texts that end a generation: for every piece of what a model says, it is what comes before the first place of that piece. */
+static void test_stop_texts(lemon_ctx *ctx) {
+    lemon_model *m = talker(ctx, 64);
+    lemon_tokens tokens = {NULL, 0, 0};
+    lemon_sampling s;
+    lemon_stop stop;
+    heard all, h;
+    size_t at, n;
+    int bad = 0;
+    const char *stops[3] = {"never said", "", NULL};
+    lemon_sampling_defaults(&s);
+    s.top_p = 1;
+    s.seed = 5;
+    memset(&all, 0, sizeof all);
+    lemon_generate(ctx, m, "ab", 30, &s, hear, &all, &tokens, &stop);
+    check(stop == LEMON_STOP_COUNT && all.bytes > 20 && all.calls == 30, "a text to be stopped");
+    s.stops = stops;
+    s.n_stops = 3;
+    memset(&h, 0, sizeof h);
+    lemon_generate(ctx, m, "ab", 30, &s, hear, &h, &tokens, &stop);
+    check(stop == LEMON_STOP_COUNT && h.bytes == all.bytes && memcmp(h.text, all.text, h.bytes) == 0,
+          "what is never said, nothing and NULL stop nothing");
+    for (at = 0; at < all.bytes; at++)
+        for (n = 1; n <= 4 && at + n <= all.bytes; n++) {
+            char piece[8] = "";
+            const char *first;
+            memcpy(piece, all.text + at, n);
+            if (strlen(piece) != n) continue;                   /* a zero byte */
+            stops[2] = piece;
+            memset(&h, 0, sizeof h);
+            lemon_generate(ctx, m, "ab", 30, &s, hear, &h, &tokens, &stop);
+            first = (const char *)memmem(all.text, all.bytes, piece, n);
+            bad += stop != LEMON_STOP_TEXT || h.bytes != (size_t)(first - all.text) || memcmp(h.text, all.text, h.bytes) != 0;
+        }
+    check(bad == 0, "each piece of it stops it there, and is not handed out");
+    {
+        char late[40] = "";                                     /* begins as the end does */
+        memcpy(late, all.text + all.bytes - 2, 2);
+        strcat(late, "and more");
+        stops[2] = late;
+        memset(&h, 0, sizeof h);
+        lemon_generate(ctx, m, "ab", 30, &s, hear, &h, &tokens, &stop);
+        check(h.bytes == all.bytes && h.calls == 31, "what was held back to the end is handed out then");
+    }
+    lemon_tokens_free(ctx, &tokens);
+    lemon_model_free(ctx, m);
+}
+
+/* ---- sessions that are saved ---- */
+
+static lemon_session *small_session(lemon_ctx *ctx, const lemon_model *m, int64_t prefill, lemon_dtype cache) {
+    lemon_session_options o;
+    lemon_session *s = NULL;
+    lemon_session_defaults(&o);
+    o.max_seq = 12;
+    o.prefill = prefill;
+    o.cache = cache;
+    check(fine(ctx, lemon_session_open_with(ctx, m, &o, &s)), "a session with options opens");
+    return s;
+}
+
+typedef struct store { uint8_t bytes[100000]; size_t n; int fails; } store;
+static lemon_status store_append(void *user, const void *bytes, size_t n) {
+    store *s = (store *)user;
+    if (s->fails || s->n + n > sizeof s->bytes) return LEMON_E_IO;
+    memcpy(s->bytes + s->n, bytes, n);
+    s->n += n;
+    return LEMON_OK;
+}
+static lemon_status store_commit(void *user) { (void)user; return LEMON_OK; }
+static void store_abort(void *user) { (void)user; }
+
+static lemon_reader store_reader(store *s, size_t n) {
+    lemon_reader r;
+    memset(&r, 0, sizeof r);
+    r.name = "stored";
+    r.size = n;
+    r.map = s->bytes;
+    return r;
+}
+
+static void test_saved_session(lemon_ctx *ctx, lemon_dtype cache) {
+    static store kept;
+    static const int32_t ids[9] = {1, 40, 50, 60, 70, 80, 90, 100, 110};
+    lemon_model *m = talker(ctx, 20), *other = talker(ctx, 20);
+    lemon_session *a = small_session(ctx, m, 12, cache), *b = small_session(ctx, m, 9, cache),
+                  *odd = small_session(ctx, m, 9, cache == LEMON_F32 ? LEMON_F16 : LEMON_F32),
+                  *theirs = small_session(ctx, other, 9, cache);
+    lemon_session_options small;
+    lemon_session *tiny = NULL;
+    lemon_writer w;
+    lemon_reader r;
+    float want[259], *got;
+    size_t i, bad = 0;
+    memset(&w, 0, sizeof w);
+    memset(&kept, 0, sizeof kept);
+    w.name = "kept";
+    w.user = &kept;
+    w.append = store_append;
+    w.commit = store_commit;
+    w.abort = store_abort;
+    ((float *)lemon_model_param(other, LEMON_FINAL_NORM, 0)->data)[3] += 0.5f;
+    lemon_session_feed(a, ids, 7, NULL);
+    check(fine(ctx, lemon_session_save(a, &w)), cache == LEMON_F32 ? "a session is saved" : "a session of halves is saved");
+    lemon_session_feed(a, ids + 7, 2, &got);
+    memcpy(want, got, sizeof want);
+    r = store_reader(&kept, kept.n);
+    lemon_session_feed(b, ids + 3, 5, NULL);
+    check(fine(ctx, lemon_session_restore(b, &r)) && lemon_session_length(b) == 7 &&
+              fine(ctx, lemon_session_feed(b, ids + 7, 2, &got)) && memcmp(want, got, sizeof want) == 0,
+          "   and goes on elsewhere with the same bits");
+    check(fails_with(ctx, lemon_session_restore(odd, &r), LEMON_E_ARG, "the cache is") && lemon_session_length(odd) == 0,
+          "   another type of cache is refused");
+    check(fails_with(ctx, lemon_session_restore(theirs, &r), LEMON_E_ARG, "another model"), "   and so is another model");
+    lemon_session_defaults(&small);
+    small.max_seq = 6;
+    small.cache = cache;
+    lemon_session_open_with(ctx, m, &small, &tiny);
+    check(fails_with(ctx, lemon_session_restore(tiny, &r), LEMON_E_ARG, "length is 7, expected at most 6"), "   and a session too small");
+    for (i = 0; i < kept.n; i += 1 + kept.n / 200) {
+        r = store_reader(&kept, i);
+        bad += lemon_session_restore(b, &r) == LEMON_OK;
+        kept.bytes[i] ^= 16;
+        r = store_reader(&kept, kept.n);
+        bad += lemon_session_restore(b, &r) == LEMON_OK;
+        kept.bytes[i] ^= 16;
+    }
+    check(bad == 0, "   every cut of it, and every flipped bit, is refused");
+    kept.fails = 1;
+    check(lemon_session_save(a, &w) == LEMON_E_IO, "   a writer that fails is told of");
+    kept.fails = 0;
+    kept.n = 0;
+    lemon_session_rewind(a, 0);
+    check(fine(ctx, lemon_session_save(a, &w)), "   an empty one can be saved,");
+    r = store_reader(&kept, kept.n);
+    check(fine(ctx, lemon_session_restore(b, &r)) && lemon_session_length(b) == 0, "   and restored");
+    lemon_session_close(tiny);
+    lemon_session_close(theirs);
+    lemon_session_close(odd);
+    lemon_session_close(b);
+    lemon_session_close(a);
+    lemon_model_free(ctx, other);
+    lemon_model_free(ctx, m);
+}
+
 /*  A model that can only say EOS: its embedding is the one direction that all streams end in. */
 static void test_end(lemon_ctx *ctx) {
     lemon_config c = tiny_config(2, 1, 1, 1, 2, 1, 259, 1);
     lemon_model *m = NULL;
     lemon_tokens tokens = {NULL, 0, 0};
-    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1};
+    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1, NULL, 0};
     lemon_stop stop;
     int i;
     lemon_model_create(ctx, &c, &m);                            /* all zero but: */
@@ -250,17 +395,6 @@ static void test_end(lemon_ctx *ctx) {
 }
 
 /* ---- sessions that are small ---- */
-
-static lemon_session *small_session(lemon_ctx *ctx, const lemon_model *m, int64_t prefill, lemon_dtype cache) {
-    lemon_session_options o;
-    lemon_session *s = NULL;
-    lemon_session_defaults(&o);
-    o.max_seq = 12;
-    o.prefill = prefill;
-    o.cache = cache;
-    check(fine(ctx, lemon_session_open_with(ctx, m, &o, &s)), "a session with options opens");
-    return s;
-}
 
 static void test_small_sessions(lemon_ctx *ctx) {
     lemon_model *m = talker(ctx, 20);
@@ -325,7 +459,7 @@ static void expect_greedy(lemon_ctx *ctx, lemon_model *m, const char *file, cons
     int32_t want[512];
     char path[512], name[128];
     lemon_tokens got = {NULL, 0, 0};
-    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1};
+    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1, NULL, 0};
     lemon_stop stop;
     int64_t n, i;
     snprintf(name, sizeof name, "greedy text of stories260K is %s, token for token", file);
@@ -357,7 +491,7 @@ static void test_real(lemon_ctx *ctx) {
 
 static void test_memory(lemon_ctx *ctx) {
     lemon_model *m = talker(ctx, 20);
-    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1};
+    lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1, NULL, 0};
     long live = heap.live;
     int n, bad = 0, done = 0;
     for (n = 1; !done && n < 300; n++) {
@@ -385,7 +519,10 @@ int main(void) {
     test_generation(ctx);
     test_stops(ctx);
     test_end(ctx);
+    test_stop_texts(ctx);
     test_small_sessions(ctx);
+    test_saved_session(ctx, LEMON_F32);
+    test_saved_session(ctx, LEMON_F16);
     test_real(ctx);
     test_memory(ctx);
     lemon_close(ctx);

@@ -146,7 +146,7 @@ static void naive_attend(const attention_case *a, const float *q, const float *k
 static void test_attention(lemon_ctx *ctx, attention_case a) {
     int64_t rows = a.batch * a.seq, cols = a.heads * a.dim, kv_rows = a.pos + a.seq + 3, width = a.kv * a.dim, r, h;
     double *want = (double *)malloc((size_t)(rows * cols) * sizeof *want);
-    float *room = (float *)malloc((size_t)(LEMON__ROWS * (a.pos + a.seq + a.dim) * ctx->threads) * sizeof *room);
+    float *room;
     lemon__op op = op_of(rows, cols);
     char name[112];
     refill();
@@ -157,8 +157,8 @@ static void test_attention(lemon_ctx *ctx, attention_case a) {
     op.pos = a.pos;
     op.kv_rows = kv_rows;
     op.window = a.window;
-    op.scratch = room;
     op.scratch_each = lemon__attention_scratch(&op, 0);
+    op.scratch = room = (float *)malloc((size_t)(op.scratch_each * ctx->threads) * sizeof *room);
     for (r = 0; r < rows; r++)
         for (h = 0; h < a.heads; h++) {
             int64_t keys = a.pos + r % a.seq + 1, hidden = a.window && keys > a.window ? keys - a.window : 0,
@@ -177,7 +177,7 @@ static void test_attention(lemon_ctx *ctx, attention_case a) {
 /*  Scores of some hundreds: a softmax that did not take the maximum off would overflow. */
 static void test_steep_attention(lemon_ctx *ctx) {
     attention_case a = {1, 40, 0, 1, 1, 4, 0};
-    float room[LEMON__ROWS * (40 + 4) * 4];
+    float room[LEMON__ROWS * (40 + 2 * 4) * 4];
     lemon__op op = op_of(40, 4);
     int64_t i, r;
     double worst = 0, y[4];

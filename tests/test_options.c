@@ -101,7 +101,7 @@ static int greedy(lemon_ctx *ctx, const lemon_model *m, const lemon_session_opti
 
 static void test_generation(lemon_ctx *ctx, const lemon_model *m) {
     lemon_session_options o;
-    lemon_sampling sampling = {0.0f, 0, 1.0f, 0.0f, 1};
+    lemon_sampling sampling = {0.0f, 0, 1.0f, 0.0f, 1, NULL, 0};
     lemon_tokens ids = {NULL, 0, 0};
     lemon_status status;
     const char *text;

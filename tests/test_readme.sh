@@ -14,7 +14,10 @@ if [ ! -f ../README.md ]; then
 fi
 cp -p ../lemon.h ../README.md "$copy"       # times are kept: what is built need not be built again
 cp -Rp ../examples "$copy"
-[ -d ../bench ] && cp -Rp ../bench "$copy"
+mkdir -p "$copy/bench"
+for file in ../bench/*; do          # but not what it built, which can be large
+    case $file in ../bench/build | '../bench/*') ;; *) cp -Rp "$file" "$copy/bench" ;; esac
+done
 cp -p Makefile "$copy" 2> /dev/null && mkdir -p "$copy/tests" && mv "$copy/Makefile" "$copy/tests"
 cd "$copy" || exit 1
 

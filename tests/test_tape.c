@@ -359,7 +359,7 @@ static void model_open(lemon_ctx *ctx, const lemon_config *c, int64_t batch, int
     fill_ids(&rng, m->targets, batch * seq, c->vocab_size);
     lemon_tape_open(ctx, &m->tape);
     lemon__tape_weights(m->tape, m->model, m->grads, weights);
-    hidden = lemon__tape_llama(m->tape, c, weights, m->ids, batch, seq);
+    hidden = lemon__tape_llama(m->tape, c, weights, m->ids, batch, seq, 0);
     m->loss =
         lemon_tape_loss(m->tape, hidden, weights[lemon__param_index(c, LEMON_OUTPUT, 0)], m->targets, -1, -1, &options);
 }
@@ -452,6 +452,51 @@ static void test_plan(lemon_ctx *ctx) {
           "planned for forward alone it gives the same loss in less than half the memory");
     check(lemon_tape_backward(m.tape) == LEMON_E_ARG, "and refuses to run backward");
     model_close(ctx, &m);
+}
+
+/*  A ladder of norms, products and gates over segments, with a value that skips two of them and one that is kept inside;
+    gradients of gain and matrix, then the kept value. */
+enum { RUNGS = 6, WIDTH = 16 };
+static size_t ladder(lemon_ctx *ctx, int again, float *out) {
+    static float w[WIDTH * WIDTH], x[ROWS * WIDTH], gain[WIDTH];
+    static const lemon_loss_options plain = {0.0f, 1.0f, 1.0f};
+    lemon_tape *tape = NULL;
+    lemon_var h, skip = -1, inside = -1, vw, vg, loss;
+    size_t bytes = 0;
+    int i;
+    for (i = 0; i < WIDTH * WIDTH; i++) w[i] = (float)sin(i * 1.7) * 0.3f;
+    for (i = 0; i < ROWS * WIDTH; i++) x[i] = (float)cos(i * 0.9);
+    for (i = 0; i < WIDTH; i++) gain[i] = 1.0f + 0.1f * (float)i;
+    memset(out, 0, (WIDTH * WIDTH + WIDTH) * sizeof *out);
+    lemon_tape_open(ctx, &tape);
+    vw = lemon_tape_leaf(tape, w, out, WIDTH, WIDTH);
+    vg = lemon_tape_leaf(tape, gain, out + WIDTH * WIDTH, 1, WIDTH);
+    h = lemon_tape_leaf(tape, x, NULL, ROWS, WIDTH);
+    for (i = 0; i < RUNGS; i++) {
+        lemon_var up, norm;
+        if (again) lemon_tape_segment(tape, i != 2 && i + 1 < RUNGS);
+        norm = lemon_tape_rms_norm(tape, h, vg, 1e-3f);
+        up = lemon_tape_matmul(tape, norm, 0, vw, 1);
+        if (i == 1) skip = up;
+        if (i == 3) lemon_tape_keep(tape, inside = up);
+        up = lemon_tape_swiglu(tape, up, norm);
+        h = lemon_tape_add(tape, h, i == 4 ? lemon_tape_add(tape, up, skip) : up);
+    }
+    loss = lemon_tape_loss(tape, h, vw, targets, -1, -1, &plain);
+    check(fine(ctx, lemon_tape_plan(tape, 1, &bytes)) && fine(ctx, lemon_tape_forward(tape)) &&
+              fine(ctx, lemon_tape_backward(tape)), again ? "a ladder of segments" : "a ladder");
+    memcpy(out + WIDTH * WIDTH + WIDTH, lemon_tape_value(tape, inside), ROWS * WIDTH * sizeof *out);
+    out[WIDTH * WIDTH + WIDTH + ROWS * WIDTH] = lemon_tape_value(tape, loss)[0];
+    lemon_tape_close(tape);
+    return bytes;
+}
+
+static void test_segments(lemon_ctx *ctx) {
+    static float kept[WIDTH * WIDTH + WIDTH + ROWS * WIDTH + 1], again[WIDTH * WIDTH + WIDTH + ROWS * WIDTH + 1];
+    size_t all = ladder(ctx, 0, kept), fewer = ladder(ctx, 1, again);
+    check(memcmp(kept, again, sizeof kept) == 0, "segments that are made again give the same bits of gradients and values");
+    detail("%lu and %lu bytes", (unsigned long)all, (unsigned long)fewer);
+    check(fewer < all * 9 / 10, "in less memory");
 }
 
 static void test_threads(void) {
@@ -672,6 +717,7 @@ int main(void) {
     test_model(ctx, 1);
     test_model(ctx, 0);
     test_plan(ctx);
+    test_segments(ctx);
     test_threads();
     test_sticky(ctx);
     test_refusals(ctx);

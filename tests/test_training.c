@@ -386,17 +386,93 @@ static void test_threads(void) {
     for (threads = 0; threads < 3; threads++) free(w[threads]);
 }
 
-static void test_allocations(lemon_ctx *ctx) {
+static size_t planned;
+static long planned_calls;
+static void on_plan(void *user, size_t bytes) {
+    (void)user;
+    planned = bytes;
+    planned_calls = heap.calls;
+}
+
+static void test_allocations(void) {
+    lemon_ctx *ctx = open_ctx(1);
     record r;
     lemon_train_options o = world_options(&r);
     lemon_train_result result;
-    size_t before = lemon_memory(ctx, NULL);
-    int s, same = 1;
+    size_t before, peak;
+    int s, same;
+    train_fresh(ctx, &o, NULL, NULL);           /* whose buffers of the matrix products stay with the context */
+    before = lemon_memory(ctx, NULL);
+    memset(&r, 0, sizeof r);
+    o.eval_tokens = &text;
+    o.eval_every = 3;
+    o.on_plan = on_plan;
     check(fine(ctx, train_fresh(ctx, &o, &result, NULL)), "training works");
-    for (s = 1; s < r.n; s++) same &= r.calls[s] == r.calls[0];
-    check(r.n == 12 && same, "no step after the first allocates");
+    for (s = 0, same = 1; s < r.n; s++) same &= r.calls[s] == planned_calls;
+    check(r.n == 12 && same, "nothing is allocated once the plan is told, by steps and evaluation");
+    lemon_memory(ctx, &peak);
+    check(planned == peak && planned == result.planned_bytes, "the plan is what is used in the end");
+    check(planned > 16 * (size_t)world_count(), "it has weights, gradients and moments");
     check(lemon_memory(ctx, NULL) == before, "training leaves nothing allocated");
-    check(result.planned_bytes > 16 * (size_t)world_count(), "the planned bytes count weights, gradients and moments");
+    lemon_close(ctx);
+}
+
+/*  Recomputation: the same bits from less memory.  Parts of a batch: no more memory than one of them alone takes. */
+static void test_less_memory(void) {
+    lemon_config c = tiny_config(16, 6, 2, 1, 8, 24, 30, 1);
+    size_t bytes[4];
+    float *w[4];
+    int i;
+    c.max_seq = 32;
+    for (i = 0; i < 4; i++) {
+        record r;
+        lemon_train_options o = world_options(&r);
+        lemon_ctx *ctx = open_ctx(2);
+        lemon_model *m = NULL, *taught = lively_model(ctx, &c, 2);
+        lemon_model_create(ctx, &c, &m);
+        lemon_model_init(ctx, m, 1);
+        o.steps = 3;
+        o.seq = 32;
+        o.batch = i == 3 ? 32 : 128;
+        o.accumulate = i == 2 ? 4 : 1;
+        o.recompute = i == 1;
+        o.teacher = taught;
+        o.distill = 0.5;
+        o.on_plan = on_plan;
+        check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)), i == 1 ? "training recomputes" : "training keeps all");
+        bytes[i] = planned;
+        w[i] = (float *)malloc((size_t)m->block_count * sizeof(float));
+        memcpy(w[i], m->block, (size_t)m->block_count * sizeof(float));
+        lemon_model_free(ctx, m);
+        lemon_model_free(ctx, taught);
+        lemon_close(ctx);
+    }
+    check(memcmp(w[0], w[1], (size_t)lemon_config_params(&c) * sizeof(float)) == 0, "with the same bits");
+    detail("%lu and %lu bytes", (unsigned long)bytes[0], (unsigned long)bytes[1]);
+    check(bytes[1] < bytes[0] * 6 / 10, "and less memory");
+    check(bytes[2] == bytes[3], "a batch in four parts takes the memory of one part");
+    for (i = 0; i < 4; i++) free(w[i]);
+}
+
+static void test_limit(void) {
+    lemon_options options;
+    lemon_ctx *ctx;
+    record r;
+    lemon_train_options o = world_options(&r);
+    memset(&options, 0, sizeof options);
+    options.threads = 1;
+    options.memory = 24 << 20;
+    ctx = lemon_open(&options);
+    o.on_plan = on_plan;
+    planned = 0;
+    o.batch = 512;
+    o.seq = 32;
+    check(train_fresh(ctx, &o, NULL, NULL) == LEMON_E_MEMORY && planned == 0, "a batch that does not fit is refused before any step");
+    check(strstr(lemon_error(ctx), "batch 512 / 1, seq 32") && strstr(lemon_error(ctx), "recompute"), "and the message says what helps");
+    detail("%s", lemon_error(ctx));
+    o.accumulate = 64;
+    check(fine(ctx, train_fresh(ctx, &o, NULL, NULL)), "in parts it fits");
+    lemon_close(ctx);
 }
 
 static void test_memory(lemon_ctx *ctx) {
@@ -722,7 +798,9 @@ int main(void) {
     test_adam(ctx, 0.0, "not clipped");
     test_accumulate(ctx);
     test_threads();
-    test_allocations(ctx);
+    test_allocations();
+    test_less_memory();
+    test_limit();
     test_memory(ctx);
     test_result(ctx);
     test_refusals(ctx);

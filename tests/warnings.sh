@@ -24,7 +24,7 @@ if [ "$1" = one ]; then
         $compiler "$work/a.o" "$work/b.o" -o "$work/program" -lm -pthread >> "$work/log" 2>&1 && "$work/program" >> "$work/log" 2>&1; then
         echo "ok   $name"; rm -rf "$work"; exit 0
     fi
-    echo "FAIL $name: $(grep -m 1 -E 'error|warning|undefined' "$work/log" | cut -c 1-200)"
+    echo "FAIL $name: $(grep -m 1 -E "(error|warning):|undefined" "$work/log" | cut -c 1-200)"
     exit 0
 fi
 
