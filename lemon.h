@@ -3385,6 +3385,7 @@ static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_
 static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t a_row,
                              int64_t a_step, const float *b, int64_t b_step, float beta, float *c, int64_t ldc) {
     lemon__product g;
+    const lemon__place_of at = {0, 0};
     lemon__panels panels;
     lemon__tile t;
     memset(&g, 0, sizeof g);
@@ -3403,7 +3404,7 @@ static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, flo
     panels.data = a, panels.panel = g.rows * a_row, panels.lane = a_row, panels.step = a_step;
     t.k = k, t.a_row = a_row, t.a_step = a_step, t.b_step = b_step;
     t.ldc = ldc, t.alpha = alpha, t.beta = beta;
-    lemon__block(&g, &t, &panels, b, NULL, 0, c, m, n);
+    lemon__block(&g, &t, &panels, at, NULL, NULL, 0, c, m, n);
 }
 
 /* ---- threads, and the public call ---- */
