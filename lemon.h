@@ -2279,6 +2279,14 @@ static int32_t *lemon__ids(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int
     return (int32_t *)lemon__numbers(ctx, arena, rows, cols, sizeof(int32_t));
 }
 
+/*  A tensor of a mapped file has no const of its own: whoever may not write to it knows that by model->block being
+    NULL. */
+static void *lemon__unconst(const void *p) {
+    void *q;
+    memcpy(&q, &p, sizeof q);
+    return q;
+}
+
 /*  Numbers that stand somewhere, as a tensor. */
 static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int64_t cols) {
     lemon_tensor t;
@@ -3202,6 +3210,20 @@ static const lemon__machine *lemon__machine_of(lemon_isa isa) {
     return &lemon__plain;
 }
 
+/*  The tiles of products in float64, steps of k at once, and what their packed panels take: no panel is wider than 16. */
+enum {
+    LEMON__TILE64 = 256, LEMON__STEPS64 = 256, LEMON__PAD64 = 16,
+    LEMON__FLOATS64 = 4 * (LEMON__TILE64 + LEMON__PAD64) * LEMON__STEPS64
+};
+
+/*  Floats of workspace that no plan exceeds. */
+static int64_t lemon__gemm_floats_of(const lemon__machine *machine) {
+    if (LEMON__SMALL) return 0;
+    return lemon__l2_bytes() / (int64_t)sizeof(float) * machine->a_width / machine->mr + 16 * machine->kc +
+           machine->nc * machine->kc;
+}
+static int64_t lemon__gemm_floats(lemon_isa isa) { return lemon__gemm_floats_of(lemon__machine_of(isa)); }
+
 /* ---- the five loops ---- */
 
 /*  A block of A or B as the micro-kernel reads it: panel q begins at data + q * panel, its element of lane l (a row of
@@ -3267,23 +3289,45 @@ static void lemon__fetch_plan(const lemon__product *g, lemon__tile *t, const flo
     }
 }
 
-/*  The inner two loops: all tiles of a block of m x n elements of C.  `in` is the block of B as it lies in the matrix;
-    `out` the place of its packed panels, or NULL.  If they are to be packed now, each is just before its first use,
-    and the next one is on its way into the cache meanwhile. */
-static void lemon__block(const lemon__product *g, lemon__tile *t, const lemon__panels *a, const float *in, float *out,
-                         int pack, float *c, int64_t m, int64_t n) {
+/*  A panel of a stored B, rows `row` ... of other types than f32 from element p on: decoded into the space behind the
+    packing buffers, then packed from there. */
+static void lemon__pack_stored(const lemon__product *g, float *workspace, float *out, int64_t row, int64_t columns,
+                               int64_t p, int64_t steps) {
+    float *decoded = workspace + lemon__gemm_floats_of(g->machine);
+    int64_t l;
+    for (l = 0; l < columns; l++) {
+        lemon_tensor from = lemon__view(lemon__unconst(lemon__b_row(g, row + l) + lemon_row_bytes(g->type, p)), g->type, 1,
+                                        steps);
+        lemon_row_to_f32(&from, 0, decoded + l * steps);
+    }
+    g->machine->pack(out, g->machine->nr, decoded, steps, 1, columns, steps);
+}
+
+/*  Where a block of C lies: its first column, and the first step of k. */
+typedef struct lemon__place_of { int64_t col, step; } lemon__place_of;
+
+/*  The inner two loops: all tiles of a block of m x n elements of C.  `out` is the place of B's packed panels, or NULL.
+    If they are to be packed now, each is just before its first use, and the next one is on its way into the cache
+    meanwhile. */
+static void lemon__block(const lemon__product *g, lemon__tile *t, const lemon__panels *a, lemon__place_of at,
+                         float *workspace, float *out, int pack, float *c, int64_t m, int64_t n) {
     const lemon__machine *machine = g->machine;
     const int64_t nr = machine->nr, half = machine->half;
+    const int stored = g->type != LEMON_F32;
+    const float *in = stored ? NULL : g->b + at.step * g->b_step + at.col * g->b_col;
     int64_t j, h;
     for (j = 0; j < n; j += nr) {
         const int64_t columns = lemon__min(nr, n - j);
-        const float *from = in + j * g->b_col, *b = out ? out + j * g->panel_b : from;
-        if (pack) machine->pack(out + j * g->panel_b, nr, from, g->b_col, g->b_step, columns, t->k);
+        const float *b = out ? out + j * g->panel_b : in + j * g->b_col;
+        if (pack && stored)
+            lemon__pack_stored(g, workspace, out + j * g->panel_b, at.col + j, columns, at.step, t->k);
+        else if (pack)
+            machine->pack(out + j * g->panel_b, nr, in + j * g->b_col, g->b_col, g->b_step, columns, t->k);
         for (h = 0; h < columns; h += t->columns) {
             const int wide = columns == nr;
             t->columns = wide ? nr : lemon__min(half, columns - h);
             t->b = b + h;
-            lemon__fetch_plan(g, t, in, j, pack);
+            lemon__fetch_plan(g, t, in, j, pack && !stored);
             lemon__tile_column(g, wide ? machine->wide : machine->narrow, t, a, c + j + h, m);
         }
     }
@@ -3301,7 +3345,7 @@ static void lemon__tiles(const lemon__product *g, float *workspace) {
     for (j = 0; j < g->n; j += g->block_n)
         for (p = 0; p < g->k; p += g->block_k) {
             const int64_t n = lemon__min(g->block_n, g->n - j), k = lemon__min(g->block_k, g->k - p);
-            const float *b = g->b + p * g->b_step + j * g->b_col;
+            const lemon__place_of at = {j, p};
             if (g->ready) packed_b = lemon__ready(g, p, j);
             for (i = 0; i < g->m; i += g->block_m) {
                 const int64_t m = lemon__min(g->block_m, g->m - i);
@@ -3309,7 +3353,8 @@ static void lemon__tiles(const lemon__product *g, float *workspace) {
                 lemon__tile t;
                 t.k = k; t.a_row = a.lane; t.a_step = a.step; t.b_step = packed_b ? g->machine->nr : g->b_step;
                 t.ldc = g->ldc; t.alpha = g->alpha; t.beta = p == 0 ? g->beta : 1;
-                lemon__block(g, &t, &a, b, packed_b, packed_b && !g->ready && i == 0, g->c + i * g->ldc + j, m, n);
+                lemon__block(g, &t, &a, at, workspace, packed_b, packed_b && !g->ready && i == 0,
+                             g->c + i * g->ldc + j, m, n);
             }
         }
 }
@@ -3340,7 +3385,7 @@ static int lemon__path(const lemon__product *g) {
     if (g->k == 0) return LEMON__BY_SCALE;      /* alpha 0 too: see lemon__plan */
     if (LEMON__SMALL) return g->b_step == 1 && g->a_step == 1 ? LEMON__BY_DOTS : LEMON__BY_SUMS;
     if (g->ready) return LEMON__BY_TILES;
-    if (g->type != LEMON_F32) return LEMON__BY_DOTS;
+    if (g->type != LEMON_F32) return g->m <= machine->few_dots ? LEMON__BY_DOTS : LEMON__BY_TILES;
     if (large && g->m <= machine->few_dots && g->b_step == 1 && g->a_step == 1) return LEMON__BY_DOTS;
     if (large && g->m <= machine->few_sums && (g->m <= 4 || g->m > machine->mr) && g->b_col == 1) return LEMON__BY_SUMS;
     return LEMON__BY_TILES;
@@ -3357,7 +3402,7 @@ static int64_t lemon__mc(const lemon__product *g) {
 static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr;
-    const int pack_b = !g->ready && (g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
+    const int pack_b = !g->ready && (g->type != LEMON_F32 || g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
     g->rows = lemon__share(g->m, machine->mr, 1);
     g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
     g->block_n = g->thin ? LEMON__THIN_N / machine->nr * machine->nr : lemon__share(g->n, machine->nc, machine->nr);
@@ -3372,17 +3417,9 @@ static void lemon__plan(lemon__product *g) {
     if (g->n == 1 && g->m > 1 && g->ldc == 1 && !g->ready && g->type == LEMON_F32) lemon__turn(g);
     g->path = lemon__path(g);
     if (LEMON__SMALL) return;
-    g->thin = !g->ready && g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
-    g->block_k = lemon__max(1, g->thin ? (int64_t)LEMON__THIN_K : lemon__share(g->k, g->machine->kc, 1));
+    g->thin = !g->ready && g->type == LEMON_F32 && g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
+    g->block_k = lemon__max(1, g->thin ? (int64_t)LEMON__THIN_K : lemon__share(g->k, g->machine->kc, g->type == LEMON_F32 ? 1 : (int64_t)LEMON__BLOCK));
     lemon__plan_part(g);
-}
-
-/*  Floats of workspace that no plan exceeds. */
-static int64_t lemon__gemm_floats(lemon_isa isa) {
-    const lemon__machine *machine = lemon__machine_of(isa);
-    if (LEMON__SMALL) return 0;
-    return lemon__l2_bytes() / (int64_t)sizeof(float) * machine->a_width / machine->mr + 16 * machine->kc +
-           machine->nc * machine->kc;
 }
 
 /*  The arguments as strides; the decisions come after, by lemon__plan. */
@@ -3452,6 +3489,7 @@ static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_
 static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t a_row,
                              int64_t a_step, const float *b, int64_t b_step, float beta, float *c, int64_t ldc) {
     lemon__product g;
+    const lemon__place_of at = {0, 0};
     lemon__panels panels;
     lemon__tile t;
     memset(&g, 0, sizeof g);
@@ -3470,7 +3508,7 @@ static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, flo
     panels.data = a, panels.panel = g.rows * a_row, panels.lane = a_row, panels.step = a_step;
     t.k = k, t.a_row = a_row, t.a_step = a_step, t.b_step = b_step;
     t.ldc = ldc, t.alpha = alpha, t.beta = beta;
-    lemon__block(&g, &t, &panels, b, NULL, 0, c, m, n);
+    lemon__block(&g, &t, &panels, at, NULL, NULL, 0, c, m, n);
 }
 
 /* ---- threads, and the public call ---- */
@@ -3479,7 +3517,8 @@ static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, flo
 static float *lemon__workspace(lemon_ctx *ctx, int worker) { return ctx->workspace[worker]; }
 
 static size_t lemon__workspace_bytes(const lemon_ctx *ctx) {
-    return (size_t)lemon__gemm_floats(ctx->isa) * sizeof(float) + LEMON__DECODE_BYTES;
+    const int64_t floats = lemon__max(lemon__gemm_floats(ctx->isa), LEMON__SMALL ? 0 : (int64_t)LEMON__FLOATS64);
+    return (size_t)floats * sizeof(float) + LEMON__DECODE_BYTES;
 }
 
 static void lemon__workspaces_free(lemon_ctx *ctx) {
@@ -3602,17 +3641,135 @@ static void lemon__gemm_threads(lemon_ctx *ctx, int trans_a, int trans_b, int64_
     lemon__product_threads(ctx, &g);
 }
 
-/*  y[rows, out] = x[rows, in] * W^T for a few rows and W [out, in] as it is stored; 0 if there is no kernel for that. */
+/*  y[rows, out] = x[rows, in] * W^T for W [out, in] as it is stored: by dot products for a few rows, decoded as it is
+    packed for more; 0 if there is no kernel for so few. */
 static int lemon__gemm_stored(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     lemon__product g = lemon__product_of(ctx->isa, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols,
                                          (const float *)w->data, w->cols, 0.0f, y, w->rows);
-    if (rows > g.machine->few_dots || !g.machine->dots[w->dtype]) return 0;
+    if ((LEMON__SMALL || rows <= g.machine->few_dots) && !g.machine->dots[w->dtype]) return 0;
     g.type = w->dtype;
     g.b_bytes = lemon_row_bytes(w->dtype, w->cols);
     lemon__plan(&g);
     lemon__product_threads(ctx, &g);
     return 1;
 }
+
+#if !defined(LEMON_NO_TRAIN) && !defined(LEMON_NO_FUSE)
+/* ---- the same in float64, for the solvers of chapter 12: C += alpha * A * B ----
+        Tiles of a fixed size are the tasks, so bits do not depend on threads; each packs what it reads, zeros at the
+        edges, and computes C in blocks of mr x nr numbers that it then adds. ---- */
+
+typedef struct lemon__machine64 {
+    int64_t mr, nr;
+    void (*tile)(const double *a, const double *b, int64_t k, double *out);     /* out [mr, nr] = a * b, both packed */
+} lemon__machine64;
+
+static void lemon__tile64_plain(const double *a, const double *b, int64_t k, double *out) {
+    int64_t i, j;
+    for (i = 0; i < 16; i++) out[i] = 0.0;
+    for (; k > 0; k--, a += 4, b += 4)
+        for (i = 0; i < 4; i++)
+            for (j = 0; j < 4; j++) out[i * 4 + j] += a[i] * b[j];
+}
+
+#if LEMON__X86
+#define LEMON__ZERO64(V, i, at) __##V##d x##i = _m##V##_setzero_pd(), y##i = x##i;
+#define LEMON__ADD64(V, i, at) \
+    v = _m##V##_set1_pd(a[i]); \
+    x##i = _m##V##_fmadd_pd(v, b0, x##i); \
+    y##i = _m##V##_fmadd_pd(v, b1, y##i);
+#define LEMON__PUT64(V, i, at) \
+    _m##V##_storeu_pd(out + i * 2 * lanes, x##i); \
+    _m##V##_storeu_pd(out + (i * 2 + 1) * lanes, y##i);
+#define LEMON__KERNEL64(V, rows) \
+LEMON__TARGET_##V static void lemon__tile64_##V(const double *a, const double *b, int64_t k, double *out) { \
+    enum { lanes = sizeof(__##V##d) / sizeof(double) }; \
+    __##V##d v, b0, b1; \
+    LEMON__ROWS_##rows(LEMON__ZERO64, V) \
+    for (; k > 0; k--, a += rows, b += 2 * lanes) { \
+        b0 = _m##V##_loadu_pd(b); \
+        b1 = _m##V##_loadu_pd(b + lanes); \
+        LEMON__ROWS_##rows(LEMON__ADD64, V) \
+    } \
+    LEMON__ROWS_##rows(LEMON__PUT64, V) \
+}
+LEMON__KERNEL64(m256, 6)
+LEMON__KERNEL64(m512, 14)
+#endif
+
+static lemon__machine64 lemon__machine64_of(lemon_isa isa) {
+    lemon__machine64 machine = {4, 4, lemon__tile64_plain};
+#if LEMON__X86
+    if (isa == LEMON_ISA_AVX2) { machine.mr = 6; machine.nr = 8; machine.tile = lemon__tile64_m256; }
+    if (isa == LEMON_ISA_AVX512) { machine.mr = 14; machine.nr = 16; machine.tile = lemon__tile64_m512; }
+#endif
+    (void)isa;
+    return machine;
+}
+
+/*  a(i, p) = a[i * a_row + p * a_step], b(p, j) = b[p * b_step + j * b_col].  lower: only c(i, j) with j <= i. */
+typedef struct lemon__product64 {
+    lemon_ctx *ctx;
+    const double *a, *b;
+    double *c, alpha;
+    int64_t m, n, k, a_row, a_step, b_step, b_col, ldc;
+    int lower;
+} lemon__product64;
+
+/*  Panels of `width` rows of A or columns of B, step after step, with zeros beyond the last. */
+static void lemon__pack64(double *out, int64_t width, const double *in, int64_t lane, int64_t step, int64_t lanes,
+                          int64_t steps) {
+    int64_t at, l, s, used;
+    for (at = 0; at < lanes; at += width, in += width * lane, out += width * steps) {
+        used = lemon__min(width, lanes - at);
+        if (used < width) memset(out, 0, (size_t)(width * steps) * sizeof *out);
+        if (lane == 1) for (s = 0; s < steps; s++) for (l = 0; l < used; l++) out[s * width + l] = in[s * step + l];
+        else for (l = 0; l < used; l++) for (s = 0; s < steps; s++) out[s * width + l] = in[l * lane + s * step];
+    }
+}
+
+static void lemon__task64(void *arg, int64_t index, int worker) {
+    const lemon__product64 *g = (const lemon__product64 *)arg;
+    const lemon__machine64 machine = lemon__machine64_of(g->ctx->isa);
+    const int64_t mr = machine.mr, nr = machine.nr, across = lemon__ceil_div(g->n, LEMON__TILE64);
+    const int64_t row = index / across * LEMON__TILE64, col = index % across * LEMON__TILE64;
+    const int64_t m = lemon__min(LEMON__TILE64, g->m - row), n = lemon__min(LEMON__TILE64, g->n - col);
+    double *a = (double *)(void *)lemon__workspace(g->ctx, worker),
+           *b = a + (LEMON__TILE64 + LEMON__PAD64) * LEMON__STEPS64, tile[14 * 16];
+    int64_t p, i, j, x, y;
+    if (g->lower && col > row + m - 1) return;
+    for (p = 0; p < g->k; p += LEMON__STEPS64) {
+        const int64_t k = lemon__min(LEMON__STEPS64, g->k - p);
+        lemon__pack64(a, mr, g->a + row * g->a_row + p * g->a_step, g->a_row, g->a_step, m, k);
+        lemon__pack64(b, nr, g->b + col * g->b_col + p * g->b_step, g->b_col, g->b_step, n, k);
+        for (j = 0; j < n; j += nr)
+            for (i = 0; i < m; i += mr) {
+                double *c = g->c + (row + i) * g->ldc + col + j;
+                if (g->lower && col + j > row + i + mr - 1) continue;
+                machine.tile(a + i * k, b + j * k, k, tile);
+                for (x = 0; x < lemon__min(mr, m - i); x++) {
+                    int64_t end = lemon__min(nr, n - j);
+                    if (g->lower) end = lemon__min(end, row + i + x + 1 - col - j);
+                    for (y = 0; y < end; y++) c[x * g->ldc + y] += g->alpha * tile[x * nr + y];
+                }
+            }
+    }
+}
+
+/*  c [m, n] += alpha * a * op(b) on all threads; b is [k, n], or [n, k] where trans_b is set. */
+static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int64_t n, int64_t k, double alpha,
+                          const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc) {
+    lemon__product64 g;
+    g.ctx = ctx; g.a = a; g.b = b; g.c = c; g.alpha = alpha;
+    g.m = m; g.n = n; g.k = k;
+    g.a_row = lda; g.a_step = 1;
+    g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
+    g.ldc = ldc;
+    g.lower = lower;
+    ctx->flops += (lower ? 1.0 : 2.0) * (double)m * (double)n * (double)k;
+    lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
+}
+#endif
 
 /*  One matrix of `rows` x `cols` as stored. */
 static lemon_status lemon__check_matrix(lemon_ctx *ctx, char name, const float *data, int64_t rows, int64_t cols,
@@ -6467,14 +6624,6 @@ static void lemon__swap(lemon_dtype dtype, void *data, size_t bytes) {
             p[i + k] = p[i + width - 1 - k];
             p[i + width - 1 - k] = byte;
         }
-}
-
-/*  A tensor of a mapped file has no const of its own: whoever may not write to it knows that by model->block being
-    NULL. */
-static void *lemon__unconst(const void *p) {
-    void *q;
-    memcpy(&q, &p, sizeof q);
-    return q;
 }
 
 /*  A file held in memory: this in front, then the bytes, then the name. */
@@ -14175,6 +14324,12 @@ static const lemon__method *lemon__method_find(const char *name) {
 /*  A forward pass over batches of windows, and its keys and values. */
 typedef struct lemon__run { lemon__walk walk; float *k, *v; } lemon__run;
 
+/*  Activations of all rows of the text: an entry of lemon__fill's stores. */
+typedef struct lemon__rows {
+    float *data;                    /* [rows, width] */
+    int64_t width, most;            /* of a row now, and the most that there is room for */
+} lemon__rows;
+
 typedef struct lemon__fill {
     lemon_ctx *ctx;
     const lemon_model *teacher;
@@ -14197,13 +14352,14 @@ typedef struct lemon__fill {
     lemon_model *student;           /* lemon, from here on: solved so far */
     float *p;                       /* [ds, dt] the projection of the streams */
     int64_t field;                  /* teacher channels that a student channel reads */
-    float *xt, *xs, *zt, *zs, *hs;  /* all rows: streams, heads' outputs, student's neurons */
-    float **ht;                     /* [slots] teacher's neurons, and room for those of layers without a slot */
-    float *spare;
+    lemon__rows *store;             /* rows of activations; see there */
+    int64_t stores;
+    const char *what;               /* for the progress callback: which part of the work, and layers of it */
+    int64_t done, total;
+    lemon_status status;            /* set by a callback that asked to stop: all passes end then */
     lemon__run t, s;                /* both models on the batch at hand, */
     int64_t first, rows;            /*   which begins with that window and has so many rows, */
     int held;                       /*   held out or not */
-    float *r;                       /* [rows, ds] what the student lacks */
     double *energy;                 /* importance of heads, then of neurons */
     int32_t *chosen;
 } lemon__fill;
@@ -14248,53 +14404,85 @@ static int64_t lemon__slots_used(const lemon__fill *f, int64_t i) {
     return lemon__min(f->ops->slots, lemon__field_end(f, i) + 1 - f->main[i]);
 }
 
+/* ---- rows of activations ----
+        A pass over the text goes batch by batch:  for (lemon__rewind(f); lemon__next_batch(f);) ...
+        A store keeps some numbers of every row from one pass to the next. ---- */
+
+enum { LEMON__XT, LEMON__XS, LEMON__SOURCE, LEMON__LACK, LEMON__TARGET };       /* the last: one a slot, LEMON__TARGET + k */
+enum { LEMON__FUSE_ROWS = 1024 };
+
+static lemon_status lemon__rows_make(lemon__fill *f, int store, int64_t width) {
+    lemon__rows *r = &f->store[store];
+    r->width = r->most = width;
+    r->data = lemon__floats(f->ctx, &f->solve, f->windows * f->seq, width);
+    return r->data ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+static void lemon__rows_shape(lemon__fill *f, int store, int64_t width) { f->store[store].width = width; }
+
+/*  The rows of the batch at hand. */
+static float *lemon__batch(const lemon__fill *f, int store) {
+    return f->store[store].data + f->first * f->seq * f->store[store].width;
+}
+
+static void lemon__copy_in(const lemon__fill *f, int store, const float *rows) {
+    memcpy(lemon__batch(f, store), rows, (size_t)(f->rows * f->store[store].width) * sizeof *rows);
+}
+
+static void lemon__rewind(lemon__fill *f) { f->first = f->t.walk.batch = 0; }
+
+/*  Points both walks at the next batch of streams.  Batches do not straddle the border between windows kept and held
+    out.  0: there is no more. */
+static int lemon__next_batch(lemon__fill *f) {
+    f->first += f->t.walk.batch;
+    if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
+    if (f->first >= f->windows || f->status) return 0;
+    f->held = f->first >= f->kept;
+    f->t.walk.batch = f->s.walk.batch = lemon__min(f->batch, (f->held ? f->windows : f->kept) - f->first);
+    f->rows = f->t.walk.batch * f->seq;
+    f->t.walk.x = lemon__batch(f, LEMON__XT);
+    if (f->store[LEMON__XS].data) f->s.walk.x = lemon__batch(f, LEMON__XS);
+    return 1;
+}
+
 /* ---- covariances: float32 products of a batch of rows, summed in float64 ---- */
+
+enum { LEMON__PANEL = 512 };
 
 typedef struct lemon__cov {
     double *sum;                    /* [m, n]: sum over rows of a_row^T b_row */
-    float *part;
+    float *part;                    /* [PANEL, n] */
     int64_t m, n;
 } lemon__cov;
 
-static lemon_status lemon__cov_make(lemon__fill *f, int64_t m, int64_t n, lemon__cov *cov) {
+static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, lemon__cov *cov) {
     cov->m = m;
     cov->n = n;
-    cov->sum = lemon__doubles(f->ctx, &f->work, m, n);
-    cov->part = lemon__floats(f->ctx, &f->work, m, n);
+    cov->sum = lemon__doubles(ctx, arena, m, n);
+    cov->part = lemon__floats(ctx, arena, lemon__min(m, LEMON__PANEL), n);
     return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
 }
 
+/*  Where a and b are the same rows, only what is right of the diagonal, by panels: half the work (SYRK). */
 static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
-    int64_t i;
-    lemon__gemm_threads(ctx, 1, 0, cov->m, cov->n, rows, 1.0f, a, cov->m, b, cov->n, 0.0f, cov->part, cov->n);
-    for (i = 0; i < cov->m * cov->n; i++) cov->sum[i] += (double)cov->part[i];
-}
-
-/* ---- least squares: given S = sum s s^T and T = sum t s^T, the W that minimises
-            sum |t - W s|^2 + ridge * mean(diag S) * |W - W0|^2,
-        which is W = W0 + (T - W0 S)(S + ridge * mean I)^-1, by Cholesky in float64.  The ridge is the one of a few whose W
-        predicts best on rows that were held out. ---- */
-
-enum { LEMON__RIDGES = 5 };
-static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0};
-
-/*  S and T over the rows to learn from (0) and the rows held out (1). */
-typedef struct lemon__moments { lemon__cov s[2], t[2]; } lemon__moments;
-
-static lemon_status lemon__moments_make(lemon__fill *f, int64_t targets, int64_t sources, lemon__moments *m) {
-    int k;
-    lemon_status status = LEMON_OK;
-    for (k = 0; k < 2 && !status; k++) {
-        status = lemon__cov_make(f, sources, sources, &m->s[k]);
-        if (!status) status = lemon__cov_make(f, targets, sources, &m->t[k]);
+    int64_t i, r, c;
+    for (i = 0; i < cov->m; i += LEMON__PANEL) {
+        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0, n = cov->n - from;
+        lemon__gemm_threads(ctx, 1, 0, size, n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, n);
+        for (r = 0; r < size; r++) {
+            double *sum = cov->sum + (i + r) * cov->n + from;
+            for (c = 0; c < n; c++) sum[c] += (double)cov->part[r * n + c];
+        }
     }
-    return status;
 }
 
-/*  The rows of the batch at hand. */
-static void lemon__moments_add(lemon__fill *f, lemon__moments *m, const float *target, const float *source) {
-    lemon__cov_add(f->ctx, &m->s[f->held], source, source, f->rows);
-    lemon__cov_add(f->ctx, &m->t[f->held], target, source, f->rows);
+/*  The lower triangle from the upper one, by squares, so that both are read and written a few rows at a time. */
+static void lemon__mirror_up(double *a, int64_t n) {
+    int64_t i, j, r, c;
+    for (i = 0; i < n; i += 32)
+        for (j = 0; j <= i; j += 32)
+            for (r = i; r < lemon__min(i + 32, n); r++)
+                for (c = j; c < lemon__min(j + 32, r); c++) a[r * n + c] = a[c * n + r];
 }
 
 LEMON__INLINE double lemon__dot64(const double *a, const double *b, int64_t n) {
@@ -14307,166 +14495,402 @@ LEMON__INLINE double lemon__dot64(const double *a, const double *b, int64_t n) {
 }
 
 /*  A = L L^T in place, lower triangle; *ok 0 if A is not positive definite. */
-LEMON__INLINE void lemon__cholesky_body(double *a, int64_t n, int *ok) {
+LEMON__INLINE void lemon__cholesky_small_body(double *a, int64_t lda, int64_t n, int *ok) {
     int64_t i, j;
     *ok = 1;
     for (i = 0; i < n && *ok; i++) {
         for (j = 0; j < i; j++)
-            a[i * n + j] = (a[i * n + j] - lemon__dot64(a + i * n, a + j * n, j)) / a[j * n + j];
-        a[i * n + i] -= lemon__dot64(a + i * n, a + i * n, i);
-        *ok = a[i * n + i] > 0.0;
-        a[i * n + i] = sqrt(a[i * n + i]);
+            a[i * lda + j] = (a[i * lda + j] - lemon__dot64(a + i * lda, a + j * lda, j)) / a[j * lda + j];
+        a[i * lda + i] -= lemon__dot64(a + i * lda, a + i * lda, i);
+        *ok = a[i * lda + i] > 0.0;
+        a[i * lda + i] = sqrt(a[i * lda + i]);
     }
 }
-LEMON__CLONES(lemon__cholesky, (double *a, int64_t n, int *ok), (a, n, ok))
+LEMON__CLONES(lemon__cholesky_small, (double *a, int64_t lda, int64_t n, int *ok), (a, lda, n, ok))
 
-/*  x with L L^T x = b, in place; up = L^T, so that both passes read memory in order. */
-LEMON__INLINE void lemon__solve_row_body(const double *low, const double *up, double *b, int64_t n) {
-    int64_t i;
-    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(low + i * n, b, i)) / low[i * n + i];
-    for (i = n - 1; i >= 0; i--)
-        b[i] = (b[i] - lemon__dot64(up + i * n + i + 1, b + i + 1, n - 1 - i)) / low[i * n + i];
+/*  L^-1 of a lower triangle, by its columns: up [n, n] receives (L^-1)^T, so that both are read in order. */
+LEMON__INLINE void lemon__invert_small_body(const double *a, int64_t lda, int64_t n, double *up) {
+    int64_t i, j;
+    memset(up, 0, (size_t)(n * n) * sizeof *up);
+    for (j = 0; j < n; j++) {
+        up[j * n + j] = 1.0 / a[j * lda + j];
+        for (i = j + 1; i < n; i++)
+            up[j * n + i] = -lemon__dot64(a + i * lda + j, up + j * n + j, i - j) / a[i * lda + i];
+    }
 }
-LEMON__CLONES(lemon__solve_row, (const double *low, const double *up, double *b, int64_t n), (low, up, b, n))
+LEMON__CLONES(lemon__invert_small, (const double *a, int64_t lda, int64_t n, double *up), (a, lda, n, up))
 
-typedef struct lemon__solver {
+/*  A Cholesky factor by blocks: all but the blocks on the diagonal is products (lemon__gemm64).  The inverses of those
+    blocks stand apart, so that solving is products too. */
+enum { LEMON__FACTOR = 128 };
+
+typedef struct lemon__factor {
     lemon_ctx *ctx;
-    int64_t m, n;                   /* W is [m, n] */
-    double *low, *up;               /* L and L^T [n, n] */
-    double *residual, *held;        /* T - W0 S  [m, n], over the rows to learn from and over those held out */
-    double *step, *best;            /* W - W0    [m, n] */
-} lemon__solver;
+    int64_t n;
+    double *a;                      /* [n, n]: the lower triangle is L; the upper one is not touched */
+    double *inverse;                /* [n / FACTOR] blocks (L_jj^-1)^T, each [size, size] */
+    double *spare;                  /* [most rows, FACTOR] */
+} lemon__factor;
 
-/*  T - W S for W = w0. */
-static void lemon__solver_residual(const lemon__solver *s, const double *t, const double *ss, const float *w0,
-                                   double *out) {
-    int64_t i, j, k;
-    memcpy(out, t, (size_t)(s->m * s->n) * sizeof *out);
-    for (i = 0; i < s->m; i++)
-        for (k = 0; k < s->n; k++) {
-            double w = (double)w0[i * s->n + k];
-            if (w < 0.0 || w > 0.0) for (j = 0; j < s->n; j++) out[i * s->n + j] -= w * ss[k * s->n + j];
-        }
+static lemon_status lemon__factor_make(lemon_ctx *ctx, lemon_arena *arena, int64_t n, int64_t rows, lemon__factor *l) {
+    l->ctx = ctx;
+    l->n = n;
+    l->a = lemon__doubles(ctx, arena, n, n);
+    l->inverse = lemon__doubles(ctx, arena, lemon__ceil_div(n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
+    l->spare = lemon__doubles(ctx, arena, lemon__max(n, rows), LEMON__FACTOR);
+    return l->a && l->inverse && l->spare ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-static void lemon__solve_task(void *arg, int64_t index, int worker) {
-    const lemon__solver *s = (const lemon__solver *)arg;
-    (void)worker;
-    lemon__solve_row(s->ctx->isa)(s->low, s->up, s->step + index * s->n, s->n);
+/*  x [rows, size] (ldx apart) = x * t, where t is [size, size], or its transpose. */
+static void lemon__factor_times(const lemon__factor *l, double *x, int64_t rows, int64_t ldx, const double *t,
+                                int64_t size, int trans) {
+    int64_t i;
+    memset(l->spare, 0, (size_t)(rows * size) * sizeof *l->spare);
+    lemon__gemm64(l->ctx, trans, 0, rows, size, size, 1.0, x, ldx, t, size, l->spare, size);
+    for (i = 0; i < rows; i++) memcpy(x + i * ldx, l->spare + i * size, (size_t)size * sizeof *x);
 }
 
-/*  step = residual (S + ridge mean I)^-1. */
-static int lemon__solver_step(lemon__solver *s, const double *ss, double ridge) {
-    int64_t i, j, n = s->n;
-    int ok;
+/*  L from the lower triangle of A; 0 if that is not positive definite. */
+static int lemon__factor_run(const lemon__factor *l) {
+    const int64_t n = l->n;
+    int64_t j;
+    int ok = 1;
+    for (j = 0; j < n && ok; j += LEMON__FACTOR) {
+        const int64_t size = lemon__min(LEMON__FACTOR, n - j), below = n - j - size;
+        double *at = l->a + j * n + j, *inverse = l->inverse + j * LEMON__FACTOR;
+        if (j > 0) lemon__gemm64(l->ctx, 1, 1, n - j, size, j, -1.0, at - j, n, at - j, n, at, n);
+        lemon__cholesky_small(l->ctx->isa)(at, n, size, &ok);
+        if (!ok) break;
+        lemon__invert_small(l->ctx->isa)(at, n, size, inverse);
+        if (below > 0) lemon__factor_times(l, at + size * n, below, n, inverse, size, 0);
+    }
+    return ok;
+}
+
+/*  x [rows, n] = x (L L^T)^-1, in place. */
+static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows) {
+    const int64_t n = l->n;
+    int64_t j, size;
+    for (j = 0; j < n; j += size) {
+        size = lemon__min(LEMON__FACTOR, n - j);
+        if (j > 0) lemon__gemm64(l->ctx, 1, 0, rows, size, j, -1.0, x, n, l->a + j * n, n, x + j, n);
+        lemon__factor_times(l, x + j, rows, n, l->inverse + j * LEMON__FACTOR, size, 0);
+    }
+    for (j = (n - 1) / LEMON__FACTOR * LEMON__FACTOR; j >= 0; j -= LEMON__FACTOR) {
+        size = lemon__min(LEMON__FACTOR, n - j);
+        if (j + size < n)
+            lemon__gemm64(l->ctx, 0, 0, rows, size, n - j - size, -1.0, x + j + size, n, l->a + (j + size) * n + j, n,
+                          x + j, n);
+        lemon__factor_times(l, x + j, rows, n, l->inverse + j * LEMON__FACTOR, size, 1);
+    }
+}
+
+/* ---- least squares: given rows s of a source and t of a target, the W that minimises
+            sum |t - W s|^2 + ridge * mean(diag S) * |W - W0|^2,    S = sum s s^T, R = sum (t - W0 s) s^T,
+        which is W = W0 + R (S + ridge * mean I)^-1, by Cholesky in float64.  The ridge is the one of a few whose W predicts
+        best on rows that were held out; some of the targets tell.  Targets are solved for in blocks, so that R never
+        stands whole in memory. ---- */
+
+enum { LEMON__RIDGES = 5, LEMON__JUDGES = 256, LEMON__BLOCK_OF_TARGETS = 1024 };
+static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0};
+
+typedef struct lemon__squares {
+    lemon__fill *f;
+    int64_t n;
+    lemon__factor l;                /* above its diagonal stands S */
+    double *diagonal;               /* of S */
+    int ridge;                      /* that l is of; -1: none yet */
+    lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
+    int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
+    float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
+} lemon__squares;
+
+/*  What is solved for, from a store of m columns.  W0 is dense (w), or the transpose of a selection that a map holds. */
+typedef struct lemon__target {
+    int store;
+    int64_t m;
+    const lemon_map *select;
+    float *w;                       /* [m, n] W0, receives W; or NULL, and then: */
+    float *turned;                  /* [n, m] receives W^T */
+} lemon__target;
+
+static lemon_status lemon__squares_make(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
+    int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq;
+    memset(q, 0, sizeof *q);
+    q->f = f;
+    q->n = n;
+    q->ridge = -1;
+    q->diagonal = lemon__doubles(f->ctx, &f->work, 1, n);
+    q->ids = lemon__ids(f->ctx, &f->work, 1, block);
+    q->where = lemon__ids(f->ctx, &f->work, 1, most);
+    q->rest = lemon__floats(f->ctx, &f->work, rows, block);
+    q->guess = lemon__floats(f->ctx, &f->work, rows, lemon__min(block, LEMON__JUDGES));
+    q->w = lemon__floats(f->ctx, &f->work, block, n);
+    if (lemon__factor_make(f->ctx, &f->work, n, block, &q->l) || lemon__cov_make(f->ctx, &f->work, block, n, &q->cov) ||
+        !q->diagonal || !q->ids || !q->where || !q->rest || !q->guess || !q->w)
+        return LEMON_E_MEMORY;
+    return LEMON_OK;
+}
+
+/*  S of the rows to learn from. */
+static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
+    lemon_status status = lemon__squares_make(f, n, most, q);
+    lemon__cov s;
+    int64_t i;
+    if (status) return status;
+    s.sum = q->l.a;
+    s.part = lemon__floats(f->ctx, &f->work, lemon__min(n, LEMON__PANEL), n);
+    s.m = s.n = n;
+    if (s.part == NULL) return LEMON_E_MEMORY;
+    lemon__rows_shape(f, LEMON__SOURCE, n);
+    for (lemon__rewind(f); lemon__next_batch(f);)
+        if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
+    for (i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
+    return f->status;
+}
+
+/*  Factors S + ridge; 0 where that is not positive definite. */
+static int lemon__squares_factor(lemon__squares *q, int ridge) {
     double mean = 0.0;
-    for (i = 0; i < n; i++) mean += ss[i * n + i] / (double)n;
-    memcpy(s->low, ss, (size_t)(n * n) * sizeof *s->low);
-    for (i = 0; i < n; i++) s->low[i * n + i] += ridge * mean + 1e-30;
-    lemon__cholesky(s->ctx->isa)(s->low, n, &ok);
-    if (!ok) return 0;
-    for (i = 0; i < n; i++)
-        for (j = i; j < n; j++) s->up[i * n + j] = s->low[j * n + i];
-    memcpy(s->step, s->residual, (size_t)(s->m * n) * sizeof *s->step);
-    lemon__parallel(s->ctx, s->m, lemon__solve_task, s);
-    s->ctx->flops += (double)n * (double)n * (double)n / 3.0 + 2.0 * (double)s->m * (double)n * (double)n;
-    return 1;
+    int64_t i, n = q->n;
+    if (q->ridge == ridge) return 1;
+    for (i = 0; i < n; i++) mean += q->diagonal[i] / (double)n;
+    lemon__mirror_up(q->l.a, n);
+    for (i = 0; i < n; i++) q->l.a[i * n + i] = q->diagonal[i] + lemon__ridges[ridge] * mean + 1e-30;
+    q->ridge = lemon__factor_run(&q->l) ? ridge : -1;
+    return q->ridge == ridge;
 }
 
-/*  The error on held-out rows of W0 + step less that of W0:  tr(step S step^T) - 2 tr(step (T - W0 S)^T). */
-static double lemon__solver_gain(const lemon__solver *s, const double *ss) {
-    int64_t i, k, n = s->n;
-    double sum = 0.0;
-    for (i = 0; i < s->m; i++) {
-        const double *d = s->step + i * n;
-        for (k = 0; k < n; k++) sum += d[k] * (lemon__dot64(ss + k * n, d, n) - 2.0 * s->held[i * n + k]);
+/*  W0 of a block of targets, into q->w. */
+static void lemon__squares_from(lemon__squares *q, const lemon__target *t, int64_t count) {
+    int64_t i, c;
+    for (i = 0; i < t->m; i++) q->where[i] = -1;
+    for (c = 0; c < count; c++) q->where[q->ids[c]] = (int32_t)c;
+    if (t->w)
+        for (c = 0; c < count; c++) memcpy(q->w + c * q->n, t->w + q->ids[c] * q->n, (size_t)q->n * sizeof *q->w);
+    if (t->w) return;
+    memset(q->w, 0, (size_t)(count * q->n) * sizeof *q->w);
+    for (i = 0; i < t->select->student; i++) {
+        int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
+        if (to >= 0) q->w[to * q->n + i] = t->select->value[i];
     }
-    return sum;
 }
 
-/*  The step of the ridge that does best in s->best; 0 where none makes held-out rows better predicted than W0 does. */
-static int lemon__solver_run(lemon__solver *s, const lemon__moments *moments, const float *w0) {
-    double best = 0.0, gain;
-    int k, found = 0;
-    lemon__solver_residual(s, moments->t[0].sum, moments->s[0].sum, w0, s->residual);
-    lemon__solver_residual(s, moments->t[1].sum, moments->s[1].sum, w0, s->held);
-    for (k = 0; k < LEMON__RIDGES; k++) {
-        if (!lemon__solver_step(s, moments->s[0].sum, lemon__ridges[k])) continue;
-        gain = lemon__solver_gain(s, moments->s[1].sum);
-        if (!(gain < best)) continue;
-        best = gain;
-        found = 1;
-        memcpy(s->best, s->step, (size_t)(s->m * s->n) * sizeof *s->best);
+/*  What W0 leaves of a block of targets, on the batch at hand. */
+static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64_t count) {
+    lemon__fill *f = q->f;
+    const float *target = lemon__batch(f, t->store), *s = lemon__batch(f, LEMON__SOURCE);
+    int64_t r, c, i;
+    for (r = 0; r < f->rows; r++)
+        for (c = 0; c < count; c++) q->rest[r * count + c] = target[r * t->m + q->ids[c]];
+    if (t->w)
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, s, q->n, q->w, q->n, 1.0f, q->rest, count);
+    for (i = 0; !t->w && i < t->select->student; i++) {
+        int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
+        for (r = 0; to >= 0 && r < f->rows; r++) q->rest[r * count + to] -= t->select->value[i] * s[r * q->n + i];
     }
-    return found;
 }
 
-/*  w [m, n] holds W0 and receives W. */
-static lemon_status lemon__least_squares(lemon_ctx *ctx, const lemon__moments *moments, float *w) {
-    int64_t m = moments->t[0].m, n = moments->t[0].n, i;
-    lemon_arena arena = {NULL};
-    lemon_status status = LEMON_E_MEMORY;
-    lemon__solver s;
-    s.ctx = ctx;
-    s.m = m;
-    s.n = n;
-    s.low = lemon__doubles(ctx, &arena, n, n);
-    s.up = lemon__doubles(ctx, &arena, n, n);
-    s.residual = lemon__doubles(ctx, &arena, m, n);
-    s.held = lemon__doubles(ctx, &arena, m, n);
-    s.step = lemon__doubles(ctx, &arena, m, n);
-    s.best = lemon__doubles(ctx, &arena, m, n);
-    if (s.low && s.up && s.residual && s.held && s.step && s.best) {
-        if (lemon__solver_run(&s, moments, w)) for (i = 0; i < m * n; i++) w[i] += (float)s.best[i];
-        status = LEMON_OK;
+static void lemon__squares_pass(lemon__squares *q, const lemon__target *t) {
+    lemon__rewind(q->f);
+    lemon__rows_shape(q->f, t->store, t->m);
+    lemon__rows_shape(q->f, LEMON__SOURCE, q->n);
+}
+
+/*  R of a block: targets ids[0 ... count-1]. */
+static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int64_t count) {
+    lemon__fill *f = q->f;
+    q->cov.m = count;
+    memset(q->cov.sum, 0, (size_t)(count * q->n) * sizeof *q->cov.sum);
+    lemon__squares_from(q, t, count);
+    for (lemon__squares_pass(q, t); lemon__next_batch(f);) {
+        if (f->held) break;
+        lemon__squares_rest(q, t, count);
+        lemon__cov_add(f->ctx, &q->cov, q->rest, lemon__batch(f, LEMON__SOURCE), f->rows);
     }
-    lemon_arena_free(ctx, &arena);
+}
+
+/*  How much better the step predicts held-out rows than W0 does: the change of the sum of squares.  step: [count, n] */
+static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int64_t count, const float *step) {
+    lemon__fill *f = q->f;
+    double gain = 0.0;
+    int64_t i;
+    lemon__squares_pass(q, t);
+    f->first = f->kept;
+    while (lemon__next_batch(f)) {
+        lemon__squares_rest(q, t, count);
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, 1.0f, lemon__batch(f, LEMON__SOURCE), q->n, step, q->n,
+                            0.0f, q->guess, count);
+        for (i = 0; i < f->rows * count; i++)
+            gain += (double)q->guess[i] * ((double)q->guess[i] - 2.0 * (double)q->rest[i]);
+    }
+    return gain;
+}
+
+/*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0. */
+static lemon_status lemon__squares_choose(lemon__squares *q, const lemon__target *t, int *best) {
+    int64_t count = lemon__min(t->m, LEMON__JUDGES), i;
+    size_t bytes = (size_t)(count * q->n) * sizeof(double);
+    double *r = (double *)lemon__malloc(q->f->ctx, bytes), least = 0.0, gain;
+    float *step = (float *)lemon__malloc(q->f->ctx, bytes / 2);
+    int k;
+    *best = -1;
+    for (i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
+    lemon__squares_cross(q, t, count);
+    if (r && step) memcpy(r, q->cov.sum, bytes);
+    for (k = 0; r && step && k < LEMON__RIDGES && !q->f->status; k++) {
+        if (!lemon__squares_factor(q, k)) continue;
+        memcpy(q->cov.sum, r, bytes);
+        lemon__factor_solve(&q->l, q->cov.sum, count);
+        for (i = 0; i < count * q->n; i++) step[i] = (float)q->cov.sum[i];
+        gain = lemon__squares_gain(q, t, count, step);
+        if (!(gain < least)) continue;
+        least = gain;
+        *best = k;
+    }
+    lemon__free(q->f->ctx, step, bytes / 2);
+    lemon__free(q->f->ctx, r, bytes);
+    return r && step ? q->f->status : LEMON_E_MEMORY;
+}
+
+/*  A block's W, to where the target wants it. */
+static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_t from, int64_t count) {
+    int64_t c, i, n = q->n;
+    if (t->w) memcpy(t->w + from * n, q->w, (size_t)(count * n) * sizeof *q->w);
+    else
+        for (c = 0; c < count; c++)
+            for (i = 0; i < n; i++) t->turned[i * t->m + from + c] = q->w[c * n + i];
+}
+
+static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
+    int64_t from, count, i;
+    int best;
+    lemon_status status = lemon__squares_choose(q, t, &best);
+    if (!status && best >= 0) lemon__squares_factor(q, best);
+    for (from = 0; !status && from < t->m; from += count) {
+        count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
+        for (i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
+        if (best < 0) lemon__squares_from(q, t, count);
+        else {
+            lemon__squares_cross(q, t, count);
+            lemon__factor_solve(&q->l, q->cov.sum, count);
+            for (i = 0; i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
+        }
+        lemon__squares_put(q, t, from, count);
+        status = q->f->status;
+    }
     return status;
 }
 
 /* ---- the symmetric eigenproblem: Householder's reduction to three diagonals, then implicit QL steps on those
-        (Martin, Reinsch and Wilkinson 1968; Bowdler et al. 1968), in float64 ---- */
+        (Martin, Reinsch and Wilkinson 1968; Bowdler et al. 1968), in float64.  Threads share rows while it is reduced, and
+        columns of the eigenvectors afterwards: each number is made by one thread, in one order. ---- */
 
-/*  A [n, n] -> tridiagonal d, e with A = Q tridiag Q^T; q receives Q^T. */
-LEMON__INLINE void lemon__tridiagonal_body(double *a, int64_t n, double *d, double *e, double *q, double *p) {
-    int64_t k, i, j;
-    for (k = 0; k + 2 < n; k++) {
-        double *v = a + k * n, norm = sqrt(lemon__dot64(v + k + 1, v + k + 1, n - k - 1)), dot = 0.0, size;
-        e[k] = v[k + 1] > 0.0 ? -norm : norm;
-        v[k + 1] -= e[k];                                   /* v: the direction that is mirrored, kept in row k */
-        size = sqrt(lemon__dot64(v + k + 1, v + k + 1, n - k - 1));
-        for (i = k + 1; i < n; i++) v[i] = size > 0.0 ? v[i] / size : 0.0;
-        for (i = k + 1; i < n; i++) p[i] = lemon__dot64(a + i * n + k + 1, v + k + 1, n - k - 1);
-        for (i = k + 1; i < n; i++) dot += p[i] * v[i];
-        for (i = k + 1; i < n; i++) p[i] = 2.0 * (p[i] - dot * v[i]);
-        for (i = k + 1; i < n; i++)
-            for (j = k + 1; j < n; j++) a[i * n + j] -= v[i] * p[j] + p[i] * v[j];
+enum { LEMON__EIGEN_ROWS = 32, LEMON__SWEEPS = 64 };
+
+typedef struct lemon__eigen_job {
+    lemon_ctx *ctx;
+    double *a, *z, *d, *e;
+    int64_t n, at;                  /* rows and columns from `at` on are still to be reduced */
+    const double *v, *w;            /* the last mirror, and the next one */
+    double *p, *next;               /* v p^T + p v^T is to be subtracted; A w */
+    double *turns;                  /* [SWEEPS, 2n] cosines and sines of QL steps that z has not seen yet: */
+    int64_t first[LEMON__SWEEPS], last[LEMON__SWEEPS], sweeps;      /* of rows last-1, last-2, ... first, in that order */
+} lemon__eigen_job;
+
+/*  Rows of A: the last mirror's update, and at once the product with the next one; so A is read once for each mirror. */
+LEMON__INLINE void lemon__mirror_rows_body(const lemon__eigen_job *g, int64_t from, int64_t to) {
+    const int64_t n = g->n, at = g->at;
+    const double *v = g->v, *p = g->p;
+    int64_t i, j;
+    for (i = from; i < to; i++) {
+        double *row = g->a + i * n, vi = v[i], pi = p[i];
+        for (j = at; j < n; j++) row[j] -= vi * p[j] + pi * v[j];
+        g->next[i] = lemon__dot64(row + at, g->w + at, n - at);
     }
-    if (n > 1) e[n - 2] = a[(n - 2) * n + n - 1];
-    for (i = 0; i < n; i++) d[i] = a[i * n + i];
-    memset(q, 0, (size_t)(n * n) * sizeof *q);
-    for (i = 0; i < n; i++) q[i * n + i] = 1.0;
-    for (k = n - 3; k >= 0; k--) { /* Q^T rows: (..., mirror_1 e_i): apply mirrors from the last */
-        const double *v = a + k * n;
-        for (i = k + 1; i < n; i++) {
-            double dot = lemon__dot64(q + i * n + k + 1, v + k + 1, n - k - 1);
-            for (j = k + 1; j < n; j++) q[i * n + j] -= 2.0 * dot * v[j];
+}
+LEMON__CLONES(lemon__mirror_rows, (const lemon__eigen_job *g, int64_t from, int64_t to), (g, from, to))
+
+static void lemon__mirror_task(void *arg, int64_t index, int worker) {
+    const lemon__eigen_job *g = (const lemon__eigen_job *)arg;
+    int64_t from = g->at + index * LEMON__EIGEN_ROWS;
+    (void)worker;
+    lemon__mirror_rows(g->ctx->isa)(g, from, lemon__min(from + LEMON__EIGEN_ROWS, g->n));
+}
+
+static void lemon__mirror_all(lemon__eigen_job *g) {
+    lemon__parallel(g->ctx, lemon__ceil_div(g->n - g->at, LEMON__EIGEN_ROWS), lemon__mirror_task, g);
+}
+
+/*  x[0 ... n-1], a row beside the diagonal, -> the direction that is mirrored; what is left of it beside the diagonal */
+static double lemon__mirror_of(double *x, int64_t n) {
+    double norm = sqrt(lemon__dot64(x, x, n)), e = x[0] > 0.0 ? -norm : norm, size;
+    int64_t i;
+    x[0] -= e;
+    size = sqrt(lemon__dot64(x, x, n));
+    for (i = 0; i < n; i++) x[i] = size > 0.0 ? x[i] / size : 0.0;
+    return e;
+}
+
+/*  A [n, n] -> tridiagonal d, e with A = Q tridiag Q^T; row k of A keeps the k-th mirror, from column k + 1 on. */
+static void lemon__tridiagonal(lemon__eigen_job *g) {
+    int64_t n = g->n, k, i;
+    double *swap;
+    g->w = g->v = g->p;                                     /* zeros: nothing to subtract at first */
+    for (k = 0; k + 2 < n; k++) {
+        double *row = g->a + k * n, dot = 0.0;
+        for (i = k; i < n; i++) row[i] -= g->v[k] * g->p[i] + g->p[k] * g->v[i];
+        g->e[k] = lemon__mirror_of(row + k + 1, n - k - 1);
+        g->w = row;
+        g->at = k + 1;
+        lemon__mirror_all(g);
+        for (i = k + 1; i < n; i++) dot += g->next[i] * row[i];
+        for (i = k + 1; i < n; i++) g->next[i] = 2.0 * (g->next[i] - dot * row[i]);
+        g->v = row;
+        swap = g->p, g->p = g->next, g->next = swap;
+    }
+    g->at = lemon__max(0, n - 2);
+    lemon__mirror_all(g);
+    if (n > 1) g->e[n - 2] = g->a[(n - 2) * n + n - 1];
+    for (i = 0; i < n; i++) g->d[i] = g->a[i * n + i];
+}
+
+/*  Rows of z = Q^T, (..., mirror_1 e_i): each starts as the identity's and is mirrored from the last to the first. */
+LEMON__INLINE void lemon__mirrored_body(const lemon__eigen_job *g, int64_t from, int64_t to) {
+    const int64_t n = g->n;
+    int64_t k, i, j;
+    for (i = from; i < to; i++) {
+        memset(g->z + i * n, 0, (size_t)n * sizeof *g->z);
+        g->z[i * n + i] = 1.0;
+    }
+    for (k = lemon__min(n - 3, to - 2); k >= 0; k--) {
+        const double *v = g->a + k * n;
+        for (i = lemon__max(from, k + 1); i < to; i++) {
+            double *q = g->z + i * n, dot = 2.0 * lemon__dot64(q + k + 1, v + k + 1, n - k - 1);
+            for (j = k + 1; j < n; j++) q[j] -= dot * v[j];
         }
     }
 }
+LEMON__CLONES(lemon__mirrored, (const lemon__eigen_job *g, int64_t from, int64_t to), (g, from, to))
 
-LEMON__CLONES(lemon__tridiagonal, (double *a, int64_t n, double *d, double *e, double *q, double *p), (a, n, d, e, q, p))
+static void lemon__mirrored_task(void *arg, int64_t index, int worker) {
+    const lemon__eigen_job *g = (const lemon__eigen_job *)arg;
+    (void)worker;
+    lemon__mirrored(g->ctx->isa)(g, index * LEMON__EIGEN_ROWS, lemon__min((index + 1) * LEMON__EIGEN_ROWS, g->n));
+}
 
-/*  One QL step on rows l ... m of the tridiagonal; rows of z turn with it. */
-LEMON__INLINE void lemon__ql_step_body(double *d, double *e, double *z, int64_t n, int64_t l, int64_t m) {
+/*  One QL step on rows l ... m of the tridiagonal; what rows of z must turn by is recorded. */
+static void lemon__ql_step(lemon__eigen_job *job, int64_t l, int64_t m) {
+    double *d = job->d, *e = job->e, *turn = job->turns + job->sweeps * 2 * job->n;
     double g = (d[l + 1] - d[l]) / (2.0 * e[l]), r = sqrt(g * g + 1.0), s = 1.0, c = 1.0, p = 0.0;
-    int64_t i, k;
+    int64_t i;
     g = d[m] - d[l] + e[l] / (g + (g < 0.0 ? -r : r));
+    job->last[job->sweeps] = m;
     for (i = m - 1; i >= l; i--) {
-        double f = s * e[i], b = c * e[i], *z0 = z + i * n, *z1 = z0 + n;
+        double f = s * e[i], b = c * e[i];
         r = sqrt(f * f + g * g);
         e[i + 1] = r;
-        if (!(r > 0.0)) { d[i + 1] -= p; e[m] = 0.0; return; }
+        if (!(r > 0.0)) break;
         s = f / r;
         c = g / r;
         g = d[i + 1] - p;
@@ -14474,35 +14898,74 @@ LEMON__INLINE void lemon__ql_step_body(double *d, double *e, double *z, int64_t 
         p = s * r;
         d[i + 1] = g + p;
         g = c * r - b;
-        for (k = 0; k < n; k++) {
-            f = z1[k];
-            z1[k] = s * z0[k] + c * f;
-            z0[k] = c * z0[k] - s * f;
-        }
+        *turn++ = c;
+        *turn++ = s;
     }
-    d[l] -= p;
-    e[l] = g;
+    job->first[job->sweeps++] = i + 1;
+    d[i < l ? l : i + 1] -= p;
+    if (i < l) e[l] = g;
     e[m] = 0.0;
 }
 
-LEMON__CLONES(lemon__ql_step, (double *d, double *e, double *z, int64_t n, int64_t l, int64_t m), (d, e, z, n, l, m))
+LEMON__INLINE void lemon__turn_rows_body(const lemon__eigen_job *g, double *z, int64_t width) {
+    int64_t t, i, k;
+    for (t = 0; t < g->sweeps; t++) {
+        const double *turn = g->turns + t * 2 * g->n;
+        for (i = g->last[t] - 1; i >= g->first[t]; i--, turn += 2) {
+            double *z0 = z + i * width, *z1 = z0 + width, c = turn[0], s = turn[1];
+            for (k = 0; k < width; k++) {
+                double f = z1[k];
+                z1[k] = s * z0[k] + c * f;
+                z0[k] = c * z0[k] - s * f;
+            }
+        }
+    }
+}
+LEMON__CLONES(lemon__turn_rows, (const lemon__eigen_job *g, double *z, int64_t width), (g, z, width))
+
+/*  So many columns of z that all their rows lie in a worker's buffer, and turn there. */
+static int64_t lemon__turn_width(int64_t n) { return lemon__max(1, lemon__min(32, LEMON__FLOATS64 / 2 / n)); }
+
+static void lemon__turn_task(void *arg, int64_t index, int worker) {
+    const lemon__eigen_job *g = (const lemon__eigen_job *)arg;
+    const int64_t n = g->n, from = index * lemon__turn_width(n), width = lemon__min(lemon__turn_width(n), n - from);
+    double *z = (double *)(void *)lemon__workspace(g->ctx, worker);
+    int64_t i;
+    for (i = 0; i < n; i++) memcpy(z + i * width, g->z + i * n + from, (size_t)width * sizeof *z);
+    lemon__turn_rows(g->ctx->isa)(g, z, width);
+    for (i = 0; i < n; i++) memcpy(g->z + i * n + from, z + i * width, (size_t)width * sizeof *z);
+}
+
+static void lemon__turn_all(lemon__eigen_job *g) {
+    lemon__parallel(g->ctx, lemon__ceil_div(g->n, lemon__turn_width(g->n)), lemon__turn_task, g);
+    g->sweeps = 0;
+}
 
 /*  Eigenvalues d (in no order) and eigenvectors, the rows of z, of the symmetric a [n, n], which is destroyed. */
 static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d, double *z) {
-    size_t bytes = (size_t)(2 * n) * sizeof(double);
-    double *e = (double *)lemon__calloc(ctx, bytes);
+    lemon__eigen_job g;
+    size_t bytes = (size_t)((3 + 2 * LEMON__SWEEPS) * n) * sizeof(double);
     int64_t l, m;
     int step;
-    if (e == NULL) return LEMON_E_MEMORY;
-    lemon__tridiagonal(ctx->isa)(a, n, d, e, z, e + n);
+    lemon_status status = n > LEMON__FLOATS64 / 2 ? LEMON_E_ARG : lemon__workspaces(ctx);
+    if (status) return status;
+    memset(&g, 0, sizeof g);
+    g.ctx = ctx, g.a = a, g.n = n, g.d = d, g.z = z;
+    g.e = (double *)lemon__calloc(ctx, bytes);
+    if (g.e == NULL) return LEMON_E_MEMORY;
+    g.p = g.e + n, g.next = g.p + n, g.turns = g.next + n;
+    lemon__tridiagonal(&g);
+    lemon__parallel(ctx, lemon__ceil_div(n, LEMON__EIGEN_ROWS), lemon__mirrored_task, &g);
     for (l = 0; l < n; l++)
         for (step = 0; step < 100; step++) {
-            for (m = l; m + 1 < n && fabs(e[m]) > 1e-16 * (fabs(d[m]) + fabs(d[m + 1])); m++) {}
+            for (m = l; m + 1 < n && fabs(g.e[m]) > 1e-16 * (fabs(d[m]) + fabs(d[m + 1])); m++) {}
             if (m == l) break;
-            lemon__ql_step(ctx->isa)(d, e, z, n, l, m);
+            lemon__ql_step(&g, l, m);
+            if (g.sweeps == LEMON__SWEEPS) lemon__turn_all(&g);
         }
+    lemon__turn_all(&g);
     ctx->flops += 9.0 * (double)n * (double)n * (double)n;
-    lemon__free(ctx, e, bytes);
+    lemon__free(ctx, g.e, bytes);
     return LEMON_OK;
 }
 
@@ -14699,47 +15162,58 @@ static void lemon__observe_stream(lemon__fill *f, lemon__walk *w, lemon__cov *co
 }
 
 /*  One teacher layer on the batch at hand, with what is measured on the way; before: room for a copy of the stream. */
-static void lemon__observe_layer(lemon__fill *f, lemon__run *run, int64_t layer, lemon__cov *cov, float *before) {
-    lemon__walk *w = &run->walk;
-    int64_t rows = lemon__walk_rows(w);
-    memcpy(before, w->x, (size_t)(rows * f->dt) * sizeof *before);
+static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov, float *before) {
+    lemon__walk *w = &f->t.walk;
+    memcpy(before, w->x, (size_t)(f->rows * f->dt) * sizeof *before);
     lemon__observe_stream(f, w, cov);
-    lemon__run_attend(run, layer);
-    lemon__add_lengths(w->z, rows, f->tc->n_heads, f->tc->head_dim, f->head + layer * f->tc->n_heads);
+    lemon__run_attend(&f->t, layer);
+    lemon__add_lengths(w->z, f->rows, f->tc->n_heads, f->tc->head_dim, f->head + layer * f->tc->n_heads);
     lemon__walk_write(w, LEMON_WO, layer, w->z);
     lemon__observe_stream(f, w, cov);
     lemon__walk_norm(w, LEMON_FFN_NORM, layer);
     lemon__walk_neurons(w, layer);
-    lemon__add_abs(w->gate, rows, f->nt, f->neuron + layer * f->nt);
+    lemon__add_abs(w->gate, f->rows, f->nt, f->neuron + layer * f->nt);
     lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
-    lemon__add_abs(w->x, rows, f->dt, f->channel);
-    f->influence[layer] += lemon__turned(before, w->x, rows, f->dt);
+    lemon__add_abs(w->x, f->rows, f->dt, f->channel);
+    f->influence[layer] += lemon__turned(before, w->x, f->rows, f->dt);
 }
 
-/*  Fills channel, neuron, head, influence and covariance from the windows that are kept. */
-static lemon_status lemon__observe(lemon__fill *f) {
-    lemon__run run;
-    lemon__cov cov;
-    int64_t first, layer;
-    float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
-    lemon_status status = lemon__run_open(f, &f->work, f->teacher, &run);
+/*  Room for what is measured, and for the teacher's stream. */
+static lemon_status lemon__observe_memory(lemon__fill *f) {
+    lemon_status status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
     f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->dt);
     f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->nt);
     f->head = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->n_heads);
     f->influence = lemon__doubles(f->ctx, &f->arena, 1, f->tc->n_layers);
     f->covariance = lemon__doubles(f->ctx, &f->arena, f->dt, f->dt);
+    if (!f->channel || !f->neuron || !f->head || !f->influence || !f->covariance) return LEMON_E_MEMORY;
+    return status ? status : lemon__rows_make(f, LEMON__XT, f->dt);
+}
+
+/*  Fills channel, neuron, head, influence and covariance from the windows that are kept, layer by layer, so that each
+    layer's weights are read once. */
+static lemon_status lemon__observe(lemon__fill *f) {
+    lemon__cov cov;
+    int64_t layer;
+    float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
+    lemon_status status = before ? lemon__observe_memory(f) : LEMON_E_MEMORY;
     cov.sum = f->covariance;
-    cov.part = lemon__floats(f->ctx, &f->work, f->dt, f->dt);
+    cov.part = lemon__floats(f->ctx, &f->work, lemon__min(f->dt, LEMON__PANEL), f->dt);
     cov.m = cov.n = f->dt;
-    if (status || !before || !f->channel || !f->neuron || !f->head || !f->influence || !cov.sum || !cov.part)
-        return LEMON_E_MEMORY;
-    for (first = 0; !status && first < f->kept; first += f->batch) {
-        run.walk.batch = lemon__min(f->batch, f->kept - first);
-        lemon__walk_embed(&run.walk, f->ids + first * f->seq);
-        for (layer = 0; layer < f->tc->n_layers; layer++) lemon__observe_layer(f, &run, layer, &cov, before);
-        lemon__observe_stream(f, &run.walk, &cov);
-        status = lemon__tick(f->ctx, "watch the teacher", lemon__min(first + f->batch, f->kept), f->kept, (double)NAN);
+    if (status || !cov.part) return status ? status : LEMON_E_MEMORY;
+    f->what = "watch the teacher";
+    f->total = f->tc->n_layers;
+    for (lemon__rewind(f); lemon__next_batch(f) && !f->held;) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
+    for (layer = 0; !status && layer < f->tc->n_layers; layer++) {
+        f->done = layer;
+        for (lemon__rewind(f); lemon__next_batch(f) && !f->held;) {
+            lemon__observe_layer(f, layer, &cov, before);
+            if (layer + 1 == f->tc->n_layers) lemon__observe_stream(f, &f->t.walk, &cov);
+        }
+        status = f->status;
     }
+    if (!status) status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
+    lemon__mirror_up(f->covariance, f->dt);
     lemon_arena_free(f->ctx, &f->work);
     return status;
 }
@@ -14846,16 +15320,18 @@ static lemon_status lemon__basis(lemon__fill *f) {
 }
 
 /*  P scaled so that the student's stream is as large as the teacher's: the norms' eps keeps its meaning. */
-static void lemon__basis_scale(lemon__fill *f) {
-    int64_t n = f->dt, rows = f->ds, i, j, k;
+static lemon_status lemon__basis_scale(lemon__fill *f) {
+    int64_t n = f->dt, rows = f->ds, i;
+    float *c = lemon__floats(f->ctx, &f->work, n, n), *pc = lemon__floats(f->ctx, &f->work, rows, n), scale;
     double mine = 0.0, all = 0.0;
-    float scale;
+    if (c == NULL || pc == NULL) return LEMON_E_MEMORY;
     for (i = 0; i < n; i++) all += f->covariance[i * n + i];
-    for (i = 0; i < rows; i++)
-        for (j = 0; j < n; j++)
-            for (k = 0; k < n; k++) mine += (double)f->p[i * n + j] * f->covariance[j * n + k] * (double)f->p[i * n + k];
+    for (i = 0; i < n * n; i++) c[i] = (float)f->covariance[i];
+    lemon__gemm_threads(f->ctx, 0, 0, rows, n, n, 1.0f, f->p, n, c, n, 0.0f, pc, n);
+    for (i = 0; i < rows * n; i++) mine += (double)pc[i] * (double)f->p[i];
     scale = (float)sqrt(all * (double)rows / (mine * (double)n));
     for (i = 0; i < rows * n; i++) f->p[i] *= scale;
+    return LEMON_OK;
 }
 
 /*  A map from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not zero. */
@@ -14892,7 +15368,7 @@ static lemon_status lemon__solve_basis(lemon__fill *f) {
     if (f->ds == n) for (i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
     else {
         status = lemon__basis(f);
-        lemon__basis_scale(f);
+        if (!status) status = lemon__basis_scale(f);
     }
     for (i = 0; i < f->ds; i++) {
         double size = lemon__basis_size(f, i);
@@ -14906,61 +15382,65 @@ static lemon_status lemon__solve_basis(lemon__fill *f) {
 
 /* ---- lemon: read maps ---- */
 
-/*  Least squares for one teacher channel from the student channels that may be read: the rows of S that `allowed`
-    names. */
-static void lemon__masked_row(lemon_isa isa, const lemon__cov *s, const double *t, const int32_t *allowed, int64_t n,
-                              double *a, double *b, float *w) {
-    int64_t i, j, all = s->n;
-    double mean = 0.0;
+/*  Least squares where a teacher channel may be read from some student channels only: those where P is not zero. */
+typedef struct lemon__masked {
+    lemon__squares *q;
+    const lemon__fill *f;
+    int64_t from;
+    double *room;                   /* [threads, ds, ds + 1] */
+    int32_t *allowed;               /* [threads, ds] */
+} lemon__masked;
+
+/*  One target of the block: the rows of S that `allowed` names. */
+static void lemon__masked_task(void *arg, int64_t index, int worker) {
+    const lemon__masked *g = (const lemon__masked *)arg;
+    const lemon__fill *f = g->f;
+    const int64_t ds = f->ds, c = g->from + index;
+    int32_t *allowed = g->allowed + worker * ds;
+    double *a = g->room + worker * ds * (ds + 1), *b = a + ds * ds, mean = 0.0;
+    int64_t i, j, n = 0;
     int ok;
-    for (i = 0; i < n; i++) mean += s->sum[allowed[i] * all + allowed[i]] / (double)n;
+    for (i = 0; i < ds; i++)
+        if (f->p[i * f->dt + c] < 0.0f || f->p[i * f->dt + c] > 0.0f) allowed[n++] = (int32_t)i;
+    for (i = 0; i < n; i++) mean += g->q->diagonal[allowed[i]] / (double)n;
     for (i = 0; i < n; i++) {
-        for (j = 0; j < n; j++) a[i * n + j] = s->sum[allowed[i] * all + allowed[j]];
-        a[i * n + i] += 1e-3 * mean + 1e-30;
-        b[i] = t[allowed[i]];
-        for (j = 0; j < n; j++) b[i] -= (double)w[allowed[j]] * s->sum[allowed[j] * all + allowed[i]];
+        for (j = 0; j < i; j++) a[i * n + j] = g->q->l.a[allowed[j] * ds + allowed[i]];
+        a[i * n + i] = g->q->diagonal[allowed[i]] + 1e-3 * mean + 1e-30;
+        b[i] = g->q->cov.sum[index * ds + allowed[i]];
     }
-    lemon__cholesky(isa)(a, n, &ok);
+    lemon__cholesky_small(f->ctx->isa)(a, n, n, &ok);
     if (!ok) return;
     for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
     for (i = n - 1; i >= 0; i--) {
-        for (j = i + 1; j < n; j++) b[i] -= a[j * n + i] * b[j];
         b[i] /= a[i * n + i];
+        for (j = 0; j < i; j++) b[j] -= a[i * n + j] * b[i];
     }
-    for (i = 0; i < n; i++) w[allowed[i]] += (float)b[i];
+    for (i = 0; i < n; i++) g->q->w[index * ds + allowed[i]] += (float)b[i];
 }
 
-static lemon_status lemon__masked_squares(lemon__fill *f, const lemon__moments *m, float *w) {
-    int64_t ds = f->ds, c, i, n;
-    double *a = lemon__doubles(f->ctx, &f->work, ds, ds), *b = lemon__doubles(f->ctx, &f->work, 1, ds);
-    int32_t *allowed = lemon__ids(f->ctx, &f->work, 1, ds);
-    if (!a || !b || !allowed) return LEMON_E_MEMORY;
-    for (c = 0; c < f->dt; c++) {
-        for (i = 0, n = 0; i < ds; i++)
-            if (f->p[i * f->dt + c] < 0.0f || f->p[i * f->dt + c] > 0.0f) allowed[n++] = (int32_t)i;
-        if (n > 0) lemon__masked_row(f->ctx->isa, &m->s[0], m->t[0].sum + c * ds, allowed, n, a, b, w + c * ds);
+static lemon_status lemon__masked_solve(lemon__squares *q, const lemon__target *t) {
+    lemon__fill *f = q->f;
+    lemon__masked g;
+    int64_t count, i;
+    g.q = q;
+    g.f = f;
+    g.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
+    g.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
+    if (!g.room || !g.allowed) return LEMON_E_MEMORY;
+    for (g.from = 0; !f->status && g.from < t->m; g.from += count) {
+        count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - g.from);
+        for (i = 0; i < count; i++) q->ids[i] = (int32_t)(g.from + i);
+        lemon__squares_cross(q, t, count);
+        lemon__parallel(f->ctx, count, lemon__masked_task, &g);
+        lemon__squares_put(q, t, g.from, count);
     }
-    return LEMON_OK;
+    return f->status;
 }
 
 static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out) {
     int64_t r, c;
     for (r = 0; r < rows; r++)
         for (c = 0; c < cols; c++) out[c * rows + r] = in[r * cols + c];
-}
-
-/*  A read map from the moments of (what the teacher reads, what the student reads), pulled towards the matrix
-    [student, teacher], which is changed. */
-static lemon_status lemon__solve_map(lemon__fill *f, lemon_map *map, float *matrix, int masked,
-                                     const lemon__moments *m) {
-    int64_t teacher = m->t[0].m, student = m->t[0].n;
-    float *w = lemon__floats(f->ctx, &f->work, teacher, student);
-    lemon_status status;
-    if (w == NULL) return LEMON_E_MEMORY;
-    lemon__transpose(matrix, student, teacher, w);
-    status = masked ? lemon__masked_squares(f, m, w) : lemon__least_squares(f->ctx, m, w);
-    lemon__transpose(w, teacher, student, matrix);
-    return status ? status : lemon__map_from(f, map, matrix, f->p, masked ? f->field : teacher);
 }
 
 /*  P's own inverse, for a read map; NULL: no memory. */
@@ -14974,115 +15454,174 @@ static float *lemon__basis_inverse(lemon__fill *f) {
     return matrix;
 }
 
-/*  A read map of the stream, pulled towards P's own inverse. */
-static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
-    float *matrix = lemon__basis_inverse(f);
-    if (matrix == NULL) return LEMON_E_MEMORY;
-    return lemon__solve_map(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->field < f->dt, m);
+/*  Both streams' norms, without gains: the teacher's become a target, the student's the source. */
+static lemon_status lemon__solve_norms(lemon__fill *f, int store, double *mean) {
+    lemon__rewind(f);
+    lemon__rows_shape(f, LEMON__SOURCE, f->ds);
+    lemon__rows_shape(f, store, f->dt);
+    while (lemon__next_batch(f)) {
+        lemon__walk_norm(&f->t.walk, -1, 0);
+        lemon__walk_norm(&f->s.walk, -1, 0);
+        lemon__copy_in(f, store, f->t.walk.y);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.y);
+        if (mean && !f->held) lemon__add_sums(f->t.walk.y, f->rows, f->dt, mean);
+        if (mean && !f->held) lemon__add_sums(f->s.walk.y, f->rows, f->ds, mean + f->dt);
+    }
+    return f->status;
 }
 
-/*  An inner read map (heads, neurons), pulled towards the selection that the map holds now. */
-static lemon_status lemon__solve_inner(lemon__fill *f, int place, int64_t layer, int64_t slot, const lemon__moments *m) {
-    lemon_map *map = lemon__own_map(f->ops, place, layer, slot);
-    float *matrix = lemon__floats(f->ctx, &f->work, map->student, map->teacher);
-    if (matrix == NULL) return LEMON_E_MEMORY;
-    lemon__map_expand(map, matrix);
-    return lemon__solve_map(f, map, matrix, 0, m);
+/*  A read map of the stream: the teacher's norm from the student's, pulled towards P's own inverse.  mean: room for sums
+    of both over the rows learned from, or NULL. */
+static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, double *mean) {
+    float *w = lemon__floats(f->ctx, &f->work, f->dt, f->ds), *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
+    int masked = f->field < f->dt;
+    int64_t i, c;
+    lemon__target t;
+    lemon__squares q;
+    lemon_status status = w && matrix ? lemon__solve_norms(f, LEMON__TARGET + (int)slot, mean) : LEMON_E_MEMORY;
+    for (i = 0; !status && i < f->ds; i++) {
+        double size = lemon__basis_size(f, i);
+        for (c = 0; c < f->dt; c++) w[c * f->ds + i] = (float)((double)f->p[i * f->dt + c] / size);
+    }
+    memset(&t, 0, sizeof t);
+    t.store = LEMON__TARGET + (int)slot;
+    t.m = f->dt;
+    t.w = w;
+    if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
+    if (!status) status = masked ? lemon__masked_solve(&q, &t) : lemon__squares_solve(&q, &t);
+    if (status) return status;
+    lemon__transpose(w, f->dt, f->ds, matrix);
+    return lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
 
-/* ---- lemon: both models on the same batches of windows ---- */
-
-/*  A pass over all batches:  for (lemon__rewind(f); lemon__next_batch(f);) ... */
-static void lemon__rewind(lemon__fill *f) { f->first = f->t.walk.batch = 0; }
-
-/*  Points both walks at the next batch: streams, heads and neurons are read and written in place.  Batches do not
-    straddle the border between windows kept and held out.  0: there is no more. */
-static int lemon__next_batch(lemon__fill *f) {
-    int64_t at;
-    f->first += f->t.walk.batch;
-    if (f->first >= f->windows) return 0;
-    f->held = f->first >= f->kept;
-    f->t.walk.batch = lemon__min(f->batch, (f->held ? f->windows : f->kept) - f->first);
-    f->s.walk.batch = f->t.walk.batch;
-    f->rows = f->t.walk.batch * f->seq;
-    at = f->first * f->seq;
-    f->t.walk.x = f->xt + at * f->dt;
-    f->s.walk.x = f->xs + at * f->ds;
-    f->t.walk.z = f->zt + at * f->qt;
-    f->s.walk.z = f->zs + at * f->qs;
-    f->s.walk.gate = f->hs + at * f->ns;
-    return 1;
-}
-
-/*  The moments of (teacher's norm, student's norm), which a read map of the stream is solved on. */
-static void lemon__add_norms(lemon__fill *f, lemon__moments *m) {
-    lemon__walk_norm(&f->t.walk, -1, 0);
-    lemon__walk_norm(&f->s.walk, -1, 0);
-    lemon__moments_add(f, m, f->t.walk.y, f->s.walk.y);
-}
-
-/*  What the student's stream lacks on the batch at hand: r = P x_t - x_s. */
-static void lemon__solve_lack(lemon__fill *f) {
-    int64_t i;
-    lemon__gemm_threads(f->ctx, 0, 1, f->rows, f->ds, f->dt, 1.0f, f->t.walk.x, f->dt, f->p, f->dt, 0.0f, f->r, f->ds);
-    for (i = 0; i < f->rows * f->ds; i++) f->r[i] -= f->s.walk.x[i];
-}
+/* ---- lemon: weights of the student ---- */
 
 static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
-    return lemon__apply_param(f->ctx, f->ops, f->teacher, 1, lemon__param_index(f->sc, role, layer), f->student);
+    int64_t param = lemon__param_index(f->sc, role, layer);
+    return lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
 }
-
-/*  A weight of the student that holds what its maps make of it, solved on moments of (lack, inputs) and pulled towards
-    what it was.  The difference is its correction. */
-static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t layer, const lemon__moments *m) {
-    int64_t param = lemon__param_index(f->sc, role, layer), i;
-    const lemon_tensor *t = &f->student->params[param];
-    float *w = (float *)t->data, *extra;
-    lemon_status status;
-    if (!f->o->correction) return LEMON_OK;
-    extra = lemon__floats(f->ctx, &f->ops->arena, t->rows, t->cols);
-    if (extra == NULL) return LEMON_E_MEMORY;
-    f->ops->correction[param] = lemon__view(extra, LEMON_F32, t->rows, t->cols);
-    memcpy(extra, w, lemon_tensor_bytes(t));
-    status = lemon__least_squares(f->ctx, m, w);
-    for (i = 0; i < t->rows * t->cols; i++) extra[i] = w[i] - extra[i];
-    return status;
-}
-
-/*  A matrix that writes to the stream, from its maps and then solved; the streams then go on through it. */
-static lemon_status lemon__solve_write(lemon__fill *f, lemon_role role, int64_t layer, const lemon__moments *m) {
-    lemon_status status = lemon__solve_apply(f, role, layer);
-    if (!status) status = lemon__solve_correction(f, role, layer, m);
-    if (status) return status;
-    for (lemon__rewind(f); lemon__next_batch(f);)
-        lemon__walk_write(&f->s.walk, role, layer, role == LEMON_WO ? f->s.walk.z : f->s.walk.gate);
-    return LEMON_OK;
-}
-
-/* ---- lemon: attention ---- */
 
 /*  P W [ds, n] of a teacher's matrix that writes to the stream; NULL: no memory. */
 static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
-    float *w = lemon__floats(f->ctx, &f->work, t->rows, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
-    if (w == NULL || pw == NULL) return NULL;
-    lemon__tensor_to_f32(t, w);
-    lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, f->dt, 1.0f, f->p, f->dt, w, t->cols, 0.0f, pw, t->cols);
+    float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
+    int64_t from, count, i;
+    if (rows == NULL || pw == NULL) return NULL;
+    for (from = 0; from < t->rows; from += count) {
+        count = lemon__min(LEMON__PANEL, t->rows - from);
+        for (i = 0; i < count; i++) lemon_row_to_f32(t, from + i, rows + i * t->cols);
+        lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, count, 1.0f, f->p + from, f->dt, rows, t->cols, from > 0 ? 1.0f : 0.0f,
+                            pw, t->cols);
+    }
     return pw;
 }
 
-/*  Energy of each head: E |P Wo_h z_h|^2 = sum over its channels of G * C, G = (P Wo)^T (P Wo), C = E[z z^T]. */
-static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, const lemon__cov *c) {
-    int64_t n = f->qt, d = f->tc->head_dim, h, a, b, i;
+/*  A map that holds a selection becomes the dense one that is solved from there, for what the store has. */
+static lemon_status lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon__squares *q) {
+    lemon__target t;
+    lemon_status status;
+    memset(&t, 0, sizeof t);
+    t.store = store;
+    t.m = map->teacher;
+    t.select = map;
+    t.turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
+    status = t.turned ? lemon__squares_solve(q, &t) : LEMON_E_MEMORY;
+    if (status) return status;
+    map->field = map->teacher;
+    map->index = NULL;
+    map->value = t.turned;
+    return LEMON_OK;
+}
+
+/*  What a matrix that writes to the stream is by its maps: inner read maps (heads, neurons) are solved first, from the
+    selections that they hold now. */
+static lemon_status lemon__solve_inner(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
+    int place = (int)lemon__role_places[role].in;
+    int64_t slot;
+    lemon_status status = LEMON_OK;
+    for (slot = 0; !status && slot < lemon__slots_used(f, i); slot++) {
+        lemon_map *map = lemon__own_map(f->ops, place, i, slot);
+        if (map->field > 0) status = lemon__solve_select(f, map, LEMON__TARGET + (int)slot, q);
+    }
+    return status ? status : lemon__solve_apply(f, role, i);
+}
+
+/*  A weight of the student that holds what its maps make of it, pulled towards that; the difference is its correction. */
+static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
+    int64_t param = lemon__param_index(f->sc, role, i), c;
+    const lemon_tensor *w = &f->student->params[param];
+    float *extra;
+    lemon__target t;
+    lemon_status status;
+    memset(&t, 0, sizeof t);
+    t.store = LEMON__LACK;
+    t.m = w->rows;
+    t.w = (float *)w->data;
+    if (!f->o->correction) return LEMON_OK;
+    extra = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
+    if (extra == NULL) return LEMON_E_MEMORY;
+    f->ops->correction[param] = lemon__view(extra, LEMON_F32, w->rows, w->cols);
+    memcpy(extra, t.w, lemon_tensor_bytes(w));
+    status = lemon__squares_solve(q, &t);
+    for (c = 0; c < w->rows * w->cols; c++) extra[c] = t.w[c] - extra[c];
+    return status;
+}
+
+/*  A matrix that writes to the stream: the source is what it reads, targets are what the teacher's read, and the lack.
+    The student's stream then goes on through it. */
+static lemon_status lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64_t n, int64_t teacher) {
+    lemon__squares q;
+    lemon_status status = lemon__squares_open(f, n, lemon__max(teacher, f->ds), &q);
+    if (!status) status = lemon__solve_inner(f, role, i, &q);
+    if (!status) status = lemon__solve_correction(f, role, i, &q);
+    if (status) return status;
+    lemon__rewind(f);
+    lemon__rows_shape(f, LEMON__SOURCE, n);
+    while (lemon__next_batch(f)) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
+    lemon_arena_free(f->ctx, &f->work);
+    return f->status;
+}
+
+/*  What the student's stream lacks on the batch at hand: P x_t - x_s. */
+static void lemon__solve_lack(lemon__fill *f) {
+    float *r = lemon__batch(f, LEMON__LACK);
+    memcpy(r, f->s.walk.x, (size_t)(f->rows * f->ds) * sizeof *r);
+    lemon__gemm_threads(f->ctx, 0, 1, f->rows, f->ds, f->dt, 1.0f, f->t.walk.x, f->dt, f->p, f->dt, -1.0f, r, f->ds);
+}
+
+/*  A pass over the student's side of a block: `width` numbers a row are made of its stream, and the lack noted. */
+static void lemon__pass_student(lemon__fill *f, int64_t width) {
+    lemon__rewind(f);
+    lemon__rows_shape(f, LEMON__SOURCE, width);
+    lemon__rows_shape(f, LEMON__LACK, f->ds);
+}
+
+/*  A pass over the teacher's side: its stream goes on, and `width` numbers a row are kept in a store (-1: none). */
+static void lemon__pass_teacher(lemon__fill *f, int store, int64_t width) {
+    lemon__rewind(f);
+    if (store >= 0) lemon__rows_shape(f, store, width);
+}
+
+/* ---- lemon: attention ---- */
+
+/*  covariance of each head's outputs [H, C, C] += z^T z; part [C, C]. */
+static void lemon__head_covariance(lemon__fill *f, const float *z, float *part, double *sum) {
+    int64_t d = f->tc->head_dim, h, i;
+    for (h = 0; h < f->tc->n_heads; h++) {
+        lemon__gemm_threads(f->ctx, 1, 0, d, d, f->rows, 1.0f, z + h * d, f->qt, z + h * d, f->qt, 0.0f, part, d);
+        for (i = 0; i < d * d; i++) sum[h * d * d + i] += (double)part[i];
+    }
+}
+
+/*  Energy of each head: E |P Wo_h z_h|^2 = sum over its channels of G * C, G = (P Wo_h)^T (P Wo_h), C = E[z_h z_h^T]. */
+static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, float *part, const double *sum) {
+    int64_t d = f->tc->head_dim, h, i;
     const float *w = lemon__projected(f, LEMON_WO, layer);
     if (w == NULL) return LEMON_E_MEMORY;
-    for (h = 0; h < n / d; h++)
-        for (a = h * d, f->energy[h] = 0.0; a < (h + 1) * d; a++)
-            for (b = h * d; b < (h + 1) * d; b++) {
-                double g = 0.0;
-                for (i = 0; i < f->ds; i++) g += (double)w[i * n + a] * (double)w[i * n + b];
-                f->energy[h] += g * c->sum[a * n + b];
-            }
+    for (h = 0; h < f->tc->n_heads; h++) {
+        lemon__gemm_threads(f->ctx, 1, 0, d, d, f->ds, 1.0f, w + h * d, f->qt, w + h * d, f->qt, 0.0f, part, d);
+        for (i = 0, f->energy[h] = 0.0; i < d * d; i++) f->energy[h] += (double)part[i] * sum[h * d * d + i];
+    }
     return LEMON_OK;
 }
 
@@ -15114,26 +15653,26 @@ static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const 
     return LEMON_OK;
 }
 
-/*  The teacher's main layer up to its attention, the student's read map for it, and which heads stay. */
+/*  The read map of the student's attention, the teacher's main layer up to its attention, and which heads stay. */
 static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
-    lemon__moments norms;
-    lemon__cov heads;
-    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2),
-           *mean = lemon__doubles(f->ctx, &f->work, 1, f->dt + f->ds);
-    lemon_status status = planes && mean ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
-    if (!status) status = lemon__cov_make(f, f->qt, f->qt, &heads);
+    int64_t d = f->tc->head_dim;
+    double *mean = lemon__doubles(f->ctx, &f->arena, 1, f->dt + f->ds), *planes, *sum;
+    float *part;
+    lemon_status status = mean ? lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, mean) : LEMON_E_MEMORY;
+    lemon_arena_free(f->ctx, &f->work);
+    planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
+    sum = lemon__doubles(f->ctx, &f->work, f->tc->n_heads, d * d);
+    part = lemon__floats(f->ctx, &f->work, d, d);
+    if (!status && (!planes || !sum || !part)) status = LEMON_E_MEMORY;
     if (status) return status;
-    for (lemon__rewind(f); lemon__next_batch(f);) {
-        lemon__add_norms(f, &norms);
-        if (!f->held) lemon__add_sums(f->t.walk.y, f->rows, f->dt, mean);
-        if (!f->held) lemon__add_sums(f->s.walk.y, f->rows, f->ds, mean + f->dt);
+    for (lemon__pass_teacher(f, LEMON__TARGET, f->qt); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, f->main[i]);
         lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
-        lemon__cov_add(f->ctx, &heads, f->t.walk.z, f->t.walk.z, f->rows);
+        lemon__head_covariance(f, f->t.walk.z, part, sum);
+        lemon__copy_in(f, LEMON__TARGET, f->t.walk.z);
         lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
-    status = lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, &norms);
-    if (!status) status = lemon__head_energy(f, f->main[i], &heads);
+    status = f->status ? f->status : lemon__head_energy(f, f->main[i], part, sum);
     if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
     if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
     return status || !f->sc->qkv_bias || !f->o->correction ? status : lemon__solve_intercept(f, i, mean);
@@ -15141,22 +15680,18 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
 
 /*  The student's attention with what it has read, then its output matrix. */
 static lemon_status lemon__solve_attention_out(lemon__fill *f, int64_t i) {
-    lemon__moments out, inner;
     int role;
-    lemon_status status = lemon__moments_make(f, f->ds, f->qs, &out);
-    if (!status) status = lemon__moments_make(f, f->qt, f->qs, &inner);
+    lemon_status status = LEMON_OK;
     for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM && !status; role++)
         if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
             status = lemon__solve_apply(f, (lemon_role)role, i);
     if (status) return status;
-    for (lemon__rewind(f); lemon__next_batch(f);) {
+    for (lemon__pass_student(f, f->qs); lemon__next_batch(f);) {
         lemon__run_attend(&f->s, i);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.z);
         lemon__solve_lack(f);
-        lemon__moments_add(f, &out, f->r, f->s.walk.z);
-        lemon__moments_add(f, &inner, f->t.walk.z, f->s.walk.z);
     }
-    status = lemon__solve_inner(f, LEMON_AT_READ_HEADS, i, 0, &inner);
-    return status ? status : lemon__solve_write(f, LEMON_WO, i, &out);
+    return f->status ? f->status : lemon__solve_write(f, LEMON_WO, i, f->qs, f->qt);
 }
 
 /* ---- lemon: the feed-forward block ---- */
@@ -15174,27 +15709,28 @@ static lemon_status lemon__neuron_energy(lemon__fill *f, int64_t layer, const do
 
 /*  One teacher layer of the field through its FFN; where it has a slot, its read map and its neurons' energies. */
 static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
-    int64_t slot = layer - f->main[i], used = lemon__slots_used(f, i);
+    int64_t slot = layer - f->main[i];
+    int used = slot < lemon__slots_used(f, i), store = used ? LEMON__TARGET + (int)slot : -1;
     lemon__walk *t = &f->t.walk;
-    lemon__moments norms;
-    double *squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
-    lemon_status status = squares ? lemon__moments_make(f, f->dt, f->ds, &norms) : LEMON_E_MEMORY;
-    if (status) return status;
-    for (lemon__rewind(f); lemon__next_batch(f);) {
-        t->gate = slot < used ? f->ht[slot] + f->first * f->seq * f->nt : f->spare;
-        if (slot > 0) {
-            lemon__run_attend(&f->t, layer);
-            lemon__walk_write(t, LEMON_WO, layer, t->z);
-        }
-        lemon__add_norms(f, &norms);
+    double *squares;
+    lemon_status status = LEMON_OK;
+    for (lemon__pass_teacher(f, -1, 0); slot > 0 && lemon__next_batch(f);) {
+        lemon__run_attend(&f->t, layer);
+        lemon__walk_write(t, LEMON_WO, layer, t->z);
+    }
+    if (!f->status && used) status = lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, NULL);
+    lemon_arena_free(f->ctx, &f->work);
+    squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
+    if (status || f->status || squares == NULL) return status ? status : f->status ? f->status : LEMON_E_MEMORY;
+    for (lemon__pass_teacher(f, store, f->nt); lemon__next_batch(f);) {
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
         lemon__walk_neurons(t, layer);
         lemon__add_squares(t->gate, f->rows, f->nt, 1, squares);
+        if (used) lemon__copy_in(f, store, t->gate);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
-    if (slot >= used) return LEMON_OK;
-    status = lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, &norms);
-    return status ? status : lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
+    if (f->status || !used) return f->status;
+    return lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
 }
 
 /*  The best neurons of all slots together: each slot's maps select its own, and nothing where it has none. */
@@ -15219,26 +15755,18 @@ static lemon_status lemon__solve_neurons(lemon__fill *f, int64_t i) {
 
 /*  The student's FFN with what it has read, then W_down against all that it still lacks at the field's end. */
 static lemon_status lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
-    int64_t used = lemon__slots_used(f, i), slot;
-    lemon__moments out, *inner = (lemon__moments *)lemon_arena_alloc(f->ctx, &f->work, (size_t)used * sizeof *inner);
     int role;
-    lemon_status status = inner ? lemon__moments_make(f, f->ds, f->ns, &out) : LEMON_E_MEMORY;
-    for (slot = 0; !status && slot < used; slot++) status = lemon__moments_make(f, f->nt, f->ns, &inner[slot]);
+    lemon_status status = LEMON_OK;
     for (role = LEMON_FFN_NORM; role <= LEMON_W_UP && !status; role++)
         status = lemon__solve_apply(f, (lemon_role)role, i);
     if (status) return status;
-    for (lemon__rewind(f); lemon__next_batch(f);) {
+    for (lemon__pass_student(f, f->ns); lemon__next_batch(f);) {
         lemon__walk_norm(&f->s.walk, LEMON_FFN_NORM, i);
         lemon__walk_neurons(&f->s.walk, i);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.gate);
         lemon__solve_lack(f);
-        lemon__moments_add(f, &out, f->r, f->s.walk.gate);
-        for (slot = 0; slot < used; slot++)
-            lemon__moments_add(f, &inner[slot], f->ht[slot] + f->first * f->seq * f->nt, f->s.walk.gate);
     }
-    for (slot = 0; !status && slot < used; slot++)
-        if (lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, slot)->field > 0)
-            status = lemon__solve_inner(f, LEMON_AT_READ_NEURONS, i, slot, &inner[slot]);
-    return status ? status : lemon__solve_write(f, LEMON_W_DOWN, i, &out);
+    return f->status ? f->status : lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
 }
 
 static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
@@ -15254,91 +15782,172 @@ static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
     if (!status) status = lemon__solve_neurons(f, i);
     if (!status) status = lemon__solve_ffn_out(f, i);
     lemon_arena_free(f->ctx, &f->work);
-    return status ? status : lemon__tick(f->ctx, "solve", i + 1, f->sc->n_layers, (double)NAN);
+    return status;
 }
 
 /* ---- lemon: the output side ---- */
 
-/*  centred [V, n] = e less its mean row: softmax does not see what all logits share. */
-static void lemon__centre(float *e, int64_t rows, int64_t n) {
-    int64_t r, c;
-    for (c = 0; c < n; c++) {
-        double mean = 0.0;
-        for (r = 0; r < rows; r++) mean += (double)e[r * n + c] / (double)rows;
-        for (r = 0; r < rows; r++) e[r * n + c] -= (float)mean;
+/*  What the covariances of norms say of a gain's normal equations; see below. */
+typedef struct lemon__gain {
+    lemon__cov s[2], t[2];          /* E[y_s y_s^T], E[y_t y_s^T] over the rows to learn from (0), and held out (1) */
+    double *a[2], *b[2];            /* the equations: a g = b */
+} lemon__gain;
+
+static lemon_status lemon__gain_make(lemon__fill *f, lemon__gain *g) {
+    lemon_status status = LEMON_OK;
+    int k;
+    for (k = 0; k < 2 && !status; k++) {
+        status = lemon__cov_make(f->ctx, &f->work, f->ds, f->ds, &g->s[k]);
+        if (!status) status = lemon__cov_make(f->ctx, &f->work, f->dt, f->ds, &g->t[k]);
+        g->a[k] = lemon__doubles(f->ctx, &f->work, f->ds, f->ds);
+        g->b[k] = lemon__doubles(f->ctx, &f->work, 1, f->ds);
+        if (!g->a[k] || !g->b[k]) status = LEMON_E_MEMORY;
     }
+    if (status) return status;
+    lemon__rewind(f);
+    lemon__rows_shape(f, LEMON__SOURCE, f->ds);
+    lemon__rows_shape(f, LEMON__TARGET, f->dt);
+    while (lemon__next_batch(f)) {
+        const float *s = lemon__batch(f, LEMON__SOURCE);
+        lemon__cov_add(f->ctx, &g->s[f->held], s, s, f->rows);
+        lemon__cov_add(f->ctx, &g->t[f->held], lemon__batch(f, LEMON__TARGET), s, f->rows);
+    }
+    for (k = 0; k < 2; k++) lemon__mirror_up(g->s[k].sum, f->ds);
+    return f->status;
+}
+
+/*  Es^T Es and Es^T Et of the embeddings, less their mean rows, for softmax does not see what all logits share. */
+static lemon_status lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
+    const lemon_tensor *from[2];
+    float *rows[2], *to[2];
+    double *mean[2];
+    int64_t vocab = f->sc->vocab_size, at, n, r, c;
+    int k;
+    from[0] = &f->student->params[0], from[1] = lemon_model_param(f->teacher, LEMON_OUTPUT, 0);
+    to[0] = ss, to[1] = st;
+    for (k = 0; k < 2; k++) {
+        rows[k] = lemon__floats(f->ctx, &f->work, LEMON__PANEL, from[k]->cols);
+        mean[k] = lemon__doubles(f->ctx, &f->work, 1, from[k]->cols);
+        if (!rows[k] || !mean[k]) return LEMON_E_MEMORY;
+        for (r = 0; r < vocab; r++) {
+            lemon_row_to_f32(from[k], r, rows[k]);
+            for (c = 0; c < from[k]->cols; c++) mean[k][c] += (double)rows[k][c] / (double)vocab;
+        }
+    }
+    for (at = 0; at < vocab; at += n) {
+        n = lemon__min(LEMON__PANEL, vocab - at);
+        for (k = 0; k < 2; k++)
+            for (r = 0; r < n; r++) {
+                float *row = rows[k] + r * from[k]->cols;
+                lemon_row_to_f32(from[k], at + r, row);
+                for (c = 0; c < from[k]->cols; c++) row[c] -= (float)mean[k][c];
+            }
+        for (k = 0; k < 2; k++)
+            lemon__gemm_threads(f->ctx, 1, 0, f->ds, from[k]->cols, n, 1.0f, rows[0], f->ds, rows[k], from[k]->cols,
+                                at > 0 ? 1.0f : 0.0f, to[k], from[k]->cols);
+    }
+    return LEMON_OK;
+}
+
+/*  b - a g for the gain at hand; with step also what that changes of the error: step a step - 2 step (b - a g). */
+static double lemon__gain_rest(const double *a, const double *b, const float *gain, const double *step, int64_t n,
+                               double *rest) {
+    double change = 0.0;
+    int64_t i, j;
+    for (i = 0; i < n; i++)
+        for (j = 0, rest[i] = b[i]; j < n; j++) rest[i] -= a[i * n + j] * (double)gain[j];
+    for (i = 0; step && i < n; i++) change += step[i] * (lemon__dot64(a + i * n, step, n) - 2.0 * rest[i]);
+    return change;
+}
+
+/*  The step of the ridge that does best on held-out rows, added to the gain. */
+static lemon_status lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain) {
+    int64_t n = f->ds, i;
+    double *step = lemon__doubles(f->ctx, &f->work, 3, n), *best = step + n, *rest = best + n, mean = 0.0, least = 0.0;
+    lemon__factor l;
+    int k;
+    if (step == NULL || lemon__factor_make(f->ctx, &f->work, n, 1, &l)) return LEMON_E_MEMORY;
+    for (i = 0; i < n; i++) mean += g->a[0][i * n + i] / (double)n;
+    for (k = 0; k < LEMON__RIDGES; k++) {
+        double change;
+        memcpy(l.a, g->a[0], (size_t)(n * n) * sizeof *l.a);
+        for (i = 0; i < n; i++) l.a[i * n + i] += lemon__ridges[k] * mean + 1e-30;
+        if (!lemon__factor_run(&l)) continue;
+        lemon__gain_rest(g->a[0], g->b[0], gain, NULL, n, step);
+        lemon__factor_solve(&l, step, 1);
+        change = lemon__gain_rest(g->a[1], g->b[1], gain, step, n, rest);
+        if (!(change < least)) continue;
+        least = change;
+        memcpy(best, step, (size_t)n * sizeof *best);
+    }
+    for (i = 0; i < n; i++) gain[i] += (float)best[i];
+    return LEMON_OK;
 }
 
 /*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2,
     whose normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
-static lemon_status lemon__solve_gain(lemon__fill *f, const lemon__moments *norms) {
-    int64_t vocab = f->sc->vocab_size, ds = f->ds, dt = f->dt, i, j;
-    float *es = lemon__floats(f->ctx, &f->work, vocab, ds), *et = lemon__floats(f->ctx, &f->work, vocab, dt);
+static lemon_status lemon__solve_gain(lemon__fill *f) {
+    int64_t ds = f->ds, dt = f->dt, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0), i, j;
     float *ss = lemon__floats(f->ctx, &f->work, ds, ds), *st = lemon__floats(f->ctx, &f->work, ds, dt);
-    float *gain = lemon__floats(f->ctx, &f->work, 1, dt);
-    lemon__moments m;
+    float *gain = lemon__floats(f->ctx, &f->work, 1, dt), *w = (float *)f->student->params[param].data, *extra;
+    lemon__gain g;
+    lemon_status status = gain && ss && st ? lemon__gain_make(f, &g) : LEMON_E_MEMORY;
     int k;
-    if (!es || !et || !gain || !ss || !st || lemon__moments_make(f, 1, ds, &m)) return LEMON_E_MEMORY;
-    lemon__tensor_to_f32(&f->student->params[0], es);
-    lemon__tensor_to_f32(lemon_model_param(f->teacher, LEMON_OUTPUT, 0), et);
+    if (!f->o->correction) return LEMON_OK;
+    if (!status) status = lemon__gain_logits(f, ss, st);
+    if (status) return status;
     lemon_row_to_f32(lemon_model_param(f->teacher, LEMON_FINAL_NORM, 0), 0, gain);
-    lemon__centre(es, vocab, ds);
-    lemon__centre(et, vocab, dt);
-    lemon__gemm_threads(f->ctx, 1, 0, ds, ds, vocab, 1.0f, es, ds, es, ds, 0.0f, ss, ds);
-    lemon__gemm_threads(f->ctx, 1, 0, ds, dt, vocab, 1.0f, es, ds, et, dt, 0.0f, st, dt);
     for (k = 0; k < 2; k++)
         for (i = 0; i < ds; i++) {
-            for (j = 0; j < ds; j++) m.s[k].sum[i * ds + j] = (double)ss[i * ds + j] * norms->s[k].sum[i * ds + j];
+            for (j = 0; j < ds; j++) g.a[k][i * ds + j] = (double)ss[i * ds + j] * g.s[k].sum[i * ds + j];
             for (j = 0; j < dt; j++)
-                m.t[k].sum[i] += (double)st[i * dt + j] * (double)gain[j] * norms->t[k].sum[j * ds + i];
+                g.b[k][i] += (double)st[i * dt + j] * (double)gain[j] * g.t[k].sum[j * ds + i];
         }
-    return lemon__solve_correction(f, LEMON_FINAL_NORM, 0, &m);
+    extra = lemon__floats(f->ctx, &f->ops->arena, 1, ds);
+    if (extra == NULL) return LEMON_E_MEMORY;
+    memcpy(extra, w, (size_t)ds * sizeof *extra);
+    status = lemon__gain_solve(f, &g, w);
+    for (i = 0; i < ds; i++) extra[i] = w[i] - extra[i];
+    f->ops->correction[param] = lemon__view(extra, LEMON_F32, 1, ds);
+    return status;
 }
 
 static lemon_status lemon__solve_output(lemon__fill *f) {
-    lemon__moments norms;
-    lemon_status status = lemon__moments_make(f, f->dt, f->ds, &norms);
-    if (status) return status;
-    for (lemon__rewind(f); lemon__next_batch(f);) lemon__add_norms(f, &norms);
-    status = lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, &norms);
+    lemon_status status = lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
+    lemon_arena_free(f->ctx, &f->work);
     if (!status) status = lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
     if (!status && !f->sc->tied_embeddings) return lemon__solve_apply(f, LEMON_OUTPUT, 0);
-    return status ? status : lemon__solve_gain(f, &norms);
+    return status ? status : lemon__solve_gain(f);
 }
 
 /* ---- lemon: all of it ---- */
 
+/*  Room for all that solving keeps of a row. */
 static lemon_status lemon__solve_memory(lemon__fill *f) {
-    int64_t rows = f->windows * f->seq, slot;
-    lemon_status status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
-    if (!status) status = lemon__run_open(f, &f->solve, f->student, &f->s);
-    f->spare = f->t.walk.gate;
-    f->xt = lemon__floats(f->ctx, &f->solve, rows, f->dt);
-    f->xs = lemon__floats(f->ctx, &f->solve, rows, f->ds);
-    f->zt = lemon__floats(f->ctx, &f->solve, rows, f->qt);
-    f->zs = lemon__floats(f->ctx, &f->solve, rows, f->qs);
-    f->hs = lemon__floats(f->ctx, &f->solve, rows, f->ns);
-    f->r = lemon__floats(f->ctx, &f->solve, f->batch * f->seq, f->ds);
+    int64_t slot;
+    lemon_status status = lemon__run_open(f, &f->solve, f->student, &f->s);
+    if (!status) status = lemon__rows_make(f, LEMON__XS, f->ds);
+    if (!status) status = lemon__rows_make(f, LEMON__SOURCE, lemon__max(lemon__max(f->ds, f->qs), f->ns));
+    if (!status) status = lemon__rows_make(f, LEMON__LACK, f->ds);
+    for (slot = 0; slot < f->ops->slots && !status; slot++)
+        status = lemon__rows_make(f, LEMON__TARGET + (int)slot, lemon__max(lemon__max(f->dt, f->qt), f->nt));
     f->energy = lemon__doubles(f->ctx, &f->solve, 1, lemon__max(f->ops->slots * f->nt, f->tc->n_heads));
     f->chosen = lemon__ids(f->ctx, &f->solve, 1, lemon__max(f->ns, f->sc->n_heads));
-    f->ht = (float **)lemon_arena_alloc(f->ctx, &f->solve, (size_t)f->ops->slots * sizeof *f->ht);
-    if (!f->xt || !f->xs || !f->zt || !f->zs || !f->hs || !f->r || !f->energy || !f->chosen || !f->ht)
-        return LEMON_E_MEMORY;
-    for (slot = 0; slot < f->ops->slots; slot++)
-        if ((f->ht[slot] = lemon__floats(f->ctx, &f->solve, rows, f->nt)) == NULL) return LEMON_E_MEMORY;
-    return status;
+    return status ? status : f->energy && f->chosen ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  The streams after the embedding, and the teacher's after layers before the first that is kept. */
 static lemon_status lemon__solve_begin(lemon__fill *f) {
     int64_t layer;
     lemon_status status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
-    for (lemon__rewind(f); !status && lemon__next_batch(f);) {
+    if (status) return status;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
         lemon__walk_embed(&f->s.walk, f->ids + f->first * f->seq);
-        for (layer = 0; layer < f->main[0]; layer++) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
     }
-    return status;
+    for (layer = 0; layer < f->main[0] && !f->status; layer++)
+        for (lemon__pass_teacher(f, -1, 0); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
+    return f->status;
 }
 
 /*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block
@@ -15381,15 +15990,20 @@ static lemon_status lemon__solve_open(lemon__fill *f) {
     if (!status) status = lemon__solve_slots(f);
     if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
     if (!status) status = lemon__solve_memory(f);
-    return status ? status : lemon__solve_basis(f);
+    if (!status) status = lemon__solve_basis(f);
+    f->what = "solve";
+    f->done = 0;
+    f->total = f->sc->n_layers;
+    return status;
 }
 
 static lemon_status lemon__fill_solved(lemon__fill *f) {
     int64_t i;
     lemon_status status = lemon__solve_open(f);
     if (!status) status = lemon__solve_begin(f);
-    for (i = 0; !status && i < f->sc->n_layers; i++) status = lemon__solve_layer(f, i);
+    for (i = 0; !status && i < f->sc->n_layers; i++, f->done++) status = lemon__solve_layer(f, i);
     if (!status) status = lemon__solve_output(f);
+    if (!status) status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     lemon_arena_free(f->ctx, &f->solve);
     return status;
 }
@@ -15408,25 +16022,26 @@ static lemon_status lemon__fill_solved(lemon__fill *f) {
         end of a tied student is diag(P diag(g) P^T). ---- */
 
 typedef struct lemon__pieces {
-    lemon__cov neurons[2], values;              /* kept and held out; all */
+    lemon__cov neurons, values;                 /* of the rows to learn from; of all */
     double *queries, *keys, *squares;           /* sums of squares of channels */
 } lemon__pieces;
 
 static lemon_status lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
     int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY);
-    int k;
-    lemon_status status = lemon__cov_make(f, kv, kv, &p->values);
-    for (k = 0; k < 2 && !status && f->method->kind == LEMON__DECOMPOSES; k++)
-        status = lemon__cov_make(f, f->nt, f->nt, &p->neurons[k]);
+    lemon_status status = lemon__cov_make(f->ctx, &f->work, kv, kv, &p->values);
+    if (!status && f->method->kind == LEMON__DECOMPOSES)
+        status = lemon__cov_make(f->ctx, &f->work, f->nt, f->nt, &p->neurons);
     p->queries = lemon__doubles(f->ctx, &f->work, 1, f->qt);
     p->keys = lemon__doubles(f->ctx, &f->work, 1, kv);
     p->squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
     return !status && p->queries && p->keys && p->squares ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-/*  The streams through a teacher layer, watched. */
+/*  The streams through a teacher layer, watched; its neurons are stored where they are to be solved for. */
 static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) {
     lemon__walk *t = &f->t.walk;
+    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
+    lemon__rows_shape(f, LEMON__TARGET, f->nt);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, layer);
         lemon__add_squares(t->q, f->rows, f->qt, 1, p->queries);
@@ -15436,9 +16051,12 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
         lemon__walk_neurons(t, layer);
         lemon__add_squares(t->gate, f->rows, f->nt, 1, p->squares);
-        if (f->method->kind == LEMON__DECOMPOSES) lemon__cov_add(f->ctx, &p->neurons[f->held], t->gate, t->gate, f->rows);
+        if (decomposes) lemon__copy_in(f, LEMON__TARGET, t->gate);
+        if (decomposes && !f->held) lemon__cov_add(f->ctx, &p->neurons, t->gate, t->gate, f->rows);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
+    lemon__mirror_up(p->values.sum, p->values.m);
+    if (decomposes) lemon__mirror_up(p->neurons.sum, f->nt);
 }
 
 /*  P's inverse reads everywhere. */
@@ -15475,7 +16093,7 @@ static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__
                     for (r = 0, c = f->chosen[h * group + q] * dt; r < f->ds; r++)
                         g[a * dt + b] += (double)w[r * f->qt + c + a] * (double)w[r * f->qt + c + b];
             }
-        lemon__cholesky(f->ctx->isa)(low, dt, &ok);
+        lemon__cholesky_small(f->ctx->isa)(low, dt, dt, &ok);
         if (!ok) return LEMON_OK;
         memset(e, 0, (size_t)(dt * dt) * sizeof *e);
         for (a = 0; a < dt; a++)                            /* L^T H L */
@@ -15522,14 +16140,14 @@ static lemon_status lemon__parts_attention(lemon__fill *f, int64_t i, const lemo
 static lemon_status lemon__parts_nystrom(lemon__fill *f, int64_t i, const lemon__pieces *p) {
     int64_t n = f->nt, a, b;
     double *low = lemon__doubles(f->ctx, &f->work, n, n), *column = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0;
-    lemon__moments m;
-    lemon_status status = low && column ? lemon__moments_make(f, n, f->ns, &m) : LEMON_E_MEMORY;
-    int k, ok;
-    if (status) return status;
-    for (a = 0; a < n; a++) mean += p->neurons[0].sum[a * n + a] / (double)n;
-    memcpy(low, p->neurons[0].sum, (size_t)(n * n) * sizeof *low);
+    lemon__squares q;
+    lemon_status status;
+    int ok;
+    if (!low || !column) return LEMON_E_MEMORY;
+    for (a = 0; a < n; a++) mean += p->neurons.sum[a * n + a] / (double)n;
+    memcpy(low, p->neurons.sum, (size_t)(n * n) * sizeof *low);
     for (a = 0; a < n; a++) low[a * n + a] += mean;
-    lemon__cholesky(f->ctx->isa)(low, n, &ok);
+    lemon__cholesky_small(f->ctx->isa)(low, n, n, &ok);
     for (a = 0; ok && a < n; a++) {                         /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
         memset(column, 0, (size_t)n * sizeof *column);
         for (b = a; b < n; b++)
@@ -15539,13 +16157,13 @@ static lemon_status lemon__parts_nystrom(lemon__fill *f, int64_t i, const lemon_
     status = lemon__choose(f, ok ? f->energy : p->squares, n, f->ns, f->chosen);
     if (!status) status = lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
     if (!status) status = lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
-    for (k = 0; k < 2; k++)
-        for (b = 0; b < f->ns; b++) {
-            for (a = 0; a < n; a++) m.t[k].sum[a * f->ns + b] = p->neurons[k].sum[a * n + f->chosen[b]];
-            for (a = 0; a < f->ns; a++)
-                m.s[k].sum[a * f->ns + b] = p->neurons[k].sum[f->chosen[a] * n + f->chosen[b]];
-        }
-    return status ? status : lemon__solve_inner(f, LEMON_AT_READ_NEURONS, i, 0, &m);
+    lemon__rows_shape(f, LEMON__SOURCE, f->ns);
+    for (lemon__rewind(f); !status && lemon__next_batch(f);)
+        for (a = 0; a < f->rows; a++)
+            for (b = 0; b < f->ns; b++)
+                lemon__batch(f, LEMON__SOURCE)[a * f->ns + b] = lemon__batch(f, LEMON__TARGET)[a * n + f->chosen[b]];
+    if (!status) status = lemon__squares_open(f, f->ns, n, &q);
+    return status ? status : lemon__solve_select(f, lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, 0), LEMON__TARGET, &q);
 }
 
 static lemon_status lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
@@ -15578,8 +16196,10 @@ static lemon_status lemon__fill_parts(lemon__fill *f) {
         status = lemon__parts_layer(f, i);
         layer++;
         lemon_arena_free(f->ctx, &f->work);
-        if (!status) status = lemon__tick(f->ctx, "solve", i + 1, f->sc->n_layers, (double)NAN);
+        if (!status) status = f->status;
+        f->done = i + 1;
     }
+    if (!status) status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     if (!status) status = lemon__parts_read(f, LEMON_AT_READ_OUTPUT, 0);
     lemon_arena_free(f->ctx, &f->work);
     lemon_arena_free(f->ctx, &f->solve);
@@ -15962,7 +16582,7 @@ static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
     while (n / f->seq < 10 && f->seq > 16) f->seq /= 2;
     f->windows = n / f->seq;
     f->kept = f->windows - lemon__max(1, f->windows / 10);
-    f->batch = lemon__max(1, LEMON__EVAL_ROWS / f->seq);
+    f->batch = lemon__max(1, LEMON__FUSE_ROWS / f->seq);
     if (f->kept < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
                            "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
@@ -15994,7 +16614,9 @@ static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, l
     f->ops = *operators;
     memcpy(f->ops->method, f->method->name, strlen(f->method->name) + 1);
     f->main = (int64_t *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->sc->n_layers * sizeof *f->main);
-    if (f->main == NULL) status = LEMON_E_MEMORY;
+    f->stores = LEMON__TARGET + f->ops->slots;
+    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->stores * sizeof *f->store);
+    if (f->main == NULL || f->store == NULL) status = LEMON_E_MEMORY;
     if (!status && text == NULL && needs_text) {
         status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed,
                                     &own);
