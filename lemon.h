@@ -2675,7 +2675,7 @@ LEMON__INLINE void lemon__store_wasm(float *x, int64_t n, v128_t v) {
 /*  Two micro-kernels for one number of rows: wide has two full vectors a row, narrow one vector with a mask. */
 #define LEMON__WIDE_KERNEL(V, rows) \
 LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     const int64_t row = t->a_row, step = t->a_step, b_step = t->b_step; \
     const uintptr_t next_step = t->next_step; \
     uintptr_t next = t->next; \
@@ -3032,7 +3032,7 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 #define LEMON__DOT_KERNEL(V, type, rows, cols) \
 LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
                                                                 int64_t columns) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     const int64_t k = g->k / lanes * lanes, ahead = lemon__dots_ahead(g, cols); \
     float sum[8]; \
     LEMON__VEC_##V a; \
@@ -3072,7 +3072,7 @@ LEMON__INLINE void lemon__sums_edge(const lemon__product *g, int64_t row, int64_
 #define LEMON__SUM_KERNEL(V, rows, steps) \
 LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, int64_t row, int64_t p, int64_t col, \
                                                        int64_t last) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     const float *a, *b = g->b + p * g->b_step; \
     LEMON__VEC_##V x; \
     int64_t j; \
@@ -4081,17 +4081,17 @@ LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__exp_##V(LEMON__VEC_##V x) 
 /*  The lanes of a vector, added in order. */
 #define LEMON__TOTAL(V) \
 LEMON__TARGET_##V LEMON__INLINE float lemon__total_##V(LEMON__VEC_##V x) { \
-    float lane[sizeof(x) / sizeof(float)], sum = 0.0f; \
+    float lane[sizeof(x) / 4], sum = 0.0f; \
     size_t i; \
     LEMON__PUT_##V(lane, x); \
-    for (i = 0; i < sizeof(x) / sizeof(float); i++) sum += lane[i]; \
+    for (i = 0; i < sizeof(x) / 4; i++) sum += lane[i]; \
     return sum; \
 }
 
 /*  The largest of n >= 1 numbers. */
 #define LEMON__MAX_OF(V) \
 LEMON__TARGET_##V static float lemon__max_##V(const float *x, int64_t n) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     LEMON__VEC_##V a = LEMON__SET_##V(x[0]), b = a; \
     float lane[lanes], top; \
     int64_t i; \
@@ -4108,7 +4108,7 @@ LEMON__TARGET_##V static float lemon__max_##V(const float *x, int64_t n) { \
 /*  x becomes e^(x * scale - shift); returns the sum. */
 #define LEMON__EXP_SUM(V) \
 LEMON__TARGET_##V static float lemon__exp_sum_##V(float *x, int64_t n, float scale, float shift) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     LEMON__VEC_##V a = LEMON__SET_##V(0.0f), b = a, u, w; \
     int64_t i; \
     float sum; \
@@ -4128,7 +4128,7 @@ LEMON__TARGET_##V static float lemon__exp_sum_##V(float *x, int64_t n, float sca
 /*  Softmax down the columns of s [n, LEMON__ROWS], without the division: top and sum of each column come out. */
 #define LEMON__SOFTMAX_COLUMNS(V) \
 LEMON__TARGET_##V static void lemon__softmax_columns_##V(float *s, int64_t n, float *top, float *sum) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     int64_t j, c; \
     for (c = 0; c < LEMON__ROWS; c += lanes) { \
         LEMON__VEC_##V high = LEMON__GET_##V(s + c), total = LEMON__SET_##V(0.0f), x; \
@@ -4147,7 +4147,7 @@ LEMON__TARGET_##V static void lemon__softmax_columns_##V(float *s, int64_t n, fl
 #define LEMON__SOFTMAX_BACK(V) \
 LEMON__TARGET_##V static void lemon__softmax_back_##V(float *p, float *ds, int64_t n, const float *lse, const float *d, \
                                                       float scale) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     int64_t j, c; \
     for (c = 0; c < LEMON__ROWS; c += lanes) { \
         LEMON__VEC_##V shift = LEMON__GET_##V(lse + c), off = LEMON__GET_##V(d + c), x, y; \
@@ -4167,7 +4167,7 @@ LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__sigmoid_##V(LEMON__VEC_##V
     return LEMON__DIV_##V(g, LEMON__ADD_##V(LEMON__SET_##V(1.0f), g)); \
 } \
 LEMON__TARGET_##V static void lemon__swiglu_##V(const float *gate, const float *up, float *y, int64_t n) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     int64_t i; \
     for (i = 0; i + lanes <= n; i += lanes) { \
         LEMON__VEC_##V g = LEMON__GET_##V(gate + i); \
@@ -4180,7 +4180,7 @@ LEMON__TARGET_##V static void lemon__swiglu_##V(const float *gate, const float *
 #define LEMON__SWIGLU_BACK(V) \
 LEMON__TARGET_##V static int64_t lemon__swiglu_back_##V(const float *gate, const float *up, const float *dy, \
                                                         float *dgate, float *dup, int64_t i, int64_t n) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     for (; i + lanes <= n; i += lanes) { \
         LEMON__VEC_##V g = LEMON__GET_##V(gate + i), d = LEMON__GET_##V(dy + i), s = lemon__sigmoid_##V(g), silu; \
         silu = LEMON__MUL_##V(g, s); \
@@ -4198,7 +4198,7 @@ LEMON__TARGET_##V static int64_t lemon__swiglu_back_##V(const float *gate, const
 #define LEMON__DISTILL_SUMS(V) \
 LEMON__TARGET_##V static void lemon__distill_sums_##V(const float *z, float *q, int64_t n, float inverse, float top_z, \
                                                       float top_q, float *sums) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     LEMON__VEC_##V a = LEMON__SET_##V(0.0f), b = a, cross = a, x, y, e; \
     int64_t i; \
     for (i = 0; i + lanes <= n; i += lanes) { \
@@ -4226,7 +4226,7 @@ LEMON__TARGET_##V static void lemon__distill_sums_##V(const float *z, float *q, 
 #define LEMON__DISTILL_SLOPE(V) \
 LEMON__TARGET_##V static void lemon__distill_slope_##V(const float *z, float *q, int64_t n, float inverse, float log_z, \
                                                        float sum_q, float soft) { \
-    enum { lanes = sizeof(LEMON__VEC_##V) / sizeof(float) }; \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     const float share = -1.0f / sum_q; \
     int64_t i; \
     for (i = 0; i + lanes <= n; i += lanes) { \
