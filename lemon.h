@@ -2649,9 +2649,9 @@ LEMON__INLINE void lemon__store_wasm(float *x, int64_t n, v128_t v) {
 #define LEMON__FETCH_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T1);
 #define LEMON__FETCH_m512(x) LEMON__FETCH_m256(x) LEMON__FETCH_m256((x) + 64)
 #define LEMON__FETCH_wasm(x)
-#define LEMON__FETCH_ROW_m256 LEMON__FETCH_m512
-#define LEMON__FETCH_ROW_m512 LEMON__FETCH_m512
-#define LEMON__FETCH_ROW_wasm LEMON__FETCH_wasm
+#define LEMON__FETCH_ROW_m256(x) LEMON__FETCH_m512(x)
+#define LEMON__FETCH_ROW_m512(x) LEMON__FETCH_m512(x)
+#define LEMON__FETCH_ROW_wasm(x)
 #define LEMON__WIDE_ZERO(V, i, at) LEMON__VEC_##V x##i = LEMON__SET_##V(0), y##i = x##i;
 #define LEMON__WIDE_ADD(V, i, at) \
     a = LEMON__SET_##V(at); \
@@ -15863,10 +15863,11 @@ static double lemon__gain_rest(const double *a, const double *b, const float *ga
 /*  The step of the ridge that does best on held-out rows, added to the gain. */
 static lemon_status lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain) {
     int64_t n = f->ds, i;
-    double *step = lemon__doubles(f->ctx, &f->work, 3, n), *best = step + n, *rest = best + n, mean = 0.0, least = 0.0;
+    double *step = lemon__doubles(f->ctx, &f->work, 1, n), *best = lemon__doubles(f->ctx, &f->work, 1, n),
+           *rest = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0, least = 0.0;
     lemon__factor l;
     int k;
-    if (step == NULL || lemon__factor_make(f->ctx, &f->work, n, 1, &l)) return LEMON_E_MEMORY;
+    if (!step || !best || !rest || lemon__factor_make(f->ctx, &f->work, n, 1, &l)) return LEMON_E_MEMORY;
     for (i = 0; i < n; i++) mean += g->a[0][i * n + i] / (double)n;
     for (k = 0; k < LEMON__RIDGES; k++) {
         double change;
