@@ -51,7 +51,7 @@ typedef struct settings {
     double lr, min_lr, learn_lr, weight_decay, clip, distill, temperature;
     double temp, top_p, min_p;
     const char *method, *operators, *save_operators, *teacher, *schedule, *order, *dtype;
-    const char *tokenizer, *trim_vocab, *choices, *eval_data, *log, *report, *prompt;
+    const char *tokenizer, *trim_vocab, *choices, *eval_data, *log, *report, *prompt, *stop;
     const char **data;                                   /* n_data paths, in the order given */
     int64_t n_data;
     int untie, no_solve, no_correction, recompute, resume, bytes, json, quiet, help, version;
@@ -289,6 +289,7 @@ static const flag flags[] = {
     {"--top-k", "K", WHOLE, FIELD(top_k), "0", 0, SIZE_MOST, GENERATE, 0, "draw from the K likeliest, 0: all"},
     {"--top-p", "P", REAL, FIELD(top_p), "0.9", 0, 1, GENERATE, 0, "draw from the likeliest that make up P"},
     {"--min-p", "P", REAL, FIELD(min_p), "0", 0, 1, GENERATE, 0, "drop what is less likely than P times the likeliest"},
+    {"--stop", "TEXT", TEXT, FIELD(stop), NULL, 0, 0, GENERATE, 0, "end before this text"},
     {"--dtype", "f32|bf16|f16|q8|q4", CHOICE, FIELD(dtype), NULL, 0, 0, CONVERT, 0, "number type (the input's)"},
     {"--shard-size", "BYTES", COUNT, FIELD(shard_size), "5G", 1, 9e18, CONVERT, 0,
      "largest file of weights in a Hugging Face folder, but for a larger tensor"},
@@ -1116,8 +1117,7 @@ typedef struct writing {
 /*  Shows each token as it comes; Ctrl-C ends the text. */
 static int on_token(void *user, int32_t id, const char *text, size_t bytes) {
     writing *w = (writing *)user;
-    (void)id;
-    w->tokens++;
+    w->tokens += id >= 0;
     buffer_add(&w->text, text, bytes);
     fwrite(text, 1, bytes, stdout);
     fflush(stdout);
@@ -1132,6 +1132,8 @@ static lemon_sampling sampling_from(const settings *set) {
     sampling.top_p = (float)set->top_p;
     sampling.min_p = (float)set->min_p;
     sampling.seed = (uint64_t)set->seed;
+    sampling.stops = &set->stop;
+    sampling.n_stops = set->stop != NULL;
     return sampling;
 }
 

@@ -329,6 +329,9 @@ check "tok512 gives the ids of shared/data" test "$(cat out)" = \
     "1 346 306 414 432 263 198 185 420 341 443 410 233 154 168 233 159 175 410 243 162 156 133 13 12 413 412 430 419 410 259 424 414"
 run generate "$data/stories260K.bin" $real --prompt "Once upon a time, there was a dog" -n 160 --temp 0 --json
 check "stories260K: greedy ids, token for token" test "$(field tokens | tr -d '[],')" = "$(tr -s ' \n' ' ' < "$data/greedy_dog.ids" | sed 's/ *$//')"
+whole=$("$lemon" generate "$data/stories260K.bin" $real --prompt "Once upon a time, there was a dog" -n 160 --temp 0 --quiet)
+check "--stop ends the text before it" test "${whole%%. He*}" != "$whole" -a "${whole%%. He*}" = "$("$lemon" generate \
+    "$data/stories260K.bin" $real --prompt "Once upon a time, there was a dog" -n 160 --temp 0 --quiet --stop ". He")"
 run generate "$data/stories260K.bin" $real -n 200 --temp 0 --json
 check "and from BOS alone" test "$(field tokens | tr -d '[],')" = "$(tr -s ' \n' ' ' < "$data/greedy_empty.ids" | sed 's/ *$//')"
 run fuse "$data/stories260K.bin" third.lemon $real --dim 48 --layers 3 --heads 6 --kv-heads 3 --ffn 112 --tokens 12k \
