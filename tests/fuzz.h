@@ -142,6 +142,8 @@ static void fuzz_use_model(const lemon_model *m, int thorough) {
     static float row[65536];
     lemon_model *again = NULL;
     int64_t i;
+    const int curve = m->config.rope_scaling == LEMON_ROPE_LLAMA3;     /* GGUF has its factors, not what they came from */
+    const int wide = m->config.window >= m->config.max_seq;            /* a window that others' files do not need */
     int k;
     if (lemon_config_check(fuzz_ctx, &m->config)) fuzz_fail("a config that cannot be");
     for (i = 0; i < m->n_params; i++) {
@@ -152,9 +154,10 @@ static void fuzz_use_model(const lemon_model *m, int thorough) {
     for (k = 0; k < 5 && thorough; k++) {
         if (k == 2 && (int64_t)m->config.max_seq * m->config.head_dim > 65536) continue;    /* .bin has tables of that size */
         if (lemon_save(fuzz_ctx, paths[k], m, k == 0 ? m->dtype : LEMON_F32)) continue;
-        if (k < 4 && lemon_load(fuzz_ctx, paths[k], &again) && !(k == 3 && m->tokenizer))   /* names are unique in JSON */
-            fuzz_fail("a model that was saved cannot be loaded");
-        if (again && memcmp(&again->config, &m->config, sizeof m->config)) fuzz_fail("a saved model has another config");
+        if (k < 4 && lemon_load(fuzz_ctx, paths[k], &again) && !(k == 3 && m->tokenizer) && !(k == 1 && curve))
+            fuzz_fail("a model that was saved cannot be loaded");       /* names are unique in JSON */
+        if (again && memcmp(&again->config, &m->config, sizeof m->config) && !(k == 1 && curve) && !wide)
+            fuzz_fail("a saved model has another config");
         lemon_model_free(fuzz_ctx, again);
         again = NULL;
     }
