@@ -325,6 +325,18 @@ static lemon_status fuzz_load_resume(const uint8_t *bytes, size_t n) {
 }
 static void fuzz_resume(const uint8_t *bytes, size_t n) { fuzz_container(bytes, n, fuzz_load_resume); }
 
+/*  What a conversation knows so far, into a session of the same model with half-precision keys and values. */
+static lemon_session *fuzz_session;
+static lemon_status fuzz_load_session(const uint8_t *bytes, size_t n) {
+    lemon_reader r = fuzz_memory(bytes, n, n % 4 != 1);
+    lemon_status status = lemon_session_restore(fuzz_session, &r);
+    float *logits;
+    if (status && lemon_session_length(fuzz_session)) fuzz_fail("status and session disagree");
+    if (lemon_session_length(fuzz_session) < 8 && lemon_session_feed(fuzz_session, fuzz_ids, 1, &logits)) fuzz_fail("feed");
+    return status;
+}
+static void fuzz_saved_session(const uint8_t *bytes, size_t n) { fuzz_container(bytes, n, fuzz_load_session); }
+
 /* ---- folders: files one behind the other, each after a line "@@name"; in "name#" the 8 bytes of a safetensors header's
         length are left out and the header ends with a 0 instead, so that it can grow and shrink ---- */
 
@@ -513,7 +525,7 @@ static void fuzz_text_in(const uint8_t *bytes, size_t n) {
 static const fuzz_reader fuzz_readers[] = {
     {"lemon", fuzz_lemon}, {"folder", fuzz_folder}, {"gguf", fuzz_any_model}, {"llama2c", fuzz_any_model},
     {"tokenizer_bin", fuzz_tokenizer_bin}, {"tokenizer_json", fuzz_tokenizer_json}, {"operators", fuzz_operators},
-    {"resume", fuzz_resume}, {"text", fuzz_text_in}};
+    {"resume", fuzz_resume}, {"session", fuzz_saved_session}, {"text", fuzz_text_in}};
 enum { FUZZ_READERS = sizeof fuzz_readers / sizeof fuzz_readers[0] };
 
 static const fuzz_reader *fuzz_find(const char *name) {
@@ -528,6 +540,7 @@ static void fuzz_open(void) {
     static lemon_train_options o;
     static lemon_tokens tokens;
     lemon_options options;
+    lemon_session_options session;
     lemon_config teacher = fuzz_config(4, 2, 2, 1, 6), trained = fuzz_config(2, 1, 1, 1, 2);
     memset(&options, 0, sizeof options);
 #ifdef M_MMAP_THRESHOLD
@@ -547,6 +560,9 @@ static void fuzz_open(void) {
     fuzz_trainer.o = o;
     lemon__train_resolve(&trained, &fuzz_trainer.o);
     if (lemon__trainer_open(&fuzz_trainer, &tokens)) fuzz_fail("the trainer does not open");
+    lemon_session_defaults(&session);
+    session.cache = LEMON_F16;
+    if (lemon_session_open_with(fuzz_ctx, fuzz_teacher, &session, &fuzz_session)) fuzz_fail("the session does not open");
     if (lemon__workspaces(fuzz_ctx)) abort();
     fuzz_make_tokenizers();
     fuzz_before = fuzz_live;
@@ -568,6 +584,7 @@ static void fuzz_close(void) {
     int i;
     vfs_reset();
     for (i = 0; i < FUZZ_TOKENIZERS; i++) lemon_tokenizer_free(fuzz_ctx, fuzz_tokenizers[i]);
+    lemon_session_close(fuzz_session);
     lemon_tape_close(fuzz_trainer.q.tape);
     lemon_arena_free(fuzz_ctx, &fuzz_trainer.arena);
     lemon_model_free(fuzz_ctx, fuzz_trainer.model);

@@ -343,6 +343,25 @@ static void make_resume(void) {
     lemon_model_free(fuzz_ctx, m);
 }
 
+static lemon_status append(void *user, const void *bytes, size_t n) {
+    lemon__put((lemon__bytes *)user, bytes, n);
+    return LEMON_OK;
+}
+static lemon_status commit(void *user) { (void)user; return LEMON_OK; }
+static void nothing(void *user) { (void)user; }
+
+static void make_sessions(void) {
+    lemon__bytes out = lemon__bytes_in(NULL);
+    lemon_writer w = {NULL, "session", append, commit, nothing};
+    w.user = &out;
+    if (lemon_session_feed(fuzz_session, fuzz_ids, 3, NULL) || lemon_session_save(fuzz_session, &w)) fuzz_fail("a session");
+    seed("session", "three", out.data, (size_t)out.count);
+    out.count = 0;
+    if (lemon_session_rewind(fuzz_session, 0) || lemon_session_save(fuzz_session, &w)) fuzz_fail("an empty session");
+    seed("session", "empty", out.data, (size_t)out.count);
+    lemon__bytes_free(&out);
+}
+
 int main(int argc, char **argv) {
     char name[20], text[80];
     int i;
@@ -356,6 +375,7 @@ int main(int argc, char **argv) {
     make_tokenizers(argc > 2 ? argv[2] : NULL);
     make_operators();
     make_resume();
+    make_sessions();
     for (i = 0; i < FUZZ_TOKENIZERS; i++) {
         snprintf(name, sizeof name, "%d", i);
         snprintf(text, sizeof text, "%c%s", i, fuzz_text);
