@@ -8833,7 +8833,7 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
         turns[n > 0] = x;
         fast[n++ > 0] = (1 / slower - 1 / factor) / (1 - 1 / factor);
     }
-    slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : (fast[0] + base) / turns[0];
+    slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : turns[0] > 0 ? (fast[0] + base) / turns[0] : base;
     if (n > 1) base = slope * turns[0] - fast[0];
     if (factor > 1.00001 && slope / base >= 1 && slope / base < 1 << 24) {
         c->rope_scaling = LEMON_ROPE_LLAMA3;
@@ -9048,12 +9048,34 @@ static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, 
         const uint8_t *key = lemon__take_text(&c, &n);
         uint32_t type = lemon__take32(&c);
         if (!c.bad) lemon__gguf_skip(&c, type);
+        if (!c.bad && !lemon__name_ok(key, n)) c.bad = 1;
         if (!c.bad && n == 20 && memcmp(key, "tokenizer.ggml.model", 20) == 0) vocabulary = 1;
         pack->n_keys++;
     }
     if (c.bad) pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", name);
     else lemon__put(&pack->keys, part->data, part->bytes);
     return vocabulary;
+}
+
+/*  What came with the model may say again what we say: of keys with one name the first stays, in place. */
+static void lemon__gguf_put_once(lemon__pack *pack) {
+    lemon__bytes *b = &pack->keys;
+    lemon__cursor c = lemon__cursor_at(b->data, (size_t)b->count);
+    lemon__words names;
+    size_t from, n;
+    memset(&names, 0, sizeof names);
+    names.blob = b->data;
+    b->count = pack->n_keys = 0;
+    while ((from = c.at) < c.size && !pack->status) {
+        const uint8_t *key = lemon__take_text(&c, &n);
+        lemon__gguf_skip(&c, lemon__take32(&c));
+        if (lemon__words_find(&names, key, n) >= 0) continue;
+        memmove(b->data + b->count, b->data + from, c.at - from);
+        if (!lemon__words_push(pack->ctx, &names, (size_t)b->count + 8, n, 1)) pack->status = LEMON_E_MEMORY;
+        b->count += (int64_t)(c.at - from);
+        pack->n_keys++;
+    }
+    lemon__words_free(pack->ctx, &names);
 }
 
 static const lemon__coding *lemon__coding_of(lemon_dtype dtype) {
@@ -9160,12 +9182,13 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     lemon__gguf_put_own(pack, family, "rope.dimension_count", 0, c->head_dim);
     if (c->window) lemon__gguf_put_own(pack, family, "attention.sliding_window", 0, c->window);
     lemon__gguf_put_rope(pack, family, c);
+    if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
     lemon__gguf_put_license(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
-    if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
-    else if (!vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
+    if (!model->tokenizer && !vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
     if (!pack->status) pack->status = pack->keys.status;
+    if (!pack->status) lemon__gguf_put_once(pack);
 }
 
 static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {

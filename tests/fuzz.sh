@@ -9,7 +9,7 @@ cd "$(dirname "$0")" || exit 1
 . ./harness.sh
 scratch=build/fuzz
 mkdir -p $scratch
-readers="lemon folder gguf llama2c tokenizer_bin tokenizer_json operators resume text"
+readers="lemon folder gguf llama2c tokenizer_bin tokenizer_json operators resume session text"
 flags="-std=c99 -g1 -w -DLEMON_NO_THREADS -DLEMON_NO_SIMD"
 cover="-fsanitize-coverage-ignorelist=fuzz.ignore"
 

@@ -79,7 +79,7 @@ static void make_models(void) {
     lemon_model *m = model_of(4, 6, 12, 0, few_letters(split, "null")), *wide = model_of(32, 32, 6, 1, NULL), *bytes;
     lemon_tokenizer *t = NULL;
     lemon_save_options options;
-    char name[40], path[40];
+    char name[40], path[60];
     int dtype, k;
     lemon_tokenizer_free(fuzz_ctx, few_letters(qwen, "null"));
     lemon_tokenizer_free(fuzz_ctx, few_letters(split, "{\"type\":\"NFC\"}"));
@@ -130,6 +130,106 @@ static void make_models(void) {
         free(v1);
     }
     lemon_model_free(fuzz_ctx, m);
+}
+
+/*  The family, in each format that has it. */
+static void make_families(void) {
+    static const struct { const char *name; int32_t bias, norm, window, scaling; } of[] = {
+        {"qwen2", 1, 0, 5, LEMON_ROPE_PLAIN}, {"qwen3", 0, 1, 0, LEMON_ROPE_YARN}, {"mistral", 0, 0, 3, LEMON_ROPE_LINEAR},
+        {"llama3", 0, 0, 0, LEMON_ROPE_LLAMA3}};
+    char path[40];
+    int i, k;
+    for (i = 0; i < 4; i++) {
+        lemon_config c = fuzz_config(4, 1, 2, 1, 4);
+        lemon_model *m = NULL;
+        c.qkv_bias = of[i].bias;
+        c.qk_norm = of[i].norm;
+        c.window = of[i].window;
+        c.rope_scaling = of[i].scaling;
+        if (c.rope_scaling) c.rope_factor = 4;
+        if (c.rope_scaling >= LEMON_ROPE_LLAMA3) { c.rope_slow = 1; c.rope_fast = 4; c.rope_original = 4; }
+        if (c.rope_scaling == LEMON_ROPE_YARN) c.rope_magnitude = 1.125f;
+        if (lemon_model_create(fuzz_ctx, &c, &m) || lemon_model_init(fuzz_ctx, m, 3)) fuzz_fail(of[i].name);
+        if (i == 2)             /* from GGUF, it says: a key that we write ourselves, and one that we do not */
+            lemon__part_add(fuzz_ctx, m, "gguf.metadata", 13, "\24\0\0\0\0\0\0\0llama.context_length\4\0\0\0\7\0\0\0"
+                            "\1\0\0\0\0\0\0\0x\7\0\0\0\1", 50);
+        for (k = 0; k < 3; k++) {
+            snprintf(path, sizeof path, "%s%s", of[i].name, k == 0 ? ".lemon" : k == 1 ? ".gguf" : "");
+            if (lemon_save(fuzz_ctx, path, m, k == 1 ? LEMON_F32 : LEMON_F16)) fuzz_fail(path);
+            if (k == 2) seed_folder(of[i].name, path);
+            else seed_file(k ? "gguf" : "lemon", of[i].name, path);
+        }
+        lemon_model_free(fuzz_ctx, m);
+    }
+}
+
+/*  Phi-3, whose fused matrices lemon.h only reads: a folder and a GGUF, written by hand.  4 wide, 1 layer, 2 heads of 2, one
+    for keys and values, 6 neurons, 5 pieces. */
+static void make_phi3(void) {
+    static const struct { const char *hf, *gguf; int32_t rows, cols; } tensors[] = {
+        {"model.embed_tokens", "token_embd", 5, 4}, {"model.norm", "output_norm", 1, 4}, {"lm_head", "output", 5, 4},
+        {"model.layers.0.input_layernorm", "blk.0.attn_norm", 1, 4},
+        {"model.layers.0.self_attn.qkv_proj", "blk.0.attn_qkv", 8, 4},
+        {"model.layers.0.self_attn.o_proj", "blk.0.attn_output", 4, 4},
+        {"model.layers.0.post_attention_layernorm", "blk.0.ffn_norm", 1, 4},
+        {"model.layers.0.mlp.gate_up_proj", "blk.0.ffn_up", 12, 4}, {"model.layers.0.mlp.down_proj", "blk.0.ffn_down", 4, 6}};
+    static const struct { const char *key; uint32_t value; } keys[] = {
+        {"embedding_length", 4}, {"block_count", 1}, {"attention.head_count", 2}, {"attention.head_count_kv", 1},
+        {"attention.key_length", 2}, {"feed_forward_length", 6}, {"vocab_size", 5}, {"context_length", 8},
+        {"attention.sliding_window", 4}, {"attention.layer_norm_rms_epsilon", 0x3727c5ac}};
+    static const char config[] =
+        "@@config.json\n{\"model_type\":\"phi3\",\"hidden_act\":\"silu\",\"hidden_size\":4,\"num_hidden_layers\":1,"
+        "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"head_dim\":2,\"intermediate_size\":6,\"vocab_size\":5,"
+        "\"max_position_embeddings\":8,\"sliding_window\":4,\"layer_types\":[\"sliding_attention\"],\"rms_norm_eps\":1e-5,"
+        "\"partial_rotary_factor\":1.0,\"rope_parameters\":{\"rope_theta\":500.0,\"type\":\"linear\",\"factor\":2}}"
+        "@@model.safetensors#\n{";
+    lemon__bytes folder = lemon__bytes_in(NULL), gguf = lemon__bytes_in(NULL), table = lemon__bytes_in(NULL);
+    int64_t at = 0, number;
+    size_t i, n;
+    lemon__print(&folder, "%s", config);
+    lemon__print(&gguf, "GGUF");
+    lemon__put_number(&gguf, 3, 4);
+    lemon__put_number(&gguf, 9, 8);
+    lemon__put_number(&gguf, 11, 8);
+    lemon__put_number(&gguf, 20, 8);
+    lemon__print(&gguf, "general.architecture");
+    lemon__put_number(&gguf, 8, 4);
+    lemon__put_number(&gguf, 4, 8);
+    lemon__print(&gguf, "phi3");
+    for (i = 0; i < 10; i++) {
+        lemon__put_number(&gguf, strlen(keys[i].key) + 5, 8);
+        lemon__print(&gguf, "phi3.%s", keys[i].key);
+        lemon__put_number(&gguf, i == 9 ? 6 : 4, 4);            /* a float, a u32 */
+        lemon__put_number(&gguf, keys[i].value, 4);
+    }
+    for (i = 0; i < 9; i++) {
+        int64_t end = at + 4 * tensors[i].rows * tensors[i].cols;
+        lemon__print(&folder, "%s\"%s.weight\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "", tensors[i].hf);
+        if (tensors[i].rows > 1) lemon__print(&folder, "%ld,", (long)tensors[i].rows);
+        lemon__print(&folder, "%ld],\"data_offsets\":[%ld,%ld]}", (long)tensors[i].cols, (long)at, (long)end);
+        n = strlen(tensors[i].gguf) + 7;
+        lemon__put_number(&table, n, 8);
+        lemon__print(&table, "%s.weight", tensors[i].gguf);
+        lemon__put_number(&table, tensors[i].rows > 1 ? 2 : 1, 4);
+        lemon__put_number(&table, (uint64_t)tensors[i].cols, 8);
+        if (tensors[i].rows > 1) lemon__put_number(&table, (uint64_t)tensors[i].rows, 8);
+        lemon__put_number(&table, 0, 4);
+        lemon__put_number(&table, (uint64_t)lemon__pad_to((uint64_t)at, 32), 8);
+        at = (int64_t)lemon__pad_to((uint64_t)end, 32);
+    }
+    lemon__print(&folder, "}");
+    lemon__put(&folder, "", 1);
+    lemon__put(&gguf, table.data, (size_t)table.count);
+    while (gguf.count % 32) lemon__put(&gguf, "", 1);
+    for (number = 0; 4 * number < at; number++) {
+        lemon__put_number(&folder, lemon__bits((float)(number % 7 - 3) / 8), 4);
+        lemon__put_number(&gguf, lemon__bits((float)(number % 7 - 3) / 8), 4);
+    }
+    seed("folder", "phi3", folder.data, (size_t)folder.count);
+    seed("gguf", "phi3", gguf.data, (size_t)gguf.count);
+    lemon__bytes_free(&folder);
+    lemon__bytes_free(&gguf);
+    lemon__bytes_free(&table);
 }
 
 /*  GGUF whose matrices are of the types that are only read, one each. */
@@ -243,6 +343,25 @@ static void make_resume(void) {
     lemon_model_free(fuzz_ctx, m);
 }
 
+static lemon_status append(void *user, const void *bytes, size_t n) {
+    lemon__put((lemon__bytes *)user, bytes, n);
+    return LEMON_OK;
+}
+static lemon_status commit(void *user) { (void)user; return LEMON_OK; }
+static void nothing(void *user) { (void)user; }
+
+static void make_sessions(void) {
+    lemon__bytes out = lemon__bytes_in(NULL);
+    lemon_writer w = {NULL, "session", append, commit, nothing};
+    w.user = &out;
+    if (lemon_session_feed(fuzz_session, fuzz_ids, 3, NULL) || lemon_session_save(fuzz_session, &w)) fuzz_fail("a session");
+    seed("session", "three", out.data, (size_t)out.count);
+    out.count = 0;
+    if (lemon_session_rewind(fuzz_session, 0) || lemon_session_save(fuzz_session, &w)) fuzz_fail("an empty session");
+    seed("session", "empty", out.data, (size_t)out.count);
+    lemon__bytes_free(&out);
+}
+
 int main(int argc, char **argv) {
     char name[20], text[80];
     int i;
@@ -250,10 +369,13 @@ int main(int argc, char **argv) {
     snprintf(folder, sizeof folder, "%s", argv[1]);
     fuzz_open();
     make_models();
+    make_families();
+    make_phi3();
     make_codings();
     make_tokenizers(argc > 2 ? argv[2] : NULL);
     make_operators();
     make_resume();
+    make_sessions();
     for (i = 0; i < FUZZ_TOKENIZERS; i++) {
         snprintf(name, sizeof name, "%d", i);
         snprintf(text, sizeof text, "%c%s", i, fuzz_text);
