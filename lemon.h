@@ -791,6 +791,17 @@ typedef struct lemon_operators {
     lemon_arena arena;        /* owns all of the above */
 } lemon_operators;
 
+/*  Empty operators, to be filled by a method of your own: all layers -1, all weights 0, no maps, no correction.  Both shapes
+    are of one family and vocabulary; slots is from 1 to the teacher's layers.  LEMON_E_ARG, LEMON_E_MEMORY.  What must be
+    filled in before lemon_operators_apply: a layer and a weight for each student layer, and in slot 0 a map for each place
+    (that of LEMON_AT_READ_OUTPUT only with an output matrix, the last two only with qk_norm). */
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators);
+/*  Makes the map at a place anew, all of it zero, with `field` teacher channels for each student channel (0: this slot adds
+    nothing; the teacher's all: dense, without index), and hands it out to be filled in.  The operators own it.
+    LEMON_E_ARG: no such place, layer (0 where there is one per model) or slot, or more channels than there are. */
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map);
 /*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot);
@@ -831,7 +842,8 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result);
 /*  Applies operators to a teacher of the shape they were made for: one loop over the table of parameters.  Corrections
-    belong to the teacher they were solved on; correction 0 leaves them out. */
+    belong to the teacher they were solved on; correction 0 leaves them out.  LEMON_E_ARG: another shape, a map that is
+    missing, or a layer or channel that the teacher has not. */
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student);
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
@@ -13941,6 +13953,19 @@ static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, l
     return status;
 }
 
+/*  Vocabularies are equal and nothing is added to what the teacher has. */
+static lemon_status lemon__same_family(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s) {
+    int i;
+    if (s->vocab_size != t->vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
+                           (int)t->vocab_size);
+    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(s, i) != lemon__field_value(t, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
+                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    return LEMON_OK;
+}
+
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                          int64_t slots, lemon_operators **out) {
     lemon_operators *ops = (lemon_operators *)lemon__calloc(ctx, sizeof *ops);
@@ -13971,6 +13996,65 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
     map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
     map->value = lemon__floats(ctx, &ops->arena, map->student, field);
     return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators) {
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_create: an argument is NULL");
+    *operators = NULL;
+    status = lemon_config_check(ctx, teacher);
+    if (!status) status = lemon_config_check(ctx, student);
+    if (!status) status = lemon__same_family(ctx, teacher, student);
+    if (!status) status = lemon__check_whole(ctx, "slots", slots, 1, teacher->n_layers);
+    return status ? status : lemon__operators_new(ctx, teacher, student, slots, operators);
+}
+
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
+    const lemon_operators *ops = operators;
+    lemon_status status;
+    if (ctx == NULL || operators == NULL || map == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_set_map: an argument is NULL");
+    *map = NULL;
+    status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
+    if (status) return status;
+    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? ops->student.n_layers - 1 : 0);
+    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? ops->slots - 1 : 0);
+    if (!status)
+        status = lemon__check_whole(ctx, "field", field, 0, lemon_joint_size(&ops->teacher, lemon__places[place].joint));
+    if (status) return status;
+    status = lemon__map_make(ctx, operators, lemon__own_map(ops, (int)place, layer, slot), field);
+    if (!status) *map = lemon__own_map(ops, (int)place, layer, slot);
+    return status;
+}
+
+static lemon_status lemon__map_check(lemon_ctx *ctx, const lemon_operators *ops, const lemon_map *map) {
+    int64_t i;
+    for (i = 0; map->index && i < map->student * map->field; i++)
+        if (map->index[i] < 0 || map->index[i] >= map->teacher)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
+                               lemon__places[lemon__map_place(ops, map)].name, (int)map->index[i],
+                               (long long)map->teacher - 1);
+    return LEMON_OK;
+}
+
+/*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
+static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
+    lemon_status status = LEMON_OK;
+    int64_t i, layer, side;
+    for (i = 0; !status && i < lemon__cells(ops); i++)
+        status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
+    for (i = 0; !status && i < lemon__map_count(ops); i++) status = lemon__map_check(ctx, ops, &ops->maps[i]);
+    for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
+        lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
+        side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
+        if (side < LEMON_PLACE_COUNT && lemon_operators_map(ops, (lemon_place)side, layer, 0)->student == 0)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" of student layer %lld is missing", lemon__places[side].name,
+                               (long long)layer);
+    }
+    return status;
 }
 
 /*  The map written out: dense [student, teacher]. */
@@ -14110,6 +14194,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
     *student = NULL;
     status = lemon__same_shape(ctx, &teacher->config, &operators->teacher);
+    if (!status) status = lemon__operators_check(ctx, operators);
     if (status) return status;
     status = lemon__workspaces(ctx);
     if (!status) status = lemon_model_create(ctx, &operators->student, student);
@@ -14206,15 +14291,12 @@ static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_o
 
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field, i;
+    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field;
     lemon_tensor value, index;
     lemon_status status;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
-    if (!lemon__unpack_has(u, name))
-        return (map - ops->maps) % ops->slots
-                   ? LEMON_OK
-                   : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+    if (!lemon__unpack_has(u, name)) return LEMON_OK;
     status = lemon__unpack_field_of(u, name, teacher, &field);
     if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
     if (!status && field > 0 && field < teacher)
@@ -14223,10 +14305,6 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     if (status || field == 0) return status;
     memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
     if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
-    for (i = 0; map->index && i < map->student * field; i++)
-        if (map->index[i] < 0 || map->index[i] >= teacher)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name,
-                               name, (int)map->index[i], (long long)teacher - 1);
     return LEMON_OK;
 }
 
@@ -14234,13 +14312,12 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i / lemon__cells(ops) >= LEMON_AT_QUERY_NORM && !ops->student.qk_norm) break;
-        else if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
 static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
-    int64_t cells = lemon__cells(ops), i;
+    int64_t cells = lemon__cells(ops);
     lemon_tensor weight;
     if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
         return LEMON_E_FORMAT;
@@ -14249,10 +14326,6 @@ static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators
                            lemon_dtype_name(layer.dtype));
     memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
     memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
-    for (i = 0; i < cells; i++)
-        if (ops->layer[i] < -1 || ops->layer[i] >= ops->teacher.n_layers)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %d, expected -1 to %d", u->source.name,
-                               (int)ops->layer[i], (int)ops->teacher.n_layers - 1);
     return LEMON_OK;
 }
 
@@ -14286,6 +14359,7 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
     if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
+    if (!status && lemon__same_family(ctx, &teacher, &student)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
         status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
                              u->source.name, (long long)slots, (int)student.n_layers);
@@ -14298,7 +14372,9 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
     status = lemon__unpack_layers(u, *operators, layer);
     if (!status) status = lemon__unpack_maps(u, *operators);
-    return status ? status : lemon__unpack_corrections(u, *operators);
+    if (!status) status = lemon__unpack_corrections(u, *operators);
+    if (!status && lemon__operators_check(ctx, *operators)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    return status;
 }
 
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
@@ -16529,14 +16605,10 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
                                             const lemon_fuse_options *o) {
     int64_t nearest;
     int i;
-    if (s->vocab_size != t->vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
-                           (int)t->vocab_size);
-    if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
-    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(s, i) != lemon__field_value(t, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
-                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    lemon_status status;
+    if (s->vocab_size == t->vocab_size && lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    status = lemon__same_family(ctx, t, s);
+    if (status) return status;
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
