@@ -285,8 +285,8 @@ check "a C array compiles" sh -c 'echo "#include \"array.h\"" > array.c && ${CC:
 
 # ---- a reader without a heap ----
 
-no_heap=$here/../examples/no_heap.c
-check "no_heap.c compiles, with a file" ${CC:-cc} -std=c99 -Wall -Wextra -pedantic -Werror -g -fsanitize=address,undefined \
+no_heap=$here/../examples/10_no_heap.c
+check "10_no_heap.c compiles, with a file" ${CC:-cc} -std=c99 -Wall -Wextra -pedantic -Werror -g -fsanitize=address,undefined \
     -fno-sanitize-recover=all "$no_heap" -o no_heap -lm
 check "and with an array" ${CC:-cc} -std=c99 -O1 -DMODEL_FILE='"array.h"' -DMODEL=array_lemon -I. "$no_heap" -o no_heap_array -lm
 if command -v nm > /dev/null; then
@@ -303,7 +303,7 @@ if command -v python3 > /dev/null; then
             python3 "$here/../examples/lemon_read.py" t.$dtype.lemon $tensor | cmp -s - a.txt || echo "$dtype $tensor" >> differ.txt
         done
     done
-    check "no_heap.c and lemon_read.py read the same numbers of every type" test ! -e differ.txt -a -s a.txt
+    check "10_no_heap.c and lemon_read.py read the same numbers of every type" test ! -e differ.txt -a -s a.txt
 fi
 refused=0
 size=$(wc -c < t.q4.lemon 2> /dev/null || echo 0)
@@ -315,7 +315,7 @@ for at in 0 7 9 17 25 33 41 57 61 64 70 200 700 1200 $((size - 100)); do
         [ $? -eq 1 ] && [ ! -s b.txt ] && grep -q "damaged" a.txt && refused=$((refused + 1))
     done
 done
-holds "no_heap.c refuses what is cut short or bent, $refused of 30" "$refused == 30"
+holds "10_no_heap.c refuses what is cut short or bent, $refused of 30" "$refused == 30"
 
 # ---- what cannot be done ----
 
