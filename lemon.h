@@ -14318,12 +14318,12 @@ static lemon_status lemon__student_create(lemon_ctx *ctx, const lemon_config *co
     return status ? status : lemon__arena_scratch(ctx, &(*student)->arena, file);
 }
 
-static lemon_status lemon__student_place(lemon_ctx *ctx, lemon_model *student, int64_t param) {
+static lemon_status lemon__student_place(lemon_model *student, int64_t param) {
     lemon_tensor *t = &student->params[param];
     if (t->data) return LEMON_OK;
     t->dtype = LEMON_F32;
-    t->data = lemon__floats(ctx, &student->arena, t->rows, t->cols);
-    return t->data ? LEMON_OK : LEMON_E_MEMORY;
+    t->data = lemon__scratch_take(((lemon__arena_block *)student->arena.blocks)->file, lemon_tensor_bytes(t));
+    return t->data ? LEMON_OK : LEMON_E_IO;
 }
 
 /*  All parameters of a student from the `from`th on; *done counts them. */
@@ -14332,7 +14332,7 @@ static lemon_status lemon__apply_all(lemon_ctx *ctx, const lemon_operators *ops,
     lemon_status status = lemon__workspaces(ctx);
     int64_t i;
     for (i = 0; !status && i < student->n_params; i++) {
-        status = lemon__student_place(ctx, student, i);
+        status = lemon__student_place(student, i);
         if (status || (done && i < *done)) continue;
         status = lemon__apply_param(ctx, ops, teacher, correction, i, student);
         lemon__pages(ctx, student->params[i].data, lemon_tensor_bytes(&student->params[i]), LEMON__GONE);
@@ -15950,7 +15950,7 @@ static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, 
 
 static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
     int64_t param = lemon__param_index(f->sc, role, layer);
-    lemon_status status = lemon__student_place(f->ctx, f->student, param);
+    lemon_status status = lemon__student_place(f->student, param);
     return status ? status : lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
 }
 
@@ -16229,9 +16229,9 @@ static lemon_status lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
 /*  All of a student layer gets its place at once, so that a later run finds it there. */
 static lemon_status lemon__solve_places(lemon__fill *f, int64_t i) {
     const int64_t each = lemon__per_layer(f->sc);
-    lemon_status status = lemon__student_place(f->ctx, f->student, 0);
+    lemon_status status = lemon__student_place(f->student, 0);
     int64_t k;
-    for (k = 1 + i * each; !status && k < 1 + (i + 1) * each; k++) status = lemon__student_place(f->ctx, f->student, k);
+    for (k = 1 + i * each; !status && k < 1 + (i + 1) * each; k++) status = lemon__student_place(f->student, k);
     return status;
 }
 
@@ -16440,7 +16440,7 @@ static lemon_status lemon__solve_begin(lemon__fill *f) {
     if (f->step > f->tc->n_layers) {
         for (layer = 0; !status && layer < f->step - f->tc->n_layers - 1; layer++) status = lemon__solve_places(f, layer);
         lemon__stage_load(f, 1);
-        return status ? status : lemon__student_place(f->ctx, f->student, 0);
+        return status ? status : lemon__student_place(f->student, 0);
     }
     status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
     if (status) return status;
