@@ -816,6 +816,19 @@ typedef struct lemon_fuse_options {
 /*  lemon, 32768 tokens, solved, with correction, nothing learned, seed 1. */
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
 
+/*  A shape for a student of about `params` parameters, embeddings counted, that can be fused from this teacher.  Sizes in
+    *student that are not 0 are kept; the others are chosen, and all else becomes the teacher's.
+    The rule: among the shapes that do not exceed the budget, the one that keeps the teacher's proportions best.  Width,
+    layers, heads and neurons shrink by one factor, as a family's smaller members are built: losses of equally large
+    models differ little over a wide range of proportions, and most at its ends (Kaplan et al. 2020, section 3.2); of eight
+    shapes of 0.3 M parameters from the shipped teacher, fused and trained for 150 steps, this rule's ended lowest.  The distance is the variance of
+    the logarithms of the four factors, plus the squared logarithms of what should not change (channels of a head, query
+    heads to a key-value head), plus that of the budget's share that is left over, a tenth counting as 1.  d_model is
+    n_heads * head_dim where it is so in the teacher, or a multiple of a power of two that the teacher's is, as d_ffn is.
+    LEMON_E_ARG above the teacher's size, and below the smallest that can be; the message names it. */
+LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
+                                        lemon_config *student);
+
 /*  What a fusion came to. */
 typedef struct lemon_fuse_result {
     int64_t calibration_tokens;
@@ -841,6 +854,20 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
+
+/*  What came of it, for a report; on the first 512 tokens of a text that was not learned from (NULL: the teacher samples
+    its own).  Both look at the residual stream: row or entry 0 is the embedding, i is what leaves layer i - 1.
+
+    How alike the streams of two models (one, or two of one vocabulary) are: linear CKA (Kornblith et al. 2019), which knows
+    no difference between a stream and its rotation, of the normalised streams, without the bias that few tokens give it
+    (U-centred Gram matrices, Szekely and Rizzo 2014).  1: the same, 0: unrelated.  cka: [layers of a + 1, of b + 1]. */
+LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                 float *cka);
+/*  How far a student's stream is from the teacher's: sum |P x_t - x_s|^2 / sum |P x_t|^2, where P is the write map of the
+    residual stream, and x_t leaves the last teacher layer that the student layer answers for.  error: [layers of the
+    student + 1]. */
+LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
+                                             const lemon_model *student, const lemon_tokens *text, float *error);
 #endif /* LEMON_NO_FUSE */
 #endif /* LEMON_NO_TRAIN */
 
@@ -6070,9 +6097,11 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
     if (status) return status;
     if (c->head_dim % 2)
         return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
-    if (c->n_heads % c->kv_heads)
-        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d",
-                           (int)c->kv_heads, (int)c->n_heads);
+    if (c->n_heads % c->kv_heads) {
+        for (i = c->kv_heads - 1; c->n_heads % i; i--) {}
+        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d; %d is the nearest "
+                           "below", (int)c->kv_heads, (int)c->n_heads, i);
+    }
     if ((int64_t)c->n_heads * c->head_dim > 65536)
         return lemon__fail(ctx, LEMON_E_ARG, "n_heads times head_dim is %lld, expected at most 65536",
                            (long long)c->n_heads * c->head_dim);
@@ -17008,6 +17037,110 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     o->seed = 1;
 }
 
+/* ---- a shape for a budget: all that can be are tried ---- */
+
+typedef struct lemon__shaping {
+    const lemon_config *teacher;
+    lemon_config want, best;        /* sizes that are given, or 0; the best shape so far, */
+    double distance;                /*   and how far it is from what was asked for */
+    int64_t params, least;          /* the budget; the smallest student that was seen */
+} lemon__shaping;
+
+/*  Sizes are multiples of this: of the powers of two up to 64 that the teacher's is a multiple of, the largest that leaves
+    sixteen to choose from. */
+static int32_t lemon__shape_step(int32_t size) {
+    int32_t step = 1;
+    while (step < 64 && size % (2 * step) == 0 && size / (2 * step) >= 16) step *= 2;
+    return step;
+}
+
+static double lemon__shape_distance(const lemon__shaping *g, const lemon_config *s) {
+    const lemon_config *t = g->teacher;
+    const double share[4] = {log((double)s->d_model / t->d_model), log((double)s->n_layers / t->n_layers),
+                             log((double)s->n_heads / t->n_heads), log((double)s->d_ffn / t->d_ffn)};
+    const double head = log((double)s->head_dim / t->head_dim),
+                 group = share[2] - log((double)s->kv_heads / t->kv_heads),
+                 unused = 10.0 * log((double)lemon_config_params(s) / (double)g->params);
+    double mean = (share[0] + share[1] + share[2] + share[3]) / 4.0, sum = head * head + group * group + unused * unused;
+    int i;
+    for (i = 0; i < 4; i++) sum += (share[i] - mean) * (share[i] - mean);
+    return sum;
+}
+
+/*  Key-value heads, so that about as many query heads share one as in the teacher. */
+static int32_t lemon__shape_groups(const lemon_config *t, int32_t heads) {
+    double group = (double)t->n_heads / t->kv_heads, least = 1e30;
+    int32_t k, best = 1;
+    for (k = 1; k <= heads && k <= t->kv_heads; k++) {
+        double off = fabs(log((double)heads / k / group));
+        if (heads % k || !(off < least)) continue;
+        least = off;
+        best = k;
+    }
+    return best;
+}
+
+/*  A shape but for d_ffn, which takes what is left of the budget; 0 where nothing is left for it. */
+static int lemon__shape_try(lemon__shaping *g, lemon_config *s) {
+    int64_t step = lemon__shape_step(g->teacher->d_ffn), least, more;
+    double distance;
+    s->d_ffn = g->want.d_ffn > 0 ? g->want.d_ffn : (int32_t)step;
+    least = lemon_config_params(s);
+    if (least > 0 && (g->least == 0 || least < g->least)) g->least = least;
+    if (least == 0 || least > g->params) return 0;
+    more = (g->params - least) / (3 * step * s->d_model * s->n_layers) * step;
+    if (g->want.d_ffn == 0) s->d_ffn = (int32_t)lemon__min(g->teacher->d_ffn, s->d_ffn + more);
+    distance = lemon__shape_distance(g, s);
+    if (distance < g->distance) g->distance = distance, g->best = *s;
+    return 1;
+}
+
+/*  All widths and depths that go with some heads; from the second on a depth too many ends it. */
+static void lemon__shape_heads(lemon__shaping *g, lemon_config *s) {
+    const lemon_config *t = g->teacher, *want = &g->want;
+    int tied = t->d_model == t->n_heads * t->head_dim, deep, wide;
+    int32_t step = lemon__shape_step(t->d_model), d = tied ? s->n_heads * s->head_dim : step;
+    if (want->d_model > 0) d = tied && d != want->d_model ? t->d_model + 1 : want->d_model;
+    for (wide = 1; wide && d <= t->d_model; d += step) {
+        s->d_model = d;
+        s->n_layers = want->n_layers > 0 ? want->n_layers : 1;
+        for (deep = 1; deep && s->n_layers <= t->n_layers; s->n_layers++)
+            deep = lemon__shape_try(g, s) && want->n_layers == 0;
+        wide = !tied && want->d_model == 0;
+    }
+}
+
+LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
+                                        lemon_config *student) {
+    lemon__shaping g;
+    lemon_config s;
+    int64_t whole;
+    if (ctx == NULL || teacher == NULL || student == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_shape: an argument is NULL");
+    if (lemon_config_check(ctx, teacher)) return LEMON_E_ARG;
+    memset(&g, 0, sizeof g);
+    g.teacher = teacher, g.want = *student, g.params = params, g.distance = 1e30;
+    whole = lemon_config_params(teacher);
+    if (params > whole)
+        return lemon__fail(ctx, LEMON_E_ARG, "params is %lld, expected at most %lld, the teacher's", (long long)params,
+                           (long long)whole);
+    s = *teacher;
+    for (s.head_dim = teacher->head_dim; s.head_dim >= 2; s.head_dim--) {
+        if (teacher->head_dim % s.head_dim || s.head_dim % 2) continue;
+        if (g.want.head_dim > 0 && s.head_dim != g.want.head_dim) continue;
+        for (s.n_heads = 1; s.n_heads <= teacher->n_heads; s.n_heads++) {
+            if (g.want.n_heads > 0 && s.n_heads != g.want.n_heads) continue;
+            s.kv_heads = g.want.kv_heads > 0 ? g.want.kv_heads : lemon__shape_groups(teacher, s.n_heads);
+            if (s.n_heads % s.kv_heads == 0) lemon__shape_heads(&g, &s);
+        }
+    }
+    if (g.distance < 1e30) { *student = g.best; return LEMON_OK; }
+    if (g.least == 0)
+        return lemon__fail(ctx, LEMON_E_ARG, "the sizes given go with no shape of this teacher's; leave one of them out");
+    return lemon__fail(ctx, LEMON_E_ARG, "params is %lld, expected at least %lld, the smallest student of this teacher, "
+                       "whose vocabulary is %d", (long long)params, (long long)g.least, (int)teacher->vocab_size);
+}
+
 /*  How many teacher layers a student layer's field holds. */
 static int64_t lemon__field_slots(const lemon__fill *f) {
     int64_t own = lemon__solves(f) ? 1 : f->method->slots;
@@ -17212,6 +17345,159 @@ LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, co
     lemon__fill_end(&f);
     if (result) *result = r;
     return lemon__model_done(ctx, status, model);
+}
+
+/* ---- what came of it: some tokens go through two models, side by side ---- */
+
+enum { LEMON__PROBE = 512 };
+
+typedef struct lemon__probe {
+    lemon_ctx *ctx;
+    lemon_arena arena;
+    lemon_tokens own;
+    const int32_t *ids;
+    int64_t rows, seq;
+    lemon__run run[2];
+    int64_t layer[2];               /* that comes next */
+} lemon__probe;
+
+/*  A model at the beginning of the tokens. */
+static lemon_status lemon__probe_model(lemon__probe *p, int which, const lemon_model *m) {
+    lemon__run *run = &p->run[which];
+    int64_t width = lemon_joint_size(&m->config, LEMON_JOINT_KEY);
+    lemon_status status = lemon__check_ids(p->ctx, m, p->ids, p->rows);
+    if (!status) status = lemon__walk_open(p->ctx, &p->arena, m, p->rows, p->seq, &run->walk);
+    run->k = lemon__floats(p->ctx, &p->arena, p->rows, width);
+    run->v = lemon__floats(p->ctx, &p->arena, p->rows, width);
+    if (status || !run->k || !run->v) return status ? status : LEMON_E_MEMORY;
+    run->walk.batch = p->rows / p->seq;
+    run->walk.seq = run->walk.kv_rows = p->seq;
+    lemon__walk_embed(&run->walk, p->ids);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__probe_open(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                      lemon__probe *p) {
+    lemon_status status = LEMON_OK;
+    memset(p, 0, sizeof *p);
+    p->ctx = ctx;
+    p->seq = lemon__min(lemon__default_seq(&a->config, 0), b->config.max_seq);
+    if (text == NULL) status = lemon__sample_text(ctx, a, LEMON__PROBE, p->seq, 2, &p->own), text = &p->own;
+    if (status) return status;
+    p->ids = text->ids;
+    p->seq = lemon__min(p->seq, text->count);
+    if (p->seq < 4) return lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, too few to compare by",
+                                       (long long)text->count);
+    p->rows = lemon__max(1, lemon__min(LEMON__PROBE, text->count) / p->seq) * p->seq;
+    status = lemon__probe_model(p, 0, a);
+    return status || a == b ? status : lemon__probe_model(p, 1, b);
+}
+
+static void lemon__probe_close(lemon__probe *p) {
+    lemon_tokens_free(p->ctx, &p->own);
+    lemon_arena_free(p->ctx, &p->arena);
+}
+
+/*  One of the models goes on through its layers up to `end`, which comes next then. */
+static lemon_status lemon__probe_walk(lemon__probe *p, int which, int64_t end) {
+    lemon__run *run = &p->run[which];
+    int64_t total = run->walk.model->config.n_layers;
+    lemon_status status = LEMON_OK;
+    for (; !status && p->layer[which] < lemon__min(end, total); p->layer[which]++) {
+        lemon__walk_layer(&run->walk, p->layer[which], run->k, run->v);
+        status = lemon__tick(p->ctx, "compare layers", p->layer[which] + 1, total, (double)NAN);
+    }
+    return status;
+}
+
+/*  U-centred in place, and of length 1: then the product of two is CKA. */
+static void lemon__gram_centre(float *gram, int64_t n, double *sum) {
+    double all = 0.0, square = 0.0;
+    int64_t i, j;
+    for (i = 0; i < n; i++) {
+        gram[i * n + i] = 0.0f;
+        for (j = 0, sum[i] = 0.0; j < n; j++) sum[i] += (double)gram[i * n + j];
+        all += sum[i];
+    }
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++) {
+            double g = (double)gram[i * n + j] - (sum[i] + sum[j] - all / (double)(n - 1)) / (double)(n - 2);
+            gram[i * n + j] = i == j ? 0.0f : (float)g;
+            if (i != j) square += g * g;
+        }
+    for (i = 0; i < n * n && square > 0.0; i++) gram[i] = (float)((double)gram[i] / sqrt(square));
+}
+
+/*  [layers + 1, rows * rows] of a model's normalised stream; NULL: *status tells. */
+static float *lemon__grams(lemon__probe *p, int which, lemon_status *status) {
+    lemon__walk *w = &p->run[which].walk;
+    int64_t layers = w->model->config.n_layers, d = w->model->config.d_model, n = p->rows, i;
+    float *grams = lemon__floats(p->ctx, &p->arena, layers + 1, n * n), *g = grams;
+    double *sum = lemon__doubles(p->ctx, &p->arena, 1, n);
+    *status = grams && sum ? LEMON_OK : LEMON_E_MEMORY;
+    for (i = 0; !*status && i <= layers; i++, g += n * n) {
+        *status = lemon__probe_walk(p, which, i);
+        lemon__walk_norm(w, -1, 0);
+        lemon__gemm_threads(p->ctx, 0, 1, n, n, d, 1.0f, w->y, d, w->y, d, 0.0f, g, n);
+        lemon__gram_centre(g, n, sum);
+    }
+    return *status ? NULL : grams;
+}
+
+LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                 float *cka) {
+    lemon__probe p;
+    float *of_a, *of_b;
+    lemon_status status;
+    if (ctx == NULL || a == NULL || b == NULL || cka == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_cka: an argument is NULL");
+    status = lemon__probe_open(ctx, a, b, text, &p);
+    of_a = of_b = status ? NULL : lemon__grams(&p, 0, &status);
+    if (!status && a != b) of_b = lemon__grams(&p, 1, &status);
+    if (!status)
+        lemon__gemm_threads(ctx, 0, 1, a->config.n_layers + 1, b->config.n_layers + 1, p.rows * p.rows, 1.0f, of_a,
+                            p.rows * p.rows, of_b, p.rows * p.rows, 0.0f, cka, b->config.n_layers + 1);
+    lemon__probe_close(&p);
+    return status;
+}
+
+/*  |P x_t - x_s|^2 / |P x_t|^2 over the rows, where both models stand; x: room for P x_t. */
+static float lemon__stream_error(lemon__probe *p, const lemon_map *write, float *x) {
+    const lemon__walk *t = &p->run[0].walk, *s = &p->run[1].walk;
+    double off = 0.0, all = 0.0;
+    int64_t i;
+    lemon__map_cols(p->ctx, write, t->x, p->rows, x);
+    for (i = 0; i < p->rows * write->student; i++) {
+        off += ((double)x[i] - (double)s->x[i]) * ((double)x[i] - (double)s->x[i]);
+        all += (double)x[i] * (double)x[i];
+    }
+    return all > 0.0 ? (float)(off / all) : 0.0f;
+}
+
+LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
+                                             const lemon_model *student, const lemon_tokens *text, float *error) {
+    lemon__probe p;
+    float *x;
+    int64_t i, layers;
+    lemon_status status;
+    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL || error == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_error: an argument is NULL");
+    if (lemon__same_shape(ctx, &teacher->config, &operators->teacher) ||
+        lemon__same_shape(ctx, &student->config, &operators->student))
+        return LEMON_E_ARG;
+    layers = student->config.n_layers;
+    status = lemon__probe_open(ctx, teacher, student, text, &p);
+    if (!status && teacher == student) status = lemon__probe_model(&p, 1, student);
+    x = status ? NULL : lemon__floats(ctx, &p.arena, p.rows, student->config.d_model);
+    if (!status && x == NULL) status = LEMON_E_MEMORY;
+    for (i = 0; !status && i <= layers; i++) {
+        int64_t end = i < layers ? operators->layer[i * operators->slots] : teacher->config.n_layers;
+        status = lemon__probe_walk(&p, 0, i ? end : 0);
+        if (!status) status = lemon__probe_walk(&p, 1, i);
+        error[i] = lemon__stream_error(&p, lemon_operators_map(operators, LEMON_AT_RESIDUAL, 0, 0), x);
+    }
+    lemon__probe_close(&p);
+    return status;
 }
 #endif /* LEMON_NO_FUSE */
 #endif /* LEMON_NO_TRAIN */

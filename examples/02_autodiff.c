@@ -1,6 +1,6 @@
-/*  tape.c - automatic differentiation: a network of 64 weights learns "exclusive or" by plain gradient descent.
+/*  02_autodiff.c - automatic differentiation: a network of 64 weights learns "exclusive or" by plain gradient descent.
 
-        make -C examples programs && examples/build/tape
+        make -C examples programs && examples/build/02_autodiff
 
     A tape is a list of operations.  It is recorded once; then it is run forward, which computes the loss, and
     backward, which walks the list from its end and adds up, by the chain rule, how the loss changes with each weight.
