@@ -47,7 +47,7 @@ typedef struct settings {
     int64_t dim, layers, heads, kv_heads, ffn, head_dim, seq, size;          /* shapes */
     int64_t params, tokens, field_layers, field_dims, learn;                 /* fusing */
     int64_t steps, batch, warmup, accumulate, eval_every, save_every;        /* training */
-    int64_t max_tokens, count, top_k, seed, threads, shard_size;
+    int64_t max_tokens, count, top_k, seed, threads, shard_size, max_memory;
     double lr, min_lr, learn_lr, weight_decay, clip, distill, temperature;
     double temp, top_p, min_p, fraction;
     const char *method, *operators, *save_operators, *teacher, *schedule, *order, *dtype;
@@ -72,6 +72,7 @@ typedef struct run {
     char **argv;
     progress bar;
     lemon_ctx *ctx;
+    char *scratch;                                       /* OUT.part, where fusing keeps what is done */
     lemon_model *model, *teacher;
     lemon_model *whole;                                  /* what --trim-vocab trimmed; its weights are in use */
     lemon_tokens tokens, eval_tokens, kept;
@@ -297,6 +298,9 @@ static const flag flags[] = {
     {"--save-operators", "FILE", TEXT, FIELD(save_operators), NULL, 0, 0, FUSE, 0, "keep the operators for later"},
     {"--operators", "FILE", TEXT, FIELD(operators), NULL, 0, 0, FUSE, 0,
      "apply saved operators; finds none of its own"},
+
+    {"--max-memory", "BYTES", COUNT, FIELD(max_memory), "0", 0, 9e18, FUSE, 0,
+     "memory to keep to, 0: 4 GB; what is more lies in a file beside OUT, and the result is the same"},
 
     {"--steps", "N", COUNT, FIELD(steps), NULL, 1, 1e12, TRAIN, TRAIN, "steps in all"},
     {"--batch", "B", WHOLE, FIELD(batch), "8", 1, SIZE_MOST, TRAIN, 0, "windows a step"},
@@ -1903,6 +1907,7 @@ static int command_fuse(run *r) {
     if (code == EXIT_DONE) code = save_vocabulary(r, r->plain[1], r->model);
     if (code == EXIT_DONE) code = fuse_report(r, &result);
     if (code) return code;
+    if (r->scratch) remove(r->scratch);                  /* kept until all that it is for is saved */
     progress_clear(&r->bar);
     fuse_print(r, &result);
     return r->set.json ? fuse_json(r, &result) : EXIT_DONE;
@@ -2121,12 +2126,24 @@ static int unknown_command(run *r, const char *name) {
     return complain(r, EXIT_USAGE, "\"%s\" is no command; lemon --help lists them", name);
 }
 
+/*  OUT.part for fusing; NULL for all else. */
+static char *part_name(const run *r) {
+    const char *out = r->plain[1];
+    size_t n = out && r->command->bit == FUSE ? strlen(out) : 0;
+    char *name = n ? (char *)malloc(n + 6) : NULL;
+    while (n > 1 && out[n - 1] == '/') n--;
+    if (name) memcpy(name, out, n), memcpy(name + n, ".part", 6);
+    return name;
+}
+
 static int run_open(run *r) {
     lemon_options options;
     int code = check_environment(r);
     if (code) return code;
     memset(&options, 0, sizeof options);
     options.threads = (int)r->set.threads;
+    options.memory = (size_t)r->set.max_memory;
+    options.scratch = r->scratch = part_name(r);
     options.user = &r->bar;
     options.progress = progress_callback;
     progress_begin(&r->bar, r->set.quiet);
@@ -2146,6 +2163,7 @@ static void run_close(run *r) {
         lemon_model_free(r->ctx, r->whole);
     }
     lemon_close(r->ctx);
+    free(r->scratch);
     report_series_free(&r->loss);
     report_series_free(&r->kl);
     report_series_free(&r->held_out);
