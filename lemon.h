@@ -20,12 +20,31 @@
         In all others:             #include "lemon.h"
         Link with:                 -lm (and -pthread unless LEMON_NO_THREADS)
         C99 and later, C++11 and later.  No dependency but libc and libm.
+        A call that fails returns a status that is not 0, frees what it had begun, and leaves a message in the context.
 
-    The first program, a teacher in and a student out:
+    TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
+    little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
+        1  Platform        249   1163   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         359   2252   bf16 and f16, random numbers, checksums
+        3  Tensors         381   2357   a dense view, storage types, arenas
+        4  GEMM            414   2616   the matrix product
+        5  Kernels           -   4254   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            442   5410   reverse-mode automatic differentiation
+        7  Model           518   6110   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     645   6735   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      673  10066   text to ids and back; text files to training data
+       10  Inference       758  13021   the key-value cache, sampling
+       11  Training        820  13474   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          888  14158   operators, the methods that fill them, apply and learn
+
+    Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
+    example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
+
+    1. A teacher in, a student out.  What is not named of its shape stays the teacher's; more tokens to solve the operators on
+       are better:
 
         #define LEMON_IMPLEMENTATION
         #include "lemon.h"
-        #include <stdio.h>
 
         int main(void) {
             lemon_ctx *ctx = lemon_open(NULL);
@@ -35,14 +54,128 @@
             lemon_status status = lemon_load(ctx, "teacher.lemon", &teacher);
             if (!status) {
                 shape = teacher->config;
-                shape.d_model = 64; shape.n_layers = 4; shape.n_heads = 4; shape.kv_heads = 2; shape.d_ffn = 176;
+                shape.d_model = 64, shape.n_layers = 4, shape.n_heads = 4, shape.kv_heads = 2, shape.d_ffn = 176;
                 lemon_fuse_defaults(&options);
+                options.tokens = 8192;
                 status = lemon_fuse(ctx, teacher, &shape, NULL, &options, &student, NULL);
             }
             if (!status) status = lemon_save(ctx, "student.lemon", student, LEMON_F32);
             if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
             lemon_model_free(ctx, student);
             lemon_model_free(ctx, teacher);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    2. It goes on learning, from a text and from its teacher.  A loaded model is read only; its clone has weights to change:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            const char *data = "text.txt";
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *file = NULL, *model = NULL, *teacher = NULL;
+            lemon_tokens text = {NULL, 0, 0};
+            lemon_train_options options;
+            lemon_train_result result;
+            lemon_status status = lemon_load(ctx, "student.lemon", &file);
+            if (!status) status = lemon_model_clone(ctx, file, &model);
+            if (!status) status = lemon_load(ctx, "teacher.lemon", &teacher);
+            if (!status) status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &data, 1, &text);
+            lemon_train_defaults(&options);
+            options.steps = 20, options.batch = 4, options.lr = 2e-3;
+            options.teacher = teacher, options.distill = 0.5;
+            if (!status) status = lemon_train(ctx, model, &text, &options, &result);
+            if (!status) status = lemon_save(ctx, "trained.lemon", model, LEMON_F32);
+            if (!status) printf("loss %.4f\n", result.train_loss);
+            if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
+            lemon_tokens_free(ctx, &text);
+            lemon_model_free(ctx, teacher);
+            lemon_model_free(ctx, model);
+            lemon_model_free(ctx, file);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    3. It writes; each piece of text comes through a callback, which ends it by a result that is not 0:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        static int show(void *user, int32_t id, const char *text, size_t bytes) {
+            (void)user, (void)id;
+            return fwrite(text, 1, bytes, stdout) < bytes;
+        }
+
+        int main(void) {
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *model = NULL;
+            lemon_tokens ids = {NULL, 0, 0};
+            lemon_sampling sampling;
+            lemon_status status = lemon_load(ctx, "trained.lemon", &model);
+            lemon_sampling_defaults(&sampling);
+            sampling.temperature = 0.7f;
+            if (!status) status = lemon_generate(ctx, model, "One day", 60, &sampling, show, NULL, &ids, NULL);
+            lemon_tokens_free(ctx, &ids);
+            lemon_model_free(ctx, model);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    4. The same a token a call, as in a game's loop, with a say in what comes: no token that has a full stop in it:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *model = NULL;
+            lemon_session *session = NULL;
+            lemon_status status = lemon_load(ctx, "trained.lemon", &model);
+            int32_t id = status ? 0 : lemon_tokenizer_bos(model->tokenizer), last, i, frame;
+            const char *text;
+            float *scores;
+            size_t bytes;
+            if (!status) status = lemon_session_open(ctx, model, &session);
+            for (frame = 0; !status && frame < 40; frame++) {
+                status = lemon_session_feed(session, &id, 1, &scores);
+                for (last = id, id = -1, i = 0; !status && i < model->config.vocab_size; i++) {
+                    status = lemon_decode(ctx, model->tokenizer, last, i, &text, &bytes);
+                    if (!status && !memchr(text, '.', bytes) && (id < 0 || scores[i] > scores[id])) id = i;
+                }
+                if (!status) status = lemon_decode(ctx, model->tokenizer, last, id, &text, &bytes);
+                if (!status) fwrite(text, 1, bytes, stdout);
+            }
+            lemon_session_close(session);
+            lemon_model_free(ctx, model);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    5. It goes to llama.cpp, in 8 bits, and comes back; what did that cost?
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            const char *data = "text.txt", *path[] = {"trained.lemon", "trained.gguf"};
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_status status = LEMON_OK;
+            double loss;
+            int i;
+            for (i = 0; !status && i < 2; i++) {
+                lemon_model *model = NULL;
+                lemon_tokens text = {NULL, 0, 0};
+                status = lemon_load(ctx, path[i], &model);
+                if (!status) status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &data, 1, &text);
+                if (!status) status = lemon_eval(ctx, model, &text, 0, 8192, &loss, NULL);
+                if (!status) printf("%s: loss %.4f\n", path[i], loss);
+                if (!status && i == 0) status = lemon_save(ctx, path[1], model, LEMON_Q8);
+                lemon_tokens_free(ctx, &text);
+                lemon_model_free(ctx, model);
+            }
+            if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
             lemon_close(ctx);
             return status != LEMON_OK;
         }
@@ -68,24 +201,27 @@
         Shape letters:  B sequences, T tokens in each, N = B * T rows, D d_model, H query heads, K key-value heads,
                         C head_dim, F d_ffn, V vocab_size, L layers.
         A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do.
-        What a function hands out through a pointer to a pointer belongs to the caller, who frees it.
+        What a function hands out through a pointer to a pointer belongs to the caller, who frees it; what it is given is
+        read only while it runs, but for what its comment says.
         A context is used by one thread at a time; two threads use two contexts.  Models and tokenizers that are only read
         may be shared between contexts.
         Nothing here prints, exits or aborts.
 
-    TABLE OF CONTENTS: the declarations come in this order, and the implementation in the same order again.
-        1  Platform       contexts, status, memory, threads, CPU features, time, files
-        2  Numbers        bf16 and f16, random numbers, checksums
-        3  Tensors        a dense view, storage types, arenas
-        4  GEMM           the matrix product
-        5  Kernels        RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape           reverse-mode automatic differentiation
-        7  Model          the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints    the .lemon format; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers     text to ids and back; text files to training data
-       10  Inference      the key-value cache, sampling
-       11  Training       evaluation, AdamW, schedules, distillation, resume
-       12  Fusion         operators, the methods that fill them, apply and learn
+    Questions that come up:
+        The text is gibberish from its first word.  The tokenizer is another model's: lemon info tells the sizes, which must
+            agree, and --tokenizer (lemon_model_set_tokenizer) gives the right one.  Ids of one vocabulary mean nothing in
+            another, and a loss near the logarithm of its size, or above, says so.
+        The text falls apart after some twenty tokens.  Rows of q and k are in another order: Hugging Face turns halves of a
+            head, llama2.c, GGUF and .lemon turn neighbours.  lemon_load and lemon_save put them in order; a converter of
+            your own must do it too, KV head by KV head, weights and biases.
+        output.weight is missing, or there twice.  The embeddings are tied: one matrix reads and writes.  tied_embeddings
+            says so; a student can have an output of its own all the same (set it to 0; --untie).
+        Loss or gradients are NaN.  LEMON_E_DIVERGED; the weights are those before that step.  A lower lr, a longer warmup,
+            clip not 0.  A model that is NaN at once was so in its file, or was f16 out of range: try bf16.
+        It needs too much memory.  on_plan tells before the first step.  Smaller batch or seq, accumulate, recompute; a
+            session with fewer max_seq, an f16 cache; lemon_options.memory is a limit that is kept, LEMON_E_MEMORY beyond.
+        The first step is slow.  It lays out and touches all memory and reads the weights from disk; later steps allocate
+            nothing.  Look at the third.
 */
 #ifndef LEMON_H
 #define LEMON_H
@@ -319,6 +455,7 @@ typedef int32_t lemon_var;                     /* a value on a tape */
 typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
 
 #ifndef LEMON_NO_TRAIN
+/*  An empty tape, to be closed before its context.  LEMON_E_MEMORY. */
 LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape);
 LEMON_API void lemon_tape_close(lemon_tape *tape);      /* NULL is fine */
 
@@ -2122,7 +2259,7 @@ static const char *lemon__scratch_path(const lemon_ctx *ctx) { return LEMON__POS
 static uint32_t lemon__bits(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
 static float lemon__float(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
 
-LEMON_API uint16_t lemon_bf16_from_f32(float x) {
+LEMON_API uint16_t lemon_bf16_from_f32(float x) {      /* exercise 2 */
     uint32_t b = lemon__bits(x);
     if ((b & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((b >> 16) | 0x40u);      /* NaN: keep it one */
     return (uint16_t)((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
@@ -2173,7 +2310,7 @@ LEMON_API double lemon_rng_uniform(lemon_rng *rng) {
 }
 
 /*  Box and Muller 1958; the second of the pair is not kept, so that the state stays one number. */
-LEMON_API double lemon_rng_normal(lemon_rng *rng) {
+LEMON_API double lemon_rng_normal(lemon_rng *rng) {      /* exercise 3 */
     double u = 1.0 - lemon_rng_uniform(rng), v = lemon_rng_uniform(rng);
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
@@ -2271,7 +2408,7 @@ static void lemon__q8_encode(const float *in, uint8_t *out, int64_t n) {
     for (i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
 }
 
-static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {
+static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {      /* exercise 4 */
     float scale = lemon_f32_from_f16(lemon__get16(in));
     int64_t i;
     for (i = 0; i < n; i++) {
@@ -4700,7 +4837,7 @@ static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
 /* ---- RMSNorm:  y_i = gain_i x_i / rms,  rms = sqrt(mean x^2 + eps).  aux keeps 1 / rms of each row.
         With s = sum_i dy_i gain_i x_i:  dx_i = dy_i gain_i / rms - x_i s / (D rms^3),  dgain_i = sum over rows dy_i x_i / rms. ---- */
 
-LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 6 */
     const float *gain = lemon__in(op, 1);
     int64_t i, n = op->cols;
     for (; from < to; from++) {
@@ -4716,7 +4853,7 @@ static void lemon__norm_forward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__over(ctx, op, lemon__norm_rows(ctx->isa), op->rows, LEMON__ROWS);
 }
 
-LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 8 */
     const float *gain = lemon__in(op, 1);
     int64_t i, j, n = op->cols;
     for (; from < to; from++) {
@@ -5940,7 +6077,7 @@ LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
     return status;
 }
 
-LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {
+LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {      /* exercise 10 */
     lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
     int64_t begin, end, i;
     for (end = tape ? tape->n_rows : 0; !status && end > 0; end = begin) {
@@ -13135,7 +13272,7 @@ LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
     sampling->seed = 1;
 }
 
-static int32_t lemon__argmax(const float *x, int32_t n) {
+static int32_t lemon__argmax(const float *x, int32_t n) {      /* exercise 1 */
     int32_t best = 0, i;
     for (i = 1; i < n; i++)
         if (x[i] > x[best]) best = i;
@@ -13159,7 +13296,7 @@ static void lemon__rank(const float *score, int32_t *ids, int32_t *other, int32_
 }
 
 /*  How many of the ranked candidates stay; p holds probabilities. */
-static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t n, const lemon_sampling *sampling) {
+static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t n, const lemon_sampling *sampling) {      /* exercise 7 */
     int32_t keep = sampling->top_k > 0 && sampling->top_k < n ? sampling->top_k : n, i;
     double sum = 0.0, total = 0.0;
     for (i = 0; i < keep; i++) total += (double)p[ranked[i]];
@@ -13537,7 +13674,7 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
 }
 
 /*  The learning rate of step s = 1 ... steps. */
-static double lemon__rate(const lemon_train_options *o, int64_t s) {
+static double lemon__rate(const lemon_train_options *o, int64_t s) {      /* exercise 5 */
     double t;
     if (s <= o->warmup) return o->lr * (double)s / (double)o->warmup;
     if (o->schedule == LEMON_CONSTANT || o->steps <= o->warmup) return o->lr;
@@ -14365,7 +14502,7 @@ static void lemon__term_dense(const lemon__term *t, float *product, float *out) 
 
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
-                                      lemon_role role, int64_t layer, int64_t slot, float *out) {
+                                      lemon_role role, int64_t layer, int64_t slot, float *out) {      /* exercise 9 */
     int64_t source = lemon__slot_layer(ops, role, layer, slot), rows;
     lemon__term t;
     lemon_arena arena = {NULL};
