@@ -837,6 +837,13 @@ typedef struct lemon_fuse_result {
     double flops, seconds;
 } lemon_fuse_result;
 
+/*  What a fusion will take, told before it: floating-point operations as lemon_flops counts them, and how many of these are
+    of float64, which are half as fast; most bytes of memory, and bytes of scratch (0 without); seconds by the speed of a
+    product that is timed for it.  Of select, drop, subclone and lemon solved, without what learning adds. */
+typedef struct lemon_fuse_forecast { double flops, flops64, memory, scratch, seconds; } lemon_fuse_forecast;
+/*  tokens: how many the text has; 0: there is none.  LEMON_E_ARG as lemon_fuse. */
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast);
 /*  Fuses a teacher into a student of the given shape: fill, apply, and learning where asked for.
     text: calibration tokens; NULL: the teacher samples its own.  result may be NULL.
     LEMON_E_ARG where the student's shape cannot come from the teacher's; the message names the nearest one that can. */
@@ -3933,7 +3940,7 @@ static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int
     g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.ldc = ldc;
     g.lower = lower;
-    ctx->flops += (lower ? 1.0 : 2.0) * (double)m * (double)n * (double)k;
+    ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
 }
 #endif
@@ -17275,16 +17282,20 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     return status;
 }
 
-/*  Cuts the text into windows, ten at least where that can be, and holds a tenth of them out. */
-static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
-    int64_t n = lemon__min(f->o->tokens, text->count);
-    f->ids = text->ids;
+/*  Cuts n tokens into windows, ten at least where that can be, and holds a tenth of them out. */
+static void lemon__fill_cut(lemon__fill *f, int64_t n) {
     f->seq = lemon__default_seq(f->tc, f->o->seq);
     f->seq = lemon__min(f->seq, lemon__min(f->tc->max_seq, f->sc->max_seq));
     while (n / f->seq < 10 && f->seq > 16) f->seq /= 2;
     f->windows = n / f->seq;
     f->kept = f->windows - lemon__max(1, f->windows / 10);
     f->batch = lemon__max(1, LEMON__FUSE_ROWS / f->seq);
+}
+
+static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
+    int64_t n = lemon__min(f->o->tokens, text->count);
+    f->ids = text->ids;
+    lemon__fill_cut(f, n);
     if (f->kept < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
                            "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
@@ -17341,6 +17352,119 @@ static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text,
     if (status || text == NULL) return status;
     status = lemon__fill_text(f, text);
     return status ? status : lemon__held_out_loss(f, *model, loss);
+}
+
+/* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
+
+typedef struct lemon__cost { const lemon__fill *f; double n, kept, held, flops, flops64; } lemon__cost;
+
+/*  A layer's operations for a token. */
+static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
+    const double d = c->d_model, q = (double)lemon_joint_size(c, LEMON_JOINT_HEADS),
+                 kv = (double)lemon_joint_size(c, LEMON_JOINT_KEY);
+    const double keys = c->window > 0 ? fmin(c->window, 0.5 * (double)seq) : 0.5 * (double)seq;
+    return 2.0 * d * (2.0 * q + 2.0 * kv + 3.0 * c->d_ffn) + 4.0 * q * keys;
+}
+
+static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
+
+/*  Least squares with n unknowns for m targets: choosing among ridges on some of the targets, then all. */
+static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
+    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0;
+    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + LEMON__RIDGES * judges * p->held * n * (2.0 + rest);
+    p->flops64 += (LEMON__RIDGES * judges + m) * n * (2.0 * n + 4.0 * LEMON__FACTOR);
+}
+
+static void lemon__cost_squares(lemon__cost *p, double n) {
+    p->flops += p->kept * lemon__cost_square(n);
+    p->flops64 += LEMON__RIDGES * n * n * (n / 3.0 + LEMON__FACTOR);
+}
+
+/*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
+static void lemon__cost_solve(lemon__cost *p, double used) {
+    const lemon__fill *f = p->f;
+    const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
+                 ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
+    double slot;
+    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
+    p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
+    p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
+    lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
+    lemon__cost_squares(p, ns);
+    for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
+    if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
+}
+
+static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
+    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size;
+    const double layer_t = lemon__cost_layer(f->tc, f->seq), layer_s = lemon__cost_layer(f->sc, f->seq);
+    const double lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq;
+    int64_t i;
+    p->n = (double)f->windows * seq, p->kept = (double)f->kept * seq, p->held = p->n - p->kept;
+    p->flops = p->held * (ls * layer_s + 2.0 * vocab * ds);                  /* the loss */
+    if (f->method->ranked) p->flops += watched * (lt * layer_t + (2.0 * lt + 1.0) * lemon__cost_square(dt));
+    if (!lemon__solves(f)) return;
+    p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
+    p->flops += 2.0 * ds * dt * dt + p->n * (lt * layer_t + ls * layer_s);
+    p->flops += (f->sc->tied_embeddings ? 1.0 : 2.0) * 2.0 * vocab * dt * ds;
+    for (i = 0; i < f->sc->n_layers; i++)
+        lemon__cost_solve(p, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
+    lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+}
+
+/*  Operations a second of a product of some size, the better of two. */
+static double lemon__cost_speed(lemon_ctx *ctx) {
+    const int64_t n = 1024;
+    lemon_arena arena = {NULL};
+    float *a = lemon__floats(ctx, &arena, 3 * n, n);
+    double best = 1e30;
+    int k;
+    for (k = 0; a && k < 3; k++) {
+        double began = lemon__seconds(), flops = ctx->flops;
+        lemon__gemm_threads(ctx, 0, 0, n, n, n, 1.0f, a, n, a + n * n, n, 0.0f, a + 2 * n * n, n);
+        ctx->flops = flops;
+        best = fmin(best, lemon__seconds() - began);
+    }
+    lemon_arena_free(ctx, &arena);
+    return 2.0 * (double)(n * n * n) / best;
+}
+
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast) {
+    lemon__fill f;
+    lemon__cost p;
+    lemon_operators ops;
+    double rows, weights;
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
+    memset(forecast, 0, sizeof *forecast);
+    memset(&p, 0, sizeof p);
+    memset(&ops, 0, sizeof ops);
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (!status) status = lemon__workspaces(ctx);
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    f.ops = &ops;
+    ops.slots = lemon__field_slots(&f);
+    if (tokens > 0) lemon__fill_cut(&f, lemon__min(tokens, options->tokens));
+    p.f = &f;
+    lemon__cost_all(&p, &f);
+    rows = lemon__solves(&f) || f.method->ranked ? 4.0 * (double)lemon__rows_numbers(&f) : 0.0;
+    weights = 4.0 * (double)lemon_config_params(student);
+    forecast->flops = p.flops + p.flops64;
+    forecast->flops64 = p.flops64;
+    forecast->memory = (double)ctx->bytes + (lemon__solves(&f) ? (double)lemon__work_bytes(&f) : 0.0);
+    forecast->scratch = lemon__scratch_path(ctx) ? weights : 0.0;
+    if (!lemon__scratch_path(ctx)) forecast->memory += weights;
+    if (forecast->memory + rows <= (double)lemon__fuse_memory(&f)) forecast->memory += rows;
+    else forecast->scratch += rows;
+    if (lemon__scratch_path(ctx) && lemon__solves(&f))
+        forecast->scratch += 8.0 * (double)(f.windows * f.seq * (f.dt + f.ds) + 2 * lemon__measured(&f));
+    forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));
+    lemon__fill_end(&f);
+    return LEMON_OK;
 }
 
 /*  Both calls: operators, or a model where they are NULL. */
