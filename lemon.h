@@ -711,6 +711,8 @@ typedef struct lemon_train_options {
     lemon_schedule schedule;
     double weight_decay, clip;           /* clip 0: off */
     const lemon_model *teacher;          /* NULL: none */
+    int keep_teacher;                    /* 1: it reads the text once, before the first step, and its last states stay in
+                                            memory ([tokens, its d_model] floats); pays from the second epoch on */
     double distill, temperature;         /* weight of the KL term, and its temperature */
     lemon_order order;
     uint64_t seed;
@@ -795,6 +797,17 @@ typedef struct lemon_operators {
     lemon_arena arena;        /* owns all of the above */
 } lemon_operators;
 
+/*  Empty operators, to be filled by a method of your own: all layers -1, all weights 0, no maps, no correction.  Both shapes
+    are of one family and vocabulary; slots is from 1 to the teacher's layers.  LEMON_E_ARG, LEMON_E_MEMORY.  What must be
+    filled in before lemon_operators_apply: a layer and a weight for each student layer, and in slot 0 a map for each place
+    (that of LEMON_AT_READ_OUTPUT only with an output matrix, the last two only with qk_norm). */
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators);
+/*  Makes the map at a place anew, all of it zero, with `field` teacher channels for each student channel (0: this slot adds
+    nothing; the teacher's all: dense, without index), and hands it out to be filled in.  The operators own it.
+    LEMON_E_ARG: no such place, layer (0 where there is one per model) or slot, or more channels than there are. */
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map);
 /*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot);
@@ -809,11 +822,12 @@ typedef struct lemon_fuse_options {
     int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
     int solve;                /* lemon: 1 solves the operators on activations, 0 begins with a selection */
     int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In */
-    int64_t learn_steps; /* then learns the operators by gradients; < 0: the method's own number (ligo 100, others 0) */
-    double learn_lr;
+    int64_t learn_steps;      /* then learns by gradients; < 0: the method's own number (lemon, solved and with correction,
+                                 up to 10^8 parameters: four times through the text; ligo 100; others 0) */
+    double learn_lr;          /* < 0: the method's own */
     uint64_t seed;            /* of sampled text, random weights and the order of learning */
 } lemon_fuse_options;
-/*  lemon, 32768 tokens, solved, with correction, nothing learned, seed 1. */
+/*  lemon, 32768 tokens, solved, with correction, seed 1; what is learned is left to the method. */
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
 
 /*  A shape for a student of about `params` parameters, embeddings counted, that can be fused from this teacher.  Sizes in
@@ -855,7 +869,8 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result);
 /*  Applies operators to a teacher of the shape they were made for: one loop over the table of parameters.  Corrections
-    belong to the teacher they were solved on; correction 0 leaves them out. */
+    belong to the teacher they were solved on; correction 0 leaves them out.  LEMON_E_ARG: another shape, a map that is
+    missing, or a layer or channel that the teacher has not. */
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student);
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
@@ -13361,7 +13376,9 @@ typedef struct lemon__objective {
     lemon_tape *tape;
     lemon_var loss;
     int32_t *inputs, *targets;          /* [batch * seq] */
-    int64_t batch, seq;
+    float *taught;                      /* [batch * seq, width] of `states`, the teacher's for the whole text, */
+    float *states;                      /*   where these are kept */
+    int64_t batch, seq, width;
     int recompute;
 } lemon__objective;
 
@@ -13676,24 +13693,29 @@ static void lemon__windows_shuffle(lemon__windows *w, int64_t epoch) {
     w->epoch = epoch;
 }
 
-/*  Windows number position, position+1, ... of the endless sequence of epochs. */
-static void lemon__windows_take(lemon__windows *w, int64_t position, int64_t n, int32_t *inputs, int32_t *targets) {
-    int64_t i, which;
-    for (i = 0; i < n; i++, position++) {
-        which = position % w->count;
-        if (w->order == LEMON_RANDOM) {
-            if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
-            which = w->permutation[which];
-        }
-        memcpy(inputs + i * w->seq, w->tokens->ids + which * w->seq, (size_t)w->seq * sizeof *inputs);
-        memcpy(targets + i * w->seq, w->tokens->ids + which * w->seq + 1, (size_t)w->seq * sizeof *targets);
+/*  Which window stands at a position in the endless sequence of epochs. */
+static int64_t lemon__windows_at(lemon__windows *w, int64_t position) {
+    if (w->order == LEMON_SEQUENTIAL) return position % w->count;
+    if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
+    return w->permutation[position % w->count];
+}
+
+/*  The windows from position on, as the tape reads them. */
+static void lemon__objective_fill(lemon__objective *q, lemon__windows *windows, int64_t position) {
+    int64_t i, seq = q->seq, row;
+    for (i = 0; i < q->batch; i++) {
+        row = lemon__windows_at(windows, position + i) * seq;
+        memcpy(q->inputs + i * seq, windows->tokens->ids + row, (size_t)seq * sizeof *q->inputs);
+        memcpy(q->targets + i * seq, windows->tokens->ids + row + 1, (size_t)seq * sizeof *q->targets);
+        if (q->taught)
+            memcpy(q->taught + i * seq * q->width, q->states + row * q->width, (size_t)(seq * q->width) * sizeof *q->taught);
     }
 }
 
-/*  Loss and gradients on the windows from position on. */
+/*  Loss and gradients on them. */
 static lemon_status lemon__objective_run(lemon__objective *q, lemon__windows *windows, int64_t position) {
     lemon_status status;
-    lemon__windows_take(windows, position, q->batch, q->inputs, q->targets);
+    lemon__objective_fill(q, windows, position);
     status = lemon_tape_forward(q->tape);
     return status ? status : lemon_tape_backward(q->tape);
 }
@@ -13715,6 +13737,42 @@ typedef struct lemon__trainer {
     size_t planned;
 } lemon__trainer;
 
+/*  The teacher's last normed states for the whole text, window by window, 1,024 rows or a window at a time. */
+static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
+    const lemon_model *teacher = t->o.teacher;
+    const int64_t seq = t->o.seq, most = lemon__max(1, 1024 / seq), d = teacher->config.d_model;
+    int64_t at, layer, width = lemon_joint_size(&teacher->config, LEMON_JOINT_KEY);
+    lemon_arena arena = {NULL};
+    float *k = lemon__floats(t->ctx, &arena, most * seq, width), *v = lemon__floats(t->ctx, &arena, most * seq, width);
+    lemon__walk w;
+    lemon_status status = lemon__walk_open(t->ctx, &arena, teacher, most * seq, seq, &w);
+    if (k == NULL || v == NULL) status = LEMON_E_MEMORY;
+    w.seq = w.kv_rows = seq;
+    for (at = 0; !status && at < t->windows.count; at += w.batch) {
+        w.batch = lemon__min(most, t->windows.count - at);
+        w.x = states + at * seq * d;
+        lemon__walk_embed(&w, t->windows.tokens->ids + at * seq);
+        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(&w, layer, k, v);
+        lemon__walk_norm(&w, LEMON_FINAL_NORM, 0);
+        memcpy(w.x, w.y, (size_t)(lemon__walk_rows(&w) * d) * sizeof *w.x);
+        status = lemon__tick(t->ctx, "ask the teacher", at + w.batch, t->windows.count, (double)NAN);
+    }
+    lemon_arena_free(t->ctx, &arena);
+    return status;
+}
+
+/*  The teacher's last states on the tape: made at each step, or kept from one reading of the text. */
+static lemon_var lemon__trainer_taught(lemon__trainer *t, const lemon_var *theirs) {
+    const lemon_model *teacher = t->o.teacher;
+    lemon__objective *q = &t->q;
+    const int64_t rows = q->batch * q->seq;
+    if (!t->o.keep_teacher) return lemon__tape_llama(q->tape, &teacher->config, theirs, q->inputs, q->batch, q->seq, 0);
+    q->width = teacher->config.d_model;
+    q->states = lemon__floats(t->ctx, &t->arena, t->windows.count * q->seq, q->width);
+    q->taught = lemon__floats(t->ctx, &t->arena, rows, q->width);
+    return q->states && q->taught ? lemon_tape_leaf(q->tape, q->taught, NULL, rows, q->width) : -1;
+}
+
 static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     const lemon_train_options *o = &t->o;
     const lemon_model *teacher = o->distill > 0.0 ? o->teacher : NULL;
@@ -13730,7 +13788,7 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     t->q.recompute = o->recompute;
     if (teacher) {
         lemon__tape_weights(t->q.tape, teacher, NULL, theirs);
-        taught = lemon__tape_llama(t->q.tape, &teacher->config, theirs, t->q.inputs, t->q.batch, o->seq, 0);
+        taught = lemon__trainer_taught(t, theirs);
         teaching = theirs[lemon__param_index(&teacher->config, LEMON_OUTPUT, 0)];
     }
     lemon__tape_weights(t->q.tape, t->model, t->adam.g, weights);
@@ -13762,6 +13820,7 @@ static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens 
 
 static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *tokens) {
     lemon_status status = lemon__trainer_memory(t, tokens);
+    if (!status && t->q.states) status = lemon__trainer_ask(t, t->q.states);
     if (status) return status;
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
     t->teacher_crc = lemon__model_crc(t->o.teacher);
@@ -14042,6 +14101,11 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
      3. the matrices that write to the stream are solved against what the student still lacks, P x_t - x_s, over all
         teacher layers up to the next one that is kept: so dropped layers are made up for, and errors do not pile up.
    Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
+
+   How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times through
+   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once; where
+   they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
+   after this, solving needs only as many rows as its unknowns ask for.
    ================================================================================================================== */
 
 /* ---- places: which map stands at which side of which role ---- */
@@ -14120,6 +14184,19 @@ static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, l
     return status;
 }
 
+/*  Vocabularies are equal and nothing is added to what the teacher has. */
+static lemon_status lemon__same_family(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s) {
+    int i;
+    if (s->vocab_size != t->vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
+                           (int)t->vocab_size);
+    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(s, i) != lemon__field_value(t, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
+                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    return LEMON_OK;
+}
+
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                          int64_t slots, lemon_operators **out) {
     lemon_operators *ops = (lemon_operators *)lemon__calloc(ctx, sizeof *ops);
@@ -14150,6 +14227,65 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
     map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
     map->value = lemon__floats(ctx, &ops->arena, map->student, field);
     return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators) {
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_create: an argument is NULL");
+    *operators = NULL;
+    status = lemon_config_check(ctx, teacher);
+    if (!status) status = lemon_config_check(ctx, student);
+    if (!status) status = lemon__same_family(ctx, teacher, student);
+    if (!status) status = lemon__check_whole(ctx, "slots", slots, 1, teacher->n_layers);
+    return status ? status : lemon__operators_new(ctx, teacher, student, slots, operators);
+}
+
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
+    const lemon_operators *ops = operators;
+    lemon_status status;
+    if (ctx == NULL || operators == NULL || map == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_set_map: an argument is NULL");
+    *map = NULL;
+    status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
+    if (status) return status;
+    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? ops->student.n_layers - 1 : 0);
+    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? ops->slots - 1 : 0);
+    if (!status)
+        status = lemon__check_whole(ctx, "field", field, 0, lemon_joint_size(&ops->teacher, lemon__places[place].joint));
+    if (status) return status;
+    status = lemon__map_make(ctx, operators, lemon__own_map(ops, (int)place, layer, slot), field);
+    if (!status) *map = lemon__own_map(ops, (int)place, layer, slot);
+    return status;
+}
+
+static lemon_status lemon__map_check(lemon_ctx *ctx, const lemon_operators *ops, const lemon_map *map) {
+    int64_t i;
+    for (i = 0; map->index && i < map->student * map->field; i++)
+        if (map->index[i] < 0 || map->index[i] >= map->teacher)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
+                               lemon__places[lemon__map_place(ops, map)].name, (int)map->index[i],
+                               (long long)map->teacher - 1);
+    return LEMON_OK;
+}
+
+/*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
+static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
+    lemon_status status = LEMON_OK;
+    int64_t i, layer, side;
+    for (i = 0; !status && i < lemon__cells(ops); i++)
+        status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
+    for (i = 0; !status && i < lemon__map_count(ops); i++) status = lemon__map_check(ctx, ops, &ops->maps[i]);
+    for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
+        lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
+        side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
+        if (side < LEMON_PLACE_COUNT && lemon_operators_map(ops, (lemon_place)side, layer, 0)->student == 0)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" of student layer %lld is missing", lemon__places[side].name,
+                               (long long)layer);
+    }
+    return status;
 }
 
 /*  The map written out: dense [student, teacher]. */
@@ -14410,6 +14546,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
     *student = NULL;
     status = lemon__same_shape(ctx, &teacher->config, &operators->teacher);
+    if (!status) status = lemon__operators_check(ctx, operators);
     if (!status && lemon__scratch_path(ctx))
         status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
     if (!status) status = lemon__student_create(ctx, &operators->student, file, student);
@@ -14505,15 +14642,12 @@ static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_o
 
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field, i;
+    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field;
     lemon_tensor value, index;
     lemon_status status;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
-    if (!lemon__unpack_has(u, name))
-        return (map - ops->maps) % ops->slots
-                   ? LEMON_OK
-                   : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+    if (!lemon__unpack_has(u, name)) return LEMON_OK;
     status = lemon__unpack_field_of(u, name, teacher, &field);
     if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
     if (!status && field > 0 && field < teacher)
@@ -14522,10 +14656,6 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     if (status || field == 0) return status;
     memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
     if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
-    for (i = 0; map->index && i < map->student * field; i++)
-        if (map->index[i] < 0 || map->index[i] >= teacher)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name,
-                               name, (int)map->index[i], (long long)teacher - 1);
     return LEMON_OK;
 }
 
@@ -14533,13 +14663,12 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i / lemon__cells(ops) >= LEMON_AT_QUERY_NORM && !ops->student.qk_norm) break;
-        else if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
 static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
-    int64_t cells = lemon__cells(ops), i;
+    int64_t cells = lemon__cells(ops);
     lemon_tensor weight;
     if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
         return LEMON_E_FORMAT;
@@ -14548,10 +14677,6 @@ static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators
                            lemon_dtype_name(layer.dtype));
     memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
     memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
-    for (i = 0; i < cells; i++)
-        if (ops->layer[i] < -1 || ops->layer[i] >= ops->teacher.n_layers)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %d, expected -1 to %d", u->source.name,
-                               (int)ops->layer[i], (int)ops->teacher.n_layers - 1);
     return LEMON_OK;
 }
 
@@ -14585,6 +14710,7 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
     if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
+    if (!status && lemon__same_family(ctx, &teacher, &student)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
         status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
                              u->source.name, (long long)slots, (int)student.n_layers);
@@ -14597,7 +14723,9 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
     status = lemon__unpack_layers(u, *operators, layer);
     if (!status) status = lemon__unpack_maps(u, *operators);
-    return status ? status : lemon__unpack_corrections(u, *operators);
+    if (!status) status = lemon__unpack_corrections(u, *operators);
+    if (!status && lemon__operators_check(ctx, *operators)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    return status;
 }
 
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
@@ -14629,7 +14757,7 @@ typedef struct lemon__method {
     int64_t learn, slots;           /* steps, and layers in a field, where the options leave them to the method */
 } lemon__method;
 
-enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096 };
+enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096, LEMON__ROWS_AN_UNKNOWN = 32, LEMON__MUCH_TO_LEARN = 100000000 };
 static const lemon__method lemon__methods[LEMON__METHODS] = {
     {"lemon", LEMON__SOLVES, 1, 1, 0, 1, 0, 3},    {"ligo", LEMON__LEARNS, 1, 0, 0, 1, 100, LEMON__ALL_LAYERS},
     {"subclone", LEMON__SELECTS, 1, 1, 1, 1, 0, 1}, {"select", LEMON__SELECTS, 0, 0, 0, 0, 0, 1},
@@ -14668,7 +14796,7 @@ typedef struct lemon__fill {
     const lemon_config *tc, *sc;
     const lemon_fuse_options *o;
     const lemon__method *method;
-    int64_t learn;                  /* steps */
+    int64_t learn;                  /* steps; negative: so many times through the text, until its windows are counted */
     lemon_operators *ops;
     lemon_arena arena, solve, work; /* for the whole fusion, for the solving, for a part of it */
     int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
@@ -14703,6 +14831,20 @@ typedef struct lemon__fill {
     int32_t *chosen;
 } lemon__fill;
 
+static int lemon__solves(const lemon__fill *f) { return f->method->kind == LEMON__SOLVES && f->o->solve; }
+
+/*  What gradients move: the maps, or (on a set that is filled without them) the student's weights, as corrections. */
+static int lemon__learns_maps(const lemon__fill *f) {
+    return f->learn != 0 && ((f->method->kind >= LEMON__LEARNS && !lemon__solves(f)) || !f->o->correction);
+}
+
+/*  Steps of learning where the options leave them to the method.  A solved student goes through its text four times, unless
+    it is so large that gradients and their moments would be the largest thing there is. */
+static int64_t lemon__own_steps(const lemon__fill *f) {
+    if (!lemon__solves(f)) return f->method->learn;
+    return f->o->correction && lemon_config_params(f->sc) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
+}
+
 static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                               const lemon_fuse_options *o) {
     memset(f, 0, sizeof *f);
@@ -14712,7 +14854,7 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->sc = student;
     f->o = o;
     f->method = lemon__method_find(o->method);
-    f->learn = o->learn_steps >= 0 ? o->learn_steps : f->method->learn;
+    f->learn = o->learn_steps >= 0 ? o->learn_steps : lemon__own_steps(f);
     f->dt = f->tc->d_model;
     f->ds = f->sc->d_model;
     f->qt = lemon_joint_size(f->tc, LEMON_JOINT_HEADS);
@@ -14723,7 +14865,6 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->began = lemon__seconds();
 }
 
-static int lemon__solves(const lemon__fill *f) { return f->method->kind == LEMON__SOLVES && f->o->solve; }
 
 static void lemon__fill_end(lemon__fill *f) {
     lemon_model_free(f->ctx, f->student);
@@ -16991,7 +17132,7 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
     lemon_status status = LEMON_OK;
     lemon_train_defaults(&o);
     o.steps = l->f->learn;
-    o.lr = l->f->o->learn_lr;
+    o.lr = l->f->o->learn_lr < 0.0 ? 3e-3 : l->f->o->learn_lr;
     lemon__train_resolve(l->f->sc, &o);
     for (step = 1; !status && step <= o.steps; step++) {
         double norm, loss;
@@ -17085,6 +17226,58 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     return status;
 }
 
+/* ---- learning on top of a set that is there: the student's own weights move by gradients, on the teacher's predictions for
+        the text at hand, a window a step.  Where they come to is the correction from then on. ---- */
+
+static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
+    lemon_train_options o;
+    lemon_tokens text;
+    lemon_train_defaults(&o);
+    o.steps = f->learn;
+    o.batch = 1;
+    o.seq = f->seq;
+    o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
+    o.teacher = f->teacher;
+    o.keep_teacher = 1;
+    o.distill = 1.0;
+    o.seed = f->o->seed;
+    text.ids = (int32_t *)lemon__unconst(f->ids);
+    text.count = text.capacity = f->kept * f->seq;
+    return lemon_train(f->ctx, student, &text, &o, NULL);
+}
+
+/*  student - what stands in it without learning, added to the corrections. */
+static lemon_status lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
+    lemon_operators *ops = f->ops;
+    int64_t i, j;
+    for (i = 0; i < student->n_params; i++) {
+        const lemon_tensor *t = &student->params[i];
+        const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
+        float *c = (float *)ops->correction[i].data;
+        if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
+        if (c == NULL) return LEMON_E_MEMORY;
+        for (j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
+        ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
+    }
+    return LEMON_OK;
+}
+
+/*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
+static lemon_status lemon__settle(lemon__fill *f, double *before, double *after) {
+    lemon_model *settled = NULL, *worse;
+    lemon_status status = lemon_model_clone(f->ctx, f->student, &settled);
+    if (!status) status = lemon__settle_train(f, settled);
+    if (!status) status = lemon__held_out_loss(f, settled, after);
+    worse = settled;
+    if (!status && *after < *before) {
+        if (f->keep) status = lemon__settle_write(f, settled, f->student);
+        worse = f->student;
+        f->student = settled;
+    } else *after = *before;
+    lemon_model_free(f->ctx, worse);
+    return status;
+}
+
 /* ---- options, text, and the calls ---- */
 
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
@@ -17095,7 +17288,7 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     o->solve = 1;
     o->correction = 1;
     o->learn_steps = -1;
-    o->learn_lr = 3e-3;
+    o->learn_lr = -1.0;
     o->seed = 1;
 }
 
@@ -17214,14 +17407,10 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
                                             const lemon_fuse_options *o) {
     int64_t nearest;
     int i;
-    if (s->vocab_size != t->vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
-                           (int)t->vocab_size);
-    if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
-    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(s, i) != lemon__field_value(t, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
-                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    lemon_status status;
+    if (s->vocab_size == t->vocab_size && lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    status = lemon__same_family(ctx, t, s);
+    if (status) return status;
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
@@ -17248,9 +17437,9 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
                            o->method ? o->method : "(NULL)");
     if (o->tokens < 64)
         return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
-    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !(o->learn_lr >= 0.0))
+    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr))
         return lemon__fail(ctx, LEMON_E_ARG,
-                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected none below 0",
+                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and sizes not below 0",
                            (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
     return lemon__fuse_check_shape(ctx, &teacher->config, student, o);
 }
@@ -17296,10 +17485,27 @@ static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
     int64_t n = lemon__min(f->o->tokens, text->count);
     f->ids = text->ids;
     lemon__fill_cut(f, n);
+    if (f->learn < 0) f->learn *= -f->kept;
     if (f->kept < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
                            "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
     return lemon__check_ids(f->ctx, f->teacher, text->ids, n);
+}
+
+/*  Solves on as many of the last windows as it takes: where learning follows, some rows for each unknown are enough. */
+static lemon_status lemon__fill_some(lemon__fill *f) {
+    const int64_t unknowns = lemon__max(lemon__max(f->ds, f->qs), f->ns);
+    const int64_t enough = lemon__ceil_div(LEMON__ROWS_AN_UNKNOWN * unknowns, f->seq);
+    const int64_t cut = f->learn > 0 ? lemon__max(0, f->kept - enough) : 0;
+    lemon_status status;
+    f->ids += cut * f->seq;
+    f->kept -= cut;
+    f->windows -= cut;
+    status = lemon__fill_solved(f);
+    f->ids -= cut * f->seq;
+    f->kept += cut;
+    f->windows += cut;
+    return status;
 }
 
 /*  Fills the operators, and learns them where asked for; what both come to on held-out text. */
@@ -17307,18 +17513,19 @@ static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
     lemon_status status;
     f->ops->fold_gains = f->method->kind >= LEMON__SLICES;
     if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) status = lemon__fill_parts(f);
-    else status = lemon__solves(f) ? lemon__fill_solved(f) : lemon__fill_selected(f);
+    else status = lemon__solves(f) ? lemon__fill_some(f) : lemon__fill_selected(f);
     lemon_arena_free(f->ctx, &f->work);
     if (!status && f->ids) status = lemon__applied_loss(f, &result->init_loss);
     if (status || f->learn == 0) return status;
     result->learned_from = result->init_loss;
-    return lemon__learn_operators(f, &result->learned_from, &result->init_loss);
+    return lemon__learns_maps(f) ? lemon__learn_operators(f, &result->learned_from, &result->init_loss)
+                                 : lemon__settle(f, &result->learned_from, &result->init_loss);
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
 static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
                                      lemon_fuse_result *result) {
-    int needs_text = f->method->needs_text || f->learn > 0;
+    int needs_text = f->method->needs_text || f->learn != 0;
     lemon_tokens own = {NULL, 0, 0};
     lemon_status status = lemon__workspaces(f->ctx);
     if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
@@ -17473,7 +17680,7 @@ static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, le
     lemon_operators *ops = NULL;
     lemon_status status;
     f->fusing = operators == NULL;
-    f->keep = !f->fusing || f->learn > 0 || !lemon__solves(f);
+    f->keep = !f->fusing || lemon__learns_maps(f) || !lemon__solves(f);
     status = lemon__fill_open(f, text, operators ? operators : &ops, r);
     if (f->fusing && !status) status = lemon__student_apply(f);
     if (f->fusing && !status) {

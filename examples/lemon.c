@@ -54,7 +54,7 @@ typedef struct settings {
     const char *tokenizer, *trim_vocab, *choices, *eval_data, *log, *report, *prompt, *stop;
     const char **data;                                   /* n_data paths, in the order given */
     int64_t n_data;
-    int untie, no_solve, no_correction, recompute, resume, bytes, json, quiet, help, version;
+    int untie, no_solve, no_correction, keep_teacher, recompute, resume, bytes, json, quiet, help, version;
 } settings;
 
 enum { MAX_FLAGS = 96, MAX_PLAIN = 2 };
@@ -293,8 +293,8 @@ static const flag flags[] = {
     {"--no-correction", NULL, SWITCH, FIELD(no_correction), NULL, 0, 0, FUSE, 0,
      "lemon: leave out what least squares adds beyond Out W In"},
     {"--learn", "STEPS", COUNT, FIELD(learn), "-1", -1, 1e12, FUSE, 0,
-     "steps of learning the operators by gradients, -1: the method's own (ligo 100, others 0)"},
-    {"--learn-lr", "X", REAL, FIELD(learn_lr), "3e-3", 0, 1e6, FUSE, 0, "learning rate of that"},
+     "steps of learning by gradients, -1: the method's own (lemon: four times through the text, ligo 100, others 0)"},
+    {"--learn-lr", "X", REAL, FIELD(learn_lr), "-1", -1, 1e6, FUSE, 0, "learning rate of that, -1: the method's own"},
     {"--save-operators", "FILE", TEXT, FIELD(save_operators), NULL, 0, 0, FUSE, 0, "keep the operators for later"},
     {"--operators", "FILE", TEXT, FIELD(operators), NULL, 0, 0, FUSE, 0,
      "apply saved operators; finds none of its own"},
@@ -314,6 +314,7 @@ static const flag flags[] = {
     {"--weight-decay", "X", REAL, FIELD(weight_decay), "0.1", 0, 1e6, TRAIN, 0, "decoupled decay of matrices"},
     {"--clip", "X", REAL, FIELD(clip), "1", 0, 1e9, TRAIN, 0, "largest gradient norm, 0: off"},
     {"--accumulate", "N", WHOLE, FIELD(accumulate), "1", 1, SIZE_MOST, TRAIN, 0, "parts of a batch, to save memory"},
+    {"--keep-teacher", NULL, SWITCH, FIELD(keep_teacher), NULL, 0, 0, TRAIN, 0, "ask the teacher once, keep what it says"},
     {"--recompute", NULL, SWITCH, FIELD(recompute), NULL, 0, 0, TRAIN, 0, "make activations twice, to save memory"},
     {"--order", "random|sequential", CHOICE, FIELD(order), "random", 0, 0, TRAIN, 0, "of the windows"},
     {"--teacher", "MODEL", TEXT, FIELD(teacher), NULL, 0, 0, TRAIN, 0, "learn from this model's predictions too"},
@@ -1440,18 +1441,20 @@ static int compare_loss(run *r, compared *c, int64_t seq) {
     return EXIT_DONE;
 }
 
-/*  The first words of the text, for both to go on from, into r->text. */
-static int compare_prompt(run *r, const compared *c) {
-    const lemon_tokenizer *t = c->model->tokenizer;
-    int64_t i;
+/*  The first words of the first document that begins in a text, to go on from, into r->text. */
+static int first_words(run *r, const lemon_model *model, const lemon_tokens *tokens) {
+    const lemon_tokenizer *t = model->tokenizer;
+    int64_t i, from = 0;
     int code = EXIT_DONE;
-    if (r->set.prompt) buffer_put(&r->text, r->set.prompt);
-    else buffer_put(&r->text, "");
-    for (i = 1; !r->set.prompt && i < c->tokens->count && i <= 12 && code == EXIT_DONE; i++) {
+    r->text.length = 0;
+    buffer_put(&r->text, r->set.prompt ? r->set.prompt : "");
+    while (from < tokens->count && tokens->ids[from] != lemon_tokenizer_bos(t)) from++;
+    if (from + 1 >= tokens->count) from = 0;
+    for (i = from + 1; !r->set.prompt && i < tokens->count && i <= from + 12 && code == EXIT_DONE; i++) {
         const char *text;
         size_t bytes;
-        if (c->tokens->ids[i] == lemon_tokenizer_bos(t)) break;
-        code = check(r, lemon_decode(r->ctx, t, c->tokens->ids[i - 1], c->tokens->ids[i], &text, &bytes));
+        if (tokens->ids[i] == lemon_tokenizer_bos(t)) break;
+        code = check(r, lemon_decode(r->ctx, t, tokens->ids[i - 1], tokens->ids[i], &text, &bytes));
         if (code == EXIT_DONE) buffer_add(&r->text, text, bytes);
     }
     return r->text.failed ? complain(r, EXIT_FAILED, "no memory for the text") : code;
@@ -1464,14 +1467,34 @@ static int keep_token(void *user, int32_t id, const char *text, size_t bytes) {
     return progress_interrupted != 0;
 }
 
-static int compare_text(run *r, compared *c) {
-    lemon_sampling sampling = sampling_from(&r->set);
+/*  How a model goes on from r->text. */
+static int go_on(run *r, const lemon_model *model, int64_t count, const lemon_sampling *sampling, writing *w) {
     lemon_tokens tokens = {NULL, 0, 0};
-    int code = check(r, lemon_generate(r->ctx, c->model, r->text.text, r->set.count, &sampling, keep_token, &c->text,
-                                       &tokens, NULL));
-    c->writes = r->bar.seconds > 0 ? (double)c->text.tokens / r->bar.seconds : (double)NAN;
+    int code = check(r, lemon_generate(r->ctx, model, r->text.text, count, sampling, keep_token, w, &tokens, NULL));
     lemon_tokens_free(r->ctx, &tokens);
     if (code == EXIT_DONE && progress_interrupted) return complain(r, EXIT_INTERRUPTED, "interrupted");
+    return code;
+}
+
+static int compare_text(run *r, compared *c) {
+    lemon_sampling sampling = sampling_from(&r->set);
+    int code = go_on(r, c->model, r->set.count, &sampling, &c->text);
+    c->writes = r->bar.seconds > 0 ? (double)c->text.tokens / r->bar.seconds : (double)NAN;
+    return code;
+}
+
+/*  For a report: what a model makes of r->text, always the likeliest, if it can write at all. */
+static int report_writing(run *r, report *page, const char *who, const lemon_model *model) {
+    lemon_sampling sampling;
+    writing w;
+    int code = EXIT_DONE;
+    memset(&w, 0, sizeof w);
+    lemon_sampling_defaults(&sampling);
+    sampling.temperature = 0;
+    if (model == NULL || model->tokenizer == NULL || r->text.text == NULL) return EXIT_DONE;
+    code = go_on(r, model, 80, &sampling, &w);
+    if (code == EXIT_DONE) report_story(page, who, r->text.text, w.text.text ? w.text.text : "");
+    buffer_free(&w.text);
     return code;
 }
 
@@ -1566,7 +1589,7 @@ static int compare_both(run *r, compared *c) {
     if (code == EXIT_DONE) code = load_tokens(r, c[1].model, c[1].path, r->set.data, r->set.n_data, &r->eval_tokens);
     for (i = 0; i < 2 && code == EXIT_DONE; i++) code = compare_loss(r, &c[i], seq);
     writes = c[0].model->tokenizer && c[1].model->tokenizer;
-    if (code == EXIT_DONE && writes) code = compare_prompt(r, &c[0]);
+    if (code == EXIT_DONE && writes) code = first_words(r, c[0].model, c[0].tokens);
     for (i = 0; i < 2 && code == EXIT_DONE && writes; i++) code = compare_text(r, &c[i]);
     return code;
 }
@@ -1761,27 +1784,91 @@ static void fuse_shapes(report *page, const lemon_config *teacher, const lemon_c
 /*  Writes a finished page where --report says. */
 static int write_report(run *r, report *page) {
     const char *message;
-    report_command(page, r->argc, r->argv);
+    report_command(page, r->ctx, r->argc, r->argv);
     message = report_write(page, r->ctx, r->set.report);
     report_free(page);
     return message ? complain(r, EXIT_FAILED, "%s", message) : EXIT_DONE;
 }
 
+/*  The sentences that a report of a fusion begins with. */
+static void fuse_words(run *r, report *page, const lemon_fuse_result *result, double teacher_loss) {
+    const lemon_config *t = fuse_teacher(r), *s = &r->model->config;
+    double guess = log((double)s->vocab_size);
+    report_text(page, "%s (%s parameters, %d layers, %d wide) became %s (%s parameters, %.0f %% of that, %d layers, %d wide) by "
+                "method %s, with %s calibration tokens, in %s and %s operations.", r->plain[0], IN_COUNT(lemon_config_params(t)),
+                (int)t->n_layers, (int)t->d_model, r->plain[1], IN_COUNT(lemon_config_params(s)),
+                100.0 * (double)lemon_config_params(s) / (double)lemon_config_params(t), (int)s->n_layers, (int)s->d_model,
+                fuse_method(r), IN_COUNT(result->calibration_tokens), IN_TIME(result->seconds), IN_COUNT(result->flops));
+    if (result->init_loss == result->init_loss)
+        report_text(page, "On text that was held out%s, the student's loss is %.4f nats a token before any training; a guess among "
+                    "all tokens has %.4f.", r->set.n_data ? "" : " (the teacher's own, as no data were given)", result->init_loss,
+                    guess);
+    if (teacher_loss == teacher_loss && result->init_loss == result->init_loss)
+        report_text(page, "The teacher's is %.4f there: the student begins with %.0f %% of the way from a guess to the teacher "
+                    "behind it.", teacher_loss, 100 * (guess - result->init_loss) / (guess - teacher_loss));
+    if (result->learned_from == result->learned_from)
+        report_text(page, "Learning the operators by gradients brought that loss down from %.4f.", result->learned_from);
+    if (r->whole)
+        report_text(page, "Of the vocabulary, %lld of %d tokens were kept: those that %s needs.",
+                    (long long)r->kept.count, (int)r->whole->config.vocab_size, r->set.trim_vocab);
+}
+
+/*  How alike the layers are, and what is lost from one to the next. */
+static int fuse_layers(run *r, report *page, const lemon_tokens *text) {
+    int64_t t = r->teacher->config.n_layers + 1, s = r->model->config.n_layers + 1, i;
+    float *cka = (float *)malloc((size_t)(t * t + s * t + s) * sizeof *cka), *with = cka + t * t, *error = with + s * t;
+    report_series lost;
+    int code = cka ? EXIT_DONE : complain(r, EXIT_FAILED, "no memory for the report");
+    memset(&lost, 0, sizeof lost);
+    lost.name = "error";
+    if (code == EXIT_DONE) code = check(r, lemon_cka(r->ctx, r->teacher, r->teacher, text, cka));
+    if (code == EXIT_DONE) code = check(r, lemon_cka(r->ctx, r->model, r->teacher, text, with));
+    if (code == EXIT_DONE && r->operators)
+        code = check(r, lemon_operators_error(r->ctx, r->operators, r->teacher, r->model, text, error));
+    if (code == EXIT_DONE) {
+        report_heading(page, "Layers");
+        if (r->operators) report_layer_table(page, r->operators, with, error);
+        for (i = 0; i < s && r->operators; i++) report_point(&lost, (double)i, (double)error[i]);
+        if (r->operators) report_curves(page, "What is lost of the teacher's stream, by layer", "layers of the student",
+                                        "share lost", &lost, 1);
+        report_heading(page, "How alike the layers are (CKA)");
+        report_grid(page, "The teacher's layers among themselves: 1 is the same up to a rotation. Layers that are alike can stand "
+                    "for each other.", "after layer", (int)t, "after layer", (int)t, cka);
+        report_grid(page, "The student's layers (rows) and the teacher's (columns).", "after layer", (int)s,
+                    "after teacher layer", (int)t, with);
+    }
+    report_series_free(&lost);
+    free(cka);
+    return code;
+}
+
+static int fuse_texts(run *r, report *page, const lemon_tokens *held) {
+    int code;
+    if (r->teacher->tokenizer == NULL) return EXIT_DONE;
+    code = first_words(r, r->teacher, held);
+    report_heading(page, "What they write");
+    if (code == EXIT_DONE) code = report_writing(r, page, "The teacher", r->teacher);
+    return code ? code : report_writing(r, page, "The student, before any training", r->model);
+}
+
 static int fuse_report(run *r, const lemon_fuse_result *result) {
     report page;
+    lemon_tokens held = held_out(r);
+    double teacher_loss = (double)NAN;
+    int code = EXIT_DONE;
     if (r->set.report == NULL) return EXIT_DONE;
+    if (held.count < 4) held = r->tokens;
+    if (held.count >= 4) code = check(r, lemon_eval(r->ctx, r->teacher, &held, 0, 0, &teacher_loss, NULL));
+    if (code) return code;
     report_begin(&page, "A student fused from a teacher");
-    report_text(&page,
-                "%s became %s by method %s with %lld calibration tokens, in %.1f s and %.3g floating-point operations.",
-                r->plain[0], r->plain[1], fuse_method(r), (long long)result->calibration_tokens, result->seconds,
-                result->flops);
-    if (result->init_loss == result->init_loss)
-        report_text(&page, "Loss on text that was held out: %.4f nats a token, before any training.",
-                    result->init_loss);
-    if (r->whole)
-        report_text(&page, "Of the vocabulary, %lld of %d tokens were kept: those that %s needs.",
-                    (long long)r->kept.count, (int)r->whole->config.vocab_size, r->set.trim_vocab);
+    fuse_words(r, &page, result, teacher_loss);
     fuse_shapes(&page, fuse_teacher(r), &r->model->config);
+    code = fuse_layers(r, &page, held.count >= 4 ? &held : NULL);
+    if (code == EXIT_DONE) code = fuse_texts(r, &page, &held);
+    if (code) {
+        report_free(&page);
+        return code;
+    }
     if (r->operators) report_operators(&page, r->operators);
     return write_report(r, &page);
 }
@@ -1934,6 +2021,7 @@ static lemon_train_options train_options(run *r) {
     options.save_every = set->save_every;
     options.resume = set->resume;
     options.recompute = set->recompute;
+    options.keep_teacher = set->keep_teacher;
     options.on_plan = on_plan;
     options.on_step = on_step;
     options.user = r;
@@ -1966,23 +2054,30 @@ static int train_load(run *r) {
 static int train_report(run *r, const lemon_train_result *result) {
     report page;
     report_series series[3];
-    int n = 0;
+    int n = 0, code = EXIT_DONE, reported;
     if (r->set.report == NULL) return EXIT_DONE;
     r->loss.name = "training loss", r->kl.name = "KL to the teacher", r->held_out.name = "loss on held-out text";
     series[n++] = r->loss;
     if (r->held_out.count) series[n++] = r->held_out;
     if (r->kl.count) series[n++] = r->kl;
     report_begin(&page, "A training run");
-    report_text(&page, "%s became %s, %lld parameters: %lld steps, %lld tokens, %.1f s.", r->plain[0], r->plain[1],
-                (long long)lemon_config_params(&r->model->config), (long long)result->steps, (long long)result->tokens,
-                result->seconds);
+    report_text(&page, "%s became %s, %s parameters: %lld steps, %s tokens, %s.", r->plain[0], r->plain[1],
+                IN_COUNT(lemon_config_params(&r->model->config)), (long long)result->steps, IN_COUNT(result->tokens),
+                IN_TIME(result->seconds));
     if (result->train_loss == result->train_loss)
         report_text(&page, "Mean training loss of the last ten steps: %.4f nats a token.", result->train_loss);
     if (result->eval_loss == result->eval_loss)
         report_text(&page, "Loss on held-out text at the end: %.4f nats a token.", result->eval_loss);
     report_heading(&page, "Curves");
     report_curves(&page, "Loss against tokens", "tokens", "nats a token", series, n);
-    return write_report(r, &page);
+    if (r->model->tokenizer && result->train_loss == result->train_loss) {
+        report_heading(&page, r->teacher ? "What they write" : "What it writes");
+        code = first_words(r, r->model, r->eval_tokens.count ? &r->eval_tokens : &r->tokens);
+        if (code == EXIT_DONE) code = report_writing(r, &page, "The model as it is now", r->model);
+        if (code == EXIT_DONE) code = report_writing(r, &page, "Its teacher", r->teacher);
+    }
+    reported = write_report(r, &page);
+    return code ? code : reported;
 }
 
 static int train_json(const run *r, const lemon_train_result *result) {
