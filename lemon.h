@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        249   1163   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         359   2252   bf16 and f16, random numbers, checksums
-        3  Tensors         381   2357   a dense view, storage types, arenas
-        4  GEMM            414   2616   the matrix product
-        5  Kernels           -   4254   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            442   5410   reverse-mode automatic differentiation
-        7  Model           518   6110   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     645   6735   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      673  10066   text to ids and back; text files to training data
-       10  Inference       758  13021   the key-value cache, sampling
-       11  Training        820  13474   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          888  14158   operators, the methods that fill them, apply and learn
+        1  Platform        253   1177   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         363   2266   bf16 and f16, random numbers, checksums
+        3  Tensors         385   2371   a dense view, storage types, arenas
+        4  GEMM            418   2630   the matrix product
+        5  Kernels           -   4268   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            446   5424   reverse-mode automatic differentiation
+        7  Model           522   6126   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     649   6752   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      677  10084   text to ids and back; text files to training data
+       10  Inference       762  13039   the key-value cache, sampling
+       11  Training        824  13496   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          894  14224   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -200,7 +200,11 @@
         Shapes are [rows, cols], row-major; a weight matrix is [out, in], as in PyTorch, so y = x * W^T.
         Shape letters:  B sequences, T tokens in each, N = B * T rows, D d_model, H query heads, K key-value heads,
                         C head_dim, F d_ffn, V vocab_size, L layers.
-        A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do.
+        A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do, and what it
+        hands out is NULL.  Errors that a comment does not name are these: LEMON_E_ARG for NULL, or a value that cannot be;
+        LEMON_E_MEMORY; LEMON_E_CANCELLED of what calls the progress callback; and of what reads or writes files LEMON_E_IO,
+        LEMON_E_FORMAT and LEMON_E_UNSUPPORTED.
+        Numbers are float (f32) where no dtype is named, losses nats a token, times seconds, sizes bytes.
         What a function hands out through a pointer to a pointer belongs to the caller, who frees it; what it is given is
         read only while it runs, but for what its comment says.
         A context is used by one thread at a time; two threads use two contexts.  Models and tokenizers that are only read
@@ -5422,8 +5426,10 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
 
    Reverse-mode automatic differentiation.  A computation is a list of rows, each an operation on earlier values.  Running
    the rows in order gives the values; running them in reverse order, each one turning the gradient of its output into
-   gradients of its inputs (the chain rule), gives the derivative of the last value by all others, at about twice the cost
-   of the forward run however many parameters there are.
+   gradients of its inputs, gives the derivative of the last value by all others (Linnainmaa 1970), at about twice the cost of
+   the forward run however many parameters there are.  That is the chain rule: with y = f(x) and the shapes as in chapter 5,
+
+        dLoss/dx[j]  +=  sum over i of   dLoss/dy[i] * dy[i]/dx[j]        for a matmul  y = x W^T:   dx = dy W,  dW = dy^T x
 
    Time is a line: row i runs forward at time i, and backward at time 2n-1-i.  Every buffer is born at some time and dies
    at another: a value after the last row that reads it (forward, or backward where that row's derivative needs it), a
@@ -6126,10 +6132,11 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
         x += Wo * attention(rope(Wq * norm(x)), rope(Wk * norm(x)), Wv * norm(x))       what other tokens know
         x += W_down * (silu(W_gate * norm(x)) * (W_up * norm(x)))                       what this token makes of it
 
-   and the scores of the next token are output * norm(x).  The rest of the family differs in little: a window of tokens
-   that attention sees (Mistral), biases behind Wq, Wk and Wv (Qwen2), a norm of each head of queries and keys before rope
-   (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).  Below stands one table of the weights; sizes, initial values,
-   checkpoints, training and fusion are loops over it, and nothing else in this header lists the weights.
+   and the scores of the next token are output * norm(x): from [N, D], by [N, H*C] and [N, F] within a layer, to [N, V]. The
+   rest of the family differs in little: a window of tokens that attention sees (Mistral), biases behind Wq, Wk and Wv
+   (Qwen2), a norm of each head of queries and keys before rope (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).
+   Below stands one table of the weights; sizes, initial values, checkpoints, training and fusion are loops over it, and
+   nothing else in this header lists the weights.
    ================================================================================================================== */
 
 static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
@@ -13035,7 +13042,11 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
    To score the next token, a token needs the keys and values of all tokens before it, in every layer, and nothing else of
    them.  A session keeps those (the KV cache), so that each token is computed once.  A prompt goes through in large
    pieces (prefill, matrix times matrix), then one token at a time (decoding, matrix times vector: as fast as the weights
-   can be read from memory).
+   can be read from memory).  In each layer the new rows q [n, H*C] meet the cached keys and values [length, K*C].
+
+   The next id is drawn from  p_i = exp(z_i / temperature) / sum over j of exp(z_j / temperature),  z [V] being the scores, among
+   the top_k likeliest, of these the fewest that sum to top_p (nucleus sampling, Holtzman et al. 2020), of these what has at least
+   min_p times the best one's probability.
    ================================================================================================================== */
 
 struct lemon_session {
@@ -14218,6 +14229,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
    each joint of the network, a write map on the output side of a matrix and a read map on its input side:
 
         W_student = sum over k in the field of  weight_k * Out_k * W_k * In_k^T   (+ a correction, where one was solved)
+        [out, in]                                          [out, out of the teacher] [both the teacher's] [the teacher's in, in]
 
    There is one type for them (lemon_operators), one function that applies them, and a row in a table for each method that
    fills them:
