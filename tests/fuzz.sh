@@ -31,7 +31,7 @@ total() {
 
 # libFuzzer prints its counts on stderr; AFL++ keeps them in a file.
 run_libfuzzer() {
-    FUZZ_READER=$2 build/fuzz_"$1" -max_total_time="$3" -runs="${RUNS:--1}" -max_len=16384 -timeout=600 -report_slow_units=600 -rss_limit_mb=2000 -print_final_stats=1 \
+    FUZZ_READER=$2 build/fuzz_"$1" -max_total_time="$3" -runs="${RUNS:--1}" -max_len="${LENGTH:-16384}" -timeout=6000 -report_slow_units=6000 -rss_limit_mb=2000 -print_final_stats=1 \
         -artifact_prefix="$scratch/$2-" "$scratch/$2" "corpus/$2" > "$scratch/log" 2>&1
     executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log")
     coverage=$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$scratch/log" | tail -n 1)

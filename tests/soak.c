@@ -5,7 +5,6 @@
 #include "check.h"
 #include <dirent.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { STEPS = 40, TOKENS = 40, WAYS = 8 };
 
@@ -43,15 +42,6 @@ static uint32_t hash_of(const lemon_model *m) {
 static void same(uint32_t *first, uint32_t hash, const char *what) {
     if (rounds == 0) *first = hash;
     expect(hash == *first, what);
-}
-
-static long resident_kb(void) {
-    long pages = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (f == NULL) return 0;
-    if (fscanf(f, "%*s %ld", &pages) != 1) pages = 0;
-    fclose(f);
-    return pages * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
 static long open_files(void) {
