@@ -851,6 +851,13 @@ typedef struct lemon_fuse_result {
     double flops, seconds;
 } lemon_fuse_result;
 
+/*  What a fusion will take, told before it: floating-point operations as lemon_flops counts them, and how many of these are
+    of float64, which are half as fast; most bytes of memory, and bytes of scratch (0 without); seconds by the speed of a
+    product that is timed for it.  Of select, drop, subclone and lemon solved, without what learning adds. */
+typedef struct lemon_fuse_forecast { double flops, flops64, memory, scratch, seconds; } lemon_fuse_forecast;
+/*  tokens: how many the text has; 0: there is none.  LEMON_E_ARG as lemon_fuse. */
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast);
 /*  Fuses a teacher into a student of the given shape: fill, apply, and learning where asked for.
     text: calibration tokens; NULL: the teacher samples its own.  result may be NULL.
     LEMON_E_ARG where the student's shape cannot come from the teacher's; the message names the nearest one that can. */
@@ -3948,7 +3955,7 @@ static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int
     g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.ldc = ldc;
     g.lower = lower;
-    ctx->flops += (lower ? 1.0 : 2.0) * (double)m * (double)n * (double)k;
+    ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
 }
 #endif
@@ -7465,6 +7472,7 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, 
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
+    lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
     total = (size_t)(lemon__pad_to(total, pack->align) - total);
     if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
@@ -14330,15 +14338,30 @@ static void lemon__folded_row(const lemon_tensor *w, int64_t row, const float *g
     for (c = 0; gain && c < w->cols; c++) out[c] *= gain[c];
 }
 
+/*  Rows from ... from+count-1 of a weight so, shared by threads. */
+typedef struct lemon__decoding { const lemon_tensor *w; const float *gain; int64_t from; float *out; } lemon__decoding;
+
+static void lemon__decoding_task(void *arg, int64_t index, int worker) {
+    const lemon__decoding *d = (const lemon__decoding *)arg;
+    (void)worker;
+    lemon__folded_row(d->w, d->from + index, d->gain, d->out + index * d->w->cols);
+}
+
+static void lemon__folded_rows(lemon_ctx *ctx, const lemon_tensor *w, int64_t from, int64_t count, const float *gain,
+                               float *out) {
+    lemon__decoding d;
+    d.w = w, d.gain = gain, d.from = from, d.out = out;
+    lemon__parallel(ctx, count, lemon__decoding_task, &d);
+}
+
 /*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are
     folded.  NULL: no memory. */
 static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *teacher, lemon_role role,
                                     int64_t layer, int fold) {
     const lemon_tensor *w = lemon_model_param(teacher, role, layer);
     float *out = lemon__floats(ctx, arena, w->rows, w->cols), *gain;
-    int64_t r;
     if (lemon__folded_gain(ctx, arena, teacher, role, layer, fold, &gain) || out == NULL) return NULL;
-    for (r = 0; r < w->rows; r++) lemon__folded_row(w, r, gain, out + r * w->cols);
+    lemon__folded_rows(ctx, w, 0, w->rows, gain, out);
     return out;
 }
 
@@ -14366,7 +14389,9 @@ typedef struct lemon__term {
     const lemon_map *write, *read;  /* write NULL: the rows stay as they are */
     const lemon_tensor *w;
     float weight;
-    float *gain, *row, *panel, *half;       /* [cols]; [cols]; [PANEL, cols]; Out W, or a panel of it In^T */
+    float *gain, *rows;             /* [cols]; [threads, cols] */
+    float *panel, *half;            /* [PANEL, cols]; [PANEL, read->student] */
+    int64_t from;
 } lemon__term;
 
 /*  out [count, read->student] += left [count, cols] * In^T. */
@@ -14381,31 +14406,37 @@ static void lemon__term_read(const lemon__term *t, const float *left, int64_t co
     for (i = 0; i < count * t->read->student; i++) out[i] += t->half[i];
 }
 
-/*  Out is sparse, or not there: rows of Out W, some at a time. */
-static void lemon__term_sparse(const lemon__term *t, int64_t rows, float *out) {
+/*  Row `index` of a panel of Out W, Out being sparse or not there. */
+static void lemon__term_task(void *arg, int64_t index, int worker) {
+    const lemon__term *t = (const lemon__term *)arg;
     const int64_t field = t->write ? t->write->field : 1, cols = t->w->cols;
-    int64_t from, count, i, f, c;
-    for (from = 0; from < rows; from += count) {
-        count = lemon__min(LEMON__PANEL, rows - from);
-        memset(t->panel, 0, (size_t)(count * cols) * sizeof *t->panel);
-        for (i = 0; i < count; i++)
-            for (f = 0; f < field; f++) {
-                const int64_t at = (from + i) * field + f;
-                const float v = t->write ? t->weight * t->write->value[at] : t->weight;
-                lemon__folded_row(t->w, t->write ? t->write->index[at] : at, t->gain, t->row);
-                for (c = 0; c < cols; c++) t->panel[i * cols + c] += v * t->row[c];
-            }
-        lemon__term_read(t, t->panel, count, out + from * t->read->student);
+    float *out = t->panel + index * cols, *row = t->rows + worker * cols;
+    int64_t f, c;
+    memset(out, 0, (size_t)cols * sizeof *out);
+    for (f = 0; f < field; f++) {
+        const int64_t at = (t->from + index) * field + f;
+        const float v = t->write ? t->weight * t->write->value[at] : t->weight;
+        lemon__folded_row(t->w, t->write ? t->write->index[at] : at, t->gain, row);
+        for (c = 0; c < cols; c++) out[c] += v * row[c];
+    }
+}
+
+static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
+    int64_t count;
+    for (t->from = 0; t->from < rows; t->from += count) {
+        count = lemon__min(LEMON__PANEL, rows - t->from);
+        lemon__parallel(t->ctx, count, lemon__term_task, t);
+        lemon__term_read(t, t->panel, count, out + t->from * t->read->student);
     }
 }
 
 /*  Out is dense: Out W as a sum over panels, then its product with In^T, by as many rows. */
 static void lemon__term_dense(const lemon__term *t, float *product, float *out) {
     const int64_t n = t->write->student, cols = t->w->cols;
-    int64_t from, count, i;
+    int64_t from, count;
     for (from = 0; from < t->w->rows; from += count) {
         count = lemon__min(LEMON__PANEL, t->w->rows - from);
-        for (i = 0; i < count; i++) lemon__folded_row(t->w, from + i, t->gain, t->panel + i * cols);
+        lemon__folded_rows(t->ctx, t->w, from, count, t->gain, t->panel);
         lemon__gemm_threads(t->ctx, 0, 0, n, cols, count, t->weight, t->write->value + from, t->w->rows, t->panel, cols,
                             from > 0 ? 1.0f : 0.0f, product, cols);
     }
@@ -14433,11 +14464,11 @@ static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops
     rows = t.write ? t.write->student : t.w->rows;
     dense = t.write && t.write->index == NULL;
     status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
-    t.row = lemon__floats(ctx, &arena, 1, t.w->cols);
+    t.rows = lemon__floats(ctx, &arena, ctx->threads, t.w->cols);
     t.panel = lemon__floats(ctx, &arena, LEMON__PANEL, t.w->cols);
     t.half = lemon__floats(ctx, &arena, LEMON__PANEL, t.read->student);
     if (dense) product = lemon__floats(ctx, &arena, rows, t.w->cols);
-    if (!t.row || !t.panel || !t.half || (dense && !product)) status = LEMON_E_MEMORY;
+    if (!t.rows || !t.panel || !t.half || (dense && !product)) status = LEMON_E_MEMORY;
     if (!status && dense) lemon__term_dense(&t, product, out);
     else if (!status) lemon__term_sparse(&t, rows, out);
     lemon__pages(ctx, t.w->data, lemon_tensor_bytes(t.w), LEMON__GONE);
@@ -15057,16 +15088,27 @@ static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t 
     return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
 }
 
+/*  Row `index` of a panel's products is added to the sums. */
+typedef struct lemon__adding { const float *part; double *sum; int64_t n, step; } lemon__adding;
+
+static void lemon__adding_task(void *arg, int64_t index, int worker) {
+    const lemon__adding *g = (const lemon__adding *)arg;
+    const float *part = g->part + index * g->n;
+    double *sum = g->sum + index * g->step;
+    int64_t c;
+    (void)worker;
+    for (c = 0; c < g->n; c++) sum[c] += (double)part[c];
+}
+
 /*  Where a and b are the same rows, only what is right of the diagonal, by panels: half the work (SYRK). */
 static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
-    int64_t i, r, c;
+    lemon__adding g;
+    int64_t i;
     for (i = 0; i < cov->m; i += LEMON__PANEL) {
-        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0, n = cov->n - from;
-        lemon__gemm_threads(ctx, 1, 0, size, n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, n);
-        for (r = 0; r < size; r++) {
-            double *sum = cov->sum + (i + r) * cov->n + from;
-            for (c = 0; c < n; c++) sum[c] += (double)cov->part[r * n + c];
-        }
+        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0;
+        g.part = cov->part, g.sum = cov->sum + i * cov->n + from, g.n = cov->n - from, g.step = cov->n;
+        lemon__gemm_threads(ctx, 1, 0, size, g.n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, g.n);
+        lemon__parallel(ctx, size, lemon__adding_task, &g);
     }
 }
 
@@ -15188,6 +15230,15 @@ static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows)
 enum { LEMON__RIDGES = 5, LEMON__JUDGES = 256, LEMON__BLOCK_OF_TARGETS = 1024 };
 static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0};
 
+/*  What is solved for, from a store of m columns.  W0 is dense (w), or the transpose of a selection that a map holds. */
+typedef struct lemon__target {
+    int store;
+    int64_t m;
+    const lemon_map *select;
+    float *w;                       /* [m, n] W0, receives W; or NULL, and then: */
+    float *turned;                  /* [n, m] receives W^T */
+} lemon__target;
+
 typedef struct lemon__squares {
     lemon__fill *f;
     int64_t n;
@@ -15197,17 +15248,10 @@ typedef struct lemon__squares {
     int ridge;                      /* that l is of; -1: none yet */
     lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
     int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
+    const lemon__target *target;    /* for tasks: of so many of them */
+    int64_t count;
     float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
 } lemon__squares;
-
-/*  What is solved for, from a store of m columns.  W0 is dense (w), or the transpose of a selection that a map holds. */
-typedef struct lemon__target {
-    int store;
-    int64_t m;
-    const lemon_map *select;
-    float *w;                       /* [m, n] W0, receives W; or NULL, and then: */
-    float *turned;                  /* [n, m] receives W^T */
-} lemon__target;
 
 static lemon_status lemon__squares_make(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
     int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq;
@@ -15293,19 +15337,30 @@ static void lemon__squares_from(lemon__squares *q, const lemon__target *t, int64
     }
 }
 
+/*  Row `index` of the batch at hand: the targets of a block, less what a selection predicts of them. */
+static void lemon__rest_task(void *arg, int64_t index, int worker) {
+    const lemon__squares *q = (const lemon__squares *)arg;
+    const lemon__target *t = q->target;
+    const float *target = lemon__batch(q->f, t->store) + index * t->m, *s = lemon__batch(q->f, LEMON__SOURCE) + index * q->n;
+    float *rest = q->rest + index * q->count;
+    int64_t c, i;
+    (void)worker;
+    for (c = 0; c < q->count; c++) rest[c] = target[q->ids[c]];
+    for (i = 0; !t->w && i < t->select->student; i++) {
+        const int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
+        if (to >= 0) rest[to] -= t->select->value[i] * s[i];
+    }
+}
+
 /*  What W0 leaves of a block of targets, on the batch at hand. */
 static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
-    const float *target = lemon__batch(f, t->store), *s = lemon__batch(f, LEMON__SOURCE);
-    int64_t r, c, i;
-    for (r = 0; r < f->rows; r++)
-        for (c = 0; c < count; c++) q->rest[r * count + c] = target[r * t->m + q->ids[c]];
+    q->target = t;
+    q->count = count;
+    lemon__parallel(f->ctx, f->rows, lemon__rest_task, q);
     if (t->w)
-        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, s, q->n, q->w, q->n, 1.0f, q->rest, count);
-    for (i = 0; !t->w && i < t->select->student; i++) {
-        int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
-        for (r = 0; to >= 0 && r < f->rows; r++) q->rest[r * count + to] -= t->select->value[i] * s[r * q->n + i];
-    }
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, lemon__batch(f, LEMON__SOURCE), q->n, q->w, q->n, 1.0f,
+                            q->rest, count);
 }
 
 static void lemon__squares_pass(lemon__squares *q, const lemon__target *t) {
@@ -15370,13 +15425,19 @@ static lemon_status lemon__squares_choose(lemon__squares *q, const lemon__target
     return r && step ? q->f->status : LEMON_E_MEMORY;
 }
 
+/*  out[c * step + r] = in[r, c], by squares. */
+static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out, int64_t step) {
+    int64_t i, j, r, c;
+    for (i = 0; i < rows; i += 32)
+        for (j = 0; j < cols; j += 32)
+            for (c = j; c < lemon__min(j + 32, cols); c++)
+                for (r = i; r < lemon__min(i + 32, rows); r++) out[c * step + r] = in[r * cols + c];
+}
+
 /*  A block's W, to where the target wants it. */
 static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_t from, int64_t count) {
-    int64_t c, i, n = q->n;
-    if (t->w) memcpy(t->w + from * n, q->w, (size_t)(count * n) * sizeof *q->w);
-    else
-        for (c = 0; c < count; c++)
-            for (i = 0; i < n; i++) t->turned[i * t->m + from + c] = q->w[c * n + i];
+    if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
+    else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
 }
 
 static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
@@ -15808,11 +15869,18 @@ static lemon_status lemon__observe_memory(lemon__fill *f) {
     return lemon__rows_make(f, LEMON__XT, f->dt);
 }
 
-/*  Fills channel, neuron, head, influence and covariance from the windows that are kept, layer by layer, so that each
+/*  How many windows are watched: those that are kept, but of a teacher of a thousand million numbers or more only half, for
+    means over some thousands of tokens change little and it is a fifth of the work. */
+static int64_t lemon__watched(const lemon__fill *f) {
+    if (lemon_config_params(f->tc) < 1000000000) return f->kept;
+    return lemon__max(f->kept / 2, lemon__min(f->kept, 4096 / f->seq));
+}
+
+/*  Fills channel, neuron, head, influence and covariance from windows that are kept, layer by layer, so that each
     layer's weights are read once. */
 static lemon_status lemon__observe(lemon__fill *f) {
     lemon__cov cov;
-    int64_t layer;
+    int64_t layer, watched = lemon__watched(f);
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
     lemon_status status = before ? lemon__observe_memory(f) : LEMON_E_MEMORY;
     cov.sum = f->covariance;
@@ -15822,12 +15890,12 @@ static lemon_status lemon__observe(lemon__fill *f) {
     f->what = "watch the teacher";
     f->total = f->tc->n_layers;
     lemon__stage_load(f, f->step < f->total);
-    for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && !f->held;)
+    for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && f->first < watched;)
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
     for (layer = lemon__min(f->step, f->total); !status && layer < f->total; layer++) {
         f->done = layer;
         lemon__layer_pages(f, f->teacher, layer + 1, LEMON__SOON);
-        for (lemon__rewind(f); lemon__next_batch(f) && !f->held;) {
+        for (lemon__rewind(f); lemon__next_batch(f) && f->first < watched;) {
             lemon__observe_layer(f, layer, &cov, before);
             if (layer + 1 == f->tc->n_layers) lemon__observe_stream(f, &f->t.walk, &cov);
         }
@@ -16059,12 +16127,6 @@ static lemon_status lemon__masked_solve(lemon__squares *q, const lemon__target *
     return f->status;
 }
 
-static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) out[c * rows + r] = in[r * cols + c];
-}
-
 /*  P's own inverse, for a read map; NULL: no memory. */
 static float *lemon__basis_inverse(lemon__fill *f) {
     float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
@@ -16112,7 +16174,7 @@ static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, 
     if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
     if (!status) status = masked ? lemon__masked_solve(&q, &t) : lemon__squares_solve(&q, &t);
     if (status) return status;
-    lemon__transpose(w, f->dt, f->ds, matrix);
+    lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
     return lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
 
@@ -16128,11 +16190,11 @@ static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t 
 static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
-    int64_t from, count, i;
+    int64_t from, count;
     if (rows == NULL || pw == NULL) return NULL;
     for (from = 0; from < t->rows; from += count) {
         count = lemon__min(LEMON__PANEL, t->rows - from);
-        for (i = 0; i < count; i++) lemon_row_to_f32(t, from + i, rows + i * t->cols);
+        lemon__folded_rows(f->ctx, t, from, count, NULL, rows);
         lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, count, 1.0f, f->p + from, f->dt, rows, t->cols, from > 0 ? 1.0f : 0.0f,
                             pw, t->cols);
     }
@@ -17409,16 +17471,20 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     return status;
 }
 
-/*  Cuts the text into windows, ten at least where that can be, and holds a tenth of them out. */
-static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
-    int64_t n = lemon__min(f->o->tokens, text->count);
-    f->ids = text->ids;
+/*  Cuts n tokens into windows, ten at least where that can be, and holds a tenth of them out. */
+static void lemon__fill_cut(lemon__fill *f, int64_t n) {
     f->seq = lemon__default_seq(f->tc, f->o->seq);
     f->seq = lemon__min(f->seq, lemon__min(f->tc->max_seq, f->sc->max_seq));
     while (n / f->seq < 10 && f->seq > 16) f->seq /= 2;
     f->windows = n / f->seq;
     f->kept = f->windows - lemon__max(1, f->windows / 10);
     f->batch = lemon__max(1, LEMON__FUSE_ROWS / f->seq);
+}
+
+static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
+    int64_t n = lemon__min(f->o->tokens, text->count);
+    f->ids = text->ids;
+    lemon__fill_cut(f, n);
     if (f->learn < 0) f->learn *= -f->kept;
     if (f->kept < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
@@ -17493,6 +17559,119 @@ static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text,
     if (status || text == NULL) return status;
     status = lemon__fill_text(f, text);
     return status ? status : lemon__held_out_loss(f, *model, loss);
+}
+
+/* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
+
+typedef struct lemon__cost { const lemon__fill *f; double n, kept, held, flops, flops64; } lemon__cost;
+
+/*  A layer's operations for a token. */
+static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
+    const double d = c->d_model, q = (double)lemon_joint_size(c, LEMON_JOINT_HEADS),
+                 kv = (double)lemon_joint_size(c, LEMON_JOINT_KEY);
+    const double keys = c->window > 0 ? fmin(c->window, 0.5 * (double)seq) : 0.5 * (double)seq;
+    return 2.0 * d * (2.0 * q + 2.0 * kv + 3.0 * c->d_ffn) + 4.0 * q * keys;
+}
+
+static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
+
+/*  Least squares with n unknowns for m targets: choosing among ridges on some of the targets, then all. */
+static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
+    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0;
+    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + LEMON__RIDGES * judges * p->held * n * (2.0 + rest);
+    p->flops64 += (LEMON__RIDGES * judges + m) * n * (2.0 * n + 4.0 * LEMON__FACTOR);
+}
+
+static void lemon__cost_squares(lemon__cost *p, double n) {
+    p->flops += p->kept * lemon__cost_square(n);
+    p->flops64 += LEMON__RIDGES * n * n * (n / 3.0 + LEMON__FACTOR);
+}
+
+/*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
+static void lemon__cost_solve(lemon__cost *p, double used) {
+    const lemon__fill *f = p->f;
+    const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
+                 ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
+    double slot;
+    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
+    p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
+    p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
+    lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
+    lemon__cost_squares(p, ns);
+    for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
+    if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
+}
+
+static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
+    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size;
+    const double layer_t = lemon__cost_layer(f->tc, f->seq), layer_s = lemon__cost_layer(f->sc, f->seq);
+    const double lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq;
+    int64_t i;
+    p->n = (double)f->windows * seq, p->kept = (double)f->kept * seq, p->held = p->n - p->kept;
+    p->flops = p->held * (ls * layer_s + 2.0 * vocab * ds);                  /* the loss */
+    if (f->method->ranked) p->flops += watched * (lt * layer_t + (2.0 * lt + 1.0) * lemon__cost_square(dt));
+    if (!lemon__solves(f)) return;
+    p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
+    p->flops += 2.0 * ds * dt * dt + p->n * (lt * layer_t + ls * layer_s);
+    p->flops += (f->sc->tied_embeddings ? 1.0 : 2.0) * 2.0 * vocab * dt * ds;
+    for (i = 0; i < f->sc->n_layers; i++)
+        lemon__cost_solve(p, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
+    lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+}
+
+/*  Operations a second of a product of some size, the better of two. */
+static double lemon__cost_speed(lemon_ctx *ctx) {
+    const int64_t n = 1024;
+    lemon_arena arena = {NULL};
+    float *a = lemon__floats(ctx, &arena, 3 * n, n);
+    double best = 1e30;
+    int k;
+    for (k = 0; a && k < 3; k++) {
+        double began = lemon__seconds(), flops = ctx->flops;
+        lemon__gemm_threads(ctx, 0, 0, n, n, n, 1.0f, a, n, a + n * n, n, 0.0f, a + 2 * n * n, n);
+        ctx->flops = flops;
+        best = fmin(best, lemon__seconds() - began);
+    }
+    lemon_arena_free(ctx, &arena);
+    return 2.0 * (double)(n * n * n) / best;
+}
+
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast) {
+    lemon__fill f;
+    lemon__cost p;
+    lemon_operators ops;
+    double rows, weights;
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
+    memset(forecast, 0, sizeof *forecast);
+    memset(&p, 0, sizeof p);
+    memset(&ops, 0, sizeof ops);
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (!status) status = lemon__workspaces(ctx);
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    f.ops = &ops;
+    ops.slots = lemon__field_slots(&f);
+    if (tokens > 0) lemon__fill_cut(&f, lemon__min(tokens, options->tokens));
+    p.f = &f;
+    lemon__cost_all(&p, &f);
+    rows = lemon__solves(&f) || f.method->ranked ? 4.0 * (double)lemon__rows_numbers(&f) : 0.0;
+    weights = 4.0 * (double)lemon_config_params(student);
+    forecast->flops = p.flops + p.flops64;
+    forecast->flops64 = p.flops64;
+    forecast->memory = (double)ctx->bytes + (lemon__solves(&f) ? (double)lemon__work_bytes(&f) : 0.0);
+    forecast->scratch = lemon__scratch_path(ctx) ? weights : 0.0;
+    if (!lemon__scratch_path(ctx)) forecast->memory += weights;
+    if (forecast->memory + rows <= (double)lemon__fuse_memory(&f)) forecast->memory += rows;
+    else forecast->scratch += rows;
+    if (lemon__scratch_path(ctx) && lemon__solves(&f))
+        forecast->scratch += 8.0 * (double)(f.windows * f.seq * (f.dt + f.ds) + 2 * lemon__measured(&f));
+    forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));
+    lemon__fill_end(&f);
+    return LEMON_OK;
 }
 
 /*  Both calls: operators, or a model where they are NULL. */

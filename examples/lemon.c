@@ -1710,6 +1710,18 @@ static int fuse_filled(run *r, const lemon_config *shape, const lemon_tokens *te
     return check(r, lemon_operators_apply(r->ctx, r->operators, r->teacher, options->correction, &r->model));
 }
 
+/*  Tells what work of more than some seconds will take. */
+static int fuse_forecast(run *r, const lemon_config *shape, const lemon_fuse_options *options) {
+    lemon_fuse_forecast f;
+    int code = check(r, lemon_fuse_plan(r->ctx, r->teacher, shape, r->set.n_data ? r->tokens.count : 0, options, &f));
+    if (code == EXIT_DONE && !r->set.quiet && f.seconds > 5) {
+        progress_clear(&r->bar);
+        fprintf(stderr, "lemon: about %.3g operations, %.1f minutes on this machine, %.2g GB of memory, %.2g GB in %s\n",
+                f.flops, f.seconds / 60, f.memory / 1e9, f.scratch / 1e9, r->scratch ? r->scratch : "no file");
+    }
+    return code;
+}
+
 static int fuse_by_method(run *r, lemon_fuse_result *result) {
     lemon_config shape;
     lemon_fuse_options options = fuse_options(r);
@@ -1718,6 +1730,8 @@ static int fuse_by_method(run *r, lemon_fuse_result *result) {
     if (code) return code;
     if (random && r->set.save_operators)
         return complain(r, EXIT_USAGE, "--save-operators has nothing to save: --method random has no operators");
+    code = fuse_forecast(r, &shape, &options);
+    if (code) return code;
     if (!random && (r->set.save_operators || r->set.report)) return fuse_filled(r, &shape, text, &options, result);
     return check(r, lemon_fuse(r->ctx, r->teacher, &shape, text, &options, &r->model, result));
 }
