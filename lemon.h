@@ -653,7 +653,7 @@ LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
 /*  The keys and values so far, as a file of .lemon's layout, and back into a session of the same model with the same type
-    of cache, whose tokens they replace (after an error it is empty).  What follows has the same bits as if nothing had
+    of cache, whose tokens they replace (after an error it is empty); the reader is taken over and closed.  What follows has the same bits as if nothing had
     been saved; for scores, rewind by one and feed the last token again. */
 LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer);
 LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader);
