@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        253   1184   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         370   2282   bf16 and f16, random numbers, checksums
-        3  Tensors         392   2387   a dense view, storage types, arenas
-        4  GEMM            425   2646   the matrix product
-        5  Kernels           -   4284   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            453   5440   reverse-mode automatic differentiation
-        7  Model           529   6142   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     656   6768   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      684  10100   text to ids and back; text files to training data
-       10  Inference       769  13055   the key-value cache, sampling
-       11  Training        831  13512   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          901  14245   operators, the methods that fill them, apply and learn
+        1  Platform        253   1188   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         370   2286   bf16 and f16, random numbers, checksums
+        3  Tensors         392   2391   a dense view, storage types, arenas
+        4  GEMM            425   2650   the matrix product
+        5  Kernels           -   4288   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            453   5444   reverse-mode automatic differentiation
+        7  Model           529   6146   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     656   6772   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      684  10104   text to ids and back; text files to training data
+       10  Inference       771  13059   the key-value cache, sampling
+       11  Training        834  13516   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          904  14249   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -704,6 +704,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                                              lemon_tokenizer **tokenizer);
 /*  Writes llama2.c's tokenizer.bin, which can hold vocabularies of SentencePiece's family that are laid out as above. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer);
+/*  A copy that owns all of itself; the end of one (NULL is fine); how many ids it has. */
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer);
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer);
@@ -724,6 +725,7 @@ typedef struct lemon_tokens {
     int32_t *ids;
     int64_t count, capacity;
 } lemon_tokens;
+/*  Appends one id, in memory that grows by doubling; frees all ids and zeroes the struct (NULL is fine). */
 LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id);
 LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
 
@@ -790,6 +792,7 @@ LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine
     4 * n_layers * n_heads * head_dim for each token before it, so the last one of a context takes longest: for a loop
     with a deadline, as in a game, measure that one (`make -C bench generate` prints it). */
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits);
+/*  Tokens fed so far. */
 LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
@@ -1021,6 +1024,7 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
     missing, or a layer or channel that the teacher has not. */
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student);
+/*  The end of a set (NULL is fine); a set as a file of .lemon's layout, and back, checked as a stranger's file is. */
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
