@@ -646,7 +646,7 @@ LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
 /*  The keys and values so far, as a file of .lemon's layout, and back into a session of the same model with the same type
-    of cache, whose tokens they replace (after an error it is empty).  What follows has the same bits as if nothing had
+    of cache, whose tokens they replace (after an error it is empty); the reader is taken over and closed.  What follows has the same bits as if nothing had
     been saved; for scores, rewind by one and feed the last token again. */
 LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer);
 LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader);
@@ -711,6 +711,8 @@ typedef struct lemon_train_options {
     lemon_schedule schedule;
     double weight_decay, clip;           /* clip 0: off */
     const lemon_model *teacher;          /* NULL: none */
+    int keep_teacher;                    /* 1: it reads the text once, before the first step, and its last states stay in
+                                            memory ([tokens, its d_model] floats); pays from the second epoch on */
     double distill, temperature;         /* weight of the KL term, and its temperature */
     lemon_order order;
     uint64_t seed;
@@ -795,6 +797,17 @@ typedef struct lemon_operators {
     lemon_arena arena;        /* owns all of the above */
 } lemon_operators;
 
+/*  Empty operators, to be filled by a method of your own: all layers -1, all weights 0, no maps, no correction.  Both shapes
+    are of one family and vocabulary; slots is from 1 to the teacher's layers.  LEMON_E_ARG, LEMON_E_MEMORY.  What must be
+    filled in before lemon_operators_apply: a layer and a weight for each student layer, and in slot 0 a map for each place
+    (that of LEMON_AT_READ_OUTPUT only with an output matrix, the last two only with qk_norm). */
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators);
+/*  Makes the map at a place anew, all of it zero, with `field` teacher channels for each student channel (0: this slot adds
+    nothing; the teacher's all: dense, without index), and hands it out to be filled in.  The operators own it.
+    LEMON_E_ARG: no such place, layer (0 where there is one per model) or slot, or more channels than there are. */
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map);
 /*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot);
@@ -809,11 +822,12 @@ typedef struct lemon_fuse_options {
     int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
     int solve;                /* lemon: 1 solves the operators on activations, 0 begins with a selection */
     int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In */
-    int64_t learn_steps; /* then learns the operators by gradients; < 0: the method's own number (ligo 100, others 0) */
-    double learn_lr;
+    int64_t learn_steps;      /* then learns by gradients; < 0: the method's own number (lemon, solved and with correction,
+                                 up to 10^8 parameters: four times through the text; ligo 100; others 0) */
+    double learn_lr;          /* < 0: the method's own */
     uint64_t seed;            /* of sampled text, random weights and the order of learning */
 } lemon_fuse_options;
-/*  lemon, 32768 tokens, solved, with correction, nothing learned, seed 1. */
+/*  lemon, 32768 tokens, solved, with correction, seed 1; what is learned is left to the method. */
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
 
 /*  A shape for a student of about `params` parameters, embeddings counted, that can be fused from this teacher.  Sizes in
@@ -837,6 +851,13 @@ typedef struct lemon_fuse_result {
     double flops, seconds;
 } lemon_fuse_result;
 
+/*  What a fusion will take, told before it: floating-point operations as lemon_flops counts them, and how many of these are
+    of float64, which are half as fast; most bytes of memory, and bytes of scratch (0 without); seconds by the speed of a
+    product that is timed for it.  Of select, drop, subclone and lemon solved, without what learning adds. */
+typedef struct lemon_fuse_forecast { double flops, flops64, memory, scratch, seconds; } lemon_fuse_forecast;
+/*  tokens: how many the text has; 0: there is none.  LEMON_E_ARG as lemon_fuse. */
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast);
 /*  Fuses a teacher into a student of the given shape: fill, apply, and learning where asked for.
     text: calibration tokens; NULL: the teacher samples its own.  result may be NULL.
     LEMON_E_ARG where the student's shape cannot come from the teacher's; the message names the nearest one that can. */
@@ -848,7 +869,8 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result);
 /*  Applies operators to a teacher of the shape they were made for: one loop over the table of parameters.  Corrections
-    belong to the teacher they were solved on; correction 0 leaves them out. */
+    belong to the teacher they were solved on; correction 0 leaves them out.  LEMON_E_ARG: another shape, a map that is
+    missing, or a layer or channel that the teacher has not. */
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student);
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
@@ -3933,7 +3955,7 @@ static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int
     g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.ldc = ldc;
     g.lower = lower;
-    ctx->flops += (lower ? 1.0 : 2.0) * (double)m * (double)n * (double)k;
+    ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
 }
 #endif
@@ -7450,6 +7472,7 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, 
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
+    lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
     total = (size_t)(lemon__pad_to(total, pack->align) - total);
     if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
@@ -13353,7 +13376,9 @@ typedef struct lemon__objective {
     lemon_tape *tape;
     lemon_var loss;
     int32_t *inputs, *targets;          /* [batch * seq] */
-    int64_t batch, seq;
+    float *taught;                      /* [batch * seq, width] of `states`, the teacher's for the whole text, */
+    float *states;                      /*   where these are kept */
+    int64_t batch, seq, width;
     int recompute;
 } lemon__objective;
 
@@ -13668,24 +13693,29 @@ static void lemon__windows_shuffle(lemon__windows *w, int64_t epoch) {
     w->epoch = epoch;
 }
 
-/*  Windows number position, position+1, ... of the endless sequence of epochs. */
-static void lemon__windows_take(lemon__windows *w, int64_t position, int64_t n, int32_t *inputs, int32_t *targets) {
-    int64_t i, which;
-    for (i = 0; i < n; i++, position++) {
-        which = position % w->count;
-        if (w->order == LEMON_RANDOM) {
-            if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
-            which = w->permutation[which];
-        }
-        memcpy(inputs + i * w->seq, w->tokens->ids + which * w->seq, (size_t)w->seq * sizeof *inputs);
-        memcpy(targets + i * w->seq, w->tokens->ids + which * w->seq + 1, (size_t)w->seq * sizeof *targets);
+/*  Which window stands at a position in the endless sequence of epochs. */
+static int64_t lemon__windows_at(lemon__windows *w, int64_t position) {
+    if (w->order == LEMON_SEQUENTIAL) return position % w->count;
+    if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
+    return w->permutation[position % w->count];
+}
+
+/*  The windows from position on, as the tape reads them. */
+static void lemon__objective_fill(lemon__objective *q, lemon__windows *windows, int64_t position) {
+    int64_t i, seq = q->seq, row;
+    for (i = 0; i < q->batch; i++) {
+        row = lemon__windows_at(windows, position + i) * seq;
+        memcpy(q->inputs + i * seq, windows->tokens->ids + row, (size_t)seq * sizeof *q->inputs);
+        memcpy(q->targets + i * seq, windows->tokens->ids + row + 1, (size_t)seq * sizeof *q->targets);
+        if (q->taught)
+            memcpy(q->taught + i * seq * q->width, q->states + row * q->width, (size_t)(seq * q->width) * sizeof *q->taught);
     }
 }
 
-/*  Loss and gradients on the windows from position on. */
+/*  Loss and gradients on them. */
 static lemon_status lemon__objective_run(lemon__objective *q, lemon__windows *windows, int64_t position) {
     lemon_status status;
-    lemon__windows_take(windows, position, q->batch, q->inputs, q->targets);
+    lemon__objective_fill(q, windows, position);
     status = lemon_tape_forward(q->tape);
     return status ? status : lemon_tape_backward(q->tape);
 }
@@ -13707,6 +13737,42 @@ typedef struct lemon__trainer {
     size_t planned;
 } lemon__trainer;
 
+/*  The teacher's last normed states for the whole text, window by window, 1,024 rows or a window at a time. */
+static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
+    const lemon_model *teacher = t->o.teacher;
+    const int64_t seq = t->o.seq, most = lemon__max(1, 1024 / seq), d = teacher->config.d_model;
+    int64_t at, layer, width = lemon_joint_size(&teacher->config, LEMON_JOINT_KEY);
+    lemon_arena arena = {NULL};
+    float *k = lemon__floats(t->ctx, &arena, most * seq, width), *v = lemon__floats(t->ctx, &arena, most * seq, width);
+    lemon__walk w;
+    lemon_status status = lemon__walk_open(t->ctx, &arena, teacher, most * seq, seq, &w);
+    if (k == NULL || v == NULL) status = LEMON_E_MEMORY;
+    w.seq = w.kv_rows = seq;
+    for (at = 0; !status && at < t->windows.count; at += w.batch) {
+        w.batch = lemon__min(most, t->windows.count - at);
+        w.x = states + at * seq * d;
+        lemon__walk_embed(&w, t->windows.tokens->ids + at * seq);
+        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(&w, layer, k, v);
+        lemon__walk_norm(&w, LEMON_FINAL_NORM, 0);
+        memcpy(w.x, w.y, (size_t)(lemon__walk_rows(&w) * d) * sizeof *w.x);
+        status = lemon__tick(t->ctx, "ask the teacher", at + w.batch, t->windows.count, (double)NAN);
+    }
+    lemon_arena_free(t->ctx, &arena);
+    return status;
+}
+
+/*  The teacher's last states on the tape: made at each step, or kept from one reading of the text. */
+static lemon_var lemon__trainer_taught(lemon__trainer *t, const lemon_var *theirs) {
+    const lemon_model *teacher = t->o.teacher;
+    lemon__objective *q = &t->q;
+    const int64_t rows = q->batch * q->seq;
+    if (!t->o.keep_teacher) return lemon__tape_llama(q->tape, &teacher->config, theirs, q->inputs, q->batch, q->seq, 0);
+    q->width = teacher->config.d_model;
+    q->states = lemon__floats(t->ctx, &t->arena, t->windows.count * q->seq, q->width);
+    q->taught = lemon__floats(t->ctx, &t->arena, rows, q->width);
+    return q->states && q->taught ? lemon_tape_leaf(q->tape, q->taught, NULL, rows, q->width) : -1;
+}
+
 static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     const lemon_train_options *o = &t->o;
     const lemon_model *teacher = o->distill > 0.0 ? o->teacher : NULL;
@@ -13722,7 +13788,7 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     t->q.recompute = o->recompute;
     if (teacher) {
         lemon__tape_weights(t->q.tape, teacher, NULL, theirs);
-        taught = lemon__tape_llama(t->q.tape, &teacher->config, theirs, t->q.inputs, t->q.batch, o->seq, 0);
+        taught = lemon__trainer_taught(t, theirs);
         teaching = theirs[lemon__param_index(&teacher->config, LEMON_OUTPUT, 0)];
     }
     lemon__tape_weights(t->q.tape, t->model, t->adam.g, weights);
@@ -13754,6 +13820,7 @@ static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens 
 
 static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *tokens) {
     lemon_status status = lemon__trainer_memory(t, tokens);
+    if (!status && t->q.states) status = lemon__trainer_ask(t, t->q.states);
     if (status) return status;
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
     t->teacher_crc = lemon__model_crc(t->o.teacher);
@@ -14034,6 +14101,11 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
      3. the matrices that write to the stream are solved against what the student still lacks, P x_t - x_s, over all
         teacher layers up to the next one that is kept: so dropped layers are made up for, and errors do not pile up.
    Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
+
+   How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times through
+   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once; where
+   they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
+   after this, solving needs only as many rows as its unknowns ask for.
    ================================================================================================================== */
 
 /* ---- places: which map stands at which side of which role ---- */
@@ -14112,6 +14184,19 @@ static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, l
     return status;
 }
 
+/*  Vocabularies are equal and nothing is added to what the teacher has. */
+static lemon_status lemon__same_family(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s) {
+    int i;
+    if (s->vocab_size != t->vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
+                           (int)t->vocab_size);
+    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(s, i) != lemon__field_value(t, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
+                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    return LEMON_OK;
+}
+
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                          int64_t slots, lemon_operators **out) {
     lemon_operators *ops = (lemon_operators *)lemon__calloc(ctx, sizeof *ops);
@@ -14142,6 +14227,65 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
     map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
     map->value = lemon__floats(ctx, &ops->arena, map->student, field);
     return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
+}
+
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators) {
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_create: an argument is NULL");
+    *operators = NULL;
+    status = lemon_config_check(ctx, teacher);
+    if (!status) status = lemon_config_check(ctx, student);
+    if (!status) status = lemon__same_family(ctx, teacher, student);
+    if (!status) status = lemon__check_whole(ctx, "slots", slots, 1, teacher->n_layers);
+    return status ? status : lemon__operators_new(ctx, teacher, student, slots, operators);
+}
+
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
+    const lemon_operators *ops = operators;
+    lemon_status status;
+    if (ctx == NULL || operators == NULL || map == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_set_map: an argument is NULL");
+    *map = NULL;
+    status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
+    if (status) return status;
+    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? ops->student.n_layers - 1 : 0);
+    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? ops->slots - 1 : 0);
+    if (!status)
+        status = lemon__check_whole(ctx, "field", field, 0, lemon_joint_size(&ops->teacher, lemon__places[place].joint));
+    if (status) return status;
+    status = lemon__map_make(ctx, operators, lemon__own_map(ops, (int)place, layer, slot), field);
+    if (!status) *map = lemon__own_map(ops, (int)place, layer, slot);
+    return status;
+}
+
+static lemon_status lemon__map_check(lemon_ctx *ctx, const lemon_operators *ops, const lemon_map *map) {
+    int64_t i;
+    for (i = 0; map->index && i < map->student * map->field; i++)
+        if (map->index[i] < 0 || map->index[i] >= map->teacher)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
+                               lemon__places[lemon__map_place(ops, map)].name, (int)map->index[i],
+                               (long long)map->teacher - 1);
+    return LEMON_OK;
+}
+
+/*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
+static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
+    lemon_status status = LEMON_OK;
+    int64_t i, layer, side;
+    for (i = 0; !status && i < lemon__cells(ops); i++)
+        status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
+    for (i = 0; !status && i < lemon__map_count(ops); i++) status = lemon__map_check(ctx, ops, &ops->maps[i]);
+    for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
+        lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
+        side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
+        if (side < LEMON_PLACE_COUNT && lemon_operators_map(ops, (lemon_place)side, layer, 0)->student == 0)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" of student layer %lld is missing", lemon__places[side].name,
+                               (long long)layer);
+    }
+    return status;
 }
 
 /*  The map written out: dense [student, teacher]. */
@@ -14194,15 +14338,30 @@ static void lemon__folded_row(const lemon_tensor *w, int64_t row, const float *g
     for (c = 0; gain && c < w->cols; c++) out[c] *= gain[c];
 }
 
+/*  Rows from ... from+count-1 of a weight so, shared by threads. */
+typedef struct lemon__decoding { const lemon_tensor *w; const float *gain; int64_t from; float *out; } lemon__decoding;
+
+static void lemon__decoding_task(void *arg, int64_t index, int worker) {
+    const lemon__decoding *d = (const lemon__decoding *)arg;
+    (void)worker;
+    lemon__folded_row(d->w, d->from + index, d->gain, d->out + index * d->w->cols);
+}
+
+static void lemon__folded_rows(lemon_ctx *ctx, const lemon_tensor *w, int64_t from, int64_t count, const float *gain,
+                               float *out) {
+    lemon__decoding d;
+    d.w = w, d.gain = gain, d.from = from, d.out = out;
+    lemon__parallel(ctx, count, lemon__decoding_task, &d);
+}
+
 /*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are
     folded.  NULL: no memory. */
 static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *teacher, lemon_role role,
                                     int64_t layer, int fold) {
     const lemon_tensor *w = lemon_model_param(teacher, role, layer);
     float *out = lemon__floats(ctx, arena, w->rows, w->cols), *gain;
-    int64_t r;
     if (lemon__folded_gain(ctx, arena, teacher, role, layer, fold, &gain) || out == NULL) return NULL;
-    for (r = 0; r < w->rows; r++) lemon__folded_row(w, r, gain, out + r * w->cols);
+    lemon__folded_rows(ctx, w, 0, w->rows, gain, out);
     return out;
 }
 
@@ -14230,7 +14389,9 @@ typedef struct lemon__term {
     const lemon_map *write, *read;  /* write NULL: the rows stay as they are */
     const lemon_tensor *w;
     float weight;
-    float *gain, *row, *panel, *half;       /* [cols]; [cols]; [PANEL, cols]; Out W, or a panel of it In^T */
+    float *gain, *rows;             /* [cols]; [threads, cols] */
+    float *panel, *half;            /* [PANEL, cols]; [PANEL, read->student] */
+    int64_t from;
 } lemon__term;
 
 /*  out [count, read->student] += left [count, cols] * In^T. */
@@ -14245,31 +14406,37 @@ static void lemon__term_read(const lemon__term *t, const float *left, int64_t co
     for (i = 0; i < count * t->read->student; i++) out[i] += t->half[i];
 }
 
-/*  Out is sparse, or not there: rows of Out W, some at a time. */
-static void lemon__term_sparse(const lemon__term *t, int64_t rows, float *out) {
+/*  Row `index` of a panel of Out W, Out being sparse or not there. */
+static void lemon__term_task(void *arg, int64_t index, int worker) {
+    const lemon__term *t = (const lemon__term *)arg;
     const int64_t field = t->write ? t->write->field : 1, cols = t->w->cols;
-    int64_t from, count, i, f, c;
-    for (from = 0; from < rows; from += count) {
-        count = lemon__min(LEMON__PANEL, rows - from);
-        memset(t->panel, 0, (size_t)(count * cols) * sizeof *t->panel);
-        for (i = 0; i < count; i++)
-            for (f = 0; f < field; f++) {
-                const int64_t at = (from + i) * field + f;
-                const float v = t->write ? t->weight * t->write->value[at] : t->weight;
-                lemon__folded_row(t->w, t->write ? t->write->index[at] : at, t->gain, t->row);
-                for (c = 0; c < cols; c++) t->panel[i * cols + c] += v * t->row[c];
-            }
-        lemon__term_read(t, t->panel, count, out + from * t->read->student);
+    float *out = t->panel + index * cols, *row = t->rows + worker * cols;
+    int64_t f, c;
+    memset(out, 0, (size_t)cols * sizeof *out);
+    for (f = 0; f < field; f++) {
+        const int64_t at = (t->from + index) * field + f;
+        const float v = t->write ? t->weight * t->write->value[at] : t->weight;
+        lemon__folded_row(t->w, t->write ? t->write->index[at] : at, t->gain, row);
+        for (c = 0; c < cols; c++) out[c] += v * row[c];
+    }
+}
+
+static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
+    int64_t count;
+    for (t->from = 0; t->from < rows; t->from += count) {
+        count = lemon__min(LEMON__PANEL, rows - t->from);
+        lemon__parallel(t->ctx, count, lemon__term_task, t);
+        lemon__term_read(t, t->panel, count, out + t->from * t->read->student);
     }
 }
 
 /*  Out is dense: Out W as a sum over panels, then its product with In^T, by as many rows. */
 static void lemon__term_dense(const lemon__term *t, float *product, float *out) {
     const int64_t n = t->write->student, cols = t->w->cols;
-    int64_t from, count, i;
+    int64_t from, count;
     for (from = 0; from < t->w->rows; from += count) {
         count = lemon__min(LEMON__PANEL, t->w->rows - from);
-        for (i = 0; i < count; i++) lemon__folded_row(t->w, from + i, t->gain, t->panel + i * cols);
+        lemon__folded_rows(t->ctx, t->w, from, count, t->gain, t->panel);
         lemon__gemm_threads(t->ctx, 0, 0, n, cols, count, t->weight, t->write->value + from, t->w->rows, t->panel, cols,
                             from > 0 ? 1.0f : 0.0f, product, cols);
     }
@@ -14297,11 +14464,11 @@ static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops
     rows = t.write ? t.write->student : t.w->rows;
     dense = t.write && t.write->index == NULL;
     status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
-    t.row = lemon__floats(ctx, &arena, 1, t.w->cols);
+    t.rows = lemon__floats(ctx, &arena, ctx->threads, t.w->cols);
     t.panel = lemon__floats(ctx, &arena, LEMON__PANEL, t.w->cols);
     t.half = lemon__floats(ctx, &arena, LEMON__PANEL, t.read->student);
     if (dense) product = lemon__floats(ctx, &arena, rows, t.w->cols);
-    if (!t.row || !t.panel || !t.half || (dense && !product)) status = LEMON_E_MEMORY;
+    if (!t.rows || !t.panel || !t.half || (dense && !product)) status = LEMON_E_MEMORY;
     if (!status && dense) lemon__term_dense(&t, product, out);
     else if (!status) lemon__term_sparse(&t, rows, out);
     lemon__pages(ctx, t.w->data, lemon_tensor_bytes(t.w), LEMON__GONE);
@@ -14379,6 +14546,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
     *student = NULL;
     status = lemon__same_shape(ctx, &teacher->config, &operators->teacher);
+    if (!status) status = lemon__operators_check(ctx, operators);
     if (!status && lemon__scratch_path(ctx))
         status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
     if (!status) status = lemon__student_create(ctx, &operators->student, file, student);
@@ -14474,15 +14642,12 @@ static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_o
 
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field, i;
+    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field;
     lemon_tensor value, index;
     lemon_status status;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
-    if (!lemon__unpack_has(u, name))
-        return (map - ops->maps) % ops->slots
-                   ? LEMON_OK
-                   : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+    if (!lemon__unpack_has(u, name)) return LEMON_OK;
     status = lemon__unpack_field_of(u, name, teacher, &field);
     if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
     if (!status && field > 0 && field < teacher)
@@ -14491,10 +14656,6 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     if (status || field == 0) return status;
     memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
     if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
-    for (i = 0; map->index && i < map->student * field; i++)
-        if (map->index[i] < 0 || map->index[i] >= teacher)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name,
-                               name, (int)map->index[i], (long long)teacher - 1);
     return LEMON_OK;
 }
 
@@ -14502,13 +14663,12 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i / lemon__cells(ops) >= LEMON_AT_QUERY_NORM && !ops->student.qk_norm) break;
-        else if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
 static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
-    int64_t cells = lemon__cells(ops), i;
+    int64_t cells = lemon__cells(ops);
     lemon_tensor weight;
     if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
         return LEMON_E_FORMAT;
@@ -14517,10 +14677,6 @@ static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators
                            lemon_dtype_name(layer.dtype));
     memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
     memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
-    for (i = 0; i < cells; i++)
-        if (ops->layer[i] < -1 || ops->layer[i] >= ops->teacher.n_layers)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %d, expected -1 to %d", u->source.name,
-                               (int)ops->layer[i], (int)ops->teacher.n_layers - 1);
     return LEMON_OK;
 }
 
@@ -14554,6 +14710,7 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
     if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
+    if (!status && lemon__same_family(ctx, &teacher, &student)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
         status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
                              u->source.name, (long long)slots, (int)student.n_layers);
@@ -14566,7 +14723,9 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
     status = lemon__unpack_layers(u, *operators, layer);
     if (!status) status = lemon__unpack_maps(u, *operators);
-    return status ? status : lemon__unpack_corrections(u, *operators);
+    if (!status) status = lemon__unpack_corrections(u, *operators);
+    if (!status && lemon__operators_check(ctx, *operators)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    return status;
 }
 
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
@@ -14598,7 +14757,7 @@ typedef struct lemon__method {
     int64_t learn, slots;           /* steps, and layers in a field, where the options leave them to the method */
 } lemon__method;
 
-enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096 };
+enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096, LEMON__ROWS_AN_UNKNOWN = 32, LEMON__MUCH_TO_LEARN = 100000000 };
 static const lemon__method lemon__methods[LEMON__METHODS] = {
     {"lemon", LEMON__SOLVES, 1, 1, 0, 1, 0, 3},    {"ligo", LEMON__LEARNS, 1, 0, 0, 1, 100, LEMON__ALL_LAYERS},
     {"subclone", LEMON__SELECTS, 1, 1, 1, 1, 0, 1}, {"select", LEMON__SELECTS, 0, 0, 0, 0, 0, 1},
@@ -14637,7 +14796,7 @@ typedef struct lemon__fill {
     const lemon_config *tc, *sc;
     const lemon_fuse_options *o;
     const lemon__method *method;
-    int64_t learn;                  /* steps */
+    int64_t learn;                  /* steps; negative: so many times through the text, until its windows are counted */
     lemon_operators *ops;
     lemon_arena arena, solve, work; /* for the whole fusion, for the solving, for a part of it */
     int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
@@ -14672,6 +14831,20 @@ typedef struct lemon__fill {
     int32_t *chosen;
 } lemon__fill;
 
+static int lemon__solves(const lemon__fill *f) { return f->method->kind == LEMON__SOLVES && f->o->solve; }
+
+/*  What gradients move: the maps, or (on a set that is filled without them) the student's weights, as corrections. */
+static int lemon__learns_maps(const lemon__fill *f) {
+    return f->learn != 0 && ((f->method->kind >= LEMON__LEARNS && !lemon__solves(f)) || !f->o->correction);
+}
+
+/*  Steps of learning where the options leave them to the method.  A solved student goes through its text four times, unless
+    it is so large that gradients and their moments would be the largest thing there is. */
+static int64_t lemon__own_steps(const lemon__fill *f) {
+    if (!lemon__solves(f)) return f->method->learn;
+    return f->o->correction && lemon_config_params(f->sc) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
+}
+
 static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                               const lemon_fuse_options *o) {
     memset(f, 0, sizeof *f);
@@ -14681,7 +14854,7 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->sc = student;
     f->o = o;
     f->method = lemon__method_find(o->method);
-    f->learn = o->learn_steps >= 0 ? o->learn_steps : f->method->learn;
+    f->learn = o->learn_steps >= 0 ? o->learn_steps : lemon__own_steps(f);
     f->dt = f->tc->d_model;
     f->ds = f->sc->d_model;
     f->qt = lemon_joint_size(f->tc, LEMON_JOINT_HEADS);
@@ -14692,7 +14865,6 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->began = lemon__seconds();
 }
 
-static int lemon__solves(const lemon__fill *f) { return f->method->kind == LEMON__SOLVES && f->o->solve; }
 
 static void lemon__fill_end(lemon__fill *f) {
     lemon_model_free(f->ctx, f->student);
@@ -14916,16 +15088,27 @@ static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t 
     return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
 }
 
+/*  Row `index` of a panel's products is added to the sums. */
+typedef struct lemon__adding { const float *part; double *sum; int64_t n, step; } lemon__adding;
+
+static void lemon__adding_task(void *arg, int64_t index, int worker) {
+    const lemon__adding *g = (const lemon__adding *)arg;
+    const float *part = g->part + index * g->n;
+    double *sum = g->sum + index * g->step;
+    int64_t c;
+    (void)worker;
+    for (c = 0; c < g->n; c++) sum[c] += (double)part[c];
+}
+
 /*  Where a and b are the same rows, only what is right of the diagonal, by panels: half the work (SYRK). */
 static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
-    int64_t i, r, c;
+    lemon__adding g;
+    int64_t i;
     for (i = 0; i < cov->m; i += LEMON__PANEL) {
-        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0, n = cov->n - from;
-        lemon__gemm_threads(ctx, 1, 0, size, n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, n);
-        for (r = 0; r < size; r++) {
-            double *sum = cov->sum + (i + r) * cov->n + from;
-            for (c = 0; c < n; c++) sum[c] += (double)cov->part[r * n + c];
-        }
+        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0;
+        g.part = cov->part, g.sum = cov->sum + i * cov->n + from, g.n = cov->n - from, g.step = cov->n;
+        lemon__gemm_threads(ctx, 1, 0, size, g.n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, g.n);
+        lemon__parallel(ctx, size, lemon__adding_task, &g);
     }
 }
 
@@ -15047,6 +15230,15 @@ static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows)
 enum { LEMON__RIDGES = 5, LEMON__JUDGES = 256, LEMON__BLOCK_OF_TARGETS = 1024 };
 static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0};
 
+/*  What is solved for, from a store of m columns.  W0 is dense (w), or the transpose of a selection that a map holds. */
+typedef struct lemon__target {
+    int store;
+    int64_t m;
+    const lemon_map *select;
+    float *w;                       /* [m, n] W0, receives W; or NULL, and then: */
+    float *turned;                  /* [n, m] receives W^T */
+} lemon__target;
+
 typedef struct lemon__squares {
     lemon__fill *f;
     int64_t n;
@@ -15056,17 +15248,10 @@ typedef struct lemon__squares {
     int ridge;                      /* that l is of; -1: none yet */
     lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
     int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
+    const lemon__target *target;    /* for tasks: of so many of them */
+    int64_t count;
     float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
 } lemon__squares;
-
-/*  What is solved for, from a store of m columns.  W0 is dense (w), or the transpose of a selection that a map holds. */
-typedef struct lemon__target {
-    int store;
-    int64_t m;
-    const lemon_map *select;
-    float *w;                       /* [m, n] W0, receives W; or NULL, and then: */
-    float *turned;                  /* [n, m] receives W^T */
-} lemon__target;
 
 static lemon_status lemon__squares_make(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
     int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq;
@@ -15152,19 +15337,30 @@ static void lemon__squares_from(lemon__squares *q, const lemon__target *t, int64
     }
 }
 
+/*  Row `index` of the batch at hand: the targets of a block, less what a selection predicts of them. */
+static void lemon__rest_task(void *arg, int64_t index, int worker) {
+    const lemon__squares *q = (const lemon__squares *)arg;
+    const lemon__target *t = q->target;
+    const float *target = lemon__batch(q->f, t->store) + index * t->m, *s = lemon__batch(q->f, LEMON__SOURCE) + index * q->n;
+    float *rest = q->rest + index * q->count;
+    int64_t c, i;
+    (void)worker;
+    for (c = 0; c < q->count; c++) rest[c] = target[q->ids[c]];
+    for (i = 0; !t->w && i < t->select->student; i++) {
+        const int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
+        if (to >= 0) rest[to] -= t->select->value[i] * s[i];
+    }
+}
+
 /*  What W0 leaves of a block of targets, on the batch at hand. */
 static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
-    const float *target = lemon__batch(f, t->store), *s = lemon__batch(f, LEMON__SOURCE);
-    int64_t r, c, i;
-    for (r = 0; r < f->rows; r++)
-        for (c = 0; c < count; c++) q->rest[r * count + c] = target[r * t->m + q->ids[c]];
+    q->target = t;
+    q->count = count;
+    lemon__parallel(f->ctx, f->rows, lemon__rest_task, q);
     if (t->w)
-        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, s, q->n, q->w, q->n, 1.0f, q->rest, count);
-    for (i = 0; !t->w && i < t->select->student; i++) {
-        int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
-        for (r = 0; to >= 0 && r < f->rows; r++) q->rest[r * count + to] -= t->select->value[i] * s[r * q->n + i];
-    }
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, lemon__batch(f, LEMON__SOURCE), q->n, q->w, q->n, 1.0f,
+                            q->rest, count);
 }
 
 static void lemon__squares_pass(lemon__squares *q, const lemon__target *t) {
@@ -15229,13 +15425,19 @@ static lemon_status lemon__squares_choose(lemon__squares *q, const lemon__target
     return r && step ? q->f->status : LEMON_E_MEMORY;
 }
 
+/*  out[c * step + r] = in[r, c], by squares. */
+static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out, int64_t step) {
+    int64_t i, j, r, c;
+    for (i = 0; i < rows; i += 32)
+        for (j = 0; j < cols; j += 32)
+            for (c = j; c < lemon__min(j + 32, cols); c++)
+                for (r = i; r < lemon__min(i + 32, rows); r++) out[c * step + r] = in[r * cols + c];
+}
+
 /*  A block's W, to where the target wants it. */
 static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_t from, int64_t count) {
-    int64_t c, i, n = q->n;
-    if (t->w) memcpy(t->w + from * n, q->w, (size_t)(count * n) * sizeof *q->w);
-    else
-        for (c = 0; c < count; c++)
-            for (i = 0; i < n; i++) t->turned[i * t->m + from + c] = q->w[c * n + i];
+    if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
+    else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
 }
 
 static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
@@ -15667,11 +15869,18 @@ static lemon_status lemon__observe_memory(lemon__fill *f) {
     return lemon__rows_make(f, LEMON__XT, f->dt);
 }
 
-/*  Fills channel, neuron, head, influence and covariance from the windows that are kept, layer by layer, so that each
+/*  How many windows are watched: those that are kept, but of a teacher of a thousand million numbers or more only half, for
+    means over some thousands of tokens change little and it is a fifth of the work. */
+static int64_t lemon__watched(const lemon__fill *f) {
+    if (lemon_config_params(f->tc) < 1000000000) return f->kept;
+    return lemon__max(f->kept / 2, lemon__min(f->kept, 4096 / f->seq));
+}
+
+/*  Fills channel, neuron, head, influence and covariance from windows that are kept, layer by layer, so that each
     layer's weights are read once. */
 static lemon_status lemon__observe(lemon__fill *f) {
     lemon__cov cov;
-    int64_t layer;
+    int64_t layer, watched = lemon__watched(f);
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
     lemon_status status = before ? lemon__observe_memory(f) : LEMON_E_MEMORY;
     cov.sum = f->covariance;
@@ -15681,12 +15890,12 @@ static lemon_status lemon__observe(lemon__fill *f) {
     f->what = "watch the teacher";
     f->total = f->tc->n_layers;
     lemon__stage_load(f, f->step < f->total);
-    for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && !f->held;)
+    for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && f->first < watched;)
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
     for (layer = lemon__min(f->step, f->total); !status && layer < f->total; layer++) {
         f->done = layer;
         lemon__layer_pages(f, f->teacher, layer + 1, LEMON__SOON);
-        for (lemon__rewind(f); lemon__next_batch(f) && !f->held;) {
+        for (lemon__rewind(f); lemon__next_batch(f) && f->first < watched;) {
             lemon__observe_layer(f, layer, &cov, before);
             if (layer + 1 == f->tc->n_layers) lemon__observe_stream(f, &f->t.walk, &cov);
         }
@@ -15918,12 +16127,6 @@ static lemon_status lemon__masked_solve(lemon__squares *q, const lemon__target *
     return f->status;
 }
 
-static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) out[c * rows + r] = in[r * cols + c];
-}
-
 /*  P's own inverse, for a read map; NULL: no memory. */
 static float *lemon__basis_inverse(lemon__fill *f) {
     float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
@@ -15971,7 +16174,7 @@ static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, 
     if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
     if (!status) status = masked ? lemon__masked_solve(&q, &t) : lemon__squares_solve(&q, &t);
     if (status) return status;
-    lemon__transpose(w, f->dt, f->ds, matrix);
+    lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
     return lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
 
@@ -15987,11 +16190,11 @@ static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t 
 static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
-    int64_t from, count, i;
+    int64_t from, count;
     if (rows == NULL || pw == NULL) return NULL;
     for (from = 0; from < t->rows; from += count) {
         count = lemon__min(LEMON__PANEL, t->rows - from);
-        for (i = 0; i < count; i++) lemon_row_to_f32(t, from + i, rows + i * t->cols);
+        lemon__folded_rows(f->ctx, t, from, count, NULL, rows);
         lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, count, 1.0f, f->p + from, f->dt, rows, t->cols, from > 0 ? 1.0f : 0.0f,
                             pw, t->cols);
     }
@@ -16929,7 +17132,7 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
     lemon_status status = LEMON_OK;
     lemon_train_defaults(&o);
     o.steps = l->f->learn;
-    o.lr = l->f->o->learn_lr;
+    o.lr = l->f->o->learn_lr < 0.0 ? 3e-3 : l->f->o->learn_lr;
     lemon__train_resolve(l->f->sc, &o);
     for (step = 1; !status && step <= o.steps; step++) {
         double norm, loss;
@@ -17023,6 +17226,58 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     return status;
 }
 
+/* ---- learning on top of a set that is there: the student's own weights move by gradients, on the teacher's predictions for
+        the text at hand, a window a step.  Where they come to is the correction from then on. ---- */
+
+static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
+    lemon_train_options o;
+    lemon_tokens text;
+    lemon_train_defaults(&o);
+    o.steps = f->learn;
+    o.batch = 1;
+    o.seq = f->seq;
+    o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
+    o.teacher = f->teacher;
+    o.keep_teacher = 1;
+    o.distill = 1.0;
+    o.seed = f->o->seed;
+    text.ids = (int32_t *)lemon__unconst(f->ids);
+    text.count = text.capacity = f->kept * f->seq;
+    return lemon_train(f->ctx, student, &text, &o, NULL);
+}
+
+/*  student - what stands in it without learning, added to the corrections. */
+static lemon_status lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
+    lemon_operators *ops = f->ops;
+    int64_t i, j;
+    for (i = 0; i < student->n_params; i++) {
+        const lemon_tensor *t = &student->params[i];
+        const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
+        float *c = (float *)ops->correction[i].data;
+        if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
+        if (c == NULL) return LEMON_E_MEMORY;
+        for (j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
+        ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
+    }
+    return LEMON_OK;
+}
+
+/*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
+static lemon_status lemon__settle(lemon__fill *f, double *before, double *after) {
+    lemon_model *settled = NULL, *worse;
+    lemon_status status = lemon_model_clone(f->ctx, f->student, &settled);
+    if (!status) status = lemon__settle_train(f, settled);
+    if (!status) status = lemon__held_out_loss(f, settled, after);
+    worse = settled;
+    if (!status && *after < *before) {
+        if (f->keep) status = lemon__settle_write(f, settled, f->student);
+        worse = f->student;
+        f->student = settled;
+    } else *after = *before;
+    lemon_model_free(f->ctx, worse);
+    return status;
+}
+
 /* ---- options, text, and the calls ---- */
 
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
@@ -17033,7 +17288,7 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     o->solve = 1;
     o->correction = 1;
     o->learn_steps = -1;
-    o->learn_lr = 3e-3;
+    o->learn_lr = -1.0;
     o->seed = 1;
 }
 
@@ -17152,14 +17407,10 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
                                             const lemon_fuse_options *o) {
     int64_t nearest;
     int i;
-    if (s->vocab_size != t->vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
-                           (int)t->vocab_size);
-    if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
-    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(s, i) != lemon__field_value(t, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
-                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    lemon_status status;
+    if (s->vocab_size == t->vocab_size && lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    status = lemon__same_family(ctx, t, s);
+    if (status) return status;
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
@@ -17186,9 +17437,9 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
                            o->method ? o->method : "(NULL)");
     if (o->tokens < 64)
         return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
-    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !(o->learn_lr >= 0.0))
+    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr))
         return lemon__fail(ctx, LEMON_E_ARG,
-                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected none below 0",
+                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and sizes not below 0",
                            (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
     return lemon__fuse_check_shape(ctx, &teacher->config, student, o);
 }
@@ -17220,20 +17471,41 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     return status;
 }
 
-/*  Cuts the text into windows, ten at least where that can be, and holds a tenth of them out. */
-static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
-    int64_t n = lemon__min(f->o->tokens, text->count);
-    f->ids = text->ids;
+/*  Cuts n tokens into windows, ten at least where that can be, and holds a tenth of them out. */
+static void lemon__fill_cut(lemon__fill *f, int64_t n) {
     f->seq = lemon__default_seq(f->tc, f->o->seq);
     f->seq = lemon__min(f->seq, lemon__min(f->tc->max_seq, f->sc->max_seq));
     while (n / f->seq < 10 && f->seq > 16) f->seq /= 2;
     f->windows = n / f->seq;
     f->kept = f->windows - lemon__max(1, f->windows / 10);
     f->batch = lemon__max(1, LEMON__FUSE_ROWS / f->seq);
+}
+
+static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
+    int64_t n = lemon__min(f->o->tokens, text->count);
+    f->ids = text->ids;
+    lemon__fill_cut(f, n);
+    if (f->learn < 0) f->learn *= -f->kept;
     if (f->kept < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
                            "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
     return lemon__check_ids(f->ctx, f->teacher, text->ids, n);
+}
+
+/*  Solves on as many of the last windows as it takes: where learning follows, some rows for each unknown are enough. */
+static lemon_status lemon__fill_some(lemon__fill *f) {
+    const int64_t unknowns = lemon__max(lemon__max(f->ds, f->qs), f->ns);
+    const int64_t enough = lemon__ceil_div(LEMON__ROWS_AN_UNKNOWN * unknowns, f->seq);
+    const int64_t cut = f->learn > 0 ? lemon__max(0, f->kept - enough) : 0;
+    lemon_status status;
+    f->ids += cut * f->seq;
+    f->kept -= cut;
+    f->windows -= cut;
+    status = lemon__fill_solved(f);
+    f->ids -= cut * f->seq;
+    f->kept += cut;
+    f->windows += cut;
+    return status;
 }
 
 /*  Fills the operators, and learns them where asked for; what both come to on held-out text. */
@@ -17241,18 +17513,19 @@ static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
     lemon_status status;
     f->ops->fold_gains = f->method->kind >= LEMON__SLICES;
     if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) status = lemon__fill_parts(f);
-    else status = lemon__solves(f) ? lemon__fill_solved(f) : lemon__fill_selected(f);
+    else status = lemon__solves(f) ? lemon__fill_some(f) : lemon__fill_selected(f);
     lemon_arena_free(f->ctx, &f->work);
     if (!status && f->ids) status = lemon__applied_loss(f, &result->init_loss);
     if (status || f->learn == 0) return status;
     result->learned_from = result->init_loss;
-    return lemon__learn_operators(f, &result->learned_from, &result->init_loss);
+    return lemon__learns_maps(f) ? lemon__learn_operators(f, &result->learned_from, &result->init_loss)
+                                 : lemon__settle(f, &result->learned_from, &result->init_loss);
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
 static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
                                      lemon_fuse_result *result) {
-    int needs_text = f->method->needs_text || f->learn > 0;
+    int needs_text = f->method->needs_text || f->learn != 0;
     lemon_tokens own = {NULL, 0, 0};
     lemon_status status = lemon__workspaces(f->ctx);
     if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
@@ -17288,13 +17561,126 @@ static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text,
     return status ? status : lemon__held_out_loss(f, *model, loss);
 }
 
+/* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
+
+typedef struct lemon__cost { const lemon__fill *f; double n, kept, held, flops, flops64; } lemon__cost;
+
+/*  A layer's operations for a token. */
+static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
+    const double d = c->d_model, q = (double)lemon_joint_size(c, LEMON_JOINT_HEADS),
+                 kv = (double)lemon_joint_size(c, LEMON_JOINT_KEY);
+    const double keys = c->window > 0 ? fmin(c->window, 0.5 * (double)seq) : 0.5 * (double)seq;
+    return 2.0 * d * (2.0 * q + 2.0 * kv + 3.0 * c->d_ffn) + 4.0 * q * keys;
+}
+
+static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
+
+/*  Least squares with n unknowns for m targets: choosing among ridges on some of the targets, then all. */
+static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
+    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0;
+    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + LEMON__RIDGES * judges * p->held * n * (2.0 + rest);
+    p->flops64 += (LEMON__RIDGES * judges + m) * n * (2.0 * n + 4.0 * LEMON__FACTOR);
+}
+
+static void lemon__cost_squares(lemon__cost *p, double n) {
+    p->flops += p->kept * lemon__cost_square(n);
+    p->flops64 += LEMON__RIDGES * n * n * (n / 3.0 + LEMON__FACTOR);
+}
+
+/*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
+static void lemon__cost_solve(lemon__cost *p, double used) {
+    const lemon__fill *f = p->f;
+    const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
+                 ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
+    double slot;
+    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
+    p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
+    p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
+    lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
+    lemon__cost_squares(p, ns);
+    for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
+    if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
+}
+
+static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
+    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size;
+    const double layer_t = lemon__cost_layer(f->tc, f->seq), layer_s = lemon__cost_layer(f->sc, f->seq);
+    const double lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq;
+    int64_t i;
+    p->n = (double)f->windows * seq, p->kept = (double)f->kept * seq, p->held = p->n - p->kept;
+    p->flops = p->held * (ls * layer_s + 2.0 * vocab * ds);                  /* the loss */
+    if (f->method->ranked) p->flops += watched * (lt * layer_t + (2.0 * lt + 1.0) * lemon__cost_square(dt));
+    if (!lemon__solves(f)) return;
+    p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
+    p->flops += 2.0 * ds * dt * dt + p->n * (lt * layer_t + ls * layer_s);
+    p->flops += (f->sc->tied_embeddings ? 1.0 : 2.0) * 2.0 * vocab * dt * ds;
+    for (i = 0; i < f->sc->n_layers; i++)
+        lemon__cost_solve(p, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
+    lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+}
+
+/*  Operations a second of a product of some size, the better of two. */
+static double lemon__cost_speed(lemon_ctx *ctx) {
+    const int64_t n = 1024;
+    lemon_arena arena = {NULL};
+    float *a = lemon__floats(ctx, &arena, 3 * n, n);
+    double best = 1e30;
+    int k;
+    for (k = 0; a && k < 3; k++) {
+        double began = lemon__seconds(), flops = ctx->flops;
+        lemon__gemm_threads(ctx, 0, 0, n, n, n, 1.0f, a, n, a + n * n, n, 0.0f, a + 2 * n * n, n);
+        ctx->flops = flops;
+        best = fmin(best, lemon__seconds() - began);
+    }
+    lemon_arena_free(ctx, &arena);
+    return 2.0 * (double)(n * n * n) / best;
+}
+
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast) {
+    lemon__fill f;
+    lemon__cost p;
+    lemon_operators ops;
+    double rows, weights;
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
+    memset(forecast, 0, sizeof *forecast);
+    memset(&p, 0, sizeof p);
+    memset(&ops, 0, sizeof ops);
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (!status) status = lemon__workspaces(ctx);
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    f.ops = &ops;
+    ops.slots = lemon__field_slots(&f);
+    if (tokens > 0) lemon__fill_cut(&f, lemon__min(tokens, options->tokens));
+    p.f = &f;
+    lemon__cost_all(&p, &f);
+    rows = lemon__solves(&f) || f.method->ranked ? 4.0 * (double)lemon__rows_numbers(&f) : 0.0;
+    weights = 4.0 * (double)lemon_config_params(student);
+    forecast->flops = p.flops + p.flops64;
+    forecast->flops64 = p.flops64;
+    forecast->memory = (double)ctx->bytes + (lemon__solves(&f) ? (double)lemon__work_bytes(&f) : 0.0);
+    forecast->scratch = lemon__scratch_path(ctx) ? weights : 0.0;
+    if (!lemon__scratch_path(ctx)) forecast->memory += weights;
+    if (forecast->memory + rows <= (double)lemon__fuse_memory(&f)) forecast->memory += rows;
+    else forecast->scratch += rows;
+    if (lemon__scratch_path(ctx) && lemon__solves(&f))
+        forecast->scratch += 8.0 * (double)(f.windows * f.seq * (f.dt + f.ds) + 2 * lemon__measured(&f));
+    forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));
+    lemon__fill_end(&f);
+    return LEMON_OK;
+}
+
 /*  Both calls: operators, or a model where they are NULL. */
 static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
                                     lemon_model **model, lemon_fuse_result *r) {
     lemon_operators *ops = NULL;
     lemon_status status;
     f->fusing = operators == NULL;
-    f->keep = !f->fusing || f->learn > 0 || !lemon__solves(f);
+    f->keep = !f->fusing || lemon__learns_maps(f) || !lemon__solves(f);
     status = lemon__fill_open(f, text, operators ? operators : &ops, r);
     if (f->fusing && !status) status = lemon__student_apply(f);
     if (f->fusing && !status) {

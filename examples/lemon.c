@@ -54,7 +54,7 @@ typedef struct settings {
     const char *tokenizer, *trim_vocab, *choices, *eval_data, *log, *report, *prompt, *stop;
     const char **data;                                   /* n_data paths, in the order given */
     int64_t n_data;
-    int untie, no_solve, no_correction, recompute, resume, bytes, json, quiet, help, version;
+    int untie, no_solve, no_correction, keep_teacher, recompute, resume, bytes, json, quiet, help, version;
 } settings;
 
 enum { MAX_FLAGS = 96, MAX_PLAIN = 2 };
@@ -293,8 +293,8 @@ static const flag flags[] = {
     {"--no-correction", NULL, SWITCH, FIELD(no_correction), NULL, 0, 0, FUSE, 0,
      "lemon: leave out what least squares adds beyond Out W In"},
     {"--learn", "STEPS", COUNT, FIELD(learn), "-1", -1, 1e12, FUSE, 0,
-     "steps of learning the operators by gradients, -1: the method's own (ligo 100, others 0)"},
-    {"--learn-lr", "X", REAL, FIELD(learn_lr), "3e-3", 0, 1e6, FUSE, 0, "learning rate of that"},
+     "steps of learning by gradients, -1: the method's own (lemon: four times through the text, ligo 100, others 0)"},
+    {"--learn-lr", "X", REAL, FIELD(learn_lr), "-1", -1, 1e6, FUSE, 0, "learning rate of that, -1: the method's own"},
     {"--save-operators", "FILE", TEXT, FIELD(save_operators), NULL, 0, 0, FUSE, 0, "keep the operators for later"},
     {"--operators", "FILE", TEXT, FIELD(operators), NULL, 0, 0, FUSE, 0,
      "apply saved operators; finds none of its own"},
@@ -314,6 +314,7 @@ static const flag flags[] = {
     {"--weight-decay", "X", REAL, FIELD(weight_decay), "0.1", 0, 1e6, TRAIN, 0, "decoupled decay of matrices"},
     {"--clip", "X", REAL, FIELD(clip), "1", 0, 1e9, TRAIN, 0, "largest gradient norm, 0: off"},
     {"--accumulate", "N", WHOLE, FIELD(accumulate), "1", 1, SIZE_MOST, TRAIN, 0, "parts of a batch, to save memory"},
+    {"--keep-teacher", NULL, SWITCH, FIELD(keep_teacher), NULL, 0, 0, TRAIN, 0, "ask the teacher once, keep what it says"},
     {"--recompute", NULL, SWITCH, FIELD(recompute), NULL, 0, 0, TRAIN, 0, "make activations twice, to save memory"},
     {"--order", "random|sequential", CHOICE, FIELD(order), "random", 0, 0, TRAIN, 0, "of the windows"},
     {"--teacher", "MODEL", TEXT, FIELD(teacher), NULL, 0, 0, TRAIN, 0, "learn from this model's predictions too"},
@@ -1709,6 +1710,18 @@ static int fuse_filled(run *r, const lemon_config *shape, const lemon_tokens *te
     return check(r, lemon_operators_apply(r->ctx, r->operators, r->teacher, options->correction, &r->model));
 }
 
+/*  Tells what work of more than some seconds will take. */
+static int fuse_forecast(run *r, const lemon_config *shape, const lemon_fuse_options *options) {
+    lemon_fuse_forecast f;
+    int code = check(r, lemon_fuse_plan(r->ctx, r->teacher, shape, r->set.n_data ? r->tokens.count : 0, options, &f));
+    if (code == EXIT_DONE && !r->set.quiet && f.seconds > 5) {
+        progress_clear(&r->bar);
+        fprintf(stderr, "lemon: about %.3g operations, %.1f minutes on this machine, %.2g GB of memory, %.2g GB in %s\n",
+                f.flops, f.seconds / 60, f.memory / 1e9, f.scratch / 1e9, r->scratch ? r->scratch : "no file");
+    }
+    return code;
+}
+
 static int fuse_by_method(run *r, lemon_fuse_result *result) {
     lemon_config shape;
     lemon_fuse_options options = fuse_options(r);
@@ -1717,6 +1730,8 @@ static int fuse_by_method(run *r, lemon_fuse_result *result) {
     if (code) return code;
     if (random && r->set.save_operators)
         return complain(r, EXIT_USAGE, "--save-operators has nothing to save: --method random has no operators");
+    code = fuse_forecast(r, &shape, &options);
+    if (code) return code;
     if (!random && (r->set.save_operators || r->set.report)) return fuse_filled(r, &shape, text, &options, result);
     return check(r, lemon_fuse(r->ctx, r->teacher, &shape, text, &options, &r->model, result));
 }
@@ -2006,6 +2021,7 @@ static lemon_train_options train_options(run *r) {
     options.save_every = set->save_every;
     options.resume = set->resume;
     options.recompute = set->recompute;
+    options.keep_teacher = set->keep_teacher;
     options.on_plan = on_plan;
     options.on_step = on_step;
     options.user = r;
