@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        253   1188   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         370   2286   bf16 and f16, random numbers, checksums
-        3  Tensors         392   2391   a dense view, storage types, arenas
-        4  GEMM            425   2650   the matrix product
-        5  Kernels           -   4288   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            453   5444   reverse-mode automatic differentiation
-        7  Model           529   6146   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     656   6772   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      684  10104   text to ids and back; text files to training data
-       10  Inference       771  13059   the key-value cache, sampling
-       11  Training        834  13516   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          904  14249   operators, the methods that fill them, apply and learn
+        1  Platform        253   1189   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         370   2287   bf16 and f16, random numbers, checksums
+        3  Tensors         392   2392   a dense view, storage types, arenas
+        4  GEMM            425   2651   the matrix product
+        5  Kernels           -   4289   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            453   5445   reverse-mode automatic differentiation
+        7  Model           529   6147   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     657   6773   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      685  10105   text to ids and back; text files to training data
+       10  Inference       772  13060   the key-value cache, sampling
+       11  Training        835  13517   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          905  14250   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -607,6 +607,7 @@ typedef struct lemon_role_info {
     lemon_joint out, in;      /* the joints at its output and its input side */
 } lemon_role_info;
 
+/*  The row of a role; a static one, or NULL for what is no role. */
 LEMON_API const lemon_role_info *lemon_role_get(lemon_role role);
 /*  The size of a joint in a model of that shape. */
 LEMON_API int64_t lemon_joint_size(const lemon_config *config, lemon_joint joint);
