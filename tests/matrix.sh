@@ -5,6 +5,7 @@
 # gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-riscv64-linux-gnu gcc-s390x-linux-gnu (and g++-..., libc6-dev-...-cross)
 # qemu-user musl-tools gcc-mingw-w64-x86-64 wine64 wine emscripten nodejs.  `quick` leaves out what is emulated, and one
 # standard for each compiler.  MATRIX_PROGRAMS: what is run for each machine, "options" and, but for quick, some more.
+# MATRIX_ONLY: only rows whose name has this in it.
 cd "$(dirname "$0")" || exit 1
 quick=$1
 mkdir -p build/matrix/scratch
@@ -12,7 +13,7 @@ work=build/matrix
 : > $work/table
 passed=0 failed=0 skipped=0 quiet=
 programs=${MATRIX_PROGRAMS:-options}
-[ -n "$quick" ] || programs=${MATRIX_PROGRAMS:-options numbers tensors checkpoints tokenizers inference}
+[ -n "$quick" ] || programs=${MATRIX_PROGRAMS:-options numbers tensors kernels checkpoints tokenizers inference}
 warn="-Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wcast-align -Wcast-qual -Wundef -Wdouble-promotion -Wvla"
 printf '#include "../../../lemon.h"\n#define LEMON_IMPLEMENTATION\n#include "../../../lemon.h"\n' > $work/header.c
 
@@ -38,6 +39,7 @@ run_in() { CHECK_LIGHT=${CHECK_LIGHT:-1} CHECK_SCRATCH=$work/scratch WINEDEBUG=-
 target() {
     name=$1 standards=$2 runner=$3 compiler=$4
     shift 4
+    case $name in *"$MATRIX_ONLY"*) ;; *) return ;; esac
     [ "$runner" = none ] || [ "$runner" = - ] || ! missing "$name" "${runner%% *}" || return
     ! missing "$name" "$compiler" || return
     clean= bad=
