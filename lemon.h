@@ -6544,11 +6544,22 @@ typedef struct lemon__walk {
 
 static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq; }
 
+/*  The buffer that rows of weights are decoded into is small where the program is, and else as wide as a model can be. */
+static lemon_status lemon__rows_fit(lemon_ctx *ctx, const lemon_model *model) {
+    int64_t i;
+    for (i = 0; LEMON__SMALL && i < model->n_params; i++)
+        if (model->params[i].dtype != LEMON_F32 && model->params[i].cols > LEMON__DECODE_FLOATS)
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "rows of %lld numbers that are not f32: this build decodes %d at once",
+                               (long long)model->params[i].cols, (int)LEMON__DECODE_FLOATS);
+    return LEMON_OK;
+}
+
 /*  Memory for up to `rows` rows that look back over at most `keys` keys. */
 static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows,
                                      int64_t keys, lemon__walk *w) {
     const lemon_config *c = &model->config;
     int64_t heads = lemon_joint_size(c, LEMON_JOINT_HEADS);
+    if (lemon__rows_fit(ctx, model)) return LEMON_E_UNSUPPORTED;
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
