@@ -7,7 +7,7 @@
 /* ---- memory: one static array, first fit; how much of it was ever needed is known in the end ---- */
 
 #ifndef ARENA
-#define ARENA (304 * 1024)
+#define ARENA (320 * 1024)
 #endif
 static union { double aligned; unsigned char bytes[ARENA]; } all_memory;
 static size_t arena_top;                        /* the end of the highest piece so far */
