@@ -288,12 +288,19 @@ mv all.u16 ids.u16
 # ---- PyTorch goes on training ----
 
 if $python -c "import torch" 2> /dev/null; then
-    $python "$tests/../examples/train_hf.py" hf ids.u16 100 4 64 1e-3 > torch.csv 2> torch.err
-    "$lemon" train hf trained-on.lemon --data ids.u16 --steps 100 --batch 4 --seq 64 --lr 1e-3 --order sequential \
+    head -c 110000 "$data/tinystories_valid.txt" > long
+    "$lemon" tokenize hf "$(cat long)" | as_ids long.u16                # 200 steps see nothing twice
+    $python "$tests/../examples/train_hf.py" hf long.u16 200 4 64 1e-3 > torch.csv 2> torch.err
+    "$lemon" train hf trained-on.lemon --data long.u16 --steps 200 --batch 4 --seq 64 --lr 1e-3 --order sequential \
         --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
-    worst=$(tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , '{ d = $2 - $5; if (d < 0) d = -d; if (d > m) m = d } END { if (NR == 100) print m }')
+    worst=$(tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , '{ d = $2 - $5; if (d < 0) d = -d; if (d > m) m = d } END { if (NR == 200) print m }')
     row "folder, trained on"
-    near "PyTorch's first 100 losses follow ours: largest difference" 1e-3 "$worst" 0
+    near "PyTorch's first 200 losses follow ours: largest difference" 1e-3 "$worst" 0
+    ${CC:-cc} -std=c99 -O1 -w "$tests/judge_tape.c" -o "$judges/judge_tape" -lm -pthread && "$judges/judge_tape" > gradients
+    $python "$tests/judge_tape.py" gradients > gradients.txt 2> torch.err
+    row "gradients of every operation"
+    while read -r operation worst; do near "PyTorch's gradients of $operation, relative" 1e-5 "$worst" 0; done < gradients.txt
+    check "of all 16 cases" test "$(wc -l < gradients.txt)" -eq 16
 else
     skip "PyTorch"
 fi
