@@ -3,7 +3,7 @@
 # bytes (lemon_options.int8, by SMLAD): the board's tokens are those of
 # the same program on the host and of the tool with its fastest kernels, and with float32 weights the reference continuation
 # of a real checkpoint; no heap; at most 400 KB of RAM, which the linker's script enforces.  Without the cross compiler and
-# the emulator (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm) it says "skip" and succeeds.
+# the emulator (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm) it says "skip" and succeeds.  UPDATE=1: the tables go into the README.
 cd "$(dirname "$0")" || exit 1
 for tool in arm-none-eabi-gcc qemu-system-arm python3; do
     command -v $tool > /dev/null || { echo "skip embedded: there is no $tool"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
@@ -53,8 +53,33 @@ for type in $types; do
         -v each="$(sed -n 's/^instructions of a token //p' "$work/board.out" | tr -d '\r')" \
         'NR == 2 { printf "| %s | %d | %d | %d |\n", t, $1 + $2, arena, each }' >> "$work/table"
 done
-printf '\n| %s, context 256, f16 cache | bytes of flash | bytes of the arena | instructions of the last token |\n|---|---|---|---|\n' "$name"
-cat "$work/table"
+
+# Which board has room for what, and an estimate of its speed: an instruction a cycle.  Flash and contiguous RAM in KB, by the
+# makers' data sheets; of the RAM 24 KB are the stack.
+boards() {
+    awk -F '|' 'NR == FNR { name[++n] = $2; flash[n] = $3; ram[n] = $4 + 25 * 1024; each[n] = $5; next }
+        FNR == 1 { printf "| board, flash and RAM in KB |"; for (i = 1; i <= n; i++) printf "%s|", name[i]; print ""
+                   printf "|---|"; for (i = 1; i <= n; i++) printf "---|"; print "" }
+        { printf "| %s, %d MHz: %d, %d |", $1, $2, $3, $4
+          for (i = 1; i <= n; i++) printf(flash[i] <= $3 * 1024 && ram[i] <= $4 * 1024 ? " %.0f |" : " - |", $2 * 1e6 / each[i])
+          print "" }' "$work/table" - << 'LIST'
+STM32F411 (M4)|100|512|128
+nRF5340 (M33)|128|1024|512
+RP2350 with 4 MB (M33)|150|4096|520
+STM32F769 (M7)|216|2048|512
+STM32H743 (M7)|480|2048|512
+i.MX RT1062 of a Teensy 4.1 (M7)|600|7936|512
+LIST
+}
+{
+    printf '| %s, context 256, f16 cache | bytes of flash, program included | bytes of the arena | instructions of the last token |\n|---|---|---|---|\n' "$name"
+    cat "$work/table"
+    printf '\nTokens a second, an estimate that was measured on none of them: clock / instructions.\n\n'
+    boards
+} > "$work/tables"
+echo
+cat "$work/tables"
+[ -z "$UPDATE" ] || ./into_readme.sh boards < "$work/tables"
 echo
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]
