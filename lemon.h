@@ -9104,19 +9104,25 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put_padding(out, pack->align);
 }
 
-/*  The licence that the head of a README.md names, where no GGUF key does. */
-static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model) {
-    static const char key[] = "license: ";
+/*  Whose a model is and where it comes from, as the head of a README.md says it, and GGUF's keys. */
+static const char *const lemon__origins[][2] = {
+    {"license: ", "general.license"}, {"license_name: ", "general.license.name"},
+    {"license_link: ", "general.license.link"}, {"base_model: ", "general.source.huggingface.repository"}};
+enum { LEMON__ORIGINS = sizeof lemon__origins / sizeof *lemon__origins };
+
+/*  Keys from the lines of that head.  One that came with the model as a key is that key still, see lemon__gguf_put_once. */
+static void lemon__gguf_put_origins(lemon__pack *pack, const lemon_model *model) {
     const lemon_part *part = lemon__part_find(model, "README.md");
-    const char *text = part ? (const char *)part->data : NULL;
-    size_t i, n;
-    if (lemon__part_find(model, "gguf.metadata") || text == NULL || part->bytes < 4 || memcmp(text, "---", 3)) return;
-    for (i = 4; i + sizeof key < part->bytes && memcmp(text + i, "---", 3) != 0; i++) {
-        if (text[i - 1] != '\n' || memcmp(text + i, key, sizeof key - 1) != 0) continue;
-        i += sizeof key - 1;
-        for (n = 0; i + n < part->bytes && text[i + n] > ' '; n++) {}
-        lemon__gguf_put_text(pack, "general.license", text + i, n);
-        return;
+    const char *text = part ? (const char *)part->data : NULL, *end, *line;
+    int k;
+    if (text == NULL || part->bytes < 4 || memcmp(text, "---\n", 4) != 0) return;
+    for (line = text + 4; (end = (const char *)memchr(line, '\n', part->bytes - (size_t)(line - text))); line = end + 1) {
+        if (end - line >= 3 && memcmp(line, "---", 3) == 0) return;
+        for (k = 0; k < LEMON__ORIGINS; k++) {
+            size_t n = strlen(lemon__origins[k][0]);
+            if ((size_t)(end - line) <= n || memcmp(line, lemon__origins[k][0], n) != 0) continue;
+            lemon__gguf_put_text(pack, lemon__origins[k][1], line + n, (size_t)(end - line) - n - (end[-1] == '\r'));
+        }
     }
 }
 
@@ -9184,7 +9190,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     lemon__gguf_put_rope(pack, family, c);
     if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
-    lemon__gguf_put_license(pack, model);
+    lemon__gguf_put_origins(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
     if (!model->tokenizer && !vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
     if (!pack->status) pack->status = pack->keys.status;
@@ -9497,6 +9503,33 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
     return lemon__folder_put_text(f, "config.json", &text);
 }
 
+/*  The head of a README.md for a model that came as GGUF. */
+static lemon_status lemon__folder_put_origins(lemon__folder *f, const lemon_model *model) {
+    const lemon_part *part = lemon__part_find(model, "gguf.metadata");
+    lemon__bytes text = lemon__bytes_in(f->ctx);
+    lemon__cursor c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0), value;
+    int k;
+    if (lemon__part_find(model, "README.md")) return LEMON_OK;
+    while (c.at < c.size && !c.bad) {
+        size_t n, bytes;
+        const uint8_t *key = lemon__take_text(&c, &n), *said;
+        uint32_t type = lemon__take32(&c);
+        value = c;
+        lemon__gguf_skip(&c, type);
+        for (k = 0; k < LEMON__ORIGINS && !c.bad && type == LEMON__GGUF_TEXT; k++) {
+            if (n != strlen(lemon__origins[k][1]) || memcmp(key, lemon__origins[k][1], n) != 0) continue;
+            said = lemon__take_text(&value, &bytes);
+            if (said == NULL || bytes == 0 || memchr(said, '\n', bytes)) continue;
+            lemon__print(&text, "%s%s", text.count ? "" : "---\n", lemon__origins[k][0]);
+            lemon__put(&text, said, bytes);
+            lemon__print(&text, "\n");
+        }
+    }
+    if (text.count == 0) return text.status;
+    lemon__print(&text, "---\n");
+    return lemon__folder_put_text(f, "README.md", &text);
+}
+
 /*  The tokenizer and the generation config: as they came, or made from ours. */
 static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model *model) {
     const lemon_tokenizer *t = model->tokenizer;
@@ -9507,6 +9540,7 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         const lemon_part *part = lemon__part_find(model, lemon__carried[i]);
         if (part) status = lemon__folder_put(f, part->name, part->data, part->bytes);
     }
+    if (!status) status = lemon__folder_put_origins(f, model);
     if (status || t == NULL) return status;
     if (!lemon__part_find(model, "generation_config.json")) {
         lemon__print(&text, "{\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld\n}\n", (long)lemon_tokenizer_bos(t),
