@@ -215,7 +215,8 @@ cat text prose > both
 if [ -x "$llama" ]; then same_text "llama.cpp tokenizes alike, learned here" "$("$llama" tokens learned.gguf both)" "$ids"; fi
 if [ -d "$modules/@huggingface/tokenizers" ]; then
     same_text "@huggingface/tokenizers likewise, learned here" \
-        "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/learned" "$scratch/both")" "$ids"
+        "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/learned" "$scratch/prose")" \
+        "$("$lemon" tokenize learned.lemon "$(cat prose)")"
 fi
 
 # ---- a byte-level vocabulary, made without lemon.h ----

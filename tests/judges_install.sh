@@ -15,7 +15,8 @@ fi
 libraries=$modules/@node-llama-cpp/linux-x64/bins/linux-x64
 llama=$judges/judge_llama
 if [ ! -d "$judges/llama.cpp" ] && [ -d "$libraries" ]; then        # the headers come with the source of the same version
-    git clone -q -c advice.detachedHead=false "$modules/node-llama-cpp/llama/gitRelease.bundle" "$judges/llama.cpp"
+    git clone -q -n "$modules/node-llama-cpp/llama/gitRelease.bundle" "$judges/llama.cpp" &&
+        git -C "$judges/llama.cpp" checkout -q HEAD -- include ggml/include models
 fi
 if [ ! -x "$llama" ] && [ -d "$judges/llama.cpp" ]; then
     ${CC:-cc} -O1 -I"$judges/llama.cpp/include" -I"$judges/llama.cpp/ggml/include" judge_llama.c -o "$llama" -L"$libraries" \
