@@ -114,10 +114,14 @@ check "keys of every type, through GGUF" $python "$tests/gguf_keys.py" same keys
 check "keys of every type, through .lemon and GGUF" $python "$tests/gguf_keys.py" same keys.gguf again.gguf
 "$lemon" convert keys.gguf origin --quiet > /dev/null
 "$lemon" convert origin origin.gguf --quiet > /dev/null
-for key in "license mit" "source.huggingface.repository someone/something"; do
-    check "${key% *} of a model, through a folder" grep -q "general.${key% *}.*${key#* }" origin.gguf
-done
-check "   where README.md has them" grep -q "^base_model: someone/something" origin/README.md
+check "licence and source of a model are in a folder's README.md" sh -c 'printf -- "---\nlicense: mit\nbase_model: someone/something\n---\n" |
+    cmp -s - origin/README.md'
+if [ -d "$modules/@huggingface/gguf" ]; then
+    (cd "$tests" && node judge_npm.mjs gguf "$scratch/origin.gguf") > origin.json 2>&1
+    for key in '"license":"mit"' '"source.huggingface.repository":"someone/something"'; do
+        check "   and back in GGUF, $key" grep -q "\"general.${key#?}" origin.json
+    done
+fi
 if [ -x "$llama" ]; then
     row "GGUF, F32"
     judged "llama.cpp loads a file with such keys" 1e-5 through.gguf 256 plain
@@ -133,9 +137,9 @@ for out in "big2 --shard-size 100M --dtype bf16" "big.gguf --dtype q8" "big.lemo
     if [ $status = 0 ]; then ok "a model of 300 MB becomes ${out%% *} in 64 MB of heap"
     else fail "a model of 300 MB becomes ${out%% *} in 64 MB of heap" "$(tail -n 1 heap.out)"; fi
 done
-(ulimit -d 65536; "$lemon" convert big3 again.lemon --threads 1 --quiet > /dev/null)
-check "   shards and one file are the same model" cmp big.lemon again.lemon
-rm -rf big big2 big3 big.gguf big.lemon again.lemon
+"$lemon" convert big3 again.gguf --dtype q8 --quiet > /dev/null
+check "   shards and one file are the same model" cmp big.gguf again.gguf
+rm -rf big big2 big3 big.gguf big.lemon again.gguf
 
 # ---- the rest of the family: small random models of another writer, which tells their losses too ----
 
@@ -160,7 +164,7 @@ if $python -c "import numpy" 2> /dev/null; then
         same_text "   greedy text" "$("$llama" greedy $family.gguf 20 1 | cut -d ' ' -f "1-$(echo "$ids" | wc -w)")" "$ids"
         row "GGUF, students of the family"
         "$lemon" fuse made-$family student-$family.gguf --dim 48 --layers 1 --heads 3 --kv-heads 1 --ffn 64 \
-            --data prose.u16 --tokens 2048 --quiet > /dev/null
+            --data prose.u16 --tokens 2048 --tokenizer "$data/tok512.bin" --quiet > /dev/null
         judged "   a student by fuse" 1e-5 student-$family.gguf 24 plain
     done
     want=$($python "$tests/make_family.py" phi3 phi3-made.gguf ids.u16 64 gguf)
