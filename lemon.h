@@ -151,6 +151,10 @@ typedef struct lemon_options {
     lemon_isa isa;            /* LEMON_ISA_AUTO: LEMON_ISA of the environment, else the best that the CPU has */
     void *user;               /* handed to the callbacks below */
     size_t memory;            /* most bytes that it may have at once; 0: as many as the machine has, where that is known */
+    /*  A file that fusion keeps in place of memory: the student, and where it stands, so that after a kill the same call
+        goes on from the last finished layer; what would pass `memory` besides (in files beside it, without a name).  NULL:
+        all in memory.  The path must stay valid; the file is yours to remove.  POSIX only; elsewhere it is not used. */
+    const char *scratch;
     /*  Allocation in one function: makes (old NULL), resizes (neither is 0) and frees (new_bytes 0, returns NULL).
         NULL result otherwise: no memory.  At least 16-byte aligned.  NULL: malloc. */
     void *(*resize)(void *user, void *old, size_t old_bytes, size_t new_bytes);
@@ -642,7 +646,7 @@ LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
 /*  The keys and values so far, as a file of .lemon's layout, and back into a session of the same model with the same type
-    of cache, whose tokens they replace (after an error it is empty).  What follows has the same bits as if nothing had
+    of cache, whose tokens they replace (after an error it is empty); the reader is taken over and closed.  What follows has the same bits as if nothing had
     been saved; for scores, rewind by one and feed the last token again. */
 LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer);
 LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader);
@@ -707,6 +711,8 @@ typedef struct lemon_train_options {
     lemon_schedule schedule;
     double weight_decay, clip;           /* clip 0: off */
     const lemon_model *teacher;          /* NULL: none */
+    int keep_teacher;                    /* 1: it reads the text once, before the first step, and its last states stay in
+                                            memory ([tokens, its d_model] floats); pays from the second epoch on */
     double distill, temperature;         /* weight of the KL term, and its temperature */
     lemon_order order;
     uint64_t seed;
@@ -791,6 +797,17 @@ typedef struct lemon_operators {
     lemon_arena arena;        /* owns all of the above */
 } lemon_operators;
 
+/*  Empty operators, to be filled by a method of your own: all layers -1, all weights 0, no maps, no correction.  Both shapes
+    are of one family and vocabulary; slots is from 1 to the teacher's layers.  LEMON_E_ARG, LEMON_E_MEMORY.  What must be
+    filled in before lemon_operators_apply: a layer and a weight for each student layer, and in slot 0 a map for each place
+    (that of LEMON_AT_READ_OUTPUT only with an output matrix, the last two only with qk_norm). */
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators);
+/*  Makes the map at a place anew, all of it zero, with `field` teacher channels for each student channel (0: this slot adds
+    nothing; the teacher's all: dense, without index), and hands it out to be filled in.  The operators own it.
+    LEMON_E_ARG: no such place, layer (0 where there is one per model) or slot, or more channels than there are. */
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map);
 /*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot);
@@ -805,12 +822,26 @@ typedef struct lemon_fuse_options {
     int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
     int solve;                /* lemon: 1 solves the operators on activations, 0 begins with a selection */
     int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In */
-    int64_t learn_steps; /* then learns the operators by gradients; < 0: the method's own number (ligo 100, others 0) */
-    double learn_lr;
+    int64_t learn_steps;      /* then learns by gradients; < 0: the method's own number (lemon, solved and with correction,
+                                 up to 10^8 parameters: four times through the text; ligo 100; others 0) */
+    double learn_lr;          /* < 0: the method's own */
     uint64_t seed;            /* of sampled text, random weights and the order of learning */
 } lemon_fuse_options;
-/*  lemon, 32768 tokens, solved, with correction, nothing learned, seed 1. */
+/*  lemon, 32768 tokens, solved, with correction, seed 1; what is learned is left to the method. */
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
+
+/*  A shape for a student of about `params` parameters, embeddings counted, that can be fused from this teacher.  Sizes in
+    *student that are not 0 are kept; the others are chosen, and all else becomes the teacher's.
+    The rule: among the shapes that do not exceed the budget, the one that keeps the teacher's proportions best.  Width,
+    layers, heads and neurons shrink by one factor, as a family's smaller members are built: losses of equally large
+    models differ little over a wide range of proportions, and most at its ends (Kaplan et al. 2020, section 3.2); of eight
+    shapes of 0.3 M parameters from the shipped teacher, fused and trained for 150 steps, this rule's ended lowest.  The distance is the variance of
+    the logarithms of the four factors, plus the squared logarithms of what should not change (channels of a head, query
+    heads to a key-value head), plus that of the budget's share that is left over, a tenth counting as 1.  d_model is
+    n_heads * head_dim where it is so in the teacher, or a multiple of a power of two that the teacher's is, as d_ffn is.
+    LEMON_E_ARG above the teacher's size, and below the smallest that can be; the message names it. */
+LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
+                                        lemon_config *student);
 
 /*  What a fusion came to. */
 typedef struct lemon_fuse_result {
@@ -820,6 +851,13 @@ typedef struct lemon_fuse_result {
     double flops, seconds;
 } lemon_fuse_result;
 
+/*  What a fusion will take, told before it: floating-point operations as lemon_flops counts them, and how many of these are
+    of float64, which are half as fast; most bytes of memory, and bytes of scratch (0 without); seconds by the speed of a
+    product that is timed for it.  Of select, drop, subclone and lemon solved, without what learning adds. */
+typedef struct lemon_fuse_forecast { double flops, flops64, memory, scratch, seconds; } lemon_fuse_forecast;
+/*  tokens: how many the text has; 0: there is none.  LEMON_E_ARG as lemon_fuse. */
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast);
 /*  Fuses a teacher into a student of the given shape: fill, apply, and learning where asked for.
     text: calibration tokens; NULL: the teacher samples its own.  result may be NULL.
     LEMON_E_ARG where the student's shape cannot come from the teacher's; the message names the nearest one that can. */
@@ -831,12 +869,27 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result);
 /*  Applies operators to a teacher of the shape they were made for: one loop over the table of parameters.  Corrections
-    belong to the teacher they were solved on; correction 0 leaves them out. */
+    belong to the teacher they were solved on; correction 0 leaves them out.  LEMON_E_ARG: another shape, a map that is
+    missing, or a layer or channel that the teacher has not. */
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student);
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
+
+/*  What came of it, for a report; on the first 512 tokens of a text that was not learned from (NULL: the teacher samples
+    its own).  Both look at the residual stream: row or entry 0 is the embedding, i is what leaves layer i - 1.
+
+    How alike the streams of two models (one, or two of one vocabulary) are: linear CKA (Kornblith et al. 2019), which knows
+    no difference between a stream and its rotation, of the normalised streams, without the bias that few tokens give it
+    (U-centred Gram matrices, Szekely and Rizzo 2014).  1: the same, 0: unrelated.  cka: [layers of a + 1, of b + 1]. */
+LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                 float *cka);
+/*  How far a student's stream is from the teacher's: sum |P x_t - x_s|^2 / sum |P x_t|^2, where P is the write map of the
+    residual stream, and x_t leaves the last teacher layer that the student layer answers for.  error: [layers of the
+    student + 1]. */
+LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
+                                             const lemon_model *student, const lemon_tokens *text, float *error);
 #endif /* LEMON_NO_FUSE */
 #endif /* LEMON_NO_TRAIN */
 
@@ -1007,6 +1060,7 @@ struct lemon_ctx {
     const char *tick_what;
     lemon__pool *pool;              /* NULL: one thread */
     float **workspace;              /* [threads] packing buffers of chapter 4, made when first needed */
+    struct lemon__file *mapped;     /* files whose pages are mapped now */
     char message[LEMON__MESSAGE];
 };
 
@@ -1701,6 +1755,8 @@ typedef struct lemon__file {
     size_t bytes;                   /* of that block */
     void *map;
     size_t map_bytes;
+    struct lemon__file *next;       /* of those that are mapped */
+    size_t used, filled;            /* scratch: bytes handed out, and bytes that the file has */
     FILE *stream;
     int fd;
 } lemon__file;
@@ -1723,6 +1779,9 @@ static lemon__file *lemon__file_new(lemon_ctx *ctx, const char *path) {
 static void lemon__file_close(void *user) {
     lemon__file *file = (lemon__file *)user;
 #if LEMON__POSIX
+    lemon__file **at = &file->ctx->mapped;
+    while (*at && *at != file) at = &(*at)->next;
+    if (*at) *at = file->next;
     if (file->map) munmap(file->map, file->map_bytes);
     if (file->fd >= 0) close(file->fd);
 #else
@@ -1766,6 +1825,16 @@ static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, 
     return LEMON_OK;
 }
 
+/*  Notes what mmap gave; 0 where that is nothing. */
+static int lemon__file_mapped(lemon__file *file, size_t bytes) {
+    if (file->map == MAP_FAILED) file->map = NULL;
+    if (file->map == NULL) return 0;
+    file->map_bytes = bytes;
+    file->next = file->ctx->mapped;
+    file->ctx->mapped = file;
+    return 1;
+}
+
 static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
     struct stat info;
     file->fd = open(file->path, O_RDONLY);
@@ -1775,8 +1844,7 @@ static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
     *size = (uint64_t)info.st_size;
     if (info.st_size > 0 && (uint64_t)info.st_size <= SIZE_MAX) {
         file->map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, file->fd, 0);
-        if (file->map == MAP_FAILED) file->map = NULL;      /* read() serves as well */
-        file->map_bytes = (size_t)info.st_size;
+        lemon__file_mapped(file, (size_t)info.st_size);     /* read() serves as well */
     }
     return LEMON_OK;
 }
@@ -1973,6 +2041,86 @@ LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon
     return LEMON_OK;
 }
 #endif
+
+/* ---- pages of files: memory that need not stay, and scratch, memory that lies in a file ---- */
+
+enum { LEMON__SOON = 3, LEMON__GONE = 4 };                  /* MADV_WILLNEED, MADV_DONTNEED */
+
+/*  Says of bytes that they will soon be read, or not again; only where they are pages of a mapped file, which keeps them */
+static void lemon__pages(const lemon_ctx *ctx, const void *p, size_t bytes, int advice) {
+#if LEMON__LINUX
+    const lemon__file *file = ctx->mapped;
+    uintptr_t at = (uintptr_t)p;
+    while (file && (at < (uintptr_t)file->map || at >= (uintptr_t)file->map + file->map_bytes)) file = file->next;
+    if (file == NULL || bytes == 0) return;
+    bytes += (at - (uintptr_t)file->map) % 65536;           /* pages have 64 KB at most */
+    at -= (at - (uintptr_t)file->map) % 65536;
+    lemon__madvise((void *)at, bytes, advice);
+#endif
+    (void)ctx, (void)p, (void)bytes, (void)advice;
+}
+
+#if LEMON__POSIX
+/*  Opens scratch of up to `room` bytes; anew, or with what the file holds.  unnamed: it ends with the program. */
+static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t room, int anew, int unnamed,
+                                        struct lemon__file **out) {
+    lemon__file *file = lemon__file_new(ctx, path);
+    struct stat info;
+    lemon_status status = LEMON_OK;
+    *out = file;
+    if (file == NULL) return LEMON_E_MEMORY;
+    file->fd = open(path, anew ? O_RDWR | O_CREAT | O_TRUNC : O_RDWR | O_CREAT, 0666);
+    if (file->fd < 0 || fstat(file->fd, &info) != 0) status = lemon__io_error(file, "open");
+    else {
+        file->filled = (size_t)info.st_size;
+        file->map = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
+        if (!lemon__file_mapped(file, room)) status = lemon__io_error(file, "map");
+        if (unnamed) lemon__file_remove(path);
+    }
+    if (!status) return LEMON_OK;
+    lemon__file_close(file);
+    *out = NULL;
+    return status;
+}
+
+/*  The next bytes of it: what the file held there, else zeros.  They are written to the file first, for a full disk is an
+    error here, and the end of the program in mapped memory. */
+static void *lemon__scratch_take(struct lemon__file *file, size_t bytes) {
+    static const uint8_t zeros[65536] = {0};
+    size_t at = (file->used + 63) / 64 * 64;
+    if (bytes > file->map_bytes || at > file->map_bytes - bytes) {
+        lemon__fail(file->ctx, LEMON_E_MEMORY, "%s: %.4g MB are too many", file->path, (double)bytes / 1e6);
+        return NULL;
+    }
+    if (file->filled < at + bytes && lseek(file->fd, (off_t)file->filled, SEEK_SET) < 0) {
+        lemon__io_error(file, "seek");
+        return NULL;
+    }
+    for (; file->filled < at + bytes; file->filled += sizeof zeros)
+        if (lemon__file_append(file, zeros, sizeof zeros)) return NULL;
+    file->used = at + bytes;
+    return (uint8_t *)file->map + at;
+}
+
+/*  All that was written is on the disk. */
+static lemon_status lemon__scratch_flush(struct lemon__file *file) {
+    return msync(file->map, file->used, MS_SYNC) == 0 ? LEMON_OK : lemon__io_error(file, "flush");
+}
+static void lemon__scratch_close(struct lemon__file *file) { if (file) lemon__file_close(file); }
+#else
+static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t room, int anew, int unnamed,
+                                        struct lemon__file **out) {
+    (void)room, (void)anew, (void)unnamed;
+    *out = NULL;
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: there is no scratch on this system", path);
+}
+static void *lemon__scratch_take(struct lemon__file *file, size_t bytes) { (void)file, (void)bytes; return NULL; }
+static lemon_status lemon__scratch_flush(struct lemon__file *file) { (void)file; return LEMON_OK; }
+static void lemon__scratch_close(struct lemon__file *file) { (void)file; }
+#endif
+
+/*  Where scratch is asked for and can be. */
+static const char *lemon__scratch_path(const lemon_ctx *ctx) { return LEMON__POSIX ? ctx->options.scratch : NULL; }
 
 /* ====================================================================================================================
    2  NUMBERS
@@ -2224,9 +2372,10 @@ LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float
 typedef struct lemon__arena_block {
     struct lemon__arena_block *next;
     size_t bytes, used;
+    struct lemon__file *file;       /* scratch of the arena: what is large lies there; the same in all blocks, or NULL */
 } lemon__arena_block;
 
-enum { LEMON__ARENA_BLOCK = LEMON__SMALL ? 1 << 12 : 1 << 20 };
+enum { LEMON__ARENA_BLOCK = LEMON__SMALL ? 1 << 12 : 1 << 20, LEMON__ARENA_LARGE = 1 << 16, LEMON__SCRATCH_MORE = 1 << 28 };
 
 LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
     lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
@@ -2234,6 +2383,7 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
     char *p;
     if (bytes > SIZE_MAX / 2 || arena == NULL) return lemon__malloc(ctx, SIZE_MAX);     /* fails with the message */
     need = (bytes + LEMON__ALIGN - 1) / LEMON__ALIGN * LEMON__ALIGN;
+    if (block && block->file && need >= LEMON__ARENA_LARGE) return lemon__scratch_take(block->file, need);
     if (block == NULL || block->bytes - block->used < need) {
         size_t size = LEMON__ALIGN + (need > LEMON__ARENA_BLOCK / 4 ? need : (size_t)LEMON__ARENA_BLOCK);
         block = (lemon__arena_block *)lemon__malloc(ctx, size);
@@ -2241,6 +2391,7 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
         block->next = (lemon__arena_block *)arena->blocks;
         block->bytes = size;
         block->used = LEMON__ALIGN;
+        block->file = block->next ? block->next->file : NULL;
         arena->blocks = block;
     }
     p = (char *)block + block->used;
@@ -2253,10 +2404,48 @@ LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena) {
     lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
     while (block) {
         lemon__arena_block *next = block->next;
+        if (next == NULL) lemon__scratch_close(block->file);
         lemon__free(ctx, block, block->bytes);
         block = next;
     }
     if (arena) arena->blocks = NULL;
+}
+
+/*  An empty arena takes scratch over. */
+static lemon_status lemon__arena_scratch(lemon_ctx *ctx, lemon_arena *arena, struct lemon__file *file) {
+    if (lemon_arena_alloc(ctx, arena, 1) == NULL) {
+        lemon__scratch_close(file);
+        return LEMON_E_MEMORY;
+    }
+    ((lemon__arena_block *)arena->blocks)->file = file;
+    return LEMON_OK;
+}
+
+/*  Scratch without a name, beside the one that was asked for. */
+static lemon_status lemon__scratch_beside(lemon_ctx *ctx, const char *ending, int64_t numbers, struct lemon__file **file) {
+    char path[4096];
+    size_t room;
+    if (lemon__format(path, sizeof path, "%s%s", ctx->options.scratch, ending) >= (int)sizeof path)
+        return lemon__fail(ctx, LEMON_E_ARG, "scratch is too long a path");
+    if (!lemon__mul((size_t)numbers, sizeof(float), &room) || room > SIZE_MAX / 2)
+        return lemon__fail(ctx, LEMON_E_MEMORY, "%s: too large for this machine's address space", path);
+    return lemon__scratch_open(ctx, path, room + LEMON__SCRATCH_MORE, 1, 1, file);
+}
+
+/*  An empty arena gets such scratch. */
+static lemon_status lemon__arena_scratch_beside(lemon_ctx *ctx, lemon_arena *arena, const char *ending, int64_t numbers) {
+    struct lemon__file *file;
+    lemon_status status = lemon__scratch_beside(ctx, ending, numbers, &file);
+    return status ? status : lemon__arena_scratch(ctx, arena, file);
+}
+
+/*  Frees what an arena in memory got since it had `until` as its newest block. */
+static void lemon__arena_release(lemon_ctx *ctx, lemon_arena *arena, void *until) {
+    while (arena->blocks != until) {
+        lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+        arena->blocks = block->next;
+        lemon__free(ctx, block, block->bytes);
+    }
 }
 
 /*  rows * cols numbers of `each` bytes from an arena; the size is checked for overflow. */
@@ -3766,7 +3955,7 @@ static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int
     g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.ldc = ldc;
     g.lower = lower;
-    ctx->flops += (lower ? 1.0 : 2.0) * (double)m * (double)n * (double)k;
+    ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
 }
 #endif
@@ -5930,9 +6119,11 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
     if (status) return status;
     if (c->head_dim % 2)
         return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
-    if (c->n_heads % c->kv_heads)
-        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d",
-                           (int)c->kv_heads, (int)c->n_heads);
+    if (c->n_heads % c->kv_heads) {
+        for (i = c->kv_heads - 1; c->n_heads % i; i--) {}
+        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d; %d is the nearest "
+                           "below", (int)c->kv_heads, (int)c->n_heads, i);
+    }
     if ((int64_t)c->n_heads * c->head_dim > 65536)
         return lemon__fail(ctx, LEMON_E_ARG, "n_heads times head_dim is %lld, expected at most 65536",
                            (long long)c->n_heads * c->head_dim);
@@ -7281,6 +7472,7 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, 
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
+    lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
     total = (size_t)(lemon__pad_to(total, pack->align) - total);
     if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
@@ -7970,6 +8162,8 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
         return lemon__refuse(u, LEMON_E_FORMAT, "n_layers is %ld, but there are only %lld tensors",
                              (long)config->n_layers, (long long)tensors);
     status = lemon__model_new(u->ctx, config, model);
+    if (!status && style == LEMON__STYLE_HF && lemon__scratch_path(u->ctx))     /* wq and wk, put in order */
+        status = lemon__arena_scratch_beside(u->ctx, &(*model)->arena, ".teacher", lemon_config_params(config));
     for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
     for (i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
@@ -13216,7 +13410,9 @@ typedef struct lemon__objective {
     lemon_tape *tape;
     lemon_var loss;
     int32_t *inputs, *targets;          /* [batch * seq] */
-    int64_t batch, seq;
+    float *taught;                      /* [batch * seq, width] of `states`, the teacher's for the whole text, */
+    float *states;                      /*   where these are kept */
+    int64_t batch, seq, width;
     int recompute;
 } lemon__objective;
 
@@ -13531,24 +13727,29 @@ static void lemon__windows_shuffle(lemon__windows *w, int64_t epoch) {
     w->epoch = epoch;
 }
 
-/*  Windows number position, position+1, ... of the endless sequence of epochs. */
-static void lemon__windows_take(lemon__windows *w, int64_t position, int64_t n, int32_t *inputs, int32_t *targets) {
-    int64_t i, which;
-    for (i = 0; i < n; i++, position++) {
-        which = position % w->count;
-        if (w->order == LEMON_RANDOM) {
-            if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
-            which = w->permutation[which];
-        }
-        memcpy(inputs + i * w->seq, w->tokens->ids + which * w->seq, (size_t)w->seq * sizeof *inputs);
-        memcpy(targets + i * w->seq, w->tokens->ids + which * w->seq + 1, (size_t)w->seq * sizeof *targets);
+/*  Which window stands at a position in the endless sequence of epochs. */
+static int64_t lemon__windows_at(lemon__windows *w, int64_t position) {
+    if (w->order == LEMON_SEQUENTIAL) return position % w->count;
+    if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
+    return w->permutation[position % w->count];
+}
+
+/*  The windows from position on, as the tape reads them. */
+static void lemon__objective_fill(lemon__objective *q, lemon__windows *windows, int64_t position) {
+    int64_t i, seq = q->seq, row;
+    for (i = 0; i < q->batch; i++) {
+        row = lemon__windows_at(windows, position + i) * seq;
+        memcpy(q->inputs + i * seq, windows->tokens->ids + row, (size_t)seq * sizeof *q->inputs);
+        memcpy(q->targets + i * seq, windows->tokens->ids + row + 1, (size_t)seq * sizeof *q->targets);
+        if (q->taught)
+            memcpy(q->taught + i * seq * q->width, q->states + row * q->width, (size_t)(seq * q->width) * sizeof *q->taught);
     }
 }
 
-/*  Loss and gradients on the windows from position on. */
+/*  Loss and gradients on them. */
 static lemon_status lemon__objective_run(lemon__objective *q, lemon__windows *windows, int64_t position) {
     lemon_status status;
-    lemon__windows_take(windows, position, q->batch, q->inputs, q->targets);
+    lemon__objective_fill(q, windows, position);
     status = lemon_tape_forward(q->tape);
     return status ? status : lemon_tape_backward(q->tape);
 }
@@ -13570,6 +13771,42 @@ typedef struct lemon__trainer {
     size_t planned;
 } lemon__trainer;
 
+/*  The teacher's last normed states for the whole text, window by window, 1,024 rows or a window at a time. */
+static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
+    const lemon_model *teacher = t->o.teacher;
+    const int64_t seq = t->o.seq, most = lemon__max(1, 1024 / seq), d = teacher->config.d_model;
+    int64_t at, layer, width = lemon_joint_size(&teacher->config, LEMON_JOINT_KEY);
+    lemon_arena arena = {NULL};
+    float *k = lemon__floats(t->ctx, &arena, most * seq, width), *v = lemon__floats(t->ctx, &arena, most * seq, width);
+    lemon__walk w;
+    lemon_status status = lemon__walk_open(t->ctx, &arena, teacher, most * seq, seq, &w);
+    if (k == NULL || v == NULL) status = LEMON_E_MEMORY;
+    w.seq = w.kv_rows = seq;
+    for (at = 0; !status && at < t->windows.count; at += w.batch) {
+        w.batch = lemon__min(most, t->windows.count - at);
+        w.x = states + at * seq * d;
+        lemon__walk_embed(&w, t->windows.tokens->ids + at * seq);
+        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(&w, layer, k, v);
+        lemon__walk_norm(&w, LEMON_FINAL_NORM, 0);
+        memcpy(w.x, w.y, (size_t)(lemon__walk_rows(&w) * d) * sizeof *w.x);
+        status = lemon__tick(t->ctx, "ask the teacher", at + w.batch, t->windows.count, (double)NAN);
+    }
+    lemon_arena_free(t->ctx, &arena);
+    return status;
+}
+
+/*  The teacher's last states on the tape: made at each step, or kept from one reading of the text. */
+static lemon_var lemon__trainer_taught(lemon__trainer *t, const lemon_var *theirs) {
+    const lemon_model *teacher = t->o.teacher;
+    lemon__objective *q = &t->q;
+    const int64_t rows = q->batch * q->seq;
+    if (!t->o.keep_teacher) return lemon__tape_llama(q->tape, &teacher->config, theirs, q->inputs, q->batch, q->seq, 0);
+    q->width = teacher->config.d_model;
+    q->states = lemon__floats(t->ctx, &t->arena, t->windows.count * q->seq, q->width);
+    q->taught = lemon__floats(t->ctx, &t->arena, rows, q->width);
+    return q->states && q->taught ? lemon_tape_leaf(q->tape, q->taught, NULL, rows, q->width) : -1;
+}
+
 static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     const lemon_train_options *o = &t->o;
     const lemon_model *teacher = o->distill > 0.0 ? o->teacher : NULL;
@@ -13585,7 +13822,7 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     t->q.recompute = o->recompute;
     if (teacher) {
         lemon__tape_weights(t->q.tape, teacher, NULL, theirs);
-        taught = lemon__tape_llama(t->q.tape, &teacher->config, theirs, t->q.inputs, t->q.batch, o->seq, 0);
+        taught = lemon__trainer_taught(t, theirs);
         teaching = theirs[lemon__param_index(&teacher->config, LEMON_OUTPUT, 0)];
     }
     lemon__tape_weights(t->q.tape, t->model, t->adam.g, weights);
@@ -13617,6 +13854,7 @@ static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens 
 
 static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *tokens) {
     lemon_status status = lemon__trainer_memory(t, tokens);
+    if (!status && t->q.states) status = lemon__trainer_ask(t, t->q.states);
     if (status) return status;
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
     t->teacher_crc = lemon__model_crc(t->o.teacher);
@@ -13897,6 +14135,11 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
      3. the matrices that write to the stream are solved against what the student still lacks, P x_t - x_s, over all
         teacher layers up to the next one that is kept: so dropped layers are made up for, and errors do not pile up.
    Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
+
+   How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times through
+   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once; where
+   they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
+   after this, solving needs only as many rows as its unknowns ask for.
    ================================================================================================================== */
 
 /* ---- places: which map stands at which side of which role ---- */
@@ -13975,6 +14218,19 @@ static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, l
     return status;
 }
 
+/*  Vocabularies are equal and nothing is added to what the teacher has. */
+static lemon_status lemon__same_family(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s) {
+    int i;
+    if (s->vocab_size != t->vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
+                           (int)t->vocab_size);
+    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(s, i) != lemon__field_value(t, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
+                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    return LEMON_OK;
+}
+
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                          int64_t slots, lemon_operators **out) {
     lemon_operators *ops = (lemon_operators *)lemon__calloc(ctx, sizeof *ops);
@@ -14007,6 +14263,65 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
     return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators) {
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_create: an argument is NULL");
+    *operators = NULL;
+    status = lemon_config_check(ctx, teacher);
+    if (!status) status = lemon_config_check(ctx, student);
+    if (!status) status = lemon__same_family(ctx, teacher, student);
+    if (!status) status = lemon__check_whole(ctx, "slots", slots, 1, teacher->n_layers);
+    return status ? status : lemon__operators_new(ctx, teacher, student, slots, operators);
+}
+
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
+    const lemon_operators *ops = operators;
+    lemon_status status;
+    if (ctx == NULL || operators == NULL || map == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_set_map: an argument is NULL");
+    *map = NULL;
+    status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
+    if (status) return status;
+    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? ops->student.n_layers - 1 : 0);
+    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? ops->slots - 1 : 0);
+    if (!status)
+        status = lemon__check_whole(ctx, "field", field, 0, lemon_joint_size(&ops->teacher, lemon__places[place].joint));
+    if (status) return status;
+    status = lemon__map_make(ctx, operators, lemon__own_map(ops, (int)place, layer, slot), field);
+    if (!status) *map = lemon__own_map(ops, (int)place, layer, slot);
+    return status;
+}
+
+static lemon_status lemon__map_check(lemon_ctx *ctx, const lemon_operators *ops, const lemon_map *map) {
+    int64_t i;
+    for (i = 0; map->index && i < map->student * map->field; i++)
+        if (map->index[i] < 0 || map->index[i] >= map->teacher)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
+                               lemon__places[lemon__map_place(ops, map)].name, (int)map->index[i],
+                               (long long)map->teacher - 1);
+    return LEMON_OK;
+}
+
+/*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
+static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
+    lemon_status status = LEMON_OK;
+    int64_t i, layer, side;
+    for (i = 0; !status && i < lemon__cells(ops); i++)
+        status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
+    for (i = 0; !status && i < lemon__map_count(ops); i++) status = lemon__map_check(ctx, ops, &ops->maps[i]);
+    for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
+        lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
+        side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
+        if (side < LEMON_PLACE_COUNT && lemon_operators_map(ops, (lemon_place)side, layer, 0)->student == 0)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" of student layer %lld is missing", lemon__places[side].name,
+                               (long long)layer);
+    }
+    return status;
+}
+
 /*  The map written out: dense [student, teacher]. */
 static void lemon__map_expand(const lemon_map *map, float *out) {
     int64_t i, f;
@@ -14021,23 +14336,6 @@ static void lemon__map_expand(const lemon_map *map, float *out) {
 }
 
 /* ---- apply ---- */
-
-/*  y[student, cols] += weight * map * w[teacher, cols]. */
-static void lemon__map_rows(lemon_ctx *ctx, const lemon_map *map, float weight, const float *w, int64_t cols,
-                            float *y) {
-    int64_t i, f, c;
-    if (map->index == NULL && map->field > 0) {
-        lemon__gemm_threads(ctx, 0, 0, map->student, cols, map->teacher, weight, map->value, map->teacher, w, cols,
-                            1.0f, y, cols);
-        return;
-    }
-    for (i = 0; i < map->student; i++)
-        for (f = 0; f < map->field; f++) {
-            const float *row = w + map->index[i * map->field + f] * cols;
-            float v = weight * map->value[i * map->field + f];
-            for (c = 0; c < cols; c++) y[i * cols + c] += v * row[c];
-        }
-}
 
 /*  y[rows, student] = w[rows, teacher] * map^T. */
 static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float *y) {
@@ -14056,20 +14354,48 @@ static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w
         }
 }
 
+/*  The gain that a student's role reads a teacher's weight with, in f32, where gains are folded; NULL: there is none. */
+static lemon_status lemon__folded_gain(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *teacher, lemon_role role,
+                                       int64_t layer, int fold, float **gain) {
+    const lemon_tensor *norm = fold ? lemon_model_param(teacher, lemon__role_places[role].gain, layer) : NULL;
+    *gain = norm ? lemon__floats(ctx, arena, 1, norm->cols) : NULL;
+    if (norm == NULL) return LEMON_OK;
+    if (*gain == NULL) return LEMON_E_MEMORY;
+    lemon_row_to_f32(norm, 0, *gain);
+    return LEMON_OK;
+}
+
+/*  Row `row` of a weight in f32, times a gain where there is one. */
+static void lemon__folded_row(const lemon_tensor *w, int64_t row, const float *gain, float *out) {
+    int64_t c;
+    lemon_row_to_f32(w, row, out);
+    for (c = 0; gain && c < w->cols; c++) out[c] *= gain[c];
+}
+
+/*  Rows from ... from+count-1 of a weight so, shared by threads. */
+typedef struct lemon__decoding { const lemon_tensor *w; const float *gain; int64_t from; float *out; } lemon__decoding;
+
+static void lemon__decoding_task(void *arg, int64_t index, int worker) {
+    const lemon__decoding *d = (const lemon__decoding *)arg;
+    (void)worker;
+    lemon__folded_row(d->w, d->from + index, d->gain, d->out + index * d->w->cols);
+}
+
+static void lemon__folded_rows(lemon_ctx *ctx, const lemon_tensor *w, int64_t from, int64_t count, const float *gain,
+                               float *out) {
+    lemon__decoding d;
+    d.w = w, d.gain = gain, d.from = from, d.out = out;
+    lemon__parallel(ctx, count, lemon__decoding_task, &d);
+}
+
 /*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are
     folded.  NULL: no memory. */
 static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *teacher, lemon_role role,
                                     int64_t layer, int fold) {
-    const lemon_tensor *w = lemon_model_param(teacher, role, layer),
-                       *norm = fold ? lemon_model_param(teacher, lemon__role_places[role].gain, layer) : NULL;
-    float *out = lemon__floats(ctx, arena, w->rows, w->cols), *gain = lemon__floats(ctx, arena, 1, w->cols);
-    int64_t r, c;
-    if (out == NULL || gain == NULL) return NULL;
-    lemon__tensor_to_f32(w, out);
-    if (norm == NULL) return out;
-    lemon_row_to_f32(norm, 0, gain);
-    for (r = 0; r < w->rows; r++)
-        for (c = 0; c < w->cols; c++) out[r * w->cols + c] *= gain[c];
+    const lemon_tensor *w = lemon_model_param(teacher, role, layer);
+    float *out = lemon__floats(ctx, arena, w->rows, w->cols), *gain;
+    if (lemon__folded_gain(ctx, arena, teacher, role, layer, fold, &gain) || out == NULL) return NULL;
+    lemon__folded_rows(ctx, w, 0, w->rows, gain, out);
     return out;
 }
 
@@ -14088,26 +14414,102 @@ static int64_t lemon__slot_layer(const lemon_operators *ops, lemon_role role, in
     return lemon__roles[role].per_layer ? ops->layer[layer * ops->slots + slot] : 0;
 }
 
+/*  One term of a parameter: weight * Out * W * In^T.  W is decoded by panels of its rows, so that it never stands whole in
+    f32, and of a sparse Out only the rows that it reads. */
+enum { LEMON__PANEL = 512 };
+
+typedef struct lemon__term {
+    lemon_ctx *ctx;
+    const lemon_map *write, *read;  /* write NULL: the rows stay as they are */
+    const lemon_tensor *w;
+    float weight;
+    float *gain, *rows;             /* [cols]; [threads, cols] */
+    float *panel, *half;            /* [PANEL, cols]; [PANEL, read->student] */
+    int64_t from;
+} lemon__term;
+
+/*  out [count, read->student] += left [count, cols] * In^T. */
+static void lemon__term_read(const lemon__term *t, const float *left, int64_t count, float *out) {
+    int64_t i;
+    if (t->read->index == NULL && t->read->field > 0) {
+        lemon__gemm_threads(t->ctx, 0, 1, count, t->read->student, t->w->cols, 1.0f, left, t->w->cols, t->read->value,
+                            t->w->cols, 1.0f, out, t->read->student);
+        return;
+    }
+    lemon__map_cols(t->ctx, t->read, left, count, t->half);
+    for (i = 0; i < count * t->read->student; i++) out[i] += t->half[i];
+}
+
+/*  Row `index` of a panel of Out W, Out being sparse or not there. */
+static void lemon__term_task(void *arg, int64_t index, int worker) {
+    const lemon__term *t = (const lemon__term *)arg;
+    const int64_t field = t->write ? t->write->field : 1, cols = t->w->cols;
+    float *out = t->panel + index * cols, *row = t->rows + worker * cols;
+    int64_t f, c;
+    memset(out, 0, (size_t)cols * sizeof *out);
+    for (f = 0; f < field; f++) {
+        const int64_t at = (t->from + index) * field + f;
+        const float v = t->write ? t->weight * t->write->value[at] : t->weight;
+        lemon__folded_row(t->w, t->write ? t->write->index[at] : at, t->gain, row);
+        for (c = 0; c < cols; c++) out[c] += v * row[c];
+    }
+}
+
+static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
+    int64_t count;
+    for (t->from = 0; t->from < rows; t->from += count) {
+        count = lemon__min(LEMON__PANEL, rows - t->from);
+        lemon__parallel(t->ctx, count, lemon__term_task, t);
+        lemon__term_read(t, t->panel, count, out + t->from * t->read->student);
+    }
+}
+
+/*  Out is dense: Out W as a sum over panels, then its product with In^T, by as many rows. */
+static void lemon__term_dense(const lemon__term *t, float *product, float *out) {
+    const int64_t n = t->write->student, cols = t->w->cols;
+    int64_t from, count;
+    for (from = 0; from < t->w->rows; from += count) {
+        count = lemon__min(LEMON__PANEL, t->w->rows - from);
+        lemon__folded_rows(t->ctx, t->w, from, count, t->gain, t->panel);
+        lemon__gemm_threads(t->ctx, 0, 0, n, cols, count, t->weight, t->write->value + from, t->w->rows, t->panel, cols,
+                            from > 0 ? 1.0f : 0.0f, product, cols);
+    }
+    for (from = 0; from < n; from += count) {
+        count = lemon__min(LEMON__PANEL, n - from);
+        lemon__term_read(t, product + from * cols, count, out + from * t->read->student);
+    }
+}
+
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                       lemon_role role, int64_t layer, int64_t slot, float *out) {
-    const lemon_map *write = lemon_operators_map(ops, lemon__role_places[role].out, layer, slot),
-                    *read = lemon_operators_map(ops, lemon__role_places[role].in, layer, slot);
-    int64_t source = lemon__slot_layer(ops, role, layer, slot), rows, cols, i;
-    float weight = lemon__roles[role].per_layer ? ops->layer_weight[layer * ops->slots + slot] : 1.0f, *w, *half;
+    int64_t source = lemon__slot_layer(ops, role, layer, slot), rows;
+    lemon__term t;
     lemon_arena arena = {NULL};
-    if (source < 0 || read->field == 0 || (write && write->field == 0)) return LEMON_OK;
-    lemon__param_shape(&ops->teacher, role, &rows, &cols);
-    w = lemon__teacher_weight(ctx, &arena, teacher, role, source, ops->fold_gains);
-    half = lemon__floats(ctx, &arena, rows, read->student);
-    if (w && half) {
-        lemon__map_cols(ctx, read, w, rows, half);
-        if (write) lemon__map_rows(ctx, write, weight, half, read->student, out);
-        else for (i = 0; i < rows * read->student; i++) out[i] += weight * half[i];
-    }
+    float *product = NULL;
+    int dense;
+    lemon_status status;
+    t.ctx = ctx;
+    t.write = lemon_operators_map(ops, lemon__role_places[role].out, layer, slot);
+    t.read = lemon_operators_map(ops, lemon__role_places[role].in, layer, slot);
+    t.weight = lemon__roles[role].per_layer ? ops->layer_weight[layer * ops->slots + slot] : 1.0f;
+    if (source < 0 || t.read->field == 0 || (t.write && t.write->field == 0)) return LEMON_OK;
+    t.w = lemon_model_param(teacher, role, source);
+    rows = t.write ? t.write->student : t.w->rows;
+    dense = t.write && t.write->index == NULL;
+    status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
+    t.rows = lemon__floats(ctx, &arena, ctx->threads, t.w->cols);
+    t.panel = lemon__floats(ctx, &arena, LEMON__PANEL, t.w->cols);
+    t.half = lemon__floats(ctx, &arena, LEMON__PANEL, t.read->student);
+    if (dense) product = lemon__floats(ctx, &arena, rows, t.w->cols);
+    if (!t.rows || !t.panel || !t.half || (dense && !product)) status = LEMON_E_MEMORY;
+    if (!status && dense) lemon__term_dense(&t, product, out);
+    else if (!status) lemon__term_sparse(&t, rows, out);
+    lemon__pages(ctx, t.w->data, lemon_tensor_bytes(t.w), LEMON__GONE);
     lemon_arena_free(ctx, &arena);
-    return w && half ? LEMON_OK : LEMON_E_MEMORY;
+    return status;
 }
+
 /*  One parameter of the student. */
 static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                        int correction, int64_t param, lemon_model *student) {
@@ -14136,19 +14538,53 @@ static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, co
     return LEMON_OK;
 }
 
+/*  A student without weights, which get their places one by one: in scratch where there is some, else all at once. */
+static lemon_status lemon__student_create(lemon_ctx *ctx, const lemon_config *config, struct lemon__file *file,
+                                          lemon_model **student) {
+    lemon_status status;
+    if (file == NULL) return lemon_model_create(ctx, config, student);
+    status = lemon__model_new(ctx, config, student);
+    if (status) lemon__scratch_close(file);
+    return status ? status : lemon__arena_scratch(ctx, &(*student)->arena, file);
+}
+
+static lemon_status lemon__student_place(lemon_model *student, int64_t param) {
+    lemon_tensor *t = &student->params[param];
+    if (t->data) return LEMON_OK;
+    t->dtype = LEMON_F32;
+    t->data = lemon__scratch_take(((lemon__arena_block *)student->arena.blocks)->file, lemon_tensor_bytes(t));
+    return t->data ? LEMON_OK : LEMON_E_IO;
+}
+
+/*  All parameters of a student from the `from`th on; *done counts them. */
+static lemon_status lemon__apply_all(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher, int correction,
+                                     lemon_model *student, volatile int64_t *done) {
+    lemon_status status = lemon__workspaces(ctx);
+    int64_t i;
+    for (i = 0; !status && i < student->n_params; i++) {
+        status = lemon__student_place(student, i);
+        if (status || (done && i < *done)) continue;
+        status = lemon__apply_param(ctx, ops, teacher, correction, i, student);
+        lemon__pages(ctx, student->params[i].data, lemon_tensor_bytes(&student->params[i]), LEMON__GONE);
+        if (!status) status = lemon__tick(ctx, "apply", i + 1, student->n_params, (double)NAN);
+        if (!status && done) *done = i + 1;
+    }
+    return status;
+}
+
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student) {
+    struct lemon__file *file = NULL;
     lemon_status status;
-    int64_t i;
     if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
     *student = NULL;
     status = lemon__same_shape(ctx, &teacher->config, &operators->teacher);
-    if (status) return status;
-    status = lemon__workspaces(ctx);
-    if (!status) status = lemon_model_create(ctx, &operators->student, student);
-    for (i = 0; !status && i < (*student)->n_params; i++)
-        status = lemon__apply_param(ctx, operators, teacher, correction, i, *student);
+    if (!status) status = lemon__operators_check(ctx, operators);
+    if (!status && lemon__scratch_path(ctx))
+        status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
+    if (!status) status = lemon__student_create(ctx, &operators->student, file, student);
+    if (!status) status = lemon__apply_all(ctx, operators, teacher, correction, *student, NULL);
     if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*student)->tokenizer);
     return lemon__model_done(ctx, status, student);
 }
@@ -14240,15 +14676,12 @@ static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_o
 
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field, i;
+    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field;
     lemon_tensor value, index;
     lemon_status status;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
-    if (!lemon__unpack_has(u, name))
-        return (map - ops->maps) % ops->slots
-                   ? LEMON_OK
-                   : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+    if (!lemon__unpack_has(u, name)) return LEMON_OK;
     status = lemon__unpack_field_of(u, name, teacher, &field);
     if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
     if (!status && field > 0 && field < teacher)
@@ -14257,10 +14690,6 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     if (status || field == 0) return status;
     memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
     if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
-    for (i = 0; map->index && i < map->student * field; i++)
-        if (map->index[i] < 0 || map->index[i] >= teacher)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name,
-                               name, (int)map->index[i], (long long)teacher - 1);
     return LEMON_OK;
 }
 
@@ -14268,13 +14697,12 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i / lemon__cells(ops) >= LEMON_AT_QUERY_NORM && !ops->student.qk_norm) break;
-        else if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
 static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
-    int64_t cells = lemon__cells(ops), i;
+    int64_t cells = lemon__cells(ops);
     lemon_tensor weight;
     if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
         return LEMON_E_FORMAT;
@@ -14283,10 +14711,6 @@ static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators
                            lemon_dtype_name(layer.dtype));
     memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
     memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
-    for (i = 0; i < cells; i++)
-        if (ops->layer[i] < -1 || ops->layer[i] >= ops->teacher.n_layers)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %d, expected -1 to %d", u->source.name,
-                               (int)ops->layer[i], (int)ops->teacher.n_layers - 1);
     return LEMON_OK;
 }
 
@@ -14320,6 +14744,7 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
     if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
+    if (!status && lemon__same_family(ctx, &teacher, &student)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
         status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
                              u->source.name, (long long)slots, (int)student.n_layers);
@@ -14332,7 +14757,9 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
     status = lemon__unpack_layers(u, *operators, layer);
     if (!status) status = lemon__unpack_maps(u, *operators);
-    return status ? status : lemon__unpack_corrections(u, *operators);
+    if (!status) status = lemon__unpack_corrections(u, *operators);
+    if (!status && lemon__operators_check(ctx, *operators)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    return status;
 }
 
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
@@ -14364,7 +14791,7 @@ typedef struct lemon__method {
     int64_t learn, slots;           /* steps, and layers in a field, where the options leave them to the method */
 } lemon__method;
 
-enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096 };
+enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096, LEMON__ROWS_AN_UNKNOWN = 32, LEMON__MUCH_TO_LEARN = 100000000 };
 static const lemon__method lemon__methods[LEMON__METHODS] = {
     {"lemon", LEMON__SOLVES, 1, 1, 0, 1, 0, 3},    {"ligo", LEMON__LEARNS, 1, 0, 0, 1, 100, LEMON__ALL_LAYERS},
     {"subclone", LEMON__SELECTS, 1, 1, 1, 1, 0, 1}, {"select", LEMON__SELECTS, 0, 0, 0, 0, 0, 1},
@@ -14387,13 +14814,23 @@ typedef struct lemon__rows {
     int64_t width, most;            /* of a row now, and the most that there is room for */
 } lemon__rows;
 
+/*  At the front of scratch: whose it is, and how far it came. */
+typedef struct lemon__stage {
+    uint32_t print, size;
+    volatile int64_t step;
+    double flops, seconds;          /* of all runs up to there */
+} lemon__stage;
+
+/*  Streams, and what was measured of the teacher, as they were after a step. */
+typedef struct lemon__copy { float *t, *s; double *measured; } lemon__copy;
+
 typedef struct lemon__fill {
     lemon_ctx *ctx;
     const lemon_model *teacher;
     const lemon_config *tc, *sc;
     const lemon_fuse_options *o;
     const lemon__method *method;
-    int64_t learn;                  /* steps */
+    int64_t learn;                  /* steps; negative: so many times through the text, until its windows are counted */
     lemon_operators *ops;
     lemon_arena arena, solve, work; /* for the whole fusion, for the solving, for a part of it */
     int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
@@ -14404,8 +14841,15 @@ typedef struct lemon__fill {
     double *neuron;                 /*   mean |output| of neurons [L, F], */
     double *head;                   /*   mean length of heads' outputs [L, H], */
     double *influence;              /*   1 - cosine between a layer's input and output [L], */
-    double *covariance;             /*   and E[y y^T] of the normalised stream [D, D]; all of the teacher */
+    double *covariance;             /*   and E[y y^T] of the normalised stream [D, D]; all of the teacher, in one block */
 
+    int fusing, keep;               /* a model is wanted; all operators are wanted to the end */
+    lemon__stage *stage;            /* where the work stands, in scratch; NULL: there is none */
+    struct lemon__file *file;       /*   that scratch; the student owns it */
+    int64_t step;                   /*   when this run began: teacher layers watched, then the basis, then layers solved */
+    double flops, began;            /* when it began, less what runs before took */
+    lemon__copy copy[2];            /* in scratch, by turns: what the next step needs */
+    int applied;                    /* the student is whole */
     lemon_model *student;           /* lemon, from here on: solved so far */
     float *p;                       /* [ds, dt] the projection of the streams */
     int64_t field;                  /* teacher channels that a student channel reads */
@@ -14421,6 +14865,20 @@ typedef struct lemon__fill {
     int32_t *chosen;
 } lemon__fill;
 
+static int lemon__solves(const lemon__fill *f) { return f->method->kind == LEMON__SOLVES && f->o->solve; }
+
+/*  What gradients move: the maps, or (on a set that is filled without them) the student's weights, as corrections. */
+static int lemon__learns_maps(const lemon__fill *f) {
+    return f->learn != 0 && ((f->method->kind >= LEMON__LEARNS && !lemon__solves(f)) || !f->o->correction);
+}
+
+/*  Steps of learning where the options leave them to the method.  A solved student goes through its text four times, unless
+    it is so large that gradients and their moments would be the largest thing there is. */
+static int64_t lemon__own_steps(const lemon__fill *f) {
+    if (!lemon__solves(f)) return f->method->learn;
+    return f->o->correction && lemon_config_params(f->sc) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
+}
+
 static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                               const lemon_fuse_options *o) {
     memset(f, 0, sizeof *f);
@@ -14430,20 +14888,137 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->sc = student;
     f->o = o;
     f->method = lemon__method_find(o->method);
-    f->learn = o->learn_steps >= 0 ? o->learn_steps : f->method->learn;
+    f->learn = o->learn_steps >= 0 ? o->learn_steps : lemon__own_steps(f);
     f->dt = f->tc->d_model;
     f->ds = f->sc->d_model;
     f->qt = lemon_joint_size(f->tc, LEMON_JOINT_HEADS);
     f->qs = lemon_joint_size(f->sc, LEMON_JOINT_HEADS);
     f->nt = f->tc->d_ffn;
     f->ns = f->sc->d_ffn;
+    f->flops = ctx->flops;
+    f->began = lemon__seconds();
 }
+
 
 static void lemon__fill_end(lemon__fill *f) {
     lemon_model_free(f->ctx, f->student);
     lemon_arena_free(f->ctx, &f->work);
     lemon_arena_free(f->ctx, &f->solve);
     lemon_arena_free(f->ctx, &f->arena);
+}
+
+/* ---- scratch: the student's weights, and where the work stands, so that it goes on there after a kill ---- */
+
+enum { LEMON__STAGE = 4096 };
+
+/*  Numbers that are measured of the teacher: channels, neurons, heads, influence, covariance. */
+static int64_t lemon__measured(const lemon__fill *f) {
+    return f->dt + f->tc->n_layers * (f->nt + f->tc->n_heads + 1) + f->dt * f->dt;
+}
+
+/*  A checksum of all that the bits of the result come from: scratch of other work is not gone on with.  Of the teacher,
+    some rows of each weight. */
+static uint32_t lemon__fuse_print(const lemon__fill *f) {
+    const int64_t numbers[] = {f->ctx->isa, f->seq, f->windows, f->kept, f->learn, f->o->field_layers, f->o->field_dims,
+                               f->o->solve, f->o->correction, (int64_t)f->o->seed, f->ops->slots};
+    uint32_t crc = lemon_crc32(0, LEMON_VERSION, sizeof LEMON_VERSION);
+    int64_t i;
+    crc = lemon_crc32(crc, f->method->name, strlen(f->method->name));
+    crc = lemon_crc32(crc, numbers, sizeof numbers);
+    crc = lemon_crc32(crc, f->tc, sizeof *f->tc);
+    crc = lemon_crc32(crc, f->sc, sizeof *f->sc);
+    if (f->ids) crc = lemon_crc32(crc, f->ids, (size_t)(f->windows * f->seq) * sizeof *f->ids);
+    for (i = 0; i < 2 * f->teacher->n_params; i++) {
+        const lemon_tensor *w = &f->teacher->params[i / 2];
+        crc = lemon_crc32(crc, lemon__row(w, i % 2 * (w->rows - 1)), lemon_row_bytes(w->dtype, w->cols));
+    }
+    return crc;
+}
+
+/*  Opens scratch: as an earlier run of the same work left it, else anew. */
+static lemon_status lemon__stage_open(lemon__fill *f, size_t room, struct lemon__file **file) {
+    uint32_t print = lemon__fuse_print(f);
+    int anew;
+    lemon_status status = LEMON_OK;
+    for (anew = 0; anew < 2 && !status && f->stage == NULL; anew++) {
+        lemon__stage *stage;
+        status = lemon__scratch_open(f->ctx, lemon__scratch_path(f->ctx), room, anew, 0, file);
+        stage = status ? NULL : (lemon__stage *)lemon__scratch_take(*file, LEMON__STAGE);
+        if (stage && anew) stage->print = print, stage->size = sizeof *stage;
+        if (stage && stage->print == print && stage->size == sizeof *stage) f->stage = stage;
+        else if (!status) lemon__scratch_close(*file);
+        if (!status && !stage) status = LEMON_E_IO;
+    }
+    if (status) return status;
+    f->file = *file;
+    f->flops -= f->stage->flops;
+    f->began -= f->stage->seconds;
+    return LEMON_OK;
+}
+
+/*  Places for the copies, and P, which is found once. */
+static lemon_status lemon__stage_places(lemon__fill *f, struct lemon__file *file) {
+    size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
+    int k;
+    for (k = 0; k < 2; k++) {
+        f->copy[k].t = (float *)lemon__scratch_take(file, rows * (size_t)f->dt);
+        f->copy[k].s = (float *)lemon__scratch_take(file, rows * (size_t)f->ds);
+        f->copy[k].measured = (double *)lemon__scratch_take(file, (size_t)lemon__measured(f) * sizeof(double));
+        if (!f->copy[k].t || !f->copy[k].s || !f->copy[k].measured) return LEMON_E_IO;
+    }
+    f->p = (float *)lemon__scratch_take(file, (size_t)(f->ds * f->dt) * sizeof(float));
+    return f->p ? LEMON_OK : LEMON_E_IO;
+}
+
+/*  The student, whose weights are made one by one. */
+static lemon_status lemon__student_open(lemon__fill *f) {
+    struct lemon__file *file = NULL;
+    int64_t numbers = lemon_config_params(f->sc), staged = lemon__solves(f) && !f->keep;
+    lemon_status status = LEMON_OK;
+    if (f->student) return LEMON_OK;
+    if (staged) numbers += 2 * (f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f)) + f->ds * f->dt;
+    if (lemon__scratch_path(f->ctx) && f->fusing)
+        status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE, &file);
+    else if (lemon__scratch_path(f->ctx)) status = lemon__scratch_beside(f->ctx, ".student", numbers, &file);
+    if (!status) status = lemon__student_create(f->ctx, f->sc, file, &f->student);
+    if (status || !f->stage || !staged) return status;
+    f->step = f->stage->step;
+    return lemon__stage_places(f, file);
+}
+
+/*  Ends a step of so many: copies what the next one needs, and then says so. */
+static lemon_status lemon__stage_save(lemon__fill *f, int64_t step) {
+    const lemon__copy *c = &f->copy[step % 2];
+    const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
+    lemon_status status;
+    if (!f->stage || !c->t) return LEMON_OK;
+    memcpy(c->t, f->store[0].data, rows * (size_t)f->dt);
+    if (step > f->tc->n_layers) memcpy(c->s, f->store[1].data, rows * (size_t)f->ds);
+    else memcpy(c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
+    f->stage->flops = f->ctx->flops - f->flops;
+    f->stage->seconds = lemon__seconds() - f->began;
+    status = lemon__scratch_flush(f->file);
+    if (!status) f->stage->step = step;
+    return status ? status : lemon__scratch_flush(f->file);
+}
+
+/*  What was measured up to the step where this run began, and with `streams` the streams as they were then. */
+static void lemon__stage_load(lemon__fill *f, int streams) {
+    const lemon__copy *now = &f->copy[f->step % 2], *c = &f->copy[lemon__min(f->step, f->tc->n_layers) % 2];
+    const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
+    if (f->step == 0) return;
+    memcpy(f->channel, c->measured, (size_t)lemon__measured(f) * sizeof *f->channel);
+    if (streams) memcpy(f->store[0].data, now->t, rows * (size_t)f->dt);
+    if (streams && f->step > f->tc->n_layers) memcpy(f->store[1].data, now->s, rows * (size_t)f->ds);
+}
+
+/*  Layers of a model will soon be read, or not again. */
+static void lemon__layer_pages(const lemon__fill *f, const lemon_model *model, int64_t layer, int advice) {
+    const int64_t each = lemon__per_layer(&model->config);
+    int64_t i;
+    if (layer < 0 || layer >= model->config.n_layers) return;
+    for (i = 1 + layer * each; i < 1 + (layer + 1) * each; i++)
+        lemon__pages(f->ctx, model->params[i].data, lemon_tensor_bytes(&model->params[i]), advice);
 }
 
 /*  i-th of n places spread over 0 ... total-1, the ends pinned to the ends; a single one is the last. */
@@ -14467,6 +15042,35 @@ static int64_t lemon__slots_used(const lemon__fill *f, int64_t i) {
 
 enum { LEMON__XT, LEMON__XS, LEMON__SOURCE, LEMON__LACK, LEMON__TARGET };       /* the last: one a slot, LEMON__TARGET + k */
 enum { LEMON__FUSE_ROWS = 1024 };
+
+/*  What fusion keeps to in memory where it has scratch. */
+static size_t lemon__fuse_memory(const lemon__fill *f) {
+    const size_t own = lemon__scratch_path(f->ctx) ? (size_t)4000000000u : SIZE_MAX / 2;
+    return (own < f->ctx->options.memory ? own : f->ctx->options.memory) / 10 * 9;
+}
+
+/*  Numbers of activations that are kept, walks included, and bytes of what else there is at once: a factor and a block of
+    targets, or an eigenproblem. */
+static int64_t lemon__rows_numbers(const lemon__fill *f) {
+    const int64_t wide = lemon__max(lemon__max(f->ds, f->qs), f->ns), wide_t = lemon__max(lemon__max(f->dt, f->qt), f->nt);
+    return f->windows * f->seq * (f->dt + 2 * f->ds + wide + f->ops->slots * wide_t) +
+           f->batch * f->seq * (3 * (f->dt + f->ds) + 4 * (f->qt + f->qs) + 2 * (f->nt + f->ns));
+}
+
+static size_t lemon__work_bytes(const lemon__fill *f) {
+    const size_t n = (size_t)lemon__max(lemon__max(f->ds, f->qs), f->ns), dt = (size_t)f->dt;
+    const size_t solve = 8 * n * n + 24 * LEMON__FUSE_ROWS * n + 4 * (size_t)(f->ns + f->ds) * (size_t)f->nt;
+    return solve > 32 * dt * dt ? solve : 32 * dt * dt;
+}
+
+/*  Activations go to scratch where there would else be too little memory for the rest. */
+static lemon_status lemon__rows_spill(lemon__fill *f) {
+    const int64_t numbers = lemon__rows_numbers(f);
+    if (!lemon__scratch_path(f->ctx) || f->solve.blocks ||
+        f->ctx->bytes + 4 * (size_t)numbers + lemon__work_bytes(f) <= lemon__fuse_memory(f))
+        return LEMON_OK;
+    return lemon__arena_scratch_beside(f->ctx, &f->solve, ".rows", numbers);
+}
 
 static lemon_status lemon__rows_make(lemon__fill *f, int store, int64_t width) {
     lemon__rows *r = &f->store[store];
@@ -14504,8 +15108,6 @@ static int lemon__next_batch(lemon__fill *f) {
 
 /* ---- covariances: float32 products of a batch of rows, summed in float64 ---- */
 
-enum { LEMON__PANEL = 512 };
-
 typedef struct lemon__cov {
     double *sum;                    /* [m, n]: sum over rows of a_row^T b_row */
     float *part;                    /* [PANEL, n] */
@@ -14520,16 +15122,27 @@ static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t 
     return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
 }
 
+/*  Row `index` of a panel's products is added to the sums. */
+typedef struct lemon__adding { const float *part; double *sum; int64_t n, step; } lemon__adding;
+
+static void lemon__adding_task(void *arg, int64_t index, int worker) {
+    const lemon__adding *g = (const lemon__adding *)arg;
+    const float *part = g->part + index * g->n;
+    double *sum = g->sum + index * g->step;
+    int64_t c;
+    (void)worker;
+    for (c = 0; c < g->n; c++) sum[c] += (double)part[c];
+}
+
 /*  Where a and b are the same rows, only what is right of the diagonal, by panels: half the work (SYRK). */
 static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
-    int64_t i, r, c;
+    lemon__adding g;
+    int64_t i;
     for (i = 0; i < cov->m; i += LEMON__PANEL) {
-        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0, n = cov->n - from;
-        lemon__gemm_threads(ctx, 1, 0, size, n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, n);
-        for (r = 0; r < size; r++) {
-            double *sum = cov->sum + (i + r) * cov->n + from;
-            for (c = 0; c < n; c++) sum[c] += (double)cov->part[r * n + c];
-        }
+        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0;
+        g.part = cov->part, g.sum = cov->sum + i * cov->n + from, g.n = cov->n - from, g.step = cov->n;
+        lemon__gemm_threads(ctx, 1, 0, size, g.n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, g.n);
+        lemon__parallel(ctx, size, lemon__adding_task, &g);
     }
 }
 
@@ -14651,17 +15264,6 @@ static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows)
 enum { LEMON__RIDGES = 5, LEMON__JUDGES = 256, LEMON__BLOCK_OF_TARGETS = 1024 };
 static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0};
 
-typedef struct lemon__squares {
-    lemon__fill *f;
-    int64_t n;
-    lemon__factor l;                /* above its diagonal stands S */
-    double *diagonal;               /* of S */
-    int ridge;                      /* that l is of; -1: none yet */
-    lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
-    int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
-    float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
-} lemon__squares;
-
 /*  What is solved for, from a store of m columns.  W0 is dense (w), or the transpose of a selection that a map holds. */
 typedef struct lemon__target {
     int store;
@@ -14670,6 +15272,20 @@ typedef struct lemon__target {
     float *w;                       /* [m, n] W0, receives W; or NULL, and then: */
     float *turned;                  /* [n, m] receives W^T */
 } lemon__target;
+
+typedef struct lemon__squares {
+    lemon__fill *f;
+    int64_t n;
+    lemon__factor l;                /* above its diagonal stands S */
+    double *diagonal;               /* of S */
+    lemon__factor of[LEMON__RIDGES];        /* those that there was memory to keep; a NULL: none */
+    int ridge;                      /* that l is of; -1: none yet */
+    lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
+    int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
+    const lemon__target *target;    /* for tasks: of so many of them */
+    int64_t count;
+    float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
+} lemon__squares;
 
 static lemon_status lemon__squares_make(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
     int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq;
@@ -14706,15 +15322,37 @@ static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most,
     return f->status;
 }
 
+/*  Leaves the factor at hand be, and goes on in other memory where there is enough; else the next one takes its place. */
+static void lemon__squares_another(lemon__squares *q) {
+    lemon__fill *f = q->f;
+    const size_t n = (size_t)q->n, bytes = 8 * n * n, more = bytes + lemon__work_bytes(f) - 8 * n * n;
+    lemon__factor l = q->l;
+    if (q->ridge < 0) return;
+    if (f->ctx->bytes + more <= lemon__fuse_memory(f)) {
+        l.a = lemon__doubles(f->ctx, &f->work, q->n, q->n);
+        l.inverse = lemon__doubles(f->ctx, &f->work, lemon__ceil_div(q->n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
+    }
+    if (l.a && l.inverse && l.a != q->l.a) {
+        memcpy(l.a, q->l.a, bytes);
+        q->l = l;
+    } else q->of[q->ridge].a = NULL;
+}
+
 /*  Factors S + ridge; 0 where that is not positive definite. */
 static int lemon__squares_factor(lemon__squares *q, int ridge) {
     double mean = 0.0;
     int64_t i, n = q->n;
     if (q->ridge == ridge) return 1;
+    if (q->of[ridge].a) {
+        q->l = q->of[q->ridge = ridge];
+        return 1;
+    }
+    lemon__squares_another(q);
     for (i = 0; i < n; i++) mean += q->diagonal[i] / (double)n;
     lemon__mirror_up(q->l.a, n);
     for (i = 0; i < n; i++) q->l.a[i * n + i] = q->diagonal[i] + lemon__ridges[ridge] * mean + 1e-30;
     q->ridge = lemon__factor_run(&q->l) ? ridge : -1;
+    if (q->ridge == ridge) q->of[ridge] = q->l;
     return q->ridge == ridge;
 }
 
@@ -14733,19 +15371,30 @@ static void lemon__squares_from(lemon__squares *q, const lemon__target *t, int64
     }
 }
 
+/*  Row `index` of the batch at hand: the targets of a block, less what a selection predicts of them. */
+static void lemon__rest_task(void *arg, int64_t index, int worker) {
+    const lemon__squares *q = (const lemon__squares *)arg;
+    const lemon__target *t = q->target;
+    const float *target = lemon__batch(q->f, t->store) + index * t->m, *s = lemon__batch(q->f, LEMON__SOURCE) + index * q->n;
+    float *rest = q->rest + index * q->count;
+    int64_t c, i;
+    (void)worker;
+    for (c = 0; c < q->count; c++) rest[c] = target[q->ids[c]];
+    for (i = 0; !t->w && i < t->select->student; i++) {
+        const int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
+        if (to >= 0) rest[to] -= t->select->value[i] * s[i];
+    }
+}
+
 /*  What W0 leaves of a block of targets, on the batch at hand. */
 static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
-    const float *target = lemon__batch(f, t->store), *s = lemon__batch(f, LEMON__SOURCE);
-    int64_t r, c, i;
-    for (r = 0; r < f->rows; r++)
-        for (c = 0; c < count; c++) q->rest[r * count + c] = target[r * t->m + q->ids[c]];
+    q->target = t;
+    q->count = count;
+    lemon__parallel(f->ctx, f->rows, lemon__rest_task, q);
     if (t->w)
-        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, s, q->n, q->w, q->n, 1.0f, q->rest, count);
-    for (i = 0; !t->w && i < t->select->student; i++) {
-        int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
-        for (r = 0; to >= 0 && r < f->rows; r++) q->rest[r * count + to] -= t->select->value[i] * s[r * q->n + i];
-    }
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, lemon__batch(f, LEMON__SOURCE), q->n, q->w, q->n, 1.0f,
+                            q->rest, count);
 }
 
 static void lemon__squares_pass(lemon__squares *q, const lemon__target *t) {
@@ -14810,13 +15459,19 @@ static lemon_status lemon__squares_choose(lemon__squares *q, const lemon__target
     return r && step ? q->f->status : LEMON_E_MEMORY;
 }
 
+/*  out[c * step + r] = in[r, c], by squares. */
+static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out, int64_t step) {
+    int64_t i, j, r, c;
+    for (i = 0; i < rows; i += 32)
+        for (j = 0; j < cols; j += 32)
+            for (c = j; c < lemon__min(j + 32, cols); c++)
+                for (r = i; r < lemon__min(i + 32, rows); r++) out[c * step + r] = in[r * cols + c];
+}
+
 /*  A block's W, to where the target wants it. */
 static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_t from, int64_t count) {
-    int64_t c, i, n = q->n;
-    if (t->w) memcpy(t->w + from * n, q->w, (size_t)(count * n) * sizeof *q->w);
-    else
-        for (c = 0; c < count; c++)
-            for (i = 0; i < n; i++) t->turned[i * t->m + from + c] = q->w[c * n + i];
+    if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
+    else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
 }
 
 static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
@@ -15237,21 +15892,29 @@ static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov,
 
 /*  Room for what is measured, and for the teacher's stream. */
 static lemon_status lemon__observe_memory(lemon__fill *f) {
-    lemon_status status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
-    f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->dt);
-    f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->nt);
-    f->head = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->n_heads);
-    f->influence = lemon__doubles(f->ctx, &f->arena, 1, f->tc->n_layers);
-    f->covariance = lemon__doubles(f->ctx, &f->arena, f->dt, f->dt);
-    if (!f->channel || !f->neuron || !f->head || !f->influence || !f->covariance) return LEMON_E_MEMORY;
-    return status ? status : lemon__rows_make(f, LEMON__XT, f->dt);
+    lemon_status status = lemon__rows_spill(f);
+    if (!status) status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
+    f->channel = lemon__doubles(f->ctx, &f->arena, 1, lemon__measured(f));
+    if (status || !f->channel) return status ? status : LEMON_E_MEMORY;
+    f->neuron = f->channel + f->dt;
+    f->head = f->neuron + f->tc->n_layers * f->nt;
+    f->influence = f->head + f->tc->n_layers * f->tc->n_heads;
+    f->covariance = f->influence + f->tc->n_layers;
+    return lemon__rows_make(f, LEMON__XT, f->dt);
 }
 
-/*  Fills channel, neuron, head, influence and covariance from the windows that are kept, layer by layer, so that each
+/*  How many windows are watched: those that are kept, but of a teacher of a thousand million numbers or more only half, for
+    means over some thousands of tokens change little and it is a fifth of the work. */
+static int64_t lemon__watched(const lemon__fill *f) {
+    if (lemon_config_params(f->tc) < 1000000000) return f->kept;
+    return lemon__max(f->kept / 2, lemon__min(f->kept, 4096 / f->seq));
+}
+
+/*  Fills channel, neuron, head, influence and covariance from windows that are kept, layer by layer, so that each
     layer's weights are read once. */
 static lemon_status lemon__observe(lemon__fill *f) {
     lemon__cov cov;
-    int64_t layer;
+    int64_t layer, watched = lemon__watched(f);
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
     lemon_status status = before ? lemon__observe_memory(f) : LEMON_E_MEMORY;
     cov.sum = f->covariance;
@@ -15260,14 +15923,18 @@ static lemon_status lemon__observe(lemon__fill *f) {
     if (status || !cov.part) return status ? status : LEMON_E_MEMORY;
     f->what = "watch the teacher";
     f->total = f->tc->n_layers;
-    for (lemon__rewind(f); lemon__next_batch(f) && !f->held;) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
-    for (layer = 0; !status && layer < f->tc->n_layers; layer++) {
+    lemon__stage_load(f, f->step < f->total);
+    for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && f->first < watched;)
+        lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
+    for (layer = lemon__min(f->step, f->total); !status && layer < f->total; layer++) {
         f->done = layer;
-        for (lemon__rewind(f); lemon__next_batch(f) && !f->held;) {
+        lemon__layer_pages(f, f->teacher, layer + 1, LEMON__SOON);
+        for (lemon__rewind(f); lemon__next_batch(f) && f->first < watched;) {
             lemon__observe_layer(f, layer, &cov, before);
             if (layer + 1 == f->tc->n_layers) lemon__observe_stream(f, &f->t.walk, &cov);
         }
-        status = f->status;
+        lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
+        status = f->status ? f->status : lemon__stage_save(f, layer + 1);
     }
     if (!status) status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
     lemon__mirror_up(f->covariance, f->dt);
@@ -15419,11 +16086,11 @@ static lemon_status lemon__solve_basis(lemon__fill *f) {
     int64_t n = f->dt, i, j;
     float *gain = lemon__floats(f->ctx, &f->work, f->ds, n);
     lemon_status status = LEMON_OK;
-    f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
+    if (!f->p) f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
     f->field = f->method->kind == LEMON__SOLVES && f->o->field_dims > 0 ? lemon__min(f->o->field_dims, n) : n;
     if (!gain || !f->p) return LEMON_E_MEMORY;
     if (f->ds == n) for (i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
-    else {
+    else if (f->step <= f->tc->n_layers) {
         status = lemon__basis(f);
         if (!status) status = lemon__basis_scale(f);
     }
@@ -15494,12 +16161,6 @@ static lemon_status lemon__masked_solve(lemon__squares *q, const lemon__target *
     return f->status;
 }
 
-static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) out[c * rows + r] = in[r * cols + c];
-}
-
 /*  P's own inverse, for a read map; NULL: no memory. */
 static float *lemon__basis_inverse(lemon__fill *f) {
     float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
@@ -15547,7 +16208,7 @@ static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, 
     if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
     if (!status) status = masked ? lemon__masked_solve(&q, &t) : lemon__squares_solve(&q, &t);
     if (status) return status;
-    lemon__transpose(w, f->dt, f->ds, matrix);
+    lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
     return lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
 
@@ -15555,18 +16216,19 @@ static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, 
 
 static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
     int64_t param = lemon__param_index(f->sc, role, layer);
-    return lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
+    lemon_status status = lemon__student_place(f->student, param);
+    return status ? status : lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
 }
 
 /*  P W [ds, n] of a teacher's matrix that writes to the stream; NULL: no memory. */
 static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
-    int64_t from, count, i;
+    int64_t from, count;
     if (rows == NULL || pw == NULL) return NULL;
     for (from = 0; from < t->rows; from += count) {
         count = lemon__min(LEMON__PANEL, t->rows - from);
-        for (i = 0; i < count; i++) lemon_row_to_f32(t, from + i, rows + i * t->cols);
+        lemon__folded_rows(f->ctx, t, from, count, NULL, rows);
         lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, count, 1.0f, f->p + from, f->dt, rows, t->cols, from > 0 ? 1.0f : 0.0f,
                             pw, t->cols);
     }
@@ -15620,7 +16282,11 @@ static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int
     f->ops->correction[param] = lemon__view(extra, LEMON_F32, w->rows, w->cols);
     memcpy(extra, t.w, lemon_tensor_bytes(w));
     status = lemon__squares_solve(q, &t);
-    for (c = 0; c < w->rows * w->cols; c++) extra[c] = t.w[c] - extra[c];
+    for (c = 0; c < w->rows * w->cols; c++) {               /* so that applying the set gives the same bits */
+        const float plain = extra[c];
+        extra[c] = t.w[c] - plain;
+        t.w[c] = plain + extra[c];
+    }
     return status;
 }
 
@@ -15826,7 +16492,16 @@ static lemon_status lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
     return f->status ? f->status : lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
 }
 
-static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
+/*  All of a student layer gets its place at once, so that a later run finds it there. */
+static lemon_status lemon__solve_places(lemon__fill *f, int64_t i) {
+    const int64_t each = lemon__per_layer(f->sc);
+    lemon_status status = lemon__student_place(f->student, 0);
+    int64_t k;
+    for (k = 1 + i * each; !status && k < 1 + (i + 1) * each; k++) status = lemon__student_place(f->student, k);
+    return status;
+}
+
+static lemon_status lemon__solve_blocks(lemon__fill *f, int64_t i) {
     int64_t layer;
     lemon_status status = lemon__solve_attention_in(f, i);
     lemon_arena_free(f->ctx, &f->work);
@@ -15839,6 +16514,31 @@ static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
     if (!status) status = lemon__solve_neurons(f, i);
     if (!status) status = lemon__solve_ffn_out(f, i);
     lemon_arena_free(f->ctx, &f->work);
+    return status;
+}
+
+/*  Forgets a layer's operators, which the student's weights hold now. */
+static void lemon__solve_forget(lemon__fill *f, int64_t i, void *until) {
+    const int64_t each = lemon__per_layer(f->sc);
+    int64_t slot, k;
+    int place;
+    for (place = 0; place < LEMON_PLACE_COUNT; place++)
+        for (slot = 0; slot < f->ops->slots && lemon__places[place].per_layer; slot++)
+            memset(lemon__own_map(f->ops, place, i, slot), 0, sizeof(lemon_map));
+    for (k = 1 + i * each; k < 1 + (i + 1) * each; k++) f->ops->correction[k].data = NULL;
+    lemon__arena_release(f->ctx, &f->ops->arena, until);
+}
+
+static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
+    void *before = f->ops->arena.blocks;
+    int64_t layer, last = lemon__field_end(f, i);
+    lemon_status status = lemon__solve_places(f, i);
+    for (layer = f->main[i]; layer <= last + 1; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__SOON);
+    if (!status) status = lemon__solve_blocks(f, i);
+    for (layer = f->main[i]; layer <= last; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
+    if (!f->keep) lemon__solve_forget(f, i, before);
+    if (!status) status = lemon__stage_save(f, f->tc->n_layers + 2 + i);
+    lemon__layer_pages(f, f->student, i, LEMON__GONE);
     return status;
 }
 
@@ -15965,7 +16665,11 @@ static lemon_status lemon__solve_gain(lemon__fill *f) {
     if (extra == NULL) return LEMON_E_MEMORY;
     memcpy(extra, w, (size_t)ds * sizeof *extra);
     status = lemon__gain_solve(f, &g, w);
-    for (i = 0; i < ds; i++) extra[i] = w[i] - extra[i];
+    for (i = 0; i < ds; i++) {
+        const float plain = extra[i];
+        extra[i] = w[i] - plain;
+        w[i] = plain + extra[i];
+    }
     f->ops->correction[param] = lemon__view(extra, LEMON_F32, 1, ds);
     return status;
 }
@@ -15994,10 +16698,17 @@ static lemon_status lemon__solve_memory(lemon__fill *f) {
     return status ? status : f->energy && f->chosen ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-/*  The streams after the embedding, and the teacher's after layers before the first that is kept. */
+/*  The streams after the embedding, and the teacher's after layers before the first that is kept; or what an earlier run
+    left. */
 static lemon_status lemon__solve_begin(lemon__fill *f) {
     int64_t layer;
-    lemon_status status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
+    lemon_status status = LEMON_OK;
+    if (f->step > f->tc->n_layers) {
+        for (layer = 0; !status && layer < f->step - f->tc->n_layers - 1; layer++) status = lemon__solve_places(f, layer);
+        lemon__stage_load(f, 1);
+        return status ? status : lemon__student_place(f->student, 0);
+    }
+    status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
@@ -16005,7 +16716,7 @@ static lemon_status lemon__solve_begin(lemon__fill *f) {
     }
     for (layer = 0; layer < f->main[0] && !f->status; layer++)
         for (lemon__pass_teacher(f, -1, 0); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
-    return f->status;
+    return f->status ? f->status : lemon__stage_save(f, f->tc->n_layers + 1);
 }
 
 /*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block
@@ -16043,10 +16754,10 @@ static lemon_status lemon__solve_slots(lemon__fill *f) {
 
 /*  What is known before the first layer: which layers stay, and P. */
 static lemon_status lemon__solve_open(lemon__fill *f) {
-    lemon_status status = lemon__observe(f);
+    lemon_status status = lemon__student_open(f);
+    if (!status) status = lemon__observe(f);
     if (!status) status = lemon__solve_layers(f);
     if (!status) status = lemon__solve_slots(f);
-    if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
     if (!status) status = lemon__solve_memory(f);
     if (!status) status = lemon__solve_basis(f);
     f->what = "solve";
@@ -16056,11 +16767,12 @@ static lemon_status lemon__solve_open(lemon__fill *f) {
 }
 
 static lemon_status lemon__fill_solved(lemon__fill *f) {
-    int64_t i;
     lemon_status status = lemon__solve_open(f);
     if (!status) status = lemon__solve_begin(f);
-    for (i = 0; !status && i < f->sc->n_layers; i++, f->done++) status = lemon__solve_layer(f, i);
+    f->done = lemon__max(0, f->step - f->tc->n_layers - 1);
+    for (; !status && f->done < f->sc->n_layers; f->done++) status = lemon__solve_layer(f, f->done);
     if (!status) status = lemon__solve_output(f);
+    f->applied = 1;
     if (!status) status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     lemon_arena_free(f->ctx, &f->solve);
     return status;
@@ -16303,7 +17015,7 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
         for (j = 0; j < n; j++) {
             float now = mask[i * n + j];
             int near = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
-            mask[i * n + j] = (f->student ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
+            mask[i * n + j] = (lemon__solves(f) ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
         }
     }
     return LEMON_OK;
@@ -16454,7 +17166,7 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
     lemon_status status = LEMON_OK;
     lemon_train_defaults(&o);
     o.steps = l->f->learn;
-    o.lr = l->f->o->learn_lr;
+    o.lr = l->f->o->learn_lr < 0.0 ? 3e-3 : l->f->o->learn_lr;
     lemon__train_resolve(l->f->sc, &o);
     for (step = 1; !status && step <= o.steps; step++) {
         double norm, loss;
@@ -16499,18 +17211,25 @@ static lemon_status lemon__held_out_loss(const lemon__fill *f, const lemon_model
                            loss);
 }
 
-static lemon_status lemon__applied_loss(lemon__fill *f, double *loss) {
-    lemon_model *student = NULL;
-    lemon_status status = lemon_operators_apply(f->ctx, f->ops, f->teacher, f->o->correction, &student);
-    if (!status) status = lemon__held_out_loss(f, student, loss);
-    lemon_model_free(f->ctx, student);
+/*  The student that the operators make, where solving has not left it. */
+static lemon_status lemon__student_apply(lemon__fill *f) {
+    lemon_status status = f->applied ? LEMON_OK : lemon__student_open(f);
+    if (!status && !f->applied)
+        status = lemon__apply_all(f->ctx, f->ops, f->teacher, f->o->correction, f->student,
+                                  f->stage && f->learn == 0 ? &f->stage->step : NULL);
+    f->applied = !status;
     return status;
+}
+
+static lemon_status lemon__applied_loss(lemon__fill *f, double *loss) {
+    lemon_status status = lemon__student_apply(f);
+    return status ? status : lemon__held_out_loss(f, f->student, loss);
 }
 
 /*  Refines the operators; keeps the result only if held-out text says so.  *loss: on it, before and after. */
 static lemon_status lemon__learn_operators(lemon__fill *f, double *before, double *after) {
     lemon__learn l;
-    lemon_model *student = NULL;
+    lemon_model *first = f->student;
     lemon_operators *ops = f->ops;
     size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
     lemon_map *old = ops->maps, *anew = (lemon_map *)lemon_arena_alloc(f->ctx, &ops->arena, maps);
@@ -16518,23 +17237,78 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     lemon_status status = anew && new_weight ? LEMON_OK : LEMON_E_MEMORY;
     memset(&l, 0, sizeof l);
     l.f = f;
-    if (!status) status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student);
-    if (!status) status = lemon__learn_open(&l, student);
+    if (!status) status = lemon__learn_open(&l, first);
     if (!status) status = lemon__learn_steps(&l);
     if (!status) {
         ops->maps = (lemon_map *)memcpy(anew, old, maps);
         ops->layer_weight = (float *)memcpy(new_weight, old_weight, layers);
         status = lemon__learn_write(&l);
     }
-    if (!status) status = lemon__applied_loss(f, after);
-    if (!status && !(*after < *before)) {
+    if (!status) status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &f->student);
+    if (!status) status = lemon__held_out_loss(f, f->student, after);
+    if (status || !(*after < *before)) {
+        lemon_model *worse = f->student == first ? NULL : f->student;
         ops->maps = old;
         ops->layer_weight = old_weight;
         *after = *before;
+        f->student = first;
+        first = worse;
     }
     lemon_tape_close(l.q.tape);
     lemon_arena_free(f->ctx, &l.arena);
-    lemon_model_free(f->ctx, student);
+    lemon_model_free(f->ctx, first);
+    return status;
+}
+
+/* ---- learning on top of a set that is there: the student's own weights move by gradients, on the teacher's predictions for
+        the text at hand, a window a step.  Where they come to is the correction from then on. ---- */
+
+static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
+    lemon_train_options o;
+    lemon_tokens text;
+    lemon_train_defaults(&o);
+    o.steps = f->learn;
+    o.batch = 1;
+    o.seq = f->seq;
+    o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
+    o.teacher = f->teacher;
+    o.keep_teacher = 1;
+    o.distill = 1.0;
+    o.seed = f->o->seed;
+    text.ids = (int32_t *)lemon__unconst(f->ids);
+    text.count = text.capacity = f->kept * f->seq;
+    return lemon_train(f->ctx, student, &text, &o, NULL);
+}
+
+/*  student - what stands in it without learning, added to the corrections. */
+static lemon_status lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
+    lemon_operators *ops = f->ops;
+    int64_t i, j;
+    for (i = 0; i < student->n_params; i++) {
+        const lemon_tensor *t = &student->params[i];
+        const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
+        float *c = (float *)ops->correction[i].data;
+        if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
+        if (c == NULL) return LEMON_E_MEMORY;
+        for (j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
+        ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
+    }
+    return LEMON_OK;
+}
+
+/*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
+static lemon_status lemon__settle(lemon__fill *f, double *before, double *after) {
+    lemon_model *settled = NULL, *worse;
+    lemon_status status = lemon_model_clone(f->ctx, f->student, &settled);
+    if (!status) status = lemon__settle_train(f, settled);
+    if (!status) status = lemon__held_out_loss(f, settled, after);
+    worse = settled;
+    if (!status && *after < *before) {
+        if (f->keep) status = lemon__settle_write(f, settled, f->student);
+        worse = f->student;
+        f->student = settled;
+    } else *after = *before;
+    lemon_model_free(f->ctx, worse);
     return status;
 }
 
@@ -16548,13 +17322,117 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     o->solve = 1;
     o->correction = 1;
     o->learn_steps = -1;
-    o->learn_lr = 3e-3;
+    o->learn_lr = -1.0;
     o->seed = 1;
+}
+
+/* ---- a shape for a budget: all that can be are tried ---- */
+
+typedef struct lemon__shaping {
+    const lemon_config *teacher;
+    lemon_config want, best;        /* sizes that are given, or 0; the best shape so far, */
+    double distance;                /*   and how far it is from what was asked for */
+    int64_t params, least;          /* the budget; the smallest student that was seen */
+} lemon__shaping;
+
+/*  Sizes are multiples of this: of the powers of two up to 64 that the teacher's is a multiple of, the largest that leaves
+    sixteen to choose from. */
+static int32_t lemon__shape_step(int32_t size) {
+    int32_t step = 1;
+    while (step < 64 && size % (2 * step) == 0 && size / (2 * step) >= 16) step *= 2;
+    return step;
+}
+
+static double lemon__shape_distance(const lemon__shaping *g, const lemon_config *s) {
+    const lemon_config *t = g->teacher;
+    const double share[4] = {log((double)s->d_model / t->d_model), log((double)s->n_layers / t->n_layers),
+                             log((double)s->n_heads / t->n_heads), log((double)s->d_ffn / t->d_ffn)};
+    const double head = log((double)s->head_dim / t->head_dim),
+                 group = share[2] - log((double)s->kv_heads / t->kv_heads),
+                 unused = 10.0 * log((double)lemon_config_params(s) / (double)g->params);
+    double mean = (share[0] + share[1] + share[2] + share[3]) / 4.0, sum = head * head + group * group + unused * unused;
+    int i;
+    for (i = 0; i < 4; i++) sum += (share[i] - mean) * (share[i] - mean);
+    return sum;
+}
+
+/*  Key-value heads, so that about as many query heads share one as in the teacher. */
+static int32_t lemon__shape_groups(const lemon_config *t, int32_t heads) {
+    double group = (double)t->n_heads / t->kv_heads, least = 1e30;
+    int32_t k, best = 1;
+    for (k = 1; k <= heads && k <= t->kv_heads; k++) {
+        double off = fabs(log((double)heads / k / group));
+        if (heads % k || !(off < least)) continue;
+        least = off;
+        best = k;
+    }
+    return best;
+}
+
+/*  A shape but for d_ffn, which takes what is left of the budget; 0 where nothing is left for it. */
+static int lemon__shape_try(lemon__shaping *g, lemon_config *s) {
+    int64_t step = lemon__shape_step(g->teacher->d_ffn), least, more;
+    double distance;
+    s->d_ffn = g->want.d_ffn > 0 ? g->want.d_ffn : (int32_t)step;
+    least = lemon_config_params(s);
+    if (least > 0 && (g->least == 0 || least < g->least)) g->least = least;
+    if (least == 0 || least > g->params) return 0;
+    more = (g->params - least) / (3 * step * s->d_model * s->n_layers) * step;
+    if (g->want.d_ffn == 0) s->d_ffn = (int32_t)lemon__min(g->teacher->d_ffn, s->d_ffn + more);
+    distance = lemon__shape_distance(g, s);
+    if (distance < g->distance) g->distance = distance, g->best = *s;
+    return 1;
+}
+
+/*  All widths and depths that go with some heads; from the second on a depth too many ends it. */
+static void lemon__shape_heads(lemon__shaping *g, lemon_config *s) {
+    const lemon_config *t = g->teacher, *want = &g->want;
+    int tied = t->d_model == t->n_heads * t->head_dim, deep, wide;
+    int32_t step = lemon__shape_step(t->d_model), d = tied ? s->n_heads * s->head_dim : step;
+    if (want->d_model > 0) d = tied && d != want->d_model ? t->d_model + 1 : want->d_model;
+    for (wide = 1; wide && d <= t->d_model; d += step) {
+        s->d_model = d;
+        s->n_layers = want->n_layers > 0 ? want->n_layers : 1;
+        for (deep = 1; deep && s->n_layers <= t->n_layers; s->n_layers++)
+            deep = lemon__shape_try(g, s) && want->n_layers == 0;
+        wide = !tied && want->d_model == 0;
+    }
+}
+
+LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
+                                        lemon_config *student) {
+    lemon__shaping g;
+    lemon_config s;
+    int64_t whole;
+    if (ctx == NULL || teacher == NULL || student == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_shape: an argument is NULL");
+    if (lemon_config_check(ctx, teacher)) return LEMON_E_ARG;
+    memset(&g, 0, sizeof g);
+    g.teacher = teacher, g.want = *student, g.params = params, g.distance = 1e30;
+    whole = lemon_config_params(teacher);
+    if (params > whole)
+        return lemon__fail(ctx, LEMON_E_ARG, "params is %lld, expected at most %lld, the teacher's", (long long)params,
+                           (long long)whole);
+    s = *teacher;
+    for (s.head_dim = teacher->head_dim; s.head_dim >= 2; s.head_dim--) {
+        if (teacher->head_dim % s.head_dim || s.head_dim % 2) continue;
+        if (g.want.head_dim > 0 && s.head_dim != g.want.head_dim) continue;
+        for (s.n_heads = 1; s.n_heads <= teacher->n_heads; s.n_heads++) {
+            if (g.want.n_heads > 0 && s.n_heads != g.want.n_heads) continue;
+            s.kv_heads = g.want.kv_heads > 0 ? g.want.kv_heads : lemon__shape_groups(teacher, s.n_heads);
+            if (s.n_heads % s.kv_heads == 0) lemon__shape_heads(&g, &s);
+        }
+    }
+    if (g.distance < 1e30) { *student = g.best; return LEMON_OK; }
+    if (g.least == 0)
+        return lemon__fail(ctx, LEMON_E_ARG, "the sizes given go with no shape of this teacher's; leave one of them out");
+    return lemon__fail(ctx, LEMON_E_ARG, "params is %lld, expected at least %lld, the smallest student of this teacher, "
+                       "whose vocabulary is %d", (long long)params, (long long)g.least, (int)teacher->vocab_size);
 }
 
 /*  How many teacher layers a student layer's field holds. */
 static int64_t lemon__field_slots(const lemon__fill *f) {
-    int64_t own = f->method->kind == LEMON__SOLVES && f->o->solve ? 1 : f->method->slots;
+    int64_t own = lemon__solves(f) ? 1 : f->method->slots;
     if (f->method->kind < LEMON__LEARNS) return 1;
     return lemon__min(f->o->field_layers > 0 ? f->o->field_layers : own, f->tc->n_layers);
 }
@@ -16563,14 +17441,10 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
                                             const lemon_fuse_options *o) {
     int64_t nearest;
     int i;
-    if (s->vocab_size != t->vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
-                           (int)t->vocab_size);
-    if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
-    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(s, i) != lemon__field_value(t, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
-                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    lemon_status status;
+    if (s->vocab_size == t->vocab_size && lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    status = lemon__same_family(ctx, t, s);
+    if (status) return status;
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
@@ -16597,9 +17471,9 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
                            o->method ? o->method : "(NULL)");
     if (o->tokens < 64)
         return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
-    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !(o->learn_lr >= 0.0))
+    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr))
         return lemon__fail(ctx, LEMON_E_ARG,
-                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected none below 0",
+                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and sizes not below 0",
                            (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
     return lemon__fuse_check_shape(ctx, &teacher->config, student, o);
 }
@@ -16631,40 +17505,61 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     return status;
 }
 
-/*  Cuts the text into windows, ten at least where that can be, and holds a tenth of them out. */
-static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
-    int64_t n = lemon__min(f->o->tokens, text->count);
-    f->ids = text->ids;
+/*  Cuts n tokens into windows, ten at least where that can be, and holds a tenth of them out. */
+static void lemon__fill_cut(lemon__fill *f, int64_t n) {
     f->seq = lemon__default_seq(f->tc, f->o->seq);
     f->seq = lemon__min(f->seq, lemon__min(f->tc->max_seq, f->sc->max_seq));
     while (n / f->seq < 10 && f->seq > 16) f->seq /= 2;
     f->windows = n / f->seq;
     f->kept = f->windows - lemon__max(1, f->windows / 10);
     f->batch = lemon__max(1, LEMON__FUSE_ROWS / f->seq);
+}
+
+static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
+    int64_t n = lemon__min(f->o->tokens, text->count);
+    f->ids = text->ids;
+    lemon__fill_cut(f, n);
+    if (f->learn < 0) f->learn *= -f->kept;
     if (f->kept < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
                            "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
     return lemon__check_ids(f->ctx, f->teacher, text->ids, n);
 }
 
+/*  Solves on as many of the last windows as it takes: where learning follows, some rows for each unknown are enough. */
+static lemon_status lemon__fill_some(lemon__fill *f) {
+    const int64_t unknowns = lemon__max(lemon__max(f->ds, f->qs), f->ns);
+    const int64_t enough = lemon__ceil_div(LEMON__ROWS_AN_UNKNOWN * unknowns, f->seq);
+    const int64_t cut = f->learn > 0 ? lemon__max(0, f->kept - enough) : 0;
+    lemon_status status;
+    f->ids += cut * f->seq;
+    f->kept -= cut;
+    f->windows -= cut;
+    status = lemon__fill_solved(f);
+    f->ids -= cut * f->seq;
+    f->kept += cut;
+    f->windows += cut;
+    return status;
+}
+
 /*  Fills the operators, and learns them where asked for; what both come to on held-out text. */
 static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
-    int solves = f->method->kind == LEMON__SOLVES && f->o->solve;
     lemon_status status;
     f->ops->fold_gains = f->method->kind >= LEMON__SLICES;
     if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) status = lemon__fill_parts(f);
-    else status = solves ? lemon__fill_solved(f) : lemon__fill_selected(f);
+    else status = lemon__solves(f) ? lemon__fill_some(f) : lemon__fill_selected(f);
     lemon_arena_free(f->ctx, &f->work);
     if (!status && f->ids) status = lemon__applied_loss(f, &result->init_loss);
     if (status || f->learn == 0) return status;
     result->learned_from = result->init_loss;
-    return lemon__learn_operators(f, &result->learned_from, &result->init_loss);
+    return lemon__learns_maps(f) ? lemon__learn_operators(f, &result->learned_from, &result->init_loss)
+                                 : lemon__settle(f, &result->learned_from, &result->init_loss);
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
 static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
                                      lemon_fuse_result *result) {
-    int needs_text = f->method->needs_text || f->learn > 0;
+    int needs_text = f->method->needs_text || f->learn != 0;
     lemon_tokens own = {NULL, 0, 0};
     lemon_status status = lemon__workspaces(f->ctx);
     if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
@@ -16689,30 +17584,6 @@ static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, l
 
 static const lemon_fuse_result lemon__fuse_nothing = {0, (double)NAN, (double)NAN, 0.0, 0.0};
 
-LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
-                                            const lemon_tokens *text, const lemon_fuse_options *options,
-                                            lemon_operators **operators, lemon_fuse_result *result) {
-    lemon__fill f;
-    lemon_fuse_result r = lemon__fuse_nothing;
-    lemon_status status;
-    double started = lemon__seconds(), flops;
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
-    *operators = NULL;
-    flops = ctx->flops;
-    status = lemon__fuse_check(ctx, teacher, student, options);
-    if (status) return status;
-    lemon__fill_begin(&f, ctx, teacher, student, options);
-    if (f.method->kind == LEMON__MAKES_NEW)
-        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
-    status = lemon__fill_open(&f, text, operators, &r);
-    lemon__fill_end(&f);
-    r.flops = ctx->flops - flops;
-    r.seconds = lemon__seconds() - started;
-    if (result) *result = r;
-    return lemon__operators_done(ctx, status, operators);
-}
-
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
 static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
     lemon_status status = lemon_model_create(f->ctx, f->sc, model);
@@ -16724,10 +17595,162 @@ static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text,
     return status ? status : lemon__held_out_loss(f, *model, loss);
 }
 
+/* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
+
+typedef struct lemon__cost { const lemon__fill *f; double n, kept, held, flops, flops64; } lemon__cost;
+
+/*  A layer's operations for a token. */
+static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
+    const double d = c->d_model, q = (double)lemon_joint_size(c, LEMON_JOINT_HEADS),
+                 kv = (double)lemon_joint_size(c, LEMON_JOINT_KEY);
+    const double keys = c->window > 0 ? fmin(c->window, 0.5 * (double)seq) : 0.5 * (double)seq;
+    return 2.0 * d * (2.0 * q + 2.0 * kv + 3.0 * c->d_ffn) + 4.0 * q * keys;
+}
+
+static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
+
+/*  Least squares with n unknowns for m targets: choosing among ridges on some of the targets, then all. */
+static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
+    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0;
+    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + LEMON__RIDGES * judges * p->held * n * (2.0 + rest);
+    p->flops64 += (LEMON__RIDGES * judges + m) * n * (2.0 * n + 4.0 * LEMON__FACTOR);
+}
+
+static void lemon__cost_squares(lemon__cost *p, double n) {
+    p->flops += p->kept * lemon__cost_square(n);
+    p->flops64 += LEMON__RIDGES * n * n * (n / 3.0 + LEMON__FACTOR);
+}
+
+/*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
+static void lemon__cost_solve(lemon__cost *p, double used) {
+    const lemon__fill *f = p->f;
+    const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
+                 ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
+    double slot;
+    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
+    p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
+    p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
+    lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
+    lemon__cost_squares(p, ns);
+    for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
+    if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
+}
+
+static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
+    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size;
+    const double layer_t = lemon__cost_layer(f->tc, f->seq), layer_s = lemon__cost_layer(f->sc, f->seq);
+    const double lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq;
+    int64_t i;
+    p->n = (double)f->windows * seq, p->kept = (double)f->kept * seq, p->held = p->n - p->kept;
+    p->flops = p->held * (ls * layer_s + 2.0 * vocab * ds);                  /* the loss */
+    if (f->method->ranked) p->flops += watched * (lt * layer_t + (2.0 * lt + 1.0) * lemon__cost_square(dt));
+    if (!lemon__solves(f)) return;
+    p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
+    p->flops += 2.0 * ds * dt * dt + p->n * (lt * layer_t + ls * layer_s);
+    p->flops += (f->sc->tied_embeddings ? 1.0 : 2.0) * 2.0 * vocab * dt * ds;
+    for (i = 0; i < f->sc->n_layers; i++)
+        lemon__cost_solve(p, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
+    lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+}
+
+/*  Operations a second of a product of some size, the better of two. */
+static double lemon__cost_speed(lemon_ctx *ctx) {
+    const int64_t n = 1024;
+    lemon_arena arena = {NULL};
+    float *a = lemon__floats(ctx, &arena, 3 * n, n);
+    double best = 1e30;
+    int k;
+    for (k = 0; a && k < 3; k++) {
+        double began = lemon__seconds(), flops = ctx->flops;
+        lemon__gemm_threads(ctx, 0, 0, n, n, n, 1.0f, a, n, a + n * n, n, 0.0f, a + 2 * n * n, n);
+        ctx->flops = flops;
+        best = fmin(best, lemon__seconds() - began);
+    }
+    lemon_arena_free(ctx, &arena);
+    return 2.0 * (double)(n * n * n) / best;
+}
+
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast) {
+    lemon__fill f;
+    lemon__cost p;
+    lemon_operators ops;
+    double rows, weights;
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
+    memset(forecast, 0, sizeof *forecast);
+    memset(&p, 0, sizeof p);
+    memset(&ops, 0, sizeof ops);
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (!status) status = lemon__workspaces(ctx);
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    f.ops = &ops;
+    ops.slots = lemon__field_slots(&f);
+    if (tokens > 0) lemon__fill_cut(&f, lemon__min(tokens, options->tokens));
+    p.f = &f;
+    lemon__cost_all(&p, &f);
+    rows = lemon__solves(&f) || f.method->ranked ? 4.0 * (double)lemon__rows_numbers(&f) : 0.0;
+    weights = 4.0 * (double)lemon_config_params(student);
+    forecast->flops = p.flops + p.flops64;
+    forecast->flops64 = p.flops64;
+    forecast->memory = (double)ctx->bytes + (lemon__solves(&f) ? (double)lemon__work_bytes(&f) : 0.0);
+    forecast->scratch = lemon__scratch_path(ctx) ? weights : 0.0;
+    if (!lemon__scratch_path(ctx)) forecast->memory += weights;
+    if (forecast->memory + rows <= (double)lemon__fuse_memory(&f)) forecast->memory += rows;
+    else forecast->scratch += rows;
+    if (lemon__scratch_path(ctx) && lemon__solves(&f))
+        forecast->scratch += 8.0 * (double)(f.windows * f.seq * (f.dt + f.ds) + 2 * lemon__measured(&f));
+    forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));
+    lemon__fill_end(&f);
+    return LEMON_OK;
+}
+
+/*  Both calls: operators, or a model where they are NULL. */
+static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
+                                    lemon_model **model, lemon_fuse_result *r) {
+    lemon_operators *ops = NULL;
+    lemon_status status;
+    f->fusing = operators == NULL;
+    f->keep = !f->fusing || lemon__learns_maps(f) || !lemon__solves(f);
+    status = lemon__fill_open(f, text, operators ? operators : &ops, r);
+    if (f->fusing && !status) status = lemon__student_apply(f);
+    if (f->fusing && !status) {
+        *model = f->student;
+        f->student = NULL;
+        if (f->teacher->tokenizer) status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+    }
+    lemon_operators_free(f->ctx, ops);
+    r->flops = f->ctx->flops - f->flops;
+    r->seconds = lemon__seconds() - f->began;
+    return status;
+}
+
+LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                            const lemon_tokens *text, const lemon_fuse_options *options,
+                                            lemon_operators **operators, lemon_fuse_result *result) {
+    lemon__fill f;
+    lemon_fuse_result r = lemon__fuse_nothing;
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
+    *operators = NULL;
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    if (f.method->kind == LEMON__MAKES_NEW)
+        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
+    status = lemon__fuse_run(&f, text, operators, NULL, &r);
+    lemon__fill_end(&f);
+    if (result) *result = r;
+    return lemon__operators_done(ctx, status, operators);
+}
+
 LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                   const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
                                   lemon_fuse_result *result) {
-    lemon_operators *operators = NULL;
     lemon_fuse_result r = lemon__fuse_nothing;
     lemon__fill f;
     lemon_status status;
@@ -16738,13 +17761,163 @@ LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, co
     if (status) return status;
     lemon__fill_begin(&f, ctx, teacher, student, options);
     if (f.method->kind == LEMON__MAKES_NEW) status = lemon__fuse_random(&f, text, model, &r.init_loss);
-    else {
-        status = lemon_operators_fill(ctx, teacher, student, text, options, &operators, &r);
-        if (!status) status = lemon_operators_apply(ctx, operators, teacher, options->correction, model);
-        lemon_operators_free(ctx, operators);
-    }
+    else status = lemon__fuse_run(&f, text, NULL, model, &r);
+    lemon__fill_end(&f);
     if (result) *result = r;
     return lemon__model_done(ctx, status, model);
+}
+
+/* ---- what came of it: some tokens go through two models, side by side ---- */
+
+enum { LEMON__PROBE = 512 };
+
+typedef struct lemon__probe {
+    lemon_ctx *ctx;
+    lemon_arena arena;
+    lemon_tokens own;
+    const int32_t *ids;
+    int64_t rows, seq;
+    lemon__run run[2];
+    int64_t layer[2];               /* that comes next */
+} lemon__probe;
+
+/*  A model at the beginning of the tokens. */
+static lemon_status lemon__probe_model(lemon__probe *p, int which, const lemon_model *m) {
+    lemon__run *run = &p->run[which];
+    int64_t width = lemon_joint_size(&m->config, LEMON_JOINT_KEY);
+    lemon_status status = lemon__check_ids(p->ctx, m, p->ids, p->rows);
+    if (!status) status = lemon__walk_open(p->ctx, &p->arena, m, p->rows, p->seq, &run->walk);
+    run->k = lemon__floats(p->ctx, &p->arena, p->rows, width);
+    run->v = lemon__floats(p->ctx, &p->arena, p->rows, width);
+    if (status || !run->k || !run->v) return status ? status : LEMON_E_MEMORY;
+    run->walk.batch = p->rows / p->seq;
+    run->walk.seq = run->walk.kv_rows = p->seq;
+    lemon__walk_embed(&run->walk, p->ids);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__probe_open(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                      lemon__probe *p) {
+    lemon_status status = LEMON_OK;
+    memset(p, 0, sizeof *p);
+    p->ctx = ctx;
+    p->seq = lemon__min(lemon__default_seq(&a->config, 0), b->config.max_seq);
+    if (text == NULL) status = lemon__sample_text(ctx, a, LEMON__PROBE, p->seq, 2, &p->own), text = &p->own;
+    if (status) return status;
+    p->ids = text->ids;
+    p->seq = lemon__min(p->seq, text->count);
+    if (p->seq < 4) return lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, too few to compare by",
+                                       (long long)text->count);
+    p->rows = lemon__max(1, lemon__min(LEMON__PROBE, text->count) / p->seq) * p->seq;
+    status = lemon__probe_model(p, 0, a);
+    return status || a == b ? status : lemon__probe_model(p, 1, b);
+}
+
+static void lemon__probe_close(lemon__probe *p) {
+    lemon_tokens_free(p->ctx, &p->own);
+    lemon_arena_free(p->ctx, &p->arena);
+}
+
+/*  One of the models goes on through its layers up to `end`, which comes next then. */
+static lemon_status lemon__probe_walk(lemon__probe *p, int which, int64_t end) {
+    lemon__run *run = &p->run[which];
+    int64_t total = run->walk.model->config.n_layers;
+    lemon_status status = LEMON_OK;
+    for (; !status && p->layer[which] < lemon__min(end, total); p->layer[which]++) {
+        lemon__walk_layer(&run->walk, p->layer[which], run->k, run->v);
+        status = lemon__tick(p->ctx, "compare layers", p->layer[which] + 1, total, (double)NAN);
+    }
+    return status;
+}
+
+/*  U-centred in place, and of length 1: then the product of two is CKA. */
+static void lemon__gram_centre(float *gram, int64_t n, double *sum) {
+    double all = 0.0, square = 0.0;
+    int64_t i, j;
+    for (i = 0; i < n; i++) {
+        gram[i * n + i] = 0.0f;
+        for (j = 0, sum[i] = 0.0; j < n; j++) sum[i] += (double)gram[i * n + j];
+        all += sum[i];
+    }
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++) {
+            double g = (double)gram[i * n + j] - (sum[i] + sum[j] - all / (double)(n - 1)) / (double)(n - 2);
+            gram[i * n + j] = i == j ? 0.0f : (float)g;
+            if (i != j) square += g * g;
+        }
+    for (i = 0; i < n * n && square > 0.0; i++) gram[i] = (float)((double)gram[i] / sqrt(square));
+}
+
+/*  [layers + 1, rows * rows] of a model's normalised stream; NULL: *status tells. */
+static float *lemon__grams(lemon__probe *p, int which, lemon_status *status) {
+    lemon__walk *w = &p->run[which].walk;
+    int64_t layers = w->model->config.n_layers, d = w->model->config.d_model, n = p->rows, i;
+    float *grams = lemon__floats(p->ctx, &p->arena, layers + 1, n * n), *g = grams;
+    double *sum = lemon__doubles(p->ctx, &p->arena, 1, n);
+    *status = grams && sum ? LEMON_OK : LEMON_E_MEMORY;
+    for (i = 0; !*status && i <= layers; i++, g += n * n) {
+        *status = lemon__probe_walk(p, which, i);
+        lemon__walk_norm(w, -1, 0);
+        lemon__gemm_threads(p->ctx, 0, 1, n, n, d, 1.0f, w->y, d, w->y, d, 0.0f, g, n);
+        lemon__gram_centre(g, n, sum);
+    }
+    return *status ? NULL : grams;
+}
+
+LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                 float *cka) {
+    lemon__probe p;
+    float *of_a, *of_b;
+    lemon_status status;
+    if (ctx == NULL || a == NULL || b == NULL || cka == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_cka: an argument is NULL");
+    status = lemon__probe_open(ctx, a, b, text, &p);
+    of_a = of_b = status ? NULL : lemon__grams(&p, 0, &status);
+    if (!status && a != b) of_b = lemon__grams(&p, 1, &status);
+    if (!status)
+        lemon__gemm_threads(ctx, 0, 1, a->config.n_layers + 1, b->config.n_layers + 1, p.rows * p.rows, 1.0f, of_a,
+                            p.rows * p.rows, of_b, p.rows * p.rows, 0.0f, cka, b->config.n_layers + 1);
+    lemon__probe_close(&p);
+    return status;
+}
+
+/*  |P x_t - x_s|^2 / |P x_t|^2 over the rows, where both models stand; x: room for P x_t. */
+static float lemon__stream_error(lemon__probe *p, const lemon_map *write, float *x) {
+    const lemon__walk *t = &p->run[0].walk, *s = &p->run[1].walk;
+    double off = 0.0, all = 0.0;
+    int64_t i;
+    lemon__map_cols(p->ctx, write, t->x, p->rows, x);
+    for (i = 0; i < p->rows * write->student; i++) {
+        off += ((double)x[i] - (double)s->x[i]) * ((double)x[i] - (double)s->x[i]);
+        all += (double)x[i] * (double)x[i];
+    }
+    return all > 0.0 ? (float)(off / all) : 0.0f;
+}
+
+LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
+                                             const lemon_model *student, const lemon_tokens *text, float *error) {
+    lemon__probe p;
+    float *x;
+    int64_t i, layers;
+    lemon_status status;
+    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL || error == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_error: an argument is NULL");
+    if (lemon__same_shape(ctx, &teacher->config, &operators->teacher) ||
+        lemon__same_shape(ctx, &student->config, &operators->student))
+        return LEMON_E_ARG;
+    layers = student->config.n_layers;
+    status = lemon__probe_open(ctx, teacher, student, text, &p);
+    if (!status && teacher == student) status = lemon__probe_model(&p, 1, student);
+    x = status ? NULL : lemon__floats(ctx, &p.arena, p.rows, student->config.d_model);
+    if (!status && x == NULL) status = LEMON_E_MEMORY;
+    for (i = 0; !status && i <= layers; i++) {
+        int64_t end = i < layers ? operators->layer[i * operators->slots] : teacher->config.n_layers;
+        status = lemon__probe_walk(&p, 0, i ? end : 0);
+        if (!status) status = lemon__probe_walk(&p, 1, i);
+        error[i] = lemon__stream_error(&p, lemon_operators_map(operators, LEMON_AT_RESIDUAL, 0, 0), x);
+    }
+    lemon__probe_close(&p);
+    return status;
 }
 #endif /* LEMON_NO_FUSE */
 #endif /* LEMON_NO_TRAIN */

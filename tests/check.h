@@ -126,6 +126,17 @@ CHECK_UNUSED static int check_close(lemon_ctx *ctx) {
     return check_done();
 }
 
+/*  Kilobytes of memory that the process really has; 0 where the system does not say. */
+CHECK_UNUSED static long resident_kb(void) {
+    char line[128];
+    long kb = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmRSS: %ld", &kb) == 1) break;
+    if (f) fclose(f);
+    return kb;
+}
+
 /* ---- numbers that are the same in every run ---- */
 
 CHECK_UNUSED static void fill_normal(lemon_rng *rng, float *x, int64_t n, double deviation) {

@@ -334,10 +334,10 @@ mv all.u16 ids.u16
 
 # ---- PyTorch goes on training ----
 
-# trained_on NAME FOLDER STEPS: losses and norms of gradients, ours and PyTorch's.
+# trained_on NAME FOLDER STEPS IDS: losses and norms of gradients, ours and PyTorch's.
 trained_on() {
-    $python "$tests/../examples/train_hf.py" "$2" ids.u16 "$3" 4 64 1e-3 > torch.csv 2> torch.err || tail -n 1 torch.err
-    "$lemon" train "$2" trained-on.lemon --data ids.u16 --steps "$3" --batch 4 --seq 64 --lr 1e-3 --order sequential \
+    $python "$tests/../examples/train_hf.py" "$2" "$4" "$3" 4 64 1e-3 > torch.csv 2> torch.err || tail -n 1 torch.err
+    "$lemon" train "$2" trained-on.lemon --data "$4" --steps "$3" --batch 4 --seq 64 --lr 1e-3 --order sequential \
         --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
     tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , -v steps="$3" '
         function far(a, b) { return a > b ? a - b : b - a }
@@ -350,8 +350,15 @@ trained_on() {
 }
 
 if $python -c "import torch" 2> /dev/null; then
-    trained_on llama hf 100
-    for family in llama3 linear mistral qwen2 qwen3 phi3; do trained_on $family back-$family 20; done
+    head -c 110000 "$data/tinystories_valid.txt" > long
+    "$lemon" tokenize hf "$(cat long)" | as_ids long.u16                # 200 steps see nothing twice
+    trained_on llama hf 200 long.u16
+    for family in llama3 linear mistral qwen2 qwen3 phi3; do trained_on $family back-$family 20 ids.u16; done
+    ${CC:-cc} -std=c99 -O1 -w "$tests/judge_tape.c" -o "$judges/judge_tape" -lm -pthread && "$judges/judge_tape" > gradients
+    $python "$tests/judge_tape.py" gradients > gradients.txt 2> torch.err
+    row "gradients of every operation"
+    while read -r operation worst; do near "PyTorch's gradients of $operation, relative" 1e-5 "$worst" 0; done < gradients.txt
+    check "of all 16 cases" test "$(wc -l < gradients.txt)" -eq 16
 else
     skip "PyTorch"
 fi

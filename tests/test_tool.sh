@@ -53,10 +53,22 @@ holds() { if awk "BEGIN { exit !($2) }" < /dev/null; then ok "$1"; else fail "$1
 expect 0 "usage: lemon COMMAND"
 expect 0 "usage: lemon COMMAND" --help
 expect 0 "lemon" --version
-for command in info convert fuse train eval generate tokenize init vocab; do
+commands="info fuse train compare generate chat eval convert tokenize vocab init"
+for command in $commands; do
     expect 0 "usage: lemon $command" $command --help
 done
+# What the help shows can be typed as it stands: run here, by the path that the tool was called by.
+mkdir -p typed
+for command in "" $commands; do
+    "$lemon" $command --help | sed -n '/^\(for example\|example\),/,/^[^ ]/p' | grep '^  ' > typed/lines.sh
+    check "the example of lemon $command runs" sh -c "cd typed && sed 's/--steps 100/--steps 2/; s/--steps 30/--steps 2/; s/--count 500/--count 60/; s/--fraction 0.25/& --tokens 2k/; s/--report/--tokens 2k &/' lines.sh > short.sh && test -s short.sh && sh -e short.sh < /dev/null"
+done
 expect 2 "no command" bogus
+expect 2 "did you mean lemon fuse?" fus
+expect 2 "did you mean lemon compare?" compair
+expect 2 "did you mean --layers?" fuse a b --layer 3
+expect 2 "is no flag of lemon fuse, but of lemon train" fuse a b --steps 3
+expect 2 "did you mean lemon?" fuse a b --method lemn
 expect 2 "argument" info
 expect 2 "argument" convert a.lemon
 expect 2 "--bogus" info m.lemon --bogus
@@ -67,6 +79,10 @@ expect 2 "--steps" train m.lemon out.lemon --data t.txt --steps 0
 expect 2 "--top-p" generate m.lemon --top-p 1.5
 expect 2 "--method" fuse m.lemon out.lemon --dim 8 --layers 1 --heads 1 --kv-heads 1 --ffn 8 --method lemmon
 expect 2 "--dtype" convert m.lemon out.lemon --dtype f8
+expect 2 "or --params N, or --fraction X" fuse m.lemon out.lemon
+expect 2 "contradict" fuse m.lemon out.lemon --params 1M --fraction 0.5
+expect 2 "--fraction" fuse m.lemon out.lemon --fraction 1.5
+expect 2 "--params" fuse m.lemon out.lemon --params 1.M
 expect 2 "--dim" fuse m.lemon out.lemon --layers 1 --heads 1 --kv-heads 1 --ffn 8
 expect 2 "--threads" info m.lemon --threads 1000
 
@@ -182,6 +198,38 @@ check "which reads the text as before, but for the ids" test "$(wc -w < out)" -e
 expect 1 "none.txt" fuse one.lemon o.lemon $shape --trim-vocab none.txt
 printf 'ab' > two.u16
 expect 2 "--data is two.u16" fuse one.lemon o.lemon $shape --trim-vocab little.txt --data two.u16
+# A shape for a budget: met from below, with the sizes that are given, refused where there is none.
+size=$("$lemon" info one.lemon --json | tail -n 1 | sed 's/.*"params": \([0-9]*\).*/\1/')
+run fuse one.lemon b.lemon --fraction 0.5 --data text.txt --tokens 2000 --json
+holds "--fraction 0.5 gives a student of $(field student_params) from $size" \
+    "$(field student_params) <= 0.5 * $size && $(field student_params) >= 0.9 * 0.5 * $size"
+check "and says the shape" grep -q -- '--dim [0-9]* --layers [0-9]* --heads' out
+run fuse one.lemon b.lemon --params 0.02M --layers 3 --data text.txt --tokens 2000 --json --quiet
+holds "--params 0.02M" "$(field student_params) <= 20000 && $(field student_params) >= 17000"
+run info b.lemon --json
+holds "with the layers that were asked for" "$(field n_layers) == 3"
+expect 2 "at least" fuse one.lemon b.lemon --params 10
+expect 2 "at most" fuse one.lemon b.lemon --params 1G
+
+# Two models side by side, and one by turns.
+run compare one.lemon f.lemon --data held.txt --seq 32 -n 12 --json
+check "compare ends well" test "$status" -eq 0
+check "it shows loss, size, speed and text" sh -c 'for w in parameters weights loss "bits a byte" reads writes; do grep -q "^$w" out || exit 1; done'
+here_loss=$(tail -n 1 out | sed 's/.*"models": \[{[^}]*"loss": \([0-9.]*\).*/\1/')
+check "as one object" sh -c 'tail -n 1 out | grep -q "^{\"models\": \[{\"model\": .*}, {.*}\]}$"'
+run eval one.lemon --data held.txt --seq 32 --json
+holds "compare has the loss of eval" "($(field loss) - ${here_loss:-0})^2 < 1e-12"
+expect 2 "--data" compare one.lemon f.lemon
+expect 1 "none.lemon" compare one.lemon none.lemon --data held.txt
+printf 'Once\n\n/new\nThere\n' | "$lemon" chat one.lemon -n 9 --seed 3 --json > out 2> err
+check "chat: a line of text for each turn, then JSON" test "$(wc -l < out)" -ge 4
+fields "chat --json" text tokens tokens_per_second
+first=$(cat out | sed 's/, "tokens_per_second.*//')
+printf 'Once\n\n/new\nThere\n' | "$lemon" chat one.lemon -n 9 --seed 3 --json > out 2> err
+check "the same turns, the same text" test "$first" = "$(sed 's/, "tokens_per_second.*//' out)"
+printf 'Once upon\n\n\n\n\n\n\n' | "$lemon" chat one.lemon -n 20 > out 2> err
+check "chat goes on when the context of 64 is full" test $? -eq 0 -a "$(grep -c 'context of 64' err)" -ge 1
+
 expect 2 "the nearest" fuse one.lemon o.lemon --dim 33 --layers 2 --heads 2 --kv-heads 1 --ffn 32
 expect 2 "kv_heads" fuse one.lemon o.lemon --dim 16 --layers 2 --heads 2 --kv-heads 3 --ffn 32
 expect 0 "" train f.lemon d.lemon --data text.txt --steps 3 --batch 2 --seq 32 --teacher one.lemon --distill 0.9 --temperature 2 --quiet
