@@ -164,6 +164,13 @@ typedef struct lemon_options {
         all are done.  0 <= worker < threads, and no two tasks that run at the same time have the same.  NULL: a pool of
         `threads` that the context makes. */
     void (*parallel)(void *user, int64_t count, void (*task)(void *arg, int64_t index, int worker), void *arg);
+    /*  Several processes on one training or one calibration: this one's number, and how many there are (0 and 1: alone).
+        all_reduce puts in place of each of `count` numbers of `bytes` bytes each (4: float, 8: double) the sum of it over
+        all processes, the same bits everywhere; a non-zero result ends the work (LEMON_E_IO).  All processes make the same
+        calls on the same data.  Training shares the parts of a batch, of which there are `accumulate`; calibration its
+        windows.  Process 0 saves. */
+    int rank, ranks;
+    int (*all_reduce)(void *user, void *buffer, int64_t count, size_t bytes);
 } lemon_options;
 
 typedef struct lemon_ctx lemon_ctx;
@@ -853,7 +860,7 @@ typedef struct lemon_fuse_result {
 
 /*  What a fusion will take, told before it: floating-point operations as lemon_flops counts them, and how many of these are
     of float64, which are half as fast; most bytes of memory, and bytes of scratch (0 without); seconds by the speed of a
-    product that is timed for it.  Of select, drop, subclone and lemon solved, without what learning adds. */
+    product that is timed for it.  Of select, drop, subclone and lemon solved; without what learning of maps adds. */
 typedef struct lemon_fuse_forecast { double flops, flops64, memory, scratch, seconds; } lemon_fuse_forecast;
 /*  tokens: how many the text has; 0: there is none.  LEMON_E_ARG as lemon_fuse. */
 LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
@@ -1710,6 +1717,15 @@ LEMON_API void lemon_close(lemon_ctx *ctx) {
     lemon__workspaces_free(ctx);
     last = *ctx;                    /* the allocator's hook outlives the block it is written in */
     lemon__free(&last, ctx, sizeof *ctx);
+}
+
+/*  Whether there are other processes on the same work, and sums over all of them. */
+static int lemon__ranks(const lemon_ctx *ctx) { return ctx->options.all_reduce && ctx->options.ranks > 1 ? ctx->options.ranks : 1; }
+
+static lemon_status lemon__all_reduce(lemon_ctx *ctx, void *numbers, int64_t count, size_t bytes) {
+    if (lemon__ranks(ctx) == 1 || ctx->options.all_reduce(ctx->options.user, numbers, count, bytes) == 0) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "process %d of %d could not reach the others; begin again from the last checkpoint",
+                       ctx->options.rank, ctx->options.ranks);
 }
 
 /* ---- files: mapped for reading where the system can; written beside, flushed and renamed ---- */
@@ -13552,6 +13568,9 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
     if (!status && o->batch % o->accumulate)
         status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld",
                              (long long)o->accumulate, (long long)o->batch);
+    if (!status && o->accumulate % lemon__ranks(ctx))
+        status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a multiple of the number of processes, which is %d",
+                             (long long)o->accumulate, lemon__ranks(ctx));
     return status ? status : lemon__train_check_fit(ctx, model, tokens, o);
 }
 
@@ -13907,7 +13926,7 @@ static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
 /*  The model, and what a later run needs to go on. */
 static lemon_status lemon__trainer_save(lemon__trainer *t, int state) {
     lemon_status status;
-    if (t->o.save_path == NULL) return LEMON_OK;
+    if (t->o.save_path == NULL || t->ctx->options.rank > 0) return LEMON_OK;
     status = lemon_save(t->ctx, t->o.save_path, t->model, LEMON_F32);
     return status || !state ? status : lemon__trainer_save_state(t);
 }
@@ -13975,13 +13994,15 @@ static lemon_status lemon__trainer_gradient(lemon__trainer *t, lemon_step *step)
     int64_t part;
     lemon_status status = LEMON_OK;
     memset(t->adam.g, 0, (size_t)t->adam.count * sizeof(float));
-    for (part = 0; !status && part < t->o.accumulate; part++) {
+    for (part = t->ctx->options.rank; !status && part < t->o.accumulate; part += lemon__ranks(t->ctx)) {
         status = lemon__objective_run(&t->q, &t->windows, t->done * t->o.batch + part * t->q.batch);
         if (status) break;
         step->loss += (double)lemon_tape_value(t->q.tape, t->q.loss)[0] / (double)t->o.accumulate;
         step->kl += (double)lemon_tape_value(t->q.tape, t->q.loss)[1] / (double)t->o.accumulate;
     }
-    return status;
+    if (!status) status = lemon__all_reduce(t->ctx, t->adam.g, t->adam.count, sizeof *t->adam.g);
+    if (!status) status = lemon__all_reduce(t->ctx, &step->loss, 1, sizeof step->loss);
+    return status ? status : lemon__all_reduce(t->ctx, &step->kl, 1, sizeof step->kl);
 }
 
 static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step *step) {
@@ -14808,6 +14829,7 @@ typedef struct lemon__fill {
     int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
     const int32_t *ids;             /* calibration text: windows of seq tokens, the last of them held out */
     int64_t seq, windows, kept, batch;
+    int64_t kept_all;               /* windows that all processes keep */
     int64_t *main;                  /* [L student] the teacher layer that each student layer stands for */
     double *channel;                /* what lemon__observe found: mean |x| of channels [D], */
     double *neuron;                 /*   mean |output| of neurons [L, F], */
@@ -14945,7 +14967,7 @@ static lemon_status lemon__stage_places(lemon__fill *f, struct lemon__file *file
 /*  The student, whose weights are made one by one. */
 static lemon_status lemon__student_open(lemon__fill *f) {
     struct lemon__file *file = NULL;
-    int64_t numbers = lemon_config_params(f->sc), staged = lemon__solves(f) && !f->keep;
+    int64_t numbers = lemon_config_params(f->sc), staged = lemon__solves(f) && !f->keep && lemon__ranks(f->ctx) == 1;
     lemon_status status = LEMON_OK;
     if (f->student) return LEMON_OK;
     if (staged) numbers += 2 * (f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f)) + f->ds * f->dt;
@@ -15006,6 +15028,11 @@ static int64_t lemon__field_end(const lemon__fill *f, int64_t i) {
 /*  How many slots of a solved student layer hold a teacher layer: slot k that k behind the main one. */
 static int64_t lemon__slots_used(const lemon__fill *f, int64_t i) {
     return lemon__min(f->ops->slots, lemon__field_end(f, i) + 1 - f->main[i]);
+}
+
+/*  Sums over what this process has seen become sums over what all have seen. */
+static void lemon__sum_up(lemon__fill *f, double *sums, int64_t count) {
+    if (!f->status) f->status = lemon__all_reduce(f->ctx, sums, count, sizeof *sums);
 }
 
 /* ---- rows of activations ----
@@ -15290,6 +15317,7 @@ static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most,
     lemon__rows_shape(f, LEMON__SOURCE, n);
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
+    lemon__sum_up(f, q->l.a, n * n);
     for (i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
     return f->status;
 }
@@ -15386,6 +15414,7 @@ static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int6
         lemon__squares_rest(q, t, count);
         lemon__cov_add(f->ctx, &q->cov, q->rest, lemon__batch(f, LEMON__SOURCE), f->rows);
     }
+    lemon__sum_up(f, q->cov.sum, count * q->n);
 }
 
 /*  How much better the step predicts held-out rows than W0 does: the change of the sum of squares.  step: [count, n] */
@@ -15402,6 +15431,7 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
         for (i = 0; i < f->rows * count; i++)
             gain += (double)q->guess[i] * ((double)q->guess[i] - 2.0 * (double)q->rest[i]);
     }
+    lemon__sum_up(f, &gain, 1);
     return gain;
 }
 
@@ -15909,9 +15939,10 @@ static lemon_status lemon__observe(lemon__fill *f) {
         status = f->status ? f->status : lemon__stage_save(f, layer + 1);
     }
     if (!status) status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
+    if (!status) lemon__sum_up(f, f->channel, lemon__measured(f));
     lemon__mirror_up(f->covariance, f->dt);
     lemon_arena_free(f->ctx, &f->work);
-    return status;
+    return status ? status : f->status;
 }
 
 /* ---- methods that select: select, drop, subclone, and the start of those that learn ---- */
@@ -16330,7 +16361,7 @@ static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const 
     for (c = 0; c < f->dt; c++) {
         double sum = mean[c];
         for (i = 0; i < f->ds; i++) sum -= mean[f->dt + i] * (double)read[i * f->dt + c];
-        lack[c] = (float)(sum / (double)(f->kept * f->seq));
+        lack[c] = (float)(sum / (double)(f->kept_all * f->seq));
     }
     for (which = 0; which < 3; which++) {
         lemon_role role = (lemon_role)(LEMON_WQ + which);
@@ -16367,6 +16398,7 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
         lemon__copy_in(f, LEMON__TARGET, f->t.walk.z);
         lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
+    lemon__sum_up(f, mean, f->dt + f->ds), lemon__sum_up(f, planes, f->qt / 2), lemon__sum_up(f, sum, f->tc->n_heads * d * d);
     status = f->status ? f->status : lemon__head_energy(f, f->main[i], part, sum);
     if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
     if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
@@ -16424,6 +16456,7 @@ static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer
         if (used) lemon__copy_in(f, store, t->gate);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
+    lemon__sum_up(f, squares, f->nt);
     if (f->status || !used) return f->status;
     return lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
 }
@@ -16541,7 +16574,11 @@ static lemon_status lemon__gain_make(lemon__fill *f, lemon__gain *g) {
         lemon__cov_add(f->ctx, &g->s[f->held], s, s, f->rows);
         lemon__cov_add(f->ctx, &g->t[f->held], lemon__batch(f, LEMON__TARGET), s, f->rows);
     }
-    for (k = 0; k < 2; k++) lemon__mirror_up(g->s[k].sum, f->ds);
+    for (k = 0; k < 2; k++) {
+        lemon__sum_up(f, g->s[k].sum, f->ds * f->ds);
+        lemon__sum_up(f, g->t[k].sum, f->dt * f->ds);
+        lemon__mirror_up(g->s[k].sum, f->ds);
+    }
     return f->status;
 }
 
@@ -16797,8 +16834,10 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
         if (decomposes && !f->held) lemon__cov_add(f->ctx, &p->neurons, t->gate, t->gate, f->rows);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
+    lemon__sum_up(f, p->values.sum, p->values.m * p->values.m), lemon__sum_up(f, p->queries, f->qt);
+    lemon__sum_up(f, p->keys, p->values.m), lemon__sum_up(f, p->squares, f->nt);
     lemon__mirror_up(p->values.sum, p->values.m);
-    if (decomposes) lemon__mirror_up(p->neurons.sum, f->nt);
+    if (decomposes) lemon__sum_up(f, p->neurons.sum, f->nt * f->nt), lemon__mirror_up(p->neurons.sum, f->nt);
 }
 
 /*  P's inverse reads everywhere. */
@@ -17178,9 +17217,15 @@ static lemon_status lemon__learn_write(lemon__learn *l) {
     return status;
 }
 
-static lemon_status lemon__held_out_loss(const lemon__fill *f, const lemon_model *student, double *loss) {
-    return lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq, NULL,
-                           loss);
+static lemon_status lemon__held_out_loss(lemon__fill *f, const lemon_model *student, double *loss) {
+    const int64_t n = (f->windows - f->kept) * f->seq;
+    double sums[2] = {0.0, (double)n - 1.0};
+    lemon_status status = lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, n, f->seq, NULL, loss);
+    if (status || lemon__ranks(f->ctx) == 1) return status;
+    sums[0] = *loss * sums[1];
+    lemon__sum_up(f, sums, 2);
+    *loss = sums[0] / sums[1];
+    return f->status;
 }
 
 /*  The student that the operators make, where solving has not left it. */
@@ -17485,24 +17530,49 @@ static void lemon__fill_cut(lemon__fill *f, int64_t n) {
     f->windows = n / f->seq;
     f->kept = f->windows - lemon__max(1, f->windows / 10);
     f->batch = lemon__max(1, LEMON__FUSE_ROWS / f->seq);
+    f->kept_all = f->kept;
+    if (f->learn < 0) f->learn *= -f->kept;
+}
+
+/*  This process's share of the windows that are kept, and of those held out. */
+static lemon_status lemon__fill_share(lemon__fill *f) {
+    const int64_t ranks = lemon__ranks(f->ctx), rank = f->ctx->options.rank, held = f->windows - f->kept;
+    const int64_t from = f->kept * rank / ranks, kept = f->kept * (rank + 1) / ranks - from;
+    const int64_t out = held * rank / ranks, last = held * (rank + 1) / ranks - out;
+    int32_t *ids = lemon__ids(f->ctx, &f->arena, kept + last, f->seq);
+    if (ids == NULL) return LEMON_E_MEMORY;
+    memcpy(ids, f->ids + from * f->seq, (size_t)(kept * f->seq) * sizeof *ids);
+    memcpy(ids + kept * f->seq, f->ids + (f->kept + out) * f->seq, (size_t)(last * f->seq) * sizeof *ids);
+    f->ids = ids;
+    f->kept = last > 0 ? kept : 0;      /* each has some of both, or the text is too short */
+    f->windows = kept + last;
+    return LEMON_OK;
 }
 
 static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
     int64_t n = lemon__min(f->o->tokens, text->count);
     f->ids = text->ids;
     lemon__fill_cut(f, n);
-    if (f->learn < 0) f->learn *= -f->kept;
+    if (lemon__ranks(f->ctx) > 1 && lemon__fill_share(f)) return LEMON_E_MEMORY;
     if (f->kept < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
                            "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
+    if (lemon__ranks(f->ctx) > 1 && f->learn > 0)
+        return lemon__fail(f->ctx, LEMON_E_UNSUPPORTED, "learn_steps is %lld, expected 0: one process learns, or trains after",
+                           (long long)f->learn);
     return lemon__check_ids(f->ctx, f->teacher, text->ids, n);
 }
 
-/*  Solves on as many of the last windows as it takes: where learning follows, some rows for each unknown are enough. */
-static lemon_status lemon__fill_some(lemon__fill *f) {
+/*  Windows that solving can do without: where learning follows, some rows for each unknown are enough. */
+static int64_t lemon__fill_spared(const lemon__fill *f) {
     const int64_t unknowns = lemon__max(lemon__max(f->ds, f->qs), f->ns);
     const int64_t enough = lemon__ceil_div(LEMON__ROWS_AN_UNKNOWN * unknowns, f->seq);
-    const int64_t cut = f->learn > 0 ? lemon__max(0, f->kept - enough) : 0;
+    return f->learn > 0 ? lemon__max(0, f->kept - enough) : 0;
+}
+
+/*  Solves on as many of the last windows as it takes. */
+static lemon_status lemon__fill_some(lemon__fill *f) {
+    const int64_t cut = lemon__fill_spared(f);
     lemon_status status;
     f->ids += cut * f->seq;
     f->kept -= cut;
@@ -17609,13 +17679,22 @@ static void lemon__cost_solve(lemon__cost *p, double used) {
     if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
 }
 
+/*  Weights that settle: the teacher reads once, a window of the student goes forward and back each step, and a loss. */
+static void lemon__cost_learning(lemon__cost *p, const lemon__fill *f) {
+    const double rows = (double)(f->learn * f->seq), vocab = f->tc->vocab_size, ds = (double)f->ds;
+    const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * ds;
+    if (f->learn <= 0 || lemon__learns_maps(f)) return;
+    p->flops += 3.0 * rows * student + 2.0 * rows * vocab * (double)f->dt + (double)((f->windows - f->kept) * f->seq) * student;
+    p->flops += (double)(f->kept * f->seq) * f->tc->n_layers * lemon__cost_layer(f->tc, f->seq);
+}
+
 static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
     const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size;
     const double layer_t = lemon__cost_layer(f->tc, f->seq), layer_s = lemon__cost_layer(f->sc, f->seq);
     const double lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq;
     int64_t i;
     p->n = (double)f->windows * seq, p->kept = (double)f->kept * seq, p->held = p->n - p->kept;
-    p->flops = p->held * (ls * layer_s + 2.0 * vocab * ds);                  /* the loss */
+    p->flops += p->held * (ls * layer_s + 2.0 * vocab * ds);                 /* the loss */
     if (f->method->ranked) p->flops += watched * (lt * layer_t + (2.0 * lt + 1.0) * lemon__cost_square(dt));
     if (!lemon__solves(f)) return;
     p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
@@ -17649,6 +17728,7 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     lemon__cost p;
     lemon_operators ops;
     double rows, weights;
+    int64_t spared;
     lemon_status status;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
@@ -17661,8 +17741,10 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     lemon__fill_begin(&f, ctx, teacher, student, options);
     f.ops = &ops;
     ops.slots = lemon__field_slots(&f);
-    if (tokens > 0) lemon__fill_cut(&f, lemon__min(tokens, options->tokens));
+    if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, options->tokens) : options->tokens);
     p.f = &f;
+    lemon__cost_learning(&p, &f);
+    if (lemon__solves(&f)) f.kept -= spared = lemon__fill_spared(&f), f.windows -= spared;
     lemon__cost_all(&p, &f);
     rows = lemon__solves(&f) || f.method->ranked ? 4.0 * (double)lemon__rows_numbers(&f) : 0.0;
     weights = 4.0 * (double)lemon_config_params(student);
