@@ -17768,7 +17768,8 @@ static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, le
     if (f->fusing && !status) {
         *model = f->student;
         f->student = NULL;
-        if (f->teacher->tokenizer) status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+        if (f->teacher->tokenizer && !(*model)->tokenizer)
+            status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
     }
     lemon_operators_free(f->ctx, ops);
     r->flops = f->ctx->flops - f->flops;
