@@ -140,10 +140,12 @@ static const char report_style[] =
     "--minus:#6db3f2}}\n"
     "body{margin:0 auto;padding:1.5rem 1rem 3rem;max-width:60rem;overflow-wrap:anywhere;background:var(--paper);color:var(--ink);"
     "font:16px/1.5 system-ui,sans-serif}h1{font-size:1.7rem;line-height:1.2}h2{font-size:1.2rem;margin-top:2.2rem}\n"
-    ".scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    ".scroll{overflow-x:auto;margin:.8rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
     "caption,figcaption{color:var(--soft);font-size:.9rem;text-align:left;padding:.3rem 0}"
     "th,td{overflow-wrap:normal;padding:.3rem .9rem .3rem 0;text-align:right;border-bottom:1px solid var(--rule)}"
+    "td{white-space:nowrap}.long{white-space:normal;min-width:12rem}"
     "th:first-child,td:first-child{text-align:left}thead th{vertical-align:bottom;font-weight:600}tbody th{font-weight:400}\n"
+    "caption span{display:block;position:sticky;left:0;max-width:calc(100vw - 2rem)}"
     ".grid td{background:rgb(var(--heat)/calc(var(--v)*.5));padding:.3rem .45rem;text-align:center}"
     ".grid th{padding:.3rem .5rem;text-align:center}.grid th:first-child{white-space:nowrap}.grid.small{font-size:.62rem}"
     ".grid.small td,.grid.small th{padding:.1rem .15rem}\n"
@@ -161,7 +163,7 @@ static const char report_style[] =
     ".map .plus{stroke:var(--plus)}.map .minus{stroke:var(--minus)}\n"
     "@media(max-width:30rem){svg text{font-size:19px}th,td{padding-right:.6rem}}\n"
     "@media print{:root{color-scheme:light;" REPORT_LIGHT "}body{max-width:none;padding:0;font-size:11pt}"
-    "figure,table,pre,blockquote{break-inside:avoid}h2{break-after:avoid}.scroll{overflow:visible}"
+    "figure,table,pre,blockquote{break-inside:avoid}h2{break-after:avoid}.scroll{overflow:visible}td{white-space:normal}"
     ".fold::details-content{content-visibility:visible;display:block}body{-webkit-print-color-adjust:exact;print-color-adjust:exact}}\n";
 
 REPORT_API void report_begin(report *page, const char *title) {
@@ -215,9 +217,9 @@ static void report_table_begin(report *page, const char *caption, const char *cl
     buffer *b = &page->html;
     buffer_put(b, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
     report_escape_text(b, caption);
-    buffer_print(b, "\"><table class=\"%s\">\n<caption>", class_name);
+    buffer_print(b, "\"><table class=\"%s\">\n<caption><span>", class_name);
     report_escape_text(b, caption);
-    buffer_put(b, "</caption>\n<thead><tr>");
+    buffer_put(b, "</span></caption>\n<thead><tr>");
 }
 
 /*  cells[row * n_columns + column]; the first column is a heading of its row. */
@@ -235,7 +237,7 @@ REPORT_API void report_table(report *page, const char *caption, const char *cons
     for (i = 0; i < n_rows; i++) {
         buffer_put(b, "<tr>");
         for (j = 0; j < n_columns; j++) {
-            buffer_put(b, j ? "<td>" : "<th scope=\"row\">");
+            buffer_put(b, j == 0 ? "<th scope=\"row\">" : strlen(cells[i * n_columns + j]) > 24 ? "<td class=\"long\">" : "<td>");
             report_escape_text(b, cells[i * n_columns + j]);
             buffer_put(b, j ? "</td>" : "</th>");
         }
@@ -294,7 +296,7 @@ REPORT_API const char *report_write(report *page, lemon_ctx *ctx, const char *pa
 /* ---- 4  axes ----------------------------------------------------------------------------------------------------- */
 
 enum { REPORT_WIDTH = 560, REPORT_HEIGHT = 340 };    /* of a figure, and its margins */
-enum { REPORT_LEFT = 64, REPORT_RIGHT = 16, REPORT_TOP = 12, REPORT_BOTTOM = 52 };
+enum { REPORT_LEFT = 64, REPORT_RIGHT = 16, REPORT_TOP = 30, REPORT_BOTTOM = 52 };
 
 typedef struct report_axis {
     double low, high;            /* values at its two ends */
@@ -568,8 +570,7 @@ static void report_plot(buffer *b, const char *title, const char *x_label, const
     buffer_print(b, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">", (REPORT_LEFT + REPORT_WIDTH) / 2,
                  REPORT_HEIGHT - 8);
     report_escape_text(b, x_label);
-    buffer_print(b, "</text><text transform=\"translate(16 %d) rotate(-90)\" text-anchor=\"middle\">",
-                 (REPORT_HEIGHT - REPORT_BOTTOM) / 2);
+    buffer_put(b, "</text><text x=\"4\" y=\"16\">");
     report_escape_text(b, y_label);
     buffer_put(b, y->log ? " (logarithmic)</text>\n" : "</text>\n");
     for (s = 0; s < n; s++) report_curve(b, &series[s], s, x, y);

@@ -148,11 +148,13 @@ expect 1 "t.lemon.resume" $train --resume
 long="train m.lemon i.lemon --data text.txt --batch 4 --seq 32 --lr 5e-3 --schedule constant"
 if command -v timeout > /dev/null; then
     timeout -s INT 1 true
-    timeout --preserve-status -s INT 1 "$lemon" $long --steps 1000000 > out 2> err < /dev/null
+    timeout --preserve-status -s INT 5 "$lemon" $long --steps 1000000 > out 2> err < /dev/null
     status=$?
     check "an interrupt is exit 3" test "$status" -eq 3
     check "with the state saved" test -f i.lemon.resume
     steps=$(sed -n 's/.*step \([0-9]*\) of.*/\1/p' err | tail -n 1)
+    check "progress line by line: what, how far, how fast, the loss, time left" grep -qE \
+        '^train  [0-9]+ of 1000000  [0-9.]+/s  loss [0-9.]+  [0-9:]+ left$' err
     check "the message says where it stopped" test -n "$steps"
     more=$((${steps:-0} + 3))
     expect 0 "" $long --steps $more --resume --quiet --warmup 50000
@@ -175,6 +177,18 @@ fields "fuse --json" method teacher_params student_params calibration_tokens flo
 holds "fuse: parameters of the student" "$(field student_params) == 300 * 16 + 16 + 2 * (2 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 32 * 16)"
 check "the report is a page with figures of its own" grep -q '<svg' f.html
 check "and refers to nothing outside" sh -c '! grep -qE "(src|href)=.?https?:" f.html'
+for part in "way from a guess to the teacher" "How alike the layers are (CKA)" "query heads" "What is lost of the teacher" \
+    "What they write" "layer operator" "How to repeat it" "one.lemon f.lemon"; do
+    check "the report has: $part" grep -qF "$part" f.html
+done
+check "two CKA maps, of 5 and of 3 by 5 streams" test "$(grep -o '<td style="--v:[0-9.]*"' f.html | wc -l)" -eq 40
+check "a teacher's layer is most like itself" test "$(grep -o 'after layer 2, after layer 2: [0-9.]*' f.html)" = "after layer 2, after layer 2: 1.000"
+run fuse one.lemon nf.lemon $shape --tokens 1000 --report nf.html --quiet
+check "a report without data, on text of the teacher's own" grep -qF "the teacher's own, as no data were given" nf.html
+for method in random ligo; do
+    run fuse one.lemon nf.lemon $shape --data text.txt --tokens 1000 --method $method --learn 2 --report nf.html --quiet
+    check "a report of --method $method" test "$status" -eq 0 -a -s nf.html
+done
 expect 0 "" fuse one.lemon g.lemon $shape --operators f.ops --quiet
 check "saved operators give the same student" cmp f.lemon g.lemon
 for method in lemon ligo subclone select drop slicegpt modegpt random; do
