@@ -151,6 +151,9 @@ typedef struct lemon_options {
     lemon_isa isa;            /* LEMON_ISA_AUTO: LEMON_ISA of the environment, else the best that the CPU has */
     void *user;               /* handed to the callbacks below */
     size_t memory;            /* most bytes that it may have at once; 0: as many as the machine has, where that is known */
+    int int8;                 /* not 0: what is multiplied with q8 and q4 weights is rounded to blocks of 8 bits as well, so
+                                 that their products are of integers: fewer instructions, about as exact as q8 itself.
+                                 LEMON_NO_TRAIN, _THREADS and _SIMD together leave it out: they make the smallest program */
     /*  A file that fusion keeps in place of memory: the student, and where it stands, so that after a kill the same call
         goes on from the last finished layer; what would pass `memory` besides (in files beside it, without a name).  NULL:
         all in memory.  The path must stay valid; the file is yours to remove.  POSIX only; elsewhere it is not used. */
@@ -978,6 +981,33 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #define LEMON__NEON 0
 #endif
 
+/*  SDOT adds up products of bytes.  A CPU may lack it; gcc compiles it for those that have it, which Linux knows. */
+#if LEMON__NEON && defined(__ARM_FEATURE_DOTPROD)
+#define LEMON__SDOT 1
+#define LEMON__TARGET_sdot
+#elif LEMON__NEON && LEMON__LINUX && !defined(__clang__)
+#define LEMON__SDOT (getauxval(16 /* AT_HWCAP */) >> 20 & 1)    /* HWCAP_ASIMDDP */
+#define LEMON__TARGET_sdot __attribute__((target("arch=armv8.2-a+dotprod")))
+#include <sys/auxv.h>
+#endif
+
+/*  32-bit ARM adds two products of 16 bits at once; Cortex-M4 and M7 have that, and no other vectors. */
+#if defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_BIG_ENDIAN) && !defined(LEMON_NO_SIMD)
+#define LEMON__SMLAD 1
+#include <arm_acle.h>
+#else
+#define LEMON__SMLAD 0
+#endif
+
+/*  32-bit ARM whose compiler was told to let it convert f16 (-mfp16-format=ieee). */
+#if defined(__arm__) && defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && !defined(LEMON_NO_SIMD)
+#define LEMON__FP16 1
+typedef __fp16 lemon__fp16;
+#else
+#define LEMON__FP16 0
+typedef uint16_t lemon__fp16;
+#endif
+
 #if defined(__wasm_simd128__) && !defined(LEMON_NO_SIMD)
 #define LEMON__WASM 1
 #include <wasm_simd128.h>
@@ -1011,10 +1041,15 @@ enum { LEMON__BPE = 1 };
 
 /*  A program that only generates, by plain C on one thread, may stand in a few kilobytes: products go by rows as they lie,
     without tiles and packing buffers, and arenas grow by small blocks. */
-#if defined(LEMON_NO_TRAIN) && defined(LEMON_NO_SIMD) && defined(LEMON_NO_THREADS)
+#if defined(LEMON_NO_TRAIN) && defined(LEMON_NO_THREADS) && !LEMON__X86 && !LEMON__NEON && !LEMON__WASM
 #define LEMON__SMALL 1
 #else
 #define LEMON__SMALL 0
+#endif
+#if LEMON__SMALL && defined(LEMON_NO_SIMD)
+enum { LEMON__INT8 = 0 };
+#else
+enum { LEMON__INT8 = 1 };
 #endif
 
 /*  What an option leaves out leaves helpers behind that nobody calls: no fault, and compilers drop them. */
@@ -2170,6 +2205,9 @@ LEMON_API uint16_t lemon_f16_from_f32(float x) {
 
 LEMON_API float lemon_f32_from_f16(uint16_t x) {
     uint32_t sign = (uint32_t)(x & 0x8000u) << 16, a = (uint32_t)(x & 0x7fffu) << 13;
+    lemon__fp16 half;
+    memcpy(&half, &x, sizeof half);
+    if (LEMON__FP16) return (float)half;
     if (a >= 0x0f800000u) return lemon__float(sign | (a + 0x70000000u));            /* Inf, NaN */
     if (a >= 0x00800000u) return lemon__float(sign | (a + 0x38000000u));
     return lemon__float(sign | lemon__bits(lemon__float(a + 0x38800000u) - lemon__float(0x38800000u))); /* subnormal */
@@ -2254,7 +2292,7 @@ enum { LEMON__BLOCK = 32, LEMON__Q8_BYTES = 34, LEMON__Q4_BYTES = 18 };
 
 LEMON_API const char *lemon_dtype_name(lemon_dtype dtype) {
     static const char *const names[] = {"f32", "bf16", "f16", "q8", "q4", "u8", "i32", "f64"};
-    return (int)dtype >= 0 && dtype < LEMON_DTYPE_COUNT ? names[dtype] : "unknown";
+    return (unsigned)dtype < LEMON_DTYPE_COUNT ? names[dtype] : "unknown";
 }
 
 LEMON_API int lemon_dtype_parse(const char *name) {
@@ -2704,10 +2742,9 @@ LEMON__INLINE float lemon__b_at(const lemon__product *g, const uint8_t *row, int
 }
 
 static void lemon__dots_plain(const lemon__product *g, int64_t row, int64_t col, int64_t columns) {
-    int64_t j;
-    for (j = col; j < col + columns; j++)
-        lemon__finish(g->c + row * g->ldc + j, lemon__dot_plain(g->a + row * g->a_row, g->b + j * g->b_col, g->k),
-                      g->alpha, g->beta);
+    const float *a = g->a + row * g->a_row, *b = g->b + col * g->b_col;
+    float *c = g->c + row * g->ldc + col, *end = c + columns;
+    for (; c < end; c++, b += g->b_col) lemon__finish(c, lemon__dot_plain(a, b, g->k), g->alpha, g->beta);
 }
 
 static void lemon__sums_plain(const lemon__product *g, int64_t row, int64_t p, int64_t col, int64_t last) {
@@ -2715,7 +2752,7 @@ static void lemon__sums_plain(const lemon__product *g, int64_t row, int64_t p, i
     const int64_t step = LEMON__SMALL ? g->b_col : 1;   /* where there are tiles, only they meet other steps */
     float *c = g->c + row * g->ldc;
     int64_t j;
-    for (j = col; j < last; j++) c[j] += x * b[j * step];
+    for (j = col, b += j * step; j < last; j++, b += step) c[j] += x * *b;
 }
 
 /*  c = beta * c, where zero also clears a NaN. */
@@ -3326,7 +3363,7 @@ LEMON__PACK_KERNEL(wasm)
 #define LEMON__LIST_8(name) LEMON__LIST_6(name), name##_7, name##_8
 #define LEMON__LIST_14(name) LEMON__LIST_8(name), name##_9, name##_10, name##_11, name##_12, name##_13, name##_14
 
-static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 1}};
+static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 64}};
 static const lemon__sums lemon__plain_sums[] = {{lemon__sums_plain, 1}};
 #if LEMON__SMALL
 static const lemon__machine lemon__plain = {
@@ -3851,11 +3888,240 @@ static void lemon__gemm_threads(lemon_ctx *ctx, int trans_a, int trans_b, int64_
 static int lemon__gemm_stored(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     lemon__product g = lemon__product_of(ctx->isa, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols,
                                          (const float *)w->data, w->cols, 0.0f, y, w->rows);
-    if ((LEMON__SMALL || rows <= g.machine->few_dots) && !g.machine->dots[w->dtype]) return 0;
+    if (rows <= g.machine->few_dots && !g.machine->dots[w->dtype]) return 0;
     g.type = w->dtype;
     g.b_bytes = lemon_row_bytes(w->dtype, w->cols);
     lemon__plan(&g);
     lemon__product_threads(ctx, &g);
+    return 1;
+}
+
+/* ---- products of bytes, on request (lemon_options.int8): q8 and q4 weights, and x rounded to blocks of 32 bytes.  The sum
+        of a block is an integer, the same on any machine; blocks are then added up in float32. ---- */
+
+/*  A block of x.  SMLAD wants 16 bits, in the order in which it is given those of the weights. */
+#if LEMON__SMLAD
+typedef int16_t lemon__octet;
+#define LEMON__OCTET_AT(i) ((i) / 4 * 4 + (i) % 2 * 2 + (i) / 2 % 2)
+#else
+typedef int8_t lemon__octet;
+#define LEMON__OCTET_AT(i) (i)
+#endif
+typedef struct lemon__octets {
+    float scale;
+    int32_t sum;                    /* of q, for what q4 weights have to be less than their four bits say */
+    lemon__octet q[LEMON__BLOCK];
+} lemon__octets;
+
+/*  n numbers, 1 to 32.  1.5 * 2^23 rounds to an integer, which then stands in the last byte.  With NaN or Inf in it the
+    block is NaN. */
+static void lemon__octets_of(const float *x, int64_t n, lemon__octets *out) {
+    float top = 0.0f, odd = 0.0f, inverse;
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+        odd += x[i] * 0.0f;
+    }
+    inverse = top > FLT_MIN * 127.0f && odd == 0.0f ? 127.0f / top : 0.0f;
+    memset(out, 0, sizeof *out);
+    out->scale = inverse > 0 ? top / 127.0f : odd;
+    for (i = 0; i < n && inverse > 0; i++) {
+        const int8_t q = (int8_t)(lemon__bits(x[i] * inverse + 12582912.0f) & 0xff);
+        out->q[LEMON__OCTET_AT(i)] = q;
+        out->sum += q;
+    }
+}
+
+/*  lemon__half_V: the scale of a block of weights.  lemon__octets_q8_V, _q4_V: a block of weights times one of x. */
+#define LEMON__VEC_plain float
+#define LEMON__SET_plain(x) (x)
+#define LEMON__FMA_plain(a, b, c) ((c) + (a) * (b))
+#define LEMON__TARGET_plain
+LEMON__INLINE void lemon__sum4_plain(float *out, float w, float x, float y, float z) {
+    out[0] = w, out[1] = x, out[2] = y, out[3] = z;
+}
+LEMON__INLINE float lemon__half_plain(const uint8_t *w) { return lemon_f32_from_f16(lemon__get16(w)); }
+
+#if LEMON__SMLAD
+LEMON__INLINE int16x2_t lemon__two(const void *p) {
+    int16x2_t two;
+    memcpy(&two, p, sizeof two);
+    return two;
+}
+LEMON__INLINE float lemon__octets_q8_plain(const uint8_t *w, const lemon__octets *x) {
+    int32_t sum = 0;
+    int i;
+    for (i = 0; i < LEMON__BLOCK; i += 4) {
+        const uint32_t four = (uint32_t)lemon__two(w + i);
+        sum = __smlad(__sxtb16((int8x4_t)four), lemon__two(x->q + i), sum);
+        sum = __smlad(__sxtb16((int8x4_t)(four >> 8 | four << 24)), lemon__two(x->q + i + 2), sum);
+    }
+    return (float)sum;
+}
+LEMON__INLINE float lemon__octets_q4_plain(const uint8_t *w, const lemon__octets *x) {
+    int32_t sum = -8 * x->sum;
+    int i;
+    for (i = 0; i < LEMON__BLOCK / 2; i += 4) {
+        const uint32_t eight = (uint32_t)lemon__two(w + i), mask = 0xf000f;
+        sum = __smlad((int16x2_t)(eight & mask), lemon__two(x->q + i), sum);
+        sum = __smlad((int16x2_t)(eight >> 8 & mask), lemon__two(x->q + i + 2), sum);
+        sum = __smlad((int16x2_t)(eight >> 4 & mask), lemon__two(x->q + i + 16), sum);
+        sum = __smlad((int16x2_t)(eight >> 12 & mask), lemon__two(x->q + i + 18), sum);
+    }
+    return (float)sum;
+}
+#else
+LEMON__INLINE float lemon__octets_q8_plain(const uint8_t *w, const lemon__octets *x) {
+    int32_t sum = 0;
+    int i;
+    for (i = 0; i < LEMON__BLOCK; i++) sum += (int8_t)w[i] * x->q[i];
+    return (float)sum;
+}
+LEMON__INLINE float lemon__octets_q4_plain(const uint8_t *w, const lemon__octets *x) {
+    int32_t sum = -8 * x->sum;
+    int i;
+    for (i = 0; i < 16; i++) sum += (w[i] & 15) * x->q[i] + (w[i] >> 4) * x->q[i + 16];
+    return (float)sum;
+}
+#endif
+
+#if LEMON__X86
+/*  MADDUBS wants one side without signs: |w|, and x with the sign of w.  128 * 127 twice is less than 2^15. */
+LEMON__TARGET_m256 LEMON__INLINE float lemon__half_m256(const uint8_t *w) { return _cvtsh_ss(lemon__get16(w)); }
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_m256(__m256i u, __m256i x) {
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1)));
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_q8_m256(const uint8_t *w, const lemon__octets *x) {
+    const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)w);
+    return lemon__octets_m256(_mm256_abs_epi8(v), _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(const void *)x->q), v));
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_q4_m256(const uint8_t *w, const lemon__octets *x) {
+    const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)w);
+    const __m256i u = _mm256_and_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(v), _mm_srli_epi16(v, 4), 1), _mm256_set1_epi8(15));
+    const __m256 sum = lemon__octets_m256(u, _mm256_loadu_si256((const __m256i *)(const void *)x->q));
+    return _mm256_sub_ps(sum, _mm256_set1_ps((float)x->sum));       /* 8 times x->sum, shared out to eight */
+}
+#endif
+
+#if LEMON__NEON
+#define LEMON__VEC_sdot float32x4_t
+#define LEMON__SET_sdot vdupq_n_f32
+#define LEMON__FMA_sdot(a, b, c) vfmaq_f32(c, a, b)
+#define lemon__sum4_sdot lemon__sum4_neon
+#define lemon__half_sdot lemon__half_neon
+LEMON__INLINE float lemon__half_neon(const uint8_t *w) {
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(lemon__get16(w)))), 0);
+}
+LEMON__INLINE int32x4_t lemon__dot16_neon(int8x16_t w, const int8_t *q) {
+    const int8x16_t x = vld1q_s8(q);
+    return vpaddlq_s16(vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x));      /* below 2 * 128 * 127 */
+}
+#ifdef LEMON__SDOT
+LEMON__TARGET_sdot LEMON__INLINE int32x4_t lemon__dot16_sdot(int8x16_t w, const int8_t *q) {
+    return vdotq_s32(vdupq_n_s32(0), w, vld1q_s8(q));
+}
+#endif
+#define LEMON__OCTETS_NEON(V) \
+LEMON__TARGET_##V LEMON__INLINE float32x4_t lemon__octets_q8_##V(const uint8_t *w, const lemon__octets *x) { \
+    const int8x16_t low = vreinterpretq_s8_u8(vld1q_u8(w)), high = vreinterpretq_s8_u8(vld1q_u8(w + 16)); \
+    return vcvtq_f32_s32(vaddq_s32(lemon__dot16_##V(low, x->q), lemon__dot16_##V(high, x->q + 16))); \
+} \
+LEMON__TARGET_##V LEMON__INLINE float32x4_t lemon__octets_q4_##V(const uint8_t *w, const lemon__octets *x) { \
+    const uint8x16_t v = vld1q_u8(w); \
+    const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15))), eight = vdupq_n_s8(8); \
+    const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(v, 4)); \
+    return vcvtq_f32_s32(vaddq_s32(lemon__dot16_##V(vsubq_s8(low, eight), x->q), \
+                                   lemon__dot16_##V(vsubq_s8(high, eight), x->q + 16))); \
+}
+#endif
+
+/*  Four columns of W, of which those beyond the last repeat it, times a row of x, over all blocks of a row. */
+#define LEMON__OCTETS_COLUMN(V, type, j) \
+    const uint8_t *w##j = w + (size_t)lemon__min(j, columns - 1) * row; \
+    LEMON__VEC_##V s##j = LEMON__SET_##V(0);
+#define LEMON__OCTETS_ADD(V, type, j) \
+    s##j = LEMON__FMA_##V(LEMON__SET_##V(x->scale * lemon__half_##V(w##j)), lemon__octets_##type##_##V(w##j + 2, x), s##j); \
+    w##j += bytes;
+#define LEMON__OCTETS_KERNEL(V, type, block) \
+LEMON__TARGET_##V static void lemon__octets_dots_##V##_##type(const uint8_t *w, size_t row, int64_t columns, \
+                                                             const lemon__octets *x, int64_t blocks, float *y) { \
+    enum { bytes = block }; \
+    float sum[4]; \
+    LEMON__STEPS_4(LEMON__OCTETS_COLUMN, V, type) \
+    for (; blocks > 0; blocks--, x++) { LEMON__STEPS_4(LEMON__OCTETS_ADD, V, type) } \
+    lemon__sum4_##V(sum, s0, s1, s2, s3); \
+    memcpy(y, sum, (size_t)columns * sizeof *y); \
+}
+#define LEMON__OCTETS_KERNELS(V) LEMON__OCTETS_KERNEL(V, q8, LEMON__Q8_BYTES) LEMON__OCTETS_KERNEL(V, q4, LEMON__Q4_BYTES)
+typedef void (*lemon__octets_dots)(const uint8_t *w, size_t row, int64_t columns, const lemon__octets *x, int64_t blocks,
+                                  float *y);
+LEMON__OCTETS_KERNELS(plain)
+#if LEMON__X86
+LEMON__OCTETS_KERNELS(m256)
+#endif
+#if LEMON__NEON
+LEMON__OCTETS_NEON(neon)
+LEMON__OCTETS_KERNELS(neon)
+#endif
+#ifdef LEMON__SDOT
+LEMON__OCTETS_NEON(sdot)
+LEMON__OCTETS_KERNELS(sdot)
+#endif
+
+static lemon__octets_dots lemon__octets_dots_of(lemon_isa isa, int q4) {
+#if LEMON__X86
+    if (isa != LEMON_ISA_SCALAR) return q4 ? lemon__octets_dots_m256_q4 : lemon__octets_dots_m256_q8;
+#endif
+#ifdef LEMON__SDOT
+    if (isa == LEMON_ISA_NEON && LEMON__SDOT) return q4 ? lemon__octets_dots_sdot_q4 : lemon__octets_dots_sdot_q8;
+#endif
+#if LEMON__NEON
+    if (isa == LEMON_ISA_NEON) return q4 ? lemon__octets_dots_neon_q4 : lemon__octets_dots_neon_q8;
+#endif
+    (void)isa;
+    return q4 ? lemon__octets_dots_plain_q4 : lemon__octets_dots_plain_q8;
+}
+
+typedef struct lemon__octets_job {
+    lemon_ctx *ctx;
+    const lemon_tensor *w;
+    const float *x;
+    float *y;
+    int64_t rows, each, blocks;     /* of x; of W in a task; in a row */
+} lemon__octets_job;
+
+/*  Some rows of W, for as many rows of x as the worker's buffer holds at a time. */
+static void lemon__octets_task(void *arg, int64_t index, int worker) {
+    const lemon__octets_job *t = (const lemon__octets_job *)arg;
+    lemon__octets *x = (lemon__octets *)(void *)(lemon__workspace(t->ctx, worker) + lemon__gemm_floats(t->ctx->isa));
+    const lemon__octets_dots dots = lemon__octets_dots_of(t->ctx->isa, t->w->dtype == LEMON_Q4);
+    const int64_t to = lemon__min(t->w->rows, (index + 1) * t->each), k = t->w->cols;
+    const int64_t most = LEMON__DECODE_BYTES / (int64_t)sizeof *x / t->blocks;
+    int64_t r, n, i, j, b;
+    for (r = 0; r < t->rows; r += n) {
+        n = lemon__min(most, t->rows - r);
+        for (i = 0; i < n; i++)
+            for (b = 0; b < t->blocks; b++)
+                lemon__octets_of(t->x + (r + i) * k + b * LEMON__BLOCK, lemon__min(LEMON__BLOCK, k - b * LEMON__BLOCK), x + i * t->blocks + b);
+        for (j = index * t->each; j < to; j += 4)
+            for (i = 0; i < n; i++)
+                dots(lemon__row(t->w, j), lemon_row_bytes(t->w->dtype, k), lemon__min(4, to - j), x + i * t->blocks, t->blocks,
+                     t->y + (r + i) * t->w->rows + j);
+    }
+}
+
+/*  y[rows, out] = x[rows, in] * W^T; 0 if not so asked for, if W is not of bytes, or if a row is too long for the buffer. */
+static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
+    const double work = (double)rows * (double)w->rows * (double)w->cols;
+    const int64_t parts = work < 8 * (double)LEMON__PARALLEL ? 1 : lemon__threads(ctx);
+    lemon__octets_job job;
+    job.blocks = lemon__ceil_div(w->cols, LEMON__BLOCK);
+    if (!LEMON__INT8 || !ctx->options.int8 || (w->dtype != LEMON_Q8 && w->dtype != LEMON_Q4)) return 0;
+    if (job.blocks * (int64_t)sizeof(lemon__octets) > LEMON__DECODE_BYTES) return 0;
+    job.ctx = ctx, job.w = w, job.x = x, job.y = y, job.rows = rows;
+    job.each = lemon__ceil_div(lemon__ceil_div(w->rows, parts), 4) * 4;
+    ctx->flops += 2.0 * work;
+    lemon__parallel(ctx, lemon__ceil_div(w->rows, job.each), lemon__octets_task, &job);
     return 1;
 }
 
@@ -4470,9 +4736,13 @@ typedef struct lemon__loops {
     void (*distill_slope)(const float *z, float *q, int64_t n, float inverse, float log_z, float sum_q, float soft);
 } lemon__loops;
 
+#if LEMON__SMALL
+#define LEMON__LOOPS_OF(V) {lemon__max_##V, lemon__exp_sum_##V, NULL, NULL, lemon__swiglu_##V, NULL, NULL, NULL}
+#else
 #define LEMON__LOOPS_OF(V) \
     {lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
      lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V}
+#endif
 
 static const lemon__loops *lemon__loops_of(lemon_isa isa) {
     static const lemon__loops one = LEMON__LOOPS_OF(one);
@@ -4586,7 +4856,8 @@ static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, 
                             y, w->rows);
         return;
     }
-    if (lemon__gemm_stored(ctx, rows, x, w, y)) return;
+    if (lemon__octets_product(ctx, rows, x, w, y)) return;
+    if (!LEMON__SMALL && lemon__gemm_stored(ctx, rows, x, w, y)) return;
     ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
     job.w = w;
     job.x = x;
@@ -4878,7 +5149,7 @@ enum {
 /*  Floats that a worker needs for tiles of up to so many rows and keys. */
 static int64_t lemon__attention_floats(int64_t rows, int64_t keys, int64_t head_dim, int backward) {
     if (backward) return LEMON__ROWS * (2 * lemon__min(keys, LEMON__KEYS) + 3 * head_dim);
-    return rows <= LEMON__FEW_QUERIES ? keys : LEMON__ROWS * (keys + 2 * head_dim);
+    return LEMON__SMALL || rows <= LEMON__FEW_QUERIES ? keys : LEMON__ROWS * (keys + 2 * head_dim);
 }
 
 static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
@@ -4992,7 +5263,7 @@ static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__op *op = job->op;
     int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r;
     lemon__query_tile t = lemon__attention_tile(job, sequence, head, index % job->tiles, worker);
-    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
+    if (!LEMON__SMALL && t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
     else for (r = 0; r < t.rows; r++) lemon__attend_row(&t, r, lemon__workspace(job->ctx, worker));
 }
 
@@ -6032,7 +6303,7 @@ static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
 };
 
 LEMON_API const lemon_role_info *lemon_role_get(lemon_role role) {
-    return (int)role >= 0 && role < LEMON_ROLE_COUNT ? &lemon__roles[role] : NULL;
+    return (unsigned)role < LEMON_ROLE_COUNT ? &lemon__roles[role] : NULL;
 }
 
 LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
@@ -6290,7 +6561,7 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
 }
 
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer) {
-    if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT) return NULL;
+    if (model == NULL || (unsigned)role >= LEMON_ROLE_COUNT) return NULL;
     if (!lemon__has_role(&model->config, role)) return NULL;
     if (layer < 0 || layer >= (lemon__roles[role].per_layer ? model->config.n_layers : 1)) return NULL;
     return &model->params[lemon__param_index(&model->config, role, layer)];
@@ -6480,11 +6751,22 @@ typedef struct lemon__walk {
 
 static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq; }
 
+/*  The buffer that rows of weights are decoded into is small where the program is, and else as wide as a model can be. */
+static lemon_status lemon__rows_fit(lemon_ctx *ctx, const lemon_model *model) {
+    int64_t i;
+    for (i = 0; LEMON__SMALL && i < model->n_params; i++)
+        if (model->params[i].dtype != LEMON_F32 && model->params[i].cols > LEMON__DECODE_FLOATS)
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "rows of %lld numbers that are not f32: this build decodes %d at once",
+                               (long long)model->params[i].cols, (int)LEMON__DECODE_FLOATS);
+    return LEMON_OK;
+}
+
 /*  Memory for up to `rows` rows that look back over at most `keys` keys. */
 static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows,
                                      int64_t keys, lemon__walk *w) {
     const lemon_config *c = &model->config;
     int64_t heads = lemon_joint_size(c, LEMON_JOINT_HEADS);
+    if (lemon__rows_fit(ctx, model)) return LEMON_E_UNSUPPORTED;
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
@@ -13102,7 +13384,8 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
     in which a text came. */
 static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
     uint16_t *halves = (uint16_t *)cache->data;
-    int64_t i, old = s->length * cache->cols, all = old + s->walk.seq * cache->cols;
+    const size_t old = (size_t)(s->length * cache->cols), all = old + (size_t)(s->walk.seq * cache->cols);
+    size_t i;
     for (i = old; i < all; i++) halves[i] = lemon_f16_from_f32(rows[i]);
     for (i = 0; i < all; i++) rows[i] = lemon_f32_from_f16(halves[i]);
 }
@@ -14167,7 +14450,7 @@ static const struct { lemon_place out, in; lemon_role gain;
                                           {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
 LEMON_API const char *lemon_place_name(lemon_place place) {
-    return (int)place >= 0 && place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
+    return (unsigned)place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
 }
 
 /* ---- operator sets ---- */
@@ -14189,7 +14472,7 @@ static int lemon__map_place(const lemon_operators *ops, const lemon_map *map) {
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot) {
     const lemon_map *map;
-    if (operators == NULL || (int)place < 0 || place >= LEMON_PLACE_COUNT || layer < 0 ||
+    if (operators == NULL || (unsigned)place >= LEMON_PLACE_COUNT || layer < 0 ||
         layer >= operators->student.n_layers || slot < 0 || slot >= operators->slots)
         return NULL;
     map = lemon__own_map(operators, (int)place, layer, slot);
@@ -17774,7 +18057,8 @@ static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, le
     if (f->fusing && !status) {
         *model = f->student;
         f->student = NULL;
-        if (f->teacher->tokenizer) status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+        if (f->teacher->tokenizer && !(*model)->tokenizer)
+            status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
     }
     lemon_operators_free(f->ctx, ops);
     r->flops = f->ctx->flops - f->flops;

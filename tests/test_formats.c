@@ -190,6 +190,18 @@ static void test_round_trips(lemon_ctx *ctx) {
         }
 }
 
+/*  The smallest that there can be: one layer, one head, one neuron, so a matrix of one column. */
+static void test_smallest(lemon_ctx *ctx) {
+    lemon_config c = tiny_config(2, 1, 1, 1, 2, 1, 259, 0);
+    lemon_model *a = lively_model(ctx, &c, 5);
+    lemon_tokenizer_bytes(ctx, &a->tokenizer);
+    round_trip(ctx, a, scratch("least.lemon"), LEMON_F32, "lemon", 0);
+    round_trip(ctx, a, scratch("least.gguf"), LEMON_F32, "gguf", 0);
+    round_trip(ctx, a, scratch("least.gguf"), LEMON_F16, "gguf", 0.001);
+    round_trip(ctx, a, scratch("least-hf"), LEMON_F32, "hf", 0);
+    lemon_model_free(ctx, a);
+}
+
 /*  Each of the family through each format that has it, and refused by name where a format has not. */
 static void test_families(lemon_ctx *ctx) {
     static const char *const bin[FAMILIES] = {NULL, "qkv_bias is 1", "qk_norm is 1", "window is 5", "rope_scaling is 1",
@@ -778,6 +790,7 @@ int main(void) {
     test_json_hostile(ctx);
     if (light() < 2) test_json_large(ctx);
     test_round_trips(ctx);
+    test_smallest(ctx);
     test_families(ctx);
     test_rope_freqs(ctx);
     test_chain(ctx);
