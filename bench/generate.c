@@ -256,6 +256,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--breakdown")) breakdown = 1;
         else if (!strcmp(argv[i], "--shape") && i + 1 < argc) shape = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) rounds = atoi(argv[++i]);
         else return fprintf(stderr, "generate: error: unknown flag %s; see the head of bench/generate.c\n", argv[i]), 2;
     }
     csv = speed_csv("generate", "work,shape,dtype,threads,lemon_tok_s,lemon_mean_tok_s,llama_tok_s,llama2c_tok_s,limit_tok_s,"

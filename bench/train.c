@@ -217,6 +217,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--breakdown")) breakdown = 1;
         else if (!strcmp(argv[i], "--shape") && i + 1 < argc) shape = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) rounds = atoi(argv[++i]);
         else return fprintf(stderr, "train: error: unknown flag %s; see the head of bench/train.c\n", argv[i]), 2;
     }
     if (!breakdown) {
