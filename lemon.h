@@ -919,6 +919,12 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
 #include <stdlib.h>
 #include <string.h>
 
+/*  Where products and sums are to be fused into one rounding, this code says so: else compilers make other bits.  (gcc's
+    -std=c99 and later mean that without being told; its -std=gnu99 needs -ffp-contract=off.) */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
 #if (defined(__unix__) || defined(__APPLE__)) && !defined(LEMON_NO_STDIO)
 #define LEMON__POSIX 1
 #include <fcntl.h>
@@ -18260,6 +18266,9 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
 #pragma GCC diagnostic pop
 #elif defined(_MSC_VER)
 #pragma warning(pop)
+#endif
+#ifdef __clang__
+#pragma STDC FP_CONTRACT DEFAULT
 #endif
 #endif /* LEMON_IMPLEMENTED */
 #endif /* LEMON_IMPLEMENTATION */
