@@ -7376,7 +7376,7 @@ static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const vo
 
 /*  The type of a value; LEMON__JSON_NONE of what is not there. */
 static lemon__json_type lemon__json_type_of(const lemon__json *json, int32_t node) {
-    return node < 0 ? LEMON__JSON_NONE : (lemon__json_type)json->nodes[node].type;
+    return node < 0 || node >= json->count ? LEMON__JSON_NONE : (lemon__json_type)json->nodes[node].type;
 }
 
 /*  The bytes of a string, not terminated.  NULL: it is none, or there is no memory. */
@@ -7713,6 +7713,13 @@ static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, 
     return LEMON_E_IO;
 }
 
+/*  A whole file. */
+static lemon_status lemon__write_file(lemon_ctx *ctx, const char *path, const void *bytes, size_t n) {
+    lemon_writer writer;
+    lemon_status status = lemon_file_writer(ctx, path, &writer);
+    return status ? status : lemon__conclude(ctx, &writer, lemon__append(ctx, &writer, bytes, n));
+}
+
 enum { LEMON__SLAB = 65536 };
 
 /*  Whether a tensor goes out as it stands. */
@@ -7814,7 +7821,11 @@ static lemon_status lemon__pack_write_file(lemon__pack *pack, const char *path) 
 
 /* ---- the unpack: a container that is being read ---- */
 
-typedef struct lemon__key { int type, used; const uint8_t *value; size_t bytes; } lemon__key;
+typedef struct lemon__key {
+    int type, used;
+    const uint8_t *name, *value;
+    size_t name_bytes, bytes, at;   /* at: of GGUF's, where it stands in their list */
+} lemon__key;
 
 /*  How GGUF stores numbers: blocks of `numbers` in `bytes`.  Those with a decoder have no storage type here. */
 typedef struct lemon__coding {
@@ -7949,13 +7960,14 @@ static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon__ent
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
-    size_t n = lemon__take16(c);
     lemon__key key;
     lemon_status status;
-    key.used = 0;
+    memset(&key, 0, sizeof key);
+    key.name_bytes = lemon__take16(c);
     key.type = lemon__take16(c);
     key.bytes = lemon__take32(c);
-    status = lemon__unpack_name(u, lemon__take(c, n), n, &u->key_names, "key");
+    key.name = lemon__take(c, key.name_bytes);
+    status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
     if (status) return status;
     key.value = lemon__take(c, key.bytes);
     if (key.value == NULL) return lemon__unpack_bad(u, "bytes of a key's value", key.bytes, c->size - c->at);
@@ -8479,10 +8491,10 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; i < u->key_names.count && !status; i++) {
-        lemon__span span = u->key_names.spans[i];
-        const char *name = (const char *)u->key_names.blob + span.start;
-        if (span.bytes < 6 || memcmp(name, "part.", 5) != 0 || u->keys[i].type != LEMON__TEXT) continue;
-        status = lemon__part_add(u->ctx, model, name + 5, span.bytes - 5, u->keys[i].value, u->keys[i].bytes);
+        const lemon__key *key = &u->keys[i];
+        if (key->name_bytes < 6 || memcmp(key->name, "part.", 5) != 0 || key->type != LEMON__TEXT) continue;
+        status = lemon__part_add(u->ctx, model, (const char *)key->name + 5, key->name_bytes - 5, key->value,
+                                 key->bytes);
     }
     return status;
 }
@@ -8749,9 +8761,26 @@ static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out,
     return n;
 }
 
-/*  One member of the header: a tensor, its name being node i.  *room: bytes of data that no tensor has claimed yet, for
+/*  Finds the data of all tensors, which begin somewhere in the file.  left: bytes that no tensor has claimed yet, for
     tensors that shared theirs would be copied into more memory than the file's size justifies. */
-static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at, uint64_t *room) {
+static lemon_status lemon__unpack_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
+    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
+    int64_t i;
+    for (i = 0; i < u->tensor_names.count; i++) {
+        lemon__entry *e = &u->tensors[i];
+        lemon__span name = u->tensor_names.spans[i];
+        uint64_t bytes = (uint64_t)e->tensor.rows * lemon__entry_row_bytes(e, e->tensor.cols);
+        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
+            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
+                                     "data beyond the file's end, or another tensor's");
+        left -= bytes;
+        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
+    }
+    return LEMON_OK;
+}
+
+/*  One member of the header: a tensor, its name being node i. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i) {
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
     int n, ok, dtype = LEMON_F32;
@@ -8772,12 +8801,10 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     e.tensor.dtype = (lemon_dtype)dtype;
     e.tensor.rows = n == 2 ? size[0] : 1;
     e.tensor.cols = n == 2 ? size[1] : size[0];
-    if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
-        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]) ||
-        lemon_tensor_bytes(&e.tensor) > *room)
+    if (!ok || range[0] < 0 || range[1] <= range[0] ||
+        lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
-    *room -= lemon_tensor_bytes(&e.tensor);
-    e.tensor.data = lemon__unconst(u->source.map + data_at + range[0]);
+    e.offset = (uint64_t)range[0];
     return lemon__unpack_push_tensor(u, &e);
 }
 
@@ -8785,21 +8812,20 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
 static lemon_status lemon__st_open(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon__json json;
-    uint64_t n = lemon__take64(&c), room;
+    uint64_t n = lemon__take64(&c);
     int32_t i;
     lemon_status status;
     u->tensor_names.blob = c.bytes;
     if (c.bad || n > u->source.size - 8)
         return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
-    room = u->source.size - 8 - n;
     status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
     if (status) return status;
     if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
         status = lemon__refuse(u, LEMON_E_FORMAT, "header is no JSON object");
     for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
-        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n, &room);
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i);
     lemon__json_close(&json);
-    return status;
+    return status ? status : lemon__unpack_place(u, 8 + n, 1);
 }
 
 /*  The files that a model's weights stand in; they are open as long as it lives. */
@@ -9134,6 +9160,23 @@ static void lemon__gguf_skip(lemon__cursor *c, uint32_t type) {
     else lemon__take(c, (size_t)count * lemon__gguf_width[type]);
 }
 
+/*  The next key of a list; 0: there is none, or it is damaged (c->bad). */
+static int lemon__gguf_next(lemon__cursor *c, lemon__key *key) {
+    if (c->bad || c->at == c->size) return 0;
+    key->at = c->at;
+    key->used = 0;
+    key->name = lemon__take_text(c, &key->name_bytes);
+    key->type = (int)lemon__take32(c);
+    key->value = c->bytes + c->at;
+    if (!c->bad) lemon__gguf_skip(c, (uint32_t)key->type);
+    key->bytes = (size_t)(c->bytes + c->at - key->value);
+    return !c->bad;
+}
+
+static int lemon__key_is(const lemon__key *key, const char *name) {
+    return key->name_bytes == strlen(name) && memcmp(key->name, name, key->name_bytes) == 0;
+}
+
 static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     size_t n, k;
     const uint8_t *name = lemon__take_text(c, &n);
@@ -9159,25 +9202,6 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     e.tensor.cols = (int64_t)size[0];
     e.tensor.dtype = e.coding->dtype;
     return lemon__unpack_push_tensor(u, &e);
-}
-
-/*  Where the data begin is known behind the last tensor's name only.  left: bytes that no tensor has claimed yet, see
-    lemon__st_tensor. */
-static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
-    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
-    int64_t i;
-    for (i = 0; i < u->tensor_names.count; i++) {
-        lemon__entry *e = &u->tensors[i];
-        lemon__span name = u->tensor_names.spans[i];
-        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
-                         (uint64_t)e->coding->bytes;
-        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
-            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
-                                     "data beyond the file's end, or another tensor's");
-        left -= bytes;
-        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
-    }
-    return LEMON_OK;
 }
 
 /*  A key, which counts as understood from now on; NULL where there is none. */
@@ -9257,25 +9281,18 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version of the GGUF file is %lu, expected 2 or 3, little-endian",
                              (unsigned long)version);
     for (i = 0; i < n_keys && !status; i++) {
-        size_t n;
-        const uint8_t *name = lemon__take_text(&c, &n);
         lemon__key key;
-        key.used = 0;
-        key.type = (int)lemon__take32(&c);
-        key.value = c.bytes + c.at;
-        lemon__gguf_skip(&c, (uint32_t)key.type);
-        if (c.bad)
+        if (!lemon__gguf_next(&c, &key))
             return lemon__refuse(u, LEMON_E_FORMAT, "the file ends within key %llu, or is damaged; get it anew",
                                  (unsigned long long)i);
-        key.bytes = (size_t)(c.bytes + c.at - key.value);
-        status = lemon__unpack_name(u, name, n, &u->key_names, "key");
+        status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
         if (!status) status = lemon__unpack_push_key(u, &key);
     }
     for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
     if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
     if (!status && (!(align >= 1 && align <= 65536) || ((uint32_t)align & ((uint32_t)align - 1)) != 0))
         status = lemon__refuse(u, LEMON_E_FORMAT, "general.alignment is %g, expected a power of two", align);
-    return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
+    return status ? status : lemon__unpack_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
 }
 
 /*  Refuses by name what changes the computation and is not computed here. */
@@ -9379,13 +9396,9 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
     for (k = 0; k < 2 && !status; k++) {
         lemon__bytes b = lemon__bytes_in(u->ctx);
         for (i = 0; i < u->key_names.count; i++) {
-            lemon__span span = u->key_names.spans[i];
-            const uint8_t *name = u->key_names.blob + span.start;
-            if (u->keys[i].used || (span.bytes > 10 && memcmp(name, "tokenizer.", 10) == 0) != k) continue;
-            lemon__put_number(&b, span.bytes, 8);
-            lemon__put(&b, name, span.bytes);
-            lemon__put_number(&b, (uint64_t)u->keys[i].type, 4);
-            lemon__put(&b, u->keys[i].value, u->keys[i].bytes);
+            const lemon__key *key = &u->keys[i];
+            if (key->used || (key->name_bytes > 10 && memcmp(key->name, "tokenizer.", 10) == 0) != k) continue;
+            lemon__put(&b, key->name - 8, 8 + key->name_bytes + 4 + key->bytes);        /* all that it is in the file */
         }
         status = b.status;
         if (!status && b.count > 0)
@@ -9538,16 +9551,13 @@ static void lemon__gguf_put_array(lemon__pack *pack, const char *key, uint32_t t
 static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, const char *name) {
     const lemon_part *part = lemon__part_find(model, name);
     lemon__cursor c;
+    lemon__key key;
     int vocabulary = 0;
     if (part == NULL) return 0;
     c = lemon__cursor_at(part->data, part->bytes);
-    while (c.at < c.size && !c.bad) {
-        size_t n;
-        const uint8_t *key = lemon__take_text(&c, &n);
-        uint32_t type = lemon__take32(&c);
-        if (!c.bad) lemon__gguf_skip(&c, type);
-        if (!c.bad && !lemon__name_ok(key, n)) c.bad = 1;
-        if (!c.bad && n == 20 && memcmp(key, "tokenizer.ggml.model", 20) == 0) vocabulary = 1;
+    while (lemon__gguf_next(&c, &key)) {
+        if (!lemon__name_ok(key.name, key.name_bytes)) c.bad = 1;
+        vocabulary |= lemon__key_is(&key, "tokenizer.ggml.model");
         pack->n_keys++;
     }
     if (c.bad) pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", name);
@@ -9560,17 +9570,15 @@ static void lemon__gguf_put_once(lemon__pack *pack) {
     lemon__bytes *b = &pack->keys;
     lemon__cursor c = lemon__cursor_at(b->data, (size_t)b->count);
     lemon__words names;
-    size_t from, n;
+    lemon__key key;
     memset(&names, 0, sizeof names);
     names.blob = b->data;
     b->count = pack->n_keys = 0;
-    while ((from = c.at) < c.size && !pack->status) {
-        const uint8_t *key = lemon__take_text(&c, &n);
-        lemon__gguf_skip(&c, lemon__take32(&c));
-        if (lemon__words_find(&names, key, n) >= 0) continue;
-        memmove(b->data + b->count, b->data + from, c.at - from);
-        if (!lemon__words_push(pack->ctx, &names, (size_t)b->count + 8, n, 1)) pack->status = LEMON_E_MEMORY;
-        b->count += (int64_t)(c.at - from);
+    while (!pack->status && lemon__gguf_next(&c, &key)) {
+        if (lemon__words_find(&names, key.name, key.name_bytes) >= 0) continue;
+        memmove(b->data + b->count, b->data + key.at, c.at - key.at);
+        if (!lemon__words_push(pack->ctx, &names, (size_t)b->count + 8, key.name_bytes, 1)) pack->status = LEMON_E_MEMORY;
+        b->count += (int64_t)(c.at - key.at);
         pack->n_keys++;
     }
     lemon__words_free(pack->ctx, &names);
@@ -9602,19 +9610,25 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put_padding(out, pack->align);
 }
 
-/*  The licence that the head of a README.md names, where no GGUF key does. */
-static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model) {
-    static const char key[] = "license: ";
+/*  Whose a model is and where it comes from, as the head of a README.md says it, and GGUF's keys. */
+static const char *const lemon__origins[][2] = {
+    {"license: ", "general.license"}, {"license_name: ", "general.license.name"},
+    {"license_link: ", "general.license.link"}, {"base_model: ", "general.source.huggingface.repository"}};
+enum { LEMON__ORIGINS = sizeof lemon__origins / sizeof *lemon__origins };
+
+/*  Keys from the lines of that head.  One that came with the model as a key is that key still, see lemon__gguf_put_once. */
+static void lemon__gguf_put_origins(lemon__pack *pack, const lemon_model *model) {
     const lemon_part *part = lemon__part_find(model, "README.md");
-    const char *text = part ? (const char *)part->data : NULL;
-    size_t i, n;
-    if (lemon__part_find(model, "gguf.metadata") || text == NULL || part->bytes < 4 || memcmp(text, "---", 3)) return;
-    for (i = 4; i + sizeof key < part->bytes && memcmp(text + i, "---", 3) != 0; i++) {
-        if (text[i - 1] != '\n' || memcmp(text + i, key, sizeof key - 1) != 0) continue;
-        i += sizeof key - 1;
-        for (n = 0; i + n < part->bytes && text[i + n] > ' '; n++) {}
-        lemon__gguf_put_text(pack, "general.license", text + i, n);
-        return;
+    const char *text = part ? (const char *)part->data : NULL, *end, *line;
+    int k;
+    if (text == NULL || part->bytes < 4 || memcmp(text, "---\n", 4) != 0) return;
+    for (line = text + 4; (end = (const char *)memchr(line, '\n', part->bytes - (size_t)(line - text))); line = end + 1) {
+        if (end - line >= 3 && memcmp(line, "---", 3) == 0) return;
+        for (k = 0; k < LEMON__ORIGINS; k++) {
+            size_t n = strlen(lemon__origins[k][0]);
+            if ((size_t)(end - line) <= n || memcmp(line, lemon__origins[k][0], n) != 0) continue;
+            lemon__gguf_put_text(pack, lemon__origins[k][1], line + n, (size_t)(end - line) - n - (end[-1] == '\r'));
+        }
     }
 }
 
@@ -9682,7 +9696,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     lemon__gguf_put_rope(pack, family, c);
     if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
-    lemon__gguf_put_license(pack, model);
+    lemon__gguf_put_origins(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
     if (!model->tokenizer && !vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
     if (!pack->status) pack->status = pack->keys.status;
@@ -9836,11 +9850,9 @@ static lemon_status lemon__folder_note(lemon__folder *f, const char *name) {
 /*  Writes a file. */
 static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
     char path[LEMON__PATH];
-    lemon_writer writer;
     lemon_status status = lemon__folder_note(f, name);
     if (!status) status = lemon__join(f->ctx, f->beside, name, path);
-    if (!status) status = lemon_file_writer(f->ctx, path, &writer);
-    return status ? status : lemon__conclude(f->ctx, &writer, lemon__append(f->ctx, &writer, bytes, n));
+    return status ? status : lemon__write_file(f->ctx, path, bytes, n);
 }
 
 /*  Writes a text that was printed, and frees it. */
@@ -9995,6 +10007,27 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
     return lemon__folder_put_text(f, "config.json", &text);
 }
 
+/*  The head of a README.md for a model that came as GGUF. */
+static lemon_status lemon__folder_put_origins(lemon__folder *f, const lemon_model *model) {
+    const lemon_part *part = lemon__part_find(model, "gguf.metadata");
+    lemon__bytes text = lemon__bytes_in(f->ctx);
+    lemon__cursor c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
+    lemon__key key;
+    int k;
+    if (lemon__part_find(model, "README.md")) return LEMON_OK;
+    while (lemon__gguf_next(&c, &key))
+        for (k = 0; k < LEMON__ORIGINS && key.type == LEMON__GGUF_TEXT; k++) {
+            const uint8_t *said = key.value + 8;            /* behind its length */
+            if (!lemon__key_is(&key, lemon__origins[k][1]) || memchr(said, '\n', key.bytes - 8)) continue;
+            lemon__print(&text, "%s%s", text.count ? "" : "---\n", lemon__origins[k][0]);
+            lemon__put(&text, said, key.bytes - 8);
+            lemon__print(&text, "\n");
+        }
+    if (text.count == 0) return text.status;
+    lemon__print(&text, "---\n");
+    return lemon__folder_put_text(f, "README.md", &text);
+}
+
 /*  The tokenizer and the generation config: as they came, or made from ours. */
 static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model *model) {
     const lemon_tokenizer *t = model->tokenizer;
@@ -10005,6 +10038,7 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         const lemon_part *part = lemon__part_find(model, lemon__carried[i]);
         if (part) status = lemon__folder_put(f, part->name, part->data, part->bytes);
     }
+    if (!status) status = lemon__folder_put_origins(f, model);
     if (status || t == NULL) return status;
     if (!lemon__part_find(model, "generation_config.json")) {
         lemon__print(&text, "{\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld\n}\n", (long)lemon_tokenizer_bos(t),
@@ -10550,6 +10584,9 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
     size_t a, b;
     int kind;
     if (room == NULL) return LEMON_E_MEMORY;
+    if (n_left == 0 || n_right == 0)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED, name,
+                           (long long)t->pairs.count);
     a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
     b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
     m.left = lemon__words_find(&t->pieces, room, a);
@@ -10561,6 +10598,14 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
                            name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40), (const char *)left,
                            (int)lemon__min((int64_t)n_right, 40), (const char *)right);
     return lemon__merge_push(ctx, t, &m);
+}
+
+/*  The same, given as one text, "left right". */
+static lemon_status lemon__tokenizer_merge_text(lemon_ctx *ctx, lemon_tokenizer *t, const char *name,
+                                                const uint8_t *text, size_t n) {
+    const uint8_t *gap = n > 1 ? (const uint8_t *)memchr(text + 1, ' ', n - 1) : NULL;
+    size_t n_left = gap ? (size_t)(gap - text) : 0;
+    return lemon__tokenizer_merge(ctx, t, name, text, n_left, gap ? gap + 1 : text, gap ? n - n_left - 1 : 0);
 }
 
 /* ---- classes of characters, for the patterns ---- */
@@ -11103,43 +11148,28 @@ static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *rea
     return status;
 }
 
-static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_tokenizer *t) {
-    uint8_t head[8];
-    lemon_status status;
-    int32_t id;
-    lemon__put32(head, (uint32_t)t->longest);
-    status = lemon__append(ctx, writer, head, 4);
-    for (id = 0; id < lemon_tokenizer_size(t) && !status; id++) {
-        size_t n;
-        const uint8_t *piece = lemon__piece(t, id, &n);
-        uint32_t bits;
-        memcpy(&bits, &t->scores[id], 4);
-        lemon__put32(head, bits);
-        lemon__put32(head + 4, (uint32_t)n);
-        status = lemon__append(ctx, writer, head, 8);
-        if (!status) status = lemon__append(ctx, writer, piece, n);
-    }
-    return status;
-}
-
 /*  llama2.c looks for all in their places. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
     const lemon_tokenizer *t = tokenizer;
-    lemon_writer writer;
+    lemon__bytes out = lemon__bytes_in(ctx);
     lemon_status status;
-    int byte = 0;
+    int32_t byte = 0, id;
     if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
     while (byte < 256 && t->byte_ids[byte] == byte + LEMON__FIRST_BYTE) byte++;
     if (byte < 256 || t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS)
-        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                           "%s: llama2.c's format holds SentencePiece vocabularies only, with BOS 1, EOS 2 and the bytes "
-                           "from 3 on, and this is another; keep it in a .lemon file",
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: llama2.c's format holds SentencePiece vocabularies only, "
+                           "with BOS 1, EOS 2 and the bytes from 3 on, and this is another; keep it in a .lemon file",
                            path);
-    status = lemon_file_writer(ctx, path, &writer);
-    if (status) return status;
-    status = lemon__tokenizer_write(ctx, &writer, t);
-    if (!status) return writer.commit(writer.user);
-    writer.abort(writer.user);
+    lemon__put_number(&out, t->longest, 4);
+    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+        size_t n;
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        lemon__put_number(&out, lemon__bits(t->scores[id]), 4);
+        lemon__put_number(&out, n, 4);
+        lemon__put(&out, piece, n);
+    }
+    status = out.status ? out.status : lemon__write_file(ctx, path, out.data, (size_t)out.count);
+    lemon__bytes_free(&out);
     return status;
 }
 
@@ -11201,9 +11231,9 @@ static lemon_status lemon__unpack_row(const lemon__unpack *u, const char *name, 
                                       lemon_tensor *row) {
     lemon_status status = lemon__unpack_tensor(u, name, row);
     if (status || (row->rows == 1 && row->dtype == dtype && (cols < 0 || row->cols == cols))) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s",
-                       u->source.name, name, lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
-                       lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s", name,
+                         lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
+                         lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
 }
 
 static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
@@ -11217,9 +11247,7 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
     if (!status && scores.cols > LEMON__MAX_PIECES)
         status = lemon__unpack_bad(u, "pieces of the tokenizer", (uint64_t)scores.cols, LEMON__MAX_PIECES);
     if (status) return status;
-    memset(&c, 0, sizeof c);
-    c.bytes = (const uint8_t *)pieces.data;
-    c.size = (size_t)pieces.cols;
+    c = lemon__cursor_at(pieces.data, (size_t)pieces.cols);
     for (i = 0; i < scores.cols && !status; i++) {
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
@@ -11232,9 +11260,8 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
         else status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
     }
     if (status || (i == scores.cols && c.at == c.size)) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                       "%s: tensor \"tokenizer.lengths\" does not add up to the %lld bytes of \"tokenizer.pieces\"",
-                       u->source.name, (long long)pieces.cols);
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"tokenizer.lengths\" does not add up to the %lld bytes of "
+                         "\"tokenizer.pieces\"", (long long)pieces.cols);
 }
 
 /*  Each id must be one of a piece that texts can become, and the third spell the first two: merges that make nothing
@@ -11257,8 +11284,8 @@ static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer
         m.left = p[0]; m.right = p[1]; m.id = p[2];
         if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
             !lemon__merge_joins(t, &m))
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
-                               u->source.name, (long long)i / 3);
+            return lemon__refuse(u, LEMON_E_FORMAT, "merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
+                                 (long long)i / 3);
         status = lemon__merge_push(u->ctx, t, &m);
     }
     return status;
@@ -11273,14 +11300,12 @@ static lemon_status lemon__unpack_type(const lemon__unpack *u, lemon_tokenizer *
     t->rules.llama2c = n == 7 && memcmp(type, "llama2c", 7) == 0;
     if (t->rules.llama2c) return LEMON_OK;
     if (n != 3 || memcmp(type, "bpe", 3) != 0)
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: tokenizer.type is \"%.*s\", expected \"llama2c\" or \"bpe\"", u->source.name,
-                           (int)(n < 40 ? n : 40), type);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.type is \"%.*s\", expected \"llama2c\" or \"bpe\"",
+                             (int)(n < 40 ? n : 40), type);
     status = lemon__unpack_int(u, "tokenizer.version", &version);
     if (!status && version != LEMON__TOKENIZER_VERSION)
-        status = lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                             "%s: tokenizer.version is %lld, expected %d; it is damaged, or a newer lemon.h wrote it",
-                             u->source.name, (long long)version, LEMON__TOKENIZER_VERSION);
+        status = lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.version is %lld, expected %d; it is damaged, or a "
+                               "newer lemon.h wrote it", (long long)version, LEMON__TOKENIZER_VERSION);
     return status;
 }
 
@@ -11873,16 +11898,12 @@ static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens 
 /*  GGUF's keys likewise.  Lists are gone, for they speak of all tokens. */
 static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
     lemon__cursor c = lemon__cursor_at(part->data, part->bytes);
-    while (c.at < c.size && !c.bad) {
-        size_t from = c.at, n;
-        const uint8_t *name = lemon__take_text(&c, &n);
-        uint32_t type = lemon__take32(&c);
-        int64_t id = -1;
-        int is_id = type == LEMON__GGUF_U32 && name && lemon__names_id(name, n);
-        if (is_id) id = lemon__trim_id(kept, lemon__take32(&c));
-        else lemon__gguf_skip(&c, type);
-        if (c.bad || type == LEMON__GGUF_ARRAY || (is_id && id < 0)) continue;
-        lemon__put(out, c.bytes + from, c.at - from - (is_id ? 4 : 0));
+    lemon__key key;
+    while (lemon__gguf_next(&c, &key)) {
+        int is_id = key.type == LEMON__GGUF_U32 && lemon__names_id(key.name, key.name_bytes);
+        int64_t id = is_id ? lemon__trim_id(kept, lemon__get32(key.value)) : 0;
+        if (key.type == LEMON__GGUF_ARRAY || id < 0) continue;
+        lemon__put(out, c.bytes + key.at, c.at - key.at - (is_id ? 4 : 0));
         if (is_id) lemon__put_number(out, (uint64_t)id, 4);
     }
     return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
@@ -12165,20 +12186,13 @@ static lemon_status lemon__hf_merges(lemon__hf *hf, int32_t merges) {
     for (i = merges + 1; i < hf->json.nodes[merges].next && !status; i = hf->json.nodes[i].next) {
         int pair = hf->json.nodes[i].type == LEMON__JSON_ARRAY && hf->json.nodes[i].next == i + 3;
         size_t n, m;
-        const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n), *right;
-        if (pair) right = lemon__json_string(&hf->json, i + 2, &m);
-        else {
-            right = left ? (const uint8_t *)memchr(left, ' ', n) : NULL;
-            m = right ? n - (size_t)(++right - left) : 0;
-            n -= right ? m + 1 : 0;
-        }
-        if (lemon__json_type_of(&hf->json, pair ? i + 1 : i) == LEMON__JSON_STRING &&
-            (left == NULL || (pair && right == NULL && hf->json.nodes[i + 2].type == LEMON__JSON_STRING)))
+        const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n);
+        const uint8_t *right = lemon__json_string(&hf->json, pair ? i + 2 : i, &m);
+        if ((left == NULL && lemon__json_type_of(&hf->json, pair ? i + 1 : i) == LEMON__JSON_STRING) ||
+            (right == NULL && lemon__json_type_of(&hf->json, pair ? i + 2 : i) == LEMON__JSON_STRING))
             return LEMON_E_MEMORY;
-        if (left == NULL || right == NULL || n == 0 || m == 0)
-            return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
-                               hf->json.name, (long long)hf->t->pairs.count);
-        status = lemon__tokenizer_merge(hf->ctx, hf->t, hf->json.name, left, n, right, m);
+        status = pair ? lemon__tokenizer_merge(hf->ctx, hf->t, hf->json.name, left, n, right, m)
+                      : lemon__tokenizer_merge_text(hf->ctx, hf->t, hf->json.name, left, n);
     }
     return status;
 }
@@ -12357,13 +12371,10 @@ static const char *const lemon__gguf_patterns[LEMON__SPLIT_COUNT] = {"default", 
 /*  An array of `type` as a cursor that stands before its first item; no items where there is none. */
 static lemon__cursor lemon__gguf_array(const lemon__unpack *u, const char *name, uint32_t type, int64_t *count) {
     const lemon__key *key = lemon__gguf_key(u, name);
-    lemon__cursor c;
-    memset(&c, 0, sizeof c);
+    int array = key && key->type == LEMON__GGUF_ARRAY;
+    lemon__cursor c = lemon__cursor_at(array ? key->value : NULL, array ? key->bytes : 0);
     *count = 0;
-    if (key == NULL || key->type != LEMON__GGUF_ARRAY) return c;
-    c.bytes = key->value;
-    c.size = key->bytes;
-    if (lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
+    if (array && lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
     return c;
 }
 
@@ -12381,10 +12392,9 @@ static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemo
            (rules->split == 0 || !lemon__gguf_is(u, "tokenizer.ggml.pre", lemon__gguf_patterns[rules->split])))
         rules->split++;
     if (rules->split == LEMON__SPLIT_COUNT || (!merges && !lemon__gguf_is(u, "tokenizer.ggml.model", "llama")))
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: tokenizer.ggml.%s is one that lemon.h does not know, expected %s", u->source.name,
-                           merges ? "pre" : "model",
-                           merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.ggml.%s is one that lemon.h does not know, expected %s",
+                             merges ? "pre" : "model",
+                             merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
     lemon__gguf_key(u, "tokenizer.ggml.pre");
     rules->by_merges = merges;
     rules->blank_mark = !merges;
@@ -12414,20 +12424,15 @@ static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *
         float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
         uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : (uint32_t)LEMON__NORMAL;
         if (kind < LEMON__NORMAL || kind > LEMON__BYTE || n > LEMON__MAX_PIECES)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: token_type of token %lld is %lu, expected 1 to 6",
-                               u->source.name, (long long)i, (unsigned long)kind);
+            return lemon__refuse(u, LEMON_E_FORMAT, "token_type of token %lld is %lu, expected 1 to 6", (long long)i,
+                                 (unsigned long)kind);
         status = lemon__tokenizer_spell(u->ctx, t, (int)kind, score, piece, bytes);
     }
     while (!status && t->pieces.count > 0 && t->kinds[t->pieces.count - 1] == LEMON__UNUSED)
         t->blob_bytes = (int64_t)t->pieces.spans[--t->pieces.count].start;  /* they only fill up the vocabulary */
     for (i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
-        const uint8_t *left = lemon__take_text(&merges, &bytes);
-        const uint8_t *gap = bytes > 1 ? (const uint8_t *)memchr(left + 1, ' ', bytes - 1) : NULL;
-        size_t n_left = gap ? (size_t)(gap - left) : 0;
-        if (gap == NULL)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
-                               u->source.name, (long long)i);
-        status = lemon__tokenizer_merge(u->ctx, t, u->source.name, left, n_left, gap + 1, bytes - n_left - 1);
+        const uint8_t *text = lemon__take_text(&merges, &bytes);
+        status = lemon__tokenizer_merge_text(u->ctx, t, u->source.name, text, bytes);
     }
     return status ? status : lemon__tokenizer_finish(u->ctx, u->source.name, t);
 }
@@ -12551,27 +12556,28 @@ static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *mode
     return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
 }
 
-/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added. */
+/*  A file that a model carries along as JSON; of one that is not there nothing is known. */
+static lemon_status lemon__part_json(lemon_ctx *ctx, const lemon_model *model, const char *name, lemon__json *json) {
+    const lemon_part *part = lemon__part_find(model, name);
+    memset(json, 0, sizeof *json);
+    return part ? lemon__json_parse(ctx, part->name, part->data, part->bytes, json) : LEMON_OK;
+}
+
+/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added; one that is
+    damaged says nothing. */
 static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
     lemon_status status = lemon__tokenizer_of_folder(ctx, model);
     lemon_tokenizer *t = model->tokenizer;
-    const lemon_part *part;
     lemon__json json;
     int64_t id;
     int32_t node;
     if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
-    part = lemon__part_find(model, "tokenizer_config.json");
-    if (part && !t->rules.by_merges) status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    status = lemon__part_json(ctx, model, "tokenizer_config.json", &json);
     if (status == LEMON_E_MEMORY) return status;
-    if (part && !t->rules.by_merges && !status) {
-        node = lemon__json_get(&json, 0, "add_bos_token");
-        if (lemon__json_type_of(&json, node) == LEMON__JSON_FALSE) t->rules.add_bos = 0;
-        lemon__json_close(&json);
-    }
-    part = lemon__part_find(model, "config.json");
-    status = LEMON_OK;                      /* a tokenizer_config.json that is damaged says nothing */
-    if (part) status = lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json);
-    if (part == NULL || status) return status;
+    if (!t->rules.by_merges && lemon__json_type_of(&json, lemon__json_get(&json, 0, "add_bos_token")) == LEMON__JSON_FALSE)
+        t->rules.add_bos = 0;
+    lemon__json_close(&json);
+    status = lemon__part_json(ctx, model, "config.json", &json);
     if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
         t->rules.bos < 0)
         t->rules.bos = (int32_t)id;
@@ -12579,7 +12585,7 @@ static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *fold
     if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
     if (lemon__json_int(&json, node, &id) && id >= 0 && id < t->pieces.count) t->rules.eos = (int32_t)id;
     lemon__json_close(&json);
-    return LEMON_OK;
+    return status;
 }
 
 typedef struct lemon__scored { float score; lemon__merge merge; } lemon__scored;
@@ -18057,7 +18063,8 @@ static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, le
     if (f->fusing && !status) {
         *model = f->student;
         f->student = NULL;
-        if (f->teacher->tokenizer) status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+        if (f->teacher->tokenizer && !(*model)->tokenizer)
+            status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
     }
     lemon_operators_free(f->ctx, ops);
     r->flops = f->ctx->flops - f->flops;
