@@ -151,6 +151,13 @@ typedef struct lemon_options {
     lemon_isa isa;            /* LEMON_ISA_AUTO: LEMON_ISA of the environment, else the best that the CPU has */
     void *user;               /* handed to the callbacks below */
     size_t memory;            /* most bytes that it may have at once; 0: as many as the machine has, where that is known */
+    int int8;                 /* not 0: what is multiplied with q8 and q4 weights is rounded to blocks of 8 bits as well, so
+                                 that their products are of integers: fewer instructions, about as exact as q8 itself.
+                                 LEMON_NO_TRAIN, _THREADS and _SIMD together leave it out: they make the smallest program */
+    /*  A file that fusion keeps in place of memory: the student, and where it stands, so that after a kill the same call
+        goes on from the last finished layer; what would pass `memory` besides (in files beside it, without a name).  NULL:
+        all in memory.  The path must stay valid; the file is yours to remove.  POSIX only; elsewhere it is not used. */
+    const char *scratch;
     /*  Allocation in one function: makes (old NULL), resizes (neither is 0) and frees (new_bytes 0, returns NULL).
         NULL result otherwise: no memory.  At least 16-byte aligned.  NULL: malloc. */
     void *(*resize)(void *user, void *old, size_t old_bytes, size_t new_bytes);
@@ -160,6 +167,13 @@ typedef struct lemon_options {
         all are done.  0 <= worker < threads, and no two tasks that run at the same time have the same.  NULL: a pool of
         `threads` that the context makes. */
     void (*parallel)(void *user, int64_t count, void (*task)(void *arg, int64_t index, int worker), void *arg);
+    /*  Several processes on one training or one calibration: this one's number, and how many there are (0 and 1: alone).
+        all_reduce puts in place of each of `count` numbers of `bytes` bytes each (4: float, 8: double) the sum of it over
+        all processes, the same bits everywhere; a non-zero result ends the work (LEMON_E_IO).  All processes make the same
+        calls on the same data.  Training shares the parts of a batch, of which there are `accumulate`; calibration its
+        windows.  Process 0 saves. */
+    int rank, ranks;
+    int (*all_reduce)(void *user, void *buffer, int64_t count, size_t bytes);
 } lemon_options;
 
 typedef struct lemon_ctx lemon_ctx;
@@ -642,7 +656,7 @@ LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
 /*  The keys and values so far, as a file of .lemon's layout, and back into a session of the same model with the same type
-    of cache, whose tokens they replace (after an error it is empty).  What follows has the same bits as if nothing had
+    of cache, whose tokens they replace (after an error it is empty); the reader is taken over and closed.  What follows has the same bits as if nothing had
     been saved; for scores, rewind by one and feed the last token again. */
 LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer);
 LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader);
@@ -707,6 +721,8 @@ typedef struct lemon_train_options {
     lemon_schedule schedule;
     double weight_decay, clip;           /* clip 0: off */
     const lemon_model *teacher;          /* NULL: none */
+    int keep_teacher;                    /* 1: it reads the text once, before the first step, and its last states stay in
+                                            memory ([tokens, its d_model] floats); pays from the second epoch on */
     double distill, temperature;         /* weight of the KL term, and its temperature */
     lemon_order order;
     uint64_t seed;
@@ -791,6 +807,17 @@ typedef struct lemon_operators {
     lemon_arena arena;        /* owns all of the above */
 } lemon_operators;
 
+/*  Empty operators, to be filled by a method of your own: all layers -1, all weights 0, no maps, no correction.  Both shapes
+    are of one family and vocabulary; slots is from 1 to the teacher's layers.  LEMON_E_ARG, LEMON_E_MEMORY.  What must be
+    filled in before lemon_operators_apply: a layer and a weight for each student layer, and in slot 0 a map for each place
+    (that of LEMON_AT_READ_OUTPUT only with an output matrix, the last two only with qk_norm). */
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators);
+/*  Makes the map at a place anew, all of it zero, with `field` teacher channels for each student channel (0: this slot adds
+    nothing; the teacher's all: dense, without index), and hands it out to be filled in.  The operators own it.
+    LEMON_E_ARG: no such place, layer (0 where there is one per model) or slot, or more channels than there are. */
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map);
 /*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot);
@@ -805,12 +832,26 @@ typedef struct lemon_fuse_options {
     int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
     int solve;                /* lemon: 1 solves the operators on activations, 0 begins with a selection */
     int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In */
-    int64_t learn_steps; /* then learns the operators by gradients; < 0: the method's own number (ligo 100, others 0) */
-    double learn_lr;
+    int64_t learn_steps;      /* then learns by gradients; < 0: the method's own number (lemon, solved and with correction,
+                                 up to 10^8 parameters: four times through the text; ligo 100; others 0) */
+    double learn_lr;          /* < 0: the method's own */
     uint64_t seed;            /* of sampled text, random weights and the order of learning */
 } lemon_fuse_options;
-/*  lemon, 32768 tokens, solved, with correction, nothing learned, seed 1. */
+/*  lemon, 32768 tokens, solved, with correction, seed 1; what is learned is left to the method. */
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
+
+/*  A shape for a student of about `params` parameters, embeddings counted, that can be fused from this teacher.  Sizes in
+    *student that are not 0 are kept; the others are chosen, and all else becomes the teacher's.
+    The rule: among the shapes that do not exceed the budget, the one that keeps the teacher's proportions best.  Width,
+    layers, heads and neurons shrink by one factor, as a family's smaller members are built: losses of equally large
+    models differ little over a wide range of proportions, and most at its ends (Kaplan et al. 2020, section 3.2); of eight
+    shapes of 0.3 M parameters from the shipped teacher, fused and trained for 150 steps, this rule's ended lowest.  The distance is the variance of
+    the logarithms of the four factors, plus the squared logarithms of what should not change (channels of a head, query
+    heads to a key-value head), plus that of the budget's share that is left over, a tenth counting as 1.  d_model is
+    n_heads * head_dim where it is so in the teacher, or a multiple of a power of two that the teacher's is, as d_ffn is.
+    LEMON_E_ARG above the teacher's size, and below the smallest that can be; the message names it. */
+LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
+                                        lemon_config *student);
 
 /*  What a fusion came to. */
 typedef struct lemon_fuse_result {
@@ -820,6 +861,13 @@ typedef struct lemon_fuse_result {
     double flops, seconds;
 } lemon_fuse_result;
 
+/*  What a fusion will take, told before it: floating-point operations as lemon_flops counts them, and how many of these are
+    of float64, which are half as fast; most bytes of memory, and bytes of scratch (0 without); seconds by the speed of a
+    product that is timed for it.  Of select, drop, subclone and lemon solved; without what learning of maps adds. */
+typedef struct lemon_fuse_forecast { double flops, flops64, memory, scratch, seconds; } lemon_fuse_forecast;
+/*  tokens: how many the text has; 0: there is none.  LEMON_E_ARG as lemon_fuse. */
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast);
 /*  Fuses a teacher into a student of the given shape: fill, apply, and learning where asked for.
     text: calibration tokens; NULL: the teacher samples its own.  result may be NULL.
     LEMON_E_ARG where the student's shape cannot come from the teacher's; the message names the nearest one that can. */
@@ -831,12 +879,27 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result);
 /*  Applies operators to a teacher of the shape they were made for: one loop over the table of parameters.  Corrections
-    belong to the teacher they were solved on; correction 0 leaves them out. */
+    belong to the teacher they were solved on; correction 0 leaves them out.  LEMON_E_ARG: another shape, a map that is
+    missing, or a layer or channel that the teacher has not. */
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student);
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
+
+/*  What came of it, for a report; on the first 512 tokens of a text that was not learned from (NULL: the teacher samples
+    its own).  Both look at the residual stream: row or entry 0 is the embedding, i is what leaves layer i - 1.
+
+    How alike the streams of two models (one, or two of one vocabulary) are: linear CKA (Kornblith et al. 2019), which knows
+    no difference between a stream and its rotation, of the normalised streams, without the bias that few tokens give it
+    (U-centred Gram matrices, Szekely and Rizzo 2014).  1: the same, 0: unrelated.  cka: [layers of a + 1, of b + 1]. */
+LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                 float *cka);
+/*  How far a student's stream is from the teacher's: sum |P x_t - x_s|^2 / sum |P x_t|^2, where P is the write map of the
+    residual stream, and x_t leaves the last teacher layer that the student layer answers for.  error: [layers of the
+    student + 1]. */
+LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
+                                             const lemon_model *student, const lemon_tokens *text, float *error);
 #endif /* LEMON_NO_FUSE */
 #endif /* LEMON_NO_TRAIN */
 
@@ -855,6 +918,12 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+/*  Where products and sums are to be fused into one rounding, this code says so: else compilers make other bits.  (gcc's
+    -std=c99 and later mean that without being told; its -std=gnu99 needs -ffp-contract=off.) */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
 
 #if (defined(__unix__) || defined(__APPLE__)) && !defined(LEMON_NO_STDIO)
 #define LEMON__POSIX 1
@@ -918,6 +987,33 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #define LEMON__NEON 0
 #endif
 
+/*  SDOT adds up products of bytes.  A CPU may lack it; gcc compiles it for those that have it, which Linux knows. */
+#if LEMON__NEON && defined(__ARM_FEATURE_DOTPROD)
+#define LEMON__SDOT 1
+#define LEMON__TARGET_sdot
+#elif LEMON__NEON && LEMON__LINUX && !defined(__clang__)
+#define LEMON__SDOT (getauxval(16 /* AT_HWCAP */) >> 20 & 1)    /* HWCAP_ASIMDDP */
+#define LEMON__TARGET_sdot __attribute__((target("arch=armv8.2-a+dotprod")))
+#include <sys/auxv.h>
+#endif
+
+/*  32-bit ARM adds two products of 16 bits at once; Cortex-M4 and M7 have that, and no other vectors. */
+#if defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_BIG_ENDIAN) && !defined(LEMON_NO_SIMD)
+#define LEMON__SMLAD 1
+#include <arm_acle.h>
+#else
+#define LEMON__SMLAD 0
+#endif
+
+/*  32-bit ARM whose compiler was told to let it convert f16 (-mfp16-format=ieee). */
+#if defined(__arm__) && defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && !defined(LEMON_NO_SIMD)
+#define LEMON__FP16 1
+typedef __fp16 lemon__fp16;
+#else
+#define LEMON__FP16 0
+typedef uint16_t lemon__fp16;
+#endif
+
 #if defined(__wasm_simd128__) && !defined(LEMON_NO_SIMD)
 #define LEMON__WASM 1
 #include <wasm_simd128.h>
@@ -951,10 +1047,15 @@ enum { LEMON__BPE = 1 };
 
 /*  A program that only generates, by plain C on one thread, may stand in a few kilobytes: products go by rows as they lie,
     without tiles and packing buffers, and arenas grow by small blocks. */
-#if defined(LEMON_NO_TRAIN) && defined(LEMON_NO_SIMD) && defined(LEMON_NO_THREADS)
+#if defined(LEMON_NO_TRAIN) && defined(LEMON_NO_THREADS) && !LEMON__X86 && !LEMON__NEON && !LEMON__WASM
 #define LEMON__SMALL 1
 #else
 #define LEMON__SMALL 0
+#endif
+#if LEMON__SMALL && defined(LEMON_NO_SIMD)
+enum { LEMON__INT8 = 0 };
+#else
+enum { LEMON__INT8 = 1 };
 #endif
 
 /*  What an option leaves out leaves helpers behind that nobody calls: no fault, and compilers drop them. */
@@ -1007,6 +1108,7 @@ struct lemon_ctx {
     const char *tick_what;
     lemon__pool *pool;              /* NULL: one thread */
     float **workspace;              /* [threads] packing buffers of chapter 4, made when first needed */
+    struct lemon__file *mapped;     /* files whose pages are mapped now */
     char message[LEMON__MESSAGE];
 };
 
@@ -1658,6 +1760,15 @@ LEMON_API void lemon_close(lemon_ctx *ctx) {
     lemon__free(&last, ctx, sizeof *ctx);
 }
 
+/*  Whether there are other processes on the same work, and sums over all of them. */
+static int lemon__ranks(const lemon_ctx *ctx) { return ctx->options.all_reduce && ctx->options.ranks > 1 ? ctx->options.ranks : 1; }
+
+static lemon_status lemon__all_reduce(lemon_ctx *ctx, void *numbers, int64_t count, size_t bytes) {
+    if (lemon__ranks(ctx) == 1 || ctx->options.all_reduce(ctx->options.user, numbers, count, bytes) == 0) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "process %d of %d could not reach the others; begin again from the last checkpoint",
+                       ctx->options.rank, ctx->options.ranks);
+}
+
 /* ---- files: mapped for reading where the system can; written beside, flushed and renamed ---- */
 
 #ifdef LEMON_NO_STDIO
@@ -1701,6 +1812,8 @@ typedef struct lemon__file {
     size_t bytes;                   /* of that block */
     void *map;
     size_t map_bytes;
+    struct lemon__file *next;       /* of those that are mapped */
+    size_t used, filled;            /* scratch: bytes handed out, and bytes that the file has */
     FILE *stream;
     int fd;
 } lemon__file;
@@ -1723,6 +1836,9 @@ static lemon__file *lemon__file_new(lemon_ctx *ctx, const char *path) {
 static void lemon__file_close(void *user) {
     lemon__file *file = (lemon__file *)user;
 #if LEMON__POSIX
+    lemon__file **at = &file->ctx->mapped;
+    while (*at && *at != file) at = &(*at)->next;
+    if (*at) *at = file->next;
     if (file->map) munmap(file->map, file->map_bytes);
     if (file->fd >= 0) close(file->fd);
 #else
@@ -1766,6 +1882,16 @@ static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, 
     return LEMON_OK;
 }
 
+/*  Notes what mmap gave; 0 where that is nothing. */
+static int lemon__file_mapped(lemon__file *file, size_t bytes) {
+    if (file->map == MAP_FAILED) file->map = NULL;
+    if (file->map == NULL) return 0;
+    file->map_bytes = bytes;
+    file->next = file->ctx->mapped;
+    file->ctx->mapped = file;
+    return 1;
+}
+
 static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
     struct stat info;
     file->fd = open(file->path, O_RDONLY);
@@ -1775,8 +1901,7 @@ static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
     *size = (uint64_t)info.st_size;
     if (info.st_size > 0 && (uint64_t)info.st_size <= SIZE_MAX) {
         file->map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, file->fd, 0);
-        if (file->map == MAP_FAILED) file->map = NULL;      /* read() serves as well */
-        file->map_bytes = (size_t)info.st_size;
+        lemon__file_mapped(file, (size_t)info.st_size);     /* read() serves as well */
     }
     return LEMON_OK;
 }
@@ -1974,6 +2099,86 @@ LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon
 }
 #endif
 
+/* ---- pages of files: memory that need not stay, and scratch, memory that lies in a file ---- */
+
+enum { LEMON__SOON = 3, LEMON__GONE = 4 };                  /* MADV_WILLNEED, MADV_DONTNEED */
+
+/*  Says of bytes that they will soon be read, or not again; only where they are pages of a mapped file, which keeps them */
+static void lemon__pages(const lemon_ctx *ctx, const void *p, size_t bytes, int advice) {
+#if LEMON__LINUX
+    const lemon__file *file = ctx->mapped;
+    uintptr_t at = (uintptr_t)p;
+    while (file && (at < (uintptr_t)file->map || at >= (uintptr_t)file->map + file->map_bytes)) file = file->next;
+    if (file == NULL || bytes == 0) return;
+    bytes += (at - (uintptr_t)file->map) % 65536;           /* pages have 64 KB at most */
+    at -= (at - (uintptr_t)file->map) % 65536;
+    lemon__madvise((void *)at, bytes, advice);
+#endif
+    (void)ctx, (void)p, (void)bytes, (void)advice;
+}
+
+#if LEMON__POSIX
+/*  Opens scratch of up to `room` bytes; anew, or with what the file holds.  unnamed: it ends with the program. */
+static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t room, int anew, int unnamed,
+                                        struct lemon__file **out) {
+    lemon__file *file = lemon__file_new(ctx, path);
+    struct stat info;
+    lemon_status status = LEMON_OK;
+    *out = file;
+    if (file == NULL) return LEMON_E_MEMORY;
+    file->fd = open(path, anew ? O_RDWR | O_CREAT | O_TRUNC : O_RDWR | O_CREAT, 0666);
+    if (file->fd < 0 || fstat(file->fd, &info) != 0) status = lemon__io_error(file, "open");
+    else {
+        file->filled = (size_t)info.st_size;
+        file->map = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
+        if (!lemon__file_mapped(file, room)) status = lemon__io_error(file, "map");
+        if (unnamed) lemon__file_remove(path);
+    }
+    if (!status) return LEMON_OK;
+    lemon__file_close(file);
+    *out = NULL;
+    return status;
+}
+
+/*  The next bytes of it: what the file held there, else zeros.  They are written to the file first, for a full disk is an
+    error here, and the end of the program in mapped memory. */
+static void *lemon__scratch_take(struct lemon__file *file, size_t bytes) {
+    static const uint8_t zeros[65536] = {0};
+    size_t at = (file->used + 63) / 64 * 64;
+    if (bytes > file->map_bytes || at > file->map_bytes - bytes) {
+        lemon__fail(file->ctx, LEMON_E_MEMORY, "%s: %.4g MB are too many", file->path, (double)bytes / 1e6);
+        return NULL;
+    }
+    if (file->filled < at + bytes && lseek(file->fd, (off_t)file->filled, SEEK_SET) < 0) {
+        lemon__io_error(file, "seek");
+        return NULL;
+    }
+    for (; file->filled < at + bytes; file->filled += sizeof zeros)
+        if (lemon__file_append(file, zeros, sizeof zeros)) return NULL;
+    file->used = at + bytes;
+    return (uint8_t *)file->map + at;
+}
+
+/*  All that was written is on the disk. */
+static lemon_status lemon__scratch_flush(struct lemon__file *file) {
+    return msync(file->map, file->used, MS_SYNC) == 0 ? LEMON_OK : lemon__io_error(file, "flush");
+}
+static void lemon__scratch_close(struct lemon__file *file) { if (file) lemon__file_close(file); }
+#else
+static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t room, int anew, int unnamed,
+                                        struct lemon__file **out) {
+    (void)room, (void)anew, (void)unnamed;
+    *out = NULL;
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: there is no scratch on this system", path);
+}
+static void *lemon__scratch_take(struct lemon__file *file, size_t bytes) { (void)file, (void)bytes; return NULL; }
+static lemon_status lemon__scratch_flush(struct lemon__file *file) { (void)file; return LEMON_OK; }
+static void lemon__scratch_close(struct lemon__file *file) { (void)file; }
+#endif
+
+/*  Where scratch is asked for and can be. */
+static const char *lemon__scratch_path(const lemon_ctx *ctx) { return LEMON__POSIX ? ctx->options.scratch : NULL; }
+
 /* ====================================================================================================================
    2  NUMBERS
 
@@ -2006,6 +2211,9 @@ LEMON_API uint16_t lemon_f16_from_f32(float x) {
 
 LEMON_API float lemon_f32_from_f16(uint16_t x) {
     uint32_t sign = (uint32_t)(x & 0x8000u) << 16, a = (uint32_t)(x & 0x7fffu) << 13;
+    lemon__fp16 half;
+    memcpy(&half, &x, sizeof half);
+    if (LEMON__FP16) return (float)half;
     if (a >= 0x0f800000u) return lemon__float(sign | (a + 0x70000000u));            /* Inf, NaN */
     if (a >= 0x00800000u) return lemon__float(sign | (a + 0x38000000u));
     return lemon__float(sign | lemon__bits(lemon__float(a + 0x38800000u) - lemon__float(0x38800000u))); /* subnormal */
@@ -2090,7 +2298,7 @@ enum { LEMON__BLOCK = 32, LEMON__Q8_BYTES = 34, LEMON__Q4_BYTES = 18 };
 
 LEMON_API const char *lemon_dtype_name(lemon_dtype dtype) {
     static const char *const names[] = {"f32", "bf16", "f16", "q8", "q4", "u8", "i32", "f64"};
-    return (int)dtype >= 0 && dtype < LEMON_DTYPE_COUNT ? names[dtype] : "unknown";
+    return (unsigned)dtype < LEMON_DTYPE_COUNT ? names[dtype] : "unknown";
 }
 
 LEMON_API int lemon_dtype_parse(const char *name) {
@@ -2224,9 +2432,10 @@ LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float
 typedef struct lemon__arena_block {
     struct lemon__arena_block *next;
     size_t bytes, used;
+    struct lemon__file *file;       /* scratch of the arena: what is large lies there; the same in all blocks, or NULL */
 } lemon__arena_block;
 
-enum { LEMON__ARENA_BLOCK = LEMON__SMALL ? 1 << 12 : 1 << 20 };
+enum { LEMON__ARENA_BLOCK = LEMON__SMALL ? 1 << 12 : 1 << 20, LEMON__ARENA_LARGE = 1 << 16, LEMON__SCRATCH_MORE = 1 << 28 };
 
 LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
     lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
@@ -2234,6 +2443,7 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
     char *p;
     if (bytes > SIZE_MAX / 2 || arena == NULL) return lemon__malloc(ctx, SIZE_MAX);     /* fails with the message */
     need = (bytes + LEMON__ALIGN - 1) / LEMON__ALIGN * LEMON__ALIGN;
+    if (block && block->file && need >= LEMON__ARENA_LARGE) return lemon__scratch_take(block->file, need);
     if (block == NULL || block->bytes - block->used < need) {
         size_t size = LEMON__ALIGN + (need > LEMON__ARENA_BLOCK / 4 ? need : (size_t)LEMON__ARENA_BLOCK);
         block = (lemon__arena_block *)lemon__malloc(ctx, size);
@@ -2241,6 +2451,7 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
         block->next = (lemon__arena_block *)arena->blocks;
         block->bytes = size;
         block->used = LEMON__ALIGN;
+        block->file = block->next ? block->next->file : NULL;
         arena->blocks = block;
     }
     p = (char *)block + block->used;
@@ -2253,10 +2464,48 @@ LEMON_API void lemon_arena_free(lemon_ctx *ctx, lemon_arena *arena) {
     lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
     while (block) {
         lemon__arena_block *next = block->next;
+        if (next == NULL) lemon__scratch_close(block->file);
         lemon__free(ctx, block, block->bytes);
         block = next;
     }
     if (arena) arena->blocks = NULL;
+}
+
+/*  An empty arena takes scratch over. */
+static lemon_status lemon__arena_scratch(lemon_ctx *ctx, lemon_arena *arena, struct lemon__file *file) {
+    if (lemon_arena_alloc(ctx, arena, 1) == NULL) {
+        lemon__scratch_close(file);
+        return LEMON_E_MEMORY;
+    }
+    ((lemon__arena_block *)arena->blocks)->file = file;
+    return LEMON_OK;
+}
+
+/*  Scratch without a name, beside the one that was asked for. */
+static lemon_status lemon__scratch_beside(lemon_ctx *ctx, const char *ending, int64_t numbers, struct lemon__file **file) {
+    char path[4096];
+    size_t room;
+    if (lemon__format(path, sizeof path, "%s%s", ctx->options.scratch, ending) >= (int)sizeof path)
+        return lemon__fail(ctx, LEMON_E_ARG, "scratch is too long a path");
+    if (!lemon__mul((size_t)numbers, sizeof(float), &room) || room > SIZE_MAX / 2)
+        return lemon__fail(ctx, LEMON_E_MEMORY, "%s: too large for this machine's address space", path);
+    return lemon__scratch_open(ctx, path, room + LEMON__SCRATCH_MORE, 1, 1, file);
+}
+
+/*  An empty arena gets such scratch. */
+static lemon_status lemon__arena_scratch_beside(lemon_ctx *ctx, lemon_arena *arena, const char *ending, int64_t numbers) {
+    struct lemon__file *file;
+    lemon_status status = lemon__scratch_beside(ctx, ending, numbers, &file);
+    return status ? status : lemon__arena_scratch(ctx, arena, file);
+}
+
+/*  Frees what an arena in memory got since it had `until` as its newest block. */
+static void lemon__arena_release(lemon_ctx *ctx, lemon_arena *arena, void *until) {
+    while (arena->blocks != until) {
+        lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
+        arena->blocks = block->next;
+        lemon__free(ctx, block, block->bytes);
+    }
 }
 
 /*  rows * cols numbers of `each` bytes from an arena; the size is checked for overflow. */
@@ -2499,10 +2748,9 @@ LEMON__INLINE float lemon__b_at(const lemon__product *g, const uint8_t *row, int
 }
 
 static void lemon__dots_plain(const lemon__product *g, int64_t row, int64_t col, int64_t columns) {
-    int64_t j;
-    for (j = col; j < col + columns; j++)
-        lemon__finish(g->c + row * g->ldc + j, lemon__dot_plain(g->a + row * g->a_row, g->b + j * g->b_col, g->k),
-                      g->alpha, g->beta);
+    const float *a = g->a + row * g->a_row, *b = g->b + col * g->b_col;
+    float *c = g->c + row * g->ldc + col, *end = c + columns;
+    for (; c < end; c++, b += g->b_col) lemon__finish(c, lemon__dot_plain(a, b, g->k), g->alpha, g->beta);
 }
 
 static void lemon__sums_plain(const lemon__product *g, int64_t row, int64_t p, int64_t col, int64_t last) {
@@ -2510,7 +2758,7 @@ static void lemon__sums_plain(const lemon__product *g, int64_t row, int64_t p, i
     const int64_t step = LEMON__SMALL ? g->b_col : 1;   /* where there are tiles, only they meet other steps */
     float *c = g->c + row * g->ldc;
     int64_t j;
-    for (j = col; j < last; j++) c[j] += x * b[j * step];
+    for (j = col, b += j * step; j < last; j++, b += step) c[j] += x * *b;
 }
 
 /*  c = beta * c, where zero also clears a NaN. */
@@ -3171,7 +3419,7 @@ LEMON__PACK_KERNEL(wasm)
 #define LEMON__LIST_8(name) LEMON__LIST_6(name), name##_7, name##_8
 #define LEMON__LIST_14(name) LEMON__LIST_8(name), name##_9, name##_10, name##_11, name##_12, name##_13, name##_14
 
-static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 1}};
+static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 64}};
 static const lemon__sums lemon__plain_sums[] = {{lemon__sums_plain, 1}};
 #if LEMON__SMALL
 static const lemon__machine lemon__plain = {
@@ -3702,11 +3950,240 @@ static void lemon__gemm_threads(lemon_ctx *ctx, int trans_a, int trans_b, int64_
 static int lemon__gemm_stored(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     lemon__product g = lemon__product_of(ctx->isa, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols,
                                          (const float *)w->data, w->cols, 0.0f, y, w->rows);
-    if ((LEMON__SMALL || rows <= g.machine->few_dots) && !g.machine->dots[w->dtype]) return 0;
+    if (rows <= g.machine->few_dots && !g.machine->dots[w->dtype]) return 0;
     g.type = w->dtype;
     g.b_bytes = lemon_row_bytes(w->dtype, w->cols);
     lemon__plan(&g);
     lemon__product_threads(ctx, &g);
+    return 1;
+}
+
+/* ---- products of bytes, on request (lemon_options.int8): q8 and q4 weights, and x rounded to blocks of 32 bytes.  The sum
+        of a block is an integer, the same on any machine; blocks are then added up in float32. ---- */
+
+/*  A block of x.  SMLAD wants 16 bits, in the order in which it is given those of the weights. */
+#if LEMON__SMLAD
+typedef int16_t lemon__octet;
+#define LEMON__OCTET_AT(i) ((i) / 4 * 4 + (i) % 2 * 2 + (i) / 2 % 2)
+#else
+typedef int8_t lemon__octet;
+#define LEMON__OCTET_AT(i) (i)
+#endif
+typedef struct lemon__octets {
+    float scale;
+    int32_t sum;                    /* of q, for what q4 weights have to be less than their four bits say */
+    lemon__octet q[LEMON__BLOCK];
+} lemon__octets;
+
+/*  n numbers, 1 to 32.  1.5 * 2^23 rounds to an integer, which then stands in the last byte.  With NaN or Inf in it the
+    block is NaN. */
+static void lemon__octets_of(const float *x, int64_t n, lemon__octets *out) {
+    float top = 0.0f, odd = 0.0f, inverse;
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+        odd += x[i] * 0.0f;
+    }
+    inverse = top > FLT_MIN * 127.0f && odd == 0.0f ? 127.0f / top : 0.0f;
+    memset(out, 0, sizeof *out);
+    out->scale = inverse > 0 ? top / 127.0f : odd;
+    for (i = 0; i < n && inverse > 0; i++) {
+        const int8_t q = (int8_t)(lemon__bits(x[i] * inverse + 12582912.0f) & 0xff);
+        out->q[LEMON__OCTET_AT(i)] = q;
+        out->sum += q;
+    }
+}
+
+/*  lemon__half_V: the scale of a block of weights.  lemon__octets_q8_V, _q4_V: a block of weights times one of x. */
+#define LEMON__VEC_plain float
+#define LEMON__SET_plain(x) (x)
+#define LEMON__FMA_plain(a, b, c) ((c) + (a) * (b))
+#define LEMON__TARGET_plain
+LEMON__INLINE void lemon__sum4_plain(float *out, float w, float x, float y, float z) {
+    out[0] = w, out[1] = x, out[2] = y, out[3] = z;
+}
+LEMON__INLINE float lemon__half_plain(const uint8_t *w) { return lemon_f32_from_f16(lemon__get16(w)); }
+
+#if LEMON__SMLAD
+LEMON__INLINE int16x2_t lemon__two(const void *p) {
+    int16x2_t two;
+    memcpy(&two, p, sizeof two);
+    return two;
+}
+LEMON__INLINE float lemon__octets_q8_plain(const uint8_t *w, const lemon__octets *x) {
+    int32_t sum = 0;
+    int i;
+    for (i = 0; i < LEMON__BLOCK; i += 4) {
+        const uint32_t four = (uint32_t)lemon__two(w + i);
+        sum = __smlad(__sxtb16((int8x4_t)four), lemon__two(x->q + i), sum);
+        sum = __smlad(__sxtb16((int8x4_t)(four >> 8 | four << 24)), lemon__two(x->q + i + 2), sum);
+    }
+    return (float)sum;
+}
+LEMON__INLINE float lemon__octets_q4_plain(const uint8_t *w, const lemon__octets *x) {
+    int32_t sum = -8 * x->sum;
+    int i;
+    for (i = 0; i < LEMON__BLOCK / 2; i += 4) {
+        const uint32_t eight = (uint32_t)lemon__two(w + i), mask = 0xf000f;
+        sum = __smlad((int16x2_t)(eight & mask), lemon__two(x->q + i), sum);
+        sum = __smlad((int16x2_t)(eight >> 8 & mask), lemon__two(x->q + i + 2), sum);
+        sum = __smlad((int16x2_t)(eight >> 4 & mask), lemon__two(x->q + i + 16), sum);
+        sum = __smlad((int16x2_t)(eight >> 12 & mask), lemon__two(x->q + i + 18), sum);
+    }
+    return (float)sum;
+}
+#else
+LEMON__INLINE float lemon__octets_q8_plain(const uint8_t *w, const lemon__octets *x) {
+    int32_t sum = 0;
+    int i;
+    for (i = 0; i < LEMON__BLOCK; i++) sum += (int8_t)w[i] * x->q[i];
+    return (float)sum;
+}
+LEMON__INLINE float lemon__octets_q4_plain(const uint8_t *w, const lemon__octets *x) {
+    int32_t sum = -8 * x->sum;
+    int i;
+    for (i = 0; i < 16; i++) sum += (w[i] & 15) * x->q[i] + (w[i] >> 4) * x->q[i + 16];
+    return (float)sum;
+}
+#endif
+
+#if LEMON__X86
+/*  MADDUBS wants one side without signs: |w|, and x with the sign of w.  128 * 127 twice is less than 2^15. */
+LEMON__TARGET_m256 LEMON__INLINE float lemon__half_m256(const uint8_t *w) { return _cvtsh_ss(lemon__get16(w)); }
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_m256(__m256i u, __m256i x) {
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1)));
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_q8_m256(const uint8_t *w, const lemon__octets *x) {
+    const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)w);
+    return lemon__octets_m256(_mm256_abs_epi8(v), _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(const void *)x->q), v));
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_q4_m256(const uint8_t *w, const lemon__octets *x) {
+    const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)w);
+    const __m256i u = _mm256_and_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(v), _mm_srli_epi16(v, 4), 1), _mm256_set1_epi8(15));
+    const __m256 sum = lemon__octets_m256(u, _mm256_loadu_si256((const __m256i *)(const void *)x->q));
+    return _mm256_sub_ps(sum, _mm256_set1_ps((float)x->sum));       /* 8 times x->sum, shared out to eight */
+}
+#endif
+
+#if LEMON__NEON
+#define LEMON__VEC_sdot float32x4_t
+#define LEMON__SET_sdot vdupq_n_f32
+#define LEMON__FMA_sdot(a, b, c) vfmaq_f32(c, a, b)
+#define lemon__sum4_sdot lemon__sum4_neon
+#define lemon__half_sdot lemon__half_neon
+LEMON__INLINE float lemon__half_neon(const uint8_t *w) {
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(lemon__get16(w)))), 0);
+}
+LEMON__INLINE int32x4_t lemon__dot16_neon(int8x16_t w, const int8_t *q) {
+    const int8x16_t x = vld1q_s8(q);
+    return vpaddlq_s16(vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x));      /* below 2 * 128 * 127 */
+}
+#ifdef LEMON__SDOT
+LEMON__TARGET_sdot LEMON__INLINE int32x4_t lemon__dot16_sdot(int8x16_t w, const int8_t *q) {
+    return vdotq_s32(vdupq_n_s32(0), w, vld1q_s8(q));
+}
+#endif
+#define LEMON__OCTETS_NEON(V) \
+LEMON__TARGET_##V LEMON__INLINE float32x4_t lemon__octets_q8_##V(const uint8_t *w, const lemon__octets *x) { \
+    const int8x16_t low = vreinterpretq_s8_u8(vld1q_u8(w)), high = vreinterpretq_s8_u8(vld1q_u8(w + 16)); \
+    return vcvtq_f32_s32(vaddq_s32(lemon__dot16_##V(low, x->q), lemon__dot16_##V(high, x->q + 16))); \
+} \
+LEMON__TARGET_##V LEMON__INLINE float32x4_t lemon__octets_q4_##V(const uint8_t *w, const lemon__octets *x) { \
+    const uint8x16_t v = vld1q_u8(w); \
+    const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15))), eight = vdupq_n_s8(8); \
+    const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(v, 4)); \
+    return vcvtq_f32_s32(vaddq_s32(lemon__dot16_##V(vsubq_s8(low, eight), x->q), \
+                                   lemon__dot16_##V(vsubq_s8(high, eight), x->q + 16))); \
+}
+#endif
+
+/*  Four columns of W, of which those beyond the last repeat it, times a row of x, over all blocks of a row. */
+#define LEMON__OCTETS_COLUMN(V, type, j) \
+    const uint8_t *w##j = w + (size_t)lemon__min(j, columns - 1) * row; \
+    LEMON__VEC_##V s##j = LEMON__SET_##V(0);
+#define LEMON__OCTETS_ADD(V, type, j) \
+    s##j = LEMON__FMA_##V(LEMON__SET_##V(x->scale * lemon__half_##V(w##j)), lemon__octets_##type##_##V(w##j + 2, x), s##j); \
+    w##j += bytes;
+#define LEMON__OCTETS_KERNEL(V, type, block) \
+LEMON__TARGET_##V static void lemon__octets_dots_##V##_##type(const uint8_t *w, size_t row, int64_t columns, \
+                                                             const lemon__octets *x, int64_t blocks, float *y) { \
+    enum { bytes = block }; \
+    float sum[4]; \
+    LEMON__STEPS_4(LEMON__OCTETS_COLUMN, V, type) \
+    for (; blocks > 0; blocks--, x++) { LEMON__STEPS_4(LEMON__OCTETS_ADD, V, type) } \
+    lemon__sum4_##V(sum, s0, s1, s2, s3); \
+    memcpy(y, sum, (size_t)columns * sizeof *y); \
+}
+#define LEMON__OCTETS_KERNELS(V) LEMON__OCTETS_KERNEL(V, q8, LEMON__Q8_BYTES) LEMON__OCTETS_KERNEL(V, q4, LEMON__Q4_BYTES)
+typedef void (*lemon__octets_dots)(const uint8_t *w, size_t row, int64_t columns, const lemon__octets *x, int64_t blocks,
+                                  float *y);
+LEMON__OCTETS_KERNELS(plain)
+#if LEMON__X86
+LEMON__OCTETS_KERNELS(m256)
+#endif
+#if LEMON__NEON
+LEMON__OCTETS_NEON(neon)
+LEMON__OCTETS_KERNELS(neon)
+#endif
+#ifdef LEMON__SDOT
+LEMON__OCTETS_NEON(sdot)
+LEMON__OCTETS_KERNELS(sdot)
+#endif
+
+static lemon__octets_dots lemon__octets_dots_of(lemon_isa isa, int q4) {
+#if LEMON__X86
+    if (isa != LEMON_ISA_SCALAR) return q4 ? lemon__octets_dots_m256_q4 : lemon__octets_dots_m256_q8;
+#endif
+#ifdef LEMON__SDOT
+    if (isa == LEMON_ISA_NEON && LEMON__SDOT) return q4 ? lemon__octets_dots_sdot_q4 : lemon__octets_dots_sdot_q8;
+#endif
+#if LEMON__NEON
+    if (isa == LEMON_ISA_NEON) return q4 ? lemon__octets_dots_neon_q4 : lemon__octets_dots_neon_q8;
+#endif
+    (void)isa;
+    return q4 ? lemon__octets_dots_plain_q4 : lemon__octets_dots_plain_q8;
+}
+
+typedef struct lemon__octets_job {
+    lemon_ctx *ctx;
+    const lemon_tensor *w;
+    const float *x;
+    float *y;
+    int64_t rows, each, blocks;     /* of x; of W in a task; in a row */
+} lemon__octets_job;
+
+/*  Some rows of W, for as many rows of x as the worker's buffer holds at a time. */
+static void lemon__octets_task(void *arg, int64_t index, int worker) {
+    const lemon__octets_job *t = (const lemon__octets_job *)arg;
+    lemon__octets *x = (lemon__octets *)(void *)(lemon__workspace(t->ctx, worker) + lemon__gemm_floats(t->ctx->isa));
+    const lemon__octets_dots dots = lemon__octets_dots_of(t->ctx->isa, t->w->dtype == LEMON_Q4);
+    const int64_t to = lemon__min(t->w->rows, (index + 1) * t->each), k = t->w->cols;
+    const int64_t most = LEMON__DECODE_BYTES / (int64_t)sizeof *x / t->blocks;
+    int64_t r, n, i, j, b;
+    for (r = 0; r < t->rows; r += n) {
+        n = lemon__min(most, t->rows - r);
+        for (i = 0; i < n; i++)
+            for (b = 0; b < t->blocks; b++)
+                lemon__octets_of(t->x + (r + i) * k + b * LEMON__BLOCK, lemon__min(LEMON__BLOCK, k - b * LEMON__BLOCK), x + i * t->blocks + b);
+        for (j = index * t->each; j < to; j += 4)
+            for (i = 0; i < n; i++)
+                dots(lemon__row(t->w, j), lemon_row_bytes(t->w->dtype, k), lemon__min(4, to - j), x + i * t->blocks, t->blocks,
+                     t->y + (r + i) * t->w->rows + j);
+    }
+}
+
+/*  y[rows, out] = x[rows, in] * W^T; 0 if not so asked for, if W is not of bytes, or if a row is too long for the buffer. */
+static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
+    const double work = (double)rows * (double)w->rows * (double)w->cols;
+    const int64_t parts = work < 8 * (double)LEMON__PARALLEL ? 1 : lemon__threads(ctx);
+    lemon__octets_job job;
+    job.blocks = lemon__ceil_div(w->cols, LEMON__BLOCK);
+    if (!LEMON__INT8 || !ctx->options.int8 || (w->dtype != LEMON_Q8 && w->dtype != LEMON_Q4)) return 0;
+    if (job.blocks * (int64_t)sizeof(lemon__octets) > LEMON__DECODE_BYTES) return 0;
+    job.ctx = ctx, job.w = w, job.x = x, job.y = y, job.rows = rows;
+    job.each = lemon__ceil_div(lemon__ceil_div(w->rows, parts), 4) * 4;
+    ctx->flops += 2.0 * work;
+    lemon__parallel(ctx, lemon__ceil_div(w->rows, job.each), lemon__octets_task, &job);
     return 1;
 }
 
@@ -3822,7 +4299,7 @@ static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int
     g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.ldc = ldc;
     g.lower = lower;
-    ctx->flops += (lower ? 1.0 : 2.0) * (double)m * (double)n * (double)k;
+    ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
 }
 #endif
@@ -4321,9 +4798,13 @@ typedef struct lemon__loops {
     void (*distill_slope)(const float *z, float *q, int64_t n, float inverse, float log_z, float sum_q, float soft);
 } lemon__loops;
 
+#if LEMON__SMALL
+#define LEMON__LOOPS_OF(V) {lemon__max_##V, lemon__exp_sum_##V, NULL, NULL, lemon__swiglu_##V, NULL, NULL, NULL}
+#else
 #define LEMON__LOOPS_OF(V) \
     {lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
      lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V}
+#endif
 
 static const lemon__loops *lemon__loops_of(lemon_isa isa) {
     static const lemon__loops one = LEMON__LOOPS_OF(one);
@@ -4437,7 +4918,8 @@ static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, 
                             y, w->rows);
         return;
     }
-    if (lemon__gemm_stored(ctx, rows, x, w, y)) return;
+    if (lemon__octets_product(ctx, rows, x, w, y)) return;
+    if (!LEMON__SMALL && lemon__gemm_stored(ctx, rows, x, w, y)) return;
     ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
     job.w = w;
     job.x = x;
@@ -4729,7 +5211,7 @@ enum {
 /*  Floats that a worker needs for tiles of up to so many rows and keys. */
 static int64_t lemon__attention_floats(int64_t rows, int64_t keys, int64_t head_dim, int backward) {
     if (backward) return LEMON__ROWS * (2 * lemon__min(keys, LEMON__KEYS) + 3 * head_dim);
-    return rows <= LEMON__FEW_QUERIES ? keys : LEMON__ROWS * (keys + 2 * head_dim);
+    return LEMON__SMALL || rows <= LEMON__FEW_QUERIES ? keys : LEMON__ROWS * (keys + 2 * head_dim);
 }
 
 static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
@@ -4843,7 +5325,7 @@ static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__op *op = job->op;
     int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r;
     lemon__query_tile t = lemon__attention_tile(job, sequence, head, index % job->tiles, worker);
-    if (t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
+    if (!LEMON__SMALL && t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
     else for (r = 0; r < t.rows; r++) lemon__attend_row(&t, r, lemon__workspace(job->ctx, worker));
 }
 
@@ -5883,7 +6365,7 @@ static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
 };
 
 LEMON_API const lemon_role_info *lemon_role_get(lemon_role role) {
-    return (int)role >= 0 && role < LEMON_ROLE_COUNT ? &lemon__roles[role] : NULL;
+    return (unsigned)role < LEMON_ROLE_COUNT ? &lemon__roles[role] : NULL;
 }
 
 LEMON_API int64_t lemon_joint_size(const lemon_config *c, lemon_joint joint) {
@@ -5986,9 +6468,11 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
     if (status) return status;
     if (c->head_dim % 2)
         return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
-    if (c->n_heads % c->kv_heads)
-        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d",
-                           (int)c->kv_heads, (int)c->n_heads);
+    if (c->n_heads % c->kv_heads) {
+        for (i = c->kv_heads - 1; c->n_heads % i; i--) {}
+        return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d; %d is the nearest "
+                           "below", (int)c->kv_heads, (int)c->n_heads, i);
+    }
     if ((int64_t)c->n_heads * c->head_dim > 65536)
         return lemon__fail(ctx, LEMON_E_ARG, "n_heads times head_dim is %lld, expected at most 65536",
                            (long long)c->n_heads * c->head_dim);
@@ -6139,7 +6623,7 @@ LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
 }
 
 LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role role, int64_t layer) {
-    if (model == NULL || (int)role < 0 || role >= LEMON_ROLE_COUNT) return NULL;
+    if (model == NULL || (unsigned)role >= LEMON_ROLE_COUNT) return NULL;
     if (!lemon__has_role(&model->config, role)) return NULL;
     if (layer < 0 || layer >= (lemon__roles[role].per_layer ? model->config.n_layers : 1)) return NULL;
     return &model->params[lemon__param_index(&model->config, role, layer)];
@@ -6329,11 +6813,22 @@ typedef struct lemon__walk {
 
 static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq; }
 
+/*  The buffer that rows of weights are decoded into is small where the program is, and else as wide as a model can be. */
+static lemon_status lemon__rows_fit(lemon_ctx *ctx, const lemon_model *model) {
+    int64_t i;
+    for (i = 0; LEMON__SMALL && i < model->n_params; i++)
+        if (model->params[i].dtype != LEMON_F32 && model->params[i].cols > LEMON__DECODE_FLOATS)
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "rows of %lld numbers that are not f32: this build decodes %d at once",
+                               (long long)model->params[i].cols, (int)LEMON__DECODE_FLOATS);
+    return LEMON_OK;
+}
+
 /*  Memory for up to `rows` rows that look back over at most `keys` keys. */
 static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows,
                                      int64_t keys, lemon__walk *w) {
     const lemon_config *c = &model->config;
     int64_t heads = lemon_joint_size(c, LEMON_JOINT_HEADS);
+    if (lemon__rows_fit(ctx, model)) return LEMON_E_UNSUPPORTED;
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
@@ -6937,7 +7432,7 @@ static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const vo
 
 /*  The type of a value; LEMON__JSON_NONE of what is not there. */
 static lemon__json_type lemon__json_type_of(const lemon__json *json, int32_t node) {
-    return node < 0 ? LEMON__JSON_NONE : (lemon__json_type)json->nodes[node].type;
+    return node < 0 || node >= json->count ? LEMON__JSON_NONE : (lemon__json_type)json->nodes[node].type;
 }
 
 /*  The bytes of a string, not terminated.  NULL: it is none, or there is no memory. */
@@ -7274,6 +7769,13 @@ static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, 
     return LEMON_E_IO;
 }
 
+/*  A whole file. */
+static lemon_status lemon__write_file(lemon_ctx *ctx, const char *path, const void *bytes, size_t n) {
+    lemon_writer writer;
+    lemon_status status = lemon_file_writer(ctx, path, &writer);
+    return status ? status : lemon__conclude(ctx, &writer, lemon__append(ctx, &writer, bytes, n));
+}
+
 enum { LEMON__SLAB = 65536 };
 
 /*  Whether a tensor goes out as it stands. */
@@ -7337,6 +7839,7 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, 
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
+    lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
     total = (size_t)(lemon__pad_to(total, pack->align) - total);
     if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
@@ -7374,7 +7877,11 @@ static lemon_status lemon__pack_write_file(lemon__pack *pack, const char *path) 
 
 /* ---- the unpack: a container that is being read ---- */
 
-typedef struct lemon__key { int type, used; const uint8_t *value; size_t bytes; } lemon__key;
+typedef struct lemon__key {
+    int type, used;
+    const uint8_t *name, *value;
+    size_t name_bytes, bytes, at;   /* at: of GGUF's, where it stands in their list */
+} lemon__key;
 
 /*  How GGUF stores numbers: blocks of `numbers` in `bytes`.  Those with a decoder have no storage type here. */
 typedef struct lemon__coding {
@@ -7509,13 +8016,14 @@ static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon__ent
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
-    size_t n = lemon__take16(c);
     lemon__key key;
     lemon_status status;
-    key.used = 0;
+    memset(&key, 0, sizeof key);
+    key.name_bytes = lemon__take16(c);
     key.type = lemon__take16(c);
     key.bytes = lemon__take32(c);
-    status = lemon__unpack_name(u, lemon__take(c, n), n, &u->key_names, "key");
+    key.name = lemon__take(c, key.name_bytes);
+    status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
     if (status) return status;
     key.value = lemon__take(c, key.bytes);
     if (key.value == NULL) return lemon__unpack_bad(u, "bytes of a key's value", key.bytes, c->size - c->at);
@@ -8026,6 +8534,8 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
         return lemon__refuse(u, LEMON_E_FORMAT, "n_layers is %ld, but there are only %lld tensors",
                              (long)config->n_layers, (long long)tensors);
     status = lemon__model_new(u->ctx, config, model);
+    if (!status && style == LEMON__STYLE_HF && lemon__scratch_path(u->ctx))     /* wq and wk, put in order */
+        status = lemon__arena_scratch_beside(u->ctx, &(*model)->arena, ".teacher", lemon_config_params(config));
     for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
     for (i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
@@ -8037,10 +8547,10 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; i < u->key_names.count && !status; i++) {
-        lemon__span span = u->key_names.spans[i];
-        const char *name = (const char *)u->key_names.blob + span.start;
-        if (span.bytes < 6 || memcmp(name, "part.", 5) != 0 || u->keys[i].type != LEMON__TEXT) continue;
-        status = lemon__part_add(u->ctx, model, name + 5, span.bytes - 5, u->keys[i].value, u->keys[i].bytes);
+        const lemon__key *key = &u->keys[i];
+        if (key->name_bytes < 6 || memcmp(key->name, "part.", 5) != 0 || key->type != LEMON__TEXT) continue;
+        status = lemon__part_add(u->ctx, model, (const char *)key->name + 5, key->name_bytes - 5, key->value,
+                                 key->bytes);
     }
     return status;
 }
@@ -8307,9 +8817,26 @@ static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out,
     return n;
 }
 
-/*  One member of the header: a tensor, its name being node i.  *room: bytes of data that no tensor has claimed yet, for
+/*  Finds the data of all tensors, which begin somewhere in the file.  left: bytes that no tensor has claimed yet, for
     tensors that shared theirs would be copied into more memory than the file's size justifies. */
-static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at, uint64_t *room) {
+static lemon_status lemon__unpack_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
+    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
+    int64_t i;
+    for (i = 0; i < u->tensor_names.count; i++) {
+        lemon__entry *e = &u->tensors[i];
+        lemon__span name = u->tensor_names.spans[i];
+        uint64_t bytes = (uint64_t)e->tensor.rows * lemon__entry_row_bytes(e, e->tensor.cols);
+        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
+            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
+                                     "data beyond the file's end, or another tensor's");
+        left -= bytes;
+        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
+    }
+    return LEMON_OK;
+}
+
+/*  One member of the header: a tensor, its name being node i. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i) {
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
     int n, ok, dtype = LEMON_F32;
@@ -8330,12 +8857,10 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     e.tensor.dtype = (lemon_dtype)dtype;
     e.tensor.rows = n == 2 ? size[0] : 1;
     e.tensor.cols = n == 2 ? size[1] : size[0];
-    if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
-        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]) ||
-        lemon_tensor_bytes(&e.tensor) > *room)
+    if (!ok || range[0] < 0 || range[1] <= range[0] ||
+        lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
-    *room -= lemon_tensor_bytes(&e.tensor);
-    e.tensor.data = lemon__unconst(u->source.map + data_at + range[0]);
+    e.offset = (uint64_t)range[0];
     return lemon__unpack_push_tensor(u, &e);
 }
 
@@ -8343,21 +8868,20 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
 static lemon_status lemon__st_open(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon__json json;
-    uint64_t n = lemon__take64(&c), room;
+    uint64_t n = lemon__take64(&c);
     int32_t i;
     lemon_status status;
     u->tensor_names.blob = c.bytes;
     if (c.bad || n > u->source.size - 8)
         return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
-    room = u->source.size - 8 - n;
     status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
     if (status) return status;
     if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
         status = lemon__refuse(u, LEMON_E_FORMAT, "header is no JSON object");
     for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
-        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n, &room);
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i);
     lemon__json_close(&json);
-    return status;
+    return status ? status : lemon__unpack_place(u, 8 + n, 1);
 }
 
 /*  The files that a model's weights stand in; they are open as long as it lives. */
@@ -8692,6 +9216,23 @@ static void lemon__gguf_skip(lemon__cursor *c, uint32_t type) {
     else lemon__take(c, (size_t)count * lemon__gguf_width[type]);
 }
 
+/*  The next key of a list; 0: there is none, or it is damaged (c->bad). */
+static int lemon__gguf_next(lemon__cursor *c, lemon__key *key) {
+    if (c->bad || c->at == c->size) return 0;
+    key->at = c->at;
+    key->used = 0;
+    key->name = lemon__take_text(c, &key->name_bytes);
+    key->type = (int)lemon__take32(c);
+    key->value = c->bytes + c->at;
+    if (!c->bad) lemon__gguf_skip(c, (uint32_t)key->type);
+    key->bytes = (size_t)(c->bytes + c->at - key->value);
+    return !c->bad;
+}
+
+static int lemon__key_is(const lemon__key *key, const char *name) {
+    return key->name_bytes == strlen(name) && memcmp(key->name, name, key->name_bytes) == 0;
+}
+
 static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     size_t n, k;
     const uint8_t *name = lemon__take_text(c, &n);
@@ -8717,25 +9258,6 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     e.tensor.cols = (int64_t)size[0];
     e.tensor.dtype = e.coding->dtype;
     return lemon__unpack_push_tensor(u, &e);
-}
-
-/*  Where the data begin is known behind the last tensor's name only.  left: bytes that no tensor has claimed yet, see
-    lemon__st_tensor. */
-static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
-    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
-    int64_t i;
-    for (i = 0; i < u->tensor_names.count; i++) {
-        lemon__entry *e = &u->tensors[i];
-        lemon__span name = u->tensor_names.spans[i];
-        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
-                         (uint64_t)e->coding->bytes;
-        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
-            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
-                                     "data beyond the file's end, or another tensor's");
-        left -= bytes;
-        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
-    }
-    return LEMON_OK;
 }
 
 /*  A key, which counts as understood from now on; NULL where there is none. */
@@ -8815,25 +9337,18 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version of the GGUF file is %lu, expected 2 or 3, little-endian",
                              (unsigned long)version);
     for (i = 0; i < n_keys && !status; i++) {
-        size_t n;
-        const uint8_t *name = lemon__take_text(&c, &n);
         lemon__key key;
-        key.used = 0;
-        key.type = (int)lemon__take32(&c);
-        key.value = c.bytes + c.at;
-        lemon__gguf_skip(&c, (uint32_t)key.type);
-        if (c.bad)
+        if (!lemon__gguf_next(&c, &key))
             return lemon__refuse(u, LEMON_E_FORMAT, "the file ends within key %llu, or is damaged; get it anew",
                                  (unsigned long long)i);
-        key.bytes = (size_t)(c.bytes + c.at - key.value);
-        status = lemon__unpack_name(u, name, n, &u->key_names, "key");
+        status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
         if (!status) status = lemon__unpack_push_key(u, &key);
     }
     for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
     if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
     if (!status && (!(align >= 1 && align <= 65536) || ((uint32_t)align & ((uint32_t)align - 1)) != 0))
         status = lemon__refuse(u, LEMON_E_FORMAT, "general.alignment is %g, expected a power of two", align);
-    return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
+    return status ? status : lemon__unpack_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
 }
 
 /*  Refuses by name what changes the computation and is not computed here. */
@@ -8937,13 +9452,9 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
     for (k = 0; k < 2 && !status; k++) {
         lemon__bytes b = lemon__bytes_in(u->ctx);
         for (i = 0; i < u->key_names.count; i++) {
-            lemon__span span = u->key_names.spans[i];
-            const uint8_t *name = u->key_names.blob + span.start;
-            if (u->keys[i].used || (span.bytes > 10 && memcmp(name, "tokenizer.", 10) == 0) != k) continue;
-            lemon__put_number(&b, span.bytes, 8);
-            lemon__put(&b, name, span.bytes);
-            lemon__put_number(&b, (uint64_t)u->keys[i].type, 4);
-            lemon__put(&b, u->keys[i].value, u->keys[i].bytes);
+            const lemon__key *key = &u->keys[i];
+            if (key->used || (key->name_bytes > 10 && memcmp(key->name, "tokenizer.", 10) == 0) != k) continue;
+            lemon__put(&b, key->name - 8, 8 + key->name_bytes + 4 + key->bytes);        /* all that it is in the file */
         }
         status = b.status;
         if (!status && b.count > 0)
@@ -9096,16 +9607,13 @@ static void lemon__gguf_put_array(lemon__pack *pack, const char *key, uint32_t t
 static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, const char *name) {
     const lemon_part *part = lemon__part_find(model, name);
     lemon__cursor c;
+    lemon__key key;
     int vocabulary = 0;
     if (part == NULL) return 0;
     c = lemon__cursor_at(part->data, part->bytes);
-    while (c.at < c.size && !c.bad) {
-        size_t n;
-        const uint8_t *key = lemon__take_text(&c, &n);
-        uint32_t type = lemon__take32(&c);
-        if (!c.bad) lemon__gguf_skip(&c, type);
-        if (!c.bad && !lemon__name_ok(key, n)) c.bad = 1;
-        if (!c.bad && n == 20 && memcmp(key, "tokenizer.ggml.model", 20) == 0) vocabulary = 1;
+    while (lemon__gguf_next(&c, &key)) {
+        if (!lemon__name_ok(key.name, key.name_bytes)) c.bad = 1;
+        vocabulary |= lemon__key_is(&key, "tokenizer.ggml.model");
         pack->n_keys++;
     }
     if (c.bad) pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", name);
@@ -9118,17 +9626,15 @@ static void lemon__gguf_put_once(lemon__pack *pack) {
     lemon__bytes *b = &pack->keys;
     lemon__cursor c = lemon__cursor_at(b->data, (size_t)b->count);
     lemon__words names;
-    size_t from, n;
+    lemon__key key;
     memset(&names, 0, sizeof names);
     names.blob = b->data;
     b->count = pack->n_keys = 0;
-    while ((from = c.at) < c.size && !pack->status) {
-        const uint8_t *key = lemon__take_text(&c, &n);
-        lemon__gguf_skip(&c, lemon__take32(&c));
-        if (lemon__words_find(&names, key, n) >= 0) continue;
-        memmove(b->data + b->count, b->data + from, c.at - from);
-        if (!lemon__words_push(pack->ctx, &names, (size_t)b->count + 8, n, 1)) pack->status = LEMON_E_MEMORY;
-        b->count += (int64_t)(c.at - from);
+    while (!pack->status && lemon__gguf_next(&c, &key)) {
+        if (lemon__words_find(&names, key.name, key.name_bytes) >= 0) continue;
+        memmove(b->data + b->count, b->data + key.at, c.at - key.at);
+        if (!lemon__words_push(pack->ctx, &names, (size_t)b->count + 8, key.name_bytes, 1)) pack->status = LEMON_E_MEMORY;
+        b->count += (int64_t)(c.at - key.at);
         pack->n_keys++;
     }
     lemon__words_free(pack->ctx, &names);
@@ -9160,19 +9666,25 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put_padding(out, pack->align);
 }
 
-/*  The licence that the head of a README.md names, where no GGUF key does. */
-static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model) {
-    static const char key[] = "license: ";
+/*  Whose a model is and where it comes from, as the head of a README.md says it, and GGUF's keys. */
+static const char *const lemon__origins[][2] = {
+    {"license: ", "general.license"}, {"license_name: ", "general.license.name"},
+    {"license_link: ", "general.license.link"}, {"base_model: ", "general.source.huggingface.repository"}};
+enum { LEMON__ORIGINS = sizeof lemon__origins / sizeof *lemon__origins };
+
+/*  Keys from the lines of that head.  One that came with the model as a key is that key still, see lemon__gguf_put_once. */
+static void lemon__gguf_put_origins(lemon__pack *pack, const lemon_model *model) {
     const lemon_part *part = lemon__part_find(model, "README.md");
-    const char *text = part ? (const char *)part->data : NULL;
-    size_t i, n;
-    if (lemon__part_find(model, "gguf.metadata") || text == NULL || part->bytes < 4 || memcmp(text, "---", 3)) return;
-    for (i = 4; i + sizeof key < part->bytes && memcmp(text + i, "---", 3) != 0; i++) {
-        if (text[i - 1] != '\n' || memcmp(text + i, key, sizeof key - 1) != 0) continue;
-        i += sizeof key - 1;
-        for (n = 0; i + n < part->bytes && text[i + n] > ' '; n++) {}
-        lemon__gguf_put_text(pack, "general.license", text + i, n);
-        return;
+    const char *text = part ? (const char *)part->data : NULL, *end, *line;
+    int k;
+    if (text == NULL || part->bytes < 4 || memcmp(text, "---\n", 4) != 0) return;
+    for (line = text + 4; (end = (const char *)memchr(line, '\n', part->bytes - (size_t)(line - text))); line = end + 1) {
+        if (end - line >= 3 && memcmp(line, "---", 3) == 0) return;
+        for (k = 0; k < LEMON__ORIGINS; k++) {
+            size_t n = strlen(lemon__origins[k][0]);
+            if ((size_t)(end - line) <= n || memcmp(line, lemon__origins[k][0], n) != 0) continue;
+            lemon__gguf_put_text(pack, lemon__origins[k][1], line + n, (size_t)(end - line) - n - (end[-1] == '\r'));
+        }
     }
 }
 
@@ -9240,7 +9752,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     lemon__gguf_put_rope(pack, family, c);
     if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
-    lemon__gguf_put_license(pack, model);
+    lemon__gguf_put_origins(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
     if (!model->tokenizer && !vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
     if (!pack->status) pack->status = pack->keys.status;
@@ -9394,11 +9906,9 @@ static lemon_status lemon__folder_note(lemon__folder *f, const char *name) {
 /*  Writes a file. */
 static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
     char path[LEMON__PATH];
-    lemon_writer writer;
     lemon_status status = lemon__folder_note(f, name);
     if (!status) status = lemon__join(f->ctx, f->beside, name, path);
-    if (!status) status = lemon_file_writer(f->ctx, path, &writer);
-    return status ? status : lemon__conclude(f->ctx, &writer, lemon__append(f->ctx, &writer, bytes, n));
+    return status ? status : lemon__write_file(f->ctx, path, bytes, n);
 }
 
 /*  Writes a text that was printed, and frees it. */
@@ -9553,6 +10063,27 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
     return lemon__folder_put_text(f, "config.json", &text);
 }
 
+/*  The head of a README.md for a model that came as GGUF. */
+static lemon_status lemon__folder_put_origins(lemon__folder *f, const lemon_model *model) {
+    const lemon_part *part = lemon__part_find(model, "gguf.metadata");
+    lemon__bytes text = lemon__bytes_in(f->ctx);
+    lemon__cursor c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
+    lemon__key key;
+    int k;
+    if (lemon__part_find(model, "README.md")) return LEMON_OK;
+    while (lemon__gguf_next(&c, &key))
+        for (k = 0; k < LEMON__ORIGINS && key.type == LEMON__GGUF_TEXT; k++) {
+            const uint8_t *said = key.value + 8;            /* behind its length */
+            if (!lemon__key_is(&key, lemon__origins[k][1]) || memchr(said, '\n', key.bytes - 8)) continue;
+            lemon__print(&text, "%s%s", text.count ? "" : "---\n", lemon__origins[k][0]);
+            lemon__put(&text, said, key.bytes - 8);
+            lemon__print(&text, "\n");
+        }
+    if (text.count == 0) return text.status;
+    lemon__print(&text, "---\n");
+    return lemon__folder_put_text(f, "README.md", &text);
+}
+
 /*  The tokenizer and the generation config: as they came, or made from ours. */
 static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model *model) {
     const lemon_tokenizer *t = model->tokenizer;
@@ -9563,6 +10094,7 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         const lemon_part *part = lemon__part_find(model, lemon__carried[i]);
         if (part) status = lemon__folder_put(f, part->name, part->data, part->bytes);
     }
+    if (!status) status = lemon__folder_put_origins(f, model);
     if (status || t == NULL) return status;
     if (!lemon__part_find(model, "generation_config.json")) {
         lemon__print(&text, "{\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld\n}\n", (long)lemon_tokenizer_bos(t),
@@ -10108,6 +10640,9 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
     size_t a, b;
     int kind;
     if (room == NULL) return LEMON_E_MEMORY;
+    if (n_left == 0 || n_right == 0)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED, name,
+                           (long long)t->pairs.count);
     a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
     b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
     m.left = lemon__words_find(&t->pieces, room, a);
@@ -10119,6 +10654,14 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
                            name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40), (const char *)left,
                            (int)lemon__min((int64_t)n_right, 40), (const char *)right);
     return lemon__merge_push(ctx, t, &m);
+}
+
+/*  The same, given as one text, "left right". */
+static lemon_status lemon__tokenizer_merge_text(lemon_ctx *ctx, lemon_tokenizer *t, const char *name,
+                                                const uint8_t *text, size_t n) {
+    const uint8_t *gap = n > 1 ? (const uint8_t *)memchr(text + 1, ' ', n - 1) : NULL;
+    size_t n_left = gap ? (size_t)(gap - text) : 0;
+    return lemon__tokenizer_merge(ctx, t, name, text, n_left, gap ? gap + 1 : text, gap ? n - n_left - 1 : 0);
 }
 
 /* ---- classes of characters, for the patterns ---- */
@@ -10661,43 +11204,28 @@ static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *rea
     return status;
 }
 
-static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_tokenizer *t) {
-    uint8_t head[8];
-    lemon_status status;
-    int32_t id;
-    lemon__put32(head, (uint32_t)t->longest);
-    status = lemon__append(ctx, writer, head, 4);
-    for (id = 0; id < lemon_tokenizer_size(t) && !status; id++) {
-        size_t n;
-        const uint8_t *piece = lemon__piece(t, id, &n);
-        uint32_t bits;
-        memcpy(&bits, &t->scores[id], 4);
-        lemon__put32(head, bits);
-        lemon__put32(head + 4, (uint32_t)n);
-        status = lemon__append(ctx, writer, head, 8);
-        if (!status) status = lemon__append(ctx, writer, piece, n);
-    }
-    return status;
-}
-
 /*  llama2.c looks for all in their places. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
     const lemon_tokenizer *t = tokenizer;
-    lemon_writer writer;
+    lemon__bytes out = lemon__bytes_in(ctx);
     lemon_status status;
-    int byte = 0;
+    int32_t byte = 0, id;
     if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
     while (byte < 256 && t->byte_ids[byte] == byte + LEMON__FIRST_BYTE) byte++;
     if (byte < 256 || t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS)
-        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                           "%s: llama2.c's format holds SentencePiece vocabularies only, with BOS 1, EOS 2 and the bytes "
-                           "from 3 on, and this is another; keep it in a .lemon file",
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: llama2.c's format holds SentencePiece vocabularies only, "
+                           "with BOS 1, EOS 2 and the bytes from 3 on, and this is another; keep it in a .lemon file",
                            path);
-    status = lemon_file_writer(ctx, path, &writer);
-    if (status) return status;
-    status = lemon__tokenizer_write(ctx, &writer, t);
-    if (!status) return writer.commit(writer.user);
-    writer.abort(writer.user);
+    lemon__put_number(&out, t->longest, 4);
+    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+        size_t n;
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        lemon__put_number(&out, lemon__bits(t->scores[id]), 4);
+        lemon__put_number(&out, n, 4);
+        lemon__put(&out, piece, n);
+    }
+    status = out.status ? out.status : lemon__write_file(ctx, path, out.data, (size_t)out.count);
+    lemon__bytes_free(&out);
     return status;
 }
 
@@ -10759,9 +11287,9 @@ static lemon_status lemon__unpack_row(const lemon__unpack *u, const char *name, 
                                       lemon_tensor *row) {
     lemon_status status = lemon__unpack_tensor(u, name, row);
     if (status || (row->rows == 1 && row->dtype == dtype && (cols < 0 || row->cols == cols))) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s",
-                       u->source.name, name, lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
-                       lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s", name,
+                         lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
+                         lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
 }
 
 static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
@@ -10775,9 +11303,7 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
     if (!status && scores.cols > LEMON__MAX_PIECES)
         status = lemon__unpack_bad(u, "pieces of the tokenizer", (uint64_t)scores.cols, LEMON__MAX_PIECES);
     if (status) return status;
-    memset(&c, 0, sizeof c);
-    c.bytes = (const uint8_t *)pieces.data;
-    c.size = (size_t)pieces.cols;
+    c = lemon__cursor_at(pieces.data, (size_t)pieces.cols);
     for (i = 0; i < scores.cols && !status; i++) {
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
@@ -10790,9 +11316,8 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
         else status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
     }
     if (status || (i == scores.cols && c.at == c.size)) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                       "%s: tensor \"tokenizer.lengths\" does not add up to the %lld bytes of \"tokenizer.pieces\"",
-                       u->source.name, (long long)pieces.cols);
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"tokenizer.lengths\" does not add up to the %lld bytes of "
+                         "\"tokenizer.pieces\"", (long long)pieces.cols);
 }
 
 /*  Each id must be one of a piece that texts can become, and the third spell the first two: merges that make nothing
@@ -10815,8 +11340,8 @@ static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer
         m.left = p[0]; m.right = p[1]; m.id = p[2];
         if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
             !lemon__merge_joins(t, &m))
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
-                               u->source.name, (long long)i / 3);
+            return lemon__refuse(u, LEMON_E_FORMAT, "merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
+                                 (long long)i / 3);
         status = lemon__merge_push(u->ctx, t, &m);
     }
     return status;
@@ -10831,14 +11356,12 @@ static lemon_status lemon__unpack_type(const lemon__unpack *u, lemon_tokenizer *
     t->rules.llama2c = n == 7 && memcmp(type, "llama2c", 7) == 0;
     if (t->rules.llama2c) return LEMON_OK;
     if (n != 3 || memcmp(type, "bpe", 3) != 0)
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: tokenizer.type is \"%.*s\", expected \"llama2c\" or \"bpe\"", u->source.name,
-                           (int)(n < 40 ? n : 40), type);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.type is \"%.*s\", expected \"llama2c\" or \"bpe\"",
+                             (int)(n < 40 ? n : 40), type);
     status = lemon__unpack_int(u, "tokenizer.version", &version);
     if (!status && version != LEMON__TOKENIZER_VERSION)
-        status = lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                             "%s: tokenizer.version is %lld, expected %d; it is damaged, or a newer lemon.h wrote it",
-                             u->source.name, (long long)version, LEMON__TOKENIZER_VERSION);
+        status = lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.version is %lld, expected %d; it is damaged, or a "
+                               "newer lemon.h wrote it", (long long)version, LEMON__TOKENIZER_VERSION);
     return status;
 }
 
@@ -11431,16 +11954,12 @@ static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens 
 /*  GGUF's keys likewise.  Lists are gone, for they speak of all tokens. */
 static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
     lemon__cursor c = lemon__cursor_at(part->data, part->bytes);
-    while (c.at < c.size && !c.bad) {
-        size_t from = c.at, n;
-        const uint8_t *name = lemon__take_text(&c, &n);
-        uint32_t type = lemon__take32(&c);
-        int64_t id = -1;
-        int is_id = type == LEMON__GGUF_U32 && name && lemon__names_id(name, n);
-        if (is_id) id = lemon__trim_id(kept, lemon__take32(&c));
-        else lemon__gguf_skip(&c, type);
-        if (c.bad || type == LEMON__GGUF_ARRAY || (is_id && id < 0)) continue;
-        lemon__put(out, c.bytes + from, c.at - from - (is_id ? 4 : 0));
+    lemon__key key;
+    while (lemon__gguf_next(&c, &key)) {
+        int is_id = key.type == LEMON__GGUF_U32 && lemon__names_id(key.name, key.name_bytes);
+        int64_t id = is_id ? lemon__trim_id(kept, lemon__get32(key.value)) : 0;
+        if (key.type == LEMON__GGUF_ARRAY || id < 0) continue;
+        lemon__put(out, c.bytes + key.at, c.at - key.at - (is_id ? 4 : 0));
         if (is_id) lemon__put_number(out, (uint64_t)id, 4);
     }
     return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
@@ -11723,20 +12242,13 @@ static lemon_status lemon__hf_merges(lemon__hf *hf, int32_t merges) {
     for (i = merges + 1; i < hf->json.nodes[merges].next && !status; i = hf->json.nodes[i].next) {
         int pair = hf->json.nodes[i].type == LEMON__JSON_ARRAY && hf->json.nodes[i].next == i + 3;
         size_t n, m;
-        const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n), *right;
-        if (pair) right = lemon__json_string(&hf->json, i + 2, &m);
-        else {
-            right = left ? (const uint8_t *)memchr(left, ' ', n) : NULL;
-            m = right ? n - (size_t)(++right - left) : 0;
-            n -= right ? m + 1 : 0;
-        }
-        if (lemon__json_type_of(&hf->json, pair ? i + 1 : i) == LEMON__JSON_STRING &&
-            (left == NULL || (pair && right == NULL && hf->json.nodes[i + 2].type == LEMON__JSON_STRING)))
+        const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n);
+        const uint8_t *right = lemon__json_string(&hf->json, pair ? i + 2 : i, &m);
+        if ((left == NULL && lemon__json_type_of(&hf->json, pair ? i + 1 : i) == LEMON__JSON_STRING) ||
+            (right == NULL && lemon__json_type_of(&hf->json, pair ? i + 2 : i) == LEMON__JSON_STRING))
             return LEMON_E_MEMORY;
-        if (left == NULL || right == NULL || n == 0 || m == 0)
-            return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
-                               hf->json.name, (long long)hf->t->pairs.count);
-        status = lemon__tokenizer_merge(hf->ctx, hf->t, hf->json.name, left, n, right, m);
+        status = pair ? lemon__tokenizer_merge(hf->ctx, hf->t, hf->json.name, left, n, right, m)
+                      : lemon__tokenizer_merge_text(hf->ctx, hf->t, hf->json.name, left, n);
     }
     return status;
 }
@@ -11915,13 +12427,10 @@ static const char *const lemon__gguf_patterns[LEMON__SPLIT_COUNT] = {"default", 
 /*  An array of `type` as a cursor that stands before its first item; no items where there is none. */
 static lemon__cursor lemon__gguf_array(const lemon__unpack *u, const char *name, uint32_t type, int64_t *count) {
     const lemon__key *key = lemon__gguf_key(u, name);
-    lemon__cursor c;
-    memset(&c, 0, sizeof c);
+    int array = key && key->type == LEMON__GGUF_ARRAY;
+    lemon__cursor c = lemon__cursor_at(array ? key->value : NULL, array ? key->bytes : 0);
     *count = 0;
-    if (key == NULL || key->type != LEMON__GGUF_ARRAY) return c;
-    c.bytes = key->value;
-    c.size = key->bytes;
-    if (lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
+    if (array && lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
     return c;
 }
 
@@ -11939,10 +12448,9 @@ static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemo
            (rules->split == 0 || !lemon__gguf_is(u, "tokenizer.ggml.pre", lemon__gguf_patterns[rules->split])))
         rules->split++;
     if (rules->split == LEMON__SPLIT_COUNT || (!merges && !lemon__gguf_is(u, "tokenizer.ggml.model", "llama")))
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: tokenizer.ggml.%s is one that lemon.h does not know, expected %s", u->source.name,
-                           merges ? "pre" : "model",
-                           merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.ggml.%s is one that lemon.h does not know, expected %s",
+                             merges ? "pre" : "model",
+                             merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
     lemon__gguf_key(u, "tokenizer.ggml.pre");
     rules->by_merges = merges;
     rules->blank_mark = !merges;
@@ -11972,20 +12480,15 @@ static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *
         float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
         uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : (uint32_t)LEMON__NORMAL;
         if (kind < LEMON__NORMAL || kind > LEMON__BYTE || n > LEMON__MAX_PIECES)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: token_type of token %lld is %lu, expected 1 to 6",
-                               u->source.name, (long long)i, (unsigned long)kind);
+            return lemon__refuse(u, LEMON_E_FORMAT, "token_type of token %lld is %lu, expected 1 to 6", (long long)i,
+                                 (unsigned long)kind);
         status = lemon__tokenizer_spell(u->ctx, t, (int)kind, score, piece, bytes);
     }
     while (!status && t->pieces.count > 0 && t->kinds[t->pieces.count - 1] == LEMON__UNUSED)
         t->blob_bytes = (int64_t)t->pieces.spans[--t->pieces.count].start;  /* they only fill up the vocabulary */
     for (i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
-        const uint8_t *left = lemon__take_text(&merges, &bytes);
-        const uint8_t *gap = bytes > 1 ? (const uint8_t *)memchr(left + 1, ' ', bytes - 1) : NULL;
-        size_t n_left = gap ? (size_t)(gap - left) : 0;
-        if (gap == NULL)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
-                               u->source.name, (long long)i);
-        status = lemon__tokenizer_merge(u->ctx, t, u->source.name, left, n_left, gap + 1, bytes - n_left - 1);
+        const uint8_t *text = lemon__take_text(&merges, &bytes);
+        status = lemon__tokenizer_merge_text(u->ctx, t, u->source.name, text, bytes);
     }
     return status ? status : lemon__tokenizer_finish(u->ctx, u->source.name, t);
 }
@@ -12109,27 +12612,28 @@ static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *mode
     return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
 }
 
-/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added. */
+/*  A file that a model carries along as JSON; of one that is not there nothing is known. */
+static lemon_status lemon__part_json(lemon_ctx *ctx, const lemon_model *model, const char *name, lemon__json *json) {
+    const lemon_part *part = lemon__part_find(model, name);
+    memset(json, 0, sizeof *json);
+    return part ? lemon__json_parse(ctx, part->name, part->data, part->bytes, json) : LEMON_OK;
+}
+
+/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added; one that is
+    damaged says nothing. */
 static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
     lemon_status status = lemon__tokenizer_of_folder(ctx, model);
     lemon_tokenizer *t = model->tokenizer;
-    const lemon_part *part;
     lemon__json json;
     int64_t id;
     int32_t node;
     if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
-    part = lemon__part_find(model, "tokenizer_config.json");
-    if (part && !t->rules.by_merges) status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    status = lemon__part_json(ctx, model, "tokenizer_config.json", &json);
     if (status == LEMON_E_MEMORY) return status;
-    if (part && !t->rules.by_merges && !status) {
-        node = lemon__json_get(&json, 0, "add_bos_token");
-        if (lemon__json_type_of(&json, node) == LEMON__JSON_FALSE) t->rules.add_bos = 0;
-        lemon__json_close(&json);
-    }
-    part = lemon__part_find(model, "config.json");
-    status = LEMON_OK;                      /* a tokenizer_config.json that is damaged says nothing */
-    if (part) status = lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json);
-    if (part == NULL || status) return status;
+    if (!t->rules.by_merges && lemon__json_type_of(&json, lemon__json_get(&json, 0, "add_bos_token")) == LEMON__JSON_FALSE)
+        t->rules.add_bos = 0;
+    lemon__json_close(&json);
+    status = lemon__part_json(ctx, model, "config.json", &json);
     if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
         t->rules.bos < 0)
         t->rules.bos = (int32_t)id;
@@ -12137,7 +12641,7 @@ static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *fold
     if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
     if (lemon__json_int(&json, node, &id) && id >= 0 && id < t->pieces.count) t->rules.eos = (int32_t)id;
     lemon__json_close(&json);
-    return LEMON_OK;
+    return status;
 }
 
 typedef struct lemon__scored { float score; lemon__merge merge; } lemon__scored;
@@ -12942,7 +13446,8 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
     in which a text came. */
 static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
     uint16_t *halves = (uint16_t *)cache->data;
-    int64_t i, old = s->length * cache->cols, all = old + s->walk.seq * cache->cols;
+    const size_t old = (size_t)(s->length * cache->cols), all = old + (size_t)(s->walk.seq * cache->cols);
+    size_t i;
     for (i = old; i < all; i++) halves[i] = lemon_f16_from_f32(rows[i]);
     for (i = 0; i < all; i++) rows[i] = lemon_f32_from_f16(halves[i]);
 }
@@ -13253,7 +13758,9 @@ typedef struct lemon__objective {
     lemon_tape *tape;
     lemon_var loss;
     int32_t *inputs, *targets;          /* [batch * seq] */
-    int64_t batch, seq;
+    float *taught;                      /* [batch * seq, width] of `states`, the teacher's for the whole text, */
+    float *states;                      /*   where these are kept */
+    int64_t batch, seq, width;
     int recompute;
 } lemon__objective;
 
@@ -13421,6 +13928,9 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
     if (!status && o->batch % o->accumulate)
         status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld",
                              (long long)o->accumulate, (long long)o->batch);
+    if (!status && o->accumulate % lemon__ranks(ctx))
+        status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a multiple of the number of processes, which is %d",
+                             (long long)o->accumulate, lemon__ranks(ctx));
     return status ? status : lemon__train_check_fit(ctx, model, tokens, o);
 }
 
@@ -13568,24 +14078,29 @@ static void lemon__windows_shuffle(lemon__windows *w, int64_t epoch) {
     w->epoch = epoch;
 }
 
-/*  Windows number position, position+1, ... of the endless sequence of epochs. */
-static void lemon__windows_take(lemon__windows *w, int64_t position, int64_t n, int32_t *inputs, int32_t *targets) {
-    int64_t i, which;
-    for (i = 0; i < n; i++, position++) {
-        which = position % w->count;
-        if (w->order == LEMON_RANDOM) {
-            if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
-            which = w->permutation[which];
-        }
-        memcpy(inputs + i * w->seq, w->tokens->ids + which * w->seq, (size_t)w->seq * sizeof *inputs);
-        memcpy(targets + i * w->seq, w->tokens->ids + which * w->seq + 1, (size_t)w->seq * sizeof *targets);
+/*  Which window stands at a position in the endless sequence of epochs. */
+static int64_t lemon__windows_at(lemon__windows *w, int64_t position) {
+    if (w->order == LEMON_SEQUENTIAL) return position % w->count;
+    if (w->epoch != position / w->count) lemon__windows_shuffle(w, position / w->count);
+    return w->permutation[position % w->count];
+}
+
+/*  The windows from position on, as the tape reads them. */
+static void lemon__objective_fill(lemon__objective *q, lemon__windows *windows, int64_t position) {
+    int64_t i, seq = q->seq, row;
+    for (i = 0; i < q->batch; i++) {
+        row = lemon__windows_at(windows, position + i) * seq;
+        memcpy(q->inputs + i * seq, windows->tokens->ids + row, (size_t)seq * sizeof *q->inputs);
+        memcpy(q->targets + i * seq, windows->tokens->ids + row + 1, (size_t)seq * sizeof *q->targets);
+        if (q->taught)
+            memcpy(q->taught + i * seq * q->width, q->states + row * q->width, (size_t)(seq * q->width) * sizeof *q->taught);
     }
 }
 
-/*  Loss and gradients on the windows from position on. */
+/*  Loss and gradients on them. */
 static lemon_status lemon__objective_run(lemon__objective *q, lemon__windows *windows, int64_t position) {
     lemon_status status;
-    lemon__windows_take(windows, position, q->batch, q->inputs, q->targets);
+    lemon__objective_fill(q, windows, position);
     status = lemon_tape_forward(q->tape);
     return status ? status : lemon_tape_backward(q->tape);
 }
@@ -13607,6 +14122,42 @@ typedef struct lemon__trainer {
     size_t planned;
 } lemon__trainer;
 
+/*  The teacher's last normed states for the whole text, window by window, 1,024 rows or a window at a time. */
+static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
+    const lemon_model *teacher = t->o.teacher;
+    const int64_t seq = t->o.seq, most = lemon__max(1, 1024 / seq), d = teacher->config.d_model;
+    int64_t at, layer, width = lemon_joint_size(&teacher->config, LEMON_JOINT_KEY);
+    lemon_arena arena = {NULL};
+    float *k = lemon__floats(t->ctx, &arena, most * seq, width), *v = lemon__floats(t->ctx, &arena, most * seq, width);
+    lemon__walk w;
+    lemon_status status = lemon__walk_open(t->ctx, &arena, teacher, most * seq, seq, &w);
+    if (k == NULL || v == NULL) status = LEMON_E_MEMORY;
+    w.seq = w.kv_rows = seq;
+    for (at = 0; !status && at < t->windows.count; at += w.batch) {
+        w.batch = lemon__min(most, t->windows.count - at);
+        w.x = states + at * seq * d;
+        lemon__walk_embed(&w, t->windows.tokens->ids + at * seq);
+        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(&w, layer, k, v);
+        lemon__walk_norm(&w, LEMON_FINAL_NORM, 0);
+        memcpy(w.x, w.y, (size_t)(lemon__walk_rows(&w) * d) * sizeof *w.x);
+        status = lemon__tick(t->ctx, "ask the teacher", at + w.batch, t->windows.count, (double)NAN);
+    }
+    lemon_arena_free(t->ctx, &arena);
+    return status;
+}
+
+/*  The teacher's last states on the tape: made at each step, or kept from one reading of the text. */
+static lemon_var lemon__trainer_taught(lemon__trainer *t, const lemon_var *theirs) {
+    const lemon_model *teacher = t->o.teacher;
+    lemon__objective *q = &t->q;
+    const int64_t rows = q->batch * q->seq;
+    if (!t->o.keep_teacher) return lemon__tape_llama(q->tape, &teacher->config, theirs, q->inputs, q->batch, q->seq, 0);
+    q->width = teacher->config.d_model;
+    q->states = lemon__floats(t->ctx, &t->arena, t->windows.count * q->seq, q->width);
+    q->taught = lemon__floats(t->ctx, &t->arena, rows, q->width);
+    return q->states && q->taught ? lemon_tape_leaf(q->tape, q->taught, NULL, rows, q->width) : -1;
+}
+
 static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     const lemon_train_options *o = &t->o;
     const lemon_model *teacher = o->distill > 0.0 ? o->teacher : NULL;
@@ -13622,7 +14173,7 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     t->q.recompute = o->recompute;
     if (teacher) {
         lemon__tape_weights(t->q.tape, teacher, NULL, theirs);
-        taught = lemon__tape_llama(t->q.tape, &teacher->config, theirs, t->q.inputs, t->q.batch, o->seq, 0);
+        taught = lemon__trainer_taught(t, theirs);
         teaching = theirs[lemon__param_index(&teacher->config, LEMON_OUTPUT, 0)];
     }
     lemon__tape_weights(t->q.tape, t->model, t->adam.g, weights);
@@ -13654,6 +14205,7 @@ static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens 
 
 static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *tokens) {
     lemon_status status = lemon__trainer_memory(t, tokens);
+    if (!status && t->q.states) status = lemon__trainer_ask(t, t->q.states);
     if (status) return status;
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
     t->teacher_crc = lemon__model_crc(t->o.teacher);
@@ -13734,7 +14286,7 @@ static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
 /*  The model, and what a later run needs to go on. */
 static lemon_status lemon__trainer_save(lemon__trainer *t, int state) {
     lemon_status status;
-    if (t->o.save_path == NULL) return LEMON_OK;
+    if (t->o.save_path == NULL || t->ctx->options.rank > 0) return LEMON_OK;
     status = lemon_save(t->ctx, t->o.save_path, t->model, LEMON_F32);
     return status || !state ? status : lemon__trainer_save_state(t);
 }
@@ -13802,13 +14354,15 @@ static lemon_status lemon__trainer_gradient(lemon__trainer *t, lemon_step *step)
     int64_t part;
     lemon_status status = LEMON_OK;
     memset(t->adam.g, 0, (size_t)t->adam.count * sizeof(float));
-    for (part = 0; !status && part < t->o.accumulate; part++) {
+    for (part = t->ctx->options.rank; !status && part < t->o.accumulate; part += lemon__ranks(t->ctx)) {
         status = lemon__objective_run(&t->q, &t->windows, t->done * t->o.batch + part * t->q.batch);
         if (status) break;
         step->loss += (double)lemon_tape_value(t->q.tape, t->q.loss)[0] / (double)t->o.accumulate;
         step->kl += (double)lemon_tape_value(t->q.tape, t->q.loss)[1] / (double)t->o.accumulate;
     }
-    return status;
+    if (!status) status = lemon__all_reduce(t->ctx, t->adam.g, t->adam.count, sizeof *t->adam.g);
+    if (!status) status = lemon__all_reduce(t->ctx, &step->loss, 1, sizeof step->loss);
+    return status ? status : lemon__all_reduce(t->ctx, &step->kl, 1, sizeof step->kl);
 }
 
 static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step *step) {
@@ -13934,6 +14488,11 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
      3. the matrices that write to the stream are solved against what the student still lacks, P x_t - x_s, over all
         teacher layers up to the next one that is kept: so dropped layers are made up for, and errors do not pile up.
    Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
+
+   How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times through
+   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once; where
+   they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
+   after this, solving needs only as many rows as its unknowns ask for.
    ================================================================================================================== */
 
 /* ---- places: which map stands at which side of which role ---- */
@@ -13968,7 +14527,7 @@ static const struct { lemon_place out, in; lemon_role gain;
                                           {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
 LEMON_API const char *lemon_place_name(lemon_place place) {
-    return (int)place >= 0 && place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
+    return (unsigned)place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
 }
 
 /* ---- operator sets ---- */
@@ -13990,7 +14549,7 @@ static int lemon__map_place(const lemon_operators *ops, const lemon_map *map) {
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot) {
     const lemon_map *map;
-    if (operators == NULL || (int)place < 0 || place >= LEMON_PLACE_COUNT || layer < 0 ||
+    if (operators == NULL || (unsigned)place >= LEMON_PLACE_COUNT || layer < 0 ||
         layer >= operators->student.n_layers || slot < 0 || slot >= operators->slots)
         return NULL;
     map = lemon__own_map(operators, (int)place, layer, slot);
@@ -14010,6 +14569,19 @@ static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, l
         *operators = NULL;
     }
     return status;
+}
+
+/*  Vocabularies are equal and nothing is added to what the teacher has. */
+static lemon_status lemon__same_family(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s) {
+    int i;
+    if (s->vocab_size != t->vocab_size)
+        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
+                           (int)t->vocab_size);
+    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(s, i) != lemon__field_value(t, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
+                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    return LEMON_OK;
 }
 
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
@@ -14044,6 +14616,65 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
     return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
+LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
+                                              int64_t slots, lemon_operators **operators) {
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_create: an argument is NULL");
+    *operators = NULL;
+    status = lemon_config_check(ctx, teacher);
+    if (!status) status = lemon_config_check(ctx, student);
+    if (!status) status = lemon__same_family(ctx, teacher, student);
+    if (!status) status = lemon__check_whole(ctx, "slots", slots, 1, teacher->n_layers);
+    return status ? status : lemon__operators_new(ctx, teacher, student, slots, operators);
+}
+
+LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
+                                               int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
+    const lemon_operators *ops = operators;
+    lemon_status status;
+    if (ctx == NULL || operators == NULL || map == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_set_map: an argument is NULL");
+    *map = NULL;
+    status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
+    if (status) return status;
+    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? ops->student.n_layers - 1 : 0);
+    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? ops->slots - 1 : 0);
+    if (!status)
+        status = lemon__check_whole(ctx, "field", field, 0, lemon_joint_size(&ops->teacher, lemon__places[place].joint));
+    if (status) return status;
+    status = lemon__map_make(ctx, operators, lemon__own_map(ops, (int)place, layer, slot), field);
+    if (!status) *map = lemon__own_map(ops, (int)place, layer, slot);
+    return status;
+}
+
+static lemon_status lemon__map_check(lemon_ctx *ctx, const lemon_operators *ops, const lemon_map *map) {
+    int64_t i;
+    for (i = 0; map->index && i < map->student * map->field; i++)
+        if (map->index[i] < 0 || map->index[i] >= map->teacher)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
+                               lemon__places[lemon__map_place(ops, map)].name, (int)map->index[i],
+                               (long long)map->teacher - 1);
+    return LEMON_OK;
+}
+
+/*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
+static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
+    lemon_status status = LEMON_OK;
+    int64_t i, layer, side;
+    for (i = 0; !status && i < lemon__cells(ops); i++)
+        status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
+    for (i = 0; !status && i < lemon__map_count(ops); i++) status = lemon__map_check(ctx, ops, &ops->maps[i]);
+    for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
+        lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
+        side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
+        if (side < LEMON_PLACE_COUNT && lemon_operators_map(ops, (lemon_place)side, layer, 0)->student == 0)
+            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" of student layer %lld is missing", lemon__places[side].name,
+                               (long long)layer);
+    }
+    return status;
+}
+
 /*  The map written out: dense [student, teacher]. */
 static void lemon__map_expand(const lemon_map *map, float *out) {
     int64_t i, f;
@@ -14058,23 +14689,6 @@ static void lemon__map_expand(const lemon_map *map, float *out) {
 }
 
 /* ---- apply ---- */
-
-/*  y[student, cols] += weight * map * w[teacher, cols]. */
-static void lemon__map_rows(lemon_ctx *ctx, const lemon_map *map, float weight, const float *w, int64_t cols,
-                            float *y) {
-    int64_t i, f, c;
-    if (map->index == NULL && map->field > 0) {
-        lemon__gemm_threads(ctx, 0, 0, map->student, cols, map->teacher, weight, map->value, map->teacher, w, cols,
-                            1.0f, y, cols);
-        return;
-    }
-    for (i = 0; i < map->student; i++)
-        for (f = 0; f < map->field; f++) {
-            const float *row = w + map->index[i * map->field + f] * cols;
-            float v = weight * map->value[i * map->field + f];
-            for (c = 0; c < cols; c++) y[i * cols + c] += v * row[c];
-        }
-}
 
 /*  y[rows, student] = w[rows, teacher] * map^T. */
 static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float *y) {
@@ -14093,20 +14707,48 @@ static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w
         }
 }
 
+/*  The gain that a student's role reads a teacher's weight with, in f32, where gains are folded; NULL: there is none. */
+static lemon_status lemon__folded_gain(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *teacher, lemon_role role,
+                                       int64_t layer, int fold, float **gain) {
+    const lemon_tensor *norm = fold ? lemon_model_param(teacher, lemon__role_places[role].gain, layer) : NULL;
+    *gain = norm ? lemon__floats(ctx, arena, 1, norm->cols) : NULL;
+    if (norm == NULL) return LEMON_OK;
+    if (*gain == NULL) return LEMON_E_MEMORY;
+    lemon_row_to_f32(norm, 0, *gain);
+    return LEMON_OK;
+}
+
+/*  Row `row` of a weight in f32, times a gain where there is one. */
+static void lemon__folded_row(const lemon_tensor *w, int64_t row, const float *gain, float *out) {
+    int64_t c;
+    lemon_row_to_f32(w, row, out);
+    for (c = 0; gain && c < w->cols; c++) out[c] *= gain[c];
+}
+
+/*  Rows from ... from+count-1 of a weight so, shared by threads. */
+typedef struct lemon__decoding { const lemon_tensor *w; const float *gain; int64_t from; float *out; } lemon__decoding;
+
+static void lemon__decoding_task(void *arg, int64_t index, int worker) {
+    const lemon__decoding *d = (const lemon__decoding *)arg;
+    (void)worker;
+    lemon__folded_row(d->w, d->from + index, d->gain, d->out + index * d->w->cols);
+}
+
+static void lemon__folded_rows(lemon_ctx *ctx, const lemon_tensor *w, int64_t from, int64_t count, const float *gain,
+                               float *out) {
+    lemon__decoding d;
+    d.w = w, d.gain = gain, d.from = from, d.out = out;
+    lemon__parallel(ctx, count, lemon__decoding_task, &d);
+}
+
 /*  A teacher's weight in f32 as a student's role reads it: [rows, cols], with the gain of its norm where gains are
     folded.  NULL: no memory. */
 static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *teacher, lemon_role role,
                                     int64_t layer, int fold) {
-    const lemon_tensor *w = lemon_model_param(teacher, role, layer),
-                       *norm = fold ? lemon_model_param(teacher, lemon__role_places[role].gain, layer) : NULL;
-    float *out = lemon__floats(ctx, arena, w->rows, w->cols), *gain = lemon__floats(ctx, arena, 1, w->cols);
-    int64_t r, c;
-    if (out == NULL || gain == NULL) return NULL;
-    lemon__tensor_to_f32(w, out);
-    if (norm == NULL) return out;
-    lemon_row_to_f32(norm, 0, gain);
-    for (r = 0; r < w->rows; r++)
-        for (c = 0; c < w->cols; c++) out[r * w->cols + c] *= gain[c];
+    const lemon_tensor *w = lemon_model_param(teacher, role, layer);
+    float *out = lemon__floats(ctx, arena, w->rows, w->cols), *gain;
+    if (lemon__folded_gain(ctx, arena, teacher, role, layer, fold, &gain) || out == NULL) return NULL;
+    lemon__folded_rows(ctx, w, 0, w->rows, gain, out);
     return out;
 }
 
@@ -14125,26 +14767,102 @@ static int64_t lemon__slot_layer(const lemon_operators *ops, lemon_role role, in
     return lemon__roles[role].per_layer ? ops->layer[layer * ops->slots + slot] : 0;
 }
 
+/*  One term of a parameter: weight * Out * W * In^T.  W is decoded by panels of its rows, so that it never stands whole in
+    f32, and of a sparse Out only the rows that it reads. */
+enum { LEMON__PANEL = 512 };
+
+typedef struct lemon__term {
+    lemon_ctx *ctx;
+    const lemon_map *write, *read;  /* write NULL: the rows stay as they are */
+    const lemon_tensor *w;
+    float weight;
+    float *gain, *rows;             /* [cols]; [threads, cols] */
+    float *panel, *half;            /* [PANEL, cols]; [PANEL, read->student] */
+    int64_t from;
+} lemon__term;
+
+/*  out [count, read->student] += left [count, cols] * In^T. */
+static void lemon__term_read(const lemon__term *t, const float *left, int64_t count, float *out) {
+    int64_t i;
+    if (t->read->index == NULL && t->read->field > 0) {
+        lemon__gemm_threads(t->ctx, 0, 1, count, t->read->student, t->w->cols, 1.0f, left, t->w->cols, t->read->value,
+                            t->w->cols, 1.0f, out, t->read->student);
+        return;
+    }
+    lemon__map_cols(t->ctx, t->read, left, count, t->half);
+    for (i = 0; i < count * t->read->student; i++) out[i] += t->half[i];
+}
+
+/*  Row `index` of a panel of Out W, Out being sparse or not there. */
+static void lemon__term_task(void *arg, int64_t index, int worker) {
+    const lemon__term *t = (const lemon__term *)arg;
+    const int64_t field = t->write ? t->write->field : 1, cols = t->w->cols;
+    float *out = t->panel + index * cols, *row = t->rows + worker * cols;
+    int64_t f, c;
+    memset(out, 0, (size_t)cols * sizeof *out);
+    for (f = 0; f < field; f++) {
+        const int64_t at = (t->from + index) * field + f;
+        const float v = t->write ? t->weight * t->write->value[at] : t->weight;
+        lemon__folded_row(t->w, t->write ? t->write->index[at] : at, t->gain, row);
+        for (c = 0; c < cols; c++) out[c] += v * row[c];
+    }
+}
+
+static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
+    int64_t count;
+    for (t->from = 0; t->from < rows; t->from += count) {
+        count = lemon__min(LEMON__PANEL, rows - t->from);
+        lemon__parallel(t->ctx, count, lemon__term_task, t);
+        lemon__term_read(t, t->panel, count, out + t->from * t->read->student);
+    }
+}
+
+/*  Out is dense: Out W as a sum over panels, then its product with In^T, by as many rows. */
+static void lemon__term_dense(const lemon__term *t, float *product, float *out) {
+    const int64_t n = t->write->student, cols = t->w->cols;
+    int64_t from, count;
+    for (from = 0; from < t->w->rows; from += count) {
+        count = lemon__min(LEMON__PANEL, t->w->rows - from);
+        lemon__folded_rows(t->ctx, t->w, from, count, t->gain, t->panel);
+        lemon__gemm_threads(t->ctx, 0, 0, n, cols, count, t->weight, t->write->value + from, t->w->rows, t->panel, cols,
+                            from > 0 ? 1.0f : 0.0f, product, cols);
+    }
+    for (from = 0; from < n; from += count) {
+        count = lemon__min(LEMON__PANEL, n - from);
+        lemon__term_read(t, product + from * cols, count, out + from * t->read->student);
+    }
+}
+
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                       lemon_role role, int64_t layer, int64_t slot, float *out) {
-    const lemon_map *write = lemon_operators_map(ops, lemon__role_places[role].out, layer, slot),
-                    *read = lemon_operators_map(ops, lemon__role_places[role].in, layer, slot);
-    int64_t source = lemon__slot_layer(ops, role, layer, slot), rows, cols, i;
-    float weight = lemon__roles[role].per_layer ? ops->layer_weight[layer * ops->slots + slot] : 1.0f, *w, *half;
+    int64_t source = lemon__slot_layer(ops, role, layer, slot), rows;
+    lemon__term t;
     lemon_arena arena = {NULL};
-    if (source < 0 || read->field == 0 || (write && write->field == 0)) return LEMON_OK;
-    lemon__param_shape(&ops->teacher, role, &rows, &cols);
-    w = lemon__teacher_weight(ctx, &arena, teacher, role, source, ops->fold_gains);
-    half = lemon__floats(ctx, &arena, rows, read->student);
-    if (w && half) {
-        lemon__map_cols(ctx, read, w, rows, half);
-        if (write) lemon__map_rows(ctx, write, weight, half, read->student, out);
-        else for (i = 0; i < rows * read->student; i++) out[i] += weight * half[i];
-    }
+    float *product = NULL;
+    int dense;
+    lemon_status status;
+    t.ctx = ctx;
+    t.write = lemon_operators_map(ops, lemon__role_places[role].out, layer, slot);
+    t.read = lemon_operators_map(ops, lemon__role_places[role].in, layer, slot);
+    t.weight = lemon__roles[role].per_layer ? ops->layer_weight[layer * ops->slots + slot] : 1.0f;
+    if (source < 0 || t.read->field == 0 || (t.write && t.write->field == 0)) return LEMON_OK;
+    t.w = lemon_model_param(teacher, role, source);
+    rows = t.write ? t.write->student : t.w->rows;
+    dense = t.write && t.write->index == NULL;
+    status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
+    t.rows = lemon__floats(ctx, &arena, ctx->threads, t.w->cols);
+    t.panel = lemon__floats(ctx, &arena, LEMON__PANEL, t.w->cols);
+    t.half = lemon__floats(ctx, &arena, LEMON__PANEL, t.read->student);
+    if (dense) product = lemon__floats(ctx, &arena, rows, t.w->cols);
+    if (!t.rows || !t.panel || !t.half || (dense && !product)) status = LEMON_E_MEMORY;
+    if (!status && dense) lemon__term_dense(&t, product, out);
+    else if (!status) lemon__term_sparse(&t, rows, out);
+    lemon__pages(ctx, t.w->data, lemon_tensor_bytes(t.w), LEMON__GONE);
     lemon_arena_free(ctx, &arena);
-    return w && half ? LEMON_OK : LEMON_E_MEMORY;
+    return status;
 }
+
 /*  One parameter of the student. */
 static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                        int correction, int64_t param, lemon_model *student) {
@@ -14173,19 +14891,53 @@ static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, co
     return LEMON_OK;
 }
 
+/*  A student without weights, which get their places one by one: in scratch where there is some, else all at once. */
+static lemon_status lemon__student_create(lemon_ctx *ctx, const lemon_config *config, struct lemon__file *file,
+                                          lemon_model **student) {
+    lemon_status status;
+    if (file == NULL) return lemon_model_create(ctx, config, student);
+    status = lemon__model_new(ctx, config, student);
+    if (status) lemon__scratch_close(file);
+    return status ? status : lemon__arena_scratch(ctx, &(*student)->arena, file);
+}
+
+static lemon_status lemon__student_place(lemon_model *student, int64_t param) {
+    lemon_tensor *t = &student->params[param];
+    if (t->data) return LEMON_OK;
+    t->dtype = LEMON_F32;
+    t->data = lemon__scratch_take(((lemon__arena_block *)student->arena.blocks)->file, lemon_tensor_bytes(t));
+    return t->data ? LEMON_OK : LEMON_E_IO;
+}
+
+/*  All parameters of a student from the `from`th on; *done counts them. */
+static lemon_status lemon__apply_all(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher, int correction,
+                                     lemon_model *student, volatile int64_t *done) {
+    lemon_status status = lemon__workspaces(ctx);
+    int64_t i;
+    for (i = 0; !status && i < student->n_params; i++) {
+        status = lemon__student_place(student, i);
+        if (status || (done && i < *done)) continue;
+        status = lemon__apply_param(ctx, ops, teacher, correction, i, student);
+        lemon__pages(ctx, student->params[i].data, lemon_tensor_bytes(&student->params[i]), LEMON__GONE);
+        if (!status) status = lemon__tick(ctx, "apply", i + 1, student->n_params, (double)NAN);
+        if (!status && done) *done = i + 1;
+    }
+    return status;
+}
+
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student) {
+    struct lemon__file *file = NULL;
     lemon_status status;
-    int64_t i;
     if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
     *student = NULL;
     status = lemon__same_shape(ctx, &teacher->config, &operators->teacher);
-    if (status) return status;
-    status = lemon__workspaces(ctx);
-    if (!status) status = lemon_model_create(ctx, &operators->student, student);
-    for (i = 0; !status && i < (*student)->n_params; i++)
-        status = lemon__apply_param(ctx, operators, teacher, correction, i, *student);
+    if (!status) status = lemon__operators_check(ctx, operators);
+    if (!status && lemon__scratch_path(ctx))
+        status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
+    if (!status) status = lemon__student_create(ctx, &operators->student, file, student);
+    if (!status) status = lemon__apply_all(ctx, operators, teacher, correction, *student, NULL);
     if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*student)->tokenizer);
     return lemon__model_done(ctx, status, student);
 }
@@ -14277,15 +15029,12 @@ static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_o
 
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field, i;
+    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field;
     lemon_tensor value, index;
     lemon_status status;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
-    if (!lemon__unpack_has(u, name))
-        return (map - ops->maps) % ops->slots
-                   ? LEMON_OK
-                   : lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is missing", u->source.name, name);
+    if (!lemon__unpack_has(u, name)) return LEMON_OK;
     status = lemon__unpack_field_of(u, name, teacher, &field);
     if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
     if (!status && field > 0 && field < teacher)
@@ -14294,10 +15043,6 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     if (status || field == 0) return status;
     memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
     if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
-    for (i = 0; map->index && i < map->student * field; i++)
-        if (map->index[i] < 0 || map->index[i] >= teacher)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s has the index %d, expected 0 to %lld", u->source.name,
-                               name, (int)map->index[i], (long long)teacher - 1);
     return LEMON_OK;
 }
 
@@ -14305,13 +15050,12 @@ static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i / lemon__cells(ops) >= LEMON_AT_QUERY_NORM && !ops->student.qk_norm) break;
-        else if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
             status = lemon__unpack_map(u, ops, &ops->maps[i]);
     return status;
 }
 static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
-    int64_t cells = lemon__cells(ops), i;
+    int64_t cells = lemon__cells(ops);
     lemon_tensor weight;
     if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
         return LEMON_E_FORMAT;
@@ -14320,10 +15064,6 @@ static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators
                            lemon_dtype_name(layer.dtype));
     memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
     memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
-    for (i = 0; i < cells; i++)
-        if (ops->layer[i] < -1 || ops->layer[i] >= ops->teacher.n_layers)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %d, expected -1 to %d", u->source.name,
-                               (int)ops->layer[i], (int)ops->teacher.n_layers - 1);
     return LEMON_OK;
 }
 
@@ -14357,6 +15097,7 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status) status = lemon__unpack_text(u, "method", &method, &bytes);
     if (!status) status = lemon__unpack_field_of(u, "fold_gains", 1, &fold);
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
+    if (!status && lemon__same_family(ctx, &teacher, &student)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
         status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
                              u->source.name, (long long)slots, (int)student.n_layers);
@@ -14369,7 +15110,9 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
     status = lemon__unpack_layers(u, *operators, layer);
     if (!status) status = lemon__unpack_maps(u, *operators);
-    return status ? status : lemon__unpack_corrections(u, *operators);
+    if (!status) status = lemon__unpack_corrections(u, *operators);
+    if (!status && lemon__operators_check(ctx, *operators)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    return status;
 }
 
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
@@ -14401,7 +15144,7 @@ typedef struct lemon__method {
     int64_t learn, slots;           /* steps, and layers in a field, where the options leave them to the method */
 } lemon__method;
 
-enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096 };
+enum { LEMON__METHODS = 8, LEMON__ALL_LAYERS = 4096, LEMON__ROWS_AN_UNKNOWN = 32, LEMON__MUCH_TO_LEARN = 100000000 };
 static const lemon__method lemon__methods[LEMON__METHODS] = {
     {"lemon", LEMON__SOLVES, 1, 1, 0, 1, 0, 3},    {"ligo", LEMON__LEARNS, 1, 0, 0, 1, 100, LEMON__ALL_LAYERS},
     {"subclone", LEMON__SELECTS, 1, 1, 1, 1, 0, 1}, {"select", LEMON__SELECTS, 0, 0, 0, 0, 0, 1},
@@ -14424,25 +15167,43 @@ typedef struct lemon__rows {
     int64_t width, most;            /* of a row now, and the most that there is room for */
 } lemon__rows;
 
+/*  At the front of scratch: whose it is, and how far it came. */
+typedef struct lemon__stage {
+    uint32_t print, size;
+    volatile int64_t step;
+    double flops, seconds;          /* of all runs up to there */
+} lemon__stage;
+
+/*  Streams, and what was measured of the teacher, as they were after a step. */
+typedef struct lemon__copy { float *t, *s; double *measured; } lemon__copy;
+
 typedef struct lemon__fill {
     lemon_ctx *ctx;
     const lemon_model *teacher;
     const lemon_config *tc, *sc;
     const lemon_fuse_options *o;
     const lemon__method *method;
-    int64_t learn;                  /* steps */
+    int64_t learn;                  /* steps; negative: so many times through the text, until its windows are counted */
     lemon_operators *ops;
     lemon_arena arena, solve, work; /* for the whole fusion, for the solving, for a part of it */
     int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
     const int32_t *ids;             /* calibration text: windows of seq tokens, the last of them held out */
     int64_t seq, windows, kept, batch;
+    int64_t kept_all;               /* windows that all processes keep */
     int64_t *main;                  /* [L student] the teacher layer that each student layer stands for */
     double *channel;                /* what lemon__observe found: mean |x| of channels [D], */
     double *neuron;                 /*   mean |output| of neurons [L, F], */
     double *head;                   /*   mean length of heads' outputs [L, H], */
     double *influence;              /*   1 - cosine between a layer's input and output [L], */
-    double *covariance;             /*   and E[y y^T] of the normalised stream [D, D]; all of the teacher */
+    double *covariance;             /*   and E[y y^T] of the normalised stream [D, D]; all of the teacher, in one block */
 
+    int fusing, keep;               /* a model is wanted; all operators are wanted to the end */
+    lemon__stage *stage;            /* where the work stands, in scratch; NULL: there is none */
+    struct lemon__file *file;       /*   that scratch; the student owns it */
+    int64_t step;                   /*   when this run began: teacher layers watched, then the basis, then layers solved */
+    double flops, began;            /* when it began, less what runs before took */
+    lemon__copy copy[2];            /* in scratch, by turns: what the next step needs */
+    int applied;                    /* the student is whole */
     lemon_model *student;           /* lemon, from here on: solved so far */
     float *p;                       /* [ds, dt] the projection of the streams */
     int64_t field;                  /* teacher channels that a student channel reads */
@@ -14458,6 +15219,20 @@ typedef struct lemon__fill {
     int32_t *chosen;
 } lemon__fill;
 
+static int lemon__solves(const lemon__fill *f) { return f->method->kind == LEMON__SOLVES && f->o->solve; }
+
+/*  What gradients move: the maps, or (on a set that is filled without them) the student's weights, as corrections. */
+static int lemon__learns_maps(const lemon__fill *f) {
+    return f->learn != 0 && ((f->method->kind >= LEMON__LEARNS && !lemon__solves(f)) || !f->o->correction);
+}
+
+/*  Steps of learning where the options leave them to the method.  A solved student goes through its text four times, unless
+    it is so large that gradients and their moments would be the largest thing there is. */
+static int64_t lemon__own_steps(const lemon__fill *f) {
+    if (!lemon__solves(f)) return f->method->learn;
+    return f->o->correction && lemon_config_params(f->sc) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
+}
+
 static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                               const lemon_fuse_options *o) {
     memset(f, 0, sizeof *f);
@@ -14467,20 +15242,137 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->sc = student;
     f->o = o;
     f->method = lemon__method_find(o->method);
-    f->learn = o->learn_steps >= 0 ? o->learn_steps : f->method->learn;
+    f->learn = o->learn_steps >= 0 ? o->learn_steps : lemon__own_steps(f);
     f->dt = f->tc->d_model;
     f->ds = f->sc->d_model;
     f->qt = lemon_joint_size(f->tc, LEMON_JOINT_HEADS);
     f->qs = lemon_joint_size(f->sc, LEMON_JOINT_HEADS);
     f->nt = f->tc->d_ffn;
     f->ns = f->sc->d_ffn;
+    f->flops = ctx->flops;
+    f->began = lemon__seconds();
 }
+
 
 static void lemon__fill_end(lemon__fill *f) {
     lemon_model_free(f->ctx, f->student);
     lemon_arena_free(f->ctx, &f->work);
     lemon_arena_free(f->ctx, &f->solve);
     lemon_arena_free(f->ctx, &f->arena);
+}
+
+/* ---- scratch: the student's weights, and where the work stands, so that it goes on there after a kill ---- */
+
+enum { LEMON__STAGE = 4096 };
+
+/*  Numbers that are measured of the teacher: channels, neurons, heads, influence, covariance. */
+static int64_t lemon__measured(const lemon__fill *f) {
+    return f->dt + f->tc->n_layers * (f->nt + f->tc->n_heads + 1) + f->dt * f->dt;
+}
+
+/*  A checksum of all that the bits of the result come from: scratch of other work is not gone on with.  Of the teacher,
+    some rows of each weight. */
+static uint32_t lemon__fuse_print(const lemon__fill *f) {
+    const int64_t numbers[] = {f->ctx->isa, f->seq, f->windows, f->kept, f->learn, f->o->field_layers, f->o->field_dims,
+                               f->o->solve, f->o->correction, (int64_t)f->o->seed, f->ops->slots};
+    uint32_t crc = lemon_crc32(0, LEMON_VERSION, sizeof LEMON_VERSION);
+    int64_t i;
+    crc = lemon_crc32(crc, f->method->name, strlen(f->method->name));
+    crc = lemon_crc32(crc, numbers, sizeof numbers);
+    crc = lemon_crc32(crc, f->tc, sizeof *f->tc);
+    crc = lemon_crc32(crc, f->sc, sizeof *f->sc);
+    if (f->ids) crc = lemon_crc32(crc, f->ids, (size_t)(f->windows * f->seq) * sizeof *f->ids);
+    for (i = 0; i < 2 * f->teacher->n_params; i++) {
+        const lemon_tensor *w = &f->teacher->params[i / 2];
+        crc = lemon_crc32(crc, lemon__row(w, i % 2 * (w->rows - 1)), lemon_row_bytes(w->dtype, w->cols));
+    }
+    return crc;
+}
+
+/*  Opens scratch: as an earlier run of the same work left it, else anew. */
+static lemon_status lemon__stage_open(lemon__fill *f, size_t room, struct lemon__file **file) {
+    uint32_t print = lemon__fuse_print(f);
+    int anew;
+    lemon_status status = LEMON_OK;
+    for (anew = 0; anew < 2 && !status && f->stage == NULL; anew++) {
+        lemon__stage *stage;
+        status = lemon__scratch_open(f->ctx, lemon__scratch_path(f->ctx), room, anew, 0, file);
+        stage = status ? NULL : (lemon__stage *)lemon__scratch_take(*file, LEMON__STAGE);
+        if (stage && anew) stage->print = print, stage->size = sizeof *stage;
+        if (stage && stage->print == print && stage->size == sizeof *stage) f->stage = stage;
+        else if (!status) lemon__scratch_close(*file);
+        if (!status && !stage) status = LEMON_E_IO;
+    }
+    if (status) return status;
+    f->file = *file;
+    f->flops -= f->stage->flops;
+    f->began -= f->stage->seconds;
+    return LEMON_OK;
+}
+
+/*  Places for the copies, and P, which is found once. */
+static lemon_status lemon__stage_places(lemon__fill *f, struct lemon__file *file) {
+    size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
+    int k;
+    for (k = 0; k < 2; k++) {
+        f->copy[k].t = (float *)lemon__scratch_take(file, rows * (size_t)f->dt);
+        f->copy[k].s = (float *)lemon__scratch_take(file, rows * (size_t)f->ds);
+        f->copy[k].measured = (double *)lemon__scratch_take(file, (size_t)lemon__measured(f) * sizeof(double));
+        if (!f->copy[k].t || !f->copy[k].s || !f->copy[k].measured) return LEMON_E_IO;
+    }
+    f->p = (float *)lemon__scratch_take(file, (size_t)(f->ds * f->dt) * sizeof(float));
+    return f->p ? LEMON_OK : LEMON_E_IO;
+}
+
+/*  The student, whose weights are made one by one. */
+static lemon_status lemon__student_open(lemon__fill *f) {
+    struct lemon__file *file = NULL;
+    int64_t numbers = lemon_config_params(f->sc), staged = lemon__solves(f) && !f->keep && lemon__ranks(f->ctx) == 1;
+    lemon_status status = LEMON_OK;
+    if (f->student) return LEMON_OK;
+    if (staged) numbers += 2 * (f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f)) + f->ds * f->dt;
+    if (lemon__scratch_path(f->ctx) && f->fusing)
+        status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE, &file);
+    else if (lemon__scratch_path(f->ctx)) status = lemon__scratch_beside(f->ctx, ".student", numbers, &file);
+    if (!status) status = lemon__student_create(f->ctx, f->sc, file, &f->student);
+    if (status || !f->stage || !staged) return status;
+    f->step = f->stage->step;
+    return lemon__stage_places(f, file);
+}
+
+/*  Ends a step of so many: copies what the next one needs, and then says so. */
+static lemon_status lemon__stage_save(lemon__fill *f, int64_t step) {
+    const lemon__copy *c = &f->copy[step % 2];
+    const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
+    lemon_status status;
+    if (!f->stage || !c->t) return LEMON_OK;
+    memcpy(c->t, f->store[0].data, rows * (size_t)f->dt);
+    if (step > f->tc->n_layers) memcpy(c->s, f->store[1].data, rows * (size_t)f->ds);
+    else memcpy(c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
+    f->stage->flops = f->ctx->flops - f->flops;
+    f->stage->seconds = lemon__seconds() - f->began;
+    status = lemon__scratch_flush(f->file);
+    if (!status) f->stage->step = step;
+    return status ? status : lemon__scratch_flush(f->file);
+}
+
+/*  What was measured up to the step where this run began, and with `streams` the streams as they were then. */
+static void lemon__stage_load(lemon__fill *f, int streams) {
+    const lemon__copy *now = &f->copy[f->step % 2], *c = &f->copy[lemon__min(f->step, f->tc->n_layers) % 2];
+    const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
+    if (f->step == 0) return;
+    memcpy(f->channel, c->measured, (size_t)lemon__measured(f) * sizeof *f->channel);
+    if (streams) memcpy(f->store[0].data, now->t, rows * (size_t)f->dt);
+    if (streams && f->step > f->tc->n_layers) memcpy(f->store[1].data, now->s, rows * (size_t)f->ds);
+}
+
+/*  Layers of a model will soon be read, or not again. */
+static void lemon__layer_pages(const lemon__fill *f, const lemon_model *model, int64_t layer, int advice) {
+    const int64_t each = lemon__per_layer(&model->config);
+    int64_t i;
+    if (layer < 0 || layer >= model->config.n_layers) return;
+    for (i = 1 + layer * each; i < 1 + (layer + 1) * each; i++)
+        lemon__pages(f->ctx, model->params[i].data, lemon_tensor_bytes(&model->params[i]), advice);
 }
 
 /*  i-th of n places spread over 0 ... total-1, the ends pinned to the ends; a single one is the last. */
@@ -14498,12 +15390,46 @@ static int64_t lemon__slots_used(const lemon__fill *f, int64_t i) {
     return lemon__min(f->ops->slots, lemon__field_end(f, i) + 1 - f->main[i]);
 }
 
+/*  Sums over what this process has seen become sums over what all have seen. */
+static void lemon__sum_up(lemon__fill *f, double *sums, int64_t count) {
+    if (!f->status) f->status = lemon__all_reduce(f->ctx, sums, count, sizeof *sums);
+}
+
 /* ---- rows of activations ----
         A pass over the text goes batch by batch:  for (lemon__rewind(f); lemon__next_batch(f);) ...
         A store keeps some numbers of every row from one pass to the next. ---- */
 
 enum { LEMON__XT, LEMON__XS, LEMON__SOURCE, LEMON__LACK, LEMON__TARGET };       /* the last: one a slot, LEMON__TARGET + k */
 enum { LEMON__FUSE_ROWS = 1024 };
+
+/*  What fusion keeps to in memory where it has scratch. */
+static size_t lemon__fuse_memory(const lemon__fill *f) {
+    const size_t own = lemon__scratch_path(f->ctx) ? (size_t)4000000000u : SIZE_MAX / 2;
+    return (own < f->ctx->options.memory ? own : f->ctx->options.memory) / 10 * 9;
+}
+
+/*  Numbers of activations that are kept, walks included, and bytes of what else there is at once: a factor and a block of
+    targets, or an eigenproblem. */
+static int64_t lemon__rows_numbers(const lemon__fill *f) {
+    const int64_t wide = lemon__max(lemon__max(f->ds, f->qs), f->ns), wide_t = lemon__max(lemon__max(f->dt, f->qt), f->nt);
+    return f->windows * f->seq * (f->dt + 2 * f->ds + wide + f->ops->slots * wide_t) +
+           f->batch * f->seq * (3 * (f->dt + f->ds) + 4 * (f->qt + f->qs) + 2 * (f->nt + f->ns));
+}
+
+static size_t lemon__work_bytes(const lemon__fill *f) {
+    const size_t n = (size_t)lemon__max(lemon__max(f->ds, f->qs), f->ns), dt = (size_t)f->dt;
+    const size_t solve = 8 * n * n + 24 * LEMON__FUSE_ROWS * n + 4 * (size_t)(f->ns + f->ds) * (size_t)f->nt;
+    return solve > 32 * dt * dt ? solve : 32 * dt * dt;
+}
+
+/*  Activations go to scratch where there would else be too little memory for the rest. */
+static lemon_status lemon__rows_spill(lemon__fill *f) {
+    const int64_t numbers = lemon__rows_numbers(f);
+    if (!lemon__scratch_path(f->ctx) || f->solve.blocks ||
+        f->ctx->bytes + 4 * (size_t)numbers + lemon__work_bytes(f) <= lemon__fuse_memory(f))
+        return LEMON_OK;
+    return lemon__arena_scratch_beside(f->ctx, &f->solve, ".rows", numbers);
+}
 
 static lemon_status lemon__rows_make(lemon__fill *f, int store, int64_t width) {
     lemon__rows *r = &f->store[store];
@@ -14541,8 +15467,6 @@ static int lemon__next_batch(lemon__fill *f) {
 
 /* ---- covariances: float32 products of a batch of rows, summed in float64 ---- */
 
-enum { LEMON__PANEL = 512 };
-
 typedef struct lemon__cov {
     double *sum;                    /* [m, n]: sum over rows of a_row^T b_row */
     float *part;                    /* [PANEL, n] */
@@ -14557,16 +15481,27 @@ static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t 
     return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
 }
 
+/*  Row `index` of a panel's products is added to the sums. */
+typedef struct lemon__adding { const float *part; double *sum; int64_t n, step; } lemon__adding;
+
+static void lemon__adding_task(void *arg, int64_t index, int worker) {
+    const lemon__adding *g = (const lemon__adding *)arg;
+    const float *part = g->part + index * g->n;
+    double *sum = g->sum + index * g->step;
+    int64_t c;
+    (void)worker;
+    for (c = 0; c < g->n; c++) sum[c] += (double)part[c];
+}
+
 /*  Where a and b are the same rows, only what is right of the diagonal, by panels: half the work (SYRK). */
 static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
-    int64_t i, r, c;
+    lemon__adding g;
+    int64_t i;
     for (i = 0; i < cov->m; i += LEMON__PANEL) {
-        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0, n = cov->n - from;
-        lemon__gemm_threads(ctx, 1, 0, size, n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, n);
-        for (r = 0; r < size; r++) {
-            double *sum = cov->sum + (i + r) * cov->n + from;
-            for (c = 0; c < n; c++) sum[c] += (double)cov->part[r * n + c];
-        }
+        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0;
+        g.part = cov->part, g.sum = cov->sum + i * cov->n + from, g.n = cov->n - from, g.step = cov->n;
+        lemon__gemm_threads(ctx, 1, 0, size, g.n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, g.n);
+        lemon__parallel(ctx, size, lemon__adding_task, &g);
     }
 }
 
@@ -14688,17 +15623,6 @@ static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows)
 enum { LEMON__RIDGES = 5, LEMON__JUDGES = 256, LEMON__BLOCK_OF_TARGETS = 1024 };
 static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0};
 
-typedef struct lemon__squares {
-    lemon__fill *f;
-    int64_t n;
-    lemon__factor l;                /* above its diagonal stands S */
-    double *diagonal;               /* of S */
-    int ridge;                      /* that l is of; -1: none yet */
-    lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
-    int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
-    float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
-} lemon__squares;
-
 /*  What is solved for, from a store of m columns.  W0 is dense (w), or the transpose of a selection that a map holds. */
 typedef struct lemon__target {
     int store;
@@ -14707,6 +15631,20 @@ typedef struct lemon__target {
     float *w;                       /* [m, n] W0, receives W; or NULL, and then: */
     float *turned;                  /* [n, m] receives W^T */
 } lemon__target;
+
+typedef struct lemon__squares {
+    lemon__fill *f;
+    int64_t n;
+    lemon__factor l;                /* above its diagonal stands S */
+    double *diagonal;               /* of S */
+    lemon__factor of[LEMON__RIDGES];        /* those that there was memory to keep; a NULL: none */
+    int ridge;                      /* that l is of; -1: none yet */
+    lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
+    int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
+    const lemon__target *target;    /* for tasks: of so many of them */
+    int64_t count;
+    float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
+} lemon__squares;
 
 static lemon_status lemon__squares_make(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
     int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq;
@@ -14739,8 +15677,25 @@ static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most,
     lemon__rows_shape(f, LEMON__SOURCE, n);
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
+    lemon__sum_up(f, q->l.a, n * n);
     for (i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
     return f->status;
+}
+
+/*  Leaves the factor at hand be, and goes on in other memory where there is enough; else the next one takes its place. */
+static void lemon__squares_another(lemon__squares *q) {
+    lemon__fill *f = q->f;
+    const size_t n = (size_t)q->n, bytes = 8 * n * n, more = bytes + lemon__work_bytes(f) - 8 * n * n;
+    lemon__factor l = q->l;
+    if (q->ridge < 0) return;
+    if (f->ctx->bytes + more <= lemon__fuse_memory(f)) {
+        l.a = lemon__doubles(f->ctx, &f->work, q->n, q->n);
+        l.inverse = lemon__doubles(f->ctx, &f->work, lemon__ceil_div(q->n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
+    }
+    if (l.a && l.inverse && l.a != q->l.a) {
+        memcpy(l.a, q->l.a, bytes);
+        q->l = l;
+    } else q->of[q->ridge].a = NULL;
 }
 
 /*  Factors S + ridge; 0 where that is not positive definite. */
@@ -14748,10 +15703,16 @@ static int lemon__squares_factor(lemon__squares *q, int ridge) {
     double mean = 0.0;
     int64_t i, n = q->n;
     if (q->ridge == ridge) return 1;
+    if (q->of[ridge].a) {
+        q->l = q->of[q->ridge = ridge];
+        return 1;
+    }
+    lemon__squares_another(q);
     for (i = 0; i < n; i++) mean += q->diagonal[i] / (double)n;
     lemon__mirror_up(q->l.a, n);
     for (i = 0; i < n; i++) q->l.a[i * n + i] = q->diagonal[i] + lemon__ridges[ridge] * mean + 1e-30;
     q->ridge = lemon__factor_run(&q->l) ? ridge : -1;
+    if (q->ridge == ridge) q->of[ridge] = q->l;
     return q->ridge == ridge;
 }
 
@@ -14770,19 +15731,30 @@ static void lemon__squares_from(lemon__squares *q, const lemon__target *t, int64
     }
 }
 
+/*  Row `index` of the batch at hand: the targets of a block, less what a selection predicts of them. */
+static void lemon__rest_task(void *arg, int64_t index, int worker) {
+    const lemon__squares *q = (const lemon__squares *)arg;
+    const lemon__target *t = q->target;
+    const float *target = lemon__batch(q->f, t->store) + index * t->m, *s = lemon__batch(q->f, LEMON__SOURCE) + index * q->n;
+    float *rest = q->rest + index * q->count;
+    int64_t c, i;
+    (void)worker;
+    for (c = 0; c < q->count; c++) rest[c] = target[q->ids[c]];
+    for (i = 0; !t->w && i < t->select->student; i++) {
+        const int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
+        if (to >= 0) rest[to] -= t->select->value[i] * s[i];
+    }
+}
+
 /*  What W0 leaves of a block of targets, on the batch at hand. */
 static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
-    const float *target = lemon__batch(f, t->store), *s = lemon__batch(f, LEMON__SOURCE);
-    int64_t r, c, i;
-    for (r = 0; r < f->rows; r++)
-        for (c = 0; c < count; c++) q->rest[r * count + c] = target[r * t->m + q->ids[c]];
+    q->target = t;
+    q->count = count;
+    lemon__parallel(f->ctx, f->rows, lemon__rest_task, q);
     if (t->w)
-        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, s, q->n, q->w, q->n, 1.0f, q->rest, count);
-    for (i = 0; !t->w && i < t->select->student; i++) {
-        int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
-        for (r = 0; to >= 0 && r < f->rows; r++) q->rest[r * count + to] -= t->select->value[i] * s[r * q->n + i];
-    }
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, -1.0f, lemon__batch(f, LEMON__SOURCE), q->n, q->w, q->n, 1.0f,
+                            q->rest, count);
 }
 
 static void lemon__squares_pass(lemon__squares *q, const lemon__target *t) {
@@ -14802,6 +15774,7 @@ static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int6
         lemon__squares_rest(q, t, count);
         lemon__cov_add(f->ctx, &q->cov, q->rest, lemon__batch(f, LEMON__SOURCE), f->rows);
     }
+    lemon__sum_up(f, q->cov.sum, count * q->n);
 }
 
 /*  How much better the step predicts held-out rows than W0 does: the change of the sum of squares.  step: [count, n] */
@@ -14818,6 +15791,7 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
         for (i = 0; i < f->rows * count; i++)
             gain += (double)q->guess[i] * ((double)q->guess[i] - 2.0 * (double)q->rest[i]);
     }
+    lemon__sum_up(f, &gain, 1);
     return gain;
 }
 
@@ -14847,13 +15821,19 @@ static lemon_status lemon__squares_choose(lemon__squares *q, const lemon__target
     return r && step ? q->f->status : LEMON_E_MEMORY;
 }
 
+/*  out[c * step + r] = in[r, c], by squares. */
+static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out, int64_t step) {
+    int64_t i, j, r, c;
+    for (i = 0; i < rows; i += 32)
+        for (j = 0; j < cols; j += 32)
+            for (c = j; c < lemon__min(j + 32, cols); c++)
+                for (r = i; r < lemon__min(i + 32, rows); r++) out[c * step + r] = in[r * cols + c];
+}
+
 /*  A block's W, to where the target wants it. */
 static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_t from, int64_t count) {
-    int64_t c, i, n = q->n;
-    if (t->w) memcpy(t->w + from * n, q->w, (size_t)(count * n) * sizeof *q->w);
-    else
-        for (c = 0; c < count; c++)
-            for (i = 0; i < n; i++) t->turned[i * t->m + from + c] = q->w[c * n + i];
+    if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
+    else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
 }
 
 static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
@@ -15274,21 +16254,29 @@ static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov,
 
 /*  Room for what is measured, and for the teacher's stream. */
 static lemon_status lemon__observe_memory(lemon__fill *f) {
-    lemon_status status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
-    f->channel = lemon__doubles(f->ctx, &f->arena, 1, f->dt);
-    f->neuron = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->nt);
-    f->head = lemon__doubles(f->ctx, &f->arena, f->tc->n_layers, f->tc->n_heads);
-    f->influence = lemon__doubles(f->ctx, &f->arena, 1, f->tc->n_layers);
-    f->covariance = lemon__doubles(f->ctx, &f->arena, f->dt, f->dt);
-    if (!f->channel || !f->neuron || !f->head || !f->influence || !f->covariance) return LEMON_E_MEMORY;
-    return status ? status : lemon__rows_make(f, LEMON__XT, f->dt);
+    lemon_status status = lemon__rows_spill(f);
+    if (!status) status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
+    f->channel = lemon__doubles(f->ctx, &f->arena, 1, lemon__measured(f));
+    if (status || !f->channel) return status ? status : LEMON_E_MEMORY;
+    f->neuron = f->channel + f->dt;
+    f->head = f->neuron + f->tc->n_layers * f->nt;
+    f->influence = f->head + f->tc->n_layers * f->tc->n_heads;
+    f->covariance = f->influence + f->tc->n_layers;
+    return lemon__rows_make(f, LEMON__XT, f->dt);
 }
 
-/*  Fills channel, neuron, head, influence and covariance from the windows that are kept, layer by layer, so that each
+/*  How many windows are watched: those that are kept, but of a teacher of a thousand million numbers or more only half, for
+    means over some thousands of tokens change little and it is a fifth of the work. */
+static int64_t lemon__watched(const lemon__fill *f) {
+    if (lemon_config_params(f->tc) < 1000000000) return f->kept;
+    return lemon__max(f->kept / 2, lemon__min(f->kept, 4096 / f->seq));
+}
+
+/*  Fills channel, neuron, head, influence and covariance from windows that are kept, layer by layer, so that each
     layer's weights are read once. */
 static lemon_status lemon__observe(lemon__fill *f) {
     lemon__cov cov;
-    int64_t layer;
+    int64_t layer, watched = lemon__watched(f);
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
     lemon_status status = before ? lemon__observe_memory(f) : LEMON_E_MEMORY;
     cov.sum = f->covariance;
@@ -15297,19 +16285,24 @@ static lemon_status lemon__observe(lemon__fill *f) {
     if (status || !cov.part) return status ? status : LEMON_E_MEMORY;
     f->what = "watch the teacher";
     f->total = f->tc->n_layers;
-    for (lemon__rewind(f); lemon__next_batch(f) && !f->held;) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
-    for (layer = 0; !status && layer < f->tc->n_layers; layer++) {
+    lemon__stage_load(f, f->step < f->total);
+    for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && f->first < watched;)
+        lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
+    for (layer = lemon__min(f->step, f->total); !status && layer < f->total; layer++) {
         f->done = layer;
-        for (lemon__rewind(f); lemon__next_batch(f) && !f->held;) {
+        lemon__layer_pages(f, f->teacher, layer + 1, LEMON__SOON);
+        for (lemon__rewind(f); lemon__next_batch(f) && f->first < watched;) {
             lemon__observe_layer(f, layer, &cov, before);
             if (layer + 1 == f->tc->n_layers) lemon__observe_stream(f, &f->t.walk, &cov);
         }
-        status = f->status;
+        lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
+        status = f->status ? f->status : lemon__stage_save(f, layer + 1);
     }
     if (!status) status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
+    if (!status) lemon__sum_up(f, f->channel, lemon__measured(f));
     lemon__mirror_up(f->covariance, f->dt);
     lemon_arena_free(f->ctx, &f->work);
-    return status;
+    return status ? status : f->status;
 }
 
 /* ---- methods that select: select, drop, subclone, and the start of those that learn ---- */
@@ -15456,11 +16449,11 @@ static lemon_status lemon__solve_basis(lemon__fill *f) {
     int64_t n = f->dt, i, j;
     float *gain = lemon__floats(f->ctx, &f->work, f->ds, n);
     lemon_status status = LEMON_OK;
-    f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
+    if (!f->p) f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
     f->field = f->method->kind == LEMON__SOLVES && f->o->field_dims > 0 ? lemon__min(f->o->field_dims, n) : n;
     if (!gain || !f->p) return LEMON_E_MEMORY;
     if (f->ds == n) for (i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
-    else {
+    else if (f->step <= f->tc->n_layers) {
         status = lemon__basis(f);
         if (!status) status = lemon__basis_scale(f);
     }
@@ -15531,12 +16524,6 @@ static lemon_status lemon__masked_solve(lemon__squares *q, const lemon__target *
     return f->status;
 }
 
-static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) out[c * rows + r] = in[r * cols + c];
-}
-
 /*  P's own inverse, for a read map; NULL: no memory. */
 static float *lemon__basis_inverse(lemon__fill *f) {
     float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
@@ -15584,7 +16571,7 @@ static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, 
     if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
     if (!status) status = masked ? lemon__masked_solve(&q, &t) : lemon__squares_solve(&q, &t);
     if (status) return status;
-    lemon__transpose(w, f->dt, f->ds, matrix);
+    lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
     return lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
 
@@ -15592,18 +16579,19 @@ static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, 
 
 static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
     int64_t param = lemon__param_index(f->sc, role, layer);
-    return lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
+    lemon_status status = lemon__student_place(f->student, param);
+    return status ? status : lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
 }
 
 /*  P W [ds, n] of a teacher's matrix that writes to the stream; NULL: no memory. */
 static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
-    int64_t from, count, i;
+    int64_t from, count;
     if (rows == NULL || pw == NULL) return NULL;
     for (from = 0; from < t->rows; from += count) {
         count = lemon__min(LEMON__PANEL, t->rows - from);
-        for (i = 0; i < count; i++) lemon_row_to_f32(t, from + i, rows + i * t->cols);
+        lemon__folded_rows(f->ctx, t, from, count, NULL, rows);
         lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, count, 1.0f, f->p + from, f->dt, rows, t->cols, from > 0 ? 1.0f : 0.0f,
                             pw, t->cols);
     }
@@ -15657,7 +16645,11 @@ static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int
     f->ops->correction[param] = lemon__view(extra, LEMON_F32, w->rows, w->cols);
     memcpy(extra, t.w, lemon_tensor_bytes(w));
     status = lemon__squares_solve(q, &t);
-    for (c = 0; c < w->rows * w->cols; c++) extra[c] = t.w[c] - extra[c];
+    for (c = 0; c < w->rows * w->cols; c++) {               /* so that applying the set gives the same bits */
+        const float plain = extra[c];
+        extra[c] = t.w[c] - plain;
+        t.w[c] = plain + extra[c];
+    }
     return status;
 }
 
@@ -15729,7 +16721,7 @@ static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const 
     for (c = 0; c < f->dt; c++) {
         double sum = mean[c];
         for (i = 0; i < f->ds; i++) sum -= mean[f->dt + i] * (double)read[i * f->dt + c];
-        lack[c] = (float)(sum / (double)(f->kept * f->seq));
+        lack[c] = (float)(sum / (double)(f->kept_all * f->seq));
     }
     for (which = 0; which < 3; which++) {
         lemon_role role = (lemon_role)(LEMON_WQ + which);
@@ -15766,6 +16758,7 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
         lemon__copy_in(f, LEMON__TARGET, f->t.walk.z);
         lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
+    lemon__sum_up(f, mean, f->dt + f->ds), lemon__sum_up(f, planes, f->qt / 2), lemon__sum_up(f, sum, f->tc->n_heads * d * d);
     status = f->status ? f->status : lemon__head_energy(f, f->main[i], part, sum);
     if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
     if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
@@ -15823,6 +16816,7 @@ static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer
         if (used) lemon__copy_in(f, store, t->gate);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
+    lemon__sum_up(f, squares, f->nt);
     if (f->status || !used) return f->status;
     return lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
 }
@@ -15863,7 +16857,16 @@ static lemon_status lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
     return f->status ? f->status : lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
 }
 
-static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
+/*  All of a student layer gets its place at once, so that a later run finds it there. */
+static lemon_status lemon__solve_places(lemon__fill *f, int64_t i) {
+    const int64_t each = lemon__per_layer(f->sc);
+    lemon_status status = lemon__student_place(f->student, 0);
+    int64_t k;
+    for (k = 1 + i * each; !status && k < 1 + (i + 1) * each; k++) status = lemon__student_place(f->student, k);
+    return status;
+}
+
+static lemon_status lemon__solve_blocks(lemon__fill *f, int64_t i) {
     int64_t layer;
     lemon_status status = lemon__solve_attention_in(f, i);
     lemon_arena_free(f->ctx, &f->work);
@@ -15876,6 +16879,31 @@ static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
     if (!status) status = lemon__solve_neurons(f, i);
     if (!status) status = lemon__solve_ffn_out(f, i);
     lemon_arena_free(f->ctx, &f->work);
+    return status;
+}
+
+/*  Forgets a layer's operators, which the student's weights hold now. */
+static void lemon__solve_forget(lemon__fill *f, int64_t i, void *until) {
+    const int64_t each = lemon__per_layer(f->sc);
+    int64_t slot, k;
+    int place;
+    for (place = 0; place < LEMON_PLACE_COUNT; place++)
+        for (slot = 0; slot < f->ops->slots && lemon__places[place].per_layer; slot++)
+            memset(lemon__own_map(f->ops, place, i, slot), 0, sizeof(lemon_map));
+    for (k = 1 + i * each; k < 1 + (i + 1) * each; k++) f->ops->correction[k].data = NULL;
+    lemon__arena_release(f->ctx, &f->ops->arena, until);
+}
+
+static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
+    void *before = f->ops->arena.blocks;
+    int64_t layer, last = lemon__field_end(f, i);
+    lemon_status status = lemon__solve_places(f, i);
+    for (layer = f->main[i]; layer <= last + 1; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__SOON);
+    if (!status) status = lemon__solve_blocks(f, i);
+    for (layer = f->main[i]; layer <= last; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
+    if (!f->keep) lemon__solve_forget(f, i, before);
+    if (!status) status = lemon__stage_save(f, f->tc->n_layers + 2 + i);
+    lemon__layer_pages(f, f->student, i, LEMON__GONE);
     return status;
 }
 
@@ -15906,7 +16934,11 @@ static lemon_status lemon__gain_make(lemon__fill *f, lemon__gain *g) {
         lemon__cov_add(f->ctx, &g->s[f->held], s, s, f->rows);
         lemon__cov_add(f->ctx, &g->t[f->held], lemon__batch(f, LEMON__TARGET), s, f->rows);
     }
-    for (k = 0; k < 2; k++) lemon__mirror_up(g->s[k].sum, f->ds);
+    for (k = 0; k < 2; k++) {
+        lemon__sum_up(f, g->s[k].sum, f->ds * f->ds);
+        lemon__sum_up(f, g->t[k].sum, f->dt * f->ds);
+        lemon__mirror_up(g->s[k].sum, f->ds);
+    }
     return f->status;
 }
 
@@ -16002,7 +17034,11 @@ static lemon_status lemon__solve_gain(lemon__fill *f) {
     if (extra == NULL) return LEMON_E_MEMORY;
     memcpy(extra, w, (size_t)ds * sizeof *extra);
     status = lemon__gain_solve(f, &g, w);
-    for (i = 0; i < ds; i++) extra[i] = w[i] - extra[i];
+    for (i = 0; i < ds; i++) {
+        const float plain = extra[i];
+        extra[i] = w[i] - plain;
+        w[i] = plain + extra[i];
+    }
     f->ops->correction[param] = lemon__view(extra, LEMON_F32, 1, ds);
     return status;
 }
@@ -16031,10 +17067,17 @@ static lemon_status lemon__solve_memory(lemon__fill *f) {
     return status ? status : f->energy && f->chosen ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-/*  The streams after the embedding, and the teacher's after layers before the first that is kept. */
+/*  The streams after the embedding, and the teacher's after layers before the first that is kept; or what an earlier run
+    left. */
 static lemon_status lemon__solve_begin(lemon__fill *f) {
     int64_t layer;
-    lemon_status status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
+    lemon_status status = LEMON_OK;
+    if (f->step > f->tc->n_layers) {
+        for (layer = 0; !status && layer < f->step - f->tc->n_layers - 1; layer++) status = lemon__solve_places(f, layer);
+        lemon__stage_load(f, 1);
+        return status ? status : lemon__student_place(f->student, 0);
+    }
+    status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
     if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
@@ -16042,7 +17085,7 @@ static lemon_status lemon__solve_begin(lemon__fill *f) {
     }
     for (layer = 0; layer < f->main[0] && !f->status; layer++)
         for (lemon__pass_teacher(f, -1, 0); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
-    return f->status;
+    return f->status ? f->status : lemon__stage_save(f, f->tc->n_layers + 1);
 }
 
 /*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block
@@ -16080,10 +17123,10 @@ static lemon_status lemon__solve_slots(lemon__fill *f) {
 
 /*  What is known before the first layer: which layers stay, and P. */
 static lemon_status lemon__solve_open(lemon__fill *f) {
-    lemon_status status = lemon__observe(f);
+    lemon_status status = lemon__student_open(f);
+    if (!status) status = lemon__observe(f);
     if (!status) status = lemon__solve_layers(f);
     if (!status) status = lemon__solve_slots(f);
-    if (!status) status = lemon_model_create(f->ctx, f->sc, &f->student);
     if (!status) status = lemon__solve_memory(f);
     if (!status) status = lemon__solve_basis(f);
     f->what = "solve";
@@ -16093,11 +17136,12 @@ static lemon_status lemon__solve_open(lemon__fill *f) {
 }
 
 static lemon_status lemon__fill_solved(lemon__fill *f) {
-    int64_t i;
     lemon_status status = lemon__solve_open(f);
     if (!status) status = lemon__solve_begin(f);
-    for (i = 0; !status && i < f->sc->n_layers; i++, f->done++) status = lemon__solve_layer(f, i);
+    f->done = lemon__max(0, f->step - f->tc->n_layers - 1);
+    for (; !status && f->done < f->sc->n_layers; f->done++) status = lemon__solve_layer(f, f->done);
     if (!status) status = lemon__solve_output(f);
+    f->applied = 1;
     if (!status) status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     lemon_arena_free(f->ctx, &f->solve);
     return status;
@@ -16150,8 +17194,10 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
         if (decomposes && !f->held) lemon__cov_add(f->ctx, &p->neurons, t->gate, t->gate, f->rows);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
+    lemon__sum_up(f, p->values.sum, p->values.m * p->values.m), lemon__sum_up(f, p->queries, f->qt);
+    lemon__sum_up(f, p->keys, p->values.m), lemon__sum_up(f, p->squares, f->nt);
     lemon__mirror_up(p->values.sum, p->values.m);
-    if (decomposes) lemon__mirror_up(p->neurons.sum, f->nt);
+    if (decomposes) lemon__sum_up(f, p->neurons.sum, f->nt * f->nt), lemon__mirror_up(p->neurons.sum, f->nt);
 }
 
 /*  P's inverse reads everywhere. */
@@ -16340,7 +17386,7 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
         for (j = 0; j < n; j++) {
             float now = mask[i * n + j];
             int near = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
-            mask[i * n + j] = (f->student ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
+            mask[i * n + j] = (lemon__solves(f) ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
         }
     }
     return LEMON_OK;
@@ -16491,7 +17537,7 @@ static lemon_status lemon__learn_steps(lemon__learn *l) {
     lemon_status status = LEMON_OK;
     lemon_train_defaults(&o);
     o.steps = l->f->learn;
-    o.lr = l->f->o->learn_lr;
+    o.lr = l->f->o->learn_lr < 0.0 ? 3e-3 : l->f->o->learn_lr;
     lemon__train_resolve(l->f->sc, &o);
     for (step = 1; !status && step <= o.steps; step++) {
         double norm, loss;
@@ -16531,23 +17577,36 @@ static lemon_status lemon__learn_write(lemon__learn *l) {
     return status;
 }
 
-static lemon_status lemon__held_out_loss(const lemon__fill *f, const lemon_model *student, double *loss) {
-    return lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, (f->windows - f->kept) * f->seq, f->seq, NULL,
-                           loss);
+static lemon_status lemon__held_out_loss(lemon__fill *f, const lemon_model *student, double *loss) {
+    const int64_t n = (f->windows - f->kept) * f->seq;
+    double sums[2] = {0.0, (double)n - 1.0};
+    lemon_status status = lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, n, f->seq, NULL, loss);
+    if (status || lemon__ranks(f->ctx) == 1) return status;
+    sums[0] = *loss * sums[1];
+    lemon__sum_up(f, sums, 2);
+    *loss = sums[0] / sums[1];
+    return f->status;
+}
+
+/*  The student that the operators make, where solving has not left it. */
+static lemon_status lemon__student_apply(lemon__fill *f) {
+    lemon_status status = f->applied ? LEMON_OK : lemon__student_open(f);
+    if (!status && !f->applied)
+        status = lemon__apply_all(f->ctx, f->ops, f->teacher, f->o->correction, f->student,
+                                  f->stage && f->learn == 0 ? &f->stage->step : NULL);
+    f->applied = !status;
+    return status;
 }
 
 static lemon_status lemon__applied_loss(lemon__fill *f, double *loss) {
-    lemon_model *student = NULL;
-    lemon_status status = lemon_operators_apply(f->ctx, f->ops, f->teacher, f->o->correction, &student);
-    if (!status) status = lemon__held_out_loss(f, student, loss);
-    lemon_model_free(f->ctx, student);
-    return status;
+    lemon_status status = lemon__student_apply(f);
+    return status ? status : lemon__held_out_loss(f, f->student, loss);
 }
 
 /*  Refines the operators; keeps the result only if held-out text says so.  *loss: on it, before and after. */
 static lemon_status lemon__learn_operators(lemon__fill *f, double *before, double *after) {
     lemon__learn l;
-    lemon_model *student = NULL;
+    lemon_model *first = f->student;
     lemon_operators *ops = f->ops;
     size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
     lemon_map *old = ops->maps, *anew = (lemon_map *)lemon_arena_alloc(f->ctx, &ops->arena, maps);
@@ -16555,23 +17614,78 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     lemon_status status = anew && new_weight ? LEMON_OK : LEMON_E_MEMORY;
     memset(&l, 0, sizeof l);
     l.f = f;
-    if (!status) status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &student);
-    if (!status) status = lemon__learn_open(&l, student);
+    if (!status) status = lemon__learn_open(&l, first);
     if (!status) status = lemon__learn_steps(&l);
     if (!status) {
         ops->maps = (lemon_map *)memcpy(anew, old, maps);
         ops->layer_weight = (float *)memcpy(new_weight, old_weight, layers);
         status = lemon__learn_write(&l);
     }
-    if (!status) status = lemon__applied_loss(f, after);
-    if (!status && !(*after < *before)) {
+    if (!status) status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &f->student);
+    if (!status) status = lemon__held_out_loss(f, f->student, after);
+    if (status || !(*after < *before)) {
+        lemon_model *worse = f->student == first ? NULL : f->student;
         ops->maps = old;
         ops->layer_weight = old_weight;
         *after = *before;
+        f->student = first;
+        first = worse;
     }
     lemon_tape_close(l.q.tape);
     lemon_arena_free(f->ctx, &l.arena);
-    lemon_model_free(f->ctx, student);
+    lemon_model_free(f->ctx, first);
+    return status;
+}
+
+/* ---- learning on top of a set that is there: the student's own weights move by gradients, on the teacher's predictions for
+        the text at hand, a window a step.  Where they come to is the correction from then on. ---- */
+
+static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
+    lemon_train_options o;
+    lemon_tokens text;
+    lemon_train_defaults(&o);
+    o.steps = f->learn;
+    o.batch = 1;
+    o.seq = f->seq;
+    o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
+    o.teacher = f->teacher;
+    o.keep_teacher = 1;
+    o.distill = 1.0;
+    o.seed = f->o->seed;
+    text.ids = (int32_t *)lemon__unconst(f->ids);
+    text.count = text.capacity = f->kept * f->seq;
+    return lemon_train(f->ctx, student, &text, &o, NULL);
+}
+
+/*  student - what stands in it without learning, added to the corrections. */
+static lemon_status lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
+    lemon_operators *ops = f->ops;
+    int64_t i, j;
+    for (i = 0; i < student->n_params; i++) {
+        const lemon_tensor *t = &student->params[i];
+        const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
+        float *c = (float *)ops->correction[i].data;
+        if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
+        if (c == NULL) return LEMON_E_MEMORY;
+        for (j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
+        ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
+    }
+    return LEMON_OK;
+}
+
+/*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
+static lemon_status lemon__settle(lemon__fill *f, double *before, double *after) {
+    lemon_model *settled = NULL, *worse;
+    lemon_status status = lemon_model_clone(f->ctx, f->student, &settled);
+    if (!status) status = lemon__settle_train(f, settled);
+    if (!status) status = lemon__held_out_loss(f, settled, after);
+    worse = settled;
+    if (!status && *after < *before) {
+        if (f->keep) status = lemon__settle_write(f, settled, f->student);
+        worse = f->student;
+        f->student = settled;
+    } else *after = *before;
+    lemon_model_free(f->ctx, worse);
     return status;
 }
 
@@ -16585,13 +17699,117 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     o->solve = 1;
     o->correction = 1;
     o->learn_steps = -1;
-    o->learn_lr = 3e-3;
+    o->learn_lr = -1.0;
     o->seed = 1;
+}
+
+/* ---- a shape for a budget: all that can be are tried ---- */
+
+typedef struct lemon__shaping {
+    const lemon_config *teacher;
+    lemon_config want, best;        /* sizes that are given, or 0; the best shape so far, */
+    double distance;                /*   and how far it is from what was asked for */
+    int64_t params, least;          /* the budget; the smallest student that was seen */
+} lemon__shaping;
+
+/*  Sizes are multiples of this: of the powers of two up to 64 that the teacher's is a multiple of, the largest that leaves
+    sixteen to choose from. */
+static int32_t lemon__shape_step(int32_t size) {
+    int32_t step = 1;
+    while (step < 64 && size % (2 * step) == 0 && size / (2 * step) >= 16) step *= 2;
+    return step;
+}
+
+static double lemon__shape_distance(const lemon__shaping *g, const lemon_config *s) {
+    const lemon_config *t = g->teacher;
+    const double share[4] = {log((double)s->d_model / t->d_model), log((double)s->n_layers / t->n_layers),
+                             log((double)s->n_heads / t->n_heads), log((double)s->d_ffn / t->d_ffn)};
+    const double head = log((double)s->head_dim / t->head_dim),
+                 group = share[2] - log((double)s->kv_heads / t->kv_heads),
+                 unused = 10.0 * log((double)lemon_config_params(s) / (double)g->params);
+    double mean = (share[0] + share[1] + share[2] + share[3]) / 4.0, sum = head * head + group * group + unused * unused;
+    int i;
+    for (i = 0; i < 4; i++) sum += (share[i] - mean) * (share[i] - mean);
+    return sum;
+}
+
+/*  Key-value heads, so that about as many query heads share one as in the teacher. */
+static int32_t lemon__shape_groups(const lemon_config *t, int32_t heads) {
+    double group = (double)t->n_heads / t->kv_heads, least = 1e30;
+    int32_t k, best = 1;
+    for (k = 1; k <= heads && k <= t->kv_heads; k++) {
+        double off = fabs(log((double)heads / k / group));
+        if (heads % k || !(off < least)) continue;
+        least = off;
+        best = k;
+    }
+    return best;
+}
+
+/*  A shape but for d_ffn, which takes what is left of the budget; 0 where nothing is left for it. */
+static int lemon__shape_try(lemon__shaping *g, lemon_config *s) {
+    int64_t step = lemon__shape_step(g->teacher->d_ffn), least, more;
+    double distance;
+    s->d_ffn = g->want.d_ffn > 0 ? g->want.d_ffn : (int32_t)step;
+    least = lemon_config_params(s);
+    if (least > 0 && (g->least == 0 || least < g->least)) g->least = least;
+    if (least == 0 || least > g->params) return 0;
+    more = (g->params - least) / (3 * step * s->d_model * s->n_layers) * step;
+    if (g->want.d_ffn == 0) s->d_ffn = (int32_t)lemon__min(g->teacher->d_ffn, s->d_ffn + more);
+    distance = lemon__shape_distance(g, s);
+    if (distance < g->distance) g->distance = distance, g->best = *s;
+    return 1;
+}
+
+/*  All widths and depths that go with some heads; from the second on a depth too many ends it. */
+static void lemon__shape_heads(lemon__shaping *g, lemon_config *s) {
+    const lemon_config *t = g->teacher, *want = &g->want;
+    int tied = t->d_model == t->n_heads * t->head_dim, deep, wide;
+    int32_t step = lemon__shape_step(t->d_model), d = tied ? s->n_heads * s->head_dim : step;
+    if (want->d_model > 0) d = tied && d != want->d_model ? t->d_model + 1 : want->d_model;
+    for (wide = 1; wide && d <= t->d_model; d += step) {
+        s->d_model = d;
+        s->n_layers = want->n_layers > 0 ? want->n_layers : 1;
+        for (deep = 1; deep && s->n_layers <= t->n_layers; s->n_layers++)
+            deep = lemon__shape_try(g, s) && want->n_layers == 0;
+        wide = !tied && want->d_model == 0;
+    }
+}
+
+LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
+                                        lemon_config *student) {
+    lemon__shaping g;
+    lemon_config s;
+    int64_t whole;
+    if (ctx == NULL || teacher == NULL || student == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_shape: an argument is NULL");
+    if (lemon_config_check(ctx, teacher)) return LEMON_E_ARG;
+    memset(&g, 0, sizeof g);
+    g.teacher = teacher, g.want = *student, g.params = params, g.distance = 1e30;
+    whole = lemon_config_params(teacher);
+    if (params > whole)
+        return lemon__fail(ctx, LEMON_E_ARG, "params is %lld, expected at most %lld, the teacher's", (long long)params,
+                           (long long)whole);
+    s = *teacher;
+    for (s.head_dim = teacher->head_dim; s.head_dim >= 2; s.head_dim--) {
+        if (teacher->head_dim % s.head_dim || s.head_dim % 2) continue;
+        if (g.want.head_dim > 0 && s.head_dim != g.want.head_dim) continue;
+        for (s.n_heads = 1; s.n_heads <= teacher->n_heads; s.n_heads++) {
+            if (g.want.n_heads > 0 && s.n_heads != g.want.n_heads) continue;
+            s.kv_heads = g.want.kv_heads > 0 ? g.want.kv_heads : lemon__shape_groups(teacher, s.n_heads);
+            if (s.n_heads % s.kv_heads == 0) lemon__shape_heads(&g, &s);
+        }
+    }
+    if (g.distance < 1e30) { *student = g.best; return LEMON_OK; }
+    if (g.least == 0)
+        return lemon__fail(ctx, LEMON_E_ARG, "the sizes given go with no shape of this teacher's; leave one of them out");
+    return lemon__fail(ctx, LEMON_E_ARG, "params is %lld, expected at least %lld, the smallest student of this teacher, "
+                       "whose vocabulary is %d", (long long)params, (long long)g.least, (int)teacher->vocab_size);
 }
 
 /*  How many teacher layers a student layer's field holds. */
 static int64_t lemon__field_slots(const lemon__fill *f) {
-    int64_t own = f->method->kind == LEMON__SOLVES && f->o->solve ? 1 : f->method->slots;
+    int64_t own = lemon__solves(f) ? 1 : f->method->slots;
     if (f->method->kind < LEMON__LEARNS) return 1;
     return lemon__min(f->o->field_layers > 0 ? f->o->field_layers : own, f->tc->n_layers);
 }
@@ -16600,14 +17818,10 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
                                             const lemon_fuse_options *o) {
     int64_t nearest;
     int i;
-    if (s->vocab_size != t->vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
-                           (int)t->vocab_size);
-    if (lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
-    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(s, i) != lemon__field_value(t, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
-                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
+    lemon_status status;
+    if (s->vocab_size == t->vocab_size && lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
+    status = lemon__same_family(ctx, t, s);
+    if (status) return status;
     for (i = 0; i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
@@ -16634,9 +17848,9 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
                            o->method ? o->method : "(NULL)");
     if (o->tokens < 64)
         return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
-    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !(o->learn_lr >= 0.0))
+    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr))
         return lemon__fail(ctx, LEMON_E_ARG,
-                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected none below 0",
+                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and sizes not below 0",
                            (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
     return lemon__fuse_check_shape(ctx, &teacher->config, student, o);
 }
@@ -16668,40 +17882,86 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     return status;
 }
 
-/*  Cuts the text into windows, ten at least where that can be, and holds a tenth of them out. */
-static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
-    int64_t n = lemon__min(f->o->tokens, text->count);
-    f->ids = text->ids;
+/*  Cuts n tokens into windows, ten at least where that can be, and holds a tenth of them out. */
+static void lemon__fill_cut(lemon__fill *f, int64_t n) {
     f->seq = lemon__default_seq(f->tc, f->o->seq);
     f->seq = lemon__min(f->seq, lemon__min(f->tc->max_seq, f->sc->max_seq));
     while (n / f->seq < 10 && f->seq > 16) f->seq /= 2;
     f->windows = n / f->seq;
     f->kept = f->windows - lemon__max(1, f->windows / 10);
     f->batch = lemon__max(1, LEMON__FUSE_ROWS / f->seq);
+    f->kept_all = f->kept;
+    if (f->learn < 0) f->learn *= -f->kept;
+}
+
+/*  This process's share of the windows that are kept, and of those held out. */
+static lemon_status lemon__fill_share(lemon__fill *f) {
+    const int64_t ranks = lemon__ranks(f->ctx), rank = f->ctx->options.rank, held = f->windows - f->kept;
+    const int64_t from = f->kept * rank / ranks, kept = f->kept * (rank + 1) / ranks - from;
+    const int64_t out = held * rank / ranks, last = held * (rank + 1) / ranks - out;
+    int32_t *ids = lemon__ids(f->ctx, &f->arena, kept + last, f->seq);
+    if (ids == NULL) return LEMON_E_MEMORY;
+    memcpy(ids, f->ids + from * f->seq, (size_t)(kept * f->seq) * sizeof *ids);
+    memcpy(ids + kept * f->seq, f->ids + (f->kept + out) * f->seq, (size_t)(last * f->seq) * sizeof *ids);
+    f->ids = ids;
+    f->kept = last > 0 ? kept : 0;      /* each has some of both, or the text is too short */
+    f->windows = kept + last;
+    return LEMON_OK;
+}
+
+static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
+    int64_t n = lemon__min(f->o->tokens, text->count);
+    f->ids = text->ids;
+    lemon__fill_cut(f, n);
+    if (lemon__ranks(f->ctx) > 1 && lemon__fill_share(f)) return LEMON_E_MEMORY;
     if (f->kept < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
                            "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
+    if (lemon__ranks(f->ctx) > 1 && f->learn > 0)
+        return lemon__fail(f->ctx, LEMON_E_UNSUPPORTED, "learn_steps is %lld, expected 0: one process learns, or trains after",
+                           (long long)f->learn);
     return lemon__check_ids(f->ctx, f->teacher, text->ids, n);
+}
+
+/*  Windows that solving can do without: where learning follows, some rows for each unknown are enough. */
+static int64_t lemon__fill_spared(const lemon__fill *f) {
+    const int64_t unknowns = lemon__max(lemon__max(f->ds, f->qs), f->ns);
+    const int64_t enough = lemon__ceil_div(LEMON__ROWS_AN_UNKNOWN * unknowns, f->seq);
+    return f->learn > 0 ? lemon__max(0, f->kept - enough) : 0;
+}
+
+/*  Solves on as many of the last windows as it takes. */
+static lemon_status lemon__fill_some(lemon__fill *f) {
+    const int64_t cut = lemon__fill_spared(f);
+    lemon_status status;
+    f->ids += cut * f->seq;
+    f->kept -= cut;
+    f->windows -= cut;
+    status = lemon__fill_solved(f);
+    f->ids -= cut * f->seq;
+    f->kept += cut;
+    f->windows += cut;
+    return status;
 }
 
 /*  Fills the operators, and learns them where asked for; what both come to on held-out text. */
 static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
-    int solves = f->method->kind == LEMON__SOLVES && f->o->solve;
     lemon_status status;
     f->ops->fold_gains = f->method->kind >= LEMON__SLICES;
     if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) status = lemon__fill_parts(f);
-    else status = solves ? lemon__fill_solved(f) : lemon__fill_selected(f);
+    else status = lemon__solves(f) ? lemon__fill_some(f) : lemon__fill_selected(f);
     lemon_arena_free(f->ctx, &f->work);
     if (!status && f->ids) status = lemon__applied_loss(f, &result->init_loss);
     if (status || f->learn == 0) return status;
     result->learned_from = result->init_loss;
-    return lemon__learn_operators(f, &result->learned_from, &result->init_loss);
+    return lemon__learns_maps(f) ? lemon__learn_operators(f, &result->learned_from, &result->init_loss)
+                                 : lemon__settle(f, &result->learned_from, &result->init_loss);
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
 static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
                                      lemon_fuse_result *result) {
-    int needs_text = f->method->needs_text || f->learn > 0;
+    int needs_text = f->method->needs_text || f->learn != 0;
     lemon_tokens own = {NULL, 0, 0};
     lemon_status status = lemon__workspaces(f->ctx);
     if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
@@ -16726,30 +17986,6 @@ static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, l
 
 static const lemon_fuse_result lemon__fuse_nothing = {0, (double)NAN, (double)NAN, 0.0, 0.0};
 
-LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
-                                            const lemon_tokens *text, const lemon_fuse_options *options,
-                                            lemon_operators **operators, lemon_fuse_result *result) {
-    lemon__fill f;
-    lemon_fuse_result r = lemon__fuse_nothing;
-    lemon_status status;
-    double started = lemon__seconds(), flops;
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
-    *operators = NULL;
-    flops = ctx->flops;
-    status = lemon__fuse_check(ctx, teacher, student, options);
-    if (status) return status;
-    lemon__fill_begin(&f, ctx, teacher, student, options);
-    if (f.method->kind == LEMON__MAKES_NEW)
-        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
-    status = lemon__fill_open(&f, text, operators, &r);
-    lemon__fill_end(&f);
-    r.flops = ctx->flops - flops;
-    r.seconds = lemon__seconds() - started;
-    if (result) *result = r;
-    return lemon__operators_done(ctx, status, operators);
-}
-
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
 static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
     lemon_status status = lemon_model_create(f->ctx, f->sc, model);
@@ -16761,10 +17997,175 @@ static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text,
     return status ? status : lemon__held_out_loss(f, *model, loss);
 }
 
+/* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
+
+typedef struct lemon__cost { const lemon__fill *f; double n, kept, held, flops, flops64; } lemon__cost;
+
+/*  A layer's operations for a token. */
+static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
+    const double d = c->d_model, q = (double)lemon_joint_size(c, LEMON_JOINT_HEADS),
+                 kv = (double)lemon_joint_size(c, LEMON_JOINT_KEY);
+    const double keys = c->window > 0 ? fmin(c->window, 0.5 * (double)seq) : 0.5 * (double)seq;
+    return 2.0 * d * (2.0 * q + 2.0 * kv + 3.0 * c->d_ffn) + 4.0 * q * keys;
+}
+
+static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
+
+/*  Least squares with n unknowns for m targets: choosing among ridges on some of the targets, then all. */
+static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
+    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0;
+    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + LEMON__RIDGES * judges * p->held * n * (2.0 + rest);
+    p->flops64 += (LEMON__RIDGES * judges + m) * n * (2.0 * n + 4.0 * LEMON__FACTOR);
+}
+
+static void lemon__cost_squares(lemon__cost *p, double n) {
+    p->flops += p->kept * lemon__cost_square(n);
+    p->flops64 += LEMON__RIDGES * n * n * (n / 3.0 + LEMON__FACTOR);
+}
+
+/*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
+static void lemon__cost_solve(lemon__cost *p, double used) {
+    const lemon__fill *f = p->f;
+    const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
+                 ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
+    double slot;
+    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
+    p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
+    p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
+    lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
+    lemon__cost_squares(p, ns);
+    for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
+    if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
+}
+
+/*  Weights that settle: the teacher reads once, a window of the student goes forward and back each step, and a loss. */
+static void lemon__cost_learning(lemon__cost *p, const lemon__fill *f) {
+    const double rows = (double)(f->learn * f->seq), vocab = f->tc->vocab_size, ds = (double)f->ds;
+    const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * ds;
+    if (f->learn <= 0 || lemon__learns_maps(f)) return;
+    p->flops += 3.0 * rows * student + 2.0 * rows * vocab * (double)f->dt + (double)((f->windows - f->kept) * f->seq) * student;
+    p->flops += (double)(f->kept * f->seq) * f->tc->n_layers * lemon__cost_layer(f->tc, f->seq);
+}
+
+static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
+    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size;
+    const double layer_t = lemon__cost_layer(f->tc, f->seq), layer_s = lemon__cost_layer(f->sc, f->seq);
+    const double lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq;
+    int64_t i;
+    p->n = (double)f->windows * seq, p->kept = (double)f->kept * seq, p->held = p->n - p->kept;
+    p->flops += p->held * (ls * layer_s + 2.0 * vocab * ds);                 /* the loss */
+    if (f->method->ranked) p->flops += watched * (lt * layer_t + (2.0 * lt + 1.0) * lemon__cost_square(dt));
+    if (!lemon__solves(f)) return;
+    p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
+    p->flops += 2.0 * ds * dt * dt + p->n * (lt * layer_t + ls * layer_s);
+    p->flops += (f->sc->tied_embeddings ? 1.0 : 2.0) * 2.0 * vocab * dt * ds;
+    for (i = 0; i < f->sc->n_layers; i++)
+        lemon__cost_solve(p, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
+    lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+}
+
+/*  Operations a second of a product of some size, the better of two. */
+static double lemon__cost_speed(lemon_ctx *ctx) {
+    const int64_t n = 1024;
+    lemon_arena arena = {NULL};
+    float *a = lemon__floats(ctx, &arena, 3 * n, n);
+    double best = 1e30;
+    int k;
+    for (k = 0; a && k < 3; k++) {
+        double began = lemon__seconds(), flops = ctx->flops;
+        lemon__gemm_threads(ctx, 0, 0, n, n, n, 1.0f, a, n, a + n * n, n, 0.0f, a + 2 * n * n, n);
+        ctx->flops = flops;
+        best = fmin(best, lemon__seconds() - began);
+    }
+    lemon_arena_free(ctx, &arena);
+    return 2.0 * (double)(n * n * n) / best;
+}
+
+LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                       int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast) {
+    lemon__fill f;
+    lemon__cost p;
+    lemon_operators ops;
+    double rows, weights;
+    int64_t spared;
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
+    memset(forecast, 0, sizeof *forecast);
+    memset(&p, 0, sizeof p);
+    memset(&ops, 0, sizeof ops);
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (!status) status = lemon__workspaces(ctx);
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    f.ops = &ops;
+    ops.slots = lemon__field_slots(&f);
+    if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, options->tokens) : options->tokens);
+    p.f = &f;
+    lemon__cost_learning(&p, &f);
+    if (lemon__solves(&f)) f.kept -= spared = lemon__fill_spared(&f), f.windows -= spared;
+    lemon__cost_all(&p, &f);
+    rows = lemon__solves(&f) || f.method->ranked ? 4.0 * (double)lemon__rows_numbers(&f) : 0.0;
+    weights = 4.0 * (double)lemon_config_params(student);
+    forecast->flops = p.flops + p.flops64;
+    forecast->flops64 = p.flops64;
+    forecast->memory = (double)ctx->bytes + (lemon__solves(&f) ? (double)lemon__work_bytes(&f) : 0.0);
+    forecast->scratch = lemon__scratch_path(ctx) ? weights : 0.0;
+    if (!lemon__scratch_path(ctx)) forecast->memory += weights;
+    if (forecast->memory + rows <= (double)lemon__fuse_memory(&f)) forecast->memory += rows;
+    else forecast->scratch += rows;
+    if (lemon__scratch_path(ctx) && lemon__solves(&f))
+        forecast->scratch += 8.0 * (double)(f.windows * f.seq * (f.dt + f.ds) + 2 * lemon__measured(&f));
+    forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));
+    lemon__fill_end(&f);
+    return LEMON_OK;
+}
+
+/*  Both calls: operators, or a model where they are NULL. */
+static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
+                                    lemon_model **model, lemon_fuse_result *r) {
+    lemon_operators *ops = NULL;
+    lemon_status status;
+    f->fusing = operators == NULL;
+    f->keep = !f->fusing || lemon__learns_maps(f) || !lemon__solves(f);
+    status = lemon__fill_open(f, text, operators ? operators : &ops, r);
+    if (f->fusing && !status) status = lemon__student_apply(f);
+    if (f->fusing && !status) {
+        *model = f->student;
+        f->student = NULL;
+        if (f->teacher->tokenizer && !(*model)->tokenizer)
+            status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+    }
+    lemon_operators_free(f->ctx, ops);
+    r->flops = f->ctx->flops - f->flops;
+    r->seconds = lemon__seconds() - f->began;
+    return status;
+}
+
+LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                            const lemon_tokens *text, const lemon_fuse_options *options,
+                                            lemon_operators **operators, lemon_fuse_result *result) {
+    lemon__fill f;
+    lemon_fuse_result r = lemon__fuse_nothing;
+    lemon_status status;
+    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
+    *operators = NULL;
+    status = lemon__fuse_check(ctx, teacher, student, options);
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    if (f.method->kind == LEMON__MAKES_NEW)
+        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
+    status = lemon__fuse_run(&f, text, operators, NULL, &r);
+    lemon__fill_end(&f);
+    if (result) *result = r;
+    return lemon__operators_done(ctx, status, operators);
+}
+
 LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                   const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
                                   lemon_fuse_result *result) {
-    lemon_operators *operators = NULL;
     lemon_fuse_result r = lemon__fuse_nothing;
     lemon__fill f;
     lemon_status status;
@@ -16775,13 +18176,163 @@ LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, co
     if (status) return status;
     lemon__fill_begin(&f, ctx, teacher, student, options);
     if (f.method->kind == LEMON__MAKES_NEW) status = lemon__fuse_random(&f, text, model, &r.init_loss);
-    else {
-        status = lemon_operators_fill(ctx, teacher, student, text, options, &operators, &r);
-        if (!status) status = lemon_operators_apply(ctx, operators, teacher, options->correction, model);
-        lemon_operators_free(ctx, operators);
-    }
+    else status = lemon__fuse_run(&f, text, NULL, model, &r);
+    lemon__fill_end(&f);
     if (result) *result = r;
     return lemon__model_done(ctx, status, model);
+}
+
+/* ---- what came of it: some tokens go through two models, side by side ---- */
+
+enum { LEMON__PROBE = 512 };
+
+typedef struct lemon__probe {
+    lemon_ctx *ctx;
+    lemon_arena arena;
+    lemon_tokens own;
+    const int32_t *ids;
+    int64_t rows, seq;
+    lemon__run run[2];
+    int64_t layer[2];               /* that comes next */
+} lemon__probe;
+
+/*  A model at the beginning of the tokens. */
+static lemon_status lemon__probe_model(lemon__probe *p, int which, const lemon_model *m) {
+    lemon__run *run = &p->run[which];
+    int64_t width = lemon_joint_size(&m->config, LEMON_JOINT_KEY);
+    lemon_status status = lemon__check_ids(p->ctx, m, p->ids, p->rows);
+    if (!status) status = lemon__walk_open(p->ctx, &p->arena, m, p->rows, p->seq, &run->walk);
+    run->k = lemon__floats(p->ctx, &p->arena, p->rows, width);
+    run->v = lemon__floats(p->ctx, &p->arena, p->rows, width);
+    if (status || !run->k || !run->v) return status ? status : LEMON_E_MEMORY;
+    run->walk.batch = p->rows / p->seq;
+    run->walk.seq = run->walk.kv_rows = p->seq;
+    lemon__walk_embed(&run->walk, p->ids);
+    return LEMON_OK;
+}
+
+static lemon_status lemon__probe_open(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                      lemon__probe *p) {
+    lemon_status status = LEMON_OK;
+    memset(p, 0, sizeof *p);
+    p->ctx = ctx;
+    p->seq = lemon__min(lemon__default_seq(&a->config, 0), b->config.max_seq);
+    if (text == NULL) status = lemon__sample_text(ctx, a, LEMON__PROBE, p->seq, 2, &p->own), text = &p->own;
+    if (status) return status;
+    p->ids = text->ids;
+    p->seq = lemon__min(p->seq, text->count);
+    if (p->seq < 4) return lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, too few to compare by",
+                                       (long long)text->count);
+    p->rows = lemon__max(1, lemon__min(LEMON__PROBE, text->count) / p->seq) * p->seq;
+    status = lemon__probe_model(p, 0, a);
+    return status || a == b ? status : lemon__probe_model(p, 1, b);
+}
+
+static void lemon__probe_close(lemon__probe *p) {
+    lemon_tokens_free(p->ctx, &p->own);
+    lemon_arena_free(p->ctx, &p->arena);
+}
+
+/*  One of the models goes on through its layers up to `end`, which comes next then. */
+static lemon_status lemon__probe_walk(lemon__probe *p, int which, int64_t end) {
+    lemon__run *run = &p->run[which];
+    int64_t total = run->walk.model->config.n_layers;
+    lemon_status status = LEMON_OK;
+    for (; !status && p->layer[which] < lemon__min(end, total); p->layer[which]++) {
+        lemon__walk_layer(&run->walk, p->layer[which], run->k, run->v);
+        status = lemon__tick(p->ctx, "compare layers", p->layer[which] + 1, total, (double)NAN);
+    }
+    return status;
+}
+
+/*  U-centred in place, and of length 1: then the product of two is CKA. */
+static void lemon__gram_centre(float *gram, int64_t n, double *sum) {
+    double all = 0.0, square = 0.0;
+    int64_t i, j;
+    for (i = 0; i < n; i++) {
+        gram[i * n + i] = 0.0f;
+        for (j = 0, sum[i] = 0.0; j < n; j++) sum[i] += (double)gram[i * n + j];
+        all += sum[i];
+    }
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++) {
+            double g = (double)gram[i * n + j] - (sum[i] + sum[j] - all / (double)(n - 1)) / (double)(n - 2);
+            gram[i * n + j] = i == j ? 0.0f : (float)g;
+            if (i != j) square += g * g;
+        }
+    for (i = 0; i < n * n && square > 0.0; i++) gram[i] = (float)((double)gram[i] / sqrt(square));
+}
+
+/*  [layers + 1, rows * rows] of a model's normalised stream; NULL: *status tells. */
+static float *lemon__grams(lemon__probe *p, int which, lemon_status *status) {
+    lemon__walk *w = &p->run[which].walk;
+    int64_t layers = w->model->config.n_layers, d = w->model->config.d_model, n = p->rows, i;
+    float *grams = lemon__floats(p->ctx, &p->arena, layers + 1, n * n), *g = grams;
+    double *sum = lemon__doubles(p->ctx, &p->arena, 1, n);
+    *status = grams && sum ? LEMON_OK : LEMON_E_MEMORY;
+    for (i = 0; !*status && i <= layers; i++, g += n * n) {
+        *status = lemon__probe_walk(p, which, i);
+        lemon__walk_norm(w, -1, 0);
+        lemon__gemm_threads(p->ctx, 0, 1, n, n, d, 1.0f, w->y, d, w->y, d, 0.0f, g, n);
+        lemon__gram_centre(g, n, sum);
+    }
+    return *status ? NULL : grams;
+}
+
+LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
+                                 float *cka) {
+    lemon__probe p;
+    float *of_a, *of_b;
+    lemon_status status;
+    if (ctx == NULL || a == NULL || b == NULL || cka == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_cka: an argument is NULL");
+    status = lemon__probe_open(ctx, a, b, text, &p);
+    of_a = of_b = status ? NULL : lemon__grams(&p, 0, &status);
+    if (!status && a != b) of_b = lemon__grams(&p, 1, &status);
+    if (!status)
+        lemon__gemm_threads(ctx, 0, 1, a->config.n_layers + 1, b->config.n_layers + 1, p.rows * p.rows, 1.0f, of_a,
+                            p.rows * p.rows, of_b, p.rows * p.rows, 0.0f, cka, b->config.n_layers + 1);
+    lemon__probe_close(&p);
+    return status;
+}
+
+/*  |P x_t - x_s|^2 / |P x_t|^2 over the rows, where both models stand; x: room for P x_t. */
+static float lemon__stream_error(lemon__probe *p, const lemon_map *write, float *x) {
+    const lemon__walk *t = &p->run[0].walk, *s = &p->run[1].walk;
+    double off = 0.0, all = 0.0;
+    int64_t i;
+    lemon__map_cols(p->ctx, write, t->x, p->rows, x);
+    for (i = 0; i < p->rows * write->student; i++) {
+        off += ((double)x[i] - (double)s->x[i]) * ((double)x[i] - (double)s->x[i]);
+        all += (double)x[i] * (double)x[i];
+    }
+    return all > 0.0 ? (float)(off / all) : 0.0f;
+}
+
+LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
+                                             const lemon_model *student, const lemon_tokens *text, float *error) {
+    lemon__probe p;
+    float *x;
+    int64_t i, layers;
+    lemon_status status;
+    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL || error == NULL)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_error: an argument is NULL");
+    if (lemon__same_shape(ctx, &teacher->config, &operators->teacher) ||
+        lemon__same_shape(ctx, &student->config, &operators->student))
+        return LEMON_E_ARG;
+    layers = student->config.n_layers;
+    status = lemon__probe_open(ctx, teacher, student, text, &p);
+    if (!status && teacher == student) status = lemon__probe_model(&p, 1, student);
+    x = status ? NULL : lemon__floats(ctx, &p.arena, p.rows, student->config.d_model);
+    if (!status && x == NULL) status = LEMON_E_MEMORY;
+    for (i = 0; !status && i <= layers; i++) {
+        int64_t end = i < layers ? operators->layer[i * operators->slots] : teacher->config.n_layers;
+        status = lemon__probe_walk(&p, 0, i ? end : 0);
+        if (!status) status = lemon__probe_walk(&p, 1, i);
+        error[i] = lemon__stream_error(&p, lemon_operators_map(operators, LEMON_AT_RESIDUAL, 0, 0), x);
+    }
+    lemon__probe_close(&p);
+    return status;
 }
 #endif /* LEMON_NO_FUSE */
 #endif /* LEMON_NO_TRAIN */
@@ -16793,6 +18344,9 @@ LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, co
 #pragma GCC diagnostic pop
 #elif defined(_MSC_VER)
 #pragma warning(pop)
+#endif
+#ifdef __clang__
+#pragma STDC FP_CONTRACT DEFAULT
 #endif
 #endif /* LEMON_IMPLEMENTED */
 #endif /* LEMON_IMPLEMENTATION */

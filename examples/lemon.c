@@ -16,7 +16,7 @@
         6  JSON
         7  Loading and saving
         8  info, convert, tokenize, eval, init, vocab
-        9  generate
+        9  generate, chat, compare
         10 fuse
         11 train
         12 main
@@ -45,19 +45,19 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 3, EXI
 /*  The value of every flag.  NULL, 0 or -1 where a flag without a default was not given. */
 typedef struct settings {
     int64_t dim, layers, heads, kv_heads, ffn, head_dim, seq, size;          /* shapes */
-    int64_t tokens, field_layers, field_dims, learn;                         /* fusing */
+    int64_t params, tokens, field_layers, field_dims, learn;                 /* fusing */
     int64_t steps, batch, warmup, accumulate, eval_every, save_every;        /* training */
-    int64_t max_tokens, count, top_k, seed, threads, shard_size;
+    int64_t max_tokens, count, top_k, seed, threads, shard_size, max_memory;
     double lr, min_lr, learn_lr, weight_decay, clip, distill, temperature;
-    double temp, top_p, min_p;
+    double temp, top_p, min_p, fraction;
     const char *method, *operators, *save_operators, *teacher, *schedule, *order, *dtype;
     const char *tokenizer, *trim_vocab, *choices, *eval_data, *log, *report, *prompt, *stop;
     const char **data;                                   /* n_data paths, in the order given */
     int64_t n_data;
-    int untie, no_solve, no_correction, recompute, resume, bytes, json, quiet, help, version;
+    int untie, no_solve, no_correction, keep_teacher, recompute, resume, bytes, int8, json, quiet, help, version;
 } settings;
 
-enum { MAX_FLAGS = 80, MAX_PLAIN = 2 };
+enum { MAX_FLAGS = 96, MAX_PLAIN = 2 };
 
 typedef struct command_row command_row;
 
@@ -72,6 +72,7 @@ typedef struct run {
     char **argv;
     progress bar;
     lemon_ctx *ctx;
+    char *scratch;                                       /* OUT.part, where fusing keeps what is done */
     lemon_model *model, *teacher;
     lemon_model *whole;                                  /* what --trim-vocab trimmed; its weights are in use */
     lemon_tokens tokens, eval_tokens, kept;
@@ -86,7 +87,8 @@ typedef struct run {
 } run;
 
 struct command_row {
-    const char *name, *arguments, *what, *example;
+    const char *name, *arguments, *what;
+    const char *example;                                 /* lines; @ stands for the folder of the tool, see help_example */
     unsigned bit;
     int n_plain;
     int (*go)(run *r);
@@ -118,6 +120,32 @@ static int check(run *r, lemon_status status) {
                     : status == LEMON_E_DIVERGED  ? EXIT_DIVERGED
                                                   : EXIT_FAILED,
                     "%s", lemon_error(r->ctx));
+}
+
+/*  Sizes and times for people; JSON has them exactly.  Each call has room of its own until its block ends. */
+#define HUMAN 32
+#define IN_COUNT(n) human_count((char[HUMAN]){0}, (double)(n), "")
+#define IN_BYTES(n) human_count((char[HUMAN]){0}, (double)(n), "B")
+#define IN_TIME(s) human_time((char[HUMAN]){0}, s)
+
+/*  950, 12.3 k, 1.24 M, 6.74 G, 3.1 T; of bytes 950 B, 12.3 kB, ... */
+static const char *human_count(char text[HUMAN], double n, const char *unit) {
+    static const char *const steps[] = {"", "k", "M", "G", "T", "P", "E"};
+    int step = 0;
+    while (step < 6 && fabs(n) >= 999.5) n /= 1000, step++;
+    snprintf(text, HUMAN, "%.*f%s%s%s", step == 0 || n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2, n, step || *unit ? " " : "",
+             steps[step], unit);
+    return text;
+}
+
+/*  0.42 s, 17 s, 3 min 20 s, 2 h 05 min. */
+static const char *human_time(char text[HUMAN], double s) {
+    long whole = s < 1e9 ? (long)(s + 0.5) : 999999999;
+    if (s < 9.995) snprintf(text, HUMAN, "%.2f s", s);
+    else if (whole < 60) snprintf(text, HUMAN, "%ld s", whole);
+    else if (whole < 3600) snprintf(text, HUMAN, "%ld min %02ld s", whole / 60, whole % 60);
+    else snprintf(text, HUMAN, "%ld h %02ld min", whole / 3600, whole / 60 % 60);
+    return text;
 }
 
 /*  Edits that turn one word into another (Levenshtein 1966); words of up to 31 letters. */
@@ -172,32 +200,44 @@ static int command_generate(run *r);
 static int command_tokenize(run *r);
 static int command_init(run *r);
 static int command_vocab(run *r);
+static int command_compare(run *r);
+static int command_chat(run *r);
 
 enum {
     INFO = 1, CONVERT = 2, FUSE = 4, TRAIN = 8, EVAL = 16, GENERATE = 32, TOKENIZE = 64, INIT = 128, VOCAB = 256,
-    ALL = 511
+    COMPARE = 512, CHAT = 1024, WRITES = GENERATE | COMPARE | CHAT, ALL = 2047
 };
 
+#define SOME_TEXT "@stories --seed 2 --count 500 > text.txt\n"
 static const command_row commands[] = {
-    {"info", "MODEL", "what a checkpoint holds", "lemon info teacher.lemon", INFO, 1, command_info},
-    {"convert", "IN OUT", "a checkpoint in another format or number type",
-     "lemon convert stories260K.bin small.lemon --dtype q8 --tokenizer tok512.bin", CONVERT, 2, command_convert},
+    {"info", "MODEL", "what a checkpoint holds", "@lemon info @data/teacher.lemon", INFO, 1, command_info},
     {"fuse", "TEACHER OUT", "a small model from a large one by linear fusion",
-     "lemon fuse teacher.lemon student.lemon --dim 64 --layers 4 --heads 4 --kv-heads 2 --ffn 176 --data text.txt",
+     "@lemon fuse @data/teacher.lemon student.lemon --fraction 0.25\n" SOME_TEXT
+     "@lemon fuse @data/teacher.lemon student.lemon --dim 64 --layers 4 --heads 4 --kv-heads 2 --ffn 176 \\\n"
+     "    --data text.txt --report fusion.html",
      FUSE, 2, command_fuse},
     {"train", "MODEL OUT", "go on training a model, alone or with a teacher",
-     "lemon train student.lemon better.lemon --data text.txt --steps 200 --batch 8 --seq 256 --lr 2e-3", TRAIN, 2,
-     command_train},
-    {"eval", "MODEL", "loss and perplexity on text", "lemon eval better.lemon --data valid.txt", EVAL, 1, command_eval},
-    {"generate", "MODEL", "text from a prompt", "lemon generate better.lemon --prompt \"Once upon a time\"", GENERATE,
-     1, command_generate},
-    {"tokenize", "MODEL TEXT", "token ids of a text", "lemon tokenize teacher.lemon \"Hello\"", TOKENIZE, 2,
+     SOME_TEXT "@lemon train student.lemon better.lemon --data text.txt --steps 100 --lr 4e-3\n"
+     "@lemon train student.lemon taught.lemon --data text.txt --steps 30 --teacher @data/teacher.lemon --distill 0.9",
+     TRAIN, 2, command_train},
+    {"compare", "A B", "two models side by side: loss, size, speed, text",
+     "@stories --seed 3 --count 20 > unseen.txt\n@lemon compare @data/teacher.lemon better.lemon --data unseen.txt", COMPARE,
+     2, command_compare},
+    {"generate", "MODEL", "text from a prompt", "@lemon generate better.lemon --prompt \"Once upon a time\"", GENERATE, 1,
+     command_generate},
+    {"chat", "MODEL", "a text written by turns: a line of yours, then the model goes on", "@lemon chat better.lemon -n 40",
+     CHAT, 1, command_chat},
+    {"eval", "MODEL", "loss and perplexity on text", "@lemon eval @data/teacher.lemon --data unseen.txt", EVAL, 1,
+     command_eval},
+    {"convert", "IN OUT", "a checkpoint in another format or number type",
+     "@lemon convert @data/teacher.lemon teacher.gguf --dtype q8", CONVERT, 2, command_convert},
+    {"tokenize", "MODEL TEXT", "token ids of a text", "@lemon tokenize @data/teacher.lemon \"Hello\"", TOKENIZE, 2,
      command_tokenize},
+    {"vocab", "OUT", "a new vocabulary learned from text", SOME_TEXT "@lemon vocab tok.bin --data text.txt --size 512",
+     VOCAB, 1, command_vocab},
     {"init", "OUT", "a new model with random weights",
-     "lemon init new.lemon --dim 128 --layers 6 --heads 8 --kv-heads 4 --ffn 352 --tokenizer tok.bin",
-     INIT, 1, command_init},
-    {"vocab", "OUT", "a new vocabulary learned from text", "lemon vocab tok.bin --data text.txt --size 512", VOCAB, 1,
-     command_vocab},
+     "@lemon init new.lemon --dim 128 --layers 6 --heads 8 --kv-heads 4 --ffn 352 --tokenizer tok.bin", INIT, 1,
+     command_init},
 };
 enum { N_COMMANDS = (int)(sizeof commands / sizeof commands[0]) };
 
@@ -230,12 +270,16 @@ static const flag flags[] = {
      "neurons of the feed-forward block"},
     {"--head-dim", "d", WHOLE, FIELD(head_dim), NULL, 1, SIZE_MOST, FUSE | INIT, 0,
      "channels of a head (fuse: the teacher's; init: D / H)"},
+    {"--params", "N", COUNT, FIELD(params), NULL, 1, 1e15, FUSE, 0,
+     "a shape of at most about N parameters, found by itself; sizes that are given are kept"},
+    {"--fraction", "X", REAL, FIELD(fraction), NULL, 0, 1, FUSE, 0, "the same, as a part of the teacher's"},
     {"--untie", NULL, SWITCH, FIELD(untie), NULL, 0, 0, FUSE | INIT, 0,
      "an output matrix of its own, not the embedding"},
     {"--bytes", NULL, SWITCH, FIELD(bytes), NULL, 0, 0, INIT, 0, "a byte-level tokenizer of 259 tokens"},
     {"--size", "N", COUNT, FIELD(size), NULL, 260, 65536, VOCAB, VOCAB, "tokens in the vocabulary"},
 
-    {"--data", "FILE...", FILES, FIELD(data), NULL, 0, 0, FUSE | TRAIN | EVAL | VOCAB, TRAIN | EVAL | VOCAB,
+    {"--data", "FILE...", FILES, FIELD(data), NULL, 0, 0, FUSE | TRAIN | EVAL | VOCAB | COMPARE,
+     TRAIN | EVAL | VOCAB | COMPARE,
      "text, or token ids in .u16 and .u32 files (fuse: none means text sampled from the teacher)"},
     {"--method", METHODS, CHOICE, FIELD(method), "lemon", 0, 0, FUSE, 0, "how the operators are found"},
     {"--tokens", "N", COUNT, FIELD(tokens), "32768", 2, 1e12, FUSE, 0, "calibration tokens; a tenth is held out"},
@@ -249,15 +293,18 @@ static const flag flags[] = {
     {"--no-correction", NULL, SWITCH, FIELD(no_correction), NULL, 0, 0, FUSE, 0,
      "lemon: leave out what least squares adds beyond Out W In"},
     {"--learn", "STEPS", COUNT, FIELD(learn), "-1", -1, 1e12, FUSE, 0,
-     "steps of learning the operators by gradients, -1: the method's own (ligo 100, others 0)"},
-    {"--learn-lr", "X", REAL, FIELD(learn_lr), "3e-3", 0, 1e6, FUSE, 0, "learning rate of that"},
+     "steps of learning by gradients, -1: the method's own (lemon: four times through the text, ligo 100, others 0)"},
+    {"--learn-lr", "X", REAL, FIELD(learn_lr), "-1", -1, 1e6, FUSE, 0, "learning rate of that, -1: the method's own"},
     {"--save-operators", "FILE", TEXT, FIELD(save_operators), NULL, 0, 0, FUSE, 0, "keep the operators for later"},
     {"--operators", "FILE", TEXT, FIELD(operators), NULL, 0, 0, FUSE, 0,
      "apply saved operators; finds none of its own"},
 
+    {"--max-memory", "BYTES", COUNT, FIELD(max_memory), "0", 0, 9e18, FUSE, 0,
+     "memory to keep to, 0: 4 GB; what is more lies in a file beside OUT, and the result is the same"},
+
     {"--steps", "N", COUNT, FIELD(steps), NULL, 1, 1e12, TRAIN, TRAIN, "steps in all"},
     {"--batch", "B", WHOLE, FIELD(batch), "8", 1, SIZE_MOST, TRAIN, 0, "windows a step"},
-    {"--seq", "T", WHOLE, FIELD(seq), "0", 0, SIZE_MOST, TRAIN | EVAL | INIT, 0,
+    {"--seq", "T", WHOLE, FIELD(seq), "0", 0, SIZE_MOST, TRAIN | EVAL | INIT | COMPARE, 0,
      "tokens a window, 0: 256 or the context, the smaller (init: the context, 0: 256)"},
     {"--lr", "X", REAL, FIELD(lr), "1e-3", 0, 1e30, TRAIN, 0, "learning rate"},
     {"--min-lr", "X", REAL, FIELD(min_lr), "-1", -1, 1e30, TRAIN, 0,
@@ -267,6 +314,7 @@ static const flag flags[] = {
     {"--weight-decay", "X", REAL, FIELD(weight_decay), "0.1", 0, 1e6, TRAIN, 0, "decoupled decay of matrices"},
     {"--clip", "X", REAL, FIELD(clip), "1", 0, 1e9, TRAIN, 0, "largest gradient norm, 0: off"},
     {"--accumulate", "N", WHOLE, FIELD(accumulate), "1", 1, SIZE_MOST, TRAIN, 0, "parts of a batch, to save memory"},
+    {"--keep-teacher", NULL, SWITCH, FIELD(keep_teacher), NULL, 0, 0, TRAIN, 0, "ask the teacher once, keep what it says"},
     {"--recompute", NULL, SWITCH, FIELD(recompute), NULL, 0, 0, TRAIN, 0, "make activations twice, to save memory"},
     {"--order", "random|sequential", CHOICE, FIELD(order), "random", 0, 0, TRAIN, 0, "of the windows"},
     {"--teacher", "MODEL", TEXT, FIELD(teacher), NULL, 0, 0, TRAIN, 0, "learn from this model's predictions too"},
@@ -282,24 +330,29 @@ static const flag flags[] = {
 
     {"--choices", "FILE.jsonl", TEXT, FIELD(choices), NULL, 0, 0, EVAL, 0,
      "in place of --data: {\"prompt\": text, \"choices\": [text, ...], \"answer\": index} a line, and how often it wins"},
-    {"--max-tokens", "N", COUNT, FIELD(max_tokens), "0", 0, 1e15, EVAL, 0, "only the first N tokens, 0: all"},
+    {"--max-tokens", "N", COUNT, FIELD(max_tokens), "0", 0, 1e15, EVAL | COMPARE, 0, "only the first N tokens, 0: all"},
     {"--prompt", "TEXT", TEXT, FIELD(prompt), "", 0, 0, GENERATE, 0, "what the text begins with"},
+    {"--prompt", "TEXT", TEXT, FIELD(prompt), NULL, 0, 0, COMPARE, 0, "what both go on from (the data's first words)"},
     {"-n", "N", COUNT, FIELD(count), "256", 0, 1e12, GENERATE, 0, "new tokens at most"},
-    {"--temp", "X", REAL, FIELD(temp), "1", 0, 1e3, GENERATE, 0, "temperature, 0: always the likeliest token"},
-    {"--top-k", "K", WHOLE, FIELD(top_k), "0", 0, SIZE_MOST, GENERATE, 0, "draw from the K likeliest, 0: all"},
-    {"--top-p", "P", REAL, FIELD(top_p), "0.9", 0, 1, GENERATE, 0, "draw from the likeliest that make up P"},
-    {"--min-p", "P", REAL, FIELD(min_p), "0", 0, 1, GENERATE, 0, "drop what is less likely than P times the likeliest"},
+    {"-n", "N", COUNT, FIELD(count), "60", 0, 1e12, COMPARE | CHAT, 0, "new tokens at most, each time"},
+    {"--temp", "X", REAL, FIELD(temp), "1", 0, 1e3, GENERATE | CHAT, 0, "temperature, 0: always the likeliest token"},
+    {"--temp", "X", REAL, FIELD(temp), "0", 0, 1e3, COMPARE, 0, "temperature, 0: always the likeliest token"},
+    {"--top-k", "K", WHOLE, FIELD(top_k), "0", 0, SIZE_MOST, WRITES, 0, "draw from the K likeliest, 0: all"},
+    {"--top-p", "P", REAL, FIELD(top_p), "0.9", 0, 1, WRITES, 0, "draw from the likeliest that make up P"},
+    {"--min-p", "P", REAL, FIELD(min_p), "0", 0, 1, WRITES, 0, "drop what is less likely than P times the likeliest"},
     {"--stop", "TEXT", TEXT, FIELD(stop), NULL, 0, 0, GENERATE, 0, "end before this text"},
     {"--dtype", "f32|bf16|f16|q8|q4", CHOICE, FIELD(dtype), NULL, 0, 0, CONVERT, 0, "number type (the input's)"},
     {"--shard-size", "BYTES", COUNT, FIELD(shard_size), "5G", 1, 9e18, CONVERT, 0,
      "largest file of weights in a Hugging Face folder, but for a larger tensor"},
-    {"--seed", "S", WHOLE, FIELD(seed), "1", 0, ANY_SEED, FUSE | TRAIN | GENERATE | INIT, 0, "of random numbers"},
+    {"--seed", "S", WHOLE, FIELD(seed), "1", 0, ANY_SEED, FUSE | TRAIN | WRITES | INIT, 0, "of random numbers"},
     {"--report", "FILE.html", TEXT, FIELD(report), NULL, 0, 0, FUSE | TRAIN, 0,
      "a page with figures of what came of it"},
 
     {"--tokenizer", "FILE", TEXT, FIELD(tokenizer), NULL, 0, 0, ALL & ~VOCAB, 0,
      "a tokenizer.bin, tokenizer.json or tokenizer.model for models that bring none, or in place of theirs"},
     {"--threads", "N", WHOLE, FIELD(threads), "0", 0, 256, ALL, 0, "0: LEMON_THREADS, else all cores"},
+    {"--int8", NULL, SWITCH, FIELD(int8), NULL, 0, 0, EVAL | GENERATE, 0,
+     "multiply q8 and q4 weights by rounded bytes: faster, a little less exact"},
     {"--json", NULL, SWITCH, FIELD(json), NULL, 0, 0, ALL, 0, "the last line of the output is one JSON object"},
     {"--quiet", NULL, SWITCH, FIELD(quiet), NULL, 0, 0, ALL, 0, "no progress and no remarks"},
     {"--help", NULL, SWITCH, FIELD(help), NULL, 0, 0, ALL, 0, "this text"},
@@ -326,18 +379,25 @@ static int was_given(const run *r, const char *name) {
     return i >= 0 && r->given[i];
 }
 
-/*  A whole number, all of the text; k, M and G are thousands, millions and thousands of millions where allowed. */
+/*  A whole number, all of the text; k, M and G (or B) are thousands, millions and thousands of millions where allowed,
+    also with a decimal point, as in 1.3G. */
 static int parse_whole(const char *text, int suffix, int64_t *value) {
     int64_t unit = 1;
     char *end;
     long long number;
-    if (*text != '-' && (*text < '0' || *text > '9')) return 0;
+    size_t digits = strspn(text, "0123456789"), n = strlen(text);
+    size_t decimals = text[digits] == '.' ? strspn(text + digits + 1, "0123456789") : 0;
+    if (*text != '-' && digits == 0) return 0;
+    if (suffix && n > 0 && strchr("kMGB", text[n - 1]))
+        unit = text[n - 1] == 'k' ? 1000 : text[n - 1] == 'M' ? 1000000 : 1000000000;
+    if (unit > 1 && digits > 0 && digits < 7 && decimals > 0 && digits + decimals + 2 == n) {
+        *value = (int64_t)(strtod(text, NULL) * (double)unit + 0.5);
+        return 1;
+    }
     errno = 0;
     number = strtoll(text, &end, 10);
     if (errno || end == text || end[-1] == '-') return 0;
-    if (suffix && *end == 'k') unit = 1000, end++;
-    else if (suffix && *end == 'M') unit = 1000000, end++;
-    else if (suffix && *end == 'G') unit = 1000000000, end++;
+    if (unit > 1) end++;
     if (*end || number > INT64_MAX / unit || number < -INT64_MAX / unit) return 0;
     *value = (int64_t)number * unit;
     return 1;
@@ -370,7 +430,7 @@ static int bad_number(run *r, const flag *f, const char *text) {
     else snprintf(range, sizeof range, "from %g to %g", f->low, f->high);
     return complain(r, EXIT_USAGE, "%s is \"%s\", expected a %s %s%s; see lemon %s --help", f->name, text,
                     f->kind == REAL ? "number" : "whole number", range,
-                    f->kind == COUNT ? " (30k, 4M and 1G are understood)" : "", r->command->name);
+                    f->kind == COUNT ? " (30k, 4M and 1.3G are understood)" : "", r->command->name);
 }
 
 static int bad_choice(run *r, const flag *f, const char *text) {
@@ -506,6 +566,7 @@ static const char *const needs[][2] = {
 static const char *const contradicts[][2] = {
     {"--operators", "--save-operators"}, {"--operators", "--learn"},      {"--operators", "--learn-lr"},
     {"--operators", "--no-solve"},       {"--operators", "--field-dims"}, {"--operators", "--field-layers"},
+    {"--operators", "--params"},         {"--operators", "--fraction"},   {"--params", "--fraction"},
     {"--bytes", "--tokenizer"},          {"--choices", "--data"},
 };
 
@@ -527,9 +588,12 @@ static int check_arguments(run *r) {
         return complain(r, EXIT_USAGE, "an argument is missing, expected lemon %s %s; see lemon %s --help",
                         r->command->name, r->command->arguments, r->command->name);
     for (i = 0; i < N_FLAGS; i++)
-        if ((flags[i].required & r->command->bit) && !r->given[i] && !r->set.operators && !r->set.choices)
-            return complain(r, EXIT_USAGE, "%s is missing, expected %s %s; see lemon %s --help", flags[i].name,
-                            flags[i].name, flags[i].value, r->command->name);
+        if ((flags[i].required & r->command->bit) && !r->given[i] && !r->set.operators && !r->set.choices &&
+            !r->set.params && !(r->set.fraction > 0))
+            return complain(r, EXIT_USAGE, "%s is missing, expected %s %s%s; see lemon %s --help", flags[i].name,
+                            flags[i].name, flags[i].value,
+                            r->command->bit == FUSE ? " and all other sizes, or --params N, or --fraction X" : "",
+                            r->command->name);
     return check_pairs(r);
 }
 
@@ -553,15 +617,31 @@ static int check_environment(run *r) {
    5  HELP
    ================================================================================================================== */
 
-static int help_short(void) {
+/*  An example as it can be typed here: @ is the folder in which this program lies, its data beside it. */
+static void help_example(const char *program, const char *example) {
+    const char *slash = strrchr(program, '/');
+    int folder = slash ? (int)(slash + 1 - program) : 0;
+    fputs("  ", stdout);
+    for (; *example; example++) {
+        if (*example == '@') printf("%.*s", folder, program);
+        else putchar(*example);
+        if (*example == '\n') fputs("  ", stdout);
+    }
+    putchar('\n');
+}
+
+static int help_short(const char *program) {
     int i;
     puts("lemon - small language models from large ones, by linear fusion of their weights\n\n"
-         "usage: lemon COMMAND ...          lemon COMMAND --help tells its flags\n");
+         "usage: lemon COMMAND ...          lemon COMMAND --help tells its flags, with an example\n");
     for (i = 0; i < N_COMMANDS; i++)
         printf("  %-9s %-12s %s\n", commands[i].name, commands[i].arguments, commands[i].what);
-    puts("\nexamples:");
-    for (i = 0; i < N_COMMANDS; i++)
-        if (commands[i].bit & (FUSE | TRAIN | EVAL | GENERATE)) printf("  %s\n", commands[i].example);
+    puts("\nfor example, a quarter of the shipped teacher:\n");
+    help_example(program, SOME_TEXT
+                 "@lemon fuse @data/teacher.lemon small.lemon --fraction 0.25 --data text.txt\n"
+                 "@lemon train small.lemon better.lemon --data text.txt --steps 100 --lr 4e-3\n"
+                 "@lemon compare @data/teacher.lemon better.lemon --data text.txt --max-tokens 20k\n"
+                 "@lemon chat better.lemon");
     puts("\nMODEL is a .lemon file, a GGUF file, a Hugging Face folder or a llama2.c checkpoint.  OUT ends in .lemon, in\n"
          ".gguf, in .bin for llama2.c or in .h for a C array; any other name is a Hugging Face folder's.  The vocabulary\n"
          "of NAME.bin goes into NAME.tokenizer.bin beside it: run NAME.bin -z NAME.tokenizer.bin");
@@ -578,7 +658,7 @@ static void help_flag(const flag *f, unsigned bit) {
     putchar('\n');
 }
 
-static int help_command(const command_row *c) {
+static int help_command(const char *program, const command_row *c) {
     int i, common;
     printf("lemon %s - %s\n\nusage: lemon %s %s [flags]\n", c->name, c->what, c->name, c->arguments);
     for (common = 0; common <= 1; common++) {
@@ -587,7 +667,8 @@ static int help_command(const command_row *c) {
             if ((flags[i].commands & c->bit) && ((flags[i].commands | VOCAB) == ALL) == common)
                 help_flag(&flags[i], c->bit);
     }
-    printf("\nexample:\n  %s\n", c->example);
+    puts("\nexample, on what is shipped:");
+    help_example(program, c->example);
     return EXIT_DONE;
 }
 
@@ -805,12 +886,19 @@ static int json_model(const lemon_model *model, lemon_dtype dtype) {
     return json_end();
 }
 
+static double weight_bytes(const lemon_model *model) {
+    double sum = 0;
+    int64_t i;
+    for (i = 0; i < model->n_params; i++) sum += (double)lemon_tensor_bytes(&model->params[i]);
+    return sum;
+}
+
 static void print_model(const char *path, const lemon_model *model) {
     const lemon_config *c = &model->config;
     static const char *const scalings[LEMON_ROPE_COUNT] = {"", ", linear RoPE", ", LLaMA 3's RoPE", ", YaRN"};
-    printf("%s: %s, %s%s, %s, %lld parameters\n", path, model->format[0] ? model->format : "lemon",
-           lemon_config_family(c), scalings[c->rope_scaling], lemon_dtype_name(model->dtype),
-           (long long)lemon_config_params(c));
+    printf("%s: %s, %s%s, %s parameters as %s, %s\n", path, model->format[0] ? model->format : "lemon",
+           lemon_config_family(c), scalings[c->rope_scaling], IN_COUNT(lemon_config_params(c)),
+           lemon_dtype_name(model->dtype), IN_BYTES(weight_bytes(model)));
     printf("  width %d, %d layers, %d heads, %d key-value heads of %d channels, %d FFN neurons\n", (int)c->d_model,
            (int)c->n_layers, (int)c->n_heads, (int)c->kv_heads, (int)c->head_dim, (int)c->d_ffn);
     printf("  vocabulary %d (%s), context %d, embeddings %s, rope_theta %g, eps %g\n", (int)c->vocab_size,
@@ -1018,7 +1106,8 @@ static int command_eval(run *r) {
         code = check(r, lemon_eval(r->ctx, r->model, &r->tokens, r->set.seq, r->set.max_tokens, &loss, &counted));
     if (code) return code;
     progress_clear(&r->bar);
-    printf("loss %.7f nats, perplexity %.5g, over %lld tokens\n", loss, exp(loss), (long long)counted);
+    printf("loss %.7f nats, perplexity %.5g, over %lld tokens (%s tokens/s)\n", loss, exp(loss), (long long)counted,
+           IN_COUNT(r->bar.seconds > 0 ? (double)counted / r->bar.seconds : 0));
     if (!r->set.json) return EXIT_DONE;
     json_real("{", "loss", loss);
     json_real(", ", "ppl", exp(loss));
@@ -1170,22 +1259,383 @@ static int command_generate(run *r) {
     return code;
 }
 
+/* ---- chat ---- */
+
+typedef struct chatting {
+    lemon_session *session;
+    lemon_sampling sampling;
+    lemon_rng rng;
+    int32_t *scratch;
+    int64_t fed, written;        /* of r->tokens: how many the session has seen; new tokens in all */
+    double seconds;              /* that writing took */
+    float *logits;               /* of what comes after the tokens fed */
+    buffer text;                 /* all that the model wrote, for JSON */
+} chatting;
+
+static double seconds_now(void) {
+#ifdef _WIN32
+    return (double)clock() / CLOCKS_PER_SEC;             /* there it is the time on the wall */
+#else
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+#endif
+}
+
+/*  Feeds the tokens that the session has not seen.  Of a text longer than the context the older half is forgotten. */
+static int chat_feed(run *r, chatting *c) {
+    int64_t most = r->model->config.max_seq, n = r->tokens.count, keep = most / 2;
+    if (n >= most) {
+        if (!r->set.quiet) fprintf(stderr, "\nlemon: the context of %lld tokens is full; the beginning is forgotten\n",
+                                   (long long)most);
+        memmove(r->tokens.ids + 1, r->tokens.ids + n - (keep - 1), (size_t)(keep - 1) * sizeof *r->tokens.ids);
+        n = r->tokens.count = keep;
+        c->fed = 0;
+    }
+    if (check(r, lemon_session_rewind(c->session, c->fed))) return EXIT_FAILED;
+    if (n > c->fed && check(r, lemon_session_feed(c->session, r->tokens.ids + c->fed, n - c->fed, &c->logits)))
+        return EXIT_FAILED;
+    c->fed = n;
+    return EXIT_DONE;
+}
+
+/*  A line of the user's, after what is there; a blank between, which some vocabularies put there themselves. */
+static int chat_hear(run *r, buffer *line) {
+    const lemon_tokenizer *t = r->model->tokenizer;
+    int64_t before = r->tokens.count;
+    const char *text = " ";
+    size_t bytes = 1;
+    int code = check(r, lemon_encode(r->ctx, t, line->text, line->length, &r->tokens));
+    if (code == EXIT_DONE && before > 1 && r->tokens.count > before)
+        code = check(r, lemon_decode(r->ctx, t, r->tokens.ids[before - 1], r->tokens.ids[before], &text, &bytes));
+    if (code || before == 1 || (bytes > 0 && strchr(" \n", text[0]))) return code;
+    r->tokens.count = before;
+    buffer_put(line, " ");
+    memmove(line->text + 1, line->text, line->length - 1);
+    line->text[0] = ' ';
+    return check(r, lemon_encode(r->ctx, t, line->text, line->length, &r->tokens));
+}
+
+/*  The model goes on until it has said enough, ends, or is interrupted. */
+static int chat_say(run *r, chatting *c) {
+    const lemon_tokenizer *t = r->model->tokenizer;
+    double start = seconds_now();
+    int64_t i;
+    int code = chat_feed(r, c);
+    for (i = 0; i < r->set.count && code == EXIT_DONE && !progress_interrupted; i++) {
+        int32_t last = r->tokens.ids[r->tokens.count - 1],
+                id = lemon_sample(c->logits, lemon_tokenizer_size(t), &c->sampling, &c->rng, c->scratch);
+        const char *text;
+        size_t bytes;
+        if (id == lemon_tokenizer_eos(t) || id == lemon_tokenizer_bos(t)) break;
+        code = check(r, lemon_decode(r->ctx, t, last, id, &text, &bytes));
+        if (code) break;
+        fwrite(text, 1, bytes, stdout);
+        fflush(stdout);
+        buffer_add(&c->text, text, bytes);
+        code = check(r, lemon_tokens_push(r->ctx, &r->tokens, id));
+        if (code == EXIT_DONE) code = chat_feed(r, c);
+        c->written++;
+    }
+    c->seconds += seconds_now() - start;
+    putchar('\n');
+    fflush(stdout);
+    return code;
+}
+
+/*  A line of stdin, without its end; 0: there is none.  Ctrl-C ends the program here, and only a reply elsewhere. */
+static int chat_read(buffer *line) {
+    char piece[512];
+    line->length = 0;
+    buffer_put(line, "");
+    signal(SIGINT, SIG_DFL);
+    while (fgets(piece, sizeof piece, stdin)) {
+        buffer_put(line, piece);
+        if (line->length && line->text[line->length - 1] == '\n') break;
+    }
+    progress_interrupted = 0;
+    signal(SIGINT, progress_on_signal);
+    if (line->length == 0) return 0;
+    while (line->length && strchr("\r\n", line->text[line->length - 1])) line->text[--line->length] = 0;
+    return !line->failed;
+}
+
+static int chat_turns(run *r, chatting *c, buffer *line) {
+    int talking = !r->set.quiet && progress_terminal(0), code = EXIT_DONE;
+    if (talking) puts("A line goes into the text, and the model goes on; an empty line: it goes on alone; Ctrl-C stops it; "
+                      "/new begins\nanother text; /quit or Ctrl-D ends.");
+    while (code == EXIT_DONE) {
+        if (talking) fputs("> ", stdout), fflush(stdout);
+        if (!chat_read(line) || strcmp(line->text, "/quit") == 0) break;
+        if (strcmp(line->text, "/new") == 0) {
+            r->tokens.count = 1;
+            c->fed = 0;
+            continue;
+        }
+        if (line->length) code = chat_hear(r, line);
+        if (code == EXIT_DONE) code = chat_say(r, c);
+    }
+    return code;
+}
+
+static int command_chat(run *r) {
+    chatting c;
+    buffer line;
+    int code = load_model(r, r->plain[0], &r->model);
+    memset(&c, 0, sizeof c);
+    memset(&line, 0, sizeof line);
+    if (code == EXIT_DONE) code = need_tokenizer(r, r->model, r->plain[0]);
+    if (code) return code;
+    c.sampling = sampling_from(&r->set);
+    lemon_rng_seed(&c.rng, c.sampling.seed);
+    c.scratch = (int32_t *)malloc((size_t)r->model->config.vocab_size * 2 * sizeof *c.scratch);
+    if (c.scratch == NULL) code = complain(r, EXIT_FAILED, "no memory");
+    if (code == EXIT_DONE) code = check(r, lemon_session_open(r->ctx, r->model, &c.session));
+    if (code == EXIT_DONE)
+        code = check(r, lemon_tokens_push(r->ctx, &r->tokens, lemon_tokenizer_bos(r->model->tokenizer)));
+    if (code == EXIT_DONE) code = chat_turns(r, &c, &line);
+    if (code == EXIT_DONE && r->set.json) {
+        json_text("{", "text", c.text.text ? c.text.text : "", c.text.length);
+        json_tokens(", ", "tokens", -1, &r->tokens);
+        json_real(", ", "tokens_per_second", c.seconds > 0 ? (double)c.written / c.seconds : (double)NAN);
+        json_end();
+    }
+    lemon_session_close(c.session);
+    free(c.scratch);
+    buffer_free(&c.text);
+    buffer_free(&line);
+    return code;
+}
+
+/* ---- compare ---- */
+
+typedef struct compared {
+    const char *path, *name;
+    const lemon_model *model;
+    const lemon_tokens *tokens;
+    double loss, bits, reads, writes;    /* nats a token, bits a byte (NaN: bytes not known), tokens a second */
+    int64_t counted;
+    writing text;
+} compared;
+
+/*  Bytes of the text that the tokens after the first stand for, documents' beginnings left out; 0: not known. */
+static double text_bytes(run *r, const compared *c) {
+    const lemon_tokenizer *t = c->model->tokenizer;
+    double sum = 0;
+    int64_t i;
+    for (i = 1; t && i <= c->counted; i++) {
+        const char *text;
+        size_t bytes;
+        if (c->tokens->ids[i] == lemon_tokenizer_bos(t)) continue;
+        if (lemon_decode(r->ctx, t, c->tokens->ids[i - 1], c->tokens->ids[i], &text, &bytes)) return 0;
+        sum += (double)bytes;
+    }
+    return sum;
+}
+
+static int compare_loss(run *r, compared *c, int64_t seq) {
+    double bytes;
+    int code = check(r, lemon_eval(r->ctx, c->model, c->tokens, seq, r->set.max_tokens, &c->loss, &c->counted));
+    if (code) return code;
+    bytes = text_bytes(r, c);
+    c->reads = r->bar.seconds > 0 ? (double)c->counted / r->bar.seconds : (double)NAN;
+    c->bits = bytes > 0 ? c->loss * (double)c->counted / bytes / log(2.0) : (double)NAN;
+    return EXIT_DONE;
+}
+
+/*  The first words of the first document that begins in a text, to go on from, into r->text. */
+static int first_words(run *r, const lemon_model *model, const lemon_tokens *tokens) {
+    const lemon_tokenizer *t = model->tokenizer;
+    int64_t i, from = 0;
+    int code = EXIT_DONE;
+    r->text.length = 0;
+    buffer_put(&r->text, r->set.prompt ? r->set.prompt : "");
+    while (from < tokens->count && tokens->ids[from] != lemon_tokenizer_bos(t)) from++;
+    if (from + 1 >= tokens->count) from = 0;
+    for (i = from + 1; !r->set.prompt && i < tokens->count && i <= from + 12 && code == EXIT_DONE; i++) {
+        const char *text;
+        size_t bytes;
+        if (tokens->ids[i] == lemon_tokenizer_bos(t)) break;
+        code = check(r, lemon_decode(r->ctx, t, tokens->ids[i - 1], tokens->ids[i], &text, &bytes));
+        if (code == EXIT_DONE) buffer_add(&r->text, text, bytes);
+    }
+    return r->text.failed ? complain(r, EXIT_FAILED, "no memory for the text") : code;
+}
+
+static int keep_token(void *user, int32_t id, const char *text, size_t bytes) {
+    writing *w = (writing *)user;
+    w->tokens += id >= 0;
+    buffer_add(&w->text, text, bytes);
+    return progress_interrupted != 0;
+}
+
+/*  How a model goes on from r->text. */
+static int go_on(run *r, const lemon_model *model, int64_t count, const lemon_sampling *sampling, writing *w) {
+    lemon_tokens tokens = {NULL, 0, 0};
+    int code = check(r, lemon_generate(r->ctx, model, r->text.text, count, sampling, keep_token, w, &tokens, NULL));
+    lemon_tokens_free(r->ctx, &tokens);
+    if (code == EXIT_DONE && progress_interrupted) return complain(r, EXIT_INTERRUPTED, "interrupted");
+    return code;
+}
+
+static int compare_text(run *r, compared *c) {
+    lemon_sampling sampling = sampling_from(&r->set);
+    int code = go_on(r, c->model, r->set.count, &sampling, &c->text);
+    c->writes = r->bar.seconds > 0 ? (double)c->text.tokens / r->bar.seconds : (double)NAN;
+    return code;
+}
+
+/*  For a report: what a model makes of r->text, always the likeliest, if it can write at all. */
+static int report_writing(run *r, report *page, const char *who, const lemon_model *model) {
+    lemon_sampling sampling;
+    writing w;
+    int code = EXIT_DONE;
+    memset(&w, 0, sizeof w);
+    lemon_sampling_defaults(&sampling);
+    sampling.temperature = 0;
+    if (model == NULL || model->tokenizer == NULL || r->text.text == NULL) return EXIT_DONE;
+    code = go_on(r, model, 80, &sampling, &w);
+    if (code == EXIT_DONE) report_story(page, who, r->text.text, w.text.text ? w.text.text : "");
+    buffer_free(&w.text);
+    return code;
+}
+
+enum { COLUMN = 36 };
+
+/*  Up to COLUMN characters of a text, broken at a blank where there is one; pads with blanks.  What is left of it. */
+static const char *print_piece(const char *p, int pad) {
+    const char *end = p, *blank = NULL;
+    int width = 0, shown;
+    while (*end && *end != '\n' && width < COLUMN) {
+        if (*end == ' ') blank = end;
+        width += ((unsigned char)*end & 0xC0) != 0x80;
+        end++;
+    }
+    while (((unsigned char)*end & 0xC0) == 0x80) end++;
+    if (*end && *end != '\n' && *end != ' ' && blank > p) end = blank;
+    fwrite(p, 1, (size_t)(end - p), stdout);
+    for (shown = 0; p < end; p++) shown += ((unsigned char)*p & 0xC0) != 0x80;
+    for (; pad && shown < COLUMN + 2; shown++) putchar(' ');
+    while (*end == ' ') end++;
+    return *end == '\n' ? end + 1 : end;
+}
+
+static void compare_row(const char *name, const char *a, const char *b) { printf("%-22s %-24s %s\n", name, a, b); }
+
+static const char *in_number(char text[HUMAN], double x) {
+    snprintf(text, HUMAN, x - x == 0 ? "%.4f" : "not known", x);
+    return text;
+}
+#define IN_NUMBER(x) in_number((char[HUMAN]){0}, x)
+
+static const char *in_shape(char text[64], const lemon_config *c) {
+    snprintf(text, 64, "%d wide, %d layers", (int)c->d_model, (int)c->n_layers);
+    return text;
+}
+
+static void compare_print(run *r, const compared *c) {
+    char shape[2][64];
+    const char *p[2];
+    const lemon_config *a = &c[0].model->config, *b = &c[1].model->config;
+    int i;
+    compare_row("", c[0].name, c[1].name);
+    compare_row("parameters", IN_COUNT(lemon_config_params(a)), IN_COUNT(lemon_config_params(b)));
+    compare_row("shape", in_shape(shape[0], a), in_shape(shape[1], b));
+    compare_row("weights", IN_BYTES(weight_bytes(c[0].model)), IN_BYTES(weight_bytes(c[1].model)));
+    compare_row("loss, nats a token", IN_NUMBER(c[0].loss), IN_NUMBER(c[1].loss));
+    compare_row("perplexity", IN_NUMBER(exp(c[0].loss)), IN_NUMBER(exp(c[1].loss)));
+    compare_row("bits a byte", IN_NUMBER(c[0].bits), IN_NUMBER(c[1].bits));
+    compare_row("reads, tokens/s", IN_COUNT(c[0].reads), IN_COUNT(c[1].reads));
+    if (!r->text.text) return;
+    compare_row("writes, tokens/s", IN_COUNT(c[0].writes), IN_COUNT(c[1].writes));
+    printf("\n%s ...\n\n", r->text.text);
+    for (i = 0; i < 2; i++) p[i] = c[i].name;
+    do {
+        p[0] = print_piece(p[0], 1), p[1] = print_piece(p[1], 0);
+        putchar('\n');
+        for (i = 0; i < 2; i++)
+            if (p[i] == c[i].name + strlen(c[i].name)) p[i] = c[i].text.text.text ? c[i].text.text.text : "";
+    } while (*p[0] || *p[1]);
+}
+
+static int compare_json(const run *r, const compared *c) {
+    int i;
+    for (i = 0; i < 2; i++) {
+        json_text(i ? ", {" : "{\"models\": [{", "model", c[i].path, strlen(c[i].path));
+        json_whole(", ", "params", lemon_config_params(&c[i].model->config));
+        json_whole(", ", "bytes", (int64_t)weight_bytes(c[i].model));
+        json_real(", ", "loss", c[i].loss);
+        json_real(", ", "ppl", exp(c[i].loss));
+        json_real(", ", "bits_per_byte", c[i].bits);
+        json_whole(", ", "tokens", c[i].counted);
+        json_real(", ", "read_tokens_per_second", c[i].reads);
+        json_real(", ", "tokens_per_second", r->text.text ? c[i].writes : (double)NAN);
+        json_text(", ", "text", c[i].text.text.text ? c[i].text.text.text : "", c[i].text.text.length);
+        putchar('}');
+    }
+    putchar(']');
+    return json_end();
+}
+
+/*  Both read the same windows of the same text, each by its own vocabulary. */
+static int compare_both(run *r, compared *c) {
+    int64_t seq = r->set.seq;
+    int i, code = load_model(r, c[0].path, &r->model), writes;
+    if (code == EXIT_DONE) code = load_model(r, c[1].path, &r->teacher);
+    if (code) return code;
+    c[0].model = r->model, c[1].model = r->teacher;
+    c[0].tokens = &r->tokens, c[1].tokens = &r->eval_tokens;
+    for (i = 0; i < 2 && r->set.seq == 0; i++)
+        if (i == 0 || c[i].model->config.max_seq < seq) seq = c[i].model->config.max_seq < 256 ? c[i].model->config.max_seq : 256;
+    code = load_data(r, c[0].model, c[0].path);
+    if (code == EXIT_DONE) code = load_tokens(r, c[1].model, c[1].path, r->set.data, r->set.n_data, &r->eval_tokens);
+    for (i = 0; i < 2 && code == EXIT_DONE; i++) code = compare_loss(r, &c[i], seq);
+    writes = c[0].model->tokenizer && c[1].model->tokenizer;
+    if (code == EXIT_DONE && writes) code = first_words(r, c[0].model, c[0].tokens);
+    for (i = 0; i < 2 && code == EXIT_DONE && writes; i++) code = compare_text(r, &c[i]);
+    return code;
+}
+
+static int command_compare(run *r) {
+    compared c[2];
+    int i, code;
+    memset(c, 0, sizeof c);
+    for (i = 0; i < 2; i++) {
+        const char *slash = strrchr(r->plain[i], '/');
+        c[i].path = r->plain[i];
+        c[i].name = slash && slash[1] ? slash + 1 : r->plain[i];
+    }
+    code = compare_both(r, c);
+    progress_clear(&r->bar);
+    if (code == EXIT_DONE) compare_print(r, c);
+    if (code == EXIT_DONE && r->set.json) code = compare_json(r, c);
+    for (i = 0; i < 2; i++) buffer_free(&c[i].text.text);
+    return code;
+}
+
 /* ====================================================================================================================
    10 FUSE
    ================================================================================================================== */
 
-/*  The student's shape: the teacher's constants with the sizes that were given. */
-static lemon_config fuse_config(const run *r) {
+/*  The student's shape: the teacher's constants with the sizes that were given, or one for a budget. */
+static int fuse_shape(run *r, lemon_config *shape) {
     const settings *set = &r->set;
     lemon_config config = r->teacher->config;
-    config.d_model = (int32_t)set->dim;
-    config.n_layers = (int32_t)set->layers;
-    config.n_heads = (int32_t)set->heads;
-    config.kv_heads = (int32_t)set->kv_heads;
-    config.d_ffn = (int32_t)set->ffn;
-    if (set->head_dim) config.head_dim = (int32_t)set->head_dim;
     if (set->untie) config.tied_embeddings = 0;
-    return config;
+    *shape = config;
+    shape->d_model = (int32_t)set->dim;
+    shape->n_layers = (int32_t)set->layers;
+    shape->n_heads = (int32_t)set->heads;
+    shape->kv_heads = (int32_t)set->kv_heads;
+    shape->d_ffn = (int32_t)set->ffn;
+    if (set->params || set->fraction > 0) {
+        int64_t budget = set->params ? set->params
+                                     : (int64_t)(set->fraction * (double)lemon_config_params(&r->teacher->config));
+        shape->head_dim = (int32_t)set->head_dim;
+        return check(r, lemon_fuse_shape(r->ctx, &config, budget, shape));
+    }
+    if (set->head_dim) shape->head_dim = (int32_t)set->head_dim;
+    return EXIT_DONE;
 }
 
 static lemon_fuse_options fuse_options(const run *r) {
@@ -1262,13 +1712,28 @@ static int fuse_filled(run *r, const lemon_config *shape, const lemon_tokens *te
     return check(r, lemon_operators_apply(r->ctx, r->operators, r->teacher, options->correction, &r->model));
 }
 
+/*  Tells what work of more than some seconds will take. */
+static int fuse_forecast(run *r, const lemon_config *shape, const lemon_fuse_options *options) {
+    lemon_fuse_forecast f;
+    int code = check(r, lemon_fuse_plan(r->ctx, r->teacher, shape, r->set.n_data ? r->tokens.count : 0, options, &f));
+    if (code == EXIT_DONE && !r->set.quiet && f.seconds > 5) {
+        progress_clear(&r->bar);
+        fprintf(stderr, "lemon: about %.3g operations, %.1f minutes on this machine, %.2g GB of memory, %.2g GB in %s\n",
+                f.flops, f.seconds / 60, f.memory / 1e9, f.scratch / 1e9, r->scratch ? r->scratch : "no file");
+    }
+    return code;
+}
+
 static int fuse_by_method(run *r, lemon_fuse_result *result) {
-    lemon_config shape = fuse_config(r);
+    lemon_config shape;
     lemon_fuse_options options = fuse_options(r);
     const lemon_tokens *text = r->set.n_data ? &r->tokens : NULL;
-    int random = strcmp(options.method, "random") == 0;
+    int random = strcmp(options.method, "random") == 0, code = fuse_shape(r, &shape);
+    if (code) return code;
     if (random && r->set.save_operators)
         return complain(r, EXIT_USAGE, "--save-operators has nothing to save: --method random has no operators");
+    code = fuse_forecast(r, &shape, &options);
+    if (code) return code;
     if (!random && (r->set.save_operators || r->set.report)) return fuse_filled(r, &shape, text, &options, result);
     return check(r, lemon_fuse(r->ctx, r->teacher, &shape, text, &options, &r->model, result));
 }
@@ -1321,35 +1786,106 @@ static void fuse_shapes(report *page, const lemon_config *teacher, const lemon_c
 /*  Writes a finished page where --report says. */
 static int write_report(run *r, report *page) {
     const char *message;
-    report_command(page, r->argc, r->argv);
+    report_command(page, r->ctx, r->argc, r->argv);
     message = report_write(page, r->ctx, r->set.report);
     report_free(page);
     return message ? complain(r, EXIT_FAILED, "%s", message) : EXIT_DONE;
 }
 
+/*  The sentences that a report of a fusion begins with. */
+static void fuse_words(run *r, report *page, const lemon_fuse_result *result, double teacher_loss) {
+    const lemon_config *t = fuse_teacher(r), *s = &r->model->config;
+    double guess = log((double)s->vocab_size);
+    report_text(page, "%s (%s parameters, %d layers, %d wide) became %s (%s parameters, %.0f %% of that, %d layers, %d wide) by "
+                "method %s, with %s calibration tokens, in %s and %s operations.", r->plain[0], IN_COUNT(lemon_config_params(t)),
+                (int)t->n_layers, (int)t->d_model, r->plain[1], IN_COUNT(lemon_config_params(s)),
+                100.0 * (double)lemon_config_params(s) / (double)lemon_config_params(t), (int)s->n_layers, (int)s->d_model,
+                fuse_method(r), IN_COUNT(result->calibration_tokens), IN_TIME(result->seconds), IN_COUNT(result->flops));
+    if (result->init_loss == result->init_loss)
+        report_text(page, "On text that was held out%s, the student's loss is %.4f nats a token before any training; a guess among "
+                    "all tokens has %.4f.", r->set.n_data ? "" : " (the teacher's own, as no data were given)", result->init_loss,
+                    guess);
+    if (teacher_loss == teacher_loss && result->init_loss == result->init_loss)
+        report_text(page, "The teacher's is %.4f there: the student begins with %.0f %% of the way from a guess to the teacher "
+                    "behind it.", teacher_loss, 100 * (guess - result->init_loss) / (guess - teacher_loss));
+    if (result->learned_from == result->learned_from)
+        report_text(page, "Learning the operators by gradients brought that loss down from %.4f.", result->learned_from);
+    if (r->whole)
+        report_text(page, "Of the vocabulary, %lld of %d tokens were kept: those that %s needs.",
+                    (long long)r->kept.count, (int)r->whole->config.vocab_size, r->set.trim_vocab);
+}
+
+/*  How alike the layers are, and what is lost from one to the next. */
+static int fuse_layers(run *r, report *page, const lemon_tokens *text) {
+    int64_t t = r->teacher->config.n_layers + 1, s = r->model->config.n_layers + 1, i;
+    float *cka = (float *)malloc((size_t)(t * t + s * t + s) * sizeof *cka), *with = cka + t * t, *error = with + s * t;
+    report_series lost;
+    int code = cka ? EXIT_DONE : complain(r, EXIT_FAILED, "no memory for the report");
+    memset(&lost, 0, sizeof lost);
+    lost.name = "error";
+    if (code == EXIT_DONE) code = check(r, lemon_cka(r->ctx, r->teacher, r->teacher, text, cka));
+    if (code == EXIT_DONE) code = check(r, lemon_cka(r->ctx, r->model, r->teacher, text, with));
+    if (code == EXIT_DONE && r->operators)
+        code = check(r, lemon_operators_error(r->ctx, r->operators, r->teacher, r->model, text, error));
+    if (code == EXIT_DONE) {
+        report_heading(page, "Layers");
+        if (r->operators) report_layer_table(page, r->operators, with, error);
+        for (i = 0; i < s && r->operators; i++) report_point(&lost, (double)i, (double)error[i]);
+        if (r->operators) report_curves(page, "What is lost of the teacher's stream, by layer", "layers of the student",
+                                        "share lost", &lost, 1);
+        report_heading(page, "How alike the layers are (CKA)");
+        report_grid(page, "The teacher's layers among themselves: 1 is the same up to a rotation. Layers that are alike can stand "
+                    "for each other.", "after layer", (int)t, "after layer", (int)t, cka);
+        report_grid(page, "The student's layers (rows) and the teacher's (columns).", "after layer", (int)s,
+                    "after teacher layer", (int)t, with);
+    }
+    report_series_free(&lost);
+    free(cka);
+    return code;
+}
+
+static int fuse_texts(run *r, report *page, const lemon_tokens *held) {
+    int code;
+    if (r->teacher->tokenizer == NULL) return EXIT_DONE;
+    code = first_words(r, r->teacher, held);
+    report_heading(page, "What they write");
+    if (code == EXIT_DONE) code = report_writing(r, page, "The teacher", r->teacher);
+    return code ? code : report_writing(r, page, "The student, before any training", r->model);
+}
+
 static int fuse_report(run *r, const lemon_fuse_result *result) {
     report page;
+    lemon_tokens held = held_out(r);
+    double teacher_loss = (double)NAN;
+    int code = EXIT_DONE;
     if (r->set.report == NULL) return EXIT_DONE;
+    if (held.count < 4) held = r->tokens;
+    if (held.count >= 4) code = check(r, lemon_eval(r->ctx, r->teacher, &held, 0, 0, &teacher_loss, NULL));
+    if (code) return code;
     report_begin(&page, "A student fused from a teacher");
-    report_text(&page,
-                "%s became %s by method %s with %lld calibration tokens, in %.1f s and %.3g floating-point operations.",
-                r->plain[0], r->plain[1], fuse_method(r), (long long)result->calibration_tokens, result->seconds,
-                result->flops);
-    if (result->init_loss == result->init_loss)
-        report_text(&page, "Loss on text that was held out: %.4f nats a token, before any training.",
-                    result->init_loss);
-    if (r->whole)
-        report_text(&page, "Of the vocabulary, %lld of %d tokens were kept: those that %s needs.",
-                    (long long)r->kept.count, (int)r->whole->config.vocab_size, r->set.trim_vocab);
+    fuse_words(r, &page, result, teacher_loss);
     fuse_shapes(&page, fuse_teacher(r), &r->model->config);
+    code = fuse_layers(r, &page, held.count >= 4 ? &held : NULL);
+    if (code == EXIT_DONE) code = fuse_texts(r, &page, &held);
+    if (code) {
+        report_free(&page);
+        return code;
+    }
     if (r->operators) report_operators(&page, r->operators);
     return write_report(r, &page);
 }
 
+/*  A shape that was found, as the flags that would give it. */
+static void fuse_print_shape(const lemon_config *c) {
+    printf("  --dim %d --layers %d --heads %d --kv-heads %d --head-dim %d --ffn %d\n", (int)c->d_model, (int)c->n_layers,
+           (int)c->n_heads, (int)c->kv_heads, (int)c->head_dim, (int)c->d_ffn);
+}
+
 static void fuse_print(const run *r, const lemon_fuse_result *result) {
-    printf("%s: %lld parameters from %lld by %s, %lld calibration tokens, %.1f s, %.3g operations\n", r->plain[1],
-           (long long)lemon_config_params(&r->model->config), (long long)lemon_config_params(fuse_teacher(r)),
-           fuse_method(r), (long long)result->calibration_tokens, result->seconds, result->flops);
+    printf("%s: %s parameters from %s by %s, %s calibration tokens, %s, %s operations\n", r->plain[1],
+           IN_COUNT(lemon_config_params(&r->model->config)), IN_COUNT(lemon_config_params(fuse_teacher(r))), fuse_method(r),
+           IN_COUNT(result->calibration_tokens), IN_TIME(result->seconds), IN_COUNT(result->flops));
+    if (r->set.params || r->set.fraction > 0) fuse_print_shape(&r->model->config);
     if (r->whole)
         printf("  vocabulary of %lld tokens, those of %d that %s needs\n", (long long)r->kept.count,
                (int)r->whole->config.vocab_size, r->set.trim_vocab);
@@ -1388,6 +1924,7 @@ static int command_fuse(run *r) {
     if (code == EXIT_DONE) code = save_vocabulary(r, r->plain[1], r->model);
     if (code == EXIT_DONE) code = fuse_report(r, &result);
     if (code) return code;
+    if (r->scratch) remove(r->scratch);                  /* kept until all that it is for is saved */
     progress_clear(&r->bar);
     fuse_print(r, &result);
     return r->set.json ? fuse_json(r, &result) : EXIT_DONE;
@@ -1458,7 +1995,7 @@ static void on_step(void *user, const lemon_step *step) {
 
 static void on_plan(void *user, size_t bytes) {
     const run *r = (const run *)user;
-    if (!r->set.quiet) printf("memory until the end: %.1f MB\n", (double)bytes / 1e6);
+    if (!r->set.quiet) printf("memory until the end: %s\n", IN_BYTES(bytes));
 }
 
 static lemon_train_options train_options(run *r) {
@@ -1486,6 +2023,7 @@ static lemon_train_options train_options(run *r) {
     options.save_every = set->save_every;
     options.resume = set->resume;
     options.recompute = set->recompute;
+    options.keep_teacher = set->keep_teacher;
     options.on_plan = on_plan;
     options.on_step = on_step;
     options.user = r;
@@ -1518,23 +2056,30 @@ static int train_load(run *r) {
 static int train_report(run *r, const lemon_train_result *result) {
     report page;
     report_series series[3];
-    int n = 0;
+    int n = 0, code = EXIT_DONE, reported;
     if (r->set.report == NULL) return EXIT_DONE;
     r->loss.name = "training loss", r->kl.name = "KL to the teacher", r->held_out.name = "loss on held-out text";
     series[n++] = r->loss;
     if (r->held_out.count) series[n++] = r->held_out;
     if (r->kl.count) series[n++] = r->kl;
     report_begin(&page, "A training run");
-    report_text(&page, "%s became %s, %lld parameters: %lld steps, %lld tokens, %.1f s.", r->plain[0], r->plain[1],
-                (long long)lemon_config_params(&r->model->config), (long long)result->steps, (long long)result->tokens,
-                result->seconds);
+    report_text(&page, "%s became %s, %s parameters: %lld steps, %s tokens, %s.", r->plain[0], r->plain[1],
+                IN_COUNT(lemon_config_params(&r->model->config)), (long long)result->steps, IN_COUNT(result->tokens),
+                IN_TIME(result->seconds));
     if (result->train_loss == result->train_loss)
         report_text(&page, "Mean training loss of the last ten steps: %.4f nats a token.", result->train_loss);
     if (result->eval_loss == result->eval_loss)
         report_text(&page, "Loss on held-out text at the end: %.4f nats a token.", result->eval_loss);
     report_heading(&page, "Curves");
     report_curves(&page, "Loss against tokens", "tokens", "nats a token", series, n);
-    return write_report(r, &page);
+    if (r->model->tokenizer && result->train_loss == result->train_loss) {
+        report_heading(&page, r->teacher ? "What they write" : "What it writes");
+        code = first_words(r, r->model, r->eval_tokens.count ? &r->eval_tokens : &r->tokens);
+        if (code == EXIT_DONE) code = report_writing(r, &page, "The model as it is now", r->model);
+        if (code == EXIT_DONE) code = report_writing(r, &page, "Its teacher", r->teacher);
+    }
+    reported = write_report(r, &page);
+    return code ? code : reported;
 }
 
 static int train_json(const run *r, const lemon_train_result *result) {
@@ -1551,8 +2096,8 @@ static int train_json(const run *r, const lemon_train_result *result) {
 }
 
 static void train_print(const run *r, const lemon_train_result *result) {
-    printf("%s: %lld steps, %lld tokens, %.1f s, %.6g operations, training loss %.4f nats\n", r->plain[1],
-           (long long)result->steps, (long long)result->tokens, result->seconds, lemon_flops(r->ctx),
+    printf("%s: %lld steps, %s tokens, %s, %s operations, training loss %.4f nats\n", r->plain[1],
+           (long long)result->steps, IN_COUNT(result->tokens), IN_TIME(result->seconds), IN_COUNT(lemon_flops(r->ctx)),
            result->train_loss);
     if (result->eval_loss == result->eval_loss) printf("  loss on %s %.4f nats\n", r->set.eval_data, result->eval_loss);
 }
@@ -1599,12 +2144,25 @@ static int unknown_command(run *r, const char *name) {
     return complain(r, EXIT_USAGE, "\"%s\" is no command; lemon --help lists them", name);
 }
 
+/*  OUT.part for fusing; NULL for all else. */
+static char *part_name(const run *r) {
+    const char *out = r->plain[1];
+    size_t n = out && r->command->bit == FUSE ? strlen(out) : 0;
+    char *name = n ? (char *)malloc(n + 6) : NULL;
+    while (n > 1 && out[n - 1] == '/') n--;
+    if (name) memcpy(name, out, n), memcpy(name + n, ".part", 6);
+    return name;
+}
+
 static int run_open(run *r) {
     lemon_options options;
     int code = check_environment(r);
     if (code) return code;
     memset(&options, 0, sizeof options);
     options.threads = (int)r->set.threads;
+    options.int8 = r->set.int8;
+    options.memory = (size_t)r->set.max_memory;
+    options.scratch = r->scratch = part_name(r);
     options.user = &r->bar;
     options.progress = progress_callback;
     progress_begin(&r->bar, r->set.quiet);
@@ -1624,6 +2182,7 @@ static void run_close(run *r) {
         lemon_model_free(r->ctx, r->whole);
     }
     lemon_close(r->ctx);
+    free(r->scratch);
     report_series_free(&r->loss);
     report_series_free(&r->kl);
     report_series_free(&r->held_out);
@@ -1634,7 +2193,7 @@ static void run_close(run *r) {
 
 static int run_command(run *r) {
     int code = parse_arguments(r);
-    if (r->set.help) return help_command(r->command);
+    if (r->set.help) return help_command(r->argv[0], r->command);
     if (r->set.version) return puts("lemon " LEMON_VERSION) < 0;
     if (code == EXIT_DONE) code = check_arguments(r);
     if (code == EXIT_DONE) code = run_open(r);
@@ -1652,7 +2211,7 @@ int main(int argc, char **argv) {
     r.argc = argc;
     r.argv = argv;
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
-        return help_short();
+        return help_short(argc > 0 ? argv[0] : "lemon");
     if (strcmp(argv[1], "--version") == 0) return puts("lemon " LEMON_VERSION) < 0;
     for (i = 0; i < N_COMMANDS; i++)
         if (strcmp(argv[1], commands[i].name) == 0) r.command = &commands[i];

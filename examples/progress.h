@@ -67,16 +67,20 @@ static void progress_on_signal(int number) {
     raise(number);
 }
 
+/*  Is there a terminal behind a file descriptor, and one that can do more than print? */
+static int progress_terminal(int descriptor) {
+#ifdef _WIN32
+    return _isatty(descriptor);
+#else
+    const char *kind = getenv("TERM");
+    return isatty(descriptor) && kind && strcmp(kind, "dumb") != 0;
+#endif
+}
+
 static void progress_begin(progress *bar, int quiet) {
-    const char *terminal = getenv("TERM");
     memset(bar, 0, sizeof *bar);
     bar->quiet = quiet;
-#ifdef _WIN32
-    bar->terminal = _isatty(2);
-    (void)terminal;
-#else
-    bar->terminal = isatty(2) && terminal && strcmp(terminal, "dumb") != 0;
-#endif
+    bar->terminal = progress_terminal(2);
     signal(SIGINT, progress_on_signal);
     signal(SIGTERM, progress_on_signal);
 }

@@ -236,7 +236,7 @@ static int write_report(job *j, const table *t, int argc, char **argv) {
     report_story(&page, "Teacher", j->prompt.text ? j->prompt.text : "", j->by_teacher.text ? j->by_teacher.text : "");
     report_story(&page, "Student", j->prompt.text ? j->prompt.text : "", j->by_student.text ? j->by_student.text : "");
     report_operators(&page, j->students[LEMON].operators);
-    report_command(&page, argc, argv);
+    report_command(&page, j->ctx, argc, argv);
     buffer_print(&path, "%s/report.html", j->out);
     message = path.failed ? "no memory" : report_write(&page, j->ctx, path.text);
     if (message) fprintf(stderr, "lemon: error: %s\n", message);

@@ -15,6 +15,7 @@
 #include "../lemon.h"
 #include <float.h>
 #include <stdio.h>
+#include <time.h>
 
 /*  Not every program uses all of this. */
 #if defined(__GNUC__) || defined(__clang__)
@@ -126,6 +127,17 @@ CHECK_UNUSED static int check_close(lemon_ctx *ctx) {
     return check_done();
 }
 
+/*  Kilobytes of memory that the process really has; 0 where the system does not say. */
+CHECK_UNUSED static long resident_kb(void) {
+    char line[128];
+    long kb = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmRSS: %ld", &kb) == 1) break;
+    if (f) fclose(f);
+    return kb;
+}
+
 /* ---- numbers that are the same in every run ---- */
 
 CHECK_UNUSED static void fill_normal(lemon_rng *rng, float *x, int64_t n, double deviation) {
@@ -157,6 +169,9 @@ CHECK_UNUSED static const char *data_path(const char *name, char *out, size_t si
     }
     return NULL;
 }
+
+/*  Seconds of the processor so far, for speeds that must hold whatever else the machine does. */
+CHECK_UNUSED static double cpu_seconds(void) { return (double)clock() / CLOCKS_PER_SEC; }
 
 /*  A file's bytes, to be freed, with a 0 behind them; NULL where it is not. */
 CHECK_UNUSED static char *slurp(const char *path, size_t *n) {

@@ -1,12 +1,51 @@
 #!/bin/sh
-# coverage.sh CHAPTER...: the share of lemon.h's lines that the test programs reach, all of them together.
+# coverage.sh PROGRAM...: the share of lemon.h's lines and branches that the test programs reach, all of them together, in all and by
+# chapter; then what the corpus alone reaches of the two chapters that read strangers' files.  A branch is a way out of a condition, each
+# part of && and || counted; a line that no test reaches stands in build/coverage/missed.
 cd "$(dirname "$0")/build/coverage" || exit 1
-for chapter in "$@"; do
-    gcov -t "$chapter.o" 2> /dev/null
-done | awk -F: '
-    /^ *-: *0:Source:/ { ours = $0 ~ /lemon\.h/ }
-    ours && $2 + 0 > 0 && $1 !~ /-$/ { line = $2 + 0; seen[line] = 1; if ($1 !~ /[#=]/) hit[line] = 1 }
+
+# FILE is a list of gcov's annotated sources, one behind the other; $2, if given, keeps to these chapters.
+summary() {
+    awk -v only="$1" -v missed="$2" '
+    /^ *-: *0:Source:/ { ours = $0 ~ /lemon\.h/; next }
+    !ours { next }
+    /^branch/ {
+        if (!line) next
+        b = line " " n_branch++
+        branches[b] = line
+        if ($4 + 0 > 0) taken[b] = 1
+        next
+    }
+    /^ *[-#=0-9*]+: *[0-9]+:/ {
+        split($0, part, ":")
+        line = part[2] + 0; n_branch = 0
+        text[line] = substr($0, index($0, part[2] ":") + length(part[2]) + 1)
+        if (part[1] ~ /-$/) { line_is_code = 0; next }
+        seen[line] = 1
+        if (part[1] !~ /[#=]/) hit[line] = 1
+        if (line > last) last = line
+    }
     END {
-        for (line in seen) { n++; if (line in hit) m++; else missed[++k] = line }
-        printf "%d of %d lines of lemon.h reached: %.1f %%\n", m, n, n ? 100 * m / n : 0
+        for (i = 1; i <= last; i++) {
+            if (text[i] ~ /^#ifdef LEMON_IMPLEMENTATION/) on = 1
+            if (on && text[i] ~ /^   [0-9]+  [A-Z]/) { split(text[i], word, " "); c = word[1] }
+            chapter[i] = c + 0
+            if (only && only !~ (" " (c + 0) " ")) continue
+            if (!(i in seen)) continue
+            n[c]++; N++
+            if (i in hit) { m[c]++; M++ } else if (missed) print c ":" i ":" text[i] > missed
+        }
+        for (b in branches) {
+            i = branches[b]
+            if (only && only !~ (" " chapter[i] " ")) continue
+            p[chapter[i]]++; P++
+            if (b in taken) { q[chapter[i]]++; Q++ }
+        }
+        for (i = 0; i <= 12; i++) if (n[i]) printf "# chapter %2d: %5.1f %% of %5d lines, %5.1f %% of %5d branches\n", i, 100 * m[i] / n[i], n[i], p[i] ? 100 * q[i] / p[i] : 100, p[i]
+        printf "%d of %d lines of lemon.h reached: %.1f %%; %d of %d branches: %.1f %%\n", M, N, N ? 100 * M / N : 0, Q, P, P ? 100 * Q / P : 0
     }'
+}
+
+for program in "$@"; do gcov -b -c -t "$program.o" 2> /dev/null; done | summary "" missed
+echo "# by the corpus alone:"
+gcov -b -c -t corpus.o 2> /dev/null | summary " 8 9 " missed-by-corpus

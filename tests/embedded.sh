@@ -1,8 +1,9 @@
 #!/bin/sh
-# embedded.sh: examples/embedded on a Cortex-M7 in qemu, with weights of 32, 8 and 4 bits: the board's tokens are those of
+# embedded.sh: examples/embedded on a Cortex-M7 in qemu, with weights of 32, 8 and 4 bits, the latter two also multiplied by
+# bytes (lemon_options.int8, by SMLAD): the board's tokens are those of
 # the same program on the host and of the tool with its fastest kernels, and with float32 weights the reference continuation
 # of a real checkpoint; no heap; at most 400 KB of RAM, which the linker's script enforces.  Without the cross compiler and
-# the emulator (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm) it says "skip" and succeeds.
+# the emulator (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm) it says "skip" and succeeds.  UPDATE=1: the tables go into the README.
 cd "$(dirname "$0")" || exit 1
 for tool in arm-none-eabi-gcc qemu-system-arm python3; do
     command -v $tool > /dev/null || { echo "skip embedded: there is no $tool"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
@@ -14,27 +15,31 @@ result() { # STATUS NAME MORE
 make -s -C ../examples lemon || exit 1
 lemon=../examples/lemon work=$PWD/build/embedded
 mkdir -p "$work"
-model=$PWD/../examples/data/teacher.lemon tokenizer='' name="the shipped teacher" types="q8 q4" reference=
+model=$PWD/../examples/data/teacher.lemon tokenizer='' name="the shipped teacher" types="q8 q8-int8 q4 q4-int8" reference=
 for folder in "$LEMON_DATA" ../../shared/data ../shared/data; do
     [ -n "$folder" ] && [ -f "$folder/stories260K.bin" ] || continue
     folder=$(cd "$folder" && pwd)
-    model=$folder/stories260K.bin tokenizer=$folder/tok512.bin name=stories260K types="f32 q8 q4" reference=$folder/greedy_empty.ids
+    model=$folder/stories260K.bin tokenizer=$folder/tok512.bin name=stories260K types="f32 q8 q8-int8 q4 q4-int8" reference=$folder/greedy_empty.ids
     break
 done
 [ -n "$reference" ] || { echo "skip the reference continuation: there is no stories260K.bin"; skipped=1; }
 : > "$work/table"
 for type in $types; do
+    dtype=${type%-int8} defines='' flags=''
+    [ "$type" = "$dtype" ] || { defines=-DINT8 flags=--int8; }
+    board() { make -s -C ../examples/embedded B="$work/$type" MODEL="$model" TOKENIZER="$tokenizer" DTYPE="$dtype" DEFINES="$defines" "$@"; }
     rm -rf "$work/$type"
-    make -s -C ../examples/embedded B="$work/$type" MODEL="$model" TOKENIZER="$tokenizer" DTYPE="$type" > "$work/log" 2>&1
+    board > "$work/log" 2>&1
     result $? "$name, $type: it compiles, without a heap, into 4 MB of flash and 400 KB of RAM" "$(grep -m 1 -E 'error|overflow|undefined' "$work/log")"
-    timeout 300 make -s -C ../examples/embedded B="$work/$type" MODEL="$model" TOKENIZER="$tokenizer" DTYPE="$type" run > "$work/board.out" 2> "$work/board.err"
+    board run > "$work/board.out" 2> "$work/board.err"
     result $? "$name, $type: it runs on the board" "$(tail -n 2 "$work/board.err")"
     "$work/$type/host" > "$work/host.out"
     ids=$(grep '^ids' "$work/board.out" | tr -d '\r')
     [ "$(echo "$ids" | wc -w)" -eq 202 ] && [ "$ids" = "$(grep '^ids' "$work/host.out")" ]
     result $? "$name, $type: the board's 200 tokens are the host's" "$ids"
-    $lemon convert "$model" "$work/$type.lemon" --dtype "$type" ${tokenizer:+--tokenizer "$tokenizer"} --quiet > /dev/null &&
-        $lemon generate "$work/$type.lemon" -n 200 --temp 0 --json --quiet 2> "$work/err" | tail -n 1 > "$work/tool.json"
+    # shellcheck disable=SC2086
+    $lemon convert "$model" "$work/$type.lemon" --dtype "$dtype" ${tokenizer:+--tokenizer "$tokenizer"} --quiet > /dev/null &&
+        $lemon generate "$work/$type.lemon" $flags -n 200 --temp 0 --json --quiet 2> "$work/err" | tail -n 1 > "$work/tool.json"
     tool=$(python3 -c 'import json, sys; print(*json.load(open(sys.argv[1]))["tokens"])' "$work/tool.json")
     [ "$ids" = "ids $tool" ]
     result $? "$name, $type: and the tool's" "$ids; the tool: $tool"
@@ -48,8 +53,33 @@ for type in $types; do
         -v each="$(sed -n 's/^instructions of a token //p' "$work/board.out" | tr -d '\r')" \
         'NR == 2 { printf "| %s | %d | %d | %d |\n", t, $1 + $2, arena, each }' >> "$work/table"
 done
-printf '\n| %s, context 256, f16 cache | bytes of flash | bytes of the arena | instructions of the last token |\n|---|---|---|---|\n' "$name"
-cat "$work/table"
+
+# Which board has room for what, and an estimate of its speed: an instruction a cycle.  Flash and contiguous RAM in KB, by the
+# makers' data sheets; of the RAM 24 KB are the stack.
+boards() {
+    awk -F '|' 'NR == FNR { name[++n] = $2; flash[n] = $3; ram[n] = $4 + 25 * 1024; each[n] = $5; next }
+        FNR == 1 { printf "| board, flash and RAM in KB |"; for (i = 1; i <= n; i++) printf "%s|", name[i]; print ""
+                   printf "|---|"; for (i = 1; i <= n; i++) printf "---|"; print "" }
+        { printf "| %s, %d MHz: %d, %d |", $1, $2, $3, $4
+          for (i = 1; i <= n; i++) printf(flash[i] <= $3 * 1024 && ram[i] <= $4 * 1024 ? " %.0f |" : " - |", $2 * 1e6 / each[i])
+          print "" }' "$work/table" - << 'LIST'
+STM32F411 (M4)|100|512|128
+nRF5340 (M33)|128|1024|512
+RP2350 with 4 MB (M33)|150|4096|520
+STM32F769 (M7)|216|2048|512
+STM32H743 (M7)|480|2048|512
+i.MX RT1062 of a Teensy 4.1 (M7)|600|7936|512
+LIST
+}
+{
+    printf '| %s, context 256, f16 cache | bytes of flash, program included | bytes of the arena | instructions of the last token |\n|---|---|---|---|\n' "$name"
+    cat "$work/table"
+    printf '\nTokens a second, an estimate that was measured on none of them: clock / instructions.\n\n'
+    boards
+} > "$work/tables"
+echo
+cat "$work/tables"
+[ -z "$UPDATE" ] || ./into_readme.sh boards < "$work/tables"
 echo
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

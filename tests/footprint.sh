@@ -2,6 +2,7 @@
 # footprint.sh: how large what lemon.h becomes is, and how long it takes to compile; the table of the README.  Code is the
 # section .text of one translation unit in which everything is static, so that what the program does not use is not there;
 # libm and libc are not counted.  Without an ARM compiler (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi) that column is "-".
+# UPDATE=1: the table goes into the README.
 cd "$(dirname "$0")" || exit 1
 work=build/footprint
 mkdir -p $work
@@ -75,6 +76,7 @@ sizes() { # NAME FILE FLAGS...: one row
     fi
     echo "| $name | $x86 | $data | $arm | $arm_data |"
 }
+{
 echo "| only to generate, -Os: bytes of | code, x86-64 | constants | code, Cortex-M7 | constants |"
 echo "|---|---|---|---|---|"
 # shellcheck disable=SC2086
@@ -112,7 +114,11 @@ echo "| the same with LEMON_NO_TRAIN | $part ms |"
 echo "| tcc | $tcc ms |"
 echo "| #include without the implementation | $((with - without)) ms |"
 echo "| and what it includes | $includes|"
+} > $work/tables
 echo
+cat $work/tables
+echo
+[ -z "$UPDATE" ] || ./into_readme.sh footprint < $work/tables
 bound "$ids" 24576 "code to generate, x86-64"
 [ "$ids_arm" = - ] || bound "$ids_arm" 24576 "code to generate, Cortex-M7"
 bound $((whole + constants)) 512000 "code and constants of all"

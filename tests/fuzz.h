@@ -114,7 +114,8 @@ static void fuzz_use_tokenizer(const lemon_tokenizer *t, int thorough) {
     lemon_tokenizer *copy = NULL;
     lemon_tokens kept, tokens;
     int64_t n = 0, i;
-    lemon_tokenizer_bos(t);
+    lemon_tokenizer_adds_bos(t);
+    lemon_tokenizer_special(t, lemon_tokenizer_bos(t));
     lemon_tokenizer_find(t, "<s>", 3);
     fuzz_use_tokens(t, fuzz_text, thorough ? sizeof fuzz_text - 1 : 12);
     if (!thorough) return;
@@ -134,6 +135,37 @@ static void fuzz_use_tokenizer(const lemon_tokenizer *t, int thorough) {
         if (lemon_tokenizer_load(fuzz_ctx, "out.bin", 0, &copy)) fuzz_fail("a tokenizer that was saved cannot be loaded");
         lemon_tokenizer_free(fuzz_ctx, copy);
     }
+}
+
+/*  A smaller vocabulary for a model: its parts of other programs' making go along as far as they can. */
+static void fuzz_trim_model(const lemon_model *m) {
+    static const int32_t some[] = {0, 1, 2, 4};
+    lemon_tokens kept;
+    lemon_model *smaller = NULL;
+    int64_t n = 0, i;
+    for (i = 0; i < 4; i++) n += some[i] < lemon_tokenizer_size(m->tokenizer);
+    memset(&kept, 0, sizeof kept);
+    if (lemon_model_trim(fuzz_ctx, m, some, n, &kept, &smaller) == LEMON_OK) {
+        if (smaller->config.vocab_size != kept.count) fuzz_fail("a trimmed model has another vocabulary than it kept");
+        fuzz_use_tokens(smaller->tokenizer, "trimmed <s>", 11);
+    }
+    lemon_model_free(fuzz_ctx, smaller);
+    lemon_tokens_free(fuzz_ctx, &kept);
+}
+
+/*  What only some formats and options do. */
+static void fuzz_save_more(const lemon_model *m) {
+    lemon_model *again = NULL;
+    lemon_save_options o;
+    lemon_save_defaults(&o);
+    o.shard_bytes = 200;
+    if (lemon_save_with(fuzz_ctx, "shards", m, &o) == LEMON_OK) lemon_load(fuzz_ctx, "shards", &again);
+    lemon_model_free(fuzz_ctx, again);
+    again = NULL;
+    if ((int64_t)m->config.max_seq * m->config.head_dim > 65536) return;
+    if (lemon_save(fuzz_ctx, "out8.bin", m, LEMON_Q8) == LEMON_OK && lemon_load(fuzz_ctx, "out8.bin", &again))
+        fuzz_fail("a q8 model that was saved cannot be loaded");
+    lemon_model_free(fuzz_ctx, again);
 }
 
 /*  By their values: text has no -0. */
@@ -163,6 +195,8 @@ static void fuzz_use_model(const lemon_model *m, int thorough) {
         lemon_row_to_f32(&m->params[i], m->params[i].rows - 1, row);
     }
     if (m->tokenizer) fuzz_use_tokenizer(m->tokenizer, thorough);
+    if (m->tokenizer && thorough) fuzz_trim_model(m);
+    if (thorough) fuzz_save_more(m);
     for (k = 0; k < 5 && thorough; k++) {
         if (k == 2 && (int64_t)m->config.max_seq * m->config.head_dim > 65536) continue;    /* .bin has tables of that size */
         if (lemon_save(fuzz_ctx, paths[k], m, k == 0 ? m->dtype : LEMON_F32)) continue;

@@ -43,6 +43,15 @@ static void seed_folder(const char *name, const char *path) {
     lemon__bytes_free(&out);
 }
 
+/*  How LLaMA 3 and those after it say that a text is split: by a pattern. */
+static void split_by_pattern(char *out, size_t size) {
+    lemon__bytes text = lemon__bytes_in(NULL);
+    lemon__print_string(&text, (const uint8_t *)lemon__patterns[0].regex, strlen(lemon__patterns[0].regex));
+    snprintf(out, size, "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":%.*s},\"behavior\":\"Isolated\","
+             "\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}", (int)text.count, (const char *)text.data);
+    lemon__bytes_free(&text);
+}
+
 /*  A byte-level vocabulary with few letters: pieces are short, so files stay small. */
 static lemon_tokenizer *few_letters(const char *split, const char *normalizer) {
     static const char text[] =
@@ -57,7 +66,8 @@ static lemon_tokenizer *few_letters(const char *split, const char *normalizer) {
     snprintf(whole, sizeof whole, text, normalizer, split);
     r = fuzz_memory((const uint8_t *)whole, strlen(whole), 1);
     if (lemon_tokenizer_load_reader(fuzz_ctx, &r, 0, &t)) fuzz_fail("few letters");
-    seed("tokenizer_json", normalizer[0] == 'n' ? (strstr(split, "Sequence") ? "byte-split" : "byte-level") : "nfc", whole, strlen(whole));
+    seed("tokenizer_json", normalizer[0] != 'n' ? "nfc" : strstr(split, "Regex") ? "byte-pattern" : strstr(split, "Sequence") ? "byte-split" : "byte-level",
+         whole, strlen(whole));
     return t;
 }
 
@@ -79,8 +89,10 @@ static void make_models(void) {
     lemon_model *m = model_of(4, 6, 12, 0, few_letters(split, "null")), *wide = model_of(32, 32, 6, 1, NULL), *bytes;
     lemon_tokenizer *t = NULL;
     lemon_save_options options;
-    char name[40], path[60];
+    char name[40], path[60], pattern[1000];
     int dtype, k;
+    split_by_pattern(pattern, sizeof pattern);
+    lemon_tokenizer_free(fuzz_ctx, few_letters(pattern, "null"));
     lemon_tokenizer_free(fuzz_ctx, few_letters(qwen, "null"));
     lemon_tokenizer_free(fuzz_ctx, few_letters(split, "{\"type\":\"NFC\"}"));
     lemon_tokenizer_bytes(fuzz_ctx, &t);
@@ -363,7 +375,7 @@ static void make_sessions(void) {
 }
 
 int main(int argc, char **argv) {
-    char name[20], text[80];
+    char name[20], text[80], word[600];
     int i;
     if (argc < 2) return 2;
     snprintf(folder, sizeof folder, "%s", argv[1]);
@@ -382,6 +394,9 @@ int main(int argc, char **argv) {
         text[0] = (char)i;
         seed("text", name, text, strlen(text + 1) + 1);
     }
+    for (i = 1; i < 600; i++) word[i] = "aaaab"[i * i % 5];
+    word[0] = 2;
+    seed("text", "long", word, sizeof word);
     fuzz_close();
     return 0;
 }

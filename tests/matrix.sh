@@ -5,6 +5,7 @@
 # gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-riscv64-linux-gnu gcc-s390x-linux-gnu (and g++-..., libc6-dev-...-cross)
 # qemu-user musl-tools gcc-mingw-w64-x86-64 wine64 wine emscripten nodejs.  `quick` leaves out what is emulated, and one
 # standard for each compiler.  MATRIX_PROGRAMS: what is run for each machine, "options" and, but for quick, some more.
+# MATRIX_ONLY: only rows whose name has this in it.
 cd "$(dirname "$0")" || exit 1
 quick=$1
 mkdir -p build/matrix/scratch
@@ -12,7 +13,7 @@ work=build/matrix
 : > $work/table
 passed=0 failed=0 skipped=0 quiet=
 programs=${MATRIX_PROGRAMS:-options}
-[ -n "$quick" ] || programs=${MATRIX_PROGRAMS:-options numbers tensors checkpoints tokenizers inference}
+[ -n "$quick" ] || programs=${MATRIX_PROGRAMS:-options numbers tensors kernels checkpoints tokenizers inference}
 warn="-Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wcast-align -Wcast-qual -Wundef -Wdouble-promotion -Wvla"
 printf '#include "../../../lemon.h"\n#define LEMON_IMPLEMENTATION\n#include "../../../lemon.h"\n' > $work/header.c
 
@@ -20,6 +21,7 @@ result() { # STATUS NAME MORE
     if [ "$1" -eq 0 ]; then echo "ok   $2"; passed=$((passed + 1)); else echo "FAIL $2: $3"; failed=$((failed + 1)); fi
 }
 row() { printf '| %s | %s | %s |\n' "$1" "$2" "$3" >> $work/table; }
+wanted() { case $1 in *"$MATRIX_ONLY"*) ;; *) return 1 ;; esac; }
 missing() { # ROW COMMAND...: notes the first that is not there
     name=$1
     shift
@@ -38,6 +40,7 @@ run_in() { CHECK_LIGHT=${CHECK_LIGHT:-1} CHECK_SCRATCH=$work/scratch WINEDEBUG=-
 target() {
     name=$1 standards=$2 runner=$3 compiler=$4
     shift 4
+    wanted "$name" || return
     [ "$runner" = none ] || [ "$runner" = - ] || ! missing "$name" "${runner%% *}" || return
     ! missing "$name" "$compiler" || return
     clean= bad=
@@ -88,7 +91,7 @@ target "gcc, i386" "gnu99 gnu11" - i686-linux-gnu-gcc -static
 target "gcc, musl" "c99 c11" - musl-gcc -static
 
 # tcc knows neither the warnings nor -fsyntax-only.
-if ! missing "tcc" tcc; then
+if wanted "tcc" && ! missing "tcc" tcc; then
     tcc -Wall -Werror -c $work/header.c -o $work/header.o > $work/log 2>&1
     result $? "tcc: no warning" "$(head -n 1 $work/log)"
     tcc test_options.c -o $work/options -lm > $work/log 2>&1 && run_in $work/options
@@ -98,7 +101,7 @@ fi
 
 # C as Microsoft's compiler takes it, as far as clang can tell: parsed with MinGW's headers, which want a GNU compiler.  What
 # is there for compilers that are not GNU's is tcc's part above.
-if ! missing "clang as MSVC" clang-19 x86_64-w64-mingw32-gcc; then
+if wanted "clang as MSVC" && ! missing "clang as MSVC" clang-19 x86_64-w64-mingw32-gcc; then
     clang-19 --target=x86_64-w64-mingw32 -fms-extensions -fms-compatibility -fgnuc-version=4.2.1 -Wall -Wextra \
         -Wno-pragma-pack -Werror -fsyntax-only $work/header.c > $work/log 2>&1
     result $? "clang with Microsoft's extensions: no warning" "$(grep -m 1 -E 'error|warning' $work/log | cut -c 1-200)"

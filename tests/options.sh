@@ -23,7 +23,7 @@ for set in $sets; do
     rm -rf build/options/scratch
     mkdir -p build/options/scratch
     # shellcheck disable=SC2086
-    $CC -std=c99 -O1 ${CFLAGS:--Wall -Wextra -Wpedantic} -Werror $flags test_options.c -o build/options/test $LDFLAGS ${LIBS:--lm -pthread} > build/options/log 2>&1
+    $CC -std=c99 -O0 ${CFLAGS:--Wall -Wextra -Wpedantic} -Werror $flags test_options.c -o build/options/test $LDFLAGS ${LIBS:--lm -pthread} > build/options/log 2>&1
     result $? "$name compiles" "$(grep -m 1 -E 'error|undefined' build/options/log | cut -c 1-200)"
     CHECK_SCRATCH=build/options/scratch ./build/options/test > build/options/out 2>&1
     result $? "$name: $(tail -n 1 build/options/out)" "$(grep -m 1 FAIL build/options/out)"
@@ -42,7 +42,7 @@ result $? "without files, clock and environment nothing is asked of the system" 
 
 for flags in "" "-DLEMON_NO_THREADS -DLEMON_NO_SIMD" "$small"; do
     # shellcheck disable=SC2086
-    $CC -std=c99 -O1 $flags -c build/options/all.c -o build/options/all.o &&
+    $CC -std=c99 -O0 $flags -c build/options/all.c -o build/options/all.o &&
         more=$(nm -g --defined-only build/options/all.o | awk '{ print $NF }' | grep -v '^lemon_[a-z]')
     [ -z "$more" ]
     result $? "all names that are exported begin with lemon_ ${flags:-(no option)}" "$(echo "$more" | tr '\n' ' ')"

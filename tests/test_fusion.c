@@ -577,6 +577,83 @@ static void test_saved_wrong(lemon_ctx *ctx) {
     free(bytes);
 }
 
+/* ---- a method of one's own ---- */
+
+/*  A set filled through the public calls with what another one holds. */
+static lemon_operators *copied(lemon_ctx *ctx, const lemon_operators *from) {
+    lemon_operators *ops = NULL;
+    int64_t layer;
+    int place, ok = fine(ctx, lemon_operators_create(ctx, &from->teacher, &from->student, from->slots, &ops));
+    for (layer = 0; ok && layer < from->student.n_layers; layer++) {
+        ops->layer[layer] = from->layer[layer];
+        ops->layer_weight[layer] = from->layer_weight[layer];
+        for (place = 0; place < LEMON_AT_QUERY_NORM; place++) {
+            const lemon_map *theirs = lemon_operators_map(from, (lemon_place)place, layer, 0);
+            lemon_map *ours;
+            if (place < LEMON_AT_READ_ATTN && layer > 0) continue;
+            ok = ok && fine(ctx, lemon_operators_set_map(ctx, ops, (lemon_place)place, layer, 0, theirs->field, &ours));
+            if (!ok) break;
+            memcpy(ours->value, theirs->value, (size_t)(ours->student * ours->field) * sizeof(float));
+            if (ours->index) memcpy(ours->index, theirs->index, (size_t)(ours->student * ours->field) * sizeof(int32_t));
+        }
+    }
+    return ops;
+}
+
+static void test_own_method(lemon_ctx *ctx) {
+    lemon_config shape = student_config(), other;
+    lemon_fuse_options o = options_of("select");
+    lemon_operators *theirs = filled(ctx, teacher, &shape, &o), *ours = copied(ctx, theirs), *back = NULL;
+    lemon_model *a = NULL, *b = NULL, *c = NULL;
+    lemon_map *map;
+    check(fine(ctx, lemon_operators_apply(ctx, theirs, teacher, 1, &a)) &&
+              fine(ctx, lemon_operators_apply(ctx, ours, teacher, 1, &b)) &&
+              memcmp(a->block, b->block, (size_t)a->block_count * sizeof(float)) == 0,
+          "operators filled by hand apply to the same bits as a method's");
+    check(fine(ctx, lemon_operators_save(ctx, scratch("own.lemon"), ours)) &&
+              fine(ctx, lemon_operators_load(ctx, scratch("own.lemon"), &back)) &&
+              fine(ctx, lemon_operators_apply(ctx, back, teacher, 1, &c)) &&
+              memcmp(a->block, c->block, (size_t)a->block_count * sizeof(float)) == 0,
+          "and are saved and loaded");
+    lemon_model_free(ctx, c);
+    ours->layer[1] = 4;
+    check(fails_with(ctx, lemon_operators_apply(ctx, ours, teacher, 1, &c), LEMON_E_ARG, "layer is 4, expected -1 to 3"),
+          "a layer that the teacher has not is refused");
+    ours->layer[1] = 1;
+    lemon_operators_set_map(ctx, ours, LEMON_AT_FFN, 1, 0, 1, &map);
+    map->index[3] = 40;
+    check(fails_with(ctx, lemon_operators_apply(ctx, ours, teacher, 1, &c), LEMON_E_ARG, "index 40, expected 0 to 39"),
+          "and a channel");
+    lemon_operators_save(ctx, scratch("own.lemon"), ours);
+    lemon_operators_free(ctx, back);
+    check(fails_with(ctx, lemon_operators_load(ctx, scratch("own.lemon"), &back), LEMON_E_FORMAT, "index 40") && !back,
+          "in a file too");
+    lemon_operators_free(ctx, ours);
+    check(fine(ctx, lemon_operators_create(ctx, &teacher->config, &shape, 1, &ours)) &&
+              fails_with(ctx, lemon_operators_apply(ctx, ours, teacher, 1, &c), LEMON_E_ARG, "is missing"),
+          "and a map that is missing");
+    check(fails_with(ctx, lemon_operators_set_map(ctx, ours, LEMON_AT_RESIDUAL, 1, 0, 1, &map), LEMON_E_ARG, "layer is 1") &&
+              fails_with(ctx, lemon_operators_set_map(ctx, ours, LEMON_AT_FFN, 0, 0, 41, &map), LEMON_E_ARG, "field is 41"),
+          "a map that is nowhere, or wider than the teacher, is refused");
+    lemon_operators_free(ctx, ours);
+    other = shape;
+    other.vocab_size--;
+    check(fails_with(ctx, lemon_operators_create(ctx, &teacher->config, &other, 1, &ours), LEMON_E_ARG, "vocab_size is 39"),
+          "operators keep the vocabulary");
+    other = shape;
+    other.qk_norm = 1;
+    check(fails_with(ctx, lemon_operators_create(ctx, &teacher->config, &other, 1, &ours), LEMON_E_ARG, "keeps its family"),
+          "and the family");
+    theirs->student.vocab_size--;           /* a file in which they differ, all checksums right */
+    lemon_operators_save(ctx, scratch("own.lemon"), theirs);
+    theirs->student.vocab_size++;
+    check(fails_with(ctx, lemon_operators_load(ctx, scratch("own.lemon"), &back), LEMON_E_FORMAT, "vocab_size is 39") && !back,
+          "in a file too");
+    lemon_operators_free(ctx, theirs);
+    lemon_model_free(ctx, a);
+    lemon_model_free(ctx, b);
+}
+
 /* ---- refusals ---- */
 
 static void test_refusals(lemon_ctx *ctx) {
@@ -634,6 +711,181 @@ static void test_refusals(lemon_ctx *ctx) {
     }
 }
 
+/* ---- shapes for a budget ---- */
+
+/*  d, L, H, K, C, F, V, tied: the shipped teacher, stories260K, SmolLM2-135M, Qwen3-0.6B, LLaMA 3.2 1B, LLaMA 2 7B. */
+static const int budget_teachers[6][8] = {
+    {128, 6, 8, 4, 16, 352, 1024, 1},       {64, 5, 8, 4, 8, 172, 512, 1},           {576, 30, 9, 3, 64, 1536, 49152, 1},
+    {1024, 28, 16, 8, 128, 3072, 151936, 1}, {2048, 16, 32, 8, 64, 8192, 128256, 1}, {4096, 32, 32, 32, 128, 11008, 32000, 0}};
+
+static lemon_config budget_teacher(int i) {
+    const int *t = budget_teachers[i];
+    lemon_config c = tiny_config(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
+    c.qk_norm = i == 3;
+    return c;
+}
+
+/*  What a family's smaller member must have, besides what fusing checks. */
+static int member_of(const lemon_config *s, const lemon_config *t) {
+    double wide = (double)s->d_model / t->d_model, deep = (double)s->n_layers / t->n_layers,
+           neurons = (double)s->d_ffn / t->d_ffn;
+    if (t->d_model == t->n_heads * t->head_dim && s->d_model != s->n_heads * s->head_dim) return 0;
+    return s->n_heads % s->kv_heads == 0 && wide / deep < 2.1 && deep / wide < 2.1 &&
+           neurons / wide < 2.1 && wide / neurons < 2.1;
+}
+
+static void test_budgets(lemon_ctx *ctx) {
+    static const double fractions[5] = {0.75, 0.5, 0.25, 0.125, 0.06};
+    lemon_fuse_options o = options_of("lemon");
+    double worst = 1;
+    int i, k, bad = 0;
+    for (i = 0; i < 30; i++) {
+        lemon_config t = budget_teacher(i / 5), s;
+        int64_t budget = (int64_t)(fractions[i % 5] * (double)lemon_config_params(&t));
+        double share;
+        memset(&s, 0, sizeof s);
+        if (!fine(ctx, lemon_fuse_shape(ctx, &t, budget, &s)) || lemon__fuse_check_shape(ctx, &t, &s, &o)) { bad++; continue; }
+        share = (double)lemon_config_params(&s) / (double)budget;
+        if (share < worst) worst = share;
+        if (share > 1 || !member_of(&s, &t) || s.max_seq != t.max_seq) bad++;
+    }
+    check(bad == 0, "30 budgets of six teachers give shapes in proportion that can be fused");
+    detail("%.3f", worst);
+    check(worst > 0.96, "and use at least 96 % of the budget");
+    for (i = k = 0; i < 6; i++) {
+        lemon_config t = budget_teacher(i), s;
+        memset(&s, 0, sizeof s);
+        k += lemon_fuse_shape(ctx, &t, lemon_config_params(&t), &s) == LEMON_OK && memcmp(&s, &t, sizeof s) == 0;
+    }
+    check(k == 6, "the teacher's size gives the teacher's shape");
+}
+
+static void test_budget_wishes(lemon_ctx *ctx) {
+    lemon_config t = budget_teacher(0), s, least;
+    long long named = 0;
+    memset(&s, 0, sizeof s);
+    s.n_layers = 6, s.kv_heads = 1;
+    check(fine(ctx, lemon_fuse_shape(ctx, &t, 300000, &s)) && s.n_layers == 6 && s.kv_heads == 1 && s.d_model == 16 * s.n_heads,
+          "sizes that are given are kept");
+    memset(&s, 0, sizeof s);
+    s.d_model = 72;
+    check(fails_with(ctx, lemon_fuse_shape(ctx, &t, 300000, &s), LEMON_E_ARG, "leave one of them out"),
+          "sizes that go with no shape are refused");
+    memset(&s, 0, sizeof s);
+    check(fails_with(ctx, lemon_fuse_shape(ctx, &t, 2000000, &s), LEMON_E_ARG, "at most 1238656, the teacher's"),
+          "a budget above the teacher is refused");
+    memset(&least, 0, sizeof least);
+    check(fails_with(ctx, lemon_fuse_shape(ctx, &t, 100, &least), LEMON_E_ARG, "expected at least "), "and one too small");
+    named = strtoll(strstr(lemon_error(ctx), "at least ") + 9, NULL, 10);
+    check(fine(ctx, lemon_fuse_shape(ctx, &t, named, &s)) && lemon_config_params(&s) == named,
+          "the smallest that the message names can be had");
+    memset(&s, 0, sizeof s);
+    check(lemon_fuse_shape(ctx, &t, named - 1, &s) == LEMON_E_ARG, "one less cannot");
+}
+
+/* ---- what came of it ---- */
+
+/*  HSIC without bias by its definition (Song et al. 2012), K and L with diagonals 0; in double. */
+static double hsic(const double *k, const double *l, int n) {
+    double trace = 0, k_all = 0, l_all = 0, both = 0;
+    int i, j;
+    for (i = 0; i < n; i++) {
+        double k_row = 0, l_row = 0;
+        for (j = 0; j < n; j++) trace += k[i * n + j] * l[j * n + i], k_row += k[i * n + j], l_row += l[i * n + j];
+        k_all += k_row, l_all += l_row, both += k_row * l_row;
+    }
+    return (trace + k_all * l_all / ((n - 1.0) * (n - 2.0)) - 2 * both / (n - 2.0)) / (n * (n - 3.0));
+}
+
+/*  Gram matrix of the normalised stream before a layer, on the first window of the text. */
+static void naive_gram(lemon_ctx *ctx, const lemon_model *m, int layers, int n, double *gram) {
+    lemon_arena arena = {NULL};
+    lemon__walk w;
+    float *k = lemon__floats(ctx, &arena, n, m->config.d_model), *v = lemon__floats(ctx, &arena, n, m->config.d_model);
+    int i, j, c, d = m->config.d_model;
+    if (lemon__walk_open(ctx, &arena, m, n, n, &w)) return;
+    w.batch = 1, w.seq = w.kv_rows = n;
+    lemon__walk_embed(&w, text_ids);
+    for (i = 0; i < layers; i++) lemon__walk_layer(&w, i, k, v);
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++) {
+            double dot = 0, a = 0, b = 0;
+            for (c = 0; c < d; c++) {
+                dot += (double)w.x[i * d + c] * (double)w.x[j * d + c];
+                a += (double)w.x[i * d + c] * (double)w.x[i * d + c];
+                b += (double)w.x[j * d + c] * (double)w.x[j * d + c];
+            }
+            a = a / d + (double)m->config.rms_norm_eps, b = b / d + (double)m->config.rms_norm_eps;
+            gram[i * n + j] = i == j ? 0 : dot / sqrt(a * b);
+        }
+    lemon_arena_free(ctx, &arena);
+}
+
+static void test_cka(lemon_ctx *ctx) {
+    enum { N = 40 };
+    static double a[N * N], b[N * N];
+    lemon_tokens few = {text_ids, N, N};
+    float map[25], own[25], other[15];
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("lemon");
+    lemon_model *same = NULL, *small = NULL;
+    int i, bad = 0;
+    check(fine(ctx, lemon_cka(ctx, teacher, teacher, &few, map)), "CKA of a teacher's layers");
+    naive_gram(ctx, teacher, 1, N, a);
+    naive_gram(ctx, teacher, 4, N, b);
+    check(near_to(map[1 * 5 + 4], hsic(a, b, N) / sqrt(hsic(a, a, N) * hsic(b, b, N)), 1e-4),
+          "is the unbiased HSIC, normalised, as its definition has it");
+    for (i = 0; i < 25; i++)
+        if (!(map[i] <= 1.0001f) || !(map[i] > -0.2f) || fabsf(map[i] - map[i % 5 * 5 + i / 5]) > 1e-5f) bad++;
+    for (i = 0; i < 5; i++) bad += !near_to((double)map[6 * i], 1, 1e-4);
+    check(bad == 0, "is symmetric, 1 on the diagonal, and nowhere above");
+    lemon_fuse(ctx, teacher, &teacher->config, &text, &o, &same, NULL);
+    lemon_fuse(ctx, teacher, &shape, &text, &o, &small, NULL);
+    check(same && fine(ctx, lemon_cka(ctx, same, teacher, NULL, own)) && near_to((double)own[24], 1, 1e-3),
+          "a student of the teacher's shape is the teacher, on text of its own too");
+    check(small && fine(ctx, lemon_cka(ctx, small, teacher, &text, other)) && other[4] > 0.3f && other[14] > 0.3f,
+          "a student is like its teacher");
+    few.count = 3;
+    check(fails_with(ctx, lemon_cka(ctx, teacher, teacher, &few, map), LEMON_E_ARG, "too few"), "three tokens are refused");
+    lemon_model_free(ctx, same);
+    lemon_model_free(ctx, small);
+}
+
+static lemon_model *applied(lemon_ctx *ctx, const lemon_operators *ops) {
+    lemon_model *m = NULL;
+    if (lemon_operators_apply(ctx, ops, teacher, 1, &m)) detail("%s", lemon_error(ctx));
+    return m;
+}
+
+static void test_errors(lemon_ctx *ctx) {
+    lemon_fuse_options o = options_of("lemon");
+    lemon_config shape = student_config();
+    lemon_operators *own = filled(ctx, teacher, &teacher->config, &o), *solved = filled(ctx, teacher, &shape, &o), *cut;
+    lemon_model *same = applied(ctx, own), *small = applied(ctx, solved), *selected;
+    float error[5] = {1, 1, 1, 1, 1}, by_solving[3], by_selecting[3], *w;
+    int64_t i;
+    check(same && fine(ctx, lemon_operators_error(ctx, own, teacher, same, &text, error)) && error[0] < 1e-6f &&
+              error[2] < 1e-6f && error[4] < 1e-6f, "a student of the teacher's shape has no error in any layer");
+    w = (float *)lemon_model_param(same, LEMON_W_DOWN, 2)->data;
+    for (i = 0; i < (int64_t)shape.d_ffn; i++) w[i] += 1.0f;
+    check(fine(ctx, lemon_operators_error(ctx, own, teacher, same, &text, error)) && error[2] < 1e-6f && error[3] > 1e-4f,
+          "a broken matrix shows from its own layer on");
+    o = options_of("subclone");
+    cut = filled(ctx, teacher, &shape, &o);
+    selected = applied(ctx, cut);
+    check(small && selected && fine(ctx, lemon_operators_error(ctx, solved, teacher, small, NULL, by_solving)) &&
+              fine(ctx, lemon_operators_error(ctx, cut, teacher, selected, NULL, by_selecting)), "errors of two methods");
+    detail("%g against %g", (double)by_solving[2], (double)by_selecting[2]);
+    check(by_solving[2] > 1e-4f && by_solving[2] < by_selecting[2], "solving follows the teacher better than selecting");
+    check(lemon_operators_error(ctx, solved, teacher, same, &text, error) == LEMON_E_ARG, "another student is refused");
+    lemon_model_free(ctx, same);
+    lemon_model_free(ctx, small);
+    lemon_model_free(ctx, selected);
+    lemon_operators_free(ctx, own);
+    lemon_operators_free(ctx, solved);
+    lemon_operators_free(ctx, cut);
+}
+
 /* ---- methods compared, learning ---- */
 
 static void test_ranking(lemon_ctx *ctx) {
@@ -667,8 +919,9 @@ static void test_learning(lemon_ctx *ctx, const char *method, int solve, int64_t
     lemon_model *m = NULL, *before = NULL;
     char line[112];
     o.solve = solve;
-    lemon_fuse(ctx, teacher, &shape, &text, &o, &before, &plain);
     o.learn_steps = steps;
+    o.learn_lr = 0; /* learns nothing, so nothing is kept; but solves on the same rows */
+    lemon_fuse(ctx, teacher, &shape, &text, &o, &before, &plain);
     o.learn_lr = 1e-2;
     snprintf(line, sizeof line, "learning improves held-out text or is not kept: %s", name);
     check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &m, &r)) && r.init_loss <= r.learned_from &&
@@ -723,7 +976,7 @@ static int learn_open(lemon_ctx *ctx, learn_bench *b, const lemon_config *shape,
         !fine(ctx, lemon_operators_apply(ctx, b->ops, teacher, o->correction, &b->student)) ||
         !fine(ctx, lemon__learn_open(&b->l, b->student)))
         return 0;
-    lemon__windows_take(&b->l.windows, 0, b->l.q.batch, b->l.q.inputs, b->l.q.targets);
+    lemon__objective_fill(&b->l.q, &b->l.windows, 0);
     return fine(ctx, lemon_tape_forward(b->l.q.tape)) && fine(ctx, lemon_tape_backward(b->l.q.tape));
 }
 
@@ -988,7 +1241,12 @@ int main(void) {
     test_saved(ctx, "lemon", 0, 0, "not solved");
     test_saved(ctx, "subclone", 1, 0, "subclone");
     test_saved_wrong(ctx);
+    test_own_method(ctx);
     test_refusals(ctx);
+    test_budgets(ctx);
+    test_budget_wishes(ctx);
+    test_cka(ctx);
+    test_errors(ctx);
     test_ranking(ctx);
     test_learning(ctx, "ligo", 1, 30, 1, "ligo");
     test_learning(ctx, "lemon", 0, 30, 1, "lemon, not solved");

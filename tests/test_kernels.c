@@ -243,6 +243,52 @@ static void test_weights(lemon_ctx *ctx, lemon_dtype dtype, int64_t rows, int64_
     free(want);
 }
 
+/*  The same with x rounded to 8 bits, each 32 numbers by their largest; bits do not depend on threads or rows. */
+static void test_int8(lemon_ctx *ctx, lemon_dtype dtype, int64_t rows, int64_t n, int64_t k) {
+    double *want = (double *)malloc((size_t)(rows * n) * sizeof *want);
+    float *row = (float *)malloc((size_t)k * sizeof *row), *again = (float *)malloc((size_t)(rows * n) * sizeof *again);
+    lemon_tensor w;
+    char name[80];
+    int64_t r, i, c, b;
+    const int threads = ctx->threads;
+    refill();
+    w.dtype = dtype, w.rows = n, w.cols = k;
+    w.data = calloc(1, lemon_tensor_bytes(&w));
+    memset(want, 0, (size_t)(rows * n) * sizeof *want);
+    for (i = 0; i < n; i++) {
+        fill_normal(&rng, row, k, 1 / sqrt((double)k));
+        lemon_row_from_f32(&w, i, row);
+        lemon_row_to_f32(&w, i, row);
+        for (r = 0; r < rows; r++)
+            for (b = 0; b < k; b += 32) {
+                const float *x = in[0] + r * k + b;
+                const int64_t last = k - b < 32 ? k - b : 32;
+                float top = 0;
+                for (c = 0; c < last; c++) top = fmaxf(top, fabsf(x[c]));
+                for (c = 0; c < last; c++) want[r * n + i] += (double)row[b + c] * rint((double)(x[c] * (127 / top))) * (double)(top / 127);
+            }
+    }
+    lemon__workspaces(ctx);
+    ctx->options.int8 = 1;
+    lemon__weight_product(ctx, rows, in[0], &w, out);
+    snprintf(name, sizeof name, "%s weight [%d, %d] times %d rows of bytes", lemon_dtype_name(dtype), (int)n, (int)k, (int)rows);
+    check(worst_of(out, want, rows * n) < 1e-5, name);
+    ctx->threads = 1;
+    for (r = 0; r < rows; r++) lemon__weight_product(ctx, 1, in[0] + r * k, &w, again + r * n);
+    ctx->threads = threads;
+    snprintf(name, sizeof name, "and its bits depend on neither threads nor rows");
+    check(memcmp(out, again, (size_t)(rows * n) * sizeof *again) == 0, name);
+    in[0][k - 1] = (float)INFINITY;
+    lemon__weight_product(ctx, 1, in[0], &w, out);
+    for (i = 0, c = 0; i < n; i++) c += out[i] != out[i];
+    check(c == n, "what is infinite comes out as NaN, not as a number");
+    ctx->options.int8 = 0;
+    free(w.data);
+    free(row);
+    free(again);
+    free(want);
+}
+
 /* ---- loops of the ISA against those of plain C, their twins but for the rounding of fused operations ---- */
 
 static double furthest(const float *a, const float *b, int64_t n) {
@@ -462,6 +508,11 @@ int main(void) {
         test_weights(ctx, (lemon_dtype)dtype, 1, 70, 64);
         test_weights(ctx, (lemon_dtype)dtype, 5, 131, 100);
         test_weights(ctx, (lemon_dtype)dtype, 3, 130, 1500);
+    }
+    for (dtype = LEMON_Q8; dtype <= LEMON_Q4; dtype++) {
+        test_int8(ctx, (lemon_dtype)dtype, 1, 1, 1);
+        test_int8(ctx, (lemon_dtype)dtype, 5, 131, 100);
+        test_int8(ctx, (lemon_dtype)dtype, 3, 1402, 1504);
     }
     test_clones();
     lemon_close(ctx);

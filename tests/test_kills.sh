@@ -51,7 +51,38 @@ else fail "killed $((3 * kills)) times at random, a checkpoint is whole or not t
 if [ -z "$others" ] && [ $resumed -gt 0 ]; then ok "and goes on to the same bits ($resumed times)"
 else fail "and goes on to the same bits" "other bits in rounds$others, resumed $resumed times"; fi
 
-# A disk of 256 KB.
+# A fusion: killed at any time, the same command goes on from the layer where it stood.
+fusing() {
+    exec $lemon fuse ../examples/data/teacher.lemon "$1" --dim 64 --layers 5 --heads 4 --kv-heads 2 --ffn 176 --data "$scratch/text.txt" \
+        --tokens 3000 --learn 0 --quiet $2
+}
+whole_fusion() { (fusing "$scratch/fused.lemon"); }
+check "a fusion that nobody kills" whole_fusion
+start=$(date +%s%N)
+(fusing "$scratch/time.lemon") > /dev/null 2>&1
+length=$((($(date +%s%N) - start) / 1000000))
+broken= others= done=0 resumed=0
+while [ $done -lt "$kills" ]; do
+    done=$((done + 1))
+    rm -f "$scratch"/run.lemon*
+    for again in 1 2 3; do
+        fusing "$scratch/run.lemon" > "$scratch/out" 2>&1 &
+        child=$!
+        sleep "$(awk -v ms="$(random $((length * 2 / 3 + 5)))" 'BEGIN { print ms / 1000 }')"
+        kill -9 $child 2> /dev/null
+        wait $child 2> /dev/null
+        if [ -f "$scratch/run.lemon.part" ] && [ "$(od -An -j8 -N4 -tu4 "$scratch/run.lemon.part")" -gt 0 ]; then resumed=$((resumed + 1)); fi
+    done
+    (fusing "$scratch/run.lemon") > "$scratch/out" 2>&1 || broken=$(tail -n 1 "$scratch/out")
+    [ ! -e "$scratch/run.lemon.part" ] || broken="run.lemon.part is still there"
+    cmp -s "$scratch/run.lemon" "$scratch/fused.lemon" || others="$others $done"
+done
+if [ -z "$broken$others" ] && [ $resumed -gt 0 ]; then ok "a fusion killed $((3 * kills)) times at random goes on to the same bits ($resumed times from a later layer)"
+else fail "a fusion killed $((3 * kills)) times at random goes on to the same bits" "rounds$others, resumed $resumed times; $broken"; fi
+little_memory() { (fusing "$scratch/little.lemon" "--max-memory 24M") && cmp "$scratch/little.lemon" "$scratch/fused.lemon"; }
+check "little memory gives the same bits" little_memory
+
+# A disk of 256 KB, and one that a fusion fills.
 mkdir -p "$scratch/full"
 if mount -t tmpfs -o size=256k none "$scratch/full" 2> /dev/null; then
     before=$(cksum < "$scratch/whole.lemon")
@@ -62,6 +93,16 @@ if mount -t tmpfs -o size=256k none "$scratch/full" 2> /dev/null; then
     if [ $status -eq 1 ] && grep -q 'full/model.lemon.*No space left' "$scratch/out" && [ "$(cksum < "$scratch/full/model.lemon")" = "$before" ] &&
         [ ! -e "$scratch/full/model.lemon.tmp" ]; then ok "on a full disk saving fails by name, and the old file stands"
     else fail "on a full disk saving fails by name, and the old file stands" "$status: $(tail -n 1 "$scratch/out")"; fi
+    umount "$scratch/full"
+    mount -t tmpfs -o size=4m none "$scratch/full"
+    head -c 3000000 /dev/zero > "$scratch/full/other"
+    (fusing "$scratch/full/fused.lemon") > "$scratch/out" 2>&1
+    status=$?
+    rm "$scratch/full/other"
+    mount -o remount,size=64m "$scratch/full"
+    if [ $status -eq 1 ] && grep -q 'No space left' "$scratch/out" && (fusing "$scratch/full/fused.lemon") > "$scratch/out2" 2>&1 &&
+        cmp -s "$scratch/full/fused.lemon" "$scratch/fused.lemon"; then ok "a fusion on a full disk says so, and goes on where there is room"
+    else fail "a fusion on a full disk says so, and goes on where there is room" "$status: $(tail -n 1 "$scratch/out") $(tail -n 1 "$scratch/out2")"; fi
     umount "$scratch/full"
 else
     skip "a full disk (no right to mount one)"

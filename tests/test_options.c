@@ -238,6 +238,45 @@ static void test_products(lemon_ctx *ctx) {
     check(worst < 1e-3, "products of all transposes, packed and not");
 }
 
+/*  With int8 and without, as far as this build has it; test_kernels.c has the exact figures. */
+static void test_bytes(lemon_ctx *ctx) {
+    enum { N = 5, K = 70 };
+    float x[K], row[K], y[N], exact[N];
+    uint8_t data[N * 3 * 34];
+    lemon_tensor w;
+    int i, j, int8;
+    w.data = data, w.rows = N, w.cols = K;
+    for (j = 0; j < K; j++) x[j] = (float)((j * 29) % 43 - 21) / 16;
+    for (w.dtype = LEMON_Q8;; w.dtype = LEMON_Q4) {
+        for (i = 0; i < N; i++) {
+            for (j = 0; j < K; j++) row[j] = (float)((i * K + j) * 37 % 41 - 20) / 16;
+            lemon_row_from_f32(&w, i, row);
+            lemon_row_to_f32(&w, i, row);
+            for (j = 0, exact[i] = 0; j < K; j++) exact[i] += row[j] * x[j];
+        }
+        for (int8 = 0; int8 < 2; int8++) {
+            double worst = 0;
+            ctx->options.int8 = int8;
+            lemon__weight_product(ctx, 1, x, &w, y);
+            for (i = 0; i < N; i++) worst = fmax(worst, fabs((double)y[i] - (double)exact[i]));
+            detail("off by %g", worst);
+            check(worst < (int8 ? 0.2 : 1e-4), int8 ? "a product of bytes, on request" : "a product with stored weights");
+        }
+        if (w.dtype == LEMON_Q4) break;
+    }
+    ctx->options.int8 = 0;
+}
+
+/*  Weights whose rows are too wide for the buffer that they are decoded into. */
+static void test_wide(lemon_ctx *ctx) {
+    lemon_model m;
+    lemon_tensor w;
+    memset(&m, 0, sizeof m);
+    w.data = NULL, w.dtype = LEMON_Q8, w.rows = 1, w.cols = 65536;
+    m.params = &w, m.n_params = 1;
+    check((lemon__rows_fit(ctx, &m) == LEMON_E_UNSUPPORTED) == LEMON__SMALL, "rows that a small build cannot decode are refused");
+}
+
 LEMON__PRINTF(2, 3)
 static void same_text(const char *want, const char *format, ...) {
     char text[64];
@@ -342,6 +381,8 @@ int main(int argc, char **argv) {
     test_formats(ctx, m);
     test_files(ctx, m);
     test_products(ctx);
+    test_bytes(ctx);
+    test_wide(ctx);
     test_texts();
     test_parts(ctx, m);
     lemon_model_free(ctx, m);

@@ -53,10 +53,22 @@ holds() { if awk "BEGIN { exit !($2) }" < /dev/null; then ok "$1"; else fail "$1
 expect 0 "usage: lemon COMMAND"
 expect 0 "usage: lemon COMMAND" --help
 expect 0 "lemon" --version
-for command in info convert fuse train eval generate tokenize init vocab; do
+commands="info fuse train compare generate chat eval convert tokenize vocab init"
+for command in $commands; do
     expect 0 "usage: lemon $command" $command --help
 done
+# What the help shows can be typed as it stands: run here, by the path that the tool was called by.
+mkdir -p typed
+for command in "" $commands; do
+    "$lemon" $command --help | sed -n '/^\(for example\|example\),/,/^[^ ]/p' | grep '^  ' > typed/lines.sh
+    check "the example of lemon $command runs" sh -c "cd typed && sed 's/--steps 100/--steps 2/; s/--steps 30/--steps 2/; s/--count 500/--count 60/; s/--fraction 0.25/& --tokens 2k/; s/--report/--tokens 2k &/' lines.sh > short.sh && test -s short.sh && sh -e short.sh < /dev/null"
+done
 expect 2 "no command" bogus
+expect 2 "did you mean lemon fuse?" fus
+expect 2 "did you mean lemon compare?" compair
+expect 2 "did you mean --layers?" fuse a b --layer 3
+expect 2 "is no flag of lemon fuse, but of lemon train" fuse a b --steps 3
+expect 2 "did you mean lemon?" fuse a b --method lemn
 expect 2 "argument" info
 expect 2 "argument" convert a.lemon
 expect 2 "--bogus" info m.lemon --bogus
@@ -67,6 +79,10 @@ expect 2 "--steps" train m.lemon out.lemon --data t.txt --steps 0
 expect 2 "--top-p" generate m.lemon --top-p 1.5
 expect 2 "--method" fuse m.lemon out.lemon --dim 8 --layers 1 --heads 1 --kv-heads 1 --ffn 8 --method lemmon
 expect 2 "--dtype" convert m.lemon out.lemon --dtype f8
+expect 2 "or --params N, or --fraction X" fuse m.lemon out.lemon
+expect 2 "contradict" fuse m.lemon out.lemon --params 1M --fraction 0.5
+expect 2 "--fraction" fuse m.lemon out.lemon --fraction 1.5
+expect 2 "--params" fuse m.lemon out.lemon --params 1.M
 expect 2 "--dim" fuse m.lemon out.lemon --layers 1 --heads 1 --kv-heads 1 --ffn 8
 expect 2 "--threads" info m.lemon --threads 1000
 
@@ -132,11 +148,13 @@ expect 1 "t.lemon.resume" $train --resume
 long="train m.lemon i.lemon --data text.txt --batch 4 --seq 32 --lr 5e-3 --schedule constant"
 if command -v timeout > /dev/null; then
     timeout -s INT 1 true
-    timeout --preserve-status -s INT 1 "$lemon" $long --steps 1000000 > out 2> err < /dev/null
+    timeout --preserve-status -s INT 5 "$lemon" $long --steps 1000000 > out 2> err < /dev/null
     status=$?
     check "an interrupt is exit 3" test "$status" -eq 3
     check "with the state saved" test -f i.lemon.resume
     steps=$(sed -n 's/.*step \([0-9]*\) of.*/\1/p' err | tail -n 1)
+    check "progress line by line: what, how far, how fast, the loss, time left" grep -qE \
+        '^train  [0-9]+ of 1000000  [0-9.]+/s  loss [0-9.]+  [0-9:]+ left$' err
     check "the message says where it stopped" test -n "$steps"
     more=$((${steps:-0} + 3))
     expect 0 "" $long --steps $more --resume --quiet --warmup 50000
@@ -159,6 +177,18 @@ fields "fuse --json" method teacher_params student_params calibration_tokens flo
 holds "fuse: parameters of the student" "$(field student_params) == 300 * 16 + 16 + 2 * (2 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 32 * 16)"
 check "the report is a page with figures of its own" grep -q '<svg' f.html
 check "and refers to nothing outside" sh -c '! grep -qE "(src|href)=.?https?:" f.html'
+for part in "way from a guess to the teacher" "How alike the layers are (CKA)" "query heads" "What is lost of the teacher" \
+    "What they write" "layer operator" "How to repeat it" "one.lemon f.lemon"; do
+    check "the report has: $part" grep -qF "$part" f.html
+done
+check "two CKA maps, of 5 and of 3 by 5 streams" test "$(grep -o '<td style="--v:[0-9.]*"' f.html | wc -l)" -eq 40
+check "a teacher's layer is most like itself" test "$(grep -o 'after layer 2, after layer 2: [0-9.]*' f.html)" = "after layer 2, after layer 2: 1.000"
+run fuse one.lemon nf.lemon $shape --tokens 1000 --report nf.html --quiet
+check "a report without data, on text of the teacher's own" grep -qF "the teacher's own, as no data were given" nf.html
+for method in random ligo; do
+    run fuse one.lemon nf.lemon $shape --data text.txt --tokens 1000 --method $method --learn 2 --report nf.html --quiet
+    check "a report of --method $method" test "$status" -eq 0 -a -s nf.html
+done
 expect 0 "" fuse one.lemon g.lemon $shape --operators f.ops --quiet
 check "saved operators give the same student" cmp f.lemon g.lemon
 for method in lemon ligo subclone select drop slicegpt modegpt random; do
@@ -182,6 +212,38 @@ check "which reads the text as before, but for the ids" test "$(wc -w < out)" -e
 expect 1 "none.txt" fuse one.lemon o.lemon $shape --trim-vocab none.txt
 printf 'ab' > two.u16
 expect 2 "--data is two.u16" fuse one.lemon o.lemon $shape --trim-vocab little.txt --data two.u16
+# A shape for a budget: met from below, with the sizes that are given, refused where there is none.
+size=$("$lemon" info one.lemon --json | tail -n 1 | sed 's/.*"params": \([0-9]*\).*/\1/')
+run fuse one.lemon b.lemon --fraction 0.5 --data text.txt --tokens 2000 --json
+holds "--fraction 0.5 gives a student of $(field student_params) from $size" \
+    "$(field student_params) <= 0.5 * $size && $(field student_params) >= 0.9 * 0.5 * $size"
+check "and says the shape" grep -q -- '--dim [0-9]* --layers [0-9]* --heads' out
+run fuse one.lemon b.lemon --params 0.02M --layers 3 --data text.txt --tokens 2000 --json --quiet
+holds "--params 0.02M" "$(field student_params) <= 20000 && $(field student_params) >= 17000"
+run info b.lemon --json
+holds "with the layers that were asked for" "$(field n_layers) == 3"
+expect 2 "at least" fuse one.lemon b.lemon --params 10
+expect 2 "at most" fuse one.lemon b.lemon --params 1G
+
+# Two models side by side, and one by turns.
+run compare one.lemon f.lemon --data held.txt --seq 32 -n 12 --json
+check "compare ends well" test "$status" -eq 0
+check "it shows loss, size, speed and text" sh -c 'for w in parameters weights loss "bits a byte" reads writes; do grep -q "^$w" out || exit 1; done'
+here_loss=$(tail -n 1 out | sed 's/.*"models": \[{[^}]*"loss": \([0-9.]*\).*/\1/')
+check "as one object" sh -c 'tail -n 1 out | grep -q "^{\"models\": \[{\"model\": .*}, {.*}\]}$"'
+run eval one.lemon --data held.txt --seq 32 --json
+holds "compare has the loss of eval" "($(field loss) - ${here_loss:-0})^2 < 1e-12"
+expect 2 "--data" compare one.lemon f.lemon
+expect 1 "none.lemon" compare one.lemon none.lemon --data held.txt
+printf 'Once\n\n/new\nThere\n' | "$lemon" chat one.lemon -n 9 --seed 3 --json > out 2> err
+check "chat: a line of text for each turn, then JSON" test "$(wc -l < out)" -ge 4
+fields "chat --json" text tokens tokens_per_second
+first=$(cat out | sed 's/, "tokens_per_second.*//')
+printf 'Once\n\n/new\nThere\n' | "$lemon" chat one.lemon -n 9 --seed 3 --json > out 2> err
+check "the same turns, the same text" test "$first" = "$(sed 's/, "tokens_per_second.*//' out)"
+printf 'Once upon\n\n\n\n\n\n\n' | "$lemon" chat one.lemon -n 20 > out 2> err
+check "chat goes on when the context of 64 is full" test $? -eq 0 -a "$(grep -c 'context of 64' err)" -ge 1
+
 expect 2 "the nearest" fuse one.lemon o.lemon --dim 33 --layers 2 --heads 2 --kv-heads 1 --ffn 32
 expect 2 "kv_heads" fuse one.lemon o.lemon --dim 16 --layers 2 --heads 2 --kv-heads 3 --ffn 32
 expect 0 "" train f.lemon d.lemon --data text.txt --steps 3 --batch 2 --seq 32 --teacher one.lemon --distill 0.9 --temperature 2 --quiet
@@ -237,8 +299,8 @@ check "a C array compiles" sh -c 'echo "#include \"array.h\"" > array.c && ${CC:
 
 # ---- a reader without a heap ----
 
-no_heap=$here/../examples/no_heap.c
-check "no_heap.c compiles, with a file" ${CC:-cc} -std=c99 -Wall -Wextra -pedantic -Werror -g -fsanitize=address,undefined \
+no_heap=$here/../examples/10_no_heap.c
+check "10_no_heap.c compiles, with a file" ${CC:-cc} -std=c99 -Wall -Wextra -pedantic -Werror -g -fsanitize=address,undefined \
     -fno-sanitize-recover=all "$no_heap" -o no_heap -lm
 check "and with an array" ${CC:-cc} -std=c99 -O1 -DMODEL_FILE='"array.h"' -DMODEL=array_lemon -I. "$no_heap" -o no_heap_array -lm
 if command -v nm > /dev/null; then
@@ -255,7 +317,7 @@ if command -v python3 > /dev/null; then
             python3 "$here/../examples/lemon_read.py" t.$dtype.lemon $tensor | cmp -s - a.txt || echo "$dtype $tensor" >> differ.txt
         done
     done
-    check "no_heap.c and lemon_read.py read the same numbers of every type" test ! -e differ.txt -a -s a.txt
+    check "10_no_heap.c and lemon_read.py read the same numbers of every type" test ! -e differ.txt -a -s a.txt
 fi
 refused=0
 size=$(wc -c < t.q4.lemon 2> /dev/null || echo 0)
@@ -267,7 +329,7 @@ for at in 0 7 9 17 25 33 41 57 61 64 70 200 700 1200 $((size - 100)); do
         [ $? -eq 1 ] && [ ! -s b.txt ] && grep -q "damaged" a.txt && refused=$((refused + 1))
     done
 done
-holds "no_heap.c refuses what is cut short or bent, $refused of 30" "$refused == 30"
+holds "10_no_heap.c refuses what is cut short or bent, $refused of 30" "$refused == 30"
 
 # ---- what cannot be done ----
 

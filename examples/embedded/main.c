@@ -9,22 +9,22 @@
 #ifndef ARENA
 #define ARENA (320 * 1024)
 #endif
-static union { double aligned; unsigned char bytes[ARENA]; } arena;
-static size_t arena_top;                        /* the end of the highest block so far */
-typedef struct block { size_t bytes, used; } block;     /* in front of each; `bytes` with this struct */
+static union { double aligned; unsigned char bytes[ARENA]; } all_memory;
+static size_t arena_top;                        /* the end of the highest piece so far */
+typedef struct arena_part { size_t bytes, used; } arena_part;     /* in front of each; `bytes` with this struct */
 
 static void *arena_malloc(size_t n) {
-    size_t at, need = (n + sizeof(block) + 15) / 16 * 16;
-    block *b = (block *)(void *)arena.bytes;
+    size_t at, need = (n + sizeof(arena_part) + 15) / 16 * 16;
+    arena_part *b = (arena_part *)(void *)all_memory.bytes;
     if (b->bytes == 0) b->bytes = ARENA;        /* the first call: all of it is free */
     for (at = 0; at < ARENA; at += b->bytes) {
-        block *next;
-        b = (block *)(void *)(arena.bytes + at);
-        while (!b->used && at + b->bytes < ARENA && !(next = (block *)(void *)(arena.bytes + at + b->bytes))->used)
+        arena_part *next;
+        b = (arena_part *)(void *)(all_memory.bytes + at);
+        while (!b->used && at + b->bytes < ARENA && !(next = (arena_part *)(void *)(all_memory.bytes + at + b->bytes))->used)
             b->bytes += next->bytes;
         if (b->used || b->bytes < need) continue;
         if (b->bytes > need) {
-            next = (block *)(void *)(arena.bytes + at + need);
+            next = (arena_part *)(void *)(all_memory.bytes + at + need);
             next->bytes = b->bytes - need;
             next->used = 0;
             b->bytes = need;
@@ -37,14 +37,13 @@ static void *arena_malloc(size_t n) {
 }
 
 static void arena_free(void *p) {
-    if (p) ((block *)p - 1)->used = 0;
+    if (p) ((arena_part *)p - 1)->used = 0;
 }
 
 #define LEMON_STATIC
 #define LEMON_NO_TRAIN
 #define LEMON_NO_FUSE
 #define LEMON_NO_FORMATS
-#define LEMON_NO_SIMD
 #define LEMON_NO_THREADS
 #define LEMON_NO_STDIO
 #define LEMON_MALLOC(bytes) arena_malloc(bytes)
@@ -61,6 +60,11 @@ static void arena_free(void *p) {
 #endif
 #ifndef CACHE
 #define CACHE LEMON_F16
+#endif
+#ifdef INT8
+enum { int8_wanted = 1 };
+#else
+enum { int8_wanted = 0 };
 #endif
 
 /*  What the board, or the host, brings. */
@@ -106,7 +110,8 @@ static lemon_status talk(lemon_ctx *ctx, const lemon_model *m, lemon_session *s,
 }
 
 int main(void) {
-    lemon_ctx *ctx = lemon_open(NULL);
+    lemon_options open;
+    lemon_ctx *ctx;
     lemon_model *m = NULL;
     lemon_session *s = NULL;
     lemon_session_options options;
@@ -116,6 +121,9 @@ int main(void) {
     unsigned each = 0;
     size_t peak = 0;
     int64_t i;
+    memset(&open, 0, sizeof open);
+    open.int8 = int8_wanted;
+    ctx = lemon_open(&open);
     if (ctx == NULL) { say("the arena is too small\n"); return 1; }
     memset(&reader, 0, sizeof reader);
     reader.name = "model";

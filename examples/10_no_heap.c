@@ -1,10 +1,9 @@
-/*  no_heap.c - a .lemon file read where it lies, mapped from disk or as a const array in flash; nothing is allocated.
+/*  10_no_heap.c - a .lemon file read where it lies, mapped from disk or as a const array in flash; nothing is allocated.
 
-        make -C examples programs && examples/build/no_heap MODEL.lemon [TENSOR]
-    Lists the keys and tensors of a file, or prints a tensor's numbers, a row on each line.  For devices without files:
-    lemon convert MODEL model.h && cc -DMODEL_FILE='"model.h"' -DMODEL=model_lemon no_heap.c -lm
-    Nothing of lemon.h is used but the page at the head of its chapter 8, which says how a file is laid out.  A file is
-    the work of a stranger: each size in it is compared with what is there before anything is read.  */
+        make -C examples programs && examples/build/10_no_heap MODEL.lemon [TENSOR]
+    Lists keys and tensors, or prints a tensor's numbers, a row on each line.  For devices without files:
+    lemon convert MODEL model.h && cc -DMODEL_FILE='"model.h"' -DMODEL=model_lemon 10_no_heap.c -lm
+    Nothing of lemon.h is used but the page at the head of its chapter 8.  Each size is checked before it is believed.  */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <stdint.h>
@@ -115,6 +114,6 @@ int main(int argc, char **argv) {
     void *map = size <= 0 ? MAP_FAILED : mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, file, 0);
     ok = map != MAP_FAILED && read_file((const uint8_t *)map, (uint64_t)size, argc > 2 ? argv[2] : NULL);
 #endif
-    if (!ok) puts("no_heap MODEL.lemon [TENSOR]: this is no .lemon file of version 1, or it is damaged");
+    if (!ok) puts("10_no_heap MODEL.lemon [TENSOR]: this is no .lemon file of version 1, or it is damaged");
     return !ok;
 }

@@ -1,7 +1,7 @@
-/*  train.c - a tiny language model from nothing: a vocabulary, random weights, and a text to learn from.
+/*  03_train_tiny.c - a tiny language model from nothing: a vocabulary, random weights, and a text to learn from.
 
         make -C examples programs build/train.txt
-        examples/build/train examples/build/train.txt examples/build/tiny.lemon 60
+        examples/build/03_train_tiny examples/build/train.txt examples/build/tiny.lemon 60
 
     A language model is trained to guess each token of a text from those before it.  The loss is the mean of -log of
     the probability that it gave to the token which really came: log of the vocabulary's size (here 6.2) for one that
@@ -92,7 +92,7 @@ int main(int argc, char **argv) {
     int steps = argc > 3 ? atoi(argv[3]) : 200, code = 1;
     size_t bytes = 0;
     char *text = argc > 2 ? read_text(argv[1], &bytes) : NULL;
-    if (argc < 3) fputs("usage: train TEXT.txt OUT.lemon [STEPS]\n", stderr);
+    if (argc < 3) fputs("usage: 03_train_tiny TEXT.txt OUT.lemon [STEPS]\n", stderr);
     else if (text == NULL) fprintf(stderr, "lemon: error: %s could not be read\n", argv[1]);
     else if (ctx == NULL) fputs("lemon: error: could not begin\n", stderr);
     else code = run(ctx, text, bytes, argv[2], steps) != LEMON_OK;

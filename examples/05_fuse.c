@@ -1,7 +1,7 @@
-/*  fuse.c - from a teacher to a student that talks, in nine calls.
+/*  05_fuse.c - from a teacher to a student that talks, in nine calls.
 
         make -C examples programs build/train.txt
-        examples/build/fuse examples/data/teacher.lemon examples/build/train.txt examples/build/small.lemon
+        examples/build/05_fuse examples/data/teacher.lemon examples/build/train.txt examples/build/small.lemon
 
     The student has a quarter of the teacher's parameters.  It does not begin at random numbers: each of its matrices
     is a sum of Out * W * In, teacher matrices W between two operators that carry the student's channels to the
@@ -79,7 +79,7 @@ int main(int argc, char **argv) {
     lemon_model *teacher = NULL, *student = NULL;
     lemon_tokens text = {NULL, 0, 0}, said = {NULL, 0, 0};
     lemon_status status;
-    if (argc != 4) return fputs("usage: fuse TEACHER.lemon TEXT.txt OUT.lemon\n", stderr), 2;
+    if (argc != 4) return fputs("usage: 05_fuse TEACHER.lemon TEXT.txt OUT.lemon\n", stderr), 2;
     ctx = lemon_open(NULL);                                                                             /* call 1 */
     if (ctx == NULL) return fputs("lemon: error: could not begin\n", stderr), 1;
     status = run(ctx, argv, &teacher, &student, &text, &said);

@@ -1,7 +1,7 @@
-/*  generate.c - text from a model, one token a call, with a sampling loop of our own.
+/*  04_generate.c - text from a model, one token a call, with a sampling loop of our own.
 
         make -C examples programs
-        examples/build/generate examples/data/teacher.lemon "Once upon a time"
+        examples/build/04_generate examples/data/teacher.lemon "Once upon a time"
 
     A language model maps the tokens so far to one score for each token of the vocabulary.  Softmax makes them
     probabilities; one token is drawn, appended, and the model is asked again.  A session keeps the keys and values of
@@ -97,7 +97,7 @@ static lemon_status run(lemon_ctx *ctx, const char *path, const char *text) {
 int main(int argc, char **argv) {
     lemon_ctx *ctx = lemon_open(NULL);
     int code = 1;
-    if (argc < 2) fputs("usage: generate MODEL.lemon [PROMPT]\n", stderr);
+    if (argc < 2) fputs("usage: 04_generate MODEL.lemon [PROMPT]\n", stderr);
     else if (ctx == NULL) fputs("lemon: error: could not begin\n", stderr);
     else code = run(ctx, argv[1], argc > 2 ? argv[2] : "Once upon a time") != LEMON_OK;
     lemon_close(ctx);

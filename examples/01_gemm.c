@@ -1,6 +1,6 @@
-/*  gemm.c - the matrix product, the one operation that a transformer spends nearly all of its time in.
+/*  01_gemm.c - the matrix product, the one operation that a transformer spends nearly all of its time in.
 
-        make -C examples programs && examples/build/gemm
+        make -C examples programs && examples/build/01_gemm
 
     Every linear layer is y = x * W^T: x holds one row for each token, W one row for each output.  The textbook way is
     three loops.  It does 2 * m * n * k floating-point operations, one after another, and fetches a number from memory

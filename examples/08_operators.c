@@ -1,7 +1,7 @@
-/*  operators.c - what fusion operators look like.
+/*  08_operators.c - what fusion operators look like.
 
         make -C examples programs
-        examples/build/operators examples/data/teacher.lemon
+        examples/build/08_operators examples/data/teacher.lemon
 
     All ways of making a small transformer from a large one fill the same operators; they differ in the numbers.  This
     program fills them in two ways for the same student and draws them, student channels downwards, teacher channels to
@@ -92,7 +92,7 @@ int main(int argc, char **argv) {
     lemon_ctx *ctx;
     lemon_model *teacher = NULL;
     lemon_status status;
-    if (argc != 2) return fputs("usage: operators TEACHER.lemon\n", stderr), 2;
+    if (argc != 2) return fputs("usage: 08_operators TEACHER.lemon\n", stderr), 2;
     ctx = lemon_open(NULL);
     if (ctx == NULL) return fputs("lemon: error: could not begin\n", stderr), 1;
     status = lemon_load(ctx, argv[1], &teacher);

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--keep]: fusion of models with random weights, from 0.1B to 7B parameters.
+
+For each row a teacher is written (make_large), fused by the tool, and its memory sampled; then both go.  Rows stand in
+bench/results/large.csv as they come, so that a run that was broken off goes on, within a fusion at its last layer; from them
+come large.md and large.svg.  Share of peak is operations over time and over what the cores do in a large product, where an
+operation of float64 counts as two: by CPU time, which other programs on the machine disturb little, and by wall time."""
+import csv, json, math, os, random, shutil, struct, subprocess, sys, threading, time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD, RESULTS = os.path.join(ROOT, 'bench/build/large'), os.path.join(ROOT, 'bench/results')
+#        teacher: dim, layers, heads, ffn                student
+SHAPES = {'0.1B': ((768, 12, 12, 2048), (512, 12, 8, 1376)), '0.4B': ((1024, 24, 16, 2816), (640, 24, 10, 1728)),
+          '1.3B': ((2048, 24, 16, 5504), (1280, 24, 10, 3456)), '7B': ((4096, 32, 32, 11008), (2560, 32, 20, 6912)),
+          '7B to 1.3B': ((4096, 32, 32, 11008), (2048, 24, 16, 5504))}
+ROWS = [(size, method, tokens) for size in SHAPES for method, tokens in (('select', 0), ('lemon', 8192))] + [('7B', 'lemon', 32768)]
+COLUMNS = ['size', 'method', 'tokens', 'teacher_params', 'student_params', 'wall_s', 'cpu_s', 'flops', 'forecast_flops', 'flops64',
+           'peak_anon_bytes', 'forecast_memory', 'core_gflops', 'share_cpu', 'share_wall']
+TABLE = os.path.join(RESULTS, 'large.csv')
+
+
+def shape_flags(shape):
+    return ['--dim', shape[0], '--layers', shape[1], '--heads', shape[2], '--kv-heads', shape[2], '--ffn', shape[3]]
+
+
+def run(*args, **more):
+    return subprocess.run([str(a) for a in args], cwd=ROOT, check=True, stdout=subprocess.PIPE, **more).stdout.decode()
+
+
+def write_ids(path):
+    """Ids with a few frequent ones and many rare ones, and with repetitions, as text has them."""
+    rng, ids = random.Random(1), []
+    for _ in range(40000):
+        if ids and rng.random() < 0.3:
+            ids.append(ids[-rng.randint(1, min(len(ids), 50))])
+        else:
+            ids.append(min(31999, 2 + int(32000 ** rng.random())))
+    with open(path, 'wb') as file:
+        file.write(struct.pack('<%dH' % len(ids), *ids))
+
+
+def sample(pid, most):
+    """The most anonymous memory that the process had, looked at four times a second."""
+    while True:
+        try:
+            with open('/proc/%d/status' % pid) as file:
+                anon = [line for line in file if line.startswith('RssAnon')]
+        except OSError:
+            return
+        if not anon:
+            return
+        most[0] = max(most[0], 1024 * int(anon[0].split()[1]))
+        time.sleep(0.25)
+
+
+def measure(size, method, tokens):
+    teacher, student = SHAPES[size]
+    folder, out = os.path.join(BUILD, size.split()[0]), os.path.join(BUILD, 'student.lemon')
+    if not os.path.exists(os.path.join(folder, 'config.json')):
+        run('bench/build/make_large', folder, *shape_flags(teacher), '--vocab', 32000)
+    plan = json.loads(run('bench/build/large_plan', folder, student[0], student[1], student[2], student[2], student[3],
+                          tokens, method))
+    flags = ['--data', os.path.join(BUILD, 'ids.u16'), '--tokens', tokens, '--learn', 0] if tokens else []
+    began, most = time.time(), [0]
+    child = subprocess.Popen([str(a) for a in ['examples/lemon', 'fuse', folder, out, '--method', method, '--json', '--quiet',
+                                               *shape_flags(student), *flags]], cwd=ROOT, stdout=subprocess.PIPE)
+    watcher = threading.Thread(target=sample, args=(child.pid, most))
+    watcher.start()
+    text = child.stdout.read().decode()
+    _, status, usage = os.wait4(child.pid, 0)
+    wall, cpu = time.time() - began, usage.ru_utime + usage.ru_stime
+    watcher.join()
+    if status:
+        sys.exit('large: %s: the fusion ended with status %d; the same command goes on' % (size, status))
+    result = json.loads(text.splitlines()[-1])
+    os.remove(out)
+    work = result['flops'] + plan['flops64']
+    return dict(zip(COLUMNS, [size, method, tokens, result['teacher_params'], result['student_params'], round(wall, 1),
+                              round(cpu, 1), result['flops'], plan['flops'], plan['flops64'], most[0], int(plan['memory']),
+                              round(plan['core'] / 1e9, 1), round(work / cpu / plan['core'], 3),
+                              round(work / wall / plan['core'] / plan['cores'], 3)]))
+
+
+def rows_so_far():
+    if not os.path.exists(TABLE):
+        return []
+    with open(TABLE) as file:
+        return list(csv.DictReader(file))
+
+
+def table(rows):
+    lines = ['| teacher | method | tokens | student | wall, s | CPU, s | TFLOP | forecast | peak RssAnon, MB | share of peak (CPU) | (wall) |',
+             '|' + '---|' * 11]
+    for r in rows:
+        flops, forecast = float(r['flops']), float(r['forecast_flops'])
+        lines.append('| %s | %s | %s | %.2fB | %s | %s | %.1f | %s | %.0f | %s | %s |' % (
+            r['size'].split()[0], r['method'], r['tokens'], float(r['student_params']) / 1e9, r['wall_s'], r['cpu_s'], flops / 1e12,
+            '%.2f' % (forecast / flops) if flops else '', float(r['peak_anon_bytes']) / 1e6,
+            r['share_cpu'] if flops else '', r['share_wall'] if flops else ''))
+    return '\n'.join(lines) + '\n'
+
+
+def figure(rows):
+    """CPU time and memory of solved fusion against the teacher's size, both axes logarithmic."""
+    points = [(float(r['teacher_params']), float(r['cpu_s']), float(r['peak_anon_bytes']) / 1e6) for r in rows
+              if r['method'] == 'lemon' and r['tokens'] == '8192' and 'to' not in r['size']]
+    if not points:
+        return ''
+    x = lambda p: 80 + 500 * (math.log10(p) - 7.8) / 2.2
+    parts = ['<svg xmlns="http://www.w3.org/2000/svg" width="640" height="340" font-family="sans-serif" font-size="12">',
+             '<rect width="640" height="340" fill="white"/><text x="320" y="330" text-anchor="middle">parameters of the teacher</text>']
+    for name, column, color in (('CPU, s', 1, '#1f5fa8'), ('peak RssAnon, MB', 2, '#b5482a')):
+        y = lambda v: 290 - 250 * (math.log10(max(v, 1)) - 1) / 3.2
+        path = ' '.join('%.1f,%.1f' % (x(p[0]), y(p[column])) for p in points)
+        parts.append('<polyline fill="none" stroke="%s" stroke-width="2" points="%s"/>' % (color, path))
+        for p in points:
+            parts.append('<circle cx="%.1f" cy="%.1f" r="4" fill="%s"/><text x="%.1f" y="%.1f" text-anchor="middle">%.0f</text>'
+                         % (x(p[0]), y(p[column]), color, x(p[0]), y(p[column]) - 8, p[column]))
+        parts.append('<text x="90" y="%d" fill="%s">%s</text>' % (30 + 16 * column, color, name))
+    for power in (8, 9, 10):
+        parts.append('<text x="%.1f" y="310" text-anchor="middle">1e%d</text>' % (x(10 ** power), power))
+    return '\n'.join(parts + ['</svg>']) + '\n'
+
+
+def main():
+    sizes = ['0.4B'] if '--quick' in sys.argv else list(SHAPES)
+    if '--sizes' in sys.argv:
+        sizes = sys.argv[sys.argv.index('--sizes') + 1].split(',')
+    os.makedirs(BUILD, exist_ok=True)
+    os.makedirs(RESULTS, exist_ok=True)
+    write_ids(os.path.join(BUILD, 'ids.u16'))
+    quick = '--quick' in sys.argv
+    rows = [] if quick else rows_so_far()
+    todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else [r for r in ROWS if r[0] in sizes]
+    for size, method, tokens in todo:
+        if any((r['size'], r['method'], int(r['tokens'])) == (size, method, tokens) for r in rows):
+            continue
+        rows.append({k: str(v) for k, v in measure(size, method, tokens).items()})
+        print(table(rows[-1:]), end='', flush=True)
+        if not quick:
+            with open(TABLE, 'w', newline='') as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(rows)
+            open(os.path.join(RESULTS, 'large.md'), 'w').write(table(rows))
+            open(os.path.join(RESULTS, 'large.svg'), 'w').write(figure(rows))
+    if '--keep' not in sys.argv:
+        shutil.rmtree(BUILD)
+
+
+main()
