@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        253   1224   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         373   2322   bf16 and f16, random numbers, checksums
-        3  Tensors         395   2430   a dense view, storage types, arenas
-        4  GEMM            428   2689   the matrix product
-        5  Kernels           -   4555   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5716   reverse-mode automatic differentiation
-        7  Model           532   6418   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     660   7055   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      688  10421   text to ids and back; text files to training data
-       10  Inference       775  13348   the key-value cache, sampling
-       11  Training        838  13806   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          908  14539   operators, the methods that fill them, apply and learn
+        1  Platform        253   1230   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         373   2328   bf16 and f16, random numbers, checksums
+        3  Tensors         395   2436   a dense view, storage types, arenas
+        4  GEMM            428   2695   the matrix product
+        5  Kernels           -   4617   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5778   reverse-mode automatic differentiation
+        7  Model           532   6480   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     660   7117   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      688  10483   text to ids and back; text files to training data
+       10  Inference       775  13410   the key-value cache, sampling
+       11  Training        838  13883   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          908  14616   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -1064,6 +1064,12 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+/*  Where products and sums are to be fused into one rounding, this code says so: else compilers make other bits.  (gcc's
+    -std=c99 and later mean that without being told; its -std=gnu99 needs -ffp-contract=off.) */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
 
 #if (defined(__unix__) || defined(__APPLE__)) && !defined(LEMON_NO_STDIO)
 #define LEMON__POSIX 1
@@ -3187,7 +3193,7 @@ LEMON__TARGET_m512 LEMON__INLINE void lemon__sum4_m512(float *out, __m512 w, __m
 
 /*  A vector of a row of B, of each type, from element p on, a multiple of its length.  Memory is the limit here, so B
     is widened as it comes: half or a quarter of the bytes is two or four times the speed.  The scale of a block of q8
-    is spread over the vector as it is, f16, and then converted as a whole. */
+    is spread over a vector as it is, f16, and then converted as a whole. */
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__f32_m256(const uint8_t *w, int64_t p) {
     return _mm256_loadu_ps((const float *)(const void *)w + p);
 }
@@ -3202,17 +3208,27 @@ LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__bf16_m512(const uint8_t *w, int64
     const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(w + 2 * p));
     return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, x), 16));
 }
+/*  Eight or sixteen weights of a block of q8 without its scale, and that for all lanes. */
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__bytes_m256(const uint8_t *w) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)w)));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__bytes_m512(const uint8_t *w) {
+    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)w);
+    return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x));
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__spread_m256(const uint8_t *block) {
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)lemon__get16(block)));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__spread_m512(const uint8_t *block) {
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
+}
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__q8_m256(const uint8_t *w, int64_t p) {
     const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    const __m256 scale = _mm256_cvtph_ps(_mm_set1_epi16((short)lemon__get16(block)));
-    const __m128i x = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + p % LEMON__BLOCK));
-    return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)));
+    return _mm256_mul_ps(lemon__spread_m256(block), lemon__bytes_m256(block + 2 + p % LEMON__BLOCK));
 }
 LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__q8_m512(const uint8_t *w, int64_t p) {
     const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    const __m512 scale = _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
-    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + p % LEMON__BLOCK));
-    return _mm512_mul_ps(scale, _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x)));
+    return _mm512_mul_ps(lemon__spread_m512(block), lemon__bytes_m512(block + 2 + p % LEMON__BLOCK));
 }
 
 #endif /* LEMON__X86 */
@@ -3435,6 +3451,43 @@ LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__pro
     LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
 }
 
+#if LEMON__X86
+/*  One or two rows of A and q8 by blocks: the scale meets the sum of a block's products, not each weight, which is half
+    of the work.  For more rows the scales are too many. */
+#define LEMON__BLOCK_TAKE_m512(w) const __m512 c0 = lemon__bytes_m512(w), c1 = lemon__bytes_m512((w) + 16);
+#define LEMON__BLOCK_TAKE_m256(w) \
+    const __m256 c0 = lemon__bytes_m256(w), c1 = lemon__bytes_m256((w) + 8), c2 = lemon__bytes_m256((w) + 16), \
+                 c3 = lemon__bytes_m256((w) + 24);
+#define LEMON__BLOCK_PAIR(V, x, y, a, b) LEMON__FMA_##V(y, LEMON__GET_##V(b), LEMON__MUL_##V(x, LEMON__GET_##V(a)))
+#define LEMON__BLOCK_DOT_m512(a) LEMON__BLOCK_PAIR(m512, c0, c1, a, (a) + 16)
+#define LEMON__BLOCK_DOT_m256(a) LEMON__FMA_m256(c3, LEMON__GET_m256((a) + 24), \
+    LEMON__FMA_m256(c2, LEMON__GET_m256((a) + 16), LEMON__BLOCK_PAIR(m256, c0, c1, a, (a) + 8)))
+#define LEMON__BLOCK_ADD(V, i, j) x##i##j = LEMON__FMA_##V(scale, LEMON__BLOCK_DOT_##V(a##i + p), x##i##j);
+#define LEMON__BLOCK_COLUMN(V, j, add) { \
+    LEMON__BLOCK_TAKE_##V(w##j + 2) \
+    const LEMON__VEC_##V scale = lemon__spread_##V(w##j); \
+    LEMON__AHEAD_##V(w##j + ahead) \
+    add \
+    w##j += LEMON__Q8_BYTES; \
+}
+#define LEMON__BLOCK_COLUMN_1(V, i, j) LEMON__BLOCK_COLUMN(V, j, LEMON__BLOCK_ADD(V, 0, j))
+#define LEMON__BLOCK_COLUMN_2(V, i, j) \
+    LEMON__BLOCK_COLUMN(V, j, LEMON__BLOCK_ADD(V, 0, j) LEMON__BLOCK_ADD(V, 1, j))
+
+#define LEMON__BLOCK_KERNEL(V, rows, cols) \
+LEMON__TARGET_##V static void lemon__dots_##V##_q8_##rows(const lemon__product *g, int64_t row, int64_t col, \
+                                                          int64_t columns) { \
+    const int64_t k = g->k / LEMON__BLOCK * LEMON__BLOCK, ahead = lemon__dots_ahead(g, cols); \
+    float sum[8]; \
+    int64_t p; \
+    LEMON__ROWS_##rows(LEMON__DOT_ROW, V) \
+    LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
+    LEMON__ROWS_##rows(LEMON__DOT_ZERO_##cols, V) \
+    for (p = 0; p < k; p += LEMON__BLOCK) { LEMON__STEPS_##cols(LEMON__BLOCK_COLUMN_##rows, V, 0) } \
+    LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
+}
+#endif
+
 /*  Few rows of A, B plain: adds `steps` scaled rows of B at once to each of `rows` rows of C.  Each row of B is read
     from end to end, and again as many at a time as registers allow. */
 LEMON__INLINE void lemon__sums_edge(const lemon__product *g, int64_t row, int64_t rows, int64_t p, int64_t steps,
@@ -3477,7 +3530,10 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
     LEMON__DOT_KERNEL(m256, type, 1, 8) LEMON__DOT_KERNEL(m256, type, 2, 4) LEMON__DOT_KERNEL(m256, type, 3, 3) \
     LEMON__DOT_KERNEL(m256, type, 4, 3) LEMON__DOT_KERNEL(m512, type, 1, 8) LEMON__DOT_KERNEL(m512, type, 2, 8) \
     LEMON__DOT_KERNEL(m512, type, 3, 6) LEMON__DOT_KERNEL(m512, type, 4, 6)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
+LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16)
+LEMON__BLOCK_KERNEL(m256, 1, 8) LEMON__BLOCK_KERNEL(m256, 2, 4) LEMON__DOT_KERNEL(m256, q8, 3, 3)
+LEMON__DOT_KERNEL(m256, q8, 4, 3) LEMON__BLOCK_KERNEL(m512, 1, 8) LEMON__BLOCK_KERNEL(m512, 2, 8)
+LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)
 LEMON__SUM_KERNEL(m256, 1, 8) LEMON__SUM_KERNEL(m256, 2, 4)
 LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8)
 #endif
@@ -3959,8 +4015,9 @@ static void lemon__grid_task(void *arg, int64_t index, int worker) {
     lemon__product_run(&part, lemon__workspace(grid->ctx, worker));
 }
 
-/*  The grid of `parts` whose largest part is the smallest; its area is what it computes, its sides what it packs. */
-static void lemon__grid_choose(lemon__grid *grid, int64_t parts) {
+/*  The grid of `parts` whose largest part is the smallest; its area is what it computes, its sides what it packs.
+    Returns what all parts come to if they are as large. */
+static int64_t lemon__grid_choose(lemon__grid *grid, int64_t parts) {
     const lemon__product *g = grid->whole;
     const int64_t nr = g->machine->nr, panels = lemon__ceil_div(g->n, nr);
     int64_t down, best = INT64_MAX;
@@ -3973,11 +4030,13 @@ static void lemon__grid_choose(lemon__grid *grid, int64_t parts) {
         grid->down = down;
         grid->across = across;
     }
+    return best * parts;
 }
 
 /*  Into how many parts: one if the threads cost more than they save (to hand out work and to wait for it takes about a
     microsecond), else one a thread, or several where they are large, so that a thread which comes late or is interrupted
-    leaves its share to others.  For few rows what counts is how much of B must be read, and in long rows. */
+    leaves its share to others, as long as that does not mean much more packing.  For few rows what counts is how much
+    of B must be read, and in long rows. */
 static int64_t lemon__parts(const lemon__product *g, int threads) {
     const double b = (double)g->k * (double)g->n, work = g->path == LEMON__BY_TILES ? (double)g->m * b : 4 * b;
     if (threads == 1 || g->path == LEMON__BY_SCALE || work < (double)LEMON__PARALLEL) return 1;
@@ -3986,12 +4045,15 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 
 /*  A planned product on all threads of the context. lemon__workspaces() has returned LEMON_OK before. */
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
+    const int threads = lemon__threads(ctx);
+    int64_t parts = lemon__parts(g, threads), most;
     lemon__grid grid;
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     if (LEMON__SMALL) { lemon__product_run(g, NULL); return; }
     grid.ctx = ctx;
     grid.whole = g;
-    lemon__grid_choose(&grid, lemon__parts(g, lemon__threads(ctx)));
+    most = lemon__grid_choose(&grid, lemon__min(parts, threads));
+    while (lemon__grid_choose(&grid, parts) > most + most / 32) parts /= 2;
     lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
 }
 
@@ -13627,11 +13689,25 @@ static void lemon__rank(const float *score, int32_t *ids, int32_t *other, int32_
     if (from != ids) memcpy(ids, from, (size_t)n * sizeof *ids);
 }
 
-/*  How many of the ranked candidates stay; p holds probabilities. */
-static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t n, const lemon_sampling *sampling) {      /* exercise 7 */
-    int32_t keep = sampling->top_k > 0 && sampling->top_k < n ? sampling->top_k : n, i;
-    double sum = 0.0, total = 0.0;
-    for (i = 0; i < keep; i++) total += (double)p[ranked[i]];
+/*  Which ids may be candidates at all: to rank a whole vocabulary takes as long as a small model's token.  What weighs
+    less than the n-th part of what top_p leaves out comes after those that reach top_p; the best one has p = 1. */
+static int32_t lemon__sample_ids(const float *p, int32_t n, const lemon_sampling *sampling, double total, int32_t *ids) {
+    float least = sampling->min_p, left = (float)(0.999 * (1.0 - (double)sampling->top_p) * total / n);
+    int32_t count = 0, i;
+    if (left > least) least = left;
+    if (sampling->top_k > 0 || least > 1.0f) least = 0.0f;
+    for (i = 0; i < n; i++)
+        if (!(p[i] < least)) ids[count++] = i;
+    return count;
+}
+
+/*  How many of the ranked candidates stay; p holds probabilities, which sum to `total` over all ids. */
+static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t n, const lemon_sampling *sampling,
+                                 double total) {      /* exercise 7 */
+    int32_t keep = n, i;
+    double sum = 0.0;
+    if (sampling->top_k > 0 && sampling->top_k < n)
+        for (keep = sampling->top_k, total = 0.0, i = 0; i < keep; i++) total += (double)p[ranked[i]];
     for (i = 0; i < keep && sampling->top_p < 1.0f; i++) {      /* the fewest that reach top_p, at least one */
         sum += (double)p[ranked[i]];
         if (sum >= (double)sampling->top_p * total) keep = i + 1;
@@ -13643,7 +13719,7 @@ static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t 
 LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng,
                                int32_t *scratch) {
     int32_t *ranked = scratch, keep, i;
-    double sum = 0.0, target;
+    double sum = 0.0, total = 0.0, target;
     float top;
     if (logits == NULL || sampling == NULL || n < 1) return -1;
     if (!(sampling->temperature > 0.0f)) return lemon__argmax(logits, n);
@@ -13651,10 +13727,11 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
     top = lemon__max_one(logits, n);
     for (i = 0; i < n; i++) {
         logits[i] = lemon__exp_one((logits[i] - top) / sampling->temperature);
-        ranked[i] = i;
+        total += (double)logits[i];
     }
-    lemon__rank(logits, ranked, scratch + n, n);
-    keep = lemon__candidates(logits, ranked, n, sampling);
+    keep = lemon__sample_ids(logits, n, sampling, total, ranked);
+    lemon__rank(logits, ranked, scratch + n, keep);
+    keep = lemon__candidates(logits, ranked, keep, sampling, total);
     for (i = 0; i < keep; i++) sum += (double)logits[ranked[i]];
     target = lemon_rng_uniform(rng) * sum;
     for (i = 0, sum = 0.0; i < keep - 1; i++) {
@@ -18421,6 +18498,9 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
 #pragma GCC diagnostic pop
 #elif defined(_MSC_VER)
 #pragma warning(pop)
+#endif
+#ifdef __clang__
+#pragma STDC FP_CONTRACT DEFAULT
 #endif
 #endif /* LEMON_IMPLEMENTED */
 #endif /* LEMON_IMPLEMENTATION */

@@ -125,15 +125,15 @@ static void grade_candidates(void) {
     lemon_sampling s;
     lemon_sampling_defaults(&s);
     s.top_p = 1;
-    expect(lemon__candidates(p, ranked, 4, &s) == 4, "without limits all stay");
+    expect(lemon__candidates(p, ranked, 4, &s, 1.0) == 4, "without limits all stay");
     s.top_k = 3;
-    expect(lemon__candidates(p, ranked, 4, &s) == 3, "top_k 3 leaves three");
+    expect(lemon__candidates(p, ranked, 4, &s, 1.0) == 3, "top_k 3 leaves three");
     s.top_p = 0.6f;
-    expect(lemon__candidates(p, ranked, 4, &s) == 2, "then top_p 0.6 leaves those that reach 0.6 of what is left: two");
+    expect(lemon__candidates(p, ranked, 4, &s, 1.0) == 2, "then top_p 0.6 leaves those that reach 0.6 of what is left: two");
     s.top_k = 0, s.top_p = 0;
-    expect(lemon__candidates(p, ranked, 4, &s) == 1, "one always stays");
+    expect(lemon__candidates(p, ranked, 4, &s, 1.0) == 1, "one always stays");
     s.top_p = 1, s.min_p = 0.6f;
-    expect(lemon__candidates(p, ranked, 4, &s) == 2, "min_p 0.6 leaves those with 0.6 times the best one's probability");
+    expect(lemon__candidates(p, ranked, 4, &s, 1.0) == 2, "min_p 0.6 leaves those with 0.6 times the best one's probability");
 }
 
 static void grade_gradient(void) {
