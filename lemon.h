@@ -876,7 +876,8 @@ typedef struct lemon_train_options {
     const char *save_path;               /* NULL: nothing is saved; else the model goes there at the end, */
     int64_t save_every; /*   and it and save_path.resume every so many steps (0: at the end only, no .resume) */
     int resume;                          /* go on from save_path.resume */
-    int recompute;                       /* activations are made again in backward, layer by layer: less memory, more time */
+    int recompute;                       /* makes activations again in backward, layer by layer, with the same bits: for less
+                                            memory forward runs twice but for the loss, at most a third more of time */
     /*  Before the first step: the most bytes that the context will have had at once after the last one; only saving takes
         a few more for as long as it lasts.  May be NULL. */
     void (*on_plan)(void *user, size_t bytes);
