@@ -20,12 +20,31 @@
         In all others:             #include "lemon.h"
         Link with:                 -lm (and -pthread unless LEMON_NO_THREADS)
         C99 and later, C++11 and later.  No dependency but libc and libm.
+        A call that fails returns a status that is not 0, frees what it had begun, and leaves a message in the context.
 
-    The first program, a teacher in and a student out:
+    TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
+    little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
+        1  Platform        253   1230   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         373   2328   bf16 and f16, random numbers, checksums
+        3  Tensors         395   2436   a dense view, storage types, arenas
+        4  GEMM            428   2695   the matrix product
+        5  Kernels           -   4617   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5778   reverse-mode automatic differentiation
+        7  Model           532   6480   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     660   7117   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      688  10483   text to ids and back; text files to training data
+       10  Inference       775  13410   the key-value cache, sampling
+       11  Training        838  13883   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          908  14616   operators, the methods that fill them, apply and learn
+
+    Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
+    example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
+
+    1. A teacher in, a student out.  What is not named of its shape stays the teacher's; more tokens to solve the operators on
+       are better:
 
         #define LEMON_IMPLEMENTATION
         #include "lemon.h"
-        #include <stdio.h>
 
         int main(void) {
             lemon_ctx *ctx = lemon_open(NULL);
@@ -35,14 +54,128 @@
             lemon_status status = lemon_load(ctx, "teacher.lemon", &teacher);
             if (!status) {
                 shape = teacher->config;
-                shape.d_model = 64; shape.n_layers = 4; shape.n_heads = 4; shape.kv_heads = 2; shape.d_ffn = 176;
+                shape.d_model = 64, shape.n_layers = 4, shape.n_heads = 4, shape.kv_heads = 2, shape.d_ffn = 176;
                 lemon_fuse_defaults(&options);
+                options.tokens = 8192;
                 status = lemon_fuse(ctx, teacher, &shape, NULL, &options, &student, NULL);
             }
             if (!status) status = lemon_save(ctx, "student.lemon", student, LEMON_F32);
             if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
             lemon_model_free(ctx, student);
             lemon_model_free(ctx, teacher);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    2. It goes on learning, from a text and from its teacher.  A loaded model is read only; its clone has weights to change:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            const char *data = "text.txt";
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *file = NULL, *model = NULL, *teacher = NULL;
+            lemon_tokens text = {NULL, 0, 0};
+            lemon_train_options options;
+            lemon_train_result result;
+            lemon_status status = lemon_load(ctx, "student.lemon", &file);
+            if (!status) status = lemon_model_clone(ctx, file, &model);
+            if (!status) status = lemon_load(ctx, "teacher.lemon", &teacher);
+            if (!status) status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &data, 1, &text);
+            lemon_train_defaults(&options);
+            options.steps = 20, options.batch = 4, options.lr = 2e-3;
+            options.teacher = teacher, options.distill = 0.5;
+            if (!status) status = lemon_train(ctx, model, &text, &options, &result);
+            if (!status) status = lemon_save(ctx, "trained.lemon", model, LEMON_F32);
+            if (!status) printf("loss %.4f\n", result.train_loss);
+            if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
+            lemon_tokens_free(ctx, &text);
+            lemon_model_free(ctx, teacher);
+            lemon_model_free(ctx, model);
+            lemon_model_free(ctx, file);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    3. It writes; each piece of text comes through a callback, which ends it by a result that is not 0:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        static int show(void *user, int32_t id, const char *text, size_t bytes) {
+            (void)user, (void)id;
+            return fwrite(text, 1, bytes, stdout) < bytes;
+        }
+
+        int main(void) {
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *model = NULL;
+            lemon_tokens ids = {NULL, 0, 0};
+            lemon_sampling sampling;
+            lemon_status status = lemon_load(ctx, "trained.lemon", &model);
+            lemon_sampling_defaults(&sampling);
+            sampling.temperature = 0.7f;
+            if (!status) status = lemon_generate(ctx, model, "One day", 60, &sampling, show, NULL, &ids, NULL);
+            lemon_tokens_free(ctx, &ids);
+            lemon_model_free(ctx, model);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    4. The same a token a call, as in a game's loop, with a say in what comes: no token that has a full stop in it:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *model = NULL;
+            lemon_session *session = NULL;
+            lemon_status status = lemon_load(ctx, "trained.lemon", &model);
+            int32_t id = status ? 0 : lemon_tokenizer_bos(model->tokenizer), last, i, frame;
+            const char *text;
+            float *scores;
+            size_t bytes;
+            if (!status) status = lemon_session_open(ctx, model, &session);
+            for (frame = 0; !status && frame < 40; frame++) {
+                status = lemon_session_feed(session, &id, 1, &scores);
+                for (last = id, id = -1, i = 0; !status && i < model->config.vocab_size; i++) {
+                    status = lemon_decode(ctx, model->tokenizer, last, i, &text, &bytes);
+                    if (!status && !memchr(text, '.', bytes) && (id < 0 || scores[i] > scores[id])) id = i;
+                }
+                if (!status) status = lemon_decode(ctx, model->tokenizer, last, id, &text, &bytes);
+                if (!status) fwrite(text, 1, bytes, stdout);
+            }
+            lemon_session_close(session);
+            lemon_model_free(ctx, model);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    5. It goes to llama.cpp, in 8 bits, and comes back; what did that cost?
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            const char *data = "text.txt", *path[] = {"trained.lemon", "trained.gguf"};
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_status status = LEMON_OK;
+            double loss;
+            int i;
+            for (i = 0; !status && i < 2; i++) {
+                lemon_model *model = NULL;
+                lemon_tokens text = {NULL, 0, 0};
+                status = lemon_load(ctx, path[i], &model);
+                if (!status) status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &data, 1, &text);
+                if (!status) status = lemon_eval(ctx, model, &text, 0, 8192, &loss, NULL);
+                if (!status) printf("%s: loss %.4f\n", path[i], loss);
+                if (!status && i == 0) status = lemon_save(ctx, path[1], model, LEMON_Q8);
+                lemon_tokens_free(ctx, &text);
+                lemon_model_free(ctx, model);
+            }
+            if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
             lemon_close(ctx);
             return status != LEMON_OK;
         }
@@ -67,25 +200,32 @@
         Shapes are [rows, cols], row-major; a weight matrix is [out, in], as in PyTorch, so y = x * W^T.
         Shape letters:  B sequences, T tokens in each, N = B * T rows, D d_model, H query heads, K key-value heads,
                         C head_dim, F d_ffn, V vocab_size, L layers.
-        A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do.
-        What a function hands out through a pointer to a pointer belongs to the caller, who frees it.
+        A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do, and what it
+        hands out is NULL.  Errors that a comment does not name are these: LEMON_E_ARG for NULL, or a value that cannot be;
+        LEMON_E_MEMORY; LEMON_E_CANCELLED of what calls the progress callback; and of what reads or writes files LEMON_E_IO,
+        LEMON_E_FORMAT and LEMON_E_UNSUPPORTED.
+        Numbers are float (f32) where no dtype is named, losses nats a token, times seconds, sizes bytes.
+        What a function hands out through a pointer to a pointer belongs to the caller, who frees it; what it is given is
+        read only while it runs, but for what its comment says.
         A context is used by one thread at a time; two threads use two contexts.  Models and tokenizers that are only read
         may be shared between contexts.
         Nothing here prints, exits or aborts.
 
-    TABLE OF CONTENTS: the declarations come in this order, and the implementation in the same order again.
-        1  Platform       contexts, status, memory, threads, CPU features, time, files
-        2  Numbers        bf16 and f16, random numbers, checksums
-        3  Tensors        a dense view, storage types, arenas
-        4  GEMM           the matrix product
-        5  Kernels        RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape           reverse-mode automatic differentiation
-        7  Model          the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints    the .lemon format; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers     text to ids and back; text files to training data
-       10  Inference      the key-value cache, sampling
-       11  Training       evaluation, AdamW, schedules, distillation, resume
-       12  Fusion         operators, the methods that fill them, apply and learn
+    Questions that come up:
+        The text is gibberish from its first word.  The tokenizer is another model's: lemon info tells the sizes, which must
+            agree, and --tokenizer (lemon_model_set_tokenizer) gives the right one.  Ids of one vocabulary mean nothing in
+            another, and a loss near the logarithm of its size, or above, says so.
+        The text falls apart after some twenty tokens.  Rows of q and k are in another order: Hugging Face turns halves of a
+            head, llama2.c, GGUF and .lemon turn neighbours.  lemon_load and lemon_save put them in order; a converter of
+            your own must do it too, KV head by KV head, weights and biases.
+        output.weight is missing, or there twice.  The embeddings are tied: one matrix reads and writes.  tied_embeddings
+            says so; a student can have an output of its own all the same (set it to 0; --untie).
+        Loss or gradients are NaN.  LEMON_E_DIVERGED; the weights are those before that step.  A lower lr, a longer warmup,
+            clip not 0.  A model that is NaN at once was so in its file, or was f16 out of range: try bf16.
+        It needs too much memory.  on_plan tells before the first step.  Smaller batch or seq, accumulate, recompute; a
+            session with fewer max_seq, an f16 cache; lemon_options.memory is a limit that is kept, LEMON_E_MEMORY beyond.
+        The first step is slow.  It lays out and touches all memory and reads the weights from disk; later steps allocate
+            nothing.  Look at the third.
 */
 #ifndef LEMON_H
 #define LEMON_H
@@ -329,6 +469,7 @@ typedef int32_t lemon_var;                     /* a value on a tape */
 typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
 
 #ifndef LEMON_NO_TRAIN
+/*  An empty tape, to be closed before its context.  LEMON_E_MEMORY. */
 LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape);
 LEMON_API void lemon_tape_close(lemon_tape *tape);      /* NULL is fine */
 
@@ -469,6 +610,7 @@ typedef struct lemon_role_info {
     lemon_joint out, in;      /* the joints at its output and its input side */
 } lemon_role_info;
 
+/*  The row of a role; a static one, or NULL for what is no role. */
 LEMON_API const lemon_role_info *lemon_role_get(lemon_role role);
 /*  The size of a joint in a model of that shape. */
 LEMON_API int64_t lemon_joint_size(const lemon_config *config, lemon_joint joint);
@@ -566,6 +708,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                                              lemon_tokenizer **tokenizer);
 /*  Writes llama2.c's tokenizer.bin, which can hold vocabularies of SentencePiece's family that are laid out as above. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer);
+/*  A copy that owns all of itself; the end of one (NULL is fine); how many ids it has. */
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer);
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer);
@@ -586,6 +729,7 @@ typedef struct lemon_tokens {
     int32_t *ids;
     int64_t count, capacity;
 } lemon_tokens;
+/*  Appends one id, in memory that grows by doubling; frees all ids and zeroes the struct (NULL is fine). */
 LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id);
 LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
 
@@ -652,6 +796,7 @@ LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine
     4 * n_layers * n_heads * head_dim for each token before it, so the last one of a context takes longest: for a loop
     with a deadline, as in a game, measure that one (`make -C bench generate` prints it). */
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits);
+/*  Tokens fed so far. */
 LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
@@ -731,7 +876,8 @@ typedef struct lemon_train_options {
     const char *save_path;               /* NULL: nothing is saved; else the model goes there at the end, */
     int64_t save_every; /*   and it and save_path.resume every so many steps (0: at the end only, no .resume) */
     int resume;                          /* go on from save_path.resume */
-    int recompute;                       /* activations are made again in backward, layer by layer: less memory, more time */
+    int recompute;                       /* makes activations again in backward, layer by layer, with the same bits: for less
+                                            memory forward runs twice but for the loss, at most a third more of time */
     /*  Before the first step: the most bytes that the context will have had at once after the last one; only saving takes
         a few more for as long as it lasts.  May be NULL. */
     void (*on_plan)(void *user, size_t bytes);
@@ -883,6 +1029,7 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
     missing, or a layer or channel that the teacher has not. */
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student);
+/*  The end of a set (NULL is fine); a set as a file of .lemon's layout, and back, checked as a stranger's file is. */
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
@@ -2189,7 +2336,7 @@ static const char *lemon__scratch_path(const lemon_ctx *ctx) { return LEMON__POS
 static uint32_t lemon__bits(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
 static float lemon__float(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
 
-LEMON_API uint16_t lemon_bf16_from_f32(float x) {
+LEMON_API uint16_t lemon_bf16_from_f32(float x) {      /* exercise 2 */
     uint32_t b = lemon__bits(x);
     if ((b & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((b >> 16) | 0x40u);      /* NaN: keep it one */
     return (uint16_t)((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
@@ -2243,7 +2390,7 @@ LEMON_API double lemon_rng_uniform(lemon_rng *rng) {
 }
 
 /*  Box and Muller 1958; the second of the pair is not kept, so that the state stays one number. */
-LEMON_API double lemon_rng_normal(lemon_rng *rng) {
+LEMON_API double lemon_rng_normal(lemon_rng *rng) {      /* exercise 3 */
     double u = 1.0 - lemon_rng_uniform(rng), v = lemon_rng_uniform(rng);
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
@@ -2341,7 +2488,7 @@ static void lemon__q8_encode(const float *in, uint8_t *out, int64_t n) {
     for (i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
 }
 
-static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {
+static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {      /* exercise 4 */
     float scale = lemon_f32_from_f16(lemon__get16(in));
     int64_t i;
     for (i = 0; i < n; i++) {
@@ -5059,7 +5206,7 @@ static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
 /* ---- RMSNorm:  y_i = gain_i x_i / rms,  rms = sqrt(mean x^2 + eps).  aux keeps 1 / rms of each row.
         With s = sum_i dy_i gain_i x_i:  dx_i = dy_i gain_i / rms - x_i s / (D rms^3),  dgain_i = sum over rows dy_i x_i / rms. ---- */
 
-LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 6 */
     const float *gain = lemon__in(op, 1);
     int64_t i, n = op->cols;
     for (; from < to; from++) {
@@ -5075,7 +5222,7 @@ static void lemon__norm_forward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__over(ctx, op, lemon__norm_rows(ctx->isa), op->rows, LEMON__ROWS);
 }
 
-LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 8 */
     const float *gain = lemon__in(op, 1);
     int64_t i, j, n = op->cols;
     for (; from < to; from++) {
@@ -5634,8 +5781,10 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
 
    Reverse-mode automatic differentiation.  A computation is a list of rows, each an operation on earlier values.  Running
    the rows in order gives the values; running them in reverse order, each one turning the gradient of its output into
-   gradients of its inputs (the chain rule), gives the derivative of the last value by all others, at about twice the cost
-   of the forward run however many parameters there are.
+   gradients of its inputs, gives the derivative of the last value by all others (Linnainmaa 1970), at about twice the cost of
+   the forward run however many parameters there are.  That is the chain rule: with y = f(x) and the shapes as in chapter 5,
+
+        dLoss/dx[j]  +=  sum over i of   dLoss/dy[i] * dy[i]/dx[j]        for a matmul  y = x W^T:   dx = dy W,  dW = dy^T x
 
    Time is a line: row i runs forward at time i, and backward at time 2n-1-i.  Every buffer is born at some time and dies
    at another: a value after the last row that reads it (forward, or backward where that row's derivative needs it), a
@@ -6299,7 +6448,7 @@ LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
     return status;
 }
 
-LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {
+LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {      /* exercise 10 */
     lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
     int64_t begin, end, i;
     for (end = tape ? tape->n_rows : 0; !status && end > 0; end = begin) {
@@ -6338,10 +6487,11 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
         x += Wo * attention(rope(Wq * norm(x)), rope(Wk * norm(x)), Wv * norm(x))       what other tokens know
         x += W_down * (silu(W_gate * norm(x)) * (W_up * norm(x)))                       what this token makes of it
 
-   and the scores of the next token are output * norm(x).  The rest of the family differs in little: a window of tokens
-   that attention sees (Mistral), biases behind Wq, Wk and Wv (Qwen2), a norm of each head of queries and keys before rope
-   (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).  Below stands one table of the weights; sizes, initial values,
-   checkpoints, training and fusion are loops over it, and nothing else in this header lists the weights.
+   and the scores of the next token are output * norm(x): from [N, D], by [N, H*C] and [N, F] within a layer, to [N, V]. The
+   rest of the family differs in little: a window of tokens that attention sees (Mistral), biases behind Wq, Wk and Wv
+   (Qwen2), a norm of each head of queries and keys before rope (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).
+   Below stands one table of the weights; sizes, initial values, checkpoints, training and fusion are loops over it, and
+   nothing else in this header lists the weights.
    ================================================================================================================== */
 
 static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
@@ -13264,7 +13414,11 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
    To score the next token, a token needs the keys and values of all tokens before it, in every layer, and nothing else of
    them.  A session keeps those (the KV cache), so that each token is computed once.  A prompt goes through in large
    pieces (prefill, matrix times matrix), then one token at a time (decoding, matrix times vector: as fast as the weights
-   can be read from memory).
+   can be read from memory).  In each layer the new rows q [n, H*C] meet the cached keys and values [length, K*C].
+
+   The next id is drawn from  p_i = exp(z_i / temperature) / sum over j of exp(z_j / temperature),  z [V] being the scores, among
+   the top_k likeliest, of these the fewest that sum to top_p (nucleus sampling, Holtzman et al. 2020), of these what has at least
+   min_p times the best one's probability.
    ================================================================================================================== */
 
 struct lemon_session {
@@ -13513,7 +13667,7 @@ LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
     sampling->seed = 1;
 }
 
-static int32_t lemon__argmax(const float *x, int32_t n) {
+static int32_t lemon__argmax(const float *x, int32_t n) {      /* exercise 1 */
     int32_t best = 0, i;
     for (i = 1; i < n; i++)
         if (x[i] > x[best]) best = i;
@@ -13550,7 +13704,7 @@ static int32_t lemon__sample_ids(const float *p, int32_t n, const lemon_sampling
 
 /*  How many of the ranked candidates stay; p holds probabilities, which sum to `total` over all ids. */
 static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t n, const lemon_sampling *sampling,
-                                 double total) {
+                                 double total) {      /* exercise 7 */
     int32_t keep = n, i;
     double sum = 0.0;
     if (sampling->top_k > 0 && sampling->top_k < n)
@@ -13935,7 +14089,7 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
 }
 
 /*  The learning rate of step s = 1 ... steps. */
-static double lemon__rate(const lemon_train_options *o, int64_t s) {
+static double lemon__rate(const lemon_train_options *o, int64_t s) {      /* exercise 5 */
     double t;
     if (s <= o->warmup) return o->lr * (double)s / (double)o->warmup;
     if (o->schedule == LEMON_CONSTANT || o->steps <= o->warmup) return o->lr;
@@ -14468,6 +14622,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
    each joint of the network, a write map on the output side of a matrix and a read map on its input side:
 
         W_student = sum over k in the field of  weight_k * Out_k * W_k * In_k^T   (+ a correction, where one was solved)
+        [out, in]                                          [out, out of the teacher] [both the teacher's] [the teacher's in, in]
 
    There is one type for them (lemon_operators), one function that applies them, and a row in a table for each method that
    fills them:
@@ -14835,7 +14990,7 @@ static void lemon__term_dense(const lemon__term *t, float *product, float *out) 
 
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
-                                      lemon_role role, int64_t layer, int64_t slot, float *out) {
+                                      lemon_role role, int64_t layer, int64_t slot, float *out) {      /* exercise 9 */
     int64_t source = lemon__slot_layer(ops, role, layer, slot), rows;
     lemon__term t;
     lemon_arena arena = {NULL};
