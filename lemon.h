@@ -8365,6 +8365,8 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
         lemon_row_from_f32(&to, row, numbers);
     }
     if (to.data && turn) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
+    if (to.data) lemon__pages(ctx, to.data, lemon_tensor_bytes(&to), LEMON__GONE);
+    if (to.data) lemon__pages(ctx, from.data, (size_t)from.rows * row_bytes, LEMON__GONE);
     if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
     param->data = to.data;
