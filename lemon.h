@@ -20,12 +20,31 @@
         In all others:             #include "lemon.h"
         Link with:                 -lm (and -pthread unless LEMON_NO_THREADS)
         C99 and later, C++11 and later.  No dependency but libc and libm.
+        A call that fails returns a status that is not 0, frees what it had begun, and leaves a message in the context.
 
-    The first program, a teacher in and a student out:
+    TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
+    little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
+        1  Platform        253   1230   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         373   2328   bf16 and f16, random numbers, checksums
+        3  Tensors         395   2436   a dense view, storage types, arenas
+        4  GEMM            428   2695   the matrix product
+        5  Kernels           -   4617   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5778   reverse-mode automatic differentiation
+        7  Model           532   6480   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     660   7117   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      688  10483   text to ids and back; text files to training data
+       10  Inference       775  13410   the key-value cache, sampling
+       11  Training        838  13883   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          908  14616   operators, the methods that fill them, apply and learn
+
+    Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
+    example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
+
+    1. A teacher in, a student out.  What is not named of its shape stays the teacher's; more tokens to solve the operators on
+       are better:
 
         #define LEMON_IMPLEMENTATION
         #include "lemon.h"
-        #include <stdio.h>
 
         int main(void) {
             lemon_ctx *ctx = lemon_open(NULL);
@@ -35,14 +54,128 @@
             lemon_status status = lemon_load(ctx, "teacher.lemon", &teacher);
             if (!status) {
                 shape = teacher->config;
-                shape.d_model = 64; shape.n_layers = 4; shape.n_heads = 4; shape.kv_heads = 2; shape.d_ffn = 176;
+                shape.d_model = 64, shape.n_layers = 4, shape.n_heads = 4, shape.kv_heads = 2, shape.d_ffn = 176;
                 lemon_fuse_defaults(&options);
+                options.tokens = 8192;
                 status = lemon_fuse(ctx, teacher, &shape, NULL, &options, &student, NULL);
             }
             if (!status) status = lemon_save(ctx, "student.lemon", student, LEMON_F32);
             if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
             lemon_model_free(ctx, student);
             lemon_model_free(ctx, teacher);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    2. It goes on learning, from a text and from its teacher.  A loaded model is read only; its clone has weights to change:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            const char *data = "text.txt";
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *file = NULL, *model = NULL, *teacher = NULL;
+            lemon_tokens text = {NULL, 0, 0};
+            lemon_train_options options;
+            lemon_train_result result;
+            lemon_status status = lemon_load(ctx, "student.lemon", &file);
+            if (!status) status = lemon_model_clone(ctx, file, &model);
+            if (!status) status = lemon_load(ctx, "teacher.lemon", &teacher);
+            if (!status) status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &data, 1, &text);
+            lemon_train_defaults(&options);
+            options.steps = 20, options.batch = 4, options.lr = 2e-3;
+            options.teacher = teacher, options.distill = 0.5;
+            if (!status) status = lemon_train(ctx, model, &text, &options, &result);
+            if (!status) status = lemon_save(ctx, "trained.lemon", model, LEMON_F32);
+            if (!status) printf("loss %.4f\n", result.train_loss);
+            if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
+            lemon_tokens_free(ctx, &text);
+            lemon_model_free(ctx, teacher);
+            lemon_model_free(ctx, model);
+            lemon_model_free(ctx, file);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    3. It writes; each piece of text comes through a callback, which ends it by a result that is not 0:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        static int show(void *user, int32_t id, const char *text, size_t bytes) {
+            (void)user, (void)id;
+            return fwrite(text, 1, bytes, stdout) < bytes;
+        }
+
+        int main(void) {
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *model = NULL;
+            lemon_tokens ids = {NULL, 0, 0};
+            lemon_sampling sampling;
+            lemon_status status = lemon_load(ctx, "trained.lemon", &model);
+            lemon_sampling_defaults(&sampling);
+            sampling.temperature = 0.7f;
+            if (!status) status = lemon_generate(ctx, model, "One day", 60, &sampling, show, NULL, &ids, NULL);
+            lemon_tokens_free(ctx, &ids);
+            lemon_model_free(ctx, model);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    4. The same a token a call, as in a game's loop, with a say in what comes: no token that has a full stop in it:
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_model *model = NULL;
+            lemon_session *session = NULL;
+            lemon_status status = lemon_load(ctx, "trained.lemon", &model);
+            int32_t id = status ? 0 : lemon_tokenizer_bos(model->tokenizer), last, i, frame;
+            const char *text;
+            float *scores;
+            size_t bytes;
+            if (!status) status = lemon_session_open(ctx, model, &session);
+            for (frame = 0; !status && frame < 40; frame++) {
+                status = lemon_session_feed(session, &id, 1, &scores);
+                for (last = id, id = -1, i = 0; !status && i < model->config.vocab_size; i++) {
+                    status = lemon_decode(ctx, model->tokenizer, last, i, &text, &bytes);
+                    if (!status && !memchr(text, '.', bytes) && (id < 0 || scores[i] > scores[id])) id = i;
+                }
+                if (!status) status = lemon_decode(ctx, model->tokenizer, last, id, &text, &bytes);
+                if (!status) fwrite(text, 1, bytes, stdout);
+            }
+            lemon_session_close(session);
+            lemon_model_free(ctx, model);
+            lemon_close(ctx);
+            return status != LEMON_OK;
+        }
+
+    5. It goes to llama.cpp, in 8 bits, and comes back; what did that cost?
+
+        #define LEMON_IMPLEMENTATION
+        #include "lemon.h"
+
+        int main(void) {
+            const char *data = "text.txt", *path[] = {"trained.lemon", "trained.gguf"};
+            lemon_ctx *ctx = lemon_open(NULL);
+            lemon_status status = LEMON_OK;
+            double loss;
+            int i;
+            for (i = 0; !status && i < 2; i++) {
+                lemon_model *model = NULL;
+                lemon_tokens text = {NULL, 0, 0};
+                status = lemon_load(ctx, path[i], &model);
+                if (!status) status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &data, 1, &text);
+                if (!status) status = lemon_eval(ctx, model, &text, 0, 8192, &loss, NULL);
+                if (!status) printf("%s: loss %.4f\n", path[i], loss);
+                if (!status && i == 0) status = lemon_save(ctx, path[1], model, LEMON_Q8);
+                lemon_tokens_free(ctx, &text);
+                lemon_model_free(ctx, model);
+            }
+            if (status) fprintf(stderr, "lemon: error: %s\n", lemon_error(ctx));
             lemon_close(ctx);
             return status != LEMON_OK;
         }
@@ -67,25 +200,32 @@
         Shapes are [rows, cols], row-major; a weight matrix is [out, in], as in PyTorch, so y = x * W^T.
         Shape letters:  B sequences, T tokens in each, N = B * T rows, D d_model, H query heads, K key-value heads,
                         C head_dim, F d_ffn, V vocab_size, L layers.
-        A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do.
-        What a function hands out through a pointer to a pointer belongs to the caller, who frees it.
+        A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do, and what it
+        hands out is NULL.  Errors that a comment does not name are these: LEMON_E_ARG for NULL, or a value that cannot be;
+        LEMON_E_MEMORY; LEMON_E_CANCELLED of what calls the progress callback; and of what reads or writes files LEMON_E_IO,
+        LEMON_E_FORMAT and LEMON_E_UNSUPPORTED.
+        Numbers are float (f32) where no dtype is named, losses nats a token, times seconds, sizes bytes.
+        What a function hands out through a pointer to a pointer belongs to the caller, who frees it; what it is given is
+        read only while it runs, but for what its comment says.
         A context is used by one thread at a time; two threads use two contexts.  Models and tokenizers that are only read
         may be shared between contexts.
         Nothing here prints, exits or aborts.
 
-    TABLE OF CONTENTS: the declarations come in this order, and the implementation in the same order again.
-        1  Platform       contexts, status, memory, threads, CPU features, time, files
-        2  Numbers        bf16 and f16, random numbers, checksums
-        3  Tensors        a dense view, storage types, arenas
-        4  GEMM           the matrix product
-        5  Kernels        RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape           reverse-mode automatic differentiation
-        7  Model          the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints    the .lemon format; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers     text to ids and back; text files to training data
-       10  Inference      the key-value cache, sampling
-       11  Training       evaluation, AdamW, schedules, distillation, resume
-       12  Fusion         operators, the methods that fill them, apply and learn
+    Questions that come up:
+        The text is gibberish from its first word.  The tokenizer is another model's: lemon info tells the sizes, which must
+            agree, and --tokenizer (lemon_model_set_tokenizer) gives the right one.  Ids of one vocabulary mean nothing in
+            another, and a loss near the logarithm of its size, or above, says so.
+        The text falls apart after some twenty tokens.  Rows of q and k are in another order: Hugging Face turns halves of a
+            head, llama2.c, GGUF and .lemon turn neighbours.  lemon_load and lemon_save put them in order; a converter of
+            your own must do it too, KV head by KV head, weights and biases.
+        output.weight is missing, or there twice.  The embeddings are tied: one matrix reads and writes.  tied_embeddings
+            says so; a student can have an output of its own all the same (set it to 0; --untie).
+        Loss or gradients are NaN.  LEMON_E_DIVERGED; the weights are those before that step.  A lower lr, a longer warmup,
+            clip not 0.  A model that is NaN at once was so in its file, or was f16 out of range: try bf16.
+        It needs too much memory.  on_plan tells before the first step.  Smaller batch or seq, accumulate, recompute; a
+            session with fewer max_seq, an f16 cache; lemon_options.memory is a limit that is kept, LEMON_E_MEMORY beyond.
+        The first step is slow.  It lays out and touches all memory and reads the weights from disk; later steps allocate
+            nothing.  Look at the third.
 */
 #ifndef LEMON_H
 #define LEMON_H
@@ -329,6 +469,7 @@ typedef int32_t lemon_var;                     /* a value on a tape */
 typedef struct lemon_loss_options { float distill, temperature, scale; } lemon_loss_options;
 
 #ifndef LEMON_NO_TRAIN
+/*  An empty tape, to be closed before its context.  LEMON_E_MEMORY. */
 LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape);
 LEMON_API void lemon_tape_close(lemon_tape *tape);      /* NULL is fine */
 
@@ -469,6 +610,7 @@ typedef struct lemon_role_info {
     lemon_joint out, in;      /* the joints at its output and its input side */
 } lemon_role_info;
 
+/*  The row of a role; a static one, or NULL for what is no role. */
 LEMON_API const lemon_role_info *lemon_role_get(lemon_role role);
 /*  The size of a joint in a model of that shape. */
 LEMON_API int64_t lemon_joint_size(const lemon_config *config, lemon_joint joint);
@@ -566,6 +708,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                                              lemon_tokenizer **tokenizer);
 /*  Writes llama2.c's tokenizer.bin, which can hold vocabularies of SentencePiece's family that are laid out as above. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer);
+/*  A copy that owns all of itself; the end of one (NULL is fine); how many ids it has. */
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
                                              lemon_tokenizer **tokenizer);
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer);
@@ -586,6 +729,7 @@ typedef struct lemon_tokens {
     int32_t *ids;
     int64_t count, capacity;
 } lemon_tokens;
+/*  Appends one id, in memory that grows by doubling; frees all ids and zeroes the struct (NULL is fine). */
 LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id);
 LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens);
 
@@ -652,6 +796,7 @@ LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine
     4 * n_layers * n_heads * head_dim for each token before it, so the last one of a context takes longest: for a loop
     with a deadline, as in a game, measure that one (`make -C bench generate` prints it). */
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits);
+/*  Tokens fed so far. */
 LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
@@ -731,7 +876,8 @@ typedef struct lemon_train_options {
     const char *save_path;               /* NULL: nothing is saved; else the model goes there at the end, */
     int64_t save_every; /*   and it and save_path.resume every so many steps (0: at the end only, no .resume) */
     int resume;                          /* go on from save_path.resume */
-    int recompute;                       /* activations are made again in backward, layer by layer: less memory, more time */
+    int recompute;                       /* makes activations again in backward, layer by layer, with the same bits: for less
+                                            memory forward runs twice but for the loss, at most a third more of time */
     /*  Before the first step: the most bytes that the context will have had at once after the last one; only saving takes
         a few more for as long as it lasts.  May be NULL. */
     void (*on_plan)(void *user, size_t bytes);
@@ -883,6 +1029,7 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
     missing, or a layer or channel that the teacher has not. */
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student);
+/*  The end of a set (NULL is fine); a set as a file of .lemon's layout, and back, checked as a stranger's file is. */
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators);
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators);
@@ -918,6 +1065,12 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+/*  Where products and sums are to be fused into one rounding, this code says so: else compilers make other bits.  (gcc's
+    -std=c99 and later mean that without being told; its -std=gnu99 needs -ffp-contract=off.) */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
 
 #if (defined(__unix__) || defined(__APPLE__)) && !defined(LEMON_NO_STDIO)
 #define LEMON__POSIX 1
@@ -2183,7 +2336,7 @@ static const char *lemon__scratch_path(const lemon_ctx *ctx) { return LEMON__POS
 static uint32_t lemon__bits(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
 static float lemon__float(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
 
-LEMON_API uint16_t lemon_bf16_from_f32(float x) {
+LEMON_API uint16_t lemon_bf16_from_f32(float x) {      /* exercise 2 */
     uint32_t b = lemon__bits(x);
     if ((b & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((b >> 16) | 0x40u);      /* NaN: keep it one */
     return (uint16_t)((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
@@ -2237,7 +2390,7 @@ LEMON_API double lemon_rng_uniform(lemon_rng *rng) {
 }
 
 /*  Box and Muller 1958; the second of the pair is not kept, so that the state stays one number. */
-LEMON_API double lemon_rng_normal(lemon_rng *rng) {
+LEMON_API double lemon_rng_normal(lemon_rng *rng) {      /* exercise 3 */
     double u = 1.0 - lemon_rng_uniform(rng), v = lemon_rng_uniform(rng);
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
@@ -2335,7 +2488,7 @@ static void lemon__q8_encode(const float *in, uint8_t *out, int64_t n) {
     for (i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
 }
 
-static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {
+static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {      /* exercise 4 */
     float scale = lemon_f32_from_f16(lemon__get16(in));
     int64_t i;
     for (i = 0; i < n; i++) {
@@ -3041,7 +3194,7 @@ LEMON__TARGET_m512 LEMON__INLINE void lemon__sum4_m512(float *out, __m512 w, __m
 
 /*  A vector of a row of B, of each type, from element p on, a multiple of its length.  Memory is the limit here, so B
     is widened as it comes: half or a quarter of the bytes is two or four times the speed.  The scale of a block of q8
-    is spread over the vector as it is, f16, and then converted as a whole. */
+    is spread over a vector as it is, f16, and then converted as a whole. */
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__f32_m256(const uint8_t *w, int64_t p) {
     return _mm256_loadu_ps((const float *)(const void *)w + p);
 }
@@ -3056,17 +3209,27 @@ LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__bf16_m512(const uint8_t *w, int64
     const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(w + 2 * p));
     return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, x), 16));
 }
+/*  Eight or sixteen weights of a block of q8 without its scale, and that for all lanes. */
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__bytes_m256(const uint8_t *w) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)w)));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__bytes_m512(const uint8_t *w) {
+    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)w);
+    return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x));
+}
+LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__spread_m256(const uint8_t *block) {
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)lemon__get16(block)));
+}
+LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__spread_m512(const uint8_t *block) {
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
+}
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__q8_m256(const uint8_t *w, int64_t p) {
     const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    const __m256 scale = _mm256_cvtph_ps(_mm_set1_epi16((short)lemon__get16(block)));
-    const __m128i x = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + p % LEMON__BLOCK));
-    return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)));
+    return _mm256_mul_ps(lemon__spread_m256(block), lemon__bytes_m256(block + 2 + p % LEMON__BLOCK));
 }
 LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__q8_m512(const uint8_t *w, int64_t p) {
     const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    const __m512 scale = _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
-    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + p % LEMON__BLOCK));
-    return _mm512_mul_ps(scale, _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x)));
+    return _mm512_mul_ps(lemon__spread_m512(block), lemon__bytes_m512(block + 2 + p % LEMON__BLOCK));
 }
 
 #endif /* LEMON__X86 */
@@ -3289,6 +3452,43 @@ LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__pro
     LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
 }
 
+#if LEMON__X86
+/*  One or two rows of A and q8 by blocks: the scale meets the sum of a block's products, not each weight, which is half
+    of the work.  For more rows the scales are too many. */
+#define LEMON__BLOCK_TAKE_m512(w) const __m512 c0 = lemon__bytes_m512(w), c1 = lemon__bytes_m512((w) + 16);
+#define LEMON__BLOCK_TAKE_m256(w) \
+    const __m256 c0 = lemon__bytes_m256(w), c1 = lemon__bytes_m256((w) + 8), c2 = lemon__bytes_m256((w) + 16), \
+                 c3 = lemon__bytes_m256((w) + 24);
+#define LEMON__BLOCK_PAIR(V, x, y, a, b) LEMON__FMA_##V(y, LEMON__GET_##V(b), LEMON__MUL_##V(x, LEMON__GET_##V(a)))
+#define LEMON__BLOCK_DOT_m512(a) LEMON__BLOCK_PAIR(m512, c0, c1, a, (a) + 16)
+#define LEMON__BLOCK_DOT_m256(a) LEMON__FMA_m256(c3, LEMON__GET_m256((a) + 24), \
+    LEMON__FMA_m256(c2, LEMON__GET_m256((a) + 16), LEMON__BLOCK_PAIR(m256, c0, c1, a, (a) + 8)))
+#define LEMON__BLOCK_ADD(V, i, j) x##i##j = LEMON__FMA_##V(scale, LEMON__BLOCK_DOT_##V(a##i + p), x##i##j);
+#define LEMON__BLOCK_COLUMN(V, j, add) { \
+    LEMON__BLOCK_TAKE_##V(w##j + 2) \
+    const LEMON__VEC_##V scale = lemon__spread_##V(w##j); \
+    LEMON__AHEAD_##V(w##j + ahead) \
+    add \
+    w##j += LEMON__Q8_BYTES; \
+}
+#define LEMON__BLOCK_COLUMN_1(V, i, j) LEMON__BLOCK_COLUMN(V, j, LEMON__BLOCK_ADD(V, 0, j))
+#define LEMON__BLOCK_COLUMN_2(V, i, j) \
+    LEMON__BLOCK_COLUMN(V, j, LEMON__BLOCK_ADD(V, 0, j) LEMON__BLOCK_ADD(V, 1, j))
+
+#define LEMON__BLOCK_KERNEL(V, rows, cols) \
+LEMON__TARGET_##V static void lemon__dots_##V##_q8_##rows(const lemon__product *g, int64_t row, int64_t col, \
+                                                          int64_t columns) { \
+    const int64_t k = g->k / LEMON__BLOCK * LEMON__BLOCK, ahead = lemon__dots_ahead(g, cols); \
+    float sum[8]; \
+    int64_t p; \
+    LEMON__ROWS_##rows(LEMON__DOT_ROW, V) \
+    LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
+    LEMON__ROWS_##rows(LEMON__DOT_ZERO_##cols, V) \
+    for (p = 0; p < k; p += LEMON__BLOCK) { LEMON__STEPS_##cols(LEMON__BLOCK_COLUMN_##rows, V, 0) } \
+    LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
+}
+#endif
+
 /*  Few rows of A, B plain: adds `steps` scaled rows of B at once to each of `rows` rows of C.  Each row of B is read
     from end to end, and again as many at a time as registers allow. */
 LEMON__INLINE void lemon__sums_edge(const lemon__product *g, int64_t row, int64_t rows, int64_t p, int64_t steps,
@@ -3331,7 +3531,10 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
     LEMON__DOT_KERNEL(m256, type, 1, 8) LEMON__DOT_KERNEL(m256, type, 2, 4) LEMON__DOT_KERNEL(m256, type, 3, 3) \
     LEMON__DOT_KERNEL(m256, type, 4, 3) LEMON__DOT_KERNEL(m512, type, 1, 8) LEMON__DOT_KERNEL(m512, type, 2, 8) \
     LEMON__DOT_KERNEL(m512, type, 3, 6) LEMON__DOT_KERNEL(m512, type, 4, 6)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
+LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16)
+LEMON__BLOCK_KERNEL(m256, 1, 8) LEMON__BLOCK_KERNEL(m256, 2, 4) LEMON__DOT_KERNEL(m256, q8, 3, 3)
+LEMON__DOT_KERNEL(m256, q8, 4, 3) LEMON__BLOCK_KERNEL(m512, 1, 8) LEMON__BLOCK_KERNEL(m512, 2, 8)
+LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)
 LEMON__SUM_KERNEL(m256, 1, 8) LEMON__SUM_KERNEL(m256, 2, 4)
 LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8)
 #endif
@@ -3813,8 +4016,9 @@ static void lemon__grid_task(void *arg, int64_t index, int worker) {
     lemon__product_run(&part, lemon__workspace(grid->ctx, worker));
 }
 
-/*  The grid of `parts` whose largest part is the smallest; its area is what it computes, its sides what it packs. */
-static void lemon__grid_choose(lemon__grid *grid, int64_t parts) {
+/*  The grid of `parts` whose largest part is the smallest; its area is what it computes, its sides what it packs.
+    Returns what all parts come to if they are as large. */
+static int64_t lemon__grid_choose(lemon__grid *grid, int64_t parts) {
     const lemon__product *g = grid->whole;
     const int64_t nr = g->machine->nr, panels = lemon__ceil_div(g->n, nr);
     int64_t down, best = INT64_MAX;
@@ -3827,11 +4031,13 @@ static void lemon__grid_choose(lemon__grid *grid, int64_t parts) {
         grid->down = down;
         grid->across = across;
     }
+    return best * parts;
 }
 
 /*  Into how many parts: one if the threads cost more than they save (to hand out work and to wait for it takes about a
     microsecond), else one a thread, or several where they are large, so that a thread which comes late or is interrupted
-    leaves its share to others.  For few rows what counts is how much of B must be read, and in long rows. */
+    leaves its share to others, as long as that does not mean much more packing.  For few rows what counts is how much
+    of B must be read, and in long rows. */
 static int64_t lemon__parts(const lemon__product *g, int threads) {
     const double b = (double)g->k * (double)g->n, work = g->path == LEMON__BY_TILES ? (double)g->m * b : 4 * b;
     if (threads == 1 || g->path == LEMON__BY_SCALE || work < (double)LEMON__PARALLEL) return 1;
@@ -3840,12 +4046,15 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 
 /*  A planned product on all threads of the context. lemon__workspaces() has returned LEMON_OK before. */
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
+    const int threads = lemon__threads(ctx);
+    int64_t parts = lemon__parts(g, threads), most;
     lemon__grid grid;
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     if (LEMON__SMALL) { lemon__product_run(g, NULL); return; }
     grid.ctx = ctx;
     grid.whole = g;
-    lemon__grid_choose(&grid, lemon__parts(g, lemon__threads(ctx)));
+    most = lemon__grid_choose(&grid, lemon__min(parts, threads));
+    while (lemon__grid_choose(&grid, parts) > most + most / 32) parts /= 2;
     lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
 }
 
@@ -4997,7 +5206,7 @@ static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
 /* ---- RMSNorm:  y_i = gain_i x_i / rms,  rms = sqrt(mean x^2 + eps).  aux keeps 1 / rms of each row.
         With s = sum_i dy_i gain_i x_i:  dx_i = dy_i gain_i / rms - x_i s / (D rms^3),  dgain_i = sum over rows dy_i x_i / rms. ---- */
 
-LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 6 */
     const float *gain = lemon__in(op, 1);
     int64_t i, n = op->cols;
     for (; from < to; from++) {
@@ -5013,7 +5222,7 @@ static void lemon__norm_forward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__over(ctx, op, lemon__norm_rows(ctx->isa), op->rows, LEMON__ROWS);
 }
 
-LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 8 */
     const float *gain = lemon__in(op, 1);
     int64_t i, j, n = op->cols;
     for (; from < to; from++) {
@@ -5572,8 +5781,10 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
 
    Reverse-mode automatic differentiation.  A computation is a list of rows, each an operation on earlier values.  Running
    the rows in order gives the values; running them in reverse order, each one turning the gradient of its output into
-   gradients of its inputs (the chain rule), gives the derivative of the last value by all others, at about twice the cost
-   of the forward run however many parameters there are.
+   gradients of its inputs, gives the derivative of the last value by all others (Linnainmaa 1970), at about twice the cost of
+   the forward run however many parameters there are.  That is the chain rule: with y = f(x) and the shapes as in chapter 5,
+
+        dLoss/dx[j]  +=  sum over i of   dLoss/dy[i] * dy[i]/dx[j]        for a matmul  y = x W^T:   dx = dy W,  dW = dy^T x
 
    Time is a line: row i runs forward at time i, and backward at time 2n-1-i.  Every buffer is born at some time and dies
    at another: a value after the last row that reads it (forward, or backward where that row's derivative needs it), a
@@ -6237,7 +6448,7 @@ LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
     return status;
 }
 
-LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {
+LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {      /* exercise 10 */
     lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
     int64_t begin, end, i;
     for (end = tape ? tape->n_rows : 0; !status && end > 0; end = begin) {
@@ -6276,10 +6487,11 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
         x += Wo * attention(rope(Wq * norm(x)), rope(Wk * norm(x)), Wv * norm(x))       what other tokens know
         x += W_down * (silu(W_gate * norm(x)) * (W_up * norm(x)))                       what this token makes of it
 
-   and the scores of the next token are output * norm(x).  The rest of the family differs in little: a window of tokens
-   that attention sees (Mistral), biases behind Wq, Wk and Wv (Qwen2), a norm of each head of queries and keys before rope
-   (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).  Below stands one table of the weights; sizes, initial values,
-   checkpoints, training and fusion are loops over it, and nothing else in this header lists the weights.
+   and the scores of the next token are output * norm(x): from [N, D], by [N, H*C] and [N, F] within a layer, to [N, V]. The
+   rest of the family differs in little: a window of tokens that attention sees (Mistral), biases behind Wq, Wk and Wv
+   (Qwen2), a norm of each head of queries and keys before rope (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).
+   Below stands one table of the weights; sizes, initial values, checkpoints, training and fusion are loops over it, and
+   nothing else in this header lists the weights.
    ================================================================================================================== */
 
 static const lemon_role_info lemon__roles[LEMON_ROLE_COUNT] = {
@@ -7370,7 +7582,7 @@ static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const vo
 
 /*  The type of a value; LEMON__JSON_NONE of what is not there. */
 static lemon__json_type lemon__json_type_of(const lemon__json *json, int32_t node) {
-    return node < 0 ? LEMON__JSON_NONE : (lemon__json_type)json->nodes[node].type;
+    return node < 0 || node >= json->count ? LEMON__JSON_NONE : (lemon__json_type)json->nodes[node].type;
 }
 
 /*  The bytes of a string, not terminated.  NULL: it is none, or there is no memory. */
@@ -7707,6 +7919,13 @@ static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, 
     return LEMON_E_IO;
 }
 
+/*  A whole file. */
+static lemon_status lemon__write_file(lemon_ctx *ctx, const char *path, const void *bytes, size_t n) {
+    lemon_writer writer;
+    lemon_status status = lemon_file_writer(ctx, path, &writer);
+    return status ? status : lemon__conclude(ctx, &writer, lemon__append(ctx, &writer, bytes, n));
+}
+
 enum { LEMON__SLAB = 65536 };
 
 /*  Whether a tensor goes out as it stands. */
@@ -7808,7 +8027,11 @@ static lemon_status lemon__pack_write_file(lemon__pack *pack, const char *path) 
 
 /* ---- the unpack: a container that is being read ---- */
 
-typedef struct lemon__key { int type, used; const uint8_t *value; size_t bytes; } lemon__key;
+typedef struct lemon__key {
+    int type, used;
+    const uint8_t *name, *value;
+    size_t name_bytes, bytes, at;   /* at: of GGUF's, where it stands in their list */
+} lemon__key;
 
 /*  How GGUF stores numbers: blocks of `numbers` in `bytes`.  Those with a decoder have no storage type here. */
 typedef struct lemon__coding {
@@ -7943,13 +8166,14 @@ static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon__ent
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
-    size_t n = lemon__take16(c);
     lemon__key key;
     lemon_status status;
-    key.used = 0;
+    memset(&key, 0, sizeof key);
+    key.name_bytes = lemon__take16(c);
     key.type = lemon__take16(c);
     key.bytes = lemon__take32(c);
-    status = lemon__unpack_name(u, lemon__take(c, n), n, &u->key_names, "key");
+    key.name = lemon__take(c, key.name_bytes);
+    status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
     if (status) return status;
     key.value = lemon__take(c, key.bytes);
     if (key.value == NULL) return lemon__unpack_bad(u, "bytes of a key's value", key.bytes, c->size - c->at);
@@ -8475,10 +8699,10 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     lemon_status status = LEMON_OK;
     int64_t i;
     for (i = 0; i < u->key_names.count && !status; i++) {
-        lemon__span span = u->key_names.spans[i];
-        const char *name = (const char *)u->key_names.blob + span.start;
-        if (span.bytes < 6 || memcmp(name, "part.", 5) != 0 || u->keys[i].type != LEMON__TEXT) continue;
-        status = lemon__part_add(u->ctx, model, name + 5, span.bytes - 5, u->keys[i].value, u->keys[i].bytes);
+        const lemon__key *key = &u->keys[i];
+        if (key->name_bytes < 6 || memcmp(key->name, "part.", 5) != 0 || key->type != LEMON__TEXT) continue;
+        status = lemon__part_add(u->ctx, model, (const char *)key->name + 5, key->name_bytes - 5, key->value,
+                                 key->bytes);
     }
     return status;
 }
@@ -8745,9 +8969,26 @@ static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out,
     return n;
 }
 
-/*  One member of the header: a tensor, its name being node i.  *room: bytes of data that no tensor has claimed yet, for
+/*  Finds the data of all tensors, which begin somewhere in the file.  left: bytes that no tensor has claimed yet, for
     tensors that shared theirs would be copied into more memory than the file's size justifies. */
-static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i, uint64_t data_at, uint64_t *room) {
+static lemon_status lemon__unpack_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
+    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
+    int64_t i;
+    for (i = 0; i < u->tensor_names.count; i++) {
+        lemon__entry *e = &u->tensors[i];
+        lemon__span name = u->tensor_names.spans[i];
+        uint64_t bytes = (uint64_t)e->tensor.rows * lemon__entry_row_bytes(e, e->tensor.cols);
+        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
+            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
+                                     "data beyond the file's end, or another tensor's");
+        left -= bytes;
+        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
+    }
+    return LEMON_OK;
+}
+
+/*  One member of the header: a tensor, its name being node i. */
+static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i) {
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
     int n, ok, dtype = LEMON_F32;
@@ -8768,12 +9009,10 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     e.tensor.dtype = (lemon_dtype)dtype;
     e.tensor.rows = n == 2 ? size[0] : 1;
     e.tensor.cols = n == 2 ? size[1] : size[0];
-    if (!ok || range[0] < 0 || range[1] < range[0] || (uint64_t)range[1] > u->source.size - data_at ||
-        lemon_tensor_bytes(&e.tensor) == 0 || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]) ||
-        lemon_tensor_bytes(&e.tensor) > *room)
+    if (!ok || range[0] < 0 || range[1] <= range[0] ||
+        lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
-    *room -= lemon_tensor_bytes(&e.tensor);
-    e.tensor.data = lemon__unconst(u->source.map + data_at + range[0]);
+    e.offset = (uint64_t)range[0];
     return lemon__unpack_push_tensor(u, &e);
 }
 
@@ -8781,21 +9020,20 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
 static lemon_status lemon__st_open(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon__json json;
-    uint64_t n = lemon__take64(&c), room;
+    uint64_t n = lemon__take64(&c);
     int32_t i;
     lemon_status status;
     u->tensor_names.blob = c.bytes;
     if (c.bad || n > u->source.size - 8)
         return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
-    room = u->source.size - 8 - n;
     status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
     if (status) return status;
     if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
         status = lemon__refuse(u, LEMON_E_FORMAT, "header is no JSON object");
     for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
-        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i, 8 + n, &room);
+        if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i);
     lemon__json_close(&json);
-    return status;
+    return status ? status : lemon__unpack_place(u, 8 + n, 1);
 }
 
 /*  The files that a model's weights stand in; they are open as long as it lives. */
@@ -9130,6 +9368,23 @@ static void lemon__gguf_skip(lemon__cursor *c, uint32_t type) {
     else lemon__take(c, (size_t)count * lemon__gguf_width[type]);
 }
 
+/*  The next key of a list; 0: there is none, or it is damaged (c->bad). */
+static int lemon__gguf_next(lemon__cursor *c, lemon__key *key) {
+    if (c->bad || c->at == c->size) return 0;
+    key->at = c->at;
+    key->used = 0;
+    key->name = lemon__take_text(c, &key->name_bytes);
+    key->type = (int)lemon__take32(c);
+    key->value = c->bytes + c->at;
+    if (!c->bad) lemon__gguf_skip(c, (uint32_t)key->type);
+    key->bytes = (size_t)(c->bytes + c->at - key->value);
+    return !c->bad;
+}
+
+static int lemon__key_is(const lemon__key *key, const char *name) {
+    return key->name_bytes == strlen(name) && memcmp(key->name, name, key->name_bytes) == 0;
+}
+
 static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     size_t n, k;
     const uint8_t *name = lemon__take_text(c, &n);
@@ -9155,25 +9410,6 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     e.tensor.cols = (int64_t)size[0];
     e.tensor.dtype = e.coding->dtype;
     return lemon__unpack_push_tensor(u, &e);
-}
-
-/*  Where the data begin is known behind the last tensor's name only.  left: bytes that no tensor has claimed yet, see
-    lemon__st_tensor. */
-static lemon_status lemon__gguf_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
-    uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
-    int64_t i;
-    for (i = 0; i < u->tensor_names.count; i++) {
-        lemon__entry *e = &u->tensors[i];
-        lemon__span name = u->tensor_names.spans[i];
-        uint64_t bytes = (uint64_t)e->tensor.rows * ((uint64_t)e->tensor.cols / (uint64_t)e->coding->numbers) *
-                         (uint64_t)e->coding->bytes;
-        if (e->offset % align != 0 || e->offset > room || bytes > room - e->offset || bytes > left)
-            return lemon__tensor_bad(u, u->tensor_names.blob + name.start, name.bytes,
-                                     "data beyond the file's end, or another tensor's");
-        left -= bytes;
-        e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
-    }
-    return LEMON_OK;
 }
 
 /*  A key, which counts as understood from now on; NULL where there is none. */
@@ -9253,25 +9489,18 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version of the GGUF file is %lu, expected 2 or 3, little-endian",
                              (unsigned long)version);
     for (i = 0; i < n_keys && !status; i++) {
-        size_t n;
-        const uint8_t *name = lemon__take_text(&c, &n);
         lemon__key key;
-        key.used = 0;
-        key.type = (int)lemon__take32(&c);
-        key.value = c.bytes + c.at;
-        lemon__gguf_skip(&c, (uint32_t)key.type);
-        if (c.bad)
+        if (!lemon__gguf_next(&c, &key))
             return lemon__refuse(u, LEMON_E_FORMAT, "the file ends within key %llu, or is damaged; get it anew",
                                  (unsigned long long)i);
-        key.bytes = (size_t)(c.bytes + c.at - key.value);
-        status = lemon__unpack_name(u, name, n, &u->key_names, "key");
+        status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
         if (!status) status = lemon__unpack_push_key(u, &key);
     }
     for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
     if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
     if (!status && (!(align >= 1 && align <= 65536) || ((uint32_t)align & ((uint32_t)align - 1)) != 0))
         status = lemon__refuse(u, LEMON_E_FORMAT, "general.alignment is %g, expected a power of two", align);
-    return status ? status : lemon__gguf_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
+    return status ? status : lemon__unpack_place(u, lemon__pad_to(c.at, (uint64_t)align), (uint64_t)align);
 }
 
 /*  Refuses by name what changes the computation and is not computed here. */
@@ -9375,13 +9604,9 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
     for (k = 0; k < 2 && !status; k++) {
         lemon__bytes b = lemon__bytes_in(u->ctx);
         for (i = 0; i < u->key_names.count; i++) {
-            lemon__span span = u->key_names.spans[i];
-            const uint8_t *name = u->key_names.blob + span.start;
-            if (u->keys[i].used || (span.bytes > 10 && memcmp(name, "tokenizer.", 10) == 0) != k) continue;
-            lemon__put_number(&b, span.bytes, 8);
-            lemon__put(&b, name, span.bytes);
-            lemon__put_number(&b, (uint64_t)u->keys[i].type, 4);
-            lemon__put(&b, u->keys[i].value, u->keys[i].bytes);
+            const lemon__key *key = &u->keys[i];
+            if (key->used || (key->name_bytes > 10 && memcmp(key->name, "tokenizer.", 10) == 0) != k) continue;
+            lemon__put(&b, key->name - 8, 8 + key->name_bytes + 4 + key->bytes);        /* all that it is in the file */
         }
         status = b.status;
         if (!status && b.count > 0)
@@ -9534,16 +9759,13 @@ static void lemon__gguf_put_array(lemon__pack *pack, const char *key, uint32_t t
 static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, const char *name) {
     const lemon_part *part = lemon__part_find(model, name);
     lemon__cursor c;
+    lemon__key key;
     int vocabulary = 0;
     if (part == NULL) return 0;
     c = lemon__cursor_at(part->data, part->bytes);
-    while (c.at < c.size && !c.bad) {
-        size_t n;
-        const uint8_t *key = lemon__take_text(&c, &n);
-        uint32_t type = lemon__take32(&c);
-        if (!c.bad) lemon__gguf_skip(&c, type);
-        if (!c.bad && !lemon__name_ok(key, n)) c.bad = 1;
-        if (!c.bad && n == 20 && memcmp(key, "tokenizer.ggml.model", 20) == 0) vocabulary = 1;
+    while (lemon__gguf_next(&c, &key)) {
+        if (!lemon__name_ok(key.name, key.name_bytes)) c.bad = 1;
+        vocabulary |= lemon__key_is(&key, "tokenizer.ggml.model");
         pack->n_keys++;
     }
     if (c.bad) pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", name);
@@ -9556,17 +9778,15 @@ static void lemon__gguf_put_once(lemon__pack *pack) {
     lemon__bytes *b = &pack->keys;
     lemon__cursor c = lemon__cursor_at(b->data, (size_t)b->count);
     lemon__words names;
-    size_t from, n;
+    lemon__key key;
     memset(&names, 0, sizeof names);
     names.blob = b->data;
     b->count = pack->n_keys = 0;
-    while ((from = c.at) < c.size && !pack->status) {
-        const uint8_t *key = lemon__take_text(&c, &n);
-        lemon__gguf_skip(&c, lemon__take32(&c));
-        if (lemon__words_find(&names, key, n) >= 0) continue;
-        memmove(b->data + b->count, b->data + from, c.at - from);
-        if (!lemon__words_push(pack->ctx, &names, (size_t)b->count + 8, n, 1)) pack->status = LEMON_E_MEMORY;
-        b->count += (int64_t)(c.at - from);
+    while (!pack->status && lemon__gguf_next(&c, &key)) {
+        if (lemon__words_find(&names, key.name, key.name_bytes) >= 0) continue;
+        memmove(b->data + b->count, b->data + key.at, c.at - key.at);
+        if (!lemon__words_push(pack->ctx, &names, (size_t)b->count + 8, key.name_bytes, 1)) pack->status = LEMON_E_MEMORY;
+        b->count += (int64_t)(c.at - key.at);
         pack->n_keys++;
     }
     lemon__words_free(pack->ctx, &names);
@@ -9598,19 +9818,25 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put_padding(out, pack->align);
 }
 
-/*  The licence that the head of a README.md names, where no GGUF key does. */
-static void lemon__gguf_put_license(lemon__pack *pack, const lemon_model *model) {
-    static const char key[] = "license: ";
+/*  Whose a model is and where it comes from, as the head of a README.md says it, and GGUF's keys. */
+static const char *const lemon__origins[][2] = {
+    {"license: ", "general.license"}, {"license_name: ", "general.license.name"},
+    {"license_link: ", "general.license.link"}, {"base_model: ", "general.source.huggingface.repository"}};
+enum { LEMON__ORIGINS = sizeof lemon__origins / sizeof *lemon__origins };
+
+/*  Keys from the lines of that head.  One that came with the model as a key is that key still, see lemon__gguf_put_once. */
+static void lemon__gguf_put_origins(lemon__pack *pack, const lemon_model *model) {
     const lemon_part *part = lemon__part_find(model, "README.md");
-    const char *text = part ? (const char *)part->data : NULL;
-    size_t i, n;
-    if (lemon__part_find(model, "gguf.metadata") || text == NULL || part->bytes < 4 || memcmp(text, "---", 3)) return;
-    for (i = 4; i + sizeof key < part->bytes && memcmp(text + i, "---", 3) != 0; i++) {
-        if (text[i - 1] != '\n' || memcmp(text + i, key, sizeof key - 1) != 0) continue;
-        i += sizeof key - 1;
-        for (n = 0; i + n < part->bytes && text[i + n] > ' '; n++) {}
-        lemon__gguf_put_text(pack, "general.license", text + i, n);
-        return;
+    const char *text = part ? (const char *)part->data : NULL, *end, *line;
+    int k;
+    if (text == NULL || part->bytes < 4 || memcmp(text, "---\n", 4) != 0) return;
+    for (line = text + 4; (end = (const char *)memchr(line, '\n', part->bytes - (size_t)(line - text))); line = end + 1) {
+        if (end - line >= 3 && memcmp(line, "---", 3) == 0) return;
+        for (k = 0; k < LEMON__ORIGINS; k++) {
+            size_t n = strlen(lemon__origins[k][0]);
+            if ((size_t)(end - line) <= n || memcmp(line, lemon__origins[k][0], n) != 0) continue;
+            lemon__gguf_put_text(pack, lemon__origins[k][1], line + n, (size_t)(end - line) - n - (end[-1] == '\r'));
+        }
     }
 }
 
@@ -9678,7 +9904,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     lemon__gguf_put_rope(pack, family, c);
     if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
-    lemon__gguf_put_license(pack, model);
+    lemon__gguf_put_origins(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
     if (!model->tokenizer && !vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
     if (!pack->status) pack->status = pack->keys.status;
@@ -9832,11 +10058,9 @@ static lemon_status lemon__folder_note(lemon__folder *f, const char *name) {
 /*  Writes a file. */
 static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
     char path[LEMON__PATH];
-    lemon_writer writer;
     lemon_status status = lemon__folder_note(f, name);
     if (!status) status = lemon__join(f->ctx, f->beside, name, path);
-    if (!status) status = lemon_file_writer(f->ctx, path, &writer);
-    return status ? status : lemon__conclude(f->ctx, &writer, lemon__append(f->ctx, &writer, bytes, n));
+    return status ? status : lemon__write_file(f->ctx, path, bytes, n);
 }
 
 /*  Writes a text that was printed, and frees it. */
@@ -9991,6 +10215,27 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
     return lemon__folder_put_text(f, "config.json", &text);
 }
 
+/*  The head of a README.md for a model that came as GGUF. */
+static lemon_status lemon__folder_put_origins(lemon__folder *f, const lemon_model *model) {
+    const lemon_part *part = lemon__part_find(model, "gguf.metadata");
+    lemon__bytes text = lemon__bytes_in(f->ctx);
+    lemon__cursor c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
+    lemon__key key;
+    int k;
+    if (lemon__part_find(model, "README.md")) return LEMON_OK;
+    while (lemon__gguf_next(&c, &key))
+        for (k = 0; k < LEMON__ORIGINS && key.type == LEMON__GGUF_TEXT; k++) {
+            const uint8_t *said = key.value + 8;            /* behind its length */
+            if (!lemon__key_is(&key, lemon__origins[k][1]) || memchr(said, '\n', key.bytes - 8)) continue;
+            lemon__print(&text, "%s%s", text.count ? "" : "---\n", lemon__origins[k][0]);
+            lemon__put(&text, said, key.bytes - 8);
+            lemon__print(&text, "\n");
+        }
+    if (text.count == 0) return text.status;
+    lemon__print(&text, "---\n");
+    return lemon__folder_put_text(f, "README.md", &text);
+}
+
 /*  The tokenizer and the generation config: as they came, or made from ours. */
 static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model *model) {
     const lemon_tokenizer *t = model->tokenizer;
@@ -10001,6 +10246,7 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
         const lemon_part *part = lemon__part_find(model, lemon__carried[i]);
         if (part) status = lemon__folder_put(f, part->name, part->data, part->bytes);
     }
+    if (!status) status = lemon__folder_put_origins(f, model);
     if (status || t == NULL) return status;
     if (!lemon__part_find(model, "generation_config.json")) {
         lemon__print(&text, "{\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld\n}\n", (long)lemon_tokenizer_bos(t),
@@ -10546,6 +10792,9 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
     size_t a, b;
     int kind;
     if (room == NULL) return LEMON_E_MEMORY;
+    if (n_left == 0 || n_right == 0)
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED, name,
+                           (long long)t->pairs.count);
     a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
     b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
     m.left = lemon__words_find(&t->pieces, room, a);
@@ -10557,6 +10806,14 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
                            name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40), (const char *)left,
                            (int)lemon__min((int64_t)n_right, 40), (const char *)right);
     return lemon__merge_push(ctx, t, &m);
+}
+
+/*  The same, given as one text, "left right". */
+static lemon_status lemon__tokenizer_merge_text(lemon_ctx *ctx, lemon_tokenizer *t, const char *name,
+                                                const uint8_t *text, size_t n) {
+    const uint8_t *gap = n > 1 ? (const uint8_t *)memchr(text + 1, ' ', n - 1) : NULL;
+    size_t n_left = gap ? (size_t)(gap - text) : 0;
+    return lemon__tokenizer_merge(ctx, t, name, text, n_left, gap ? gap + 1 : text, gap ? n - n_left - 1 : 0);
 }
 
 /* ---- classes of characters, for the patterns ---- */
@@ -11099,43 +11356,28 @@ static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *rea
     return status;
 }
 
-static lemon_status lemon__tokenizer_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_tokenizer *t) {
-    uint8_t head[8];
-    lemon_status status;
-    int32_t id;
-    lemon__put32(head, (uint32_t)t->longest);
-    status = lemon__append(ctx, writer, head, 4);
-    for (id = 0; id < lemon_tokenizer_size(t) && !status; id++) {
-        size_t n;
-        const uint8_t *piece = lemon__piece(t, id, &n);
-        uint32_t bits;
-        memcpy(&bits, &t->scores[id], 4);
-        lemon__put32(head, bits);
-        lemon__put32(head + 4, (uint32_t)n);
-        status = lemon__append(ctx, writer, head, 8);
-        if (!status) status = lemon__append(ctx, writer, piece, n);
-    }
-    return status;
-}
-
 /*  llama2.c looks for all in their places. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
     const lemon_tokenizer *t = tokenizer;
-    lemon_writer writer;
+    lemon__bytes out = lemon__bytes_in(ctx);
     lemon_status status;
-    int byte = 0;
+    int32_t byte = 0, id;
     if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
     while (byte < 256 && t->byte_ids[byte] == byte + LEMON__FIRST_BYTE) byte++;
     if (byte < 256 || t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS)
-        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                           "%s: llama2.c's format holds SentencePiece vocabularies only, with BOS 1, EOS 2 and the bytes "
-                           "from 3 on, and this is another; keep it in a .lemon file",
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: llama2.c's format holds SentencePiece vocabularies only, "
+                           "with BOS 1, EOS 2 and the bytes from 3 on, and this is another; keep it in a .lemon file",
                            path);
-    status = lemon_file_writer(ctx, path, &writer);
-    if (status) return status;
-    status = lemon__tokenizer_write(ctx, &writer, t);
-    if (!status) return writer.commit(writer.user);
-    writer.abort(writer.user);
+    lemon__put_number(&out, t->longest, 4);
+    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+        size_t n;
+        const uint8_t *piece = lemon__piece(t, id, &n);
+        lemon__put_number(&out, lemon__bits(t->scores[id]), 4);
+        lemon__put_number(&out, n, 4);
+        lemon__put(&out, piece, n);
+    }
+    status = out.status ? out.status : lemon__write_file(ctx, path, out.data, (size_t)out.count);
+    lemon__bytes_free(&out);
     return status;
 }
 
@@ -11197,9 +11439,9 @@ static lemon_status lemon__unpack_row(const lemon__unpack *u, const char *name, 
                                       lemon_tensor *row) {
     lemon_status status = lemon__unpack_tensor(u, name, row);
     if (status || (row->rows == 1 && row->dtype == dtype && (cols < 0 || row->cols == cols))) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s",
-                       u->source.name, name, lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
-                       lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s", name,
+                         lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
+                         lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
 }
 
 static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
@@ -11213,9 +11455,7 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
     if (!status && scores.cols > LEMON__MAX_PIECES)
         status = lemon__unpack_bad(u, "pieces of the tokenizer", (uint64_t)scores.cols, LEMON__MAX_PIECES);
     if (status) return status;
-    memset(&c, 0, sizeof c);
-    c.bytes = (const uint8_t *)pieces.data;
-    c.size = (size_t)pieces.cols;
+    c = lemon__cursor_at(pieces.data, (size_t)pieces.cols);
     for (i = 0; i < scores.cols && !status; i++) {
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
@@ -11228,9 +11468,8 @@ static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer
         else status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
     }
     if (status || (i == scores.cols && c.at == c.size)) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT,
-                       "%s: tensor \"tokenizer.lengths\" does not add up to the %lld bytes of \"tokenizer.pieces\"",
-                       u->source.name, (long long)pieces.cols);
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"tokenizer.lengths\" does not add up to the %lld bytes of "
+                         "\"tokenizer.pieces\"", (long long)pieces.cols);
 }
 
 /*  Each id must be one of a piece that texts can become, and the third spell the first two: merges that make nothing
@@ -11253,8 +11492,8 @@ static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer
         m.left = p[0]; m.right = p[1]; m.id = p[2];
         if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
             !lemon__merge_joins(t, &m))
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
-                               u->source.name, (long long)i / 3);
+            return lemon__refuse(u, LEMON_E_FORMAT, "merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
+                                 (long long)i / 3);
         status = lemon__merge_push(u->ctx, t, &m);
     }
     return status;
@@ -11269,14 +11508,12 @@ static lemon_status lemon__unpack_type(const lemon__unpack *u, lemon_tokenizer *
     t->rules.llama2c = n == 7 && memcmp(type, "llama2c", 7) == 0;
     if (t->rules.llama2c) return LEMON_OK;
     if (n != 3 || memcmp(type, "bpe", 3) != 0)
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: tokenizer.type is \"%.*s\", expected \"llama2c\" or \"bpe\"", u->source.name,
-                           (int)(n < 40 ? n : 40), type);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.type is \"%.*s\", expected \"llama2c\" or \"bpe\"",
+                             (int)(n < 40 ? n : 40), type);
     status = lemon__unpack_int(u, "tokenizer.version", &version);
     if (!status && version != LEMON__TOKENIZER_VERSION)
-        status = lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                             "%s: tokenizer.version is %lld, expected %d; it is damaged, or a newer lemon.h wrote it",
-                             u->source.name, (long long)version, LEMON__TOKENIZER_VERSION);
+        status = lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.version is %lld, expected %d; it is damaged, or a "
+                               "newer lemon.h wrote it", (long long)version, LEMON__TOKENIZER_VERSION);
     return status;
 }
 
@@ -11869,16 +12106,12 @@ static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens 
 /*  GGUF's keys likewise.  Lists are gone, for they speak of all tokens. */
 static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
     lemon__cursor c = lemon__cursor_at(part->data, part->bytes);
-    while (c.at < c.size && !c.bad) {
-        size_t from = c.at, n;
-        const uint8_t *name = lemon__take_text(&c, &n);
-        uint32_t type = lemon__take32(&c);
-        int64_t id = -1;
-        int is_id = type == LEMON__GGUF_U32 && name && lemon__names_id(name, n);
-        if (is_id) id = lemon__trim_id(kept, lemon__take32(&c));
-        else lemon__gguf_skip(&c, type);
-        if (c.bad || type == LEMON__GGUF_ARRAY || (is_id && id < 0)) continue;
-        lemon__put(out, c.bytes + from, c.at - from - (is_id ? 4 : 0));
+    lemon__key key;
+    while (lemon__gguf_next(&c, &key)) {
+        int is_id = key.type == LEMON__GGUF_U32 && lemon__names_id(key.name, key.name_bytes);
+        int64_t id = is_id ? lemon__trim_id(kept, lemon__get32(key.value)) : 0;
+        if (key.type == LEMON__GGUF_ARRAY || id < 0) continue;
+        lemon__put(out, c.bytes + key.at, c.at - key.at - (is_id ? 4 : 0));
         if (is_id) lemon__put_number(out, (uint64_t)id, 4);
     }
     return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
@@ -12161,20 +12394,13 @@ static lemon_status lemon__hf_merges(lemon__hf *hf, int32_t merges) {
     for (i = merges + 1; i < hf->json.nodes[merges].next && !status; i = hf->json.nodes[i].next) {
         int pair = hf->json.nodes[i].type == LEMON__JSON_ARRAY && hf->json.nodes[i].next == i + 3;
         size_t n, m;
-        const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n), *right;
-        if (pair) right = lemon__json_string(&hf->json, i + 2, &m);
-        else {
-            right = left ? (const uint8_t *)memchr(left, ' ', n) : NULL;
-            m = right ? n - (size_t)(++right - left) : 0;
-            n -= right ? m + 1 : 0;
-        }
-        if (lemon__json_type_of(&hf->json, pair ? i + 1 : i) == LEMON__JSON_STRING &&
-            (left == NULL || (pair && right == NULL && hf->json.nodes[i + 2].type == LEMON__JSON_STRING)))
+        const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n);
+        const uint8_t *right = lemon__json_string(&hf->json, pair ? i + 2 : i, &m);
+        if ((left == NULL && lemon__json_type_of(&hf->json, pair ? i + 1 : i) == LEMON__JSON_STRING) ||
+            (right == NULL && lemon__json_type_of(&hf->json, pair ? i + 2 : i) == LEMON__JSON_STRING))
             return LEMON_E_MEMORY;
-        if (left == NULL || right == NULL || n == 0 || m == 0)
-            return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
-                               hf->json.name, (long long)hf->t->pairs.count);
-        status = lemon__tokenizer_merge(hf->ctx, hf->t, hf->json.name, left, n, right, m);
+        status = pair ? lemon__tokenizer_merge(hf->ctx, hf->t, hf->json.name, left, n, right, m)
+                      : lemon__tokenizer_merge_text(hf->ctx, hf->t, hf->json.name, left, n);
     }
     return status;
 }
@@ -12353,13 +12579,10 @@ static const char *const lemon__gguf_patterns[LEMON__SPLIT_COUNT] = {"default", 
 /*  An array of `type` as a cursor that stands before its first item; no items where there is none. */
 static lemon__cursor lemon__gguf_array(const lemon__unpack *u, const char *name, uint32_t type, int64_t *count) {
     const lemon__key *key = lemon__gguf_key(u, name);
-    lemon__cursor c;
-    memset(&c, 0, sizeof c);
+    int array = key && key->type == LEMON__GGUF_ARRAY;
+    lemon__cursor c = lemon__cursor_at(array ? key->value : NULL, array ? key->bytes : 0);
     *count = 0;
-    if (key == NULL || key->type != LEMON__GGUF_ARRAY) return c;
-    c.bytes = key->value;
-    c.size = key->bytes;
-    if (lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
+    if (array && lemon__take32(&c) == type) *count = (int64_t)lemon__take64(&c);
     return c;
 }
 
@@ -12377,10 +12600,9 @@ static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemo
            (rules->split == 0 || !lemon__gguf_is(u, "tokenizer.ggml.pre", lemon__gguf_patterns[rules->split])))
         rules->split++;
     if (rules->split == LEMON__SPLIT_COUNT || (!merges && !lemon__gguf_is(u, "tokenizer.ggml.model", "llama")))
-        return lemon__fail(u->ctx, LEMON_E_UNSUPPORTED,
-                           "%s: tokenizer.ggml.%s is one that lemon.h does not know, expected %s", u->source.name,
-                           merges ? "pre" : "model",
-                           merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tokenizer.ggml.%s is one that lemon.h does not know, expected %s",
+                             merges ? "pre" : "model",
+                             merges ? "gpt-2, smollm, llama-bpe, qwen2 or qwen35" : "llama, gpt2 or no_vocab");
     lemon__gguf_key(u, "tokenizer.ggml.pre");
     rules->by_merges = merges;
     rules->blank_mark = !merges;
@@ -12410,20 +12632,15 @@ static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *
         float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
         uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : (uint32_t)LEMON__NORMAL;
         if (kind < LEMON__NORMAL || kind > LEMON__BYTE || n > LEMON__MAX_PIECES)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: token_type of token %lld is %lu, expected 1 to 6",
-                               u->source.name, (long long)i, (unsigned long)kind);
+            return lemon__refuse(u, LEMON_E_FORMAT, "token_type of token %lld is %lu, expected 1 to 6", (long long)i,
+                                 (unsigned long)kind);
         status = lemon__tokenizer_spell(u->ctx, t, (int)kind, score, piece, bytes);
     }
     while (!status && t->pieces.count > 0 && t->kinds[t->pieces.count - 1] == LEMON__UNUSED)
         t->blob_bytes = (int64_t)t->pieces.spans[--t->pieces.count].start;  /* they only fill up the vocabulary */
     for (i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
-        const uint8_t *left = lemon__take_text(&merges, &bytes);
-        const uint8_t *gap = bytes > 1 ? (const uint8_t *)memchr(left + 1, ' ', bytes - 1) : NULL;
-        size_t n_left = gap ? (size_t)(gap - left) : 0;
-        if (gap == NULL)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED,
-                               u->source.name, (long long)i);
-        status = lemon__tokenizer_merge(u->ctx, t, u->source.name, left, n_left, gap + 1, bytes - n_left - 1);
+        const uint8_t *text = lemon__take_text(&merges, &bytes);
+        status = lemon__tokenizer_merge_text(u->ctx, t, u->source.name, text, bytes);
     }
     return status ? status : lemon__tokenizer_finish(u->ctx, u->source.name, t);
 }
@@ -12547,27 +12764,28 @@ static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *mode
     return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
 }
 
-/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added. */
+/*  A file that a model carries along as JSON; of one that is not there nothing is known. */
+static lemon_status lemon__part_json(lemon_ctx *ctx, const lemon_model *model, const char *name, lemon__json *json) {
+    const lemon_part *part = lemon__part_find(model, name);
+    memset(json, 0, sizeof *json);
+    return part ? lemon__json_parse(ctx, part->name, part->data, part->bytes, json) : LEMON_OK;
+}
+
+/*  Which ids begin and end a text config.json knows better, and tokenizer_config.json whether BOS is added; one that is
+    damaged says nothing. */
 static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model) {
     lemon_status status = lemon__tokenizer_of_folder(ctx, model);
     lemon_tokenizer *t = model->tokenizer;
-    const lemon_part *part;
     lemon__json json;
     int64_t id;
     int32_t node;
     if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
-    part = lemon__part_find(model, "tokenizer_config.json");
-    if (part && !t->rules.by_merges) status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    status = lemon__part_json(ctx, model, "tokenizer_config.json", &json);
     if (status == LEMON_E_MEMORY) return status;
-    if (part && !t->rules.by_merges && !status) {
-        node = lemon__json_get(&json, 0, "add_bos_token");
-        if (lemon__json_type_of(&json, node) == LEMON__JSON_FALSE) t->rules.add_bos = 0;
-        lemon__json_close(&json);
-    }
-    part = lemon__part_find(model, "config.json");
-    status = LEMON_OK;                      /* a tokenizer_config.json that is damaged says nothing */
-    if (part) status = lemon__json_parse(ctx, "config.json", part->data, part->bytes, &json);
-    if (part == NULL || status) return status;
+    if (!t->rules.by_merges && lemon__json_type_of(&json, lemon__json_get(&json, 0, "add_bos_token")) == LEMON__JSON_FALSE)
+        t->rules.add_bos = 0;
+    lemon__json_close(&json);
+    status = lemon__part_json(ctx, model, "config.json", &json);
     if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
         t->rules.bos < 0)
         t->rules.bos = (int32_t)id;
@@ -12575,7 +12793,7 @@ static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *fold
     if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
     if (lemon__json_int(&json, node, &id) && id >= 0 && id < t->pieces.count) t->rules.eos = (int32_t)id;
     lemon__json_close(&json);
-    return LEMON_OK;
+    return status;
 }
 
 typedef struct lemon__scored { float score; lemon__merge merge; } lemon__scored;
@@ -13198,7 +13416,11 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
    To score the next token, a token needs the keys and values of all tokens before it, in every layer, and nothing else of
    them.  A session keeps those (the KV cache), so that each token is computed once.  A prompt goes through in large
    pieces (prefill, matrix times matrix), then one token at a time (decoding, matrix times vector: as fast as the weights
-   can be read from memory).
+   can be read from memory).  In each layer the new rows q [n, H*C] meet the cached keys and values [length, K*C].
+
+   The next id is drawn from  p_i = exp(z_i / temperature) / sum over j of exp(z_j / temperature),  z [V] being the scores, among
+   the top_k likeliest, of these the fewest that sum to top_p (nucleus sampling, Holtzman et al. 2020), of these what has at least
+   min_p times the best one's probability.
    ================================================================================================================== */
 
 struct lemon_session {
@@ -13447,7 +13669,7 @@ LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
     sampling->seed = 1;
 }
 
-static int32_t lemon__argmax(const float *x, int32_t n) {
+static int32_t lemon__argmax(const float *x, int32_t n) {      /* exercise 1 */
     int32_t best = 0, i;
     for (i = 1; i < n; i++)
         if (x[i] > x[best]) best = i;
@@ -13470,11 +13692,25 @@ static void lemon__rank(const float *score, int32_t *ids, int32_t *other, int32_
     if (from != ids) memcpy(ids, from, (size_t)n * sizeof *ids);
 }
 
-/*  How many of the ranked candidates stay; p holds probabilities. */
-static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t n, const lemon_sampling *sampling) {
-    int32_t keep = sampling->top_k > 0 && sampling->top_k < n ? sampling->top_k : n, i;
-    double sum = 0.0, total = 0.0;
-    for (i = 0; i < keep; i++) total += (double)p[ranked[i]];
+/*  Which ids may be candidates at all: to rank a whole vocabulary takes as long as a small model's token.  What weighs
+    less than the n-th part of what top_p leaves out comes after those that reach top_p; the best one has p = 1. */
+static int32_t lemon__sample_ids(const float *p, int32_t n, const lemon_sampling *sampling, double total, int32_t *ids) {
+    float least = sampling->min_p, left = (float)(0.999 * (1.0 - (double)sampling->top_p) * total / n);
+    int32_t count = 0, i;
+    if (left > least) least = left;
+    if (sampling->top_k > 0 || least > 1.0f) least = 0.0f;
+    for (i = 0; i < n; i++)
+        if (!(p[i] < least)) ids[count++] = i;
+    return count;
+}
+
+/*  How many of the ranked candidates stay; p holds probabilities, which sum to `total` over all ids. */
+static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t n, const lemon_sampling *sampling,
+                                 double total) {      /* exercise 7 */
+    int32_t keep = n, i;
+    double sum = 0.0;
+    if (sampling->top_k > 0 && sampling->top_k < n)
+        for (keep = sampling->top_k, total = 0.0, i = 0; i < keep; i++) total += (double)p[ranked[i]];
     for (i = 0; i < keep && sampling->top_p < 1.0f; i++) {      /* the fewest that reach top_p, at least one */
         sum += (double)p[ranked[i]];
         if (sum >= (double)sampling->top_p * total) keep = i + 1;
@@ -13486,7 +13722,7 @@ static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t 
 LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng,
                                int32_t *scratch) {
     int32_t *ranked = scratch, keep, i;
-    double sum = 0.0, target;
+    double sum = 0.0, total = 0.0, target;
     float top;
     if (logits == NULL || sampling == NULL || n < 1) return -1;
     if (!(sampling->temperature > 0.0f)) return lemon__argmax(logits, n);
@@ -13494,10 +13730,11 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
     top = lemon__max_one(logits, n);
     for (i = 0; i < n; i++) {
         logits[i] = lemon__exp_one((logits[i] - top) / sampling->temperature);
-        ranked[i] = i;
+        total += (double)logits[i];
     }
-    lemon__rank(logits, ranked, scratch + n, n);
-    keep = lemon__candidates(logits, ranked, n, sampling);
+    keep = lemon__sample_ids(logits, n, sampling, total, ranked);
+    lemon__rank(logits, ranked, scratch + n, keep);
+    keep = lemon__candidates(logits, ranked, keep, sampling, total);
     for (i = 0; i < keep; i++) sum += (double)logits[ranked[i]];
     target = lemon_rng_uniform(rng) * sum;
     for (i = 0, sum = 0.0; i < keep - 1; i++) {
@@ -13854,7 +14091,7 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
 }
 
 /*  The learning rate of step s = 1 ... steps. */
-static double lemon__rate(const lemon_train_options *o, int64_t s) {
+static double lemon__rate(const lemon_train_options *o, int64_t s) {      /* exercise 5 */
     double t;
     if (s <= o->warmup) return o->lr * (double)s / (double)o->warmup;
     if (o->schedule == LEMON_CONSTANT || o->steps <= o->warmup) return o->lr;
@@ -14387,6 +14624,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
    each joint of the network, a write map on the output side of a matrix and a read map on its input side:
 
         W_student = sum over k in the field of  weight_k * Out_k * W_k * In_k^T   (+ a correction, where one was solved)
+        [out, in]                                          [out, out of the teacher] [both the teacher's] [the teacher's in, in]
 
    There is one type for them (lemon_operators), one function that applies them, and a row in a table for each method that
    fills them:
@@ -14754,7 +14992,7 @@ static void lemon__term_dense(const lemon__term *t, float *product, float *out) 
 
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
-                                      lemon_role role, int64_t layer, int64_t slot, float *out) {
+                                      lemon_role role, int64_t layer, int64_t slot, float *out) {      /* exercise 9 */
     int64_t source = lemon__slot_layer(ops, role, layer, slot), rows;
     lemon__term t;
     lemon_arena arena = {NULL};
@@ -18265,6 +18503,9 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
 #pragma GCC diagnostic pop
 #elif defined(_MSC_VER)
 #pragma warning(pop)
+#endif
+#ifdef __clang__
+#pragma STDC FP_CONTRACT DEFAULT
 #endif
 #endif /* LEMON_IMPLEMENTED */
 #endif /* LEMON_IMPLEMENTATION */

@@ -1,7 +1,8 @@
 /*  generate.c - reading a prompt and decoding token by token, lemon.h beside llama.cpp and beside the machine's limits.
 
     make -C bench generate             f32 and 8-bit, two shapes, 1 and 2 threads; bench/build/generate.csv, generate.svg
-    ARGS="--shape N --threads N --lemon --breakdown"    one shape (0, 1), one thread count, without peers, times by kernel
+    ARGS="--shape N --threads N --rounds N --lemon --breakdown"    one shape (0, 1), one thread count, so many rounds, without
+                                       peers, only the times by kernel, which otherwise follow the table
     ARGS="--quick"                     the smaller shape, without peers, one short round
 
     decode is 256 tokens one after another from an empty context; its limit is reading the weights once a token, at the
@@ -30,7 +31,11 @@ static void write_model(job *j) {
     lemon_ctx *ctx = lemon_open(NULL);
     lemon_config c = speed_config(j->shape);
     lemon_model *model;
+    static const speed_shape *written[2];      /* of each type the last one */
     char path[256];
+    j->bytes = speed_matmul_params(j->shape) / 32 * (double)lemon_row_bytes(j->dtype, 32);
+    if (written[j->dtype == LEMON_Q8] == j->shape) { lemon_close(ctx); return; }
+    written[j->dtype == LEMON_Q8] = j->shape;
     if (lemon_model_create(ctx, &c, &model) || lemon_model_init(ctx, model, 1)) exit(1);
     path_of(j, "lemon", path, sizeof path);
     if (lemon_save(ctx, path, model, j->dtype)) fprintf(stderr, "generate: error: %s\n", lemon_error(ctx)), exit(1);
@@ -38,7 +43,6 @@ static void write_model(job *j) {
     if (lemon_save(ctx, path, model, j->dtype)) fprintf(stderr, "generate: error: %s\n", lemon_error(ctx)), exit(1);
     path_of(j, "bin", path, sizeof path);
     if (j->dtype == LEMON_F32 && lemon_save(ctx, path, model, j->dtype)) exit(1);
-    j->bytes = speed_matmul_params(j->shape) / 32 * (double)lemon_row_bytes(j->dtype, 32);
     lemon_model_free(ctx, model);
     lemon_close(ctx);
 }
@@ -132,6 +136,26 @@ static double lap(double *clock, double *into) {
     return *clock = t;
 }
 
+/*  Weights that a token meets in a kernel; of attention, keys and values' numbers, half of TOKENS on the average. */
+static double weights_of(const job *j, int kind) {
+    const speed_shape *s = j->shape;
+    const double d = s->d, kv = d / s->heads * s->kv, layers = s->layers;
+    switch (kind) {
+    case QKV: return layers * (d * d + 2 * d * kv);
+    case ATTENTION: return layers * TOKENS * (j->prefill ? d : kv);
+    case WRITE: return layers * (d * d + d * s->ffn);
+    case NEURONS: return layers * 2 * d * s->ffn;
+    case LOGITS: return d * s->vocab / (j->prefill ? TOKENS : 1);
+    default: return 0;
+    }
+}
+
+/*  Operations of a kernel for a token if prompts are read, bytes if one token is decoded. */
+static double work_of(const job *j, int kind) {
+    const lemon_dtype dtype = kind == ATTENTION ? LEMON_F32 : j->dtype;
+    return weights_of(j, kind) * (j->prefill ? 2 : (double)lemon_row_bytes(dtype, 32) / 32);
+}
+
 /*  lemon__session_piece and lemon__session_logits with a clock. */
 static void timed_piece(lemon_session *s, const int32_t *ids, int64_t n, double *spent) {
     lemon__walk *w = &s->walk;
@@ -157,10 +181,13 @@ static void measure_breakdown(const void *arg, finding *out) {
     lemon_ctx *ctx;
     lemon_model *model;
     lemon_session *session;
-    double best[KINDS], best_sum = 1e30, started = now();
+    double best[KINDS], best_sum = 1e30, started;
+    finding limit;
     int32_t ids[TOKENS];
     int i, k, piece;
+    measure_limit(arg, &limit);
     open_session(j, &ctx, &model, &session);
+    started = now();
     piece = j->prefill ? (int)session->o.prefill : 1;
     for (i = 0; i < TOKENS; i++) ids[i] = 3 + (i * 7919) % 500;
     do {
@@ -175,11 +202,16 @@ static void measure_breakdown(const void *arg, finding *out) {
         for (k = 0; k < KINDS; k++) sum += spent[k];
         if (sum < best_sum) memcpy(best, spent, sizeof best), best_sum = sum;
     } while (now() - started < j->seconds);
-    printf("\n| %s, %s, %s, %d thread%s | us a token | share |\n|---|---:|---:|\n", j->prefill ? "prefill" : "decode",
-           j->shape->name, lemon_dtype_name(j->dtype), j->threads, j->threads > 1 ? "s" : "");
-    for (k = 0; k < KINDS; k++)
-        printf("| %s | %.2f | %.1f %% |\n", kind_names[k], 1e6 * best[k] / TOKENS, 100 * best[k] / best_sum);
-    printf("| all | %.2f | |\n", 1e6 * best_sum / TOKENS);
+    printf("\n| %s, %s, %s, %d thread%s | us a token | share | %s | of limit |\n|---|---:|---:|---:|---:|\n",
+           j->prefill ? "prefill" : "decode", j->shape->name, lemon_dtype_name(j->dtype), j->threads,
+           j->threads > 1 ? "s" : "", j->prefill ? "GFLOP/s" : "GB/s");
+    for (k = 0; k < KINDS; k++) {
+        const double rate = 1e-9 * work_of(j, k) * TOKENS / best[k];
+        printf("| %s | %.2f | %.1f %% |", kind_names[k], 1e6 * best[k] / TOKENS, 100 * best[k] / best_sum);
+        if (rate > 0) printf(" %.0f | %.0f %% |\n", rate, 100 * rate / limit.best);
+        else printf(" | |\n");
+    }
+    printf("| all | %.2f | | | %.0f %% |\n", 1e6 * best_sum / TOKENS, 100 * TOKENS / best_sum / tokens_at(j, limit.best));
     fflush(stdout);
     out->best = 1;
 }
@@ -236,15 +268,15 @@ static void compare(job *j, int rounds, int with_peer, FILE *csv, speed_chart *c
            lemon_dtype_name(j->dtype), j->threads, lemon.best, 100 * lemon.best / most, llama.best, llama2c.best,
            best > 0 ? lemon.best / best : 0, lemon.extra[0]);
     fflush(stdout);
-    fprintf(csv, "%s,%s,%s,%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.0f,%.0f\n", j->prefill ? "prefill" : "decode", j->shape->name,
+    fprintf(csv, "%s,%s,%s,%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.0f,%.0f,%.3f\n", j->prefill ? "prefill" : "decode", j->shape->name,
             lemon_dtype_name(j->dtype), j->threads, lemon.best, lemon.mean, llama.best, llama2c.best, most, lemon.bytes,
-            llama.bytes);
+            llama.bytes, lemon.extra[0]);
     speed_chart_add(chart, lemon.best, best, most, "%s, %s, %s, %d thr.", j->prefill ? "prompt" : "decoding", j->shape->name,
                     lemon_dtype_name(j->dtype), j->threads);
 }
 
 int main(int argc, char **argv) {
-    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, rounds = ROUNDS, i, t, d, p;
+    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, rounds = ROUNDS, quick = 0, i, t, d, p, pass;
     static speed_chart chart;
     FILE *csv;
     job j;
@@ -252,24 +284,27 @@ int main(int argc, char **argv) {
     j.seconds = 1.5;
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--lemon")) with_peer = 0;
-        else if (!strcmp(argv[i], "--quick")) with_peer = shape = 0, rounds = 1, j.seconds = 0.4;
+        else if (!strcmp(argv[i], "--quick")) with_peer = shape = 0, quick = rounds = 1, j.seconds = 0.4;
         else if (!strcmp(argv[i], "--breakdown")) breakdown = 1;
         else if (!strcmp(argv[i], "--shape") && i + 1 < argc) shape = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) rounds = atoi(argv[++i]);
         else return fprintf(stderr, "generate: error: unknown flag %s; see the head of bench/generate.c\n", argv[i]), 2;
     }
-    csv = speed_csv("generate", "work,shape,dtype,threads,lemon_tok_s,lemon_mean_tok_s,llama_tok_s,llama2c_tok_s,limit_tok_s,"
-                                "lemon_bytes,llama_bytes");
-    printf("\n| work | shape | weights | threads | lemon, tok/s | of limit | llama.cpp | llama2.c | lemon / best | last token of 512, ms |\n"
-           "|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n");
-    for (i = 0; i < SHAPES * 4 * MAX_THREADS; i++) {
-        p = i / MAX_THREADS % 2, d = i / MAX_THREADS / 2 % 2, t = i % MAX_THREADS + 1;
-        j.shape = &shapes[i / MAX_THREADS / 4], j.prefill = p, j.threads = t, j.dtype = d ? LEMON_Q8 : LEMON_F32;
-        if ((shape >= 0 && j.shape != &shapes[shape]) || (threads > 0 && threads != t)) continue;
-        write_model(&j);
-        if (breakdown) speed_child(measure_breakdown, &j, &f);
-        else compare(&j, rounds, with_peer, csv, &chart);
-    }
-    if (!breakdown) speed_svg("generate", "Prompts and decoding, tokens a second", "the better of llama.cpp and llama2.c", &chart);
-    return fclose(csv) != 0;
+    csv = breakdown ? NULL : speed_csv("generate", "work,shape,dtype,threads,lemon_tok_s,lemon_mean_tok_s,llama_tok_s,"
+                                                   "llama2c_tok_s,limit_tok_s,lemon_bytes,llama_bytes,last_token_ms");
+    if (csv)
+        printf("\n| work | shape | weights | threads | lemon, tok/s | of limit | llama.cpp | llama2.c | lemon / best | "
+               "last token of 512, ms |\n|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n");
+    for (pass = csv == NULL; pass < (quick ? 1 : 2); pass++)         /* the table, then where the time goes */
+        for (i = 0; i < SHAPES * 4 * MAX_THREADS; i++) {
+            p = i / MAX_THREADS % 2, d = i / MAX_THREADS / 2 % 2, t = i % MAX_THREADS + 1;
+            j.shape = &shapes[i / MAX_THREADS / 4], j.prefill = p, j.threads = t, j.dtype = d ? LEMON_Q8 : LEMON_F32;
+            if ((shape >= 0 && j.shape != &shapes[shape]) || (threads > 0 && threads != t)) continue;
+            write_model(&j);
+            if (pass) speed_child(measure_breakdown, &j, &f);
+            else compare(&j, rounds, with_peer, csv, &chart);
+        }
+    if (csv) speed_svg("generate", "Prompts and decoding, tokens a second", "the better of llama.cpp and llama2.c", &chart);
+    return csv != NULL && fclose(csv) != 0;
 }

@@ -1,7 +1,8 @@
 /*  train.c - a training step (forward, backward, AdamW) of lemon.h beside PyTorch's, and beside the machine's peak.
 
     make -C bench train                     all shapes, 1 and 2 threads; bench/build/train.csv, train.svg
-    ARGS="--shape N --threads N --lemon --breakdown"    one shape (0, 1, 2), one thread count, without PyTorch, with times by kernel
+    ARGS="--shape N --threads N --rounds N --lemon --breakdown"    one shape (0, 1, 2), one thread count, so many rounds,
+                                            without PyTorch, only the times by kernel, which otherwise follow the table
     ARGS="--quick"                          all but the second, without PyTorch, one short round
 
     FLOPs of a token: 6 x matmul parameters (output matrix counted, looking up embeddings not) + 6 x layers x T x d_model
@@ -14,7 +15,7 @@ static const speed_shape shapes[] = {{"288 x 6, vocabulary 32000", 288, 6, 6, 6,
                                      {"64 x 5, vocabulary 512", 64, 5, 8, 4, 172, 512, 256, 16}};
 enum { SHAPES = sizeof shapes / sizeof shapes[0], ROUNDS = 3 };
 
-typedef struct job { const speed_shape *shape; int threads; double seconds; } job;
+typedef struct job { const speed_shape *shape; int threads, recompute; double seconds; } job;
 
 static double flop_of_token(const speed_shape *s) {
     return 6 * speed_matmul_params(s) + 6.0 * s->layers * s->seq * s->d;
@@ -38,6 +39,7 @@ static void open_trainer(const job *j, lemon__trainer *t) {
         if (lemon_tokens_push(t->ctx, &tokens, (int32_t)lemon_rng_below(&rng, c.vocab_size))) _exit(1);
     if (lemon_model_create(t->ctx, &c, &t->model) || lemon_model_init(t->ctx, t->model, 1)) _exit(1);
     lemon_train_defaults(&t->o);
+    t->o.recompute = j->recompute;
     t->o.batch = j->shape->batch, t->o.seq = j->shape->seq, t->o.lr = 1e-4, t->o.steps = 1 << 20;
     lemon__train_resolve(&c, &t->o);
     if (lemon__trainer_open(t, &tokens)) _exit(1);
@@ -204,19 +206,33 @@ static void compare(job *j, int rounds, int with_peer, FILE *csv, speed_chart *c
                     j->threads);
 }
 
+/*  What it costs to make activations again in backward, and what it saves; plan: bytes that were told before. */
+static void compare_recomputing(job *j) {
+    finding keeps, again;
+    j->recompute = 0;
+    if (!speed_child(measure_steps, j, &keeps)) return;
+    j->recompute = 1;
+    if (speed_child(measure_steps, j, &again))
+        printf("| %s | %d | %.0f | %.0f | %.2f | %.0f | %.0f |\n", j->shape->name, j->threads, keeps.best, again.best,
+               keeps.best / again.best, keeps.extra[0] / 1e6, again.extra[0] / 1e6);
+    fflush(stdout);
+    j->recompute = 0;
+}
+
 int main(int argc, char **argv) {
-    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, rounds = ROUNDS, i, t;
+    int shape = -1, threads = 0, with_peer = 1, breakdown = 0, rounds = ROUNDS, quick = 0, i, t;
     static speed_chart chart;
     FILE *csv;
     job j;
     finding f;
-    j.seconds = 4;
+    j.seconds = 4, j.recompute = 0;
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--lemon")) with_peer = 0;
-        else if (!strcmp(argv[i], "--quick")) with_peer = 0, rounds = 1, j.seconds = 1;
+        else if (!strcmp(argv[i], "--quick")) with_peer = 0, quick = rounds = 1, j.seconds = 1;
         else if (!strcmp(argv[i], "--breakdown")) breakdown = 1;
         else if (!strcmp(argv[i], "--shape") && i + 1 < argc) shape = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) rounds = atoi(argv[++i]);
         else return fprintf(stderr, "train: error: unknown flag %s; see the head of bench/train.c\n", argv[i]), 2;
     }
     if (!breakdown) {
@@ -227,12 +243,18 @@ int main(int argc, char **argv) {
         for (i = 0; i < SHAPES; i++)
             for (t = 1; t <= MAX_THREADS; t++) {
                 j.shape = &shapes[i], j.threads = t;
-                if (rounds == 1 && i == 1) continue;
+                if (quick && i == 1) continue;
                 if ((shape < 0 || shape == i) && (threads == 0 || threads == t)) compare(&j, rounds, with_peer, csv, &chart);
             }
         fclose(csv);
         speed_svg("train", "Training step, tokens a second", "PyTorch", &chart);
-        if (rounds == 1) return 0;
+        if (quick) return 0;
+        printf("\n| activations | threads | kept, tok/s | made again, tok/s | times as long | kept, MB planned | made again |\n"
+               "|---|---:|---:|---:|---:|---:|---:|\n");
+        for (i = 0; i < SHAPES; i++) {
+            j.shape = &shapes[i], j.threads = threads ? threads : MAX_THREADS;
+            if (shape < 0 || shape == i) compare_recomputing(&j);
+        }
     }
     for (i = 0; i < SHAPES; i++)
         for (t = 1; t <= MAX_THREADS; t++) {

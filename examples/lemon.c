@@ -649,11 +649,11 @@ static int help_short(const char *program) {
 }
 
 static void help_flag(const flag *f, unsigned bit) {
-    char name[64];
+    char name[128];
     snprintf(name, sizeof name, "%s%s%s", f->name, f->value ? " " : "", f->value ? f->value : "");
     if (strlen(name) > 22) printf("  %s\n  %-22s %s", name, "", f->help);
     else printf("  %-22s %s", name, f->help);
-    if (f->required & bit) fputs(" (required)", stdout);
+    if (f->required & bit) fputs(bit == FUSE ? " (required without --params or --fraction)" : " (required)", stdout);
     else if (f->fallback && *f->fallback) printf(" [%s]", f->fallback);
     putchar('\n');
 }

@@ -15,6 +15,7 @@
 #include "../lemon.h"
 #include <float.h>
 #include <stdio.h>
+#include <time.h>
 
 /*  Not every program uses all of this. */
 #if defined(__GNUC__) || defined(__clang__)
@@ -168,6 +169,9 @@ CHECK_UNUSED static const char *data_path(const char *name, char *out, size_t si
     }
     return NULL;
 }
+
+/*  Seconds of the processor so far, for speeds that must hold whatever else the machine does. */
+CHECK_UNUSED static double cpu_seconds(void) { return (double)clock() / CLOCKS_PER_SEC; }
 
 /*  A file's bytes, to be freed, with a 0 behind them; NULL where it is not. */
 CHECK_UNUSED static char *slurp(const char *path, size_t *n) {

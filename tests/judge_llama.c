@@ -108,7 +108,7 @@ static int tokens(struct llama_model *model, const char *path) {
 static int greedy(struct llama_model *model, int more, int n, char **given) {
     int vocab = llama_vocab_n_tokens(llama_model_get_vocab(model)), i, k;
     llama_token ids[4096];
-    struct llama_context *ctx = open_context(model, 512, 0);
+    struct llama_context *ctx = open_context(model, n + more, 0);
     for (i = 0; i < n; i++) ids[i] = atoi(given[i]);
     for (; more-- > 0 && ctx; n++) {
         const float *logits;

@@ -6,37 +6,16 @@
 cd "$(dirname "$0")" || exit 1
 . ./harness.sh
 tests=$PWD
-judges=$tests/build/judges
 scratch=$tests/${CHECK_SCRATCH:-build/scratch/judges}
 lemon=$tests/../examples/lemon
 data=$(data_folder)
 rm -rf "$scratch"
-mkdir -p "$scratch" "$judges"
+mkdir -p "$scratch"
 
-# ---- installing ----
-
-packages="node-llama-cpp@3.22.1 @huggingface/gguf@0.4.6 @huggingface/hub@2.17.5 @huggingface/tokenizers@0.2.0"
-if [ ! -d "$judges/node_modules/@huggingface/tokenizers" ] && command -v npm > /dev/null; then
-    echo '{"private": true}' > "$judges/package.json"
-    # shellcheck disable=SC2086
-    (cd "$judges" && npm install --ignore-scripts --no-audit --no-fund $packages) > "$judges/npm.log" 2>&1 ||
-        echo "# npm install failed: $(tail -n 1 "$judges/npm.log")"
-fi
-libraries=$judges/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64
-llama=$judges/judge_llama
-if [ ! -x "$llama" ] && [ -d "$libraries" ]; then       # the headers come with the source of the same version
-    git clone -q --bare "$judges/node_modules/node-llama-cpp/llama/gitRelease.bundle" "$judges/llama.git" 2> /dev/null
-    mkdir -p "$judges/include"
-    for header in include/llama.h ggml/include/ggml.h ggml/include/ggml-cpu.h ggml/include/ggml-backend.h \
-        ggml/include/ggml-alloc.h ggml/include/ggml-opt.h ggml/include/gguf.h; do
-        git --git-dir="$judges/llama.git" show "HEAD:$header" > "$judges/include/$(basename "$header")"
-    done
-    ${CC:-cc} -O1 -I"$judges/include" judge_llama.c -o "$llama" -L"$libraries" -l:libllama.v0.5.0.so -l:libggml.v0.5.0.so \
-        -l:libggml-base.so -lm -Wl,-rpath,"$libraries" 2> "$judges/cc.log" || cat "$judges/cc.log"
-fi
+. ./judges_install.sh
 python=/usr/bin/python3
 if ! $python -c "import torch" 2> /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-torch; } \
+    { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -o DPkg::Lock::Timeout=120 -y -qq --no-install-recommends python3-torch; } \
         < /dev/null > "$judges/apt.log" 2>&1 || echo "# python3-torch was not installed"
 fi
 LLAMA_BACKENDS=$libraries
@@ -105,6 +84,12 @@ if [ -x "$llama" ]; then
     "$lemon" init wide.lemon --dim 256 --layers 2 --heads 4 --kv-heads 2 --ffn 512 --tokenizer "$data/tok512.bin" --quiet > /dev/null
     "$lemon" train wide.lemon trained.lemon --data ids.u16 --steps 40 --batch 4 --seq 64 --lr 2e-3 --quiet > /dev/null
     "$lemon" convert trained.lemon wide.gguf --quiet > /dev/null
+    for type in 15:Q5_0 17:Q5_1; do     # what files called Q4_K_M and Q5_K_M have where rows are no multiple of 256
+        "$llama" quantize random.gguf in.gguf "${type%:*}" > quantize.out 2>&1
+        "$llama" quantize in.gguf decoded.gguf 0 >> quantize.out 2>&1
+        row "GGUF, ten types that llama.cpp wrote"
+        near "lemon.h reads ${type#*:} in place of K types" 1e-5 "$(loss in.gguf 64)" "$(loss decoded.gguf 64)"
+    done
     for type in 2:Q4_0 3:Q4_1 8:Q5_0 9:Q5_1 7:Q8_0 15:Q4_K_M 17:Q5_K_M 18:Q6_K 1:F16 32:BF16; do
         "$llama" quantize wide.gguf in.gguf "${type%:*}" > quantize.out 2>&1
         "$llama" quantize in.gguf decoded.gguf 0 >> quantize.out 2>&1
@@ -116,6 +101,45 @@ if [ -x "$llama" ]; then
 else
     skip "llama.cpp"
 fi
+
+# ---- keys that mean nothing here ----
+
+row "GGUF, keys that it does not know"
+judged_by 0
+$python "$tests/gguf_keys.py" add f32.gguf keys.gguf
+"$lemon" convert keys.gguf through.lemon --quiet > /dev/null
+"$lemon" convert keys.gguf through.gguf --quiet > /dev/null
+"$lemon" convert through.lemon again.gguf --quiet > /dev/null
+check "keys of every type, through GGUF" $python "$tests/gguf_keys.py" same keys.gguf through.gguf
+check "keys of every type, through .lemon and GGUF" $python "$tests/gguf_keys.py" same keys.gguf again.gguf
+"$lemon" convert keys.gguf origin --quiet > /dev/null
+"$lemon" convert origin origin.gguf --quiet > /dev/null
+check "licence and source of a model are in a folder's README.md" sh -c 'printf -- "---\nlicense: mit\nbase_model: someone/something\n---\n" |
+    cmp -s - origin/README.md'
+if [ -d "$modules/@huggingface/gguf" ]; then
+    (cd "$tests" && node judge_npm.mjs gguf "$scratch/origin.gguf") > origin.json 2>&1
+    for key in '"license":"mit"' '"source.huggingface.repository":"someone/something"'; do
+        check "   and back in GGUF, $key" grep -q "\"general.${key#?}" origin.json
+    done
+fi
+if [ -x "$llama" ]; then
+    row "GGUF, F32"
+    judged "llama.cpp loads a file with such keys" 1e-5 through.gguf 256 plain
+fi
+
+# ---- a model of 300 MB never stands in memory twice: the heap may have 64 MB ----
+
+$python "$tests/make_big.py" big
+for out in "big2 --shard-size 100M --dtype bf16" "big.gguf --dtype q8" "big.lemon" "big3 --shard-size 50M"; do
+    # shellcheck disable=SC2086
+    (ulimit -d 65536; "$lemon" convert big $out --threads 1 --quiet > /dev/null) 2> heap.out
+    status=$?
+    if [ $status = 0 ]; then ok "a model of 300 MB becomes ${out%% *} in 64 MB of heap"
+    else fail "a model of 300 MB becomes ${out%% *} in 64 MB of heap" "$(tail -n 1 heap.out)"; fi
+done
+"$lemon" convert big3 again.gguf --dtype q8 --quiet > /dev/null
+check "   shards and one file are the same model" cmp big.gguf again.gguf
+rm -rf big big2 big3 big.gguf big.lemon again.gguf
 
 # ---- the rest of the family: small random models of another writer, which tells their losses too ----
 
@@ -135,6 +159,13 @@ if $python -c "import numpy" 2> /dev/null; then
             mistral | phi3-window) judged "llama.cpp, $family, as long as the window" 1e-5 $family.gguf 24 plain ;;
             *) judged "llama.cpp, $family" 1e-5 $family.gguf 64 plain ;;
         esac
+        row "GGUF, greedy text of the family"
+        ids=$("$lemon" generate $family.gguf --temp 0 -n 20 --json --quiet | sed -n 's/.*"tokens": *\[\([0-9, ]*\)\].*/\1/p' | tr -d ,)
+        same_text "   greedy text" "$("$llama" greedy $family.gguf 20 1 | cut -d ' ' -f "1-$(echo "$ids" | wc -w)")" "$ids"
+        row "GGUF, students of the family"
+        "$lemon" fuse made-$family student-$family.gguf --dim 48 --layers 1 --heads 3 --kv-heads 1 --ffn 64 \
+            --data prose.u16 --tokens 2048 --tokenizer "$data/tok512.bin" --quiet > /dev/null
+        judged "   a student by fuse" 1e-5 student-$family.gguf 24 plain
     done
     want=$($python "$tests/make_family.py" phi3 phi3-made.gguf ids.u16 64 gguf)
     row "GGUF, Phi-3"
@@ -155,7 +186,7 @@ fi
 
 "$lemon" convert f32.gguf hf --quiet > /dev/null
 "$lemon" convert f32.gguf shards --dtype bf16 --shard-size 100k --quiet > /dev/null
-if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
+if [ -d "$modules/@huggingface/tokenizers" ]; then
     row "GGUF, keys and tensors"
     (cd "$tests" && node judge_npm.mjs gguf "$scratch/f32.gguf") > gguf.json 2>&1
     judged_by 0
@@ -174,6 +205,22 @@ if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
         "$(cat prose.ids)"
 else
     skip "Hugging Face's readers"
+fi
+
+# ---- a vocabulary that `lemon vocab` learned ----
+
+"$lemon" vocab learned.bin --data prose --size 600 --quiet > /dev/null
+"$lemon" init learned.lemon --dim 32 --layers 1 --heads 2 --kv-heads 1 --ffn 64 --tokenizer learned.bin --quiet > /dev/null
+"$lemon" convert learned.lemon learned.gguf --quiet > /dev/null
+"$lemon" convert learned.lemon learned --quiet > /dev/null
+row "vocabulary that lemon vocab learned"
+ids=$("$lemon" tokenize learned.lemon "$(cat text prose)")
+cat text prose > both
+if [ -x "$llama" ]; then same_text "llama.cpp tokenizes alike, learned here" "$("$llama" tokens learned.gguf both)" "$ids"; fi
+if [ -d "$modules/@huggingface/tokenizers" ]; then
+    same_text "@huggingface/tokenizers likewise, learned here" \
+        "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/learned" "$scratch/prose")" \
+        "$("$lemon" tokenize learned.lemon "$(cat prose)")"
 fi
 
 # ---- a byte-level vocabulary, made without lemon.h ----
@@ -212,7 +259,7 @@ same_text "a byte-level vocabulary through GGUF and a folder" "$("$lemon" tokeni
 if [ -x "$llama" ]; then
     same_text "llama.cpp tokenizes 12 kB alike, byte-level" "$("$llama" tokens byte.gguf prose)" "$ids"
 fi
-if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
+if [ -d "$modules/@huggingface/tokenizers" ]; then
     same_text "@huggingface/tokenizers likewise, byte-level" "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/byte-hf" "$scratch/prose")" "$ids"
 fi
 
@@ -272,7 +319,7 @@ for kind in f32.gguf byte.lemon; do
         judged "llama.cpp, trimmed from $kind" 1e-5 t.gguf 64 plain
         same_text "   tokenizes alike" "$("$llama" tokens t.gguf some)" "$(cat some.ids)"
     fi
-    if [ -d "$judges/node_modules/@huggingface/tokenizers" ]; then
+    if [ -d "$modules/@huggingface/tokenizers" ]; then
         same_text "@huggingface/tokenizers, trimmed from $kind" "$(cd "$tests" && node judge_npm.mjs tokens "$scratch/trimmed/hf" "$scratch/some")" "$(cat some.ids)"
     fi
     cd ..
@@ -287,15 +334,26 @@ mv all.u16 ids.u16
 
 # ---- PyTorch goes on training ----
 
+# trained_on NAME FOLDER STEPS IDS: losses and norms of gradients, ours and PyTorch's.
+trained_on() {
+    $python "$tests/../examples/train_hf.py" "$2" "$4" "$3" 4 64 1e-3 > torch.csv 2> torch.err || tail -n 1 torch.err
+    "$lemon" train "$2" trained-on.lemon --data "$4" --steps "$3" --batch 4 --seq 64 --lr 1e-3 --order sequential \
+        --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
+    tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , -v steps="$3" '
+        function far(a, b) { return a > b ? a - b : b - a }
+        { loss = far($2, $6) > loss ? far($2, $6) : loss; norm = far($3 / $9, 1) > norm ? far($3 / $9, 1) : norm }
+        END { if (NR == steps) print loss, norm }' > worst
+    row "folder, trained on"
+    near "PyTorch's first $3 losses follow ours, $1: largest difference" 1e-3 "$(cut -d ' ' -f 1 worst)" 0
+    row "folder, gradients"
+    near "   and the norms of its gradients, relatively" 1e-3 "$(cut -d ' ' -f 2 worst)" 0
+}
+
 if $python -c "import torch" 2> /dev/null; then
     head -c 110000 "$data/tinystories_valid.txt" > long
     "$lemon" tokenize hf "$(cat long)" | as_ids long.u16                # 200 steps see nothing twice
-    $python "$tests/../examples/train_hf.py" hf long.u16 200 4 64 1e-3 > torch.csv 2> torch.err
-    "$lemon" train hf trained-on.lemon --data long.u16 --steps 200 --batch 4 --seq 64 --lr 1e-3 --order sequential \
-        --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
-    worst=$(tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , '{ d = $2 - $5; if (d < 0) d = -d; if (d > m) m = d } END { if (NR == 200) print m }')
-    row "folder, trained on"
-    near "PyTorch's first 200 losses follow ours: largest difference" 1e-3 "$worst" 0
+    trained_on llama hf 200 long.u16
+    for family in llama3 linear mistral qwen2 qwen3 phi3; do trained_on $family back-$family 20 ids.u16; done
     ${CC:-cc} -std=c99 -O1 -w "$tests/judge_tape.c" -o "$judges/judge_tape" -lm -pthread && "$judges/judge_tape" > gradients
     $python "$tests/judge_tape.py" gradients > gradients.txt 2> torch.err
     row "gradients of every operation"

@@ -40,6 +40,13 @@ static void test_context(lemon_ctx *ctx) {
     lemon_model_free(ctx, m);
 }
 
+/*  The model as a file of another type brings it back; NULL: it does not. */
+static lemon_model *as_stored(lemon_ctx *ctx, const lemon_model *m, lemon_dtype dtype) {
+    lemon_model *stored = NULL;
+    lemon_save(ctx, scratch("stored.lemon"), m, dtype);
+    return fine(ctx, lemon_load(ctx, scratch("stored.lemon"), &stored)) ? stored : NULL;
+}
+
 /*  Storage types: scores stay near those of f32 weights, the nearer the more bits. */
 static void test_dtypes(lemon_ctx *ctx) {
     static const double within[] = {1e-6, 0.2, 0.02, 0.25, 3.0};
@@ -52,11 +59,9 @@ static void test_dtypes(lemon_ctx *ctx) {
     int dtype, i;
     for (dtype = LEMON_F32; dtype <= LEMON_Q4; dtype++) {
         lemon_session *s = NULL;
-        stored = NULL;
         snprintf(name, sizeof name, "a session on %s weights", lemon_dtype_name((lemon_dtype)dtype));
-        lemon_save(ctx, scratch("stored.lemon"), m, (lemon_dtype)dtype);
-        if (!fine(ctx, lemon_load(ctx, scratch("stored.lemon"), &stored)) ||
-            !fine(ctx, lemon_session_open(ctx, stored, &s)) || !fine(ctx, lemon_session_feed(s, ids, 12, &logits))) {
+        stored = as_stored(ctx, m, (lemon_dtype)dtype);
+        if (stored == NULL || !fine(ctx, lemon_session_open(ctx, stored, &s)) || !fine(ctx, lemon_session_feed(s, ids, 12, &logits))) {
             check(0, name);
             return;
         }
@@ -444,6 +449,37 @@ static void test_small_sessions(lemon_ctx *ctx) {
     lemon_model_free(ctx, m);
 }
 
+/* ---- many sessions on one model: see test_threads.c, too ---- */
+
+static void test_turns(lemon_ctx *ctx, lemon_dtype dtype) {
+    enum { SESSIONS = 3, LONG = 20 };
+    lemon_model *m = talker(ctx, LONG), *stored = as_stored(ctx, m, dtype);
+    lemon_session *alone = NULL, *turns[SESSIONS];
+    float *logits;
+    int32_t i, at, id, same = 1;
+    long calls;
+    for (i = 0; i < SESSIONS; i++) lemon_session_open(ctx, stored, &turns[i]);
+    lemon_session_open(ctx, stored, &alone);
+    calls = heap.calls;
+    for (at = 0; at < LONG; at++)
+        for (i = 0; i < SESSIONS; i++) {
+            id = 3 + 5 * at + i;
+            same &= lemon_session_feed(turns[i], &id, 1, &logits) == LEMON_OK;
+        }
+    check(same && heap.calls == calls, "a token a call allocates nothing");
+    for (at = 0; at < LONG; at++) {
+        float *again;
+        id = 3 + 5 * at + SESSIONS - 1;
+        same &= lemon_session_feed(alone, &id, 1, &again) == LEMON_OK;
+        if (at == LONG - 1) same &= !memcmp(logits, again, (size_t)m->config.vocab_size * sizeof *again);
+    }
+    check(same, "sessions that share a model do not disturb each other");
+    for (i = 0; i < SESSIONS; i++) lemon_session_close(turns[i]);
+    lemon_session_close(alone);
+    lemon_model_free(ctx, stored);
+    lemon_model_free(ctx, m);
+}
+
 /* ---- real data ---- */
 
 static int64_t read_ids(const char *path, int32_t *ids, int64_t most) {
@@ -523,6 +559,8 @@ int main(void) {
     test_small_sessions(ctx);
     test_saved_session(ctx, LEMON_F32);
     test_saved_session(ctx, LEMON_F16);
+    test_turns(ctx, LEMON_F32);
+    test_turns(ctx, LEMON_Q8);
     test_real(ctx);
     test_memory(ctx);
     lemon_close(ctx);

@@ -9,8 +9,8 @@ if ! command -v mpicc > /dev/null || ! command -v mpirun > /dev/null; then
     skip "several processes (no mpicc or no mpirun)"
     done_checking
 fi
-program=../examples/build/train_mpi
-make -s -C ../examples train_mpi stories > "$scratch/make" 2>&1 || { fail "train_mpi builds" "$(tail -n 1 "$scratch/make")"; done_checking; }
+program=../examples/build/11_mpi
+make -s -C ../examples mpi stories > "$scratch/make" 2>&1 || { fail "11_mpi builds" "$(tail -n 1 "$scratch/make")"; done_checking; }
 ../examples/stories --seed 5 --count 60 > "$scratch/text.txt"
 teacher=../examples/data/teacher.lemon
 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
@@ -42,7 +42,7 @@ for i in $(seq 600); do
     grep -q '^step 12 ' "$scratch/dead" && break
     sleep 0.1
 done
-child=$(pgrep -f "train_mpi train .*$scratch/dead.lemon" | tail -n 1)
+child=$(pgrep -f "11_mpi train .*$scratch/dead.lemon" | tail -n 1)
 kill -9 "$child" 2> /dev/null
 wait $job
 status=$?

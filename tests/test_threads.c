@@ -1,5 +1,6 @@
 /*  Chapters 1 and 4: the pool and what runs on it.  Tasks run once whatever the order of jobs, a user's own threads take
-    the place of ours, contexts do not disturb each other, a fork does not hang, a neighbour costs its share and no more. */
+    the place of ours, contexts do not disturb each other, sessions share a model, a fork does not hang, a neighbour costs
+    its share and no more. */
 #include "check.h"
 #include <pthread.h>
 #include <sched.h>
@@ -429,6 +430,53 @@ static void test_neighbour(void) {
     free(c);
 }
 
+/* ---- threads that share a model, each with a context and a session of its own ---- */
+
+enum { SPEAKERS = 4, SPOKEN = 24 };
+typedef struct speaker { const lemon_model *model; int32_t first; float last[40]; } speaker;
+
+static void *speak(void *arg) {
+    speaker *who = (speaker *)arg;
+    lemon_ctx *ctx = open_threads(1);
+    lemon_session *s = NULL;
+    float *logits = NULL;
+    int32_t i;
+    lemon_status status = lemon_session_open(ctx, who->model, &s);
+    for (i = 0; !status && i < SPOKEN; i++) {
+        const int32_t id = (who->first + 7 * i) % 40;
+        status = lemon_session_feed(s, &id, 1, &logits);
+    }
+    if (!status) memcpy(who->last, logits, sizeof who->last);
+    lemon_session_close(s);
+    lemon_close(ctx);
+    return NULL;
+}
+
+static void test_speakers(void) {
+    lemon_config c = tiny_config(32, 2, 4, 2, 8, 64, 40, 0);
+    lemon_ctx *ctx = open_threads(1);
+    lemon_model *m;
+    speaker alone[SPEAKERS], together[SPEAKERS];
+    pthread_t threads[SPEAKERS];
+    int i, started = 0, same = 1;
+    c.max_seq = SPOKEN;
+    m = lively_model(ctx, &c, 4);
+    memset(alone, 0, sizeof alone);
+    for (i = 0; i < SPEAKERS; i++) {
+        alone[i].model = m;
+        alone[i].first = i;
+        together[i] = alone[i];
+        speak(&alone[i]);
+        same &= i == 0 || memcmp(alone[i].last, alone[0].last, sizeof alone[i].last) != 0;
+    }
+    while (started < SPEAKERS && !pthread_create(&threads[started], NULL, speak, &together[started])) started++;
+    for (i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    for (i = 0; i < started; i++) same &= !memcmp(together[i].last, alone[i].last, sizeof alone[i].last);
+    check(same && started == SPEAKERS, "sessions on threads of their own share a model, and have the bits of one alone");
+    lemon_model_free(ctx, m);
+    lemon_close(ctx);
+}
+
 int main(void) {
     int i;
     make_products();
@@ -439,6 +487,7 @@ int main(void) {
     test_users();
     test_shared_model();
     test_cycles();
+    test_speakers();
     if (TSAN) skip("forks");
     else {
         test_fork(0, "a fork while the pool is awake or asleep: the child computes and closes");

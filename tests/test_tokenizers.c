@@ -135,15 +135,16 @@ static void test_random(lemon_ctx *ctx, const lemon_tokenizer *t, const char *sa
     check(lost == 0, "   and every byte comes back");
 }
 
+/*  Half a second for each megabyte. */
 static void test_speed(lemon_ctx *ctx, const lemon_tokenizer *t, const char *text, size_t n, const char *name) {
     lemon_tokens tokens;
-    double seconds = lemon__seconds();
+    double seconds = cpu_seconds();
     int ok;
     memset(&tokens, 0, sizeof tokens);
     ok = lemon_encode(ctx, t, text, n, &tokens) == LEMON_OK;
-    seconds = lemon__seconds() - seconds;
+    seconds = cpu_seconds() - seconds;
     detail("%.0f ms", seconds * 1e3);
-    check(ok && seconds < 10, name);
+    check(ok && seconds < (light() ? 20 : 0.5) * (double)lemon__max((int64_t)n, 1 << 20) / (1 << 20), name);
     lemon_tokens_free(ctx, &tokens);
 }
 
@@ -172,10 +173,10 @@ static void test_tok512(lemon_ctx *ctx) {
     text = slurp(text_path, &n);
     test_vector(ctx, t);
     test_random(ctx, t, text, n, "tok512 agrees with the naive encoder on random strings");
-    test_speed(ctx, t, text, n, "stories are encoded fast");
+    test_speed(ctx, t, text, n, "stories take less than half a second a megabyte");
     text = (char *)realloc(text, 1 << 20);
     memset(text, 'a', 1 << 20);
-    test_speed(ctx, t, text, 1 << 20, "a megabyte of one letter is not quadratic");
+    test_speed(ctx, t, text, 1 << 20, "a megabyte of one letter takes less than half a second");
     check(lemon_tokenizer_save(ctx, scratch("lemon_test_tok.bin"), t) == LEMON_OK, "it is saved");
     a = slurp(path, &n);
     b = slurp(scratch("lemon_test_tok.bin"), &m);
@@ -399,7 +400,7 @@ static void test_train_edges(lemon_ctx *ctx) {
     memset(text, 'a', 1 << 20);
     check(lemon_tokenizer_train(ctx, text, 1 << 20, 270, &t) == LEMON_OK && agrees(ctx, t, text, 2000),
           "a megabyte of one letter");
-    test_speed(ctx, t, text, 1 << 20, "a megabyte that is one run is not quadratic");
+    test_speed(ctx, t, text, 1 << 20, "a megabyte that is one run takes less than half a second");
     lemon_tokenizer_free(ctx, t);
     check(lemon_tokenizer_train(ctx, "\xff\xfe\0\xc3\xa9\xc3\xa9 \xc3\xa9\xc3\xa9 ab ab", 18, 263, &t) == LEMON_OK &&
               decodes(ctx, t, "\xff\xc3\xa9\xc3\xa9", 5),

@@ -1,13 +1,14 @@
 // Compares ids with what another tokenizer gives the same strings:  node vocab_judge.mjs JUDGE VOCABULARY STRINGS IDS
 //   hf             @huggingface/tokenizers on VOCABULARY, a tokenizer.json; special tokens are looked for
+//   texts          the same, and what it makes of the ids, against IDS.texts
 //   llama.cpp      node-llama-cpp on VOCABULARY, a GGUF file; special tokens are not looked for
 //   vectors        VOCABULARY.inp and VOCABULARY.out, as they come with llama.cpp; STRINGS is then written, IDS read if there
 //   llama, llama3, gpt2    the packages llama-tokenizer-js, llama3-tokenizer-js, gpt-tokenizer, which bring their own
-// Exit status 1 if any string differs.  Packages are looked for in build/judges-vocab.
+// Exit status 1 if any string differs.  Packages are looked for in build/judges.
 import fs from 'node:fs'
 
 const [judge, vocabulary, strings, ids] = process.argv.slice(2)
-const folder = new URL('./build/judges-vocab/', import.meta.url)
+const folder = new URL('./build/judges/', import.meta.url)
 const module = path => import(new URL('node_modules/' + path, folder).href)
 
 function * records (file, width) {
@@ -24,6 +25,11 @@ const judges = {
     const { Tokenizer } = await module('@huggingface/tokenizers/dist/tokenizers.mjs')
     const t = new Tokenizer(JSON.parse(fs.readFileSync(vocabulary, 'utf8')), {})
     return s => t.encode(s, { add_special_tokens: false }).ids
+  },
+  async texts () {
+    const { Tokenizer } = await module('@huggingface/tokenizers/dist/tokenizers.mjs')
+    const t = new Tokenizer(JSON.parse(fs.readFileSync(vocabulary, 'utf8')), { clean_up_tokenization_spaces: false })
+    return list => list.length ? t.decode(list, { skip_special_tokens: false, clean_up_tokenization_spaces: false }) : ''
   },
   async 'llama.cpp' () {
     const { getLlama } = await module('node-llama-cpp/dist/index.js')
@@ -59,12 +65,17 @@ if (judge === 'vectors') {
 }
 
 const encode = await judges[judge]()
-const mine = records(ids, 4)
+const mine = records(ids, 4), texts = judge === 'texts' ? records(ids + '.texts', 1) : null
 let count = 0, bad = 0
 for (const bytes of records(strings, 1)) {
   const got = mine.next().value, list = Array.from({ length: got.length / 4 }, (_, i) => got.readUInt32LE(4 * i))
-  const want = Array.from(encode(bytes.toString('utf8')))
+  const want = texts ? encode(list) : Array.from(encode(bytes.toString('utf8')))
   count++
+  if (texts) {
+    const text = texts.next().value.toString('utf8')
+    if (text !== want && bad++ < +(process.env.SHOW ?? 3)) console.log('  lemon ' + JSON.stringify(text.slice(0, 300)) + '\n  judge ' + JSON.stringify(want.slice(0, 300)))
+    continue
+  }
   if (want.length === list.length && want.every((id, i) => id === list[i])) continue
   if (bad++ < +(process.env.SHOW ?? 3)) console.log('  ' + JSON.stringify(bytes.toString('utf8').slice(0, 300)) + '\n    lemon ' + list.slice(0, 60).join(' ') + '\n    judge ' + want.slice(0, 60).join(' '))
 }

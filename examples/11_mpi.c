@@ -1,9 +1,9 @@
-/*  train_mpi.c - several processes train one model, or calibrate one fusion; the only thing of it that is not lemon.h's own
+/*  11_mpi.c - several processes train one model, or calibrate one fusion; the only thing of it that is not lemon.h's own
     is a sum over all processes, which MPI has a call for.
 
-        make -C examples train_mpi                (Open MPI: apt-get install libopenmpi-dev openmpi-bin)
-        mpirun -n 2 examples/build/train_mpi train MODEL OUT TEXT STEPS PARTS
-        mpirun -n 2 examples/build/train_mpi fuse TEACHER OUT TEXT D LAYERS HEADS KV_HEADS FFN
+        make -C examples mpi                (Open MPI: apt-get install libopenmpi-dev openmpi-bin)
+        mpirun -n 2 examples/build/11_mpi train MODEL OUT TEXT STEPS PARTS
+        mpirun -n 2 examples/build/11_mpi fuse TEACHER OUT TEXT D LAYERS HEADS KV_HEADS FFN
 
     Each process reads all of the text and works on its share: of the PARTS that a batch of 8 windows is cut into, or of the
     calibration windows.  The losses are those of one process, but for the order in which numbers are summed.  Process 0
@@ -87,7 +87,7 @@ int main(int argc, char **argv) {
     options.all_reduce = all_reduce;
     options.threads = 1;
     if (!((argc == 7 && strcmp(argv[1], "train") == 0) || (argc == 10 && strcmp(argv[1], "fuse") == 0))) {
-        if (options.rank == 0) fprintf(stderr, "usage: see the top of train_mpi.c\n");
+        if (options.rank == 0) fprintf(stderr, "usage: see the top of 11_mpi.c\n");
         MPI_Finalize();
         return 2;
     }
@@ -98,7 +98,7 @@ int main(int argc, char **argv) {
     if (!status) status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &path, 1, &text);
     if (!status && argv[1][0] == 't') status = train(ctx, model, &text, argv, &options.rank);
     else if (!status) status = fuse(ctx, model, &text, argv, options.rank);
-    if (status) fprintf(stderr, "train_mpi: process %d: %s: %s\n", options.rank, lemon_status_name(status), lemon_error(ctx));
+    if (status) fprintf(stderr, "11_mpi: process %d: %s: %s\n", options.rank, lemon_status_name(status), lemon_error(ctx));
     lemon_tokens_free(ctx, &text);
     lemon_model_free(ctx, model);
     lemon_model_free(ctx, loaded);
