@@ -8589,6 +8589,8 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
         lemon_row_from_f32(&to, row, numbers);
     }
     if (to.data && turn) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
+    if (to.data) lemon__pages(ctx, to.data, lemon_tensor_bytes(&to), LEMON__GONE);
+    if (to.data) lemon__pages(ctx, from.data, (size_t)from.rows * row_bytes, LEMON__GONE);
     if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
     param->data = to.data;
@@ -18242,7 +18244,7 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     lemon__fill f;
     lemon__cost p;
     lemon_operators ops;
-    double rows, weights;
+    double rows, weights, factors;
     int64_t spared;
     lemon_status status;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
@@ -18266,10 +18268,12 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     forecast->flops = p.flops + p.flops64;
     forecast->flops64 = p.flops64;
     forecast->memory = (double)ctx->bytes + (lemon__solves(&f) ? (double)lemon__work_bytes(&f) : 0.0);
+    factors = lemon__solves(&f) ? 8.0 * (LEMON__RIDGES - 1) * (double)(f.ns * f.ns) : 0.0;
     forecast->scratch = lemon__scratch_path(ctx) ? weights : 0.0;
     if (!lemon__scratch_path(ctx)) forecast->memory += weights;
     if (forecast->memory + rows <= (double)lemon__fuse_memory(&f)) forecast->memory += rows;
     else forecast->scratch += rows;
+    forecast->memory = fmax(forecast->memory, fmin(forecast->memory + factors, (double)lemon__fuse_memory(&f)));
     if (lemon__scratch_path(ctx) && lemon__solves(&f))
         forecast->scratch += 8.0 * (double)(f.windows * f.seq * (f.dt + f.ds) + 2 * lemon__measured(&f));
     forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));

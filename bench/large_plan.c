@@ -41,7 +41,8 @@ int main(int argc, char **argv) {
     shape.d_model = atoi(argv[2]), shape.n_layers = atoi(argv[3]), shape.n_heads = atoi(argv[4]);
     shape.kv_heads = atoi(argv[5]), shape.d_ffn = atoi(argv[6]);
     lemon_fuse_defaults(&how);
-    how.tokens = atoll(argv[7]), how.method = argv[8], how.learn_steps = 0;
+    how.tokens = atoll(argv[7]) > 0 ? atoll(argv[7]) : 64;
+    how.method = argv[8], how.learn_steps = 0;
     if (lemon_fuse_plan(ctx, teacher, &shape, strcmp(how.method, "lemon") ? 0 : how.tokens, &how, &f)) {
         fprintf(stderr, "%s\n", lemon_error(ctx));
         return 1;

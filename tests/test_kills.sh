@@ -79,7 +79,10 @@ while [ $done -lt "$kills" ]; do
 done
 if [ -z "$broken$others" ] && [ $resumed -gt 0 ]; then ok "a fusion killed $((3 * kills)) times at random goes on to the same bits ($resumed times from a later layer)"
 else fail "a fusion killed $((3 * kills)) times at random goes on to the same bits" "rounds$others, resumed $resumed times; $broken"; fi
-little_memory() { (fusing "$scratch/little.lemon" "--max-memory 24M") && cmp "$scratch/little.lemon" "$scratch/fused.lemon"; }
+much() { $lemon fuse ../examples/data/teacher.lemon "$1" --dim 64 --layers 4 --heads 4 --kv-heads 2 --ffn 176 --data ../README.md --learn 0 --quiet \
+    --json $2 | sed -n 's/.*"peak_bytes": \([0-9]*\).*/\1/p'; }
+little_memory() { [ "$(much "$scratch/little.lemon" "--max-memory 32M")" -lt 32000000 ] && [ "$(much "$scratch/much.lemon")" -gt 60000000 ] &&
+    cmp "$scratch/little.lemon" "$scratch/much.lemon"; }
 check "little memory gives the same bits" little_memory
 
 # A disk of 256 KB, and one that a fusion fills.
