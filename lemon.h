@@ -18170,14 +18170,15 @@ static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANE
 
 /*  Least squares with n unknowns for m targets: choosing among ridges on some of the targets, then all. */
 static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
-    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0;
-    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + LEMON__RIDGES * judges * p->held * n * (2.0 + rest);
-    p->flops64 += (LEMON__RIDGES * judges + m) * n * (2.0 * n + 4.0 * LEMON__FACTOR);
+    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0, ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
+    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + ridges * judges * p->held * n * (2.0 + rest);
+    p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
 }
 
 static void lemon__cost_squares(lemon__cost *p, double n) {
+    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
     p->flops += p->kept * lemon__cost_square(n);
-    p->flops64 += LEMON__RIDGES * n * n * (n / 3.0 + LEMON__FACTOR);
+    p->flops64 += ridges * n * n * (n / 3.0 + factor);
 }
 
 /*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
