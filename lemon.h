@@ -7922,7 +7922,9 @@ static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, 
 /*  A whole file. */
 static lemon_status lemon__write_file(lemon_ctx *ctx, const char *path, const void *bytes, size_t n) {
     lemon_writer writer;
-    lemon_status status = lemon_file_writer(ctx, path, &writer);
+    lemon_status status;
+    memset(&writer, 0, sizeof writer);              /* g++ does not see that a failure leaves it alone */
+    status = lemon_file_writer(ctx, path, &writer);
     return status ? status : lemon__conclude(ctx, &writer, lemon__append(ctx, &writer, bytes, n));
 }
 
