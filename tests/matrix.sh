@@ -87,7 +87,10 @@ target "clang $(clang -dumpversion 2> /dev/null | cut -d. -f1), x86-64" "$cc" - 
 target "clang++, x86-64" "$cpp" - clang++
 target "clang 19, x86-64" "$cc" - clang-19
 target "clang++ 19, x86-64" "$cpp" - clang++-19
-target "gcc, i386" "gnu99 gnu11" - i686-linux-gnu-gcc -static
+i386=-                                           # a kernel of 64 bits alone needs the emulator for this one
+echo 'int main(void) { return 0; }' > $work/i386.c
+if i686-linux-gnu-gcc -static $work/i386.c -o $work/i386 2> /dev/null && ! $work/i386 2> /dev/null; then i386=${quick:+none} i386=${i386:-qemu-i386}; fi
+target "gcc, i386" "gnu99 gnu11" $i386 i686-linux-gnu-gcc -static
 target "gcc, musl" "c99 c11" - musl-gcc -static
 
 # tcc knows neither the warnings nor -fsyntax-only.
