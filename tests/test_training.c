@@ -471,6 +471,7 @@ static void test_limit(void) {
     check(strstr(lemon_error(ctx), "batch 512 / 1, seq 32") && strstr(lemon_error(ctx), "recompute"), "and the message says what helps");
     detail("%s", lemon_error(ctx));
     o.accumulate = 64;
+    if (light()) o.steps = 1;
     check(fine(ctx, train_fresh(ctx, &o, NULL, NULL)), "in parts it fits");
     lemon_close(ctx);
 }
@@ -760,7 +761,7 @@ static void test_kept_teacher(lemon_ctx *ctx, const lemon_model *taught) {
     for (k = 0; k < 2; k++) {
         lemon_model *m = world_model(ctx);
         lemon_train_options o = world_options(&r[k]);
-        o.steps = 60;
+        o.steps = light() ? 12 : 60;
         o.teacher = taught;
         o.distill = 0.7;
         o.keep_teacher = k;
@@ -768,10 +769,10 @@ static void test_kept_teacher(lemon_ctx *ctx, const lemon_model *taught) {
         lemon_model_free(ctx, m);
         if (k == 0) asked = lemon_flops(ctx) - from;
     }
-    for (i = 0; i < 60; i++) worst = fmax(worst, fabs(r[0].steps[i].kl - r[1].steps[i].kl));
+    for (i = 0; i < (light() ? 12 : 60); i++) worst = fmax(worst, fabs(r[0].steps[i].kl - r[1].steps[i].kl));
     detail("largest difference of KL %g; %g and %g operations", worst, asked, lemon_flops(ctx) - from - asked);
     check(r[0].steps[0].kl > 0 && worst < 1e-4, "a kept teacher says what one asked at each step says");
-    check(lemon_flops(ctx) - from - asked < 0.9 * asked, "and has less to do");
+    if (!light()) check(lemon_flops(ctx) - from - asked < 0.9 * asked, "and has less to do");
 }
 
 static void test_distillation(lemon_ctx *ctx) {
