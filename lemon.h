@@ -6965,8 +6965,8 @@ static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq
 
 /*  The buffer that rows of weights are decoded into is small where the program is, and else as wide as a model can be. */
 static lemon_status lemon__rows_fit(lemon_ctx *ctx, const lemon_model *model) {
-    int64_t i;
-    for (i = 0; LEMON__SMALL && i < model->n_params; i++)
+    int64_t i, decoded = LEMON__SMALL ? model->n_params : 0;
+    for (i = 0; i < decoded; i++)
         if (model->params[i].dtype != LEMON_F32 && model->params[i].cols > LEMON__DECODE_FLOATS)
             return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "rows of %lld numbers that are not f32: this build decodes %d at once",
                                (long long)model->params[i].cols, (int)LEMON__DECODE_FLOATS);

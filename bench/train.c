@@ -116,7 +116,7 @@ static void time_step(lemon__trainer *t, times *x) {
     double start, norm;
     memset(x, 0, sizeof *x);
     memset(t->adam.g, 0, (size_t)t->adam.count * sizeof(float));
-    lemon__windows_take(&t->windows, 0, t->q.batch, t->q.inputs, t->q.targets);
+    lemon__objective_fill(&t->q, &t->windows, 0);
     time_rows(t, 0, x->forward);
     time_rows(t, 1, x->backward);
     start = now();
