@@ -1169,14 +1169,12 @@ typedef uint16_t lemon__fp16;
 #endif
 
 #if defined(__GNUC__) || defined(__clang__)
-#define LEMON__INLINE static inline __attribute__((always_inline))
 #if defined(__MINGW32__) && !defined(__clang__)
 #define LEMON__PRINTF(text, first) __attribute__((format(gnu_printf, text, first)))
 #else
 #define LEMON__PRINTF(text, first) __attribute__((format(printf, text, first)))
 #endif
 #else
-#define LEMON__INLINE static inline
 #define LEMON__PRINTF(text, first)
 #endif
 
@@ -1198,6 +1196,11 @@ enum { LEMON__BPE = 1 };
 #define LEMON__SMALL 1
 #else
 #define LEMON__SMALL 0
+#endif
+#if (defined(__GNUC__) || defined(__clang__)) && !(LEMON__SMALL && defined(__OPTIMIZE_SIZE__))
+#define LEMON__INLINE static inline __attribute__((always_inline))
+#else
+#define LEMON__INLINE static inline             /* where few bytes count most the compiler knows what to repeat */
 #endif
 #if LEMON__SMALL && defined(LEMON_NO_SIMD)
 enum { LEMON__INT8 = 0 };
@@ -1317,64 +1320,61 @@ static void lemon__text_fill(lemon__text *t, char c, int64_t n) {
     for (; n > 0; n--) lemon__text_put(t, &c, 1);
 }
 
-/*  At least `width` digits. */
-static void lemon__text_number(lemon__text *t, uint64_t value, unsigned base, const char *digits, int width, char fill) {
+/*  At least `width` digits; by the notation d, u, x or X. */
+static void lemon__text_number(lemon__text *t, uint64_t value, char notation, int width, char fill) {
+    const unsigned base = notation == 'x' || notation == 'X' ? 16 : 10;
     char text[24];
     int n = 0;
-    for (; value > 0 || n == 0; value /= base) text[sizeof text - (size_t)++n] = digits[value % base];
+    for (; value > 0 || n == 0; value /= base)      /* ASCII's small letters have this bit, and so have digits */
+        text[sizeof text - (size_t)++n] = (char)("0123456789ABCDEF"[value % base] | (notation & 0x20));
     lemon__text_fill(t, fill, width - n);
     lemon__text_put(t, text + sizeof text - n, (size_t)n);
 }
 
+static int64_t lemon__text_ten(int power) { return power > 0 ? 10 * lemon__text_ten(power - 1) : 1; }
+
 /*  x > 0 as a whole number of n digits; its first digit stands for 10 to the power that is returned. */
-static int lemon__text_scale(double x, int n, uint64_t *digits) {
+static int lemon__text_scale(double x, int n, int64_t *digits) {
     int power, shift, tiny = x < 1e-250 ? 100 : 0;          /* 10^shift would overflow */
     if (tiny) x *= 1e100;
     power = (int)floor(log10(x));
     shift = n - 1 - power;
     x = shift >= 0 ? x * pow(10.0, shift) : x / pow(10.0, -shift);
-    *digits = (uint64_t)(x + 0.5);
-    if ((double)*digits >= pow(10.0, n)) { *digits /= 10; power++; }     /* 9.99 became 10.0 */
+    *digits = (int64_t)(x + 0.5);
+    if (*digits >= lemon__text_ten(n)) { *digits /= 10; power++; }       /* 9.99 became 10.0 */
     return power - tiny;
 }
 
 /*  %g: `n` digits, zeros at the end left out; to 15 digits, which a double has. */
 static void lemon__text_real(lemon__text *t, double x, int n) {
-    char text[16];
-    uint64_t digits = 0;
-    int power = 0, i, plain;
+    int64_t digits = 0, unit;
+    int power = 0, plain, behind;                           /* behind: digits behind the point */
     if (x < 0.0) { lemon__text_put(t, "-", 1); x = -x; }
     if (!(x <= 1.7e308)) { lemon__text_put(t, x > 0.0 ? "inf" : "nan", 3); return; }
     n = n < 1 ? 1 : n > 15 ? 15 : n;
     if (x > 0.0) power = lemon__text_scale(x, n, &digits);
-    for (i = n; i-- > 0; digits /= 10) text[i] = (char)('0' + digits % 10);
     plain = power >= -4 && power < n;
-    while (n > 1 && text[n - 1] == '0') n--;
-    if (plain && power < 0) lemon__text_put(t, "0.000", (size_t)(1 - power));
-    for (i = 0; i < n || (plain && i <= power); i++) {
-        if (i == (plain ? power + 1 : 1) && i > 0) lemon__text_put(t, ".", 1);
-        lemon__text_put(t, i < n ? &text[i] : "0", 1);
-    }
+    for (; n > 1 && digits % 10 == 0; n--) digits /= 10;
+    behind = n - 1 - (plain ? power : 0);
+    unit = lemon__text_ten(behind);
+    lemon__text_number(t, (uint64_t)(digits / unit), 'd', 1, '0');
+    if (behind > 0) { lemon__text_put(t, ".", 1); lemon__text_number(t, (uint64_t)(digits % unit), 'd', behind, '0'); }
+    lemon__text_fill(t, '0', -behind);
     if (plain) return;
     lemon__text_put(t, power < 0 ? "e-" : "e+", 2);
-    lemon__text_number(t, (uint64_t)(power < 0 ? -power : power), 10, "0123456789", 2, '0');
+    lemon__text_number(t, (uint64_t)(power < 0 ? -power : power), 'd', 2, '0');
 }
 
 /*  %s with at most `n` bytes, or all of them where n < 0. */
 static void lemon__text_string(lemon__text *t, const char *p, int n) {
-    size_t bytes = 0;
-    while ((n < 0 || bytes < (size_t)n) && p[bytes]) bytes++;
-    lemon__text_put(t, p, bytes);
+    for (; n != 0 && *p; n--) lemon__text_put(t, p++, 1);
 }
 
-static int64_t lemon__text_signed(va_list *args, int longs) {
-    return longs > 1 ? va_arg(*args, long long) : longs == 1 ? va_arg(*args, long) : va_arg(*args, int);
-}
-
-static uint64_t lemon__text_unsigned(va_list *args, int longs) {
-    return longs > 1    ? va_arg(*args, unsigned long long)
-           : longs == 1 ? va_arg(*args, unsigned long)
-                        : va_arg(*args, unsigned);
+/*  A whole number, negative ones by their two's complement. */
+static uint64_t lemon__text_whole(va_list *args, int longs, int with_sign) {
+    if (longs > 1) return with_sign ? (uint64_t)va_arg(*args, long long) : va_arg(*args, unsigned long long);
+    if (longs) return with_sign ? (uint64_t)va_arg(*args, long) : va_arg(*args, unsigned long);
+    return with_sign ? (uint64_t)va_arg(*args, int) : va_arg(*args, unsigned);
 }
 
 /*  One conversion, *format being behind its "%": 0 before a width, the width, a precision, "l" or "ll", and one of
@@ -1383,7 +1383,7 @@ static void lemon__text_convert(lemon__text *t, const char **format, va_list *ar
     const char *p = *format;
     int width = 0, precision = -1, longs = 0;
     char fill = *p == '0' ? '0' : ' ', c;
-    int64_t value;
+    uint64_t value;
     for (; *p >= '0' && *p <= '9'; p++) width = 10 * width + (*p - '0');
     if (*p == '.' && p[1] == '*') { precision = va_arg(*args, int); p += 2; }
     else if (*p == '.')
@@ -1393,14 +1393,10 @@ static void lemon__text_convert(lemon__text *t, const char **format, va_list *ar
     switch (*p) {
         case 'c': c = (char)va_arg(*args, int); lemon__text_put(t, &c, 1); break;
         case 's': lemon__text_string(t, va_arg(*args, const char *), precision); break;
-        case 'd':
-            value = lemon__text_signed(args, longs);
-            if (value < 0) lemon__text_put(t, "-", 1);
-            lemon__text_number(t, value < 0 ? 0 - (uint64_t)value : (uint64_t)value, 10, "0123456789", width, fill);
-            break;
-        case 'u': case 'x': case 'X':
-            lemon__text_number(t, lemon__text_unsigned(args, longs), *p == 'u' ? 10 : 16,
-                               *p == 'X' ? "0123456789ABCDEF" : "0123456789abcdef", width, fill);
+        case 'd': case 'u': case 'x': case 'X':
+            value = lemon__text_whole(args, longs, *p == 'd');
+            if (*p == 'd' && value > INT64_MAX) { lemon__text_put(t, "-", 1); value = 0 - value; }
+            lemon__text_number(t, value, *p, width, fill);
             break;
         case 'g': lemon__text_real(t, va_arg(*args, double), precision < 0 ? 6 : precision); break;
         default: lemon__text_put(t, p, 1); break;                   /* %% */
@@ -1411,9 +1407,7 @@ static void lemon__text_convert(lemon__text *t, const char **format, va_list *ar
 static int lemon__vformat(char *out, size_t size, const char *format, va_list args) {
     lemon__text t;
     va_list rest;
-    t.out = out;
-    t.size = size;
-    t.n = 0;
+    t.out = out, t.size = size, t.n = 0;
     va_copy(rest, args);                    /* where va_list is an array, only a copy has an address to be handed down */
     while (*format)
         if (*format != '%') lemon__text_put(&t, format++, 1);
@@ -1460,7 +1454,9 @@ LEMON_API const char *lemon_status_name(lemon_status status) {
     the processor's table of pages holds them all. */
 enum { LEMON__HUGE = 2 << 20 };
 
-static size_t lemon__align(size_t bytes) { return bytes < LEMON__HUGE ? (size_t)LEMON__ALIGN : (size_t)LEMON__HUGE; }
+static size_t lemon__align(size_t bytes) {
+    return LEMON__LINUX && bytes >= LEMON__HUGE ? (size_t)LEMON__HUGE : (size_t)LEMON__ALIGN;
+}
 
 static void lemon__use_large_pages(void *p, size_t bytes) {
 #if LEMON__LINUX
@@ -2290,7 +2286,7 @@ static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t
 /*  The next bytes of it: what the file held there, else zeros.  They are written to the file first, for a full disk is an
     error here, and the end of the program in mapped memory. */
 static void *lemon__scratch_take(struct lemon__file *file, size_t bytes) {
-    static const uint8_t zeros[65536] = {0};
+    const uint8_t zeros[16384] = {0};
     size_t at = (file->used + 63) / 64 * 64;
     if (bytes > file->map_bytes || at > file->map_bytes - bytes) {
         lemon__fail(file->ctx, LEMON_E_MEMORY, "%s: %.4g MB are too many", file->path, (double)bytes / 1e6);
@@ -3859,7 +3855,7 @@ static void lemon__plan_part(lemon__product *g) {
 /*  What the bits depend on, and thus the shape of the whole product alone: the path, and where k is cut. */
 static void lemon__plan(lemon__product *g) {
     if (g->alpha == 0) g->k = 0;
-    if (g->n == 1 && g->m > 1 && g->ldc == 1 && !g->ready && g->type == LEMON_F32) lemon__turn(g);
+    if (!LEMON__SMALL && g->n == 1 && g->m > 1 && g->ldc == 1 && !g->ready && g->type == LEMON_F32) lemon__turn(g);
     g->path = lemon__path(g);
     if (LEMON__SMALL) return;
     g->thin = !g->ready && g->type == LEMON_F32 && g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
@@ -3912,11 +3908,21 @@ static void lemon__by_sums(const lemon__product *g) {
                 lemon__sum_eight(g, i, lemon__min(rows, g->m - i), p, j, lemon__min(j + block, g->n));
 }
 
+/*  The same ways, and so the same bits, without blocks. */
+static void lemon__by_rows(const lemon__product *g) {
+    int64_t i, p;
+    if (g->path == LEMON__BY_SUMS) lemon__scale(g);
+    for (i = 0; i < g->m; i++)
+        if (g->path == LEMON__BY_DOTS) lemon__dots_plain(g, i, 0, g->n);
+        else for (p = 0; p < g->k; p++) lemon__sums_plain(g, i, p, 0, g->n);
+}
+
 static void lemon__product_run(const lemon__product *g, float *workspace) {
     if (g->path == LEMON__BY_SCALE) lemon__scale(g);
+    else if (LEMON__SMALL) lemon__by_rows(g);
     else if (g->path == LEMON__BY_DOTS) lemon__by_dots(g);
     else if (g->path == LEMON__BY_SUMS) lemon__by_sums(g);
-    else if (!LEMON__SMALL) lemon__tiles(g, workspace);
+    else lemon__tiles(g, workspace);
 }
 
 /*  The product on one thread and without checks, for use inside parallel tasks. `workspace` has lemon__gemm_floats(isa)
@@ -5004,10 +5010,7 @@ static void lemon__band_task(void *arg, int64_t index, int worker) {
 
 static void lemon__over(lemon_ctx *ctx, const lemon__op *op, lemon__band run, int64_t total, int64_t size) {
     lemon__bands blocks;
-    blocks.op = op;
-    blocks.run = run;
-    blocks.total = total;
-    blocks.size = size;
+    blocks.op = op, blocks.run = run, blocks.total = total, blocks.size = size;
     lemon__parallel(ctx, lemon__ceil_div(total, size), lemon__band_task, &blocks);
 }
 
@@ -5051,16 +5054,17 @@ static void lemon__weight_task(void *arg, int64_t index, int worker) {
     const lemon__weight_job *job = (const lemon__weight_job *)arg;
     float *workspace = lemon__workspace(job->ctx, worker), *rows = workspace + lemon__gemm_floats(job->ctx->isa);
     int64_t k = job->w->cols, from = index * job->block, n = lemon__min(job->block, job->w->rows - from), i;
-    for (i = 0; i < n; i++) lemon_row_to_f32(job->w, from + i, rows + i * k);
-    lemon__gemm(job->ctx->isa, workspace, 0, 1, job->rows, n, k, 1.0f, job->x, k, rows, k, 0.0f, job->y + from,
-                job->w->rows);
+    const int plain = job->w->dtype == LEMON_F32;           /* only small builds send those here */
+    for (i = 0; i < n && !plain; i++) lemon_row_to_f32(job->w, from + i, rows + i * k);
+    lemon__gemm(job->ctx->isa, workspace, 0, 1, job->rows, n, k, 1.0f, job->x, k,
+                plain ? (const float *)job->w->data + from * k : rows, k, 0.0f, job->y + from, job->w->rows);
 }
 
 /*  y[rows, out] = x[rows, in] * W^T for W [out, in] of any storage type.  Other types than f32 are decoded a few rows
     at a time into the worker's buffer, so the matrix is never expanded as a whole. */
 static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     lemon__weight_job job;
-    if (w->dtype == LEMON_F32) {
+    if (!LEMON__SMALL && w->dtype == LEMON_F32) {
         lemon__gemm_threads(ctx, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols, (const float *)w->data, w->cols, 0.0f,
                             y, w->rows);
         return;
@@ -5068,11 +5072,7 @@ static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, 
     if (lemon__octets_product(ctx, rows, x, w, y)) return;
     if (!LEMON__SMALL && lemon__gemm_stored(ctx, rows, x, w, y)) return;
     ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
-    job.w = w;
-    job.x = x;
-    job.y = y;
-    job.rows = rows;
-    job.ctx = ctx;
+    job.w = w, job.x = x, job.y = y, job.rows = rows, job.ctx = ctx;
     job.block = lemon__max(1, lemon__min(64, LEMON__DECODE_FLOATS / w->cols));
     lemon__parallel(ctx, lemon__ceil_div(w->rows, job.block), lemon__weight_task, &job);
 }
@@ -6626,14 +6626,14 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
     if ((int64_t)c->n_heads * c->head_dim > 65536)
         return lemon__fail(ctx, LEMON_E_ARG, "n_heads times head_dim is %lld, expected at most 65536",
                            (long long)c->n_heads * c->head_dim);
-    if (!(c->rope_theta > 0.0f) || !(c->rope_theta < 1e12f))
-        return lemon__fail(ctx, LEMON_E_ARG, "rope_theta is %g, expected a number above 0", (double)c->rope_theta);
     if (!(c->rms_norm_eps >= 0.0f) || !(c->rms_norm_eps < 1.0f))
         return lemon__fail(ctx, LEMON_E_ARG, "rms_norm_eps is %g, expected 0 to 1", (double)c->rms_norm_eps);
     for (i = 0; i < LEMON__FIELDS; i++) {
-        double value = lemon__field_get(c, &lemon__fields[i]);
-        if (lemon__fields[i].kinds && lemon__field_used(c, &lemon__fields[i]) && !(value > 0 && value < 1e9))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected a number above 0", lemon__fields[i].name, value);
+        const struct lemon__field *f = &lemon__fields[i];
+        double value = lemon__field_get(c, f), most = f->kinds ? 1e9 : 1e12;
+        int above = f->kinds || f->offset == offsetof(lemon_config, rope_theta);
+        if (above && lemon__field_used(c, f) && !(value > 0 && value < most))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected a number above 0", f->name, value);
     }
     if (c->rope_scaling >= LEMON_ROPE_LLAMA3 && (!(c->rope_slow < c->rope_fast) || !(c->rope_theta > 1.0f)))
         return lemon__fail(ctx, LEMON_E_ARG, "rope_slow is %g, expected less than rope_fast, which is %g, and a rope_theta "
@@ -6977,24 +6977,20 @@ static lemon_status lemon__rows_fit(lemon_ctx *ctx, const lemon_model *model) {
 static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t rows,
                                      int64_t keys, lemon__walk *w) {
     const lemon_config *c = &model->config;
-    int64_t heads = lemon_joint_size(c, LEMON_JOINT_HEADS);
+    const int64_t heads = lemon_joint_size(c, LEMON_JOINT_HEADS);
+    const int64_t each = lemon__attention_floats(rows, keys, c->head_dim, 0);
+    const struct { float **at; int64_t rows, cols; } all[] = {
+        {&w->x, rows, c->d_model}, {&w->y, rows, c->d_model}, {&w->back, rows, c->d_model}, {&w->gain, 1, c->d_model},
+        {&w->q, rows, heads}, {&w->z, rows, heads}, {&w->gate, rows, c->d_ffn}, {&w->up, rows, c->d_ffn},
+        {&w->angles, keys, c->head_dim}, {&w->scratch, ctx->threads, each}};
+    int i;
     if (lemon__rows_fit(ctx, model)) return LEMON_E_UNSUPPORTED;
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
-    w->scratch_each = lemon__attention_floats(rows, keys, c->head_dim, 0);
-    w->x = lemon__floats(ctx, arena, rows, c->d_model);
-    w->y = lemon__floats(ctx, arena, rows, c->d_model);
-    w->back = lemon__floats(ctx, arena, rows, c->d_model);
-    w->gain = lemon__floats(ctx, arena, 1, c->d_model);
-    w->q = lemon__floats(ctx, arena, rows, heads);
-    w->z = lemon__floats(ctx, arena, rows, heads);
-    w->gate = lemon__floats(ctx, arena, rows, c->d_ffn);
-    w->up = lemon__floats(ctx, arena, rows, c->d_ffn);
-    w->angles = lemon__floats(ctx, arena, keys, c->head_dim);
-    w->scratch = lemon__floats(ctx, arena, ctx->threads, w->scratch_each);
-    if (!w->x || !w->y || !w->back || !w->gain || !w->q || !w->z || !w->gate || !w->up || !w->angles || !w->scratch)
-        return LEMON_E_MEMORY;
+    w->scratch_each = each;
+    for (i = 0; i < (int)(sizeof all / sizeof all[0]); i++)
+        if ((*all[i].at = lemon__floats(ctx, arena, all[i].rows, all[i].cols)) == NULL) return LEMON_E_MEMORY;
     lemon__rope_angles(w->angles, keys, c);
     return lemon__workspaces(ctx);
 }
@@ -7007,19 +7003,12 @@ static lemon__op lemon__walk_op(const lemon__walk *w, float *a, float *b, float 
     op.in[0].data = a;
     op.in[1].data = b;
     op.y = y;
-    op.rows = lemon__walk_rows(w);
-    op.cols = cols;
-    op.n_heads = c->n_heads;
-    op.kv_heads = c->kv_heads;
-    op.head_dim = c->head_dim;
-    op.seq = w->seq;
-    op.pos = w->pos;
-    op.kv_rows = w->kv_rows;
-    op.window = c->window;
+    op.rows = lemon__walk_rows(w), op.cols = cols;
+    op.n_heads = c->n_heads, op.kv_heads = c->kv_heads, op.head_dim = c->head_dim;
+    op.seq = w->seq, op.pos = w->pos, op.kv_rows = w->kv_rows, op.window = c->window;
     op.eps = c->rms_norm_eps;
     op.angles = w->angles;
-    op.scratch = w->scratch;
-    op.scratch_each = w->scratch_each;
+    op.scratch = w->scratch, op.scratch_each = w->scratch_each;
     return op;
 }
 
@@ -8553,7 +8542,7 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
 }
 
 static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
-    if (e->coding == NULL || e->coding->decode == NULL) return lemon_row_bytes(e->tensor.dtype, cols);
+    if (!LEMON__FORMATS || !e->coding || !e->coding->decode) return lemon_row_bytes(e->tensor.dtype, cols);
     return (size_t)(cols / e->coding->numbers) * (size_t)e->coding->bytes;
 }
 
@@ -8580,7 +8569,7 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
     for (i = 0; to.data && numbers && i < from.rows; i++) {
         const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
-        int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
+        int64_t row = LEMON__FORMATS && halves ? lemon__row_of_halves(i, halves) : i;
         if (!LEMON__FORMATS || (!coding && to.dtype == from.dtype)) {      /* what a .lemon file has is what stays */
             memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
             continue;
@@ -8626,7 +8615,8 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
     int32_t at = -1;
     int64_t k, layer, halves, first = 0, rows = param->rows;
     lemon_role role = lemon__param_role(&model->config, i, &layer);
-    const char *fused = family[0] == 'p' ? lemon__fused_name(&model->config, role, style, &first, &rows) : NULL;
+    const char *fused = NULL;
+    if (LEMON__FORMATS && family[0] == 'p') fused = lemon__fused_name(&model->config, role, style, &first, &rows);
     lemon__param_name(model, i, style, fused, name, sizeof name);
     for (k = 0; k < n && at < 0; k++) at = lemon__words_find(&u[k].tensor_names, name, strlen(name));
     if (at < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
@@ -10671,7 +10661,8 @@ static lemon_status lemon__tokenizer_push(lemon_ctx *ctx, lemon_tokenizer *t, in
     kinds[id] = (uint8_t)kind;
     t->blob_bytes += (int64_t)n;
     t->longest = n > t->longest ? n : t->longest;
-    for (i = 1; found && i < n; i++) t->meets[32 * piece[i - 1] + piece[i] / 8] |= (uint8_t)(1u << piece[i] % 8);
+    for (i = 1; LEMON__BPE && found && i < n; i++)
+        t->meets[32 * piece[i - 1] + piece[i] / 8] |= (uint8_t)(1u << piece[i] % 8);
     return LEMON_OK;
 }
 
@@ -11257,7 +11248,7 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
                            "supported",
                            name, (long)id, (unsigned)byte);
     }
-    status = lemon__tokenizer_specials(ctx, t);
+    status = LEMON__BPE ? lemon__tokenizer_specials(ctx, t) : LEMON_OK;
     if (!status && LEMON__BPE && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
     if (!status && LEMON__BPE && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
     return status;
@@ -13452,12 +13443,9 @@ static lemon_status lemon__session_memory(lemon_session *s) {
     }
     if (!s->logits || !s->cache) return LEMON_E_MEMORY;
     for (i = 0; i < 2 * c->n_layers; i++) {
-        lemon_tensor *t = &s->cache[i];
-        t->dtype = s->o.cache;
-        t->rows = n;
-        t->cols = width;
-        t->data = lemon__numbers(s->ctx, &s->arena, n, width, lemon_row_bytes(t->dtype, 1));
-        if (t->data == NULL) return LEMON_E_MEMORY;
+        void *rows = lemon__numbers(s->ctx, &s->arena, n, width, lemon_row_bytes(s->o.cache, 1));
+        if (rows == NULL) return LEMON_E_MEMORY;
+        s->cache[i] = lemon__view(rows, s->o.cache, n, width);
     }
     return LEMON_OK;
 }
