@@ -90,7 +90,7 @@ VARIANTS = {                                # ablations, named by what differs; 
     "lemon-tokens-4k": ["--tokens", "4096"],
     "lemon-tokens-8k": ["--tokens", "8192"],
     "lemon-tokens-16k": ["--tokens", "16384"],
-    "lemon-tokens-64k": ["--tokens", "65536"],
+    "lemon-tokens-32k": ["--tokens", "32768"],
     "lemon-tokens-128k": ["--tokens", "131072"],
     "lemon-sampled": [],                    # no text is given: the teacher writes it
 }
