@@ -2092,6 +2092,7 @@ static int train_json(const run *r, const lemon_train_result *result) {
     json_real(", ", "tokens_per_second",
               result->seconds > 0 ? (double)(result->tokens - r->tokens_before) / result->seconds : (double)NAN);
     json_whole(", ", "peak_bytes", (int64_t)peak);
+    json_real(", ", "flops", lemon_flops(r->ctx));
     return json_end();
 }
 
