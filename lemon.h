@@ -18202,14 +18202,15 @@ static void lemon__cost_solve(lemon__cost *p, double used) {
     const lemon__fill *f = p->f;
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
-    double slot;
-    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    const int64_t slots = (int64_t)used;
+    int64_t slot;
+    for (slot = 0; slot <= slots; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
     p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
     p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
     p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
     lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
     lemon__cost_squares(p, ns);
-    for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
+    for (slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, nt, 0);
     if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
 }
 
