@@ -754,7 +754,8 @@ LEMON_API lemon_status lemon_encode_special(lemon_ctx *ctx, const lemon_tokenize
 LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
                                     const char **text, size_t *bytes);
 /*  The same for a stream of tokens, in whole characters: bytes of one that goes on in the next token are held back until
-    it comes, or until id -1 ends the stream and hands out what is left.  *text is valid until the next call. */
+    it comes, or until id -1 ends the stream and hands out what is left.  Behind a BOS within the text blanks stay, as with
+    SentencePiece and Hugging Face.  *text is valid until the next call. */
 typedef struct lemon_stream {
     int32_t previous;         /* to be set to the id before the first one; all else begins as zero */
     char *text;
@@ -8474,7 +8475,8 @@ static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokeni
 static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer);
 static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *tokenizer, int32_t vocab_size);
 static void lemon__tokenizer_to_json(const lemon_tokenizer *tokenizer, lemon__bytes *out);
-static void lemon__tokenizer_to_config(const lemon_tokenizer *tokenizer, int32_t max_seq, lemon__bytes *out);
+static void lemon__tokenizer_to_config(const lemon_model *model, lemon__bytes *out);
+static void lemon__tags_to_gguf(lemon__pack *pack, const lemon_model *model);
 static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model);
 
 /*  A tokenizer may be smaller than the model's vocabulary (some are padded), never larger. */
@@ -9823,21 +9825,29 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
 /*  Whose a model is and where it comes from, as the head of a README.md says it, and GGUF's keys. */
 static const char *const lemon__origins[][2] = {
     {"license: ", "general.license"}, {"license_name: ", "general.license.name"},
-    {"license_link: ", "general.license.link"}, {"base_model: ", "general.source.huggingface.repository"}};
+    {"license_link: ", "general.license.link"}, {"base_model: ", "general.source.huggingface.repository"},
+    {"base_model: ", "general.base_model.0.repo_url"}};     /* with a host before it, only read where the former is not there */
 enum { LEMON__ORIGINS = sizeof lemon__origins / sizeof *lemon__origins };
 
-/*  Keys from the lines of that head.  One that came with the model as a key is that key still, see lemon__gguf_put_once. */
+/*  Keys from the lines of that head; the first of a list stands in the next line, behind a dash.  One that came with the
+    model as a key is that key still, see lemon__gguf_put_once. */
 static void lemon__gguf_put_origins(lemon__pack *pack, const lemon_model *model) {
     const lemon_part *part = lemon__part_find(model, "README.md");
     const char *text = part ? (const char *)part->data : NULL, *end, *line;
-    int k;
+    size_t left, bytes, n;
+    int k, list = -1;
     if (text == NULL || part->bytes < 4 || memcmp(text, "---\n", 4) != 0) return;
     for (line = text + 4; (end = (const char *)memchr(line, '\n', part->bytes - (size_t)(line - text))); line = end + 1) {
-        if (end - line >= 3 && memcmp(line, "---", 3) == 0) return;
-        for (k = 0; k < LEMON__ORIGINS; k++) {
-            size_t n = strlen(lemon__origins[k][0]);
-            if ((size_t)(end - line) <= n || memcmp(line, lemon__origins[k][0], n) != 0) continue;
-            lemon__gguf_put_text(pack, lemon__origins[k][1], line + n, (size_t)(end - line) - n - (end[-1] == '\r'));
+        left = (size_t)(end - line) - (end > line && end[-1] == '\r');
+        if (left >= 3 && memcmp(line, "---", 3) == 0) return;
+        for (bytes = 0; list >= 0 && bytes < left && (line[bytes] == ' ' || line[bytes] == '-');) bytes++;
+        if (list >= 0 && bytes > 0 && bytes < left)
+            lemon__gguf_put_text(pack, lemon__origins[list][1], line + bytes, left - bytes);
+        for (k = 0, list = -1; k < LEMON__ORIGINS - 1; k++) {
+            n = strlen(lemon__origins[k][0]);
+            if (left + 1 < n || memcmp(line, lemon__origins[k][0], left < n ? left : n) != 0) continue;
+            if (left <= n) list = k;
+            else lemon__gguf_put_text(pack, lemon__origins[k][1], line + n, left - n);
         }
     }
 }
@@ -9905,6 +9915,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     if (c->window) lemon__gguf_put_own(pack, family, "attention.sliding_window", 0, c->window);
     lemon__gguf_put_rope(pack, family, c);
     if (model->tokenizer) lemon__tokenizer_to_gguf(pack, model->tokenizer, c->vocab_size);
+    if (model->tokenizer) lemon__tags_to_gguf(pack, model);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
     lemon__gguf_put_origins(pack, model);
     vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
@@ -10219,20 +10230,26 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
 
 /*  The head of a README.md for a model that came as GGUF. */
 static lemon_status lemon__folder_put_origins(lemon__folder *f, const lemon_model *model) {
+    static const char host[] = "https://huggingface.co/";
     const lemon_part *part = lemon__part_find(model, "gguf.metadata");
     lemon__bytes text = lemon__bytes_in(f->ctx);
-    lemon__cursor c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
+    lemon__cursor c;
     lemon__key key;
-    int k;
+    int k, based = 0;
     if (lemon__part_find(model, "README.md")) return LEMON_OK;
-    while (lemon__gguf_next(&c, &key))
-        for (k = 0; k < LEMON__ORIGINS && key.type == LEMON__GGUF_TEXT; k++) {
+    for (k = 0; k < LEMON__ORIGINS; k++) {
+        c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
+        while (lemon__gguf_next(&c, &key)) {
             const uint8_t *said = key.value + 8;            /* behind its length */
-            if (!lemon__key_is(&key, lemon__origins[k][1]) || memchr(said, '\n', key.bytes - 8)) continue;
+            size_t n = key.bytes - 8;
+            if (key.type != LEMON__GGUF_TEXT || !lemon__key_is(&key, lemon__origins[k][1]) || memchr(said, '\n', n)) continue;
+            if (k >= LEMON__ORIGINS - 2 && based++) continue;
+            if (n > sizeof host && memcmp(said, host, sizeof host - 1) == 0) { said += sizeof host - 1; n -= sizeof host - 1; }
             lemon__print(&text, "%s%s", text.count ? "" : "---\n", lemon__origins[k][0]);
-            lemon__put(&text, said, key.bytes - 8);
+            lemon__put(&text, said, n);
             lemon__print(&text, "\n");
         }
+    }
     if (text.count == 0) return text.status;
     lemon__print(&text, "---\n");
     return lemon__folder_put_text(f, "README.md", &text);
@@ -10257,7 +10274,7 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
     }
     if (status || lemon__part_find(model, "tokenizer.json")) return status;
     if (!lemon__part_find(model, "tokenizer_config.json")) {
-        lemon__tokenizer_to_config(t, model->config.max_seq, &text);
+        lemon__tokenizer_to_config(model, &text);
         status = lemon__folder_put_text(f, "tokenizer_config.json", &text);
     }
     if (status) return status;
@@ -10820,8 +10837,9 @@ static lemon_status lemon__tokenizer_merge_text(lemon_ctx *ctx, lemon_tokenizer 
 
 /* ---- classes of characters, for the patterns ---- */
 
-/*  The tables of Unicode 17.0 below are numbers, lowest digits first, as printable characters: the last digit is 0 ... 64,
-    those before it are 65 ... 89 and count 25 times less than the next. */
+/*  The tables below are numbers, lowest digits first, as printable characters: the last digit is 0 ... 64, those before it
+    are 65 ... 89 and count 25 times less than the next.  They have the Unicode of Hugging Face's tokenizers 0.22: classes
+    of 16.0 (Oniguruma's), form C of 9.0; `make -C tests judges-vocab` compares all of its characters. */
 typedef struct lemon__table { const char *const *line, *const *end, *p; } lemon__table;
 
 #define LEMON__TABLE(lines) {lines, lines + sizeof lines / sizeof *lines, lines[0]}
@@ -10845,27 +10863,27 @@ enum { LEMON__OTHER = 0, LEMON__LETTER, LEMON__NUMBER, LEMON__MARK, LEMON__SPACE
 
 static const char *const lemon__class_runs[] = {
     "|&I:p#6p#x&#:(!#*$#!,!}!!k$!sj!.PW3:#!#dl13!'&/!#6#!+!#!q!!s,!r5!=z9!n%&#6z%>s&!%!)!)!%>t#./{#N2i&w!I.'%h/!#=&9')",
-    "!1'I+&#`#%g$v#&r-N#WIs$F'.#&%&y!1#F#-#5h!l#-.L2h#!;:Fe&j#!u$|'-#k!#=H)&I!a-!@&'&y!!;!#*/&%#=&)&-#>%.'!+)&I'&8&#!%",
+    "!1'I+&#`#%g$v#&r-N#WIs$F'.#&%&y!1#F#-#5h!l#-.L2h#!7>Fe&j#!u$|'-#k!#=H)&I!a-!@&'&y!!;!#*/&%#=&)&-#>%.'!+)&I'&8&#!%",
     "&-!7.'&y!!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y!!;!'!3&%#B!-!-&#[')&IC#9!-!@&'&y!!;!'!3&%#=&)&-:-.'!+)&I!#8G%#!7*+!/",
-    "*'!#!'*'*+*P.5*-!1&#6%WUS5@!+!}!!a&%#=!-!1:)!+!'&')&I><!#-!@!+!}!!H!3&%#=!-!1:)2+!')&I!'%O1D!+!z%)#=!-!1#2+%<+)&n",
+    "*'!#!'*'*+*P.5*-!1&#6%WUS5@!+!}!!a&%#=!-!1:)!+&#&')&I><!#-!@!+!}!!H!3&%#=!-!1:)6'!')&I!'%O1D!+!z%)#=!-!1#2+%<+)&n",
     "!!7!-!i!*h#!D!#&;*%.9!%!B6I&)S}&%'=2;B!Iq%'!#!3!h#!#!H%'F#&3!#!=!I&/n$#|!)6r!!%!%!%.)@!f%.s!!)3N!h%C%n(i&s!#I671/",
     "-#-'=+1TR#%I1&n%!#2#&i&!sU!/&;!#!/&z%!/&s$!/&;!#!/&]!o(!/&e*&-Cr!*a`f-&7*qk#&e!!p#2l+*,@:i!1Cm!-Ki!)OT!+!)Ot'q$*#",
-    ".#%&I6Id-!%I6r-:3)w$%#2q*Gk$!R.RGIg$&3Km&.p#6Mi%}!5.x'J!e$&%I6IS#>w&&Rp!5y&g!@*IdFO-g$V'Im&ZOf%s!>I*+If%&L2i&&+`-",
-    "!w!/%7%'-#2e>t)xL&7&n%&7&@!#!#!#!k$&x'!;!#*+!;*/&7.T2+!;u1$#&82#I6To'u$d#.#&H!#*36#!#!#!/!L&/23.#!q''4o|#|(w+z!fm",
-    "#h$nr&|D6/-'C$&n%!#2#&k(:#[%}!C;!;!;!;!;!;!;!;!q$x&#ll!'$k#E9!3&,'.f-&)&+!v-!/2i&!m.*0Go$|&an$If$A!^n$Iq%^pSeqJq)",
-    "og}$})u&&mK*aI'p!y&1!J!k$)q*I)i%D&x/&o,p!e!%+%/%}!5.%*8Gt'O)l'k!GI6k!7*#!'%Ix#B&}!VO|#*1y&ZW#I63%HI3!z%ZC+%@)&I6}",
-    "!*#-l'%#-')3)#%#g#+&L5&+)G7&7&7C;!;!i&!X6v1B!)&I6yxh!O}!.h'snVzZ&k0m%;O32#%H!T!3!#!'!'!s0r$nZh!r)&|'u%P.c`cq)3!{4",
-    "l!I:p#6p#Kr-*7&7&7&+z$P!p#!m!!'!]&Xv$}2Or&Op(d(m1%f4|#*h'[%u#.o$0Cq!$@$2n%52g$&f%.@!4}%s8&I6f%.f%.v%>t'OL!]!;!'!L",
-    "!]!;!'*t'OfRCy!G@g#7!e&!Dl*7&#!m&!'*#&}!&A}!&<k$>E|&m!!'24y!8.p#6p#m%k(.('b&v&#-!)21/!+!|#&-.%E|!|#(!|#,n$@!x#).4",
-    "`|'Gy!&Am!2Ai!|!<f,}*f(p'Sp':8f%1>I6Ix#*5!}!hCl$!e&!)*'`7k'9|#I#>y!N0s#i!1}%u!<p!}!C-x'_Kh$%')#C1q&N:%Sl#:I6-f%Z!",
+    ".#%&I6Id-!%I6r-:3)w$%#2q*Gk$!R.RGIg$&3Km&.p#6Mi%}!5.x'J!e$&%I6IS#>m$g'5y&g!@*IdFO-g$V'Im&ZOf%s!>I*+If%&L2i&&+`-!w",
+    "!/%7%'-#2e>t)xL&7&n%&7&@!#!#!#!k$&x'!;!#*+!;*/&7.T2+!;u1$#&82#I6To'u$d#.#&H!#*36#!#!#!/!L&/23.#!q''4o|#|(w+z!fm#h",
+    "$nr&|D6/-'C$&n%!#2#&k(:#[%}!C;!;!;!;!;!;!;!;!q$x&#ll!'$k#E9!3&,'.f-&)&+!v-!/2i&!m.*0Go$|&an$If$A!^n$Iq%^pSeqJq)og",
+    "}$})u&&mK*aI'p!y&1!J!k$)q*I)i%D&x/&e*&'!#!@t!a%+%/%}!5.%*8Gt'O)l'k!GI6k!7*#!'%Ix#B&}!VO|#*1y&ZW#I63%HI3!z%ZC+%@)&",
+    "I6}!*#-l'%#-')3)#%#g#+&L5&+)G7&7&7C;!;!i&!X6v1B!)&I6yxh!O}!.h'snVzZ&k0m%;O32#%H!T!3!#!'!'!s0r$nZh!r)&|'u%P.c`cq)3",
+    "!{4l!I:p#6p#Kr-*7&7&7&+z$P!p#!m!!'!]&Xv$}2Or&Op(d(m1%f4|#*h'[%u#.o$0Cq!$@$2n%52g$&f%.@!4}%s8&I6f%.f%.v%>t'OL!]!;!",
+    "'!L!]!;!'*t'OfRCy!G@g#7!e&!Dl*7&#!m&!'*#&}!&A}!&<k$>E|&m!!'24y!8.p#p*k(.('b&v&#-!)21/!+!|#&-.%E|!|#(!|#,n$@!x#).4",
+    "`|'Gy!&Am!2Ai!|!<f,}*f(p'Sp':8f%1>I6Ix#*5!}!hCl$!e&!)*'`+f(1|#I#>y!N0s#i!1}%u!<p!}!C-x'_Kh$%')#C1q&N:%Sl#:I6-f%Z!",
     "I.#)#>{$%&#C-}&Z/.1!)I#!#.r!Ki!!l#R6%'%i);!#!/!]!H:y&R2I61!@&'&y!!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!n%!#F!%&%!1!5#%#",
     "S){#x'k!/2I.%+f$}&s!'!#>Iy9y&=&F|!/)v$}&g!*#KIm%i&V#:I6r!w#t#&_.Q.;z<m&_o/r)n!O@&#&@!'!h#9!)&1#%#)OIp*@&r%=&=#!#%",
-    "s##Jv%=#1>%>#Nu&c*#h!}*w/Bm-s$[I6D!j%B!B#[}#2g$&{!!Z|*;!'!n%9*%!)!=#%>I67!'!o$5!)!5#:I6m&.ItGm!1C)#%T!w$=*5SI%z,#",
-    "[v!h&yi%s/g1du>ei0y.[yh&`%7_Gqz82se#yfLg$k!Ivn*m|!:k$!I6|+!I6g$&5K}&=C/OI!<!u!2m!nf!q&*I|>r)e#Cl#&l#l&l+.%#i(:1Tq",
-    ")'!#%K)',CorOy%o$x.v1o}W/!;!'!zN[#{#+&#W/>u`rf.o02T*D:H*)se:Iht!w&&f#}w!5*9>B&=f$1|6-|2r!Or!r0m#z4{,!u*!'&#&'&/!P",
-    "!#!;!v)!/&@!;!x#!/!3!#*;!vV&l#!l#!k$!l#!k$!l#!k$!l#!k$!l#!@&m'is!i(.n'>%W%x!5!_{m&k$67mB=!g!&=!)!52j)r$%i1q&*=;&I",
-    ".#tSg$%dm&1Ipl!x#1IqBg$)#Ix>k$!+%'%;)3%>'gD;!/!'!]!y>&E=y%i*=#.Iym$x(!,!0o+r&!^l>/!t#!'!#&#!H!/!#!#6#.#!#!#!+!'!#",
-    "&#!#!#!#!#!'!#&/!;!/!/!#!H!e!2+!3!e!fe#Uih1If{%qvj*n$om;&hkE&}gP[yk#yf/ex!j|(r{>2vtV"
+    "s##Jv%=#1>%>#Nu&c*#h!}*g@s$[I6D!j%B!B#[}#2g$&{!!Z|*;!'!n%9*%!)!=#%>I67!'!o$5!)!5#:IzQm!1C)#%T!w$=*5SI%z,#[v!h&yi%",
+    "s/g1du>ei0y.[yh&`%7_Gqz82se#yfLg$k!Ivn*m|!:k$!I6|+!I6g$&5K}&=C/OI!<!u!2m!nf!q&*I|>r)e#f0l+.%#i(:1Tq)'!#%K)WfsG>nj",
+    "'y%HzpY/!;!'!zN[#{#+&#W/>u`rf.o02T*D:H*)se:Iht!w&&f#}w!5*9>B&=f$1|6-|2r!Or!r0m#z4{,!u*!'&#&'&/!P!#!;!v)!/&@!;!x#!",
+    "/!3!#*;!vV&l#!l#!k$!l#!k$!l#!k$!l#!k$!l#!@&m'is!i(.n'>%W%x!5!_{m&k$67mB=!g!&=!)!52j)r$%i1q&*=;&I.#tSg$%dm&1Ipl!x#",
+    "1IqBg$)#Izn!;!/!'!]!y>&E=y%i*=#.Iym$x(!,!0o+r&!^l>/!t#!'!#&#!H!/!#!#6#.#!#!#!+!'!#&#!#!#!#!#!'!#&/!;!/!/!#!H!e!2+",
+    "!3!e!fe#Uih1If{%qvj*n$|z96yC&jiEW}gP[yk#yf/ex!j|(r{>2eh:"
 };
 
 static lemon_status lemon__tokenizer_classes(lemon_ctx *ctx, lemon_tokenizer *t) {
@@ -10909,7 +10927,7 @@ static int lemon__class_at(const lemon_tokenizer *t, const uint8_t *p, size_t n,
     are joined. */
 typedef struct lemon__form { int32_t first, second, whole; } lemon__form;
 
-enum { LEMON__FORMS = 2081, LEMON__CLASSED = 0x1e94b };
+enum { LEMON__FORMS = 2060, LEMON__CLASSED = 0x1e94b };
 
 typedef struct lemon__forms {
     lemon__form list[LEMON__FORMS]; /* in order of `whole` */
@@ -10966,25 +10984,24 @@ static const char *const lemon__form_list[] = {
     "!}$!h*!f#!g+!v$!o@!p&!w#!j4!l6!p,!*!h$!hv!!t$!v>!jA!B!n&!s3!l:!zn$!{w#!i)!k)!s9!m+!u#!q1!&!g-!E!U!l&!5!g@!jG!g5!n",
     ".!m1!u+!y9!m/!ee!!}+!{i!!{D!|$!C!i7!}#!}!!w#!'!D!q%!{%!}=!jM!r8!e7!g1!ys!!u'!t(!f*!l!!:!k#!sZ!ne#!q}h,!-!lx(!xmy/",
     "!i}!!f!!gru0!e|'!}h;!yhe/!o%r'ljm$zoC'U(C36$!$$vlm'#$!$$unm'7$!$$!*$$!$$!$$!$$!$$!$$!'&!$$!$$!$$!$$!'&!'&!$$!'&!$",
-    "$!'&!$$!$$!$$!$$!$L'$).$6!$4!li,z|u'fXs!2!np,qg(zjh(&&!N6!f/t*h(#$!hbfKjK#!U|%h$r(&&=;00),0s%o#/&!5#!Eq<i3v2#!5&!",
-    "<s=y3x2#$!qs#xh!ii!ouy!hj[rj[#!8#!5#8!#7$#(##$!##$um.xm)zm)#)!#.!|gj$}hs!kjs!$$!$04$!$$!$$!$$!$y)t&;$$!$$4$$!$#$$",
-    "$!uzw-lw}+!+!4!wrr-!wtq-!u%!<!g%!e)!b!u%!R!wn6!gwr.!tjt-!0!C!I!ois-!ewq.!xx6!p!!oks-!sjs-!<!tZ!l[!4!kli2!ggi2!>!i",
-    "i7!vm7!8!|!!,!hn7!st7!&!Y!O!8!$!E!o#!2!4!U!6!&!!!!!quu-!w|v,!gx6!M!vmv-!vlv-!.!M!s+!r'!C!d!f$!h&!W!x$!C!f!!!!M!G!",
-    "2!A!t:!h5!k5!j/!j!!e|!!x|$!o6!p!!U!x)!x,!#!k)!ejz-!n}y-!,!A!K!2!r$!tf{-!v$!yyz-!i#!:!v%!x*!xm<!>!uy<!w#!!!rg|-!zu",
-    "{-!M!A!:!|s|-!|r|-!0!ee!!wb!rl=!rq=!>!}%!p#!{ne.!ly}-!qy}-!ev}-!'!E!q'!$!pi>!uk>!z!!M!|!!ip>!x}l/!u{l/!ys>!(!(!K!",
-    "yfm2!t{l2!pwg.!!!nf},!rz;!!!{v>!gxz/!v{F!vwh0!4!qz>!le@!q#!6!h!!l*!xp@!_!wt@!poi.!mki.!w)!*!&!%!g#!K!l!!=!8!i#!K!",
-    "*!W!8!v$!h&!j!!m)!ztj.!mvj.!s$!f(!Y!i'!m{j.!mvj.!y&!Z!{kB!l{B!M!b!o!!owB!woC!^!{}l.!mtl.!s5!n-!zuC!u{C!}|C!k!!{z1",
-    "!(!fz0!n'!ku4!hhR!ii<!*!.!l$!7!iqn.!fsy/!v{D!w(!y/!q#!lfn.!ren.!k(!e3!qrE!jvE!i'!g%!t.!ygn.!v|m.!ftF!vyF!ono.!ljo",
-    ".!oyF!z{F!e#!Y!$!}op.!vp7!py7!{lp.!|wq.!znq.!>!r'!o-!t!!}#!v#!t!!A!<!{fq.!mmq.!q3!p$!ttH!g|H!)!|oq.!ngr.!k=!zmq.!",
-    "k#!tjq.!t(!X!'!evI!yyI!q#!-!w#!|tr,!whr,!emr.!efr.!lgs.!fur.!<!Y!lpt.!olt.!M!ziu.!k1!miu.!E!itK!lvK!luK!!!liL!M!M",
-    "!K!|$!ykL!fsL!|iw.!ygw.!jow.!ikw.!tfm-!xrl-!fky.!Q!t*!sft0!:!jlM!zsy.!#!r!!W!suy.!$!!!z!!hoM!ntM!lsM!y%!gwv0!|f{.",
-    "!n$!r$!ogN!thx0!q{{.!yk|.!z!!uj|.!x&!lxN!hfO!6!,!|y}.!m7!!!gle/!h|N!vw{0!toe/!(!vqO!xl|0!jke/!j}O!efP!+!^!qsg/!rk",
-    "g/!fhP!gpP!h$!x$!fvP!ggg1!b!sfg1!lrg1!ykh/!|sh/!wqh/!q'!8!xpi/!k%!loi/!}yi/!uxi/!zsr-!ekr/!{hR!{%!ekR!xoR!sz>!lmq",
-    "0!>!feK!4!tqq-!(!}o*!p{^!jjS!-!G!urG!ltG!&!6!v!!rml/!sml/!{#!e%!m%!o*!w+!x!!n(!i4!|(!&!C!zml/!h8!n+!pjn1!qrT!&!j!",
-    "!|rq/!ulq/!hrm/!n}o1!*!wnp1!r6!elq1!ppU!:!8!&!r$!e!!h*!{!!q+!z%!x$!Y!sgV!{nV!d!vnV!mvV!(!z}p/!rtp/!0!s{V!z}V!wlf!",
-    "!xnl2!h.!sjw1!4!|zW!s%!}+!u/!h{r/!jtr/!O!t&!x&!vet/!|{i#!nhv+!@!s#!{vv+!t}u+!o'!vex/!Y!}}v/!z&!d!vtw/!zsw/!j6!h,!",
-    "$!w&!{=![!igy/!j{w/!fr_!tu_!j}x/!{fl2!sk`!gfO!ymO!e|z/!p0!}oo2!2!zv`!ts|/!jyp2!pkq2!m{|/!!!`!ew}/!ih}/!m|`!fia!q)",
-    "!Y!j$!uma!|wu2!ryf0!s7!r.!r}b!b!sjc!zqi0!goy2!rsy2!t4!{)!vzi0!m}c!mid!,!0!6!0!n!!ykl0"
+    "$!'&!$$!$$!$$!$$!$L'$).$6!$4!sp9sxe(ief(&&!N6!f/t*h(#$!hbfKjK#!UnLe=y;#!5&!<s=y3x2#$!szq(y}o%wfp%$$!$04$!$$!$$!$$",
+    "!$y)t&;$$!$$4$$!$#$$$!uzw-lw}+!+!4!wrr-!wtq-!u%!<!g%!e)!b!u%!R!wn6!gwr.!tjt-!0!C!I!ois-!ewq.!xx6!p!!oks-!sjs-!<!t",
+    "Z!l[!4!kli2!ggi2!>!ii7!vm7!8!|!!,!hn7!st7!&!Y!O!8!$!E!o#!2!4!U!6!&!!!!!quu-!w|v,!gx6!M!vmv-!vlv-!.!M!s+!r'!C!d!f$",
+    "!h&!W!x$!C!f!!!!M!G!2!A!t:!h5!k5!j/!j!!e|!!x|$!o6!p!!U!x)!x,!#!k)!ejz-!n}y-!,!A!K!2!r$!tf{-!v$!yyz-!i#!:!v%!x*!xm",
+    "<!>!uy<!w#!!!rg|-!zu{-!M!A!:!|s|-!|r|-!0!ee!!wb!rl=!rq=!>!}%!p#!{ne.!ly}-!qy}-!ev}-!'!E!q'!$!pi>!uk>!z!!M!|!!ip>!",
+    "x}l/!u{l/!ys>!(!(!K!yfm2!t{l2!pwg.!!!nf},!rz;!!!{v>!gxz/!v{F!vwh0!4!qz>!le@!q#!6!h!!l*!xp@!_!wt@!poi.!mki.!w)!*!&",
+    "!%!g#!K!l!!=!8!i#!K!*!W!8!v$!h&!j!!m)!ztj.!mvj.!s$!f(!Y!i'!m{j.!mvj.!y&!Z!{kB!l{B!M!b!o!!owB!woC!^!{}l.!mtl.!s5!n",
+    "-!zuC!u{C!}|C!k!!{z1!(!fz0!n'!ku4!hhR!ii<!*!.!l$!7!iqn.!fsy/!v{D!w(!y/!q#!lfn.!ren.!k(!e3!qrE!jvE!i'!g%!t.!ygn.!v",
+    "|m.!ftF!vyF!ono.!ljo.!oyF!z{F!e#!Y!$!}op.!vp7!py7!{lp.!|wq.!znq.!>!r'!o-!t!!}#!v#!t!!A!<!{fq.!mmq.!q3!p$!ttH!g|H!",
+    ")!|oq.!ngr.!k=!zmq.!k#!tjq.!t(!X!'!evI!yyI!q#!-!w#!|tr,!whr,!emr.!efr.!lgs.!fur.!<!Y!lpt.!olt.!M!ziu.!k1!miu.!E!i",
+    "tK!lvK!luK!!!liL!M!M!K!|$!ykL!fsL!|iw.!ygw.!jow.!ikw.!tfm-!xrl-!fky.!Q!t*!sft0!:!jlM!zsy.!#!r!!W!suy.!$!!!z!!hoM!",
+    "ntM!lsM!y%!gwv0!|f{.!n$!r$!ogN!thx0!q{{.!yk|.!z!!uj|.!x&!lxN!hfO!6!,!|y}.!m7!!!gle/!h|N!vw{0!toe/!(!vqO!xl|0!jke/",
+    "!j}O!efP!+!^!qsg/!rkg/!fhP!gpP!h$!x$!fvP!ggg1!b!sfg1!lrg1!ykh/!|sh/!wqh/!q'!8!xpi/!k%!loi/!}yi/!uxi/!zsr-!ekr/!{h",
+    "R!{%!ekR!xoR!sz>!lmq0!>!feK!4!tqq-!(!}o*!p{^!jjS!-!G!urG!ltG!&!6!v!!rml/!sml/!{#!e%!m%!o*!w+!x!!n(!i4!|(!&!C!zml/",
+    "!h8!n+!pjn1!qrT!&!j!!|rq/!ulq/!hrm/!n}o1!*!wnp1!r6!elq1!ppU!:!8!&!r$!e!!h*!{!!q+!z%!x$!Y!sgV!{nV!d!vnV!mvV!(!z}p/",
+    "!rtp/!0!s{V!z}V!wlf!!xnl2!h.!sjw1!4!|zW!s%!}+!u/!h{r/!jtr/!O!t&!x&!vet/!|{i#!nhv+!@!s#!{vv+!t}u+!o'!vex/!Y!}}v/!z",
+    "&!d!vtw/!zsw/!j6!h,!$!w&!{=![!igy/!j{w/!fr_!tu_!j}x/!{fl2!sk`!gfO!ymO!e|z/!p0!}oo2!2!zv`!ts|/!jyp2!pkq2!m{|/!!!`!",
+    "ew}/!ih}/!m|`!fia!q)!Y!j$!uma!|wu2!ryf0!s7!r.!r}b!b!sjc!zqi0!goy2!rsy2!t4!{)!vzi0!m}c!mid!,!0!6!0!n!!ykl0"
 };
 
 /*  Runs of marks of one class: how far from the one before, length less one, class. */
@@ -10992,17 +11009,15 @@ static const char *const lemon__mark_list[] = {
     "h>6t(!!v(!%j(!!v(!!f(!&j(!#q'!%j(!#q'!,j(!&#!%j(!)t(!!e)!!t(!$j(!$t(!#j(#$t(!%j(!!t(!!v(!#j(!!t(!!w(!#x(!!w(!#x(!",
     "!w(!.t(o*&t(e*!j(!%t(!!j(!$t(!!l(!!j(!'t(!'j(!#t(!!j(!#t(!!l(!!r(!!t(!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9#!",
     ":!!;#!t(!!j(#!4l!)t(!!A!!B!!CS!=!!>!!@!!A!!B!!C!!D!!E!#t(!#j(!&t(!!j(!#t(!!j(2!Fp#(t($%t(!!j(!!t($#t(#!j(!#t(!!j(",
-    "F!GA!t(!!j(!#t(!!j(!#t(!$j(!!t(!#j(!!t(!!j(!$t(!!j(!!t(!!j(!!t(!!j(!!t(!!j(!#t(y%(t(!!j(!!t(+!j(:%t(#*t(#$t(#&t(N",
-    "$j(_#t(!$j(!%t(M&t(!&j(!/t(#!j(!#t(!!j(!#t(!!j(!$t(!$j(!!=!!>!!@!$t(!!j(!#t(!#j(!&t(`!)2!+%!t(!!j(!#t(r#!)2!+S!t(",
-    "a!)2!+y#!)2!+y#!)2!+q$!+y#!)2!+)!x!!!f#p#!)2!+x##+2!+n$!+x##r#!!+/%v#w##h$!!+/%l$p!#j(=!j(#!j(#!f(Z!s$!!t$#!v$'%t",
-    "$$!t$##t(!!+##t(b!j({#!)##+v!!j(i<$t(mF#+A!+v%!+,!t(r'!r(h%!l(!!t(!!j(i(!t(!!j(k!!+6)t($!j(S&t(!'j(!#t(!!j(##j(!#",
-    "t(!#j(!&t(!!j(!3t(!!j($'t(!!j(!%t(!!x(l!!)1!+I!t(!!j(!(t(Y#+^!)-#+g!!)q%$t(#!#!&j(!#t(!%j(!!t(#(#&!j((!t(%#t(m'#t",
-    "(!!j(!(t(!!j(!#t(!!x(!!}'!!j(!!q'!Gt(!!v(!#r(!!j(!!h(!!t(!!w(!!j(!!t(!!j(j<#t(!##!%t(!$#!#t(&!t(%##!!t(!!j(!!t(!#",
-    "#!%j(!!t(jj$$t(f%!+k#Bt(s5!h(!!r(!!v(!!l(!#n(t##*}rP!t(&+t(C#t(t!#t(p*!+H!+p%!+=3t(]$j(H!+j#!).!+}(!t(##t(!!j($#t",
-    "('#t(#!t(W!+k)!+lw@!<i>(t(!(j(!#t(mG!j(p(!j(n%&t(vd!j(#!t(K!t(!!#!!j(&!+e&!t(!!j(m6%t(e!&t(g,#t(q!#j(#$j(j!#j(!$t",
-    "(!!j(!!t(!%j(T!t(!!j(!!t(!!j(g'!+L!+0!+]!+!!)i!$t(S#+b!)p!!++!)u#!+!!)r&!)!!+t!#)2!+:(t(%&t(}!$+|#!+%!)9!t(n#!+!!",
-    ")p)!+!!)p$!+h$!+!!)e$!+i*!+!!)w)#+&!)u%!+w!!+4!+u!!+k0!+w)!)##+u!!+o0#+pl:!+kl#&#_(t(xP#(rv>!#hy'#f(!$#%!p(!&f(*)",
-    "j($&t(!#j(A%t(m%$t(e|$(t(#2t($(t(##t(#&t(o#!t(y%(t(o.!t(a%t(w3#v(!!j(!!t(s)!t(!!j(h)!t($!t()#t('!t(n2(j(x#'t(!!)"
+    "F!GA!t(!!j(!#t(!!j(!#t(!$j(!!t(!#j(!!t(!!j(!$t(!!j(!!t(!!j(!!t(!!j(!!t(!!j(!#t(y%(t(!!j(!!t(E%t(#*t(#$t(#&t(N$j(j",
+    "$/t(#!j(!#t(!!j(!#t(!!j(!$t(!$j(!!=!!>!!@!$t(!!j(!#t(!#j(!&t(`!)2!+%!t(!!j(!#t(r#!)2!+y#!)2!+y#!)2!+y#!)2!+q$!+q$",
+    "!+)!x!!!f#p#!)2!+q$!+n$!+x##r#!!+/%v#w##h$0%l$p!#j(=!j(#!j(#!f(Z!s$!!t$#!v$'%t$$!t$##t(!!+##t(b!j({#!)##+v!!j(i<$",
+    "t(mF!+B!+v%!+,!t(r'!r(h%!l(!!t(!!j(i(!t(!!j(k!!+6)t($!j(S&t(!'j(!#t(!!j(h$!)1!+I!t(!!j(!(t(Y#+^!)-#+g!!)q%$t(#!#!",
+    "&j(!#t(!%j(!!t(#(#&!j((!t(%#t(m'#t(!!j(!(t(!!j(!#t(!!x(!!}'!!j(!!q'!Gt('!t(!!w(!!j(!!t(!!j(j<#t(!##!%t(!$#!#t(&!t",
+    "(%##!!t(!!j(!!t(!##!%j(!!t(jj$$t(f%!+k#Bt(s5!h(!!r(!!v(!!l(!#n(t##*}rP!t(&+t(C#t(t!#t(p*!+}&!+=3t(]$j(H!+j#!).!+}",
+    "(!t(##t(!!j($#t('#t(#!t(W!+k)!+lw@!<i>(t(!(j(!#t(mG!j(p(!j(n%&t(vd!j(#!t(K!t(!!#!!j(&!+e&!t(!!j(oW!+[!+]!+!!)i!$t",
+    "(S#+b!)p!!++!)u#!+!!)r&!)!!+u!!)2!+:(t(%&t(t'!+%!)m$!+!!)p)!+!!)p$!+h$!+!!)e$!+nT!+ir@&#_(t(}tA!#hy'#f(!$#%!p(!&f",
+    "(*)j($&t(!#j(A%t(m%$t(e|$(t(#2t($(t(##t(#&t(|y!(j(x#'t(!!)"
 };
 
 static int32_t lemon__difference(uint32_t n) { return n % 2 ? -(int32_t)(n / 2) - 1 : (int32_t)(n / 2); }
@@ -12002,7 +12017,7 @@ LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *
     stream->text = room;
     if (n > 0) memcpy(room + stream->held, piece, n);
     n += (size_t)stream->held;
-    stream->previous = id;
+    stream->previous = id == lemon_tokenizer_bos(tokenizer) ? -1 : id;      /* only the text's first blank goes */
     stream->held = id < 0 ? 0 : (int64_t)lemon__unfinished((const uint8_t *)room, n);
     stream->given = (int64_t)n - stream->held;
     *text = room;
@@ -12617,7 +12632,6 @@ static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemo
     rules->bos = lemon__gguf_id(u, "tokenizer.ggml.bos_token_id", merges ? -1 : LEMON__BOS, size);
     rules->eos = lemon__gguf_id(u, "tokenizer.ggml.eos_token_id", merges ? -1 : LEMON__EOS, size);
     rules->unknown = lemon__gguf_id(u, "tokenizer.ggml.unknown_token_id", merges ? -1 : 0, size);
-    lemon__gguf_key(u, "tokenizer.ggml.add_eos_token");
     return LEMON_OK;
 }
 
@@ -12720,7 +12734,6 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
     for (i = 0; i < 3; i++)
         if (ids[i] >= 0) lemon__gguf_put(pack, keys[i], LEMON__GGUF_U32, (uint64_t)ids[i]);
     lemon__gguf_put(pack, "tokenizer.ggml.add_bos_token", LEMON__GGUF_BOOL, t->rules.add_bos && t->rules.bos >= 0);
-    lemon__gguf_put(pack, "tokenizer.ggml.add_eos_token", LEMON__GGUF_BOOL, 0);
     lemon__gguf_put(pack, "tokenizer.ggml.add_space_prefix", LEMON__GGUF_BOOL, t->rules.prefix != LEMON__PREFIX_NEVER);
 }
 
@@ -12949,10 +12962,41 @@ static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out
     lemon__bytes_free(&scored);
 }
 
-/*  The texts of BOS, EOS and unknown, which tokenizer_config.json names. */
-static void lemon__tokenizer_to_config(const lemon_tokenizer *t, int32_t max_seq, lemon__bytes *out) {
+/*  What goes with a vocabulary, as tokenizer_config.json calls it and GGUF; from the third on tokens, by text and by id.  A
+    key that has no name there goes through such a file by the name that GGUF has for it. */
+static const char *const lemon__tags[][2] = {
+    {"chat_template", "tokenizer.chat_template"}, {"add_eos_token", "tokenizer.ggml.add_eos_token"},
+    {"pad_token", "tokenizer.ggml.padding_token_id"}, {"sep_token", "tokenizer.ggml.seperator_token_id"},
+    {"cls_token", "tokenizer.ggml.cls_token_id"}, {"mask_token", "tokenizer.ggml.mask_token_id"}};
+enum { LEMON__TAGS = sizeof lemon__tags / sizeof *lemon__tags };
+
+/*  A key that came with a GGUF file as a member of tokenizer_config.json; lists have no place there. */
+static void lemon__tag_to_config(const lemon_tokenizer *t, const lemon__key *key, lemon__bytes *out) {
+    uint32_t number = key->type == LEMON__GGUF_U32 ? lemon__get32(key->value) : 0;
+    int k = 0, id;
+    while (k < LEMON__TAGS && !lemon__key_is(key, lemon__tags[k][1])) k++;
+    id = k > 1 && k < LEMON__TAGS;
+    if ((key->type != LEMON__GGUF_U32 && key->type != LEMON__GGUF_BOOL && key->type != LEMON__GGUF_TEXT) ||
+        (id && (key->type != LEMON__GGUF_U32 || number >= (uint32_t)lemon_tokenizer_size(t))))
+        return;
+    lemon__print(out, ",\n  ");
+    lemon__print_string(out, k < LEMON__TAGS ? (const uint8_t *)lemon__tags[k][0] : key->name,
+                        k < LEMON__TAGS ? strlen(lemon__tags[k][0]) : key->name_bytes);
+    lemon__print(out, ": ");
+    if (id) lemon__print_piece(out, t, (int32_t)number, -1);
+    else if (key->type == LEMON__GGUF_TEXT) lemon__print_string(out, key->value + 8, key->bytes - 8);
+    else if (key->type == LEMON__GGUF_BOOL) lemon__print(out, "%s", lemon__json_bool(*key->value));
+    else lemon__print(out, "%lu", (unsigned long)number);
+}
+
+/*  The texts of BOS, EOS and unknown, and what came along. */
+static void lemon__tokenizer_to_config(const lemon_model *model, lemon__bytes *out) {
+    const lemon_tokenizer *t = model->tokenizer;
+    const lemon_part *part = lemon__part_find(model, "gguf.tokenizer");
     const struct { const char *name; int32_t id; } ends[] = {
         {"bos_token", t->rules.bos}, {"eos_token", t->rules.eos}, {"unk_token", t->rules.unknown}};
+    lemon__cursor c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
+    lemon__key key;
     size_t i;
     lemon__print(out, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"");
     for (i = 0; i < 3; i++) {
@@ -12960,7 +13004,54 @@ static void lemon__tokenizer_to_config(const lemon_tokenizer *t, int32_t max_seq
         lemon__print(out, ",\n  \"%s\": ", ends[i].name);
         lemon__print_piece(out, t, ends[i].id, -1);
     }
-    lemon__print(out, ",\n  \"clean_up_tokenization_spaces\": false,\n  \"model_max_length\": %ld\n}\n", (long)max_seq);
+    while (lemon__gguf_next(&c, &key)) lemon__tag_to_config(t, &key, out);
+    lemon__print(out, ",\n  \"add_bos_token\": %s,\n  \"clean_up_tokenization_spaces\": false,\n"
+                      "  \"model_max_length\": %ld\n}\n", lemon__json_bool(t->rules.add_bos && t->rules.bos >= 0),
+                 (long)model->config.max_seq);
+}
+
+/*  A token is a text, or an object that has it as "content"; of several chat templates the first is taken. */
+static int32_t lemon__tag_value(const lemon__json *json, int32_t node) {
+    lemon__json_type type = lemon__json_type_of(json, node);
+    return type == LEMON__JSON_OBJECT  ? lemon__json_get(json, node, "content")
+           : type == LEMON__JSON_ARRAY ? lemon__json_get(json, node + 1, "template")
+                                       : node;
+}
+
+/*  The other way: member i of tokenizer_config.json as a key. */
+static void lemon__tag_to_gguf(lemon__pack *pack, const lemon_tokenizer *t, lemon__json *json, int32_t i) {
+    int32_t node = lemon__tag_value(json, i + 1);
+    lemon__json_type type = lemon__json_type_of(json, node);
+    const lemon__json_node *own = &json->nodes[i];
+    char name[LEMON__NAME];
+    size_t n;
+    const uint8_t *text = lemon__json_string(json, node, &n);
+    int64_t number = -1;
+    int k = 0;
+    while (k < LEMON__TAGS && !lemon__json_is(json, i, lemon__tags[k][0])) k++;
+    if (k == LEMON__TAGS && (own->bytes < 11 || memcmp(json->text + own->start, "tokenizer.", 10) != 0 ||
+                             !lemon__name_ok(json->text + own->start, own->bytes)))
+        return;
+    if (k < LEMON__TAGS) lemon__format(name, sizeof name, "%s", lemon__tags[k][1]);
+    else lemon__format(name, sizeof name, "%.*s", (int)own->bytes, (const char *)json->text + own->start);
+    if (type == LEMON__JSON_STRING && text == NULL) pack->status = LEMON_E_MEMORY;
+    else if (k > 1 && k < LEMON__TAGS) number = text ? lemon_tokenizer_find(t, (const char *)text, n) : -1;
+    else if (text) lemon__gguf_put_text(pack, name, (const char *)text, n);
+    else if (type == LEMON__JSON_TRUE || type == LEMON__JSON_FALSE)
+        lemon__gguf_put(pack, name, LEMON__GGUF_BOOL, type == LEMON__JSON_TRUE);
+    else if (!lemon__json_int(json, node, &number)) return;
+    if (number >= 0 && number <= UINT32_MAX) lemon__gguf_put(pack, name, LEMON__GGUF_U32, (uint64_t)number);
+}
+
+static void lemon__tags_to_gguf(lemon__pack *pack, const lemon_model *model) {
+    const lemon_part *chat = lemon__part_find(model, "chat_template.jinja");
+    lemon__json json;
+    int32_t i;
+    if (chat) lemon__gguf_put_text(pack, lemon__tags[0][1], (const char *)chat->data, chat->bytes);
+    if (lemon__part_json(pack->ctx, model, "tokenizer_config.json", &json) == LEMON_E_MEMORY) pack->status = LEMON_E_MEMORY;
+    if (lemon__json_type_of(&json, 0) == LEMON__JSON_OBJECT)
+        for (i = 1; i < json.nodes[0].next; i = json.nodes[i + 1].next) lemon__tag_to_gguf(pack, model->tokenizer, &json, i);
+    lemon__json_close(&json);
 }
 
 /* ---- loading: the content decides ---- */

@@ -14,10 +14,7 @@ mkdir -p "$scratch"
 
 . ./judges_install.sh
 python=/usr/bin/python3
-if ! $python -c "import torch" 2> /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -o DPkg::Lock::Timeout=120 -y -qq --no-install-recommends python3-torch; } \
-        < /dev/null > "$judges/apt.log" 2>&1 || echo "# python3-torch was not installed"
-fi
+$python -c "import torch" 2> /dev/null || apt_install python3-torch
 LLAMA_BACKENDS=$libraries
 export LLAMA_BACKENDS OMP_NUM_THREADS=1
 
