@@ -648,7 +648,8 @@ LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *co
 LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed);
 /*  A copy with its own f32 weights, whatever the source's storage; the tokenizer and the parts are copied too. */
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model);
-/*  Copies the tokenizer and the parts of one model to another that has none: to a student from its teacher. */
+/*  Copies the tokenizer and the parts of one model to another, of each what it has none of: to a student from its teacher,
+    as lemon_fuse and lemon_operators_apply do themselves. */
 LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to);
 /*  Gives a model another tokenizer, which it then owns; parts that describe the old one are dropped. */
 LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lemon_tokenizer *tokenizer);
@@ -6840,9 +6841,8 @@ LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from
     int64_t i;
     if (ctx == NULL || from == NULL || to == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_carry: an argument is NULL");
-    if (to->tokenizer || to->n_parts > 0) return LEMON_OK;
-    if (from->tokenizer) status = lemon_tokenizer_clone(ctx, from->tokenizer, &to->tokenizer);
-    for (i = 0; i < from->n_parts && !status; i++) {
+    if (from->tokenizer && !to->tokenizer) status = lemon_tokenizer_clone(ctx, from->tokenizer, &to->tokenizer);
+    for (i = to->n_parts > 0 ? from->n_parts : 0; i < from->n_parts && !status; i++) {
         const lemon_part *p = &from->parts[i];
         status = lemon__part_add(ctx, to, p->name, strlen(p->name), p->data, p->bytes);
     }
@@ -15188,7 +15188,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
         status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
     if (!status) status = lemon__student_create(ctx, &operators->student, file, student);
     if (!status) status = lemon__apply_all(ctx, operators, teacher, correction, *student, NULL);
-    if (!status && teacher->tokenizer) status = lemon_tokenizer_clone(ctx, teacher->tokenizer, &(*student)->tokenizer);
+    if (!status) status = lemon_model_carry(ctx, teacher, *student);
     return lemon__model_done(ctx, status, student);
 }
 
@@ -18240,8 +18240,7 @@ static const lemon_fuse_result lemon__fuse_nothing = {0, (double)NAN, (double)NA
 static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
     lemon_status status = lemon_model_create(f->ctx, f->sc, model);
     if (!status) status = lemon_model_init(f->ctx, *model, f->o->seed);
-    if (!status && f->teacher->tokenizer)
-        status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+    if (!status) status = lemon_model_carry(f->ctx, f->teacher, *model);
     if (status || text == NULL) return status;
     status = lemon__fill_text(f, text);
     return status ? status : lemon__held_out_loss(f, *model, loss);
@@ -18387,8 +18386,7 @@ static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, le
     if (f->fusing && !status) {
         *model = f->student;
         f->student = NULL;
-        if (f->teacher->tokenizer && !(*model)->tokenizer)
-            status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+        status = lemon_model_carry(f->ctx, f->teacher, *model);
     }
     lemon_operators_free(f->ctx, ops);
     r->flops = f->ctx->flops - f->flops;
