@@ -8189,8 +8189,7 @@ static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
 /*  A row of the tensor table, and its data: where they must be, as many as the shape takes, under their checksum, zeros
     behind them.  *end is where the tensor before it ended: tensors stand one behind the other, so none can overlap and
     none can hide bytes between. */
-static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__header *h, lemon__cursor *c,
-                                             uint64_t *end) {
+static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__header *h, lemon__cursor *c, uint64_t *end) {
     size_t n = lemon__take16(c);
     unsigned dtype = lemon__take16(c);
     uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
@@ -8371,8 +8370,7 @@ static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const cha
     if (field->real && !(fabs(value) < 1e30))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", file, name, value);
     if (!field->real && (!(value >= 0 && value <= INT32_MAX) || value < floor(value) || value > floor(value)))
-        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value,
-                           (long)INT32_MAX);
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value, (long)INT32_MAX);
     real = field->real ? (float)value : 0;
     whole = field->real ? 0 : (int32_t)value;
     memcpy(p, field->real ? (const void *)&real : (const void *)&whole, 4);
@@ -8705,8 +8703,7 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     for (i = 0; i < u->key_names.count && !status; i++) {
         const lemon__key *key = &u->keys[i];
         if (key->name_bytes < 6 || memcmp(key->name, "part.", 5) != 0 || key->type != LEMON__TEXT) continue;
-        status = lemon__part_add(u->ctx, model, (const char *)key->name + 5, key->name_bytes - 5, key->value,
-                                 key->bytes);
+        status = lemon__part_add(u->ctx, model, (const char *)key->name + 5, key->name_bytes - 5, key->value, key->bytes);
     }
     return status;
 }
@@ -9013,8 +9010,7 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     e.tensor.dtype = (lemon_dtype)dtype;
     e.tensor.rows = n == 2 ? size[0] : 1;
     e.tensor.cols = n == 2 ? size[1] : size[0];
-    if (!ok || range[0] < 0 || range[1] <= range[0] ||
-        lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
+    if (!ok || range[0] < 0 || range[1] <= range[0] || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
     e.offset = (uint64_t)range[0];
     return lemon__unpack_push_tensor(u, &e);
@@ -9110,8 +9106,7 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     if (status) return status;
     if (!there)
         return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
-                           "model.safetensors.index.json; PyTorch's .bin files must be converted first",
-                           shards->folder);
+                           "model.safetensors.index.json; PyTorch's .bin files must be converted first", shards->folder);
     status = lemon__json_parse(shards->ctx, reader.name, reader.map, (size_t)reader.size, &json);
     if (!status) status = lemon__shards_index(shards, &json);
     lemon__json_close(&json);
@@ -10162,7 +10157,7 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
     lemon__json json;
     lemon_status status;
     int32_t i;
-    size_t k;
+    size_t k, start;
     if (part == NULL) {
         if (model->tokenizer)
             lemon__print(out, ",\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld",
@@ -10178,11 +10173,9 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
         for (k = 0; k < LEMON__FIELDS; k++)
             known |= lemon__fields[k].hf && !lemon__fields[k].kinds && lemon__json_is(&json, i, lemon__fields[k].hf);
         if (known) continue;
-        lemon__print(out, ",\n  \"");
-        lemon__put(out, json.text + json.nodes[i].start, json.nodes[i].bytes);
-        lemon__print(out, "\": %s", value->type == LEMON__JSON_STRING ? "\"" : "");
-        lemon__put(out, json.text + value->start, value->bytes);
-        if (value->type == LEMON__JSON_STRING) lemon__print(out, "\"");
+        start = json.nodes[i].start - 1;                            /* from quote to quote */
+        lemon__print(out, ",\n  ");
+        lemon__put(out, json.text + start, value->start + value->bytes + (value->type == LEMON__JSON_STRING) - start);
     }
     lemon__json_close(&json);
     return LEMON_OK;
@@ -10360,8 +10353,7 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
 typedef struct lemon__array {
     lemon_ctx *ctx;
     lemon_writer out;
-    char name[LEMON__NAME];
-    int begun, column;
+    int column;
 } lemon__array;
 
 /*  The array is called after the file, in letters that C allows, and ends in _lemon. */
@@ -10378,25 +10370,10 @@ static void lemon__array_name(const char *path, char *name) {
     memcpy(name + n, "_lemon", 7);
 }
 
-static lemon_status lemon__array_begin(lemon__array *array) {
-    char text[1024];
-    int n = lemon__format(text, sizeof text,
-                     "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
-                     "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
-                     "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
-                     "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
-                     "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
-                     "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
-                     "static const unsigned char %s[] = {\n",
-                     array->name, array->name, array->name, array->name, array->name, array->name);
-    array->begun = 1;
-    return lemon__append(array->ctx, &array->out, text, (size_t)n);
-}
-
 static lemon_status lemon__array_append(void *user, const void *bytes, size_t count) {
     lemon__array *array = (lemon__array *)user;
     const uint8_t *p = (const uint8_t *)bytes, *end = p + count;
-    lemon_status status = array->begun ? LEMON_OK : lemon__array_begin(array);
+    lemon_status status = LEMON_OK;
     char text[4096];
     while (p < end && !status) {
         size_t n = 0;
@@ -10415,28 +10392,36 @@ static lemon_status lemon__array_append(void *user, const void *bytes, size_t co
 
 static void lemon__array_abort(void *user) {
     lemon__array *array = (lemon__array *)user;
-    if (array->out.abort) array->out.abort(array->out.user);
+    array->out.abort(array->out.user);
 }
 
 static lemon_status lemon__array_commit(void *user) {
     lemon__array *array = (lemon__array *)user;
-    lemon_status status = lemon__append(array->ctx, &array->out, "};\n#endif\n", 10);
-    if (!status) return array->out.commit(array->out.user);
-    lemon__array_abort(user);
-    return status;
+    return lemon__conclude(array->ctx, &array->out, lemon__append(array->ctx, &array->out, "};\n#endif\n", 10));
 }
 
-static void lemon__array_writer(lemon_ctx *ctx, const lemon_writer *out, const char *path, lemon__array *array,
-                                lemon_writer *writer) {
-    memset(array, 0, sizeof *array);
+/*  Puts an array between a file and who writes to it; after an error the file is aborted. */
+static lemon_status lemon__array_open(lemon_ctx *ctx, const char *path, lemon__array *array, lemon_writer *writer) {
+    char name[LEMON__NAME], text[1024];
+    int n;
+    lemon__array_name(path, name);
+    n = lemon__format(text, sizeof text,
+                      "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
+                      "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
+                      "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
+                      "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
+                      "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
+                      "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
+                      "static const unsigned char %s[] = {\n", name, name, name, name, name, name);
     array->ctx = ctx;
-    array->out = *out;
-    lemon__array_name(path, array->name);
+    array->out = *writer;
+    array->column = 0;
     writer->user = array;
-    writer->name = out->name;
     writer->append = lemon__array_append;
     writer->commit = lemon__array_commit;
     writer->abort = lemon__array_abort;
+    if (lemon__append(ctx, &array->out, text, (size_t)n) == LEMON_OK) return LEMON_OK;
+    return lemon__conclude(ctx, &array->out, LEMON_E_IO);
 }
 
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
@@ -10471,7 +10456,7 @@ LEMON_API void lemon_save_defaults(lemon_save_options *options) {
 
 LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
-    lemon_writer file, writer;
+    lemon_writer writer;
     lemon__array array;
     lemon_status status;
     const char *ending;
@@ -10488,11 +10473,9 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
     if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
         return lemon__save_folder(ctx, path, model, options);
-    status = lemon_file_writer(ctx, path, &file);
-    if (status) return status;
-    writer = file;
-    if (strcmp(ending, ".h") == 0) lemon__array_writer(ctx, &file, path, &array, &writer);
-    return lemon_save_writer(ctx, &writer, model, options->dtype);
+    status = lemon_file_writer(ctx, path, &writer);
+    if (!status && strcmp(ending, ".h") == 0) status = lemon__array_open(ctx, path, &array, &writer);
+    return status ? status : lemon_save_writer(ctx, &writer, model, options->dtype);
 }
 
 LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
@@ -10820,10 +10803,9 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
     m.right = lemon__words_find(&t->pieces, room + a, b);
     m.id = lemon__words_find(&t->pieces, room, a + b);
     if (m.left < 0 || m.right < 0 || m.id < 0)
-        return lemon__fail(ctx, LEMON_E_FORMAT,
-                           "%s: merge %lld is \"%.*s %.*s\", expected two pieces of the vocabulary that make a third",
-                           name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40), (const char *)left,
-                           (int)lemon__min((int64_t)n_right, 40), (const char *)right);
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: merge %lld is \"%.*s %.*s\", expected two pieces of the vocabulary "
+                           "that make a third", name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40),
+                           (const char *)left, (int)lemon__min((int64_t)n_right, 40), (const char *)right);
     return lemon__merge_push(ctx, t, &m);
 }
 
@@ -11267,10 +11249,8 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
     for (byte = 0; byte < 256 && !t->rules.split; byte++) {
         id = t->rules.llama2c ? byte + LEMON__FIRST_BYTE : t->byte_ids[byte];
         if (id >= 0 && t->byte_ids[byte] == id) continue;
-        return lemon__fail(ctx, LEMON_E_UNSUPPORTED,
-                           "%s: piece %ld is not a byte, expected <0x%02X>; vocabularies without byte pieces are not "
-                           "supported",
-                           name, (long)id, (unsigned)byte);
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: piece %ld is not a byte, expected <0x%02X>; vocabularies "
+                           "without byte pieces are not supported", name, (long)id, (unsigned)byte);
     }
     status = lemon__tokenizer_specials(ctx, t);
     if (!status && LEMON__BPE && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
@@ -11329,8 +11309,7 @@ static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer 
     return lemon__tokenizer_done(ctx, lemon__tokenizer_finish(ctx, "copy", t), tokenizer);
 }
 
-LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source,
-                                             lemon_tokenizer **tokenizer) {
+LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source, lemon_tokenizer **tokenizer) {
     if (source == NULL || tokenizer == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_clone: an argument is NULL");
     return lemon__tokenizer_copy(ctx, source, NULL, NULL, tokenizer);
@@ -11350,24 +11329,20 @@ static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *rea
         const uint8_t *piece = lemon__take(&c, n);
         float score;
         if (piece == NULL)
-            return lemon__fail(ctx, LEMON_E_FORMAT,
-                               "%s: size is %llu bytes, which end within piece %ld, expected %ld pieces (vocab_size); "
-                               "the file is cut short or belongs to another model",
-                               reader->name, (unsigned long long)reader->size, (long)id,
-                               (long)(vocab_size ? vocab_size : id + 1));
+            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, which end within piece %ld, expected %ld "
+                               "pieces (vocab_size); the file is cut short or belongs to another model", reader->name,
+                               (unsigned long long)reader->size, (long)id, (long)(vocab_size ? vocab_size : id + 1));
         if (n > longest)
-            return lemon__fail(
-                ctx, LEMON_E_FORMAT,
-                "%s: piece %ld has %lu bytes, expected at most %lu, the length of the longest; " LEMON__DAMAGED,
-                reader->name, (long)id, (unsigned long)n, (unsigned long)longest);
+            return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %ld has %lu bytes, expected at most %lu, the length of "
+                               "the longest; " LEMON__DAMAGED, reader->name, (long)id, (unsigned long)n,
+                               (unsigned long)longest);
         memcpy(&score, &bits, 4);
         status = lemon__llama2c_add(ctx, t, score, piece, n);
     }
     if (!status && c.at != c.size)
-        status = lemon__fail(ctx, LEMON_E_FORMAT,
-                             "%s: %llu bytes follow the last piece, expected %ld pieces (vocab_size) and nothing more; "
-                             "it belongs to another model",
-                             reader->name, (unsigned long long)(c.size - c.at), (long)vocab_size);
+        status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %llu bytes follow the last piece, expected %ld pieces "
+                             "(vocab_size) and nothing more; it belongs to another model", reader->name,
+                             (unsigned long long)(c.size - c.at), (long)vocab_size);
     /* with nothing but the bytes there is no blank to put before a text */
     t->rules.prefix = id > LEMON__FIRST_PIECE ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
     return status;
@@ -11382,9 +11357,8 @@ LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, co
     if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
     while (byte < 256 && t->byte_ids[byte] == byte + LEMON__FIRST_BYTE) byte++;
     if (byte < 256 || t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS)
-        return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: llama2.c's format holds SentencePiece vocabularies only, "
-                           "with BOS 1, EOS 2 and the bytes from 3 on, and this is another; keep it in a .lemon file",
-                           path);
+        return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: llama2.c's format holds SentencePiece vocabularies only, with "
+                           "BOS 1, EOS 2 and the bytes from 3 on, and this is another; keep it in a .lemon file", path);
     lemon__put_number(&out, t->longest, 4);
     for (id = 0; id < lemon_tokenizer_size(t); id++) {
         size_t n;
@@ -12134,8 +12108,7 @@ static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens 
     return c.bad ? lemon__fail(out->ctx, LEMON_E_ARG, "part \"%s\" is no list of GGUF keys", part->name) : out->status;
 }
 
-static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept,
-                                     lemon_model *to) {
+static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept, lemon_model *to) {
     static const char *const gone[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
                                        "added_tokens.json"};
     lemon__bytes text = lemon__bytes_in(ctx);
@@ -12456,10 +12429,9 @@ static lemon_status lemon__hf_parse(lemon__hf *hf, int32_t vocab_size) {
     if (!status) status = lemon__hf_steps(hf, "decoder", "decoders", lemon__hf_decoder);
     if (!status) status = lemon__hf_model(hf);
     if (!status && vocab_size > 0 && hf->size > vocab_size)
-        status = lemon__fail(hf->ctx, LEMON_E_FORMAT,
-                             "%s: the largest id is %lld, expected at most %ld (vocab_size - 1); it belongs to another "
-                             "model",
-                             hf->json.name, (long long)hf->size - 1, (long)vocab_size - 1);
+        status = lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: the largest id is %lld, expected at most %ld (vocab_size - "
+                             "1); it belongs to another model", hf->json.name, (long long)hf->size - 1,
+                             (long)vocab_size - 1);
     if (!status) status = lemon__tokenizer_finish(hf->ctx, hf->json.name, hf->t);
     if (!status) status = lemon__hf_steps(hf, "post_processor", "processors", lemon__hf_post_processor);
     if (!status) lemon__hf_ends(hf);
@@ -12576,8 +12548,7 @@ static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, i
     for (k = 0; k < LEMON__SP_FIELDS && !status; k++)
         if (lemon__sp_fields[k].expected >= 0 && said[k] != lemon__sp_fields[k].expected)
             return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %ld, expected %ld; lemon.h has no other",
-                               reader->name, lemon__sp_fields[k].name, (long)said[k],
-                               (long)lemon__sp_fields[k].expected);
+                               reader->name, lemon__sp_fields[k].name, (long)said[k], (long)lemon__sp_fields[k].expected);
     if (!status && vocab_size > 0 && t->pieces.count > vocab_size)
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: it has %lld pieces, expected at most %ld (vocab_size); it belongs "
                            "to another model", reader->name, (long long)t->pieces.count, (long)vocab_size);
@@ -12892,29 +12863,19 @@ static void lemon__json_byte_level(lemon__bytes *out, const lemon__rules *rules)
 
 /*  BOS before a text, and before each of a pair. */
 static void lemon__json_template(lemon__bytes *out, const lemon_tokenizer *t) {
-    static const char *const lists[] = {"single", "pair"};
-    int list, k;
-    if (!t->rules.add_bos || t->rules.bos < 0) {
-        lemon__print(out, "\"post_processor\": null,\n");
-        return;
+    static const char *const parts[] = {
+        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": ",
+        ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"SpecialToken\": {\"id\": ",
+        ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": ",
+        ", \"type_id\": 1}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {", ": {\"id\": ",
+        ", \"tokens\": ["};
+    int k, added = t->rules.add_bos && t->rules.bos >= 0;
+    for (k = 0; k < 6 && added; k++) {
+        lemon__print(out, "%s", parts[k]);
+        lemon__print_piece(out, t, t->rules.bos, -1);
     }
-    lemon__print(out, "\"post_processor\": {\"type\": \"TemplateProcessing\"");
-    for (list = 0; list < 2; list++) {
-        lemon__print(out, ", \"%s\": [", lists[list]);
-        for (k = 0; k <= list; k++) {
-            lemon__print(out, "%s{\"SpecialToken\": {\"id\": ", k ? ", " : "");
-            lemon__print_piece(out, t, t->rules.bos, -1);
-            lemon__print(out, ", \"type_id\": %d}}, {\"Sequence\": {\"id\": \"%c\", \"type_id\": %d}}", k, 'A' + k, k);
-        }
-        lemon__print(out, "]");
-    }
-    lemon__print(out, ", \"special_tokens\": {");
-    lemon__print_piece(out, t, t->rules.bos, -1);
-    lemon__print(out, ": {\"id\": ");
-    lemon__print_piece(out, t, t->rules.bos, -1);
-    lemon__print(out, ", \"ids\": [%ld], \"tokens\": [", (long)t->rules.bos);
-    lemon__print_piece(out, t, t->rules.bos, -1);
-    lemon__print(out, "]}}},\n");
+    if (added) lemon__print(out, "], \"ids\": [%ld]}}},\n", (long)t->rules.bos);
+    else lemon__print(out, "\"post_processor\": null,\n");
 }
 
 static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out) {
@@ -13005,9 +12966,8 @@ static void lemon__tokenizer_to_config(const lemon_model *model, lemon__bytes *o
         lemon__print_piece(out, t, ends[i].id, -1);
     }
     while (lemon__gguf_next(&c, &key)) lemon__tag_to_config(t, &key, out);
-    lemon__print(out, ",\n  \"add_bos_token\": %s,\n  \"clean_up_tokenization_spaces\": false,\n"
-                      "  \"model_max_length\": %ld\n}\n", lemon__json_bool(t->rules.add_bos && t->rules.bos >= 0),
-                 (long)model->config.max_seq);
+    lemon__print(out, ",\n  \"add_bos_token\": %s,\n  \"clean_up_tokenization_spaces\": false,\n  \"model_max_length\": "
+                 "%ld\n}\n", lemon__json_bool(t->rules.add_bos && t->rules.bos >= 0), (long)model->config.max_seq);
 }
 
 /*  A token is a text, or an object that has it as "content"; of several chat templates the first is taken. */
@@ -13147,9 +13107,8 @@ static lemon_status lemon__tokens_ids(lemon_ctx *ctx, const lemon_reader *reader
     lemon__cursor c = lemon__cursor_over(reader);
     lemon_status status = LEMON_OK;
     if (c.size % width != 0)
-        return lemon__fail(ctx, LEMON_E_FORMAT,
-                           "%s: size is %llu bytes, expected a multiple of %d; the file is cut short", reader->name,
-                           (unsigned long long)c.size, (int)width);
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected a multiple of %d; the file is cut "
+                           "short", reader->name, (unsigned long long)c.size, (int)width);
     while (c.at < c.size && !status) {
         uint32_t id = width == 2 ? lemon__take16(&c) : lemon__take32(&c);
         if (id >= (uint32_t)vocab_size)
@@ -13164,11 +13123,8 @@ static lemon_status lemon__tokens_ids(lemon_ctx *ctx, const lemon_reader *reader
 static lemon_status lemon__tokens_prose(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const lemon_reader *reader,
                                         int32_t vocab_size, lemon_tokens *tokens) {
     if (tokenizer == NULL)
-        return lemon__fail(
-            ctx, LEMON_E_ARG,
-            "%s: is text, but there is no tokenizer to read it with; give --tokenizer FILE, or token ids in a "
-            ".u16 or .u32 file",
-            reader->name);
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: is text, but there is no tokenizer to read it with; give --tokenizer "
+                           "FILE, or token ids in a .u16 or .u32 file", reader->name);
     if (lemon_tokenizer_size(tokenizer) > vocab_size)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
                            reader->name, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
@@ -13451,11 +13407,8 @@ static lemon_status lemon__learn_pieces(lemon__learner *l, int32_t size) {
         status = lemon__learn_best(l, &best);
         if (status) return status;
         if (best == NULL)
-            return lemon__fail(
-                l->ctx, LEMON_E_ARG,
-                "size of the vocabulary is %ld, expected at most %ld: the text has no more pairs to learn; "
-                "give more text",
-                (long)size, (long)known);
+            return lemon__fail(l->ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected at most %ld: the text has "
+                               "no more pairs to learn; give more text", (long)size, (long)known);
         left = best->left;
         right = best->right;
         i = best->sighting;
