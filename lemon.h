@@ -17824,7 +17824,7 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
     o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
     o.teacher = f->teacher;
     o.keep_teacher = 1;
-    o.distill = 1.0;
+    o.distill = 0.9;                /* what the text says corrects a teacher that is not perfect */
     o.seed = f->o->seed;
     text.ids = (int32_t *)lemon__unconst(f->ids);
     text.count = text.capacity = f->kept * f->seq;
