@@ -14662,8 +14662,8 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
    Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
 
    How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times through
-   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once; where
-   they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
+   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once, and a
+   tenth as much towards the text; where they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
    after this, solving needs only as many rows as its unknowns ask for.
    ================================================================================================================== */
 
@@ -17824,7 +17824,7 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
     o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
     o.teacher = f->teacher;
     o.keep_teacher = 1;
-    o.distill = 0.9;                /* what the text says corrects a teacher that is not perfect */
+    o.distill = 0.9;                /* the rest is the text's, which corrects a teacher that is not perfect */
     o.seed = f->o->seed;
     text.ids = (int32_t *)lemon__unconst(f->ids);
     text.count = text.capacity = f->kept * f->seq;
