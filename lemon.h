@@ -974,7 +974,8 @@ LEMON_API const char *lemon_place_name(lemon_place place);
 /*  How to fuse.  Fill it with lemon_fuse_defaults, then change what you like. */
 typedef struct lemon_fuse_options {
     const char *method;       /* "lemon", "ligo", "subclone", "select", "drop", "slicegpt", "modegpt", "random" */
-    int64_t tokens;           /* calibration tokens; a tenth of them is held out */
+    int64_t tokens;           /* calibration tokens; a tenth of them is held out.  0: the method's own number (65536 for what
+                                 then goes through the text to learn, others 32768) */
     int64_t seq;              /* length of their windows; 0: 256 or the context */
     int64_t field_layers;     /* teacher layers that a student layer may draw on; 0: the method's own choice */
     int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
@@ -985,7 +986,7 @@ typedef struct lemon_fuse_options {
     double learn_lr;          /* < 0: the method's own */
     uint64_t seed;            /* of sampled text, random weights and the order of learning */
 } lemon_fuse_options;
-/*  lemon, 32768 tokens, solved, with correction, seed 1; what is learned is left to the method. */
+/*  lemon, solved, with correction, seed 1; how much text and learning is left to the method. */
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
 
 /*  A shape for a student of about `params` parameters, embeddings counted, that can be fused from this teacher.  Sizes in
@@ -2267,6 +2268,15 @@ static void lemon__pages(const lemon_ctx *ctx, const void *p, size_t bytes, int 
 }
 
 #if LEMON__POSIX
+/*  Two processes that write into one scratch file would crash each other.  Where a file cannot be locked, none is. */
+static int lemon__scratch_lock(int fd) {
+    struct flock all;
+    memset(&all, 0, sizeof all);
+    all.l_type = F_WRLCK;
+    all.l_whence = SEEK_SET;
+    return fcntl(fd, F_SETLK, &all) == 0 || (errno != EACCES && errno != EAGAIN);
+}
+
 /*  Opens scratch of up to `room` bytes; anew, or with what the file holds.  unnamed: it ends with the program. */
 static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t room, int anew, int unnamed,
                                         struct lemon__file **out) {
@@ -2275,8 +2285,11 @@ static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t
     lemon_status status = LEMON_OK;
     *out = file;
     if (file == NULL) return LEMON_E_MEMORY;
-    file->fd = open(path, anew ? O_RDWR | O_CREAT | O_TRUNC : O_RDWR | O_CREAT, 0666);
+    if (anew) lemon__file_remove(path);                     /* not emptied: somebody may have it mapped */
+    file->fd = open(path, O_RDWR | O_CREAT, 0666);
     if (file->fd < 0 || fstat(file->fd, &info) != 0) status = lemon__io_error(file, "open");
+    else if (!lemon__scratch_lock(file->fd))
+        status = lemon__fail(ctx, LEMON_E_IO, "%s is in use by another process; wait for it, or give the result another name", path);
     else {
         file->filled = (size_t)info.st_size;
         file->map = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
@@ -14693,8 +14706,8 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
    Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
 
    How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times through
-   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once; where
-   they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
+   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once, and a
+   tenth as much towards the text; where they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
    after this, solving needs only as many rows as its unknowns ask for.
    ================================================================================================================== */
 
@@ -15387,6 +15400,7 @@ typedef struct lemon__fill {
     const lemon_fuse_options *o;
     const lemon__method *method;
     int64_t learn;                  /* steps; negative: so many times through the text, until its windows are counted */
+    int64_t tokens;                 /* of text, at most */
     lemon_operators *ops;
     lemon_arena arena, solve, work; /* for the whole fusion, for the solving, for a part of it */
     int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
@@ -15446,6 +15460,7 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->o = o;
     f->method = lemon__method_find(o->method);
     f->learn = o->learn_steps >= 0 ? o->learn_steps : lemon__own_steps(f);
+    f->tokens = o->tokens > 0 ? o->tokens : f->learn < 0 ? 65536 : 32768;
     f->dt = f->tc->d_model;
     f->ds = f->sc->d_model;
     f->qt = lemon_joint_size(f->tc, LEMON_JOINT_HEADS);
@@ -17853,7 +17868,7 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
     o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
     o.teacher = f->teacher;
     o.keep_teacher = 1;
-    o.distill = 1.0;
+    o.distill = 0.9;                /* the rest is the text's, which corrects a teacher that is not perfect */
     o.seed = f->o->seed;
     text.ids = (int32_t *)lemon__unconst(f->ids);
     text.count = text.capacity = f->kept * f->seq;
@@ -17898,7 +17913,6 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     if (o == NULL) return;
     memset(o, 0, sizeof *o);
     o->method = "lemon";
-    o->tokens = 32768;
     o->solve = 1;
     o->correction = 1;
     o->learn_steps = -1;
@@ -18049,8 +18063,8 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
         return lemon__fail(ctx, LEMON_E_ARG,
                            "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, modegpt or random",
                            o->method ? o->method : "(NULL)");
-    if (o->tokens < 64)
-        return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
+    if (o->tokens != 0 && o->tokens < 64)
+        return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected 0 or at least 64", (long long)o->tokens);
     if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr))
         return lemon__fail(ctx, LEMON_E_ARG,
                            "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and sizes not below 0",
@@ -18113,7 +18127,7 @@ static lemon_status lemon__fill_share(lemon__fill *f) {
 }
 
 static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
-    int64_t n = lemon__min(f->o->tokens, text->count);
+    int64_t n = lemon__min(f->tokens, text->count);
     f->ids = text->ids;
     lemon__fill_cut(f, n);
     if (lemon__ranks(f->ctx) > 1 && lemon__fill_share(f)) return LEMON_E_MEMORY;
@@ -18176,7 +18190,7 @@ static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, l
     f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->stores * sizeof *f->store);
     if (f->main == NULL || f->store == NULL) status = LEMON_E_MEMORY;
     if (!status && text == NULL && needs_text) {
-        status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed,
+        status = lemon__sample_text(f->ctx, f->teacher, f->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed,
                                     &own);
         text = &own;
     }
@@ -18231,14 +18245,15 @@ static void lemon__cost_solve(lemon__cost *p, double used) {
     const lemon__fill *f = p->f;
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
-    double slot;
-    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    const int64_t slots = (int64_t)used;
+    int64_t slot;
+    for (slot = 0; slot <= slots; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
     p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
     p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
     p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
     lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
     lemon__cost_squares(p, ns);
-    for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
+    for (slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, nt, 0);
     if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
 }
 
@@ -18304,7 +18319,7 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     lemon__fill_begin(&f, ctx, teacher, student, options);
     f.ops = &ops;
     ops.slots = lemon__field_slots(&f);
-    if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, options->tokens) : options->tokens);
+    if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, f.tokens) : f.tokens);
     p.f = &f;
     lemon__cost_learning(&p, &f);
     if (lemon__solves(&f)) f.kept -= spared = lemon__fill_spared(&f), f.windows -= spared;
