@@ -78,7 +78,7 @@ family_judges() {
         same_text "   greedy text" "$("$llama" greedy $family.gguf 20 1 | cut -d ' ' -f "1-$(echo "$ids" | wc -w)")" "$ids"
         row "GGUF, students of the family"
         "$lemon" fuse made-$family student-$family.gguf --dim 48 --layers 1 --heads 3 --kv-heads 1 --ffn 64 \
-            --data prose.u16 --tokens 2048 --learn 4 --tokenizer "$data/tok512.bin" --quiet > /dev/null
+            --data prose.u16 --tokens 2048 --tokenizer "$data/tok512.bin" --quiet > /dev/null
         judged "   a student by fuse" 1e-5 student-$family.gguf 24 plain
     done
     want=$($python "$tests/make_family.py" phi3 phi3-made.gguf ids.u16 64 gguf)
@@ -95,12 +95,20 @@ family_judges() {
 
 # ---- PyTorch goes on training ----
 
+# torch_trains: train_hf.py's output for each line "NAME FOLDER STEPS IDS", as torch-NAME.csv; PyTorch takes long to load.
+torch_trains() {
+    $python -c 'import contextlib, runpy, sys
+for name, folder, steps, ids in map(str.split, sys.stdin):
+    sys.argv[1:] = folder, ids, steps, "4", "64", "1e-3"
+    with open("torch-%s.csv" % name, "w") as out, contextlib.redirect_stdout(out):
+        runpy.run_path("'"$tests/../examples/train_hf.py"'", run_name="__main__")' 2> torch.err || tail -n 1 torch.err
+}
+
 # trained_on NAME FOLDER STEPS IDS: losses and norms of gradients, ours and PyTorch's.
 trained_on() {
-    $python "$tests/../examples/train_hf.py" "$2" "$4" "$3" 4 64 1e-3 > torch.csv 2> torch.err || tail -n 1 torch.err
     "$lemon" train "$2" trained-on.lemon --data "$4" --steps "$3" --batch 4 --seq 64 --lr 1e-3 --order sequential \
         --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
-    tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , -v steps="$3" '
+    tail -n +2 ours.csv | paste -d , "torch-$1.csv" - | awk -F , -v steps="$3" '
         function far(a, b) { return a > b ? a - b : b - a }
         { loss = far($2, $6) > loss ? far($2, $6) : loss; norm = far($3 / $9, 1) > norm ? far($3 / $9, 1) : norm }
         END { if (NR == steps) print loss, norm }' > worst
@@ -114,9 +122,12 @@ torch_judges() {
     "$lemon" convert ../f32.gguf hf --quiet > /dev/null
     head -c 110000 "$data/tinystories_valid.txt" > long
     "$lemon" tokenize hf "$(cat long)" | as_ids long.u16                # 200 steps see nothing twice
-    trained_on llama hf 200 long.u16
-    for family in llama3 linear mistral qwen2 qwen3 phi3; do trained_on $family back-$family 20 prose.u16; done
-    ${CC:-cc} -std=c99 -O1 -w "$tests/judge_tape.c" -o "$judges/judge_tape" -lm -pthread && "$judges/judge_tape" > gradients
+    echo llama hf 200 long.u16 > runs
+    for family in llama3 linear mistral qwen2 qwen3 phi3; do echo $family back-$family 20 prose.u16; done >> runs
+    torch_trains < runs
+    # shellcheck disable=SC2086
+    while read -r each; do trained_on $each; done < runs
+    ${CC:-cc} -std=c99 -O0 -w -DLEMON_NO_FUSE "$tests/judge_tape.c" -o "$judges/judge_tape" -lm -pthread && "$judges/judge_tape" > gradients
     $python "$tests/judge_tape.py" gradients > gradients.txt 2> torch.err
     row "gradients of every operation"
     while read -r operation worst; do near "PyTorch's gradients of $operation, relative" 1e-5 "$worst" 0; done < gradients.txt

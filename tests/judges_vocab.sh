@@ -16,7 +16,7 @@ if [ ! -d "$models" ]; then
     skip "vocabularies: no source of llama.cpp"
     done_checking
 fi
-${CC:-cc} -O1 -w vocab_ids.c -o build/vocab_ids -lm -pthread || exit 1
+${CC:-cc} -O1 -w -DLEMON_NO_TRAIN -DLEMON_NO_FUSE vocab_ids.c -o build/vocab_ids -lm -pthread || exit 1
 
 # judge NAME VOCABULARY IDS [STRINGS]: none may differ, but for a reason that vocab_judge.mjs names
 judge() {
