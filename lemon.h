@@ -2852,14 +2852,10 @@ static void lemon__edge_plain(const lemon__tile *t, int rows) {
         }
 }
 
-static void lemon__wide_plain_1(const lemon__tile *t) { lemon__tile_plain(t, 1); }
-static void lemon__wide_plain_2(const lemon__tile *t) { lemon__tile_plain(t, 2); }
-static void lemon__wide_plain_3(const lemon__tile *t) { lemon__tile_plain(t, 3); }
-static void lemon__wide_plain_4(const lemon__tile *t) { lemon__tile_plain(t, 4); }
-static void lemon__narrow_plain_1(const lemon__tile *t) { lemon__edge_plain(t, 1); }
-static void lemon__narrow_plain_2(const lemon__tile *t) { lemon__edge_plain(t, 2); }
-static void lemon__narrow_plain_3(const lemon__tile *t) { lemon__edge_plain(t, 3); }
-static void lemon__narrow_plain_4(const lemon__tile *t) { lemon__edge_plain(t, 4); }
+#define LEMON__PLAIN_KERNELS(rows) \
+    static void lemon__wide_plain_##rows(const lemon__tile *t) { lemon__tile_plain(t, rows); } \
+    static void lemon__narrow_plain_##rows(const lemon__tile *t) { lemon__edge_plain(t, rows); }
+LEMON__PLAIN_KERNELS(1) LEMON__PLAIN_KERNELS(2) LEMON__PLAIN_KERNELS(3) LEMON__PLAIN_KERNELS(4)
 
 /*  Copies `lanes` rows or columns of a matrix side by side: out[s * width + l] = in[l * lane + s * step].  One of the
     two strides is 1: if it is `lane` this copies, if it is `step` it transposes.  What is beyond `lanes` is left as it
@@ -2946,6 +2942,19 @@ static void lemon__scale(const lemon__product *g) {
 #define LEMON__STEPS_6(X, V, i) LEMON__STEPS_4(X, V, i) X(V, i, 4) X(V, i, 5)
 #define LEMON__STEPS_8(X, V, i) LEMON__STEPS_6(X, V, i) X(V, i, 6) X(V, i, 7)
 
+#if LEMON__X86
+#define LEMON__VECTORS(X) X(m256) X(m512)
+#elif LEMON__NEON
+#define LEMON__VECTORS(X) X(neon)
+#elif LEMON__WASM
+#define LEMON__VECTORS(X) X(wasm)
+#else
+#define LEMON__VECTORS(X)
+#endif
+#define LEMON__ISA_m256 LEMON_ISA_AVX2
+#define LEMON__ISA_m512 LEMON_ISA_AVX512
+#define LEMON__ISA_neon LEMON_ISA_NEON
+#define LEMON__ISA_wasm LEMON_ISA_WASM
 #define LEMON__VEC_m256 __m256
 #define LEMON__VEC_m512 __m512
 #define LEMON__VEC_neon float32x4_t
@@ -3001,40 +3010,26 @@ LEMON__TARGET_m512 LEMON__INLINE __mmask16 lemon__first_m512(int64_t n) {
 }
 #endif
 
+#define LEMON__PART_OF_VECTOR(V, read, write) \
+LEMON__INLINE int64_t lemon__first_##V(int64_t n) { return n; } \
+LEMON__INLINE LEMON__VEC_##V lemon__load_##V(const float *x, int64_t n) { \
+    LEMON__VEC_##V v = LEMON__SET_##V(0); \
+    if (n >= 4) return LEMON__GET_##V(x); \
+    if (n > 0) v = read(x, v, 0); \
+    if (n > 1) v = read(x + 1, v, 1); \
+    if (n > 2) v = read(x + 2, v, 2); \
+    return v; \
+} \
+LEMON__INLINE void lemon__store_##V(float *x, int64_t n, LEMON__VEC_##V v) { \
+    if (n >= 4) { LEMON__PUT_##V(x, v); return; } \
+    if (n > 0) write(x, v, 0); \
+    if (n > 1) write(x + 1, v, 1); \
+    if (n > 2) write(x + 2, v, 2); \
+}
 #if LEMON__NEON
-LEMON__INLINE int64_t lemon__first_neon(int64_t n) { return n; }
-LEMON__INLINE float32x4_t lemon__load_neon(const float *x, int64_t n) {
-    float32x4_t v = vdupq_n_f32(0);
-    if (n >= 4) return vld1q_f32(x);
-    if (n > 0) v = vld1q_lane_f32(x, v, 0);
-    if (n > 1) v = vld1q_lane_f32(x + 1, v, 1);
-    if (n > 2) v = vld1q_lane_f32(x + 2, v, 2);
-    return v;
-}
-LEMON__INLINE void lemon__store_neon(float *x, int64_t n, float32x4_t v) {
-    if (n >= 4) { vst1q_f32(x, v); return; }
-    if (n > 0) vst1q_lane_f32(x, v, 0);
-    if (n > 1) vst1q_lane_f32(x + 1, v, 1);
-    if (n > 2) vst1q_lane_f32(x + 2, v, 2);
-}
-#endif
-
-#if LEMON__WASM
-LEMON__INLINE int64_t lemon__first_wasm(int64_t n) { return n; }
-LEMON__INLINE v128_t lemon__load_wasm(const float *x, int64_t n) {
-    v128_t v = wasm_f32x4_splat(0);
-    if (n >= 4) return wasm_v128_load(x);
-    if (n > 0) v = wasm_v128_load32_lane(x, v, 0);
-    if (n > 1) v = wasm_v128_load32_lane(x + 1, v, 1);
-    if (n > 2) v = wasm_v128_load32_lane(x + 2, v, 2);
-    return v;
-}
-LEMON__INLINE void lemon__store_wasm(float *x, int64_t n, v128_t v) {
-    if (n >= 4) { wasm_v128_store(x, v); return; }
-    if (n > 0) wasm_v128_store32_lane(x, v, 0);
-    if (n > 1) wasm_v128_store32_lane(x + 1, v, 1);
-    if (n > 2) wasm_v128_store32_lane(x + 2, v, 2);
-}
+LEMON__PART_OF_VECTOR(neon, vld1q_lane_f32, vst1q_lane_f32)
+#elif LEMON__WASM
+LEMON__PART_OF_VECTOR(wasm, wasm_v128_load32_lane, wasm_v128_store32_lane)
 #endif
 
 /*  Pieces of the micro-kernels: x and y are the left and right half of a row of the tile. */
@@ -3195,12 +3190,6 @@ LEMON__TARGET_m512 LEMON__INLINE void lemon__sum4_m512(float *out, __m512 w, __m
 /*  A vector of a row of B, of each type, from element p on, a multiple of its length.  Memory is the limit here, so B
     is widened as it comes: half or a quarter of the bytes is two or four times the speed.  The scale of a block of q8
     is spread over a vector as it is, f16, and then converted as a whole. */
-LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__f32_m256(const uint8_t *w, int64_t p) {
-    return _mm256_loadu_ps((const float *)(const void *)w + p);
-}
-LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__f32_m512(const uint8_t *w, int64_t p) {
-    return _mm512_loadu_ps((const float *)(const void *)w + p);
-}
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__bf16_m256(const uint8_t *w, int64_t p) {
     const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(w + 2 * p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
@@ -3223,15 +3212,12 @@ LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__spread_m256(const uint8_t *block)
 LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__spread_m512(const uint8_t *block) {
     return _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
 }
-LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__q8_m256(const uint8_t *w, int64_t p) {
-    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    return _mm256_mul_ps(lemon__spread_m256(block), lemon__bytes_m256(block + 2 + p % LEMON__BLOCK));
+#define LEMON__Q8_OF_BLOCK(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__q8_##V(const uint8_t *w, int64_t p) { \
+    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES; \
+    return LEMON__MUL_##V(lemon__spread_##V(block), lemon__bytes_##V(block + 2 + p % LEMON__BLOCK)); \
 }
-LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__q8_m512(const uint8_t *w, int64_t p) {
-    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    return _mm512_mul_ps(lemon__spread_m512(block), lemon__bytes_m512(block + 2 + p % LEMON__BLOCK));
-}
-
+LEMON__VECTORS(LEMON__Q8_OF_BLOCK)
 #endif /* LEMON__X86 */
 
 #if LEMON__NEON
@@ -3310,9 +3296,6 @@ LEMON__INLINE void lemon__transpose_neon(float *out, int64_t width, const float 
 LEMON__INLINE void lemon__sum4_neon(float *out, float32x4_t w, float32x4_t x, float32x4_t y, float32x4_t z) {
     vst1q_f32(out, vpaddq_f32(vpaddq_f32(w, x), vpaddq_f32(y, z)));
 }
-LEMON__INLINE float32x4_t lemon__f32_neon(const uint8_t *w, int64_t p) {
-    return vld1q_f32((const float *)(const void *)w + p);
-}
 LEMON__INLINE float32x4_t lemon__bf16_neon(const uint8_t *w, int64_t p) {
     const uint16x4_t x = vreinterpret_u16_u8(vld1_u8(w + 2 * p));
     return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(x), 16));
@@ -3344,7 +3327,6 @@ LEMON__INLINE v128_t lemon__pairs_wasm(v128_t x, v128_t y) {
 LEMON__INLINE void lemon__sum4_wasm(float *out, v128_t w, v128_t x, v128_t y, v128_t z) {
     wasm_v128_store(out, lemon__pairs_wasm(lemon__pairs_wasm(w, x), lemon__pairs_wasm(y, z)));
 }
-LEMON__INLINE v128_t lemon__f32_wasm(const uint8_t *w, int64_t p) { return wasm_v128_load(w + 4 * p); }
 LEMON__INLINE v128_t lemon__bf16_wasm(const uint8_t *w, int64_t p) {
     return wasm_i32x4_shl(wasm_u32x4_load16x4(w + 2 * p), 16);
 }
@@ -3378,6 +3360,12 @@ static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t 
             for (r = 0; r < 4; r++) out[s * width + l + r] = row[r][s]; \
     } \
 }
+
+#define LEMON__F32_OF_ROW(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__f32_##V(const uint8_t *w, int64_t p) { \
+    return LEMON__GET_##V((const float *)(const void *)w + p); \
+}
+LEMON__VECTORS(LEMON__F32_OF_ROW)
 
 /*  How far ahead of a row of B to ask for what comes: short rows are streams too short for the hardware to see, so there
     it is the row as many further on as are read at once. */
@@ -3526,37 +3514,30 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
     lemon__sums_edge(g, row, rows, p, steps, j, last); \
 }
 
+/*  The kernels for few rows of A, by their numbers of rows and of columns or steps. */
+#define LEMON__DOTS_m256(X, type) X(m256, type, 1, 8) X(m256, type, 2, 4) X(m256, type, 3, 3) X(m256, type, 4, 3)
+#define LEMON__DOTS_m512(X, type) X(m512, type, 1, 8) X(m512, type, 2, 8) X(m512, type, 3, 6) X(m512, type, 4, 6)
+#define LEMON__DOTS_neon(X, type) X(neon, type, 1, 8) X(neon, type, 2, 8) X(neon, type, 3, 6) X(neon, type, 4, 6)
+#define LEMON__DOTS_wasm(X, type) X(wasm, type, 1, 8) X(wasm, type, 2, 4) X(wasm, type, 3, 3)
+#define LEMON__SUMS_m256(X) X(m256, 1, 8) X(m256, 2, 4)
+#define LEMON__SUMS_m512(X) X(m512, 1, 8) X(m512, 2, 8)
+#define LEMON__SUMS_neon(X) X(neon, 1, 8) X(neon, 2, 8) X(neon, 3, 4) X(neon, 4, 4)
+#define LEMON__SUMS_wasm(X) X(wasm, 1, 8) X(wasm, 2, 4)
+#define LEMON__FEW_KERNELS(V) \
+    LEMON__DOTS_##V(LEMON__DOT_KERNEL, f32) LEMON__DOTS_##V(LEMON__DOT_KERNEL, bf16) LEMON__SUMS_##V(LEMON__SUM_KERNEL)
+LEMON__VECTORS(LEMON__FEW_KERNELS)
+
 #if LEMON__X86
-#define LEMON__DOT_KERNELS(type) \
-    LEMON__DOT_KERNEL(m256, type, 1, 8) LEMON__DOT_KERNEL(m256, type, 2, 4) LEMON__DOT_KERNEL(m256, type, 3, 3) \
-    LEMON__DOT_KERNEL(m256, type, 4, 3) LEMON__DOT_KERNEL(m512, type, 1, 8) LEMON__DOT_KERNEL(m512, type, 2, 8) \
-    LEMON__DOT_KERNEL(m512, type, 3, 6) LEMON__DOT_KERNEL(m512, type, 4, 6)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16)
 LEMON__BLOCK_KERNEL(m256, 1, 8) LEMON__BLOCK_KERNEL(m256, 2, 4) LEMON__DOT_KERNEL(m256, q8, 3, 3)
 LEMON__DOT_KERNEL(m256, q8, 4, 3) LEMON__BLOCK_KERNEL(m512, 1, 8) LEMON__BLOCK_KERNEL(m512, 2, 8)
 LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)
-LEMON__SUM_KERNEL(m256, 1, 8) LEMON__SUM_KERNEL(m256, 2, 4)
-LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8)
-#endif
-
-#if LEMON__NEON
+#elif LEMON__NEON
 #define LEMON__NEON_KERNELS(rows) LEMON__NEON_KERNEL(rows) LEMON__NARROW_KERNEL(neon, rows)
 LEMON__NEON_KERNELS(1) LEMON__NEON_KERNELS(2) LEMON__NEON_KERNELS(3) LEMON__NEON_KERNELS(4)
 LEMON__NEON_KERNELS(5) LEMON__NEON_KERNELS(6) LEMON__NEON_KERNELS(7) LEMON__NEON_KERNELS(8)
-#define LEMON__DOT_KERNELS(type) \
-    LEMON__DOT_KERNEL(neon, type, 1, 8) LEMON__DOT_KERNEL(neon, type, 2, 8) LEMON__DOT_KERNEL(neon, type, 3, 6) \
-    LEMON__DOT_KERNEL(neon, type, 4, 6)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
-LEMON__SUM_KERNEL(neon, 1, 8) LEMON__SUM_KERNEL(neon, 2, 8) LEMON__SUM_KERNEL(neon, 3, 4) LEMON__SUM_KERNEL(neon, 4, 4)
-LEMON__PACK_KERNEL(neon)
-#endif
-
-#if LEMON__WASM
-#define LEMON__DOT_KERNELS(type) \
-    LEMON__DOT_KERNEL(wasm, type, 1, 8) LEMON__DOT_KERNEL(wasm, type, 2, 4) LEMON__DOT_KERNEL(wasm, type, 3, 3)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
-LEMON__SUM_KERNEL(wasm, 1, 8) LEMON__SUM_KERNEL(wasm, 2, 4)
-LEMON__PACK_KERNEL(wasm)
+LEMON__DOTS_neon(LEMON__DOT_KERNEL, q8) LEMON__PACK_KERNEL(neon)
+#elif LEMON__WASM
+LEMON__DOTS_wasm(LEMON__DOT_KERNEL, q8) LEMON__PACK_KERNEL(wasm)
 #endif
 
 /* ---- the table of machines ---- */
@@ -3569,90 +3550,46 @@ LEMON__PACK_KERNEL(wasm)
 static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 64}};
 static const lemon__sums lemon__plain_sums[] = {{lemon__sums_plain, 1}};
 #if LEMON__SMALL
-static const lemon__machine lemon__plain = {
+static const lemon__machine lemon__machine_plain = {
     1, 1, 1, 1, INT64_MAX / 8, 1, INT64_MAX / 8, 1, INT64_MAX / 8, 1, NULL, NULL,
     {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
 };
 #else
-static const lemon__kernel lemon__plain_wide[] = {LEMON__LIST_4(lemon__wide_plain)};
-static const lemon__kernel lemon__plain_narrow[] = {LEMON__LIST_4(lemon__narrow_plain)};
-static const lemon__machine lemon__plain = {
-    4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__plain_wide, lemon__plain_narrow,
+static const lemon__kernel lemon__wides_plain[] = {LEMON__LIST_4(lemon__wide_plain)};
+static const lemon__kernel lemon__narrows_plain[] = {LEMON__LIST_4(lemon__narrow_plain)};
+static const lemon__machine lemon__machine_plain = {
+    4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__wides_plain, lemon__narrows_plain,
     {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
 };
 #endif
 
+/*  A machine with `rows` rows in its largest tile; the numbers are those that stand first in lemon__machine. */
+#define LEMON__DOT_ROW_OF(V, type, rows, columns) {lemon__dots_##V##_##type##_##rows, columns},
+#define LEMON__SUM_ROW_OF(V, rows, steps) {lemon__sums_##V##_##rows, steps},
+#define LEMON__MACHINE(V, rows, pack, ...) \
+static const lemon__kernel lemon__wides_##V[] = {LEMON__LIST_##rows(lemon__wide_##V)}; \
+static const lemon__kernel lemon__narrows_##V[] = {LEMON__LIST_##rows(lemon__narrow_##V)}; \
+static const lemon__dots lemon__f32_dots_##V[] = {LEMON__DOTS_##V(LEMON__DOT_ROW_OF, f32)}; \
+static const lemon__dots lemon__bf16_dots_##V[] = {LEMON__DOTS_##V(LEMON__DOT_ROW_OF, bf16)}; \
+static const lemon__dots lemon__q8_dots_##V[] = {LEMON__DOTS_##V(LEMON__DOT_ROW_OF, q8)}; \
+static const lemon__sums lemon__all_sums_##V[] = {LEMON__SUMS_##V(LEMON__SUM_ROW_OF)}; \
+static const lemon__machine lemon__machine_##V = { \
+    __VA_ARGS__, lemon__wides_##V, lemon__narrows_##V, \
+    {lemon__f32_dots_##V, lemon__bf16_dots_##V, NULL, lemon__q8_dots_##V, NULL, NULL, NULL, NULL}, lemon__all_sums_##V, pack};
 #if LEMON__X86
-static const lemon__kernel lemon__avx2_wide[] = {LEMON__LIST_6(lemon__wide_m256)};
-static const lemon__kernel lemon__avx2_narrow[] = {LEMON__LIST_6(lemon__narrow_m256)};
-#define LEMON__DOTS_m256(type) static const lemon__dots lemon__avx2_dots_##type[] = { \
-    {lemon__dots_m256_##type##_1, 8}, {lemon__dots_m256_##type##_2, 4}, {lemon__dots_m256_##type##_3, 3}, \
-    {lemon__dots_m256_##type##_4, 3}};
-LEMON__DOTS_m256(f32) LEMON__DOTS_m256(bf16) LEMON__DOTS_m256(q8)
-static const lemon__sums lemon__avx2_sums[] = {{lemon__sums_m256_1, 8}, {lemon__sums_m256_2, 4}};
-static const lemon__machine lemon__avx2 = {
-    6, 16, 8, 8, 512, 1024, 8, 4, 8, 2, lemon__avx2_wide, lemon__avx2_narrow,
-    {lemon__avx2_dots_f32, lemon__avx2_dots_bf16, NULL, lemon__avx2_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx2_sums,
-    lemon__pack_m256
-};
-static const lemon__kernel lemon__avx512_wide[] = {LEMON__LIST_14(lemon__wide_m512)};
-static const lemon__kernel lemon__avx512_narrow[] = {LEMON__LIST_14(lemon__narrow_m512)};
-#define LEMON__DOTS_m512(type) static const lemon__dots lemon__avx512_dots_##type[] = { \
-    {lemon__dots_m512_##type##_1, 8}, {lemon__dots_m512_##type##_2, 8}, {lemon__dots_m512_##type##_3, 6}, \
-    {lemon__dots_m512_##type##_4, 6}};
-LEMON__DOTS_m512(f32) LEMON__DOTS_m512(bf16) LEMON__DOTS_m512(q8)
-static const lemon__sums lemon__avx512_sums[] = {{lemon__sums_m512_1, 8}, {lemon__sums_m512_2, 8}};
-static const lemon__machine lemon__avx512 = {
-    14, 32, 16, 16, 1024, 1024, 12, 4, 4, 2, lemon__avx512_wide, lemon__avx512_narrow,
-    {lemon__avx512_dots_f32, lemon__avx512_dots_bf16, NULL, lemon__avx512_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx512_sums,
-    lemon__pack_m256
-};
+LEMON__MACHINE(m256, 6, lemon__pack_m256, 6, 16, 8, 8, 512, 1024, 8, 4, 8, 2)
+LEMON__MACHINE(m512, 14, lemon__pack_m256, 14, 32, 16, 16, 1024, 1024, 12, 4, 4, 2)
+#elif LEMON__NEON
+LEMON__MACHINE(neon, 8, lemon__pack_neon, 8, 12, 4, 8, 512, 1020, 8, 4, 4, 4)
+#elif LEMON__WASM
+LEMON__MACHINE(wasm, 4, lemon__pack_wasm, 4, 8, 4, 4, 512, 1024, 8, 3, 4, 2)
 #endif
 
-#if LEMON__NEON
-static const lemon__kernel lemon__neon_wide[] = {LEMON__LIST_8(lemon__wide_neon)};
-static const lemon__kernel lemon__neon_narrow[] = {LEMON__LIST_8(lemon__narrow_neon)};
-#define LEMON__DOTS_neon(type) static const lemon__dots lemon__neon_dots_##type[] = { \
-    {lemon__dots_neon_##type##_1, 8}, {lemon__dots_neon_##type##_2, 8}, {lemon__dots_neon_##type##_3, 6}, \
-    {lemon__dots_neon_##type##_4, 6}};
-LEMON__DOTS_neon(f32) LEMON__DOTS_neon(bf16) LEMON__DOTS_neon(q8)
-static const lemon__sums lemon__neon_sums[] = {
-    {lemon__sums_neon_1, 8}, {lemon__sums_neon_2, 8}, {lemon__sums_neon_3, 4}, {lemon__sums_neon_4, 4}
-};
-static const lemon__machine lemon__neon = {
-    8, 12, 4, 8, 512, 1020, 8, 4, 4, 4, lemon__neon_wide, lemon__neon_narrow,
-    {lemon__neon_dots_f32, lemon__neon_dots_bf16, NULL, lemon__neon_dots_q8, NULL, NULL, NULL, NULL}, lemon__neon_sums,
-    lemon__pack_neon
-};
-#endif
-
-#if LEMON__WASM
-static const lemon__kernel lemon__wasm_wide[] = {LEMON__LIST_4(lemon__wide_wasm)};
-static const lemon__kernel lemon__wasm_narrow[] = {LEMON__LIST_4(lemon__narrow_wasm)};
-#define LEMON__DOTS_wasm(type) static const lemon__dots lemon__wasm_dots_##type[] = { \
-    {lemon__dots_wasm_##type##_1, 8}, {lemon__dots_wasm_##type##_2, 4}, {lemon__dots_wasm_##type##_3, 3}};
-LEMON__DOTS_wasm(f32) LEMON__DOTS_wasm(bf16) LEMON__DOTS_wasm(q8)
-static const lemon__sums lemon__wasm_sums[] = {{lemon__sums_wasm_1, 8}, {lemon__sums_wasm_2, 4}};
-static const lemon__machine lemon__wasm = {
-    4, 8, 4, 4, 512, 1024, 8, 3, 4, 2, lemon__wasm_wide, lemon__wasm_narrow,
-    {lemon__wasm_dots_f32, lemon__wasm_dots_bf16, NULL, lemon__wasm_dots_q8, NULL, NULL, NULL, NULL}, lemon__wasm_sums,
-    lemon__pack_wasm
-};
-#endif
-
+#define LEMON__MACHINE_OF(V) if (isa == LEMON__ISA_##V) return &lemon__machine_##V;
 static const lemon__machine *lemon__machine_of(lemon_isa isa) {
-#if LEMON__X86
-    if (isa == LEMON_ISA_AVX512) return &lemon__avx512;
-    if (isa == LEMON_ISA_AVX2) return &lemon__avx2;
-#endif
-#if LEMON__NEON
-    if (isa == LEMON_ISA_NEON) return &lemon__neon;
-#endif
-#if LEMON__WASM
-    if (isa == LEMON_ISA_WASM) return &lemon__wasm;
-#endif
+    LEMON__VECTORS(LEMON__MACHINE_OF)
     (void)isa;
-    return &lemon__plain;
+    return &lemon__machine_plain;
 }
 
 /*  The tiles of products in float64, steps of k at once, and what their packed panels take: no panel is wider than 16. */
@@ -3872,12 +3809,13 @@ static lemon__product lemon__product_of(lemon_isa isa, int trans_a, int trans_b,
                                         float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                                         float beta, float *c, int64_t ldc) {
     lemon__product g;
+    memset(&g, 0, sizeof g);
     g.machine = lemon__machine_of(isa);
     g.a = a; g.a_row = trans_a ? 1 : lda; g.a_step = trans_a ? lda : 1;
     g.b = b; g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.c = c; g.ldc = ldc;
     g.m = m; g.n = n; g.k = k; g.alpha = alpha; g.beta = beta;
-    g.ready = NULL; g.ready_n = 0; g.type = LEMON_F32; g.b_bytes = (size_t)g.b_col * sizeof(float);
+    g.type = LEMON_F32; g.b_bytes = (size_t)g.b_col * sizeof(float);
     return g;
 }
 
@@ -3933,17 +3871,11 @@ static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_
     and b(p, j) = b[p * b_step + j]: nothing is packed and little planned. */
 static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t a_row,
                              int64_t a_step, const float *b, int64_t b_step, float beta, float *c, int64_t ldc) {
-    lemon__product g;
+    lemon__product g = lemon__product_of(isa, 0, 0, m, n, k, alpha, a, a_row, b, b_step, beta, c, ldc);
     const lemon__place_of at = {0, 0};
     lemon__panels panels;
     lemon__tile t;
-    memset(&g, 0, sizeof g);
-    g.machine = lemon__machine_of(isa);
-    g.m = m, g.n = n, g.k = k;
-    g.a = a, g.a_row = a_row, g.a_step = a_step;
-    g.b = b, g.b_step = b_step, g.b_col = 1;
-    g.c = c, g.ldc = ldc;
-    g.alpha = alpha, g.beta = beta;
+    g.a_step = a_step;
     if (LEMON__SMALL) {
         lemon__plan(&g);
         lemon__product_run(&g, NULL);
@@ -4048,11 +3980,9 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
     const int threads = lemon__threads(ctx);
     int64_t parts = lemon__parts(g, threads), most;
-    lemon__grid grid;
+    lemon__grid grid = {ctx, g, 1, 1};
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     if (LEMON__SMALL) { lemon__product_run(g, NULL); return; }
-    grid.ctx = ctx;
-    grid.whole = g;
     most = lemon__grid_choose(&grid, lemon__min(parts, threads));
     while (lemon__grid_choose(&grid, parts) > most + most / 32) parts /= 2;
     lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
@@ -4280,11 +4210,10 @@ LEMON__OCTETS_KERNELS(sdot)
 static lemon__octets_dots lemon__octets_dots_of(lemon_isa isa, int q4) {
 #if LEMON__X86
     if (isa != LEMON_ISA_SCALAR) return q4 ? lemon__octets_dots_m256_q4 : lemon__octets_dots_m256_q8;
-#endif
+#elif LEMON__NEON
 #ifdef LEMON__SDOT
     if (isa == LEMON_ISA_NEON && LEMON__SDOT) return q4 ? lemon__octets_dots_sdot_q4 : lemon__octets_dots_sdot_q8;
 #endif
-#if LEMON__NEON
     if (isa == LEMON_ISA_NEON) return q4 ? lemon__octets_dots_neon_q4 : lemon__octets_dots_neon_q8;
 #endif
     (void)isa;
@@ -4323,14 +4252,12 @@ static void lemon__octets_task(void *arg, int64_t index, int worker) {
 static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     const double work = (double)rows * (double)w->rows * (double)w->cols;
     const int64_t parts = work < 8 * (double)LEMON__PARALLEL ? 1 : lemon__threads(ctx);
-    lemon__octets_job job;
-    job.blocks = lemon__ceil_div(w->cols, LEMON__BLOCK);
+    const int64_t each = lemon__ceil_div(lemon__ceil_div(w->rows, parts), 4) * 4;
+    lemon__octets_job job = {ctx, w, x, y, rows, each, lemon__ceil_div(w->cols, LEMON__BLOCK)};
     if (!LEMON__INT8 || !ctx->options.int8 || (w->dtype != LEMON_Q8 && w->dtype != LEMON_Q4)) return 0;
     if (job.blocks * (int64_t)sizeof(lemon__octets) > LEMON__DECODE_BYTES) return 0;
-    job.ctx = ctx, job.w = w, job.x = x, job.y = y, job.rows = rows;
-    job.each = lemon__ceil_div(lemon__ceil_div(w->rows, parts), 4) * 4;
     ctx->flops += 2.0 * work;
-    lemon__parallel(ctx, lemon__ceil_div(w->rows, job.each), lemon__octets_task, &job);
+    lemon__parallel(ctx, lemon__ceil_div(w->rows, each), lemon__octets_task, &job);
     return 1;
 }
 
@@ -4439,13 +4366,7 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
 /*  c [m, n] += alpha * a * op(b) on all threads; b is [k, n], or [n, k] where trans_b is set. */
 static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int64_t n, int64_t k, double alpha,
                           const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc) {
-    lemon__product64 g;
-    g.ctx = ctx; g.a = a; g.b = b; g.c = c; g.alpha = alpha;
-    g.m = m; g.n = n; g.k = k;
-    g.a_row = lda; g.a_step = 1;
-    g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
-    g.ldc = ldc;
-    g.lower = lower;
+    lemon__product64 g = {ctx, a, b, c, alpha, m, n, k, lda, 1, trans_b ? 1 : ldb, trans_b ? ldb : 1, ldc, lower};
     ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
 }
@@ -4468,24 +4389,18 @@ static lemon_status lemon__check_sizes(lemon_ctx *ctx, const lemon__product *g) 
     int i;
     for (i = 0; i < 3; i++)
         if (size[i] < 0)
-            return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %lld, expected 0 or more", "mnk"[i],
-                               (long long)size[i]);
+            return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %lld, expected 0 or more", "mnk"[i], (long long)size[i]);
     return LEMON_OK;
 }
 
-/*  A and C. */
-static lemon_status lemon__check_operands(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda) {
-    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
-    lemon_status status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
-    return status ? status : lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
-}
-
+/*  packed: B was checked before. */
 static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda, int trans_b,
-                                         int64_t ldb) {
-    lemon_status status = lemon__check_sizes(ctx, g);
+                                         int64_t ldb, int packed) {
     const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
-    if (!status) status = lemon__check_operands(ctx, g, trans_a, lda);
-    if (status) return status;
+    lemon_status status = lemon__check_sizes(ctx, g);
+    if (!status) status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
+    if (!status) status = lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
+    if (status || packed) return status;
     return lemon__check_matrix(ctx, 'b', g->b, trans_b ? g->n : g->k, trans_b ? g->k : g->n, ldb, used);
 }
 
@@ -4507,7 +4422,7 @@ LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int
                                    float *c, int64_t ldc) {
     lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
                                          ldc);
-    lemon_status status = lemon__check_product(ctx, &g, trans_a, lda, trans_b, ldb);
+    lemon_status status = lemon__check_product(ctx, &g, trans_a, lda, trans_b, ldb, 0);
     if (status || m == 0 || n == 0) return status;
     if (!ctx) {
         lemon__plan(&g);
@@ -4527,10 +4442,7 @@ struct lemon_packed {
     float *data;                    /* [k blocks][panels][block_k][nr] */
 };
 
-typedef struct lemon__pack_job {
-    const lemon_packed *packed;
-    const lemon__product *g;
-} lemon__pack_job;
+typedef struct lemon__pack_job { const lemon_packed *packed; const lemon__product *g; } lemon__pack_job;
 
 /*  One panel, in all blocks of k.  What no column fills is zero, though nobody reads it. */
 static void lemon__pack_task(void *arg, int64_t index, int worker) {
@@ -4550,7 +4462,7 @@ static void lemon__pack_task(void *arg, int64_t index, int worker) {
 static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, lemon_packed **packed) {
     const int64_t nr = g->machine->nr, blocks = lemon__ceil_div(g->k, g->block_k);
     lemon_packed *v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
-    lemon__pack_job job;
+    lemon__pack_job job = {v, g};
     if (!v) return LEMON_E_MEMORY;
     v->isa = lemon__isa(ctx);
     v->n = g->n;
@@ -4564,8 +4476,6 @@ static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, 
         return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)g->k,
                            (long long)g->n);
     }
-    job.packed = v;
-    job.g = g;
     lemon__parallel(ctx, lemon__ceil_div(g->n, nr), lemon__pack_task, &job);
     *packed = v;
     return LEMON_OK;
@@ -4605,8 +4515,7 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
                           LEMON__SMALL ? packed->k : 0, beta, c, ldc);
     g.ready = LEMON__SMALL ? NULL : packed->data;       /* panels of one column are the rows of B transposed */
     g.ready_n = packed->padded_n;
-    status = lemon__check_sizes(ctx, &g);
-    if (!status) status = lemon__check_operands(ctx, &g, trans_a, lda);
+    status = lemon__check_product(ctx, &g, trans_a, lda, 0, 0, 1);
     if (status || m == 0 || g.n == 0) return status;
     if (ctx) status = lemon__workspaces(ctx);
     if (status) return status;
@@ -4653,6 +4562,7 @@ typedef struct lemon__op {
     int64_t window;                 /* attention: keys that a row sees, 0: all */
     float eps;
     const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
+    const struct lemon__loops *loops;       /* swiglu */
     lemon_loss_options loss;
     int gradient;                   /* 1: this run is backward's, which is when the loss makes gradients too */
 } lemon__op;
@@ -4922,16 +4832,7 @@ LEMON__TARGET_##V static void lemon__distill_slope_##V(const float *z, float *q,
 LEMON__EXP(V) LEMON__TOTAL(V) LEMON__MAX_OF(V) LEMON__EXP_SUM(V) LEMON__SOFTMAX_COLUMNS(V) LEMON__SOFTMAX_BACK(V) \
 LEMON__SWIGLU_LOOPS(V) LEMON__SWIGLU_BACK(V) LEMON__DISTILL_SUMS(V) LEMON__DISTILL_SLOPE(V)
 LEMON__LOOPS(one)
-#if LEMON__X86
-LEMON__LOOPS(m256)
-LEMON__LOOPS(m512)
-#endif
-#if LEMON__NEON
-LEMON__LOOPS(neon)
-#endif
-#if LEMON__WASM
-LEMON__LOOPS(wasm)
-#endif
+LEMON__VECTORS(LEMON__LOOPS)
 
 typedef struct lemon__loops {
     float (*max)(const float *x, int64_t n);
@@ -4946,29 +4847,21 @@ typedef struct lemon__loops {
 } lemon__loops;
 
 #if LEMON__SMALL
-#define LEMON__LOOPS_OF(V) {lemon__max_##V, lemon__exp_sum_##V, NULL, NULL, lemon__swiglu_##V, NULL, NULL, NULL}
+#define LEMON__LOOPS_TABLE(V) static const lemon__loops lemon__loops_##V = { \
+    lemon__max_##V, lemon__exp_sum_##V, NULL, NULL, lemon__swiglu_##V, NULL, NULL, NULL};
 #else
-#define LEMON__LOOPS_OF(V) \
-    {lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
-     lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V}
+#define LEMON__LOOPS_TABLE(V) static const lemon__loops lemon__loops_##V = { \
+    lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
+    lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V};
 #endif
+LEMON__LOOPS_TABLE(one)
+LEMON__VECTORS(LEMON__LOOPS_TABLE)
 
+#define LEMON__LOOPS_OF(V) if (isa == LEMON__ISA_##V) return &lemon__loops_##V;
 static const lemon__loops *lemon__loops_of(lemon_isa isa) {
-    static const lemon__loops one = LEMON__LOOPS_OF(one);
-#if LEMON__X86
-    static const lemon__loops m256 = LEMON__LOOPS_OF(m256), m512 = LEMON__LOOPS_OF(m512);
-    if (isa != LEMON_ISA_SCALAR) return isa == LEMON_ISA_AVX512 ? &m512 : &m256;
-#endif
-#if LEMON__NEON
-    static const lemon__loops neon = LEMON__LOOPS_OF(neon);
-    if (isa != LEMON_ISA_SCALAR) return &neon;
-#endif
-#if LEMON__WASM
-    static const lemon__loops wasm = LEMON__LOOPS_OF(wasm);
-    if (isa != LEMON_ISA_SCALAR) return &wasm;
-#endif
+    LEMON__VECTORS(LEMON__LOOPS_OF)
     (void)isa;
-    return &one;
+    return &lemon__loops_one;
 }
 
 /* ---- sums ---- */
@@ -5003,12 +4896,16 @@ static void lemon__band_task(void *arg, int64_t index, int worker) {
 }
 
 static void lemon__over(lemon_ctx *ctx, const lemon__op *op, lemon__band run, int64_t total, int64_t size) {
-    lemon__bands blocks;
-    blocks.op = op;
-    blocks.run = run;
-    blocks.total = total;
-    blocks.size = size;
+    lemon__bands blocks = {op, run, total, size};
     lemon__parallel(ctx, lemon__ceil_div(total, size), lemon__band_task, &blocks);
+}
+
+/*  A body of (op, from, to), compiled as LEMON__CLONES has it; and an operation that runs it over blocks of rows. */
+#define LEMON__BAND(name) LEMON__CLONES(name, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+#define LEMON__OVER_ROWS(operation, name) \
+LEMON__BAND(name) \
+static void operation(lemon_ctx *ctx, const lemon__op *op) { \
+    lemon__over(ctx, op, name(ctx->isa), op->rows, LEMON__ROWS); \
 }
 
 /* ---- embedding: y[r] = table[ids[r]].  Backward: each task owns a range of ids and looks through all rows. ---- */
@@ -5040,11 +4937,11 @@ static void lemon__embed_backward(lemon_ctx *ctx, const lemon__op *op) {
         y = A B  has  dA = dY B^T  and  dB = A^T dY;  with transposes the same, each stored the way its matrix is. ---- */
 
 typedef struct lemon__weight_job {
+    lemon_ctx *ctx;
     const lemon_tensor *w;
     const float *x;
     float *y;
     int64_t rows, block;
-    lemon_ctx *ctx;
 } lemon__weight_job;
 
 static void lemon__weight_task(void *arg, int64_t index, int worker) {
@@ -5059,7 +4956,7 @@ static void lemon__weight_task(void *arg, int64_t index, int worker) {
 /*  y[rows, out] = x[rows, in] * W^T for W [out, in] of any storage type.  Other types than f32 are decoded a few rows
     at a time into the worker's buffer, so the matrix is never expanded as a whole. */
 static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
-    lemon__weight_job job;
+    lemon__weight_job job = {ctx, w, x, y, rows, lemon__max(1, lemon__min(64, LEMON__DECODE_FLOATS / w->cols))};
     if (w->dtype == LEMON_F32) {
         lemon__gemm_threads(ctx, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols, (const float *)w->data, w->cols, 0.0f,
                             y, w->rows);
@@ -5068,12 +4965,6 @@ static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, 
     if (lemon__octets_product(ctx, rows, x, w, y)) return;
     if (!LEMON__SMALL && lemon__gemm_stored(ctx, rows, x, w, y)) return;
     ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
-    job.w = w;
-    job.x = x;
-    job.y = y;
-    job.rows = rows;
-    job.ctx = ctx;
-    job.block = lemon__max(1, lemon__min(64, LEMON__DECODE_FLOATS / w->cols));
     lemon__parallel(ctx, lemon__ceil_div(w->rows, job.block), lemon__weight_task, &job);
 }
 
@@ -5109,11 +5000,7 @@ LEMON__INLINE void lemon__add_rows_body(const lemon__op *op, int64_t from, int64
     int64_t i;
     for (i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + b[i];
 }
-LEMON__CLONES(lemon__add_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__add_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__add_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__add_forward, lemon__add_rows)
 
 LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t i, n = (to - from) * op->cols;
@@ -5127,11 +5014,7 @@ LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int6
         else if (d != dy) memcpy(d, dy, (size_t)n * sizeof *d);
     }
 }
-LEMON__CLONES(lemon__pass_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__add_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__pass_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__add_backward, lemon__pass_rows)
 
 /* ---- bias: y = x + b, the row b added to each;  dx = dY, db the sum of its rows ---- */
 
@@ -5143,11 +5026,7 @@ LEMON__INLINE void lemon__bias_rows_body(const lemon__op *op, int64_t from, int6
         for (i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
     }
 }
-LEMON__CLONES(lemon__bias_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__bias_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__bias_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__bias_forward, lemon__bias_rows)
 
 LEMON__INLINE void lemon__bias_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
     float *db = op->dx[1];
@@ -5156,7 +5035,7 @@ LEMON__INLINE void lemon__bias_back_cols_body(const lemon__op *op, int64_t from,
     for (r = 0; r < op->rows; r++)
         for (i = from; i < to; i++) db[i] += op->dy[r * n + i];
 }
-LEMON__CLONES(lemon__bias_back_cols, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+LEMON__BAND(lemon__bias_back_cols)
 
 static void lemon__bias_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__op pass = *op;
@@ -5174,11 +5053,7 @@ LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64
     if (a) for (i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + w * x[i];
     else for (i = from * op->cols; i < to * op->cols; i++) y[i] = w * x[i];
 }
-LEMON__CLONES(lemon__mix_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__mix_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__mix_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__mix_forward, lemon__mix_rows)
 
 LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     float w = lemon__in(op, 1)[op->index], *dx = op->dx[0], *da = op->dx[2];
@@ -5189,7 +5064,7 @@ LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, 
     if (da && op->add[2]) for (i = begin; i < end; i++) da[i] += dy[i];
     else if (da) memcpy(da + begin, dy + begin, (size_t)(end - begin) * sizeof *da);
 }
-LEMON__CLONES(lemon__mix_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+LEMON__BAND(lemon__mix_back_rows)
 
 /*  The weight's gradient is one number, <dy, x>: summed row by row in float64, in order. */
 static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
@@ -5216,11 +5091,7 @@ LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int6
         if (op->aux) op->aux[from] = inverse;
     }
 }
-LEMON__CLONES(lemon__norm_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__norm_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__norm_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__norm_forward, lemon__norm_rows)
 
 LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 8 */
     const float *gain = lemon__in(op, 1);
@@ -5236,7 +5107,7 @@ LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from,
         else for (i = 0; i < n; i++) dx[i] = dy[i] * gain[i] * inverse - x[i] * pull;
     }
 }
-LEMON__CLONES(lemon__norm_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+LEMON__BAND(lemon__norm_back_rows)
 
 LEMON__INLINE void lemon__norm_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
     const float *x = lemon__in(op, 0);
@@ -5246,7 +5117,7 @@ LEMON__INLINE void lemon__norm_back_cols_body(const lemon__op *op, int64_t from,
     for (r = 0; r < op->rows; r++)
         for (i = from; i < to; i++) dgain[i] += op->dy[r * n + i] * x[r * n + i] * op->aux[r];
 }
-LEMON__CLONES(lemon__norm_back_cols, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+LEMON__BAND(lemon__norm_back_cols)
 
 static void lemon__norm_backward(lemon_ctx *ctx, const lemon__op *op) {
     if (op->dx[0]) lemon__over(ctx, op, lemon__norm_back_rows(ctx->isa), op->rows, LEMON__ROWS);
@@ -5323,13 +5194,11 @@ static void lemon__rope_back_body(const lemon__op *op, int64_t from, int64_t to)
     for (; from < to; from++)
         for (h = 0; h < op->cols; h += c) {
             const float *dy = op->dy + from * op->cols + h, *angles = lemon__rope_row(op, from);
-            float *dx = op->dx[0] + from * op->cols + h;
-            if (!op->add[0]) lemon__rotate(dy, angles, -1.0f, dx, c);
-            else for (i = 0; i < c; i += 2) {
-                float back[2];
+            float *dx = op->dx[0] + from * op->cols + h, back[2];
+            for (i = 0; i < c; i += 2) {
                 lemon__rotate(dy + i, angles + i, -1.0f, back, 2);
-                dx[i] += back[0];
-                dx[i + 1] += back[1];
+                dx[i] = op->add[0] ? dx[i] + back[0] : back[0];
+                dx[i + 1] = op->add[0] ? dx[i + 1] + back[1] : back[1];
             }
         }
 }
@@ -5483,10 +5352,7 @@ static double lemon__attention_flops(const lemon__op *op) {     /* two products,
 }
 
 static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__attention_job job;
-    job.op = op;
-    job.ctx = ctx;
-    job.tiles = lemon__ceil_div(op->seq, LEMON__ROWS);
+    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), 0};
     ctx->flops += lemon__attention_flops(op);
     lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
 }
@@ -5607,12 +5473,8 @@ static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
 }
 
 static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__attention_job job;
+    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), lemon__ceil_div(op->seq, LEMON__KEYS)};
     const int64_t sequences = op->rows / op->seq;
-    job.op = op;
-    job.ctx = ctx;
-    job.tiles = lemon__ceil_div(op->seq, LEMON__ROWS);
-    job.blocks = lemon__ceil_div(op->seq, LEMON__KEYS);
     ctx->flops += 2.5 * lemon__attention_flops(op);
     if (sequences * op->kv_heads >= LEMON__HEAD_TASKS || job.blocks == 1) {
         lemon__parallel(ctx, sequences * op->kv_heads, lemon__attention_back_task, &job);
@@ -5625,40 +5487,28 @@ static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
 
 /* ---- SwiGLU: y = silu(gate) * up ---- */
 
-typedef struct lemon__swiglu_job { const lemon__op *op; const lemon__loops *loops; } lemon__swiglu_job;
-
-static void lemon__swiglu_task(void *arg, int64_t index, int worker) {
-    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
-    const lemon__op *op = job->op;
-    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from);
-    (void)worker;
-    job->loops->swiglu(lemon__in(op, 0) + from, lemon__in(op, 1) + from, op->y + from, n);
+static void lemon__swiglu_rows(const lemon__op *op, int64_t from, int64_t to) {
+    const int64_t at = from * op->cols, n = (to - from) * op->cols;
+    op->loops->swiglu(lemon__in(op, 0) + at, lemon__in(op, 1) + at, op->y + at, n);
 }
 
-static void lemon__swiglu_back_task(void *arg, int64_t index, int worker) {
-    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
-    const lemon__op *op = job->op;
-    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from), done;
-    const float *gate = lemon__in(op, 0) + from, *up = lemon__in(op, 1) + from, *dy = op->dy + from;
-    float *dgate = op->dx[0] ? op->dx[0] + from : NULL, *dup = op->dx[1] ? op->dx[1] + from : NULL;
-    (void)worker;
+static void lemon__swiglu_back_rows(const lemon__op *op, int64_t from, int64_t to) {
+    const int64_t at = from * op->cols, n = (to - from) * op->cols;
+    const float *gate = lemon__in(op, 0) + at, *up = lemon__in(op, 1) + at, *dy = op->dy + at;
+    float *dgate = op->dx[0] ? op->dx[0] + at : NULL, *dup = op->dx[1] ? op->dx[1] + at : NULL;
     if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
     if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
-    done = job->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n);
-    lemon__swiglu_back_one(gate, up, dy, dgate, dup, done, n);
+    lemon__swiglu_back_one(gate, up, dy, dgate, dup, op->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n), n);
 }
 
-static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__task task) {
-    lemon__swiglu_job job;
-    job.op = op;
-    job.loops = lemon__loops_of(ctx->isa);
-    lemon__parallel(ctx, lemon__ceil_div(op->rows, LEMON__ROWS), task, &job);
+static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__band run) {
+    lemon__op with = *op;
+    with.loops = lemon__loops_of(ctx->isa);
+    lemon__over(ctx, &with, run, op->rows, LEMON__ROWS);
 }
 
-static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_task); }
-static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__swiglu_run(ctx, op, lemon__swiglu_back_task);
-}
+static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_rows); }
+static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_back_rows); }
 
 /* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
         With z the logits, p = softmax(z), t the target, q = softmax of the teacher's logits at temperature X:
@@ -5676,6 +5526,7 @@ static int64_t lemon__loss_chunk(int64_t vocab) {
 
 typedef struct lemon__loss_job {
     const lemon__op *op;
+    lemon_isa isa;
     float *z, *teacher;
     int64_t first;
     float weight;
@@ -5704,14 +5555,16 @@ LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64
 LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float share, float hard),
               (z, q, n, target, share, hard))
 
-static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r) {
+static void lemon__loss_task(void *arg, int64_t r, int worker) {
+    const lemon__loss_job *job = (const lemon__loss_job *)arg;
     const lemon__op *op = job->op;
-    const lemon__loops *loops = lemon__loops_of(isa);
+    const lemon__loops *loops = lemon__loops_of(job->isa);
     int64_t vocab = op->in[1].rows, row = job->first + r;
     int32_t target = op->ids[row];
     float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, w = op->loss.distill,
           hard = (1.0f - w) * job->weight, top, sum;
     double *out = (double *)(void *)op->aux + 2 * row;
+    (void)worker;
     out[0] = out[1] = 0.0;
     if (target < 0) { memset(z, 0, (size_t)vocab * sizeof *z); return; }
     if (q)
@@ -5721,15 +5574,7 @@ static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r
     top = loops->max(z, vocab);
     sum = loops->exp_sum(z, vocab, 1.0f, top);
     out[0] += (double)(top + logf(sum));
-    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, hard / sum, hard);
-}
-
-typedef struct lemon__loss_rows { const lemon__loss_job *job; lemon_isa isa; } lemon__loss_rows;
-
-static void lemon__loss_task(void *arg, int64_t index, int worker) {
-    const lemon__loss_rows *rows = (const lemon__loss_rows *)arg;
-    (void)worker;
-    lemon__loss_row(rows->isa, rows->job, index);
+    if (op->gradient) lemon__loss_gradient_row(job->isa)(z, q, vocab, target, hard / sum, hard);
 }
 
 /*  Gradients of one chunk: dHidden = dz W, and dW += dz^T hidden. */
@@ -5745,19 +5590,12 @@ static void lemon__loss_gradients(lemon_ctx *ctx, const lemon__op *op, const flo
 }
 
 static void lemon__loss_chunk_run(lemon_ctx *ctx, const lemon__op *op, int64_t first, int64_t n, float weight) {
-    lemon__loss_job job;
-    lemon__loss_rows rows;
-    int64_t vocab = op->in[1].rows;
-    job.op = op;
-    job.first = first;
-    job.weight = weight;
-    job.z = op->scratch;
-    job.teacher = op->in[2].data ? op->scratch + lemon__loss_chunk(vocab) * vocab : NULL;
+    const int64_t vocab = op->in[1].rows;
+    float *teacher = op->in[2].data ? op->scratch + lemon__loss_chunk(vocab) * vocab : NULL;
+    lemon__loss_job job = {op, ctx->isa, op->scratch, teacher, first, weight};
     lemon__weight_product(ctx, n, lemon__in(op, 0) + first * op->in[0].cols, &op->in[1], job.z);
-    if (job.teacher) lemon__weight_product(ctx, n, lemon__in(op, 2) + first * op->in[2].cols, &op->in[3], job.teacher);
-    rows.job = &job;
-    rows.isa = ctx->isa;
-    lemon__parallel(ctx, n, lemon__loss_task, &rows);
+    if (teacher) lemon__weight_product(ctx, n, lemon__in(op, 2) + first * op->in[2].cols, &op->in[3], teacher);
+    lemon__parallel(ctx, n, lemon__loss_task, &job);
     if (op->gradient) lemon__loss_gradients(ctx, op, job.z, first, n);
 }
 
@@ -5793,16 +5631,8 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
    ================================================================================================================== */
 
 typedef enum lemon__code {
-    LEMON__EMBED,
-    LEMON__MATMUL,
-    LEMON__ADD,
-    LEMON__BIAS,
-    LEMON__MIX,
-    LEMON__NORM,
-    LEMON__ROPE,
-    LEMON__ATTENTION,
-    LEMON__SWIGLU,
-    LEMON__LOSS
+    LEMON__EMBED, LEMON__MATMUL, LEMON__ADD, LEMON__BIAS, LEMON__MIX, LEMON__NORM, LEMON__ROPE, LEMON__ATTENTION,
+    LEMON__SWIGLU, LEMON__LOSS
 } lemon__code;
 
 /*  What the tape must know of an operation: its kernels, what backward reads again, and how much memory it wants. */
@@ -5918,8 +5748,7 @@ static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols)
 
 static int lemon__tape_ready(lemon_tape *tape, const char *call) {
     if (tape == NULL || tape->status) return 0;
-    if (tape->planned)
-        lemon__tape_fail(tape, call, "the tape is planned already; record before lemon_tape_plan");
+    if (tape->planned) lemon__tape_fail(tape, call, "the tape is planned already; record before lemon_tape_plan");
     return !tape->planned;
 }
 
@@ -5992,6 +5821,13 @@ LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const in
     return row->out;
 }
 
+/*  1, and an error, where x wants a gradient that cannot pass a stored matrix. */
+static int lemon__tape_blocks(lemon_tape *tape, lemon_var x, const lemon_tensor *matrix, const char *call) {
+    if (matrix->dtype == LEMON_F32 || !tape->values[x].wants) return 0;
+    lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32", lemon_dtype_name(matrix->dtype));
+    return 1;
+}
+
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b) {
     const char *call = "lemon_tape_matmul";
     const lemon_tensor *ta = lemon__tape_tensor(tape, a, call), *tb = lemon__tape_tensor(tape, b, call);
@@ -6006,9 +5842,7 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
     if (ta->dtype != LEMON_F32 || (tb->dtype != LEMON_F32 && (trans_a || !trans_b)))
         return lemon__tape_fail(tape, call, "a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
-    if (tb->dtype != LEMON_F32 && tape->values[a].wants)
-        return lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
-                                lemon_dtype_name(tb->dtype));
+    if (lemon__tape_blocks(tape, a, tb, call)) return -1;
     row = lemon__tape_push(tape, LEMON__MATMUL, trans_a ? ta->cols : ta->rows, trans_b ? tb->rows : tb->cols, a, b, -1,
                            -1);
     row->op.trans_a = trans_a;
@@ -6083,9 +5917,8 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
     lemon_config plain;
     if (t == NULL) return -1;
     if (head_dim < 2 || head_dim % 2 || head_dim > t->cols || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(tape, "lemon_tape_rope",
-                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
-                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+        return lemon__tape_fail(tape, "lemon_tape_rope", "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim "
+                                "%lld", (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
     lemon_config_defaults(&plain);
     plain.head_dim = (int32_t)head_dim;
     plain.rope_theta = theta;
@@ -6100,15 +5933,12 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
     lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
-        n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim ||
-        tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
-        tk->rows != tq->rows || tv->rows != tq->rows)
-        return lemon__tape_fail(tape, call,
-                                "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
-                                "of %lld, rows a multiple of %lld",
-                                (long long)tq->rows, (long long)tq->cols, (long long)tk->rows, (long long)tk->cols,
-                                (long long)tv->rows, (long long)tv->cols, (long long)n_heads, (long long)kv_heads,
-                                (long long)head_dim, (long long)seq);
+        n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim || tk->rows != tq->rows ||
+        tk->cols != kv_heads * head_dim || tv->cols != tk->cols || tv->rows != tq->rows)
+        return lemon__tape_fail(tape, call, "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
+                                "of %lld, rows a multiple of %lld", (long long)tq->rows, (long long)tq->cols,
+                                (long long)tk->rows, (long long)tk->cols, (long long)tv->rows, (long long)tv->cols,
+                                (long long)n_heads, (long long)kv_heads, (long long)head_dim, (long long)seq);
     row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
     row->op.n_heads = n_heads;
     row->op.kv_heads = kv_heads;
@@ -6133,9 +5963,8 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
         t = lemon__tape_tensor(tape, x[i], call);
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
-            return lemon__tape_fail(tape, call, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
-                                    (long long)t->rows, (long long)t->cols, (long long)first->rows,
-                                    (long long)first->cols);
+            return lemon__tape_fail(tape, call, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i, (long long)t->rows,
+                                    (long long)t->cols, (long long)first->rows, (long long)first->cols);
         row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
         row->op.index = i;
         sum = row->out;
@@ -6152,26 +5981,21 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
                                     const lemon_loss_options *options) {
     const char *call = "lemon_tape_loss";
     const lemon_tensor *h = lemon__tape_tensor(tape, hidden, call), *o = lemon__tape_tensor(tape, output, call);
+    const int taught = teacher_hidden >= 0;
     lemon__tape_row *row;
     if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
-        return lemon__tape_fail(tape, call,
-                                "hidden and output do not fit, targets is NULL, or temperature is not above 0");
-    if (o->dtype != LEMON_F32 && tape->values[hidden].wants)
-        return lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
-                                lemon_dtype_name(o->dtype));
-    if (teacher_hidden >= 0) {
+        return lemon__tape_fail(tape, call, "hidden and output do not fit, targets is NULL, or temperature is not above 0");
+    if (lemon__tape_blocks(tape, hidden, o, call)) return -1;
+    if (taught) {
         const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, call),
                            *to = lemon__tape_tensor(tape, teacher_output, call);
         if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
-            return lemon__tape_fail(tape, call,
-                                    "the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, "
-                                    "%lld tokens)",
-                                    (long long)h->rows, (long long)o->rows);
+            return lemon__tape_fail(tape, call, "the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, %lld "
+                                    "tokens)", (long long)h->rows, (long long)o->rows);
         if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
             return lemon__tape_fail(tape, call, "the teacher wants a gradient, expected constants");
     }
-    row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden,
-                           teacher_hidden >= 0 ? teacher_output : -1);
+    row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden, taught ? teacher_output : -1);
     row->op.ids = targets;
     row->op.loss = *options;
     lemon_tape_keep(tape, row->out);
@@ -8314,11 +8138,14 @@ static lemon_status lemon__unpack_shape(const lemon__unpack *u, const char *name
                          (long long)tensor->rows, (long long)tensor->cols, (long long)rows, (long long)cols, why);
 }
 
-/*  A tensor where only one shape will do. */
-static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
-                                         const char *why, lemon_tensor *tensor) {
+/*  A tensor where only one type and shape will do. */
+static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, lemon_dtype dtype, int64_t rows,
+                                         int64_t cols, const char *why, lemon_tensor *tensor) {
     lemon_status status = lemon__unpack_tensor(u, name, tensor);
-    return status ? status : lemon__unpack_shape(u, name, tensor, rows, cols, why);
+    if (!status) status = lemon__unpack_shape(u, name, tensor, rows, cols, why);
+    if (status || tensor->dtype == dtype) return status;
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name, lemon_dtype_name(tensor->dtype),
+                         lemon_dtype_name(dtype));
 }
 
 /*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
@@ -13589,10 +13416,11 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
     session->length = length;
     for (i = 0; !status && length > 0 && i < 2 * session->model->config.n_layers; i++) {
         lemon__session_part(session, i, name, sizeof name, &t);
-        status = lemon__unpack_shaped(&u, name, t.rows, t.cols, "the session's length and the model's heads", &found);
+        status = lemon__unpack_tensor(&u, name, &found);
         if (!status && found.dtype != t.dtype)
             status = lemon__fail(session->ctx, LEMON_E_ARG, "%s: the cache is %s, expected %s, this session's",
                                  u.source.name, lemon_dtype_name(found.dtype), lemon_dtype_name(t.dtype));
+        if (!status) status = lemon__unpack_shape(&u, name, &found, t.rows, t.cols, "the session's length and the model's heads");
         if (!status) memcpy(t.data, found.data, lemon_tensor_bytes(&t));
     }
     if (status) session->length = 0;
@@ -14280,25 +14108,37 @@ typedef struct lemon__trainer {
     size_t planned;
 } lemon__trainer;
 
+/*  A forward pass over whole sequences, some at a time, and the keys and values of the layer at hand. */
+typedef struct lemon__run { lemon__walk walk; float *k, *v; } lemon__run;
+
+static lemon_status lemon__run_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t batch, int64_t seq,
+                                    lemon__run *run) {
+    int64_t width = lemon_joint_size(&model->config, LEMON_JOINT_KEY);
+    lemon_status status = lemon__walk_open(ctx, arena, model, batch * seq, seq, &run->walk);
+    run->k = lemon__floats(ctx, arena, batch * seq, width);
+    run->v = lemon__floats(ctx, arena, batch * seq, width);
+    run->walk.batch = batch;
+    run->walk.seq = run->walk.kv_rows = seq;
+    return status ? status : run->k && run->v ? LEMON_OK : LEMON_E_MEMORY;
+}
+
 /*  The teacher's last normed states for the whole text, window by window, 1,024 rows or a window at a time. */
 static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
     const lemon_model *teacher = t->o.teacher;
     const int64_t seq = t->o.seq, most = lemon__max(1, 1024 / seq), d = teacher->config.d_model;
-    int64_t at, layer, width = lemon_joint_size(&teacher->config, LEMON_JOINT_KEY);
+    int64_t at, layer;
     lemon_arena arena = {NULL};
-    float *k = lemon__floats(t->ctx, &arena, most * seq, width), *v = lemon__floats(t->ctx, &arena, most * seq, width);
-    lemon__walk w;
-    lemon_status status = lemon__walk_open(t->ctx, &arena, teacher, most * seq, seq, &w);
-    if (k == NULL || v == NULL) status = LEMON_E_MEMORY;
-    w.seq = w.kv_rows = seq;
-    for (at = 0; !status && at < t->windows.count; at += w.batch) {
-        w.batch = lemon__min(most, t->windows.count - at);
-        w.x = states + at * seq * d;
-        lemon__walk_embed(&w, t->windows.tokens->ids + at * seq);
-        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(&w, layer, k, v);
-        lemon__walk_norm(&w, LEMON_FINAL_NORM, 0);
-        memcpy(w.x, w.y, (size_t)(lemon__walk_rows(&w) * d) * sizeof *w.x);
-        status = lemon__tick(t->ctx, "ask the teacher", at + w.batch, t->windows.count, (double)NAN);
+    lemon__run run;
+    lemon__walk *w = &run.walk;
+    lemon_status status = lemon__run_open(t->ctx, &arena, teacher, most, seq, &run);
+    for (at = 0; !status && at < t->windows.count; at += w->batch) {
+        w->batch = lemon__min(most, t->windows.count - at);
+        w->x = states + at * seq * d;
+        lemon__walk_embed(w, t->windows.tokens->ids + at * seq);
+        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(w, layer, run.k, run.v);
+        lemon__walk_norm(w, LEMON_FINAL_NORM, 0);
+        memcpy(w->x, w->y, (size_t)(lemon__walk_rows(w) * d) * sizeof *w->x);
+        status = lemon__tick(t->ctx, "ask the teacher", at + w->batch, t->windows.count, (double)NAN);
     }
     lemon_arena_free(t->ctx, &arena);
     return status;
@@ -14477,10 +14317,7 @@ static lemon_status lemon__resume_states(lemon__trainer *t, const lemon__unpack 
     int i;
     for (i = 0; !status && i < LEMON__STATES; i++) {
         lemon_tensor to = lemon__trainer_state(t, i);
-        status = lemon__unpack_shaped(u, lemon__state_names[i], 1, to.cols, "the model's size", &found);
-        if (!status && lemon_row_bytes(found.dtype, 1) != lemon_row_bytes(to.dtype, 1))
-            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name,
-                                 lemon__state_names[i], lemon_dtype_name(found.dtype));
+        status = lemon__unpack_shaped(u, lemon__state_names[i], to.dtype, 1, to.cols, "the model's size", &found);
         if (!status) memcpy(to.data, found.data, lemon_tensor_bytes(&to));
     }
     return status;
@@ -14664,26 +14501,17 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"key_norm", LEMON_JOINT_HEAD, 1}};
 
 /*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary), a bias being the row of its matrix's
-    outputs; gain: the norm whose gain the role reads
-    (LEMON_ROLE_COUNT: none). */
-static const struct { lemon_place out, in; lemon_role gain;
-} lemon__role_places[LEMON_ROLE_COUNT] = {{LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
-                                          {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-                                          {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-                                          {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
-                                          {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
-                                          {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
-                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_VALUE, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY_NORM, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY_NORM, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
+    outputs; gain: the norm whose gain the role reads (LEMON_ROLE_COUNT: none). */
+static const struct { lemon_place out, in; lemon_role gain; } lemon__role_places[LEMON_ROLE_COUNT] = {
+    {LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT}, {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
+    {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM}, {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
+    {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM}, {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT}, {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
+    {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM}, {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_QUERY, LEMON_ROLE_COUNT}, {LEMON_PLACE_COUNT, LEMON_AT_KEY, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_VALUE, LEMON_ROLE_COUNT}, {LEMON_PLACE_COUNT, LEMON_AT_QUERY_NORM, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_KEY_NORM, LEMON_ROLE_COUNT}, {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
 LEMON_API const char *lemon_place_name(lemon_place place) {
     return (unsigned)place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
@@ -14703,6 +14531,11 @@ static lemon_map *lemon__own_map(const lemon_operators *ops, int place, int64_t 
 static int64_t lemon__map_count(const lemon_operators *ops) { return LEMON_PLACE_COUNT * lemon__cells(ops); }
 static int lemon__map_place(const lemon_operators *ops, const lemon_map *map) {
     return (int)((map - ops->maps) / lemon__cells(ops));
+}
+
+/*  The channels of a map's place in a teacher or student. */
+static int64_t lemon__map_channels(const lemon_operators *ops, const lemon_map *map, const lemon_config *c) {
+    return lemon_joint_size(c, lemon__places[lemon__map_place(ops, map)].joint);
 }
 
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
@@ -14730,17 +14563,20 @@ static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, l
     return status;
 }
 
+/*  Two configs agree in their fields from `from` on; the first that differs is named. */
+static lemon_status lemon__same_fields(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected, int from,
+                                       const char *whose, const char *why) {
+    int i;
+    for (i = from; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(is, i) != lemon__field_value(expected, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s%s is %d, expected %d, %s", whose, lemon__fields[i].name,
+                               (int)lemon__field_value(is, i), (int)lemon__field_value(expected, i), why);
+    return LEMON_OK;
+}
+
 /*  Vocabularies are equal and nothing is added to what the teacher has. */
 static lemon_status lemon__same_family(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s) {
-    int i;
-    if (s->vocab_size != t->vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
-                           (int)t->vocab_size);
-    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(s, i) != lemon__field_value(t, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
-                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
-    return LEMON_OK;
+    return lemon__same_fields(ctx, s, t, LEMON__SIZES - 1, "", "the teacher's: a student keeps its family");
 }
 
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
@@ -14766,9 +14602,8 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
 
 /*  Gives a map its place's shape and `field` coefficients a student channel, all zero; the index too where sparse. */
 static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, int64_t field) {
-    lemon_joint joint = lemon__places[lemon__map_place(ops, map)].joint;
-    map->student = lemon_joint_size(&ops->student, joint);
-    map->teacher = lemon_joint_size(&ops->teacher, joint);
+    map->student = lemon__map_channels(ops, map, &ops->student);
+    map->teacher = lemon__map_channels(ops, map, &ops->teacher);
     map->field = field;
     map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
     map->value = lemon__floats(ctx, &ops->arena, map->student, field);
@@ -14790,40 +14625,34 @@ LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config
 
 LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
                                                int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
-    const lemon_operators *ops = operators;
+    lemon_map *at;
     lemon_status status;
     if (ctx == NULL || operators == NULL || map == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_set_map: an argument is NULL");
     *map = NULL;
     status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
     if (status) return status;
-    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? ops->student.n_layers - 1 : 0);
-    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? ops->slots - 1 : 0);
-    if (!status)
-        status = lemon__check_whole(ctx, "field", field, 0, lemon_joint_size(&ops->teacher, lemon__places[place].joint));
+    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? operators->student.n_layers - 1 : 0);
+    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? operators->slots - 1 : 0);
     if (status) return status;
-    status = lemon__map_make(ctx, operators, lemon__own_map(ops, (int)place, layer, slot), field);
-    if (!status) *map = lemon__own_map(ops, (int)place, layer, slot);
+    at = lemon__own_map(operators, (int)place, layer, slot);
+    status = lemon__check_whole(ctx, "field", field, 0, lemon__map_channels(operators, at, &operators->teacher));
+    if (!status) status = lemon__map_make(ctx, operators, at, field);
+    if (!status) *map = at;
     return status;
-}
-
-static lemon_status lemon__map_check(lemon_ctx *ctx, const lemon_operators *ops, const lemon_map *map) {
-    int64_t i;
-    for (i = 0; map->index && i < map->student * map->field; i++)
-        if (map->index[i] < 0 || map->index[i] >= map->teacher)
-            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
-                               lemon__places[lemon__map_place(ops, map)].name, (int)map->index[i],
-                               (long long)map->teacher - 1);
-    return LEMON_OK;
 }
 
 /*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
 static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
     lemon_status status = LEMON_OK;
-    int64_t i, layer, side;
+    int64_t i, k, layer, side;
     for (i = 0; !status && i < lemon__cells(ops); i++)
         status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
-    for (i = 0; !status && i < lemon__map_count(ops); i++) status = lemon__map_check(ctx, ops, &ops->maps[i]);
+    for (i = 0; i < lemon__map_count(ops); i++) {
+        const lemon_map *map = &ops->maps[i];
+        for (k = 0; !status && map->index && k < map->student * map->field; k++)
+            status = lemon__check_whole(ctx, "a map's index", map->index[k], 0, map->teacher - 1);
+    }
     for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
         lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
         side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
@@ -15039,17 +14868,6 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     return status;
 }
 
-/*  Operators fit a teacher that has the sizes of the one they were made for; the first that differs is named. */
-static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected) {
-    int i;
-    for (i = 0; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(is, i) != lemon__field_value(expected, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "the teacher's %s is %d, expected %d, that of the operators' teacher",
-                               lemon__fields[i].name, (int)lemon__field_value(is, i),
-                               (int)lemon__field_value(expected, i));
-    return LEMON_OK;
-}
-
 /*  A student without weights, which get their places one by one: in scratch where there is some, else all at once. */
 static lemon_status lemon__student_create(lemon_ctx *ctx, const lemon_config *config, struct lemon__file *file,
                                           lemon_model **student) {
@@ -15091,7 +14909,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
     if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
     *student = NULL;
-    status = lemon__same_shape(ctx, &teacher->config, &operators->teacher);
+    status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ", "that of the operators' teacher");
     if (!status) status = lemon__operators_check(ctx, operators);
     if (!status && lemon__scratch_path(ctx))
         status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
@@ -15116,22 +14934,17 @@ static void lemon__correction_name(const lemon_config *c, int64_t param, char *o
     lemon__format(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
 }
 
-static void lemon__pack_map_part(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map,
-                                 const char *part, lemon_dtype dtype, void *data) {
-    lemon_tensor t = lemon__view(data, dtype, map->student, map->field);
-    char name[80];
-    if (data == NULL || map->field == 0) return;
-    lemon__map_name(ops, map, part, name, sizeof name);
-    lemon__pack_tensor(pack, name, &t, dtype);
-}
-
 static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map) {
+    const lemon_tensor value = lemon__view(map->value, LEMON_F32, map->student, map->field),
+                       index = lemon__view(map->index, LEMON_I32, map->student, map->field);
     char name[80];
     if (map->student == 0) return;
     lemon__map_name(ops, map, "field", name, sizeof name);
     lemon__pack_int(pack, name, map->field);
-    lemon__pack_map_part(pack, ops, map, "value", LEMON_F32, map->value);
-    lemon__pack_map_part(pack, ops, map, "index", LEMON_I32, map->index);
+    lemon__map_name(ops, map, "value", name, sizeof name);
+    if (map->field > 0) lemon__pack_tensor(pack, name, &value, LEMON_F32);
+    lemon__map_name(ops, map, "index", name, sizeof name);
+    if (map->field > 0 && map->index) lemon__pack_tensor(pack, name, &index, LEMON_I32);
 }
 
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators) {
@@ -15168,87 +14981,50 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
 static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *name, int64_t high, int64_t *value) {
     lemon_status status = lemon__unpack_int(u, name, value);
     if (status || (*value >= 0 && *value <= high)) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %lld", u->source.name, name,
-                       (long long)*value, (long long)high);
-}
-
-/*  A part of a map in the file, of the type and shape that it must have. */
-static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_operators *ops, const lemon_map *map,
-                                           int64_t field, const char *part, lemon_dtype dtype, lemon_tensor *t) {
-    int64_t student = lemon_joint_size(&ops->student, lemon__places[lemon__map_place(ops, map)].joint);
-    lemon_status status;
-    char name[80];
-    lemon__map_name(ops, map, part, name, sizeof name);
-    status = lemon__unpack_shaped(u, name, student, field, "the student's shape and the map's field", t);
-    if (!status && t->dtype != dtype)
-        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
-                             lemon_dtype_name(t->dtype), lemon_dtype_name(dtype));
-    return status;
+    return lemon__refuse(u, LEMON_E_FORMAT, "%s is %lld, expected 0 to %lld", name, (long long)*value, (long long)high);
 }
 
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field;
+    const char *why = "the student's shape and the map's field";
+    int64_t student = lemon__map_channels(ops, map, &ops->student), teacher = lemon__map_channels(ops, map, &ops->teacher), field;
     lemon_tensor value, index;
     lemon_status status;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
     if (!lemon__unpack_has(u, name)) return LEMON_OK;
     status = lemon__unpack_field_of(u, name, teacher, &field);
-    if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
-    if (!status && field > 0 && field < teacher)
-        status = lemon__unpack_map_part(u, ops, map, field, "index", LEMON_I32, &index);
+    lemon__map_name(ops, map, "value", name, sizeof name);
+    if (!status && field > 0) status = lemon__unpack_shaped(u, name, LEMON_F32, student, field, why, &value);
+    lemon__map_name(ops, map, "index", name, sizeof name);
+    if (!status && field > 0 && field < teacher) status = lemon__unpack_shaped(u, name, LEMON_I32, student, field, why, &index);
     if (!status) status = lemon__map_make(u->ctx, ops, map, field);
     if (status || field == 0) return status;
-    memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
-    if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
+    memcpy(map->value, value.data, lemon_tensor_bytes(&value));
+    if (map->index) memcpy(map->index, index.data, lemon_tensor_bytes(&index));
     return LEMON_OK;
 }
 
-static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *ops) {
-    lemon_status status = LEMON_OK;
-    int64_t i;
-    for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
-            status = lemon__unpack_map(u, ops, &ops->maps[i]);
-    return status;
-}
-static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
-    int64_t cells = lemon__cells(ops);
-    lemon_tensor weight;
-    if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
-        return LEMON_E_FORMAT;
-    if (layer.dtype != LEMON_I32 || weight.dtype != LEMON_F32)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %s, expected i32", u->source.name,
-                           lemon_dtype_name(layer.dtype));
-    memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
-    memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
-    return LEMON_OK;
-}
-
-static lemon_status lemon__unpack_corrections(const lemon__unpack *u, lemon_operators *ops) {
-    int64_t i, layer;
-    lemon_tensor *c, t;
+static lemon_status lemon__unpack_correction(const lemon__unpack *u, lemon_operators *ops, int64_t param) {
+    lemon_tensor *c = &ops->correction[param], t;
+    int64_t layer;
+    lemon_status status;
     char name[80];
-    for (i = 0; i < lemon__param_count(&ops->student); i++) {
-        lemon__correction_name(&ops->student, i, name, sizeof name);
-        if (lemon__unpack_tensor(u, name, &t) != LEMON_OK) continue;
-        c = &ops->correction[i];
-        lemon__param_shape(&ops->student, lemon__param_role(&ops->student, i, &layer), &c->rows, &c->cols);
-        if (t.rows != c->rows || t.cols != c->cols || t.dtype != LEMON_F32)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name,
-                               name);
-        c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
-        if (c->data == NULL) return LEMON_E_MEMORY;
-        memcpy(c->data, t.data, lemon_tensor_bytes(c));
-    }
-    return LEMON_OK;
+    lemon__correction_name(&ops->student, param, name, sizeof name);
+    if (lemon__words_find(&u->tensor_names, name, strlen(name)) < 0) return LEMON_OK;
+    lemon__param_shape(&ops->student, lemon__param_role(&ops->student, param, &layer), &c->rows, &c->cols);
+    status = lemon__unpack_shaped(u, name, LEMON_F32, c->rows, c->cols, "the student's shape", &t);
+    if (status) return status;
+    c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
+    if (c->data) memcpy(c->data, t.data, lemon_tensor_bytes(c));
+    return c->data ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
+/*  An empty set of the shapes that the file names; its tables are there, so memory for them may be taken. */
+static lemon_status lemon__unpack_operators(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
+    const char *method = NULL, *why = "the student's layers times slots";
     lemon_config teacher, student;
-    lemon_tensor layer;
-    const char *method = NULL;
+    lemon_tensor layer, weight;
     size_t bytes = 0;
     int64_t fold = 0, slots = 0;
     lemon_status status = lemon__unpack_config(u, "teacher.", &teacher);
@@ -15258,19 +15034,28 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
     if (!status && lemon__same_family(ctx, &teacher, &student)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
-        status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
-                             u->source.name, (long long)slots, (int)student.n_layers);
-    if (!status)            /* before memory is taken for them */
-        status =
-            lemon__unpack_shaped(u, "layer", 1, student.n_layers * slots, "the student's layers times slots", &layer);
+        status = lemon__refuse(u, LEMON_E_FORMAT, "slots is %lld and n_layers %d, which the file cannot hold", (long long)slots,
+                               (int)student.n_layers);
+    if (!status) status = lemon__unpack_shaped(u, "layer", LEMON_I32, 1, student.n_layers * slots, why, &layer);
+    if (!status) status = lemon__unpack_shaped(u, "layer_weight", LEMON_F32, 1, student.n_layers * slots, why, &weight);
     if (!status) status = lemon__operators_new(ctx, &teacher, &student, slots, operators);
     if (status) return status;
     (*operators)->fold_gains = (int)fold;
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
-    status = lemon__unpack_layers(u, *operators, layer);
-    if (!status) status = lemon__unpack_maps(u, *operators);
-    if (!status) status = lemon__unpack_corrections(u, *operators);
-    if (!status && lemon__operators_check(ctx, *operators)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    memcpy((*operators)->layer, layer.data, lemon_tensor_bytes(&layer));
+    memcpy((*operators)->layer_weight, weight.data, lemon_tensor_bytes(&weight));
+    return LEMON_OK;
+}
+
+static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
+    lemon_status status = lemon__unpack_operators(ctx, u, operators);
+    lemon_operators *ops = *operators;
+    int64_t i;
+    for (i = 0; !status && i < lemon__map_count(ops); i++)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+            status = lemon__unpack_map(u, ops, &ops->maps[i]);
+    for (i = 0; !status && i < lemon__param_count(&ops->student); i++) status = lemon__unpack_correction(u, ops, i);
+    if (!status && lemon__operators_check(ctx, ops)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     return status;
 }
 
@@ -15317,14 +15102,8 @@ static const lemon__method *lemon__method_find(const char *name) {
     return NULL;
 }
 
-/*  A forward pass over batches of windows, and its keys and values. */
-typedef struct lemon__run { lemon__walk walk; float *k, *v; } lemon__run;
-
 /*  Activations of all rows of the text: an entry of lemon__fill's stores. */
-typedef struct lemon__rows {
-    float *data;                    /* [rows, width] */
-    int64_t width, most;            /* of a row now, and the most that there is room for */
-} lemon__rows;
+typedef struct lemon__rows { float *data; int64_t width; } lemon__rows;     /* [rows, width] */
 
 /*  At the front of scratch: whose it is, and how far it came. */
 typedef struct lemon__stage {
@@ -15411,7 +15190,6 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->flops = ctx->flops;
     f->began = lemon__seconds();
 }
-
 
 static void lemon__fill_end(lemon__fill *f) {
     lemon_model_free(f->ctx, f->student);
@@ -15592,20 +15370,20 @@ static lemon_status lemon__rows_spill(lemon__fill *f) {
 
 static lemon_status lemon__rows_make(lemon__fill *f, int store, int64_t width) {
     lemon__rows *r = &f->store[store];
-    r->width = r->most = width;
+    r->width = width;
     r->data = lemon__floats(f->ctx, &f->solve, f->windows * f->seq, width);
     return r->data ? LEMON_OK : LEMON_E_MEMORY;
 }
-
-static void lemon__rows_shape(lemon__fill *f, int store, int64_t width) { f->store[store].width = width; }
 
 /*  The rows of the batch at hand. */
 static float *lemon__batch(const lemon__fill *f, int store) {
     return f->store[store].data + f->first * f->seq * f->store[store].width;
 }
 
-static void lemon__copy_in(const lemon__fill *f, int store, const float *rows) {
-    memcpy(lemon__batch(f, store), rows, (size_t)(f->rows * f->store[store].width) * sizeof *rows);
+/*  Rows of the batch at hand, so wide as all of the store is from then on: a pass begins with the first batch. */
+static void lemon__copy_in(const lemon__fill *f, int store, const float *rows, int64_t width) {
+    f->store[store].width = width;
+    memcpy(lemon__batch(f, store), rows, (size_t)(f->rows * width) * sizeof *rows);
 }
 
 static void lemon__rewind(lemon__fill *f) { f->first = f->t.walk.batch = 0; }
@@ -15632,10 +15410,11 @@ typedef struct lemon__cov {
     int64_t m, n;
 } lemon__cov;
 
-static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, lemon__cov *cov) {
+/*  On sums that are there, or (NULL) new ones. */
+static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, double *sum, lemon__cov *cov) {
     cov->m = m;
     cov->n = n;
-    cov->sum = lemon__doubles(ctx, arena, m, n);
+    cov->sum = sum ? sum : lemon__doubles(ctx, arena, m, n);
     cov->part = lemon__floats(ctx, arena, lemon__min(m, LEMON__PANEL), n);
     return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
 }
@@ -15817,7 +15596,7 @@ static lemon_status lemon__squares_make(lemon__fill *f, int64_t n, int64_t most,
     q->rest = lemon__floats(f->ctx, &f->work, rows, block);
     q->guess = lemon__floats(f->ctx, &f->work, rows, lemon__min(block, LEMON__JUDGES));
     q->w = lemon__floats(f->ctx, &f->work, block, n);
-    if (lemon__factor_make(f->ctx, &f->work, n, block, &q->l) || lemon__cov_make(f->ctx, &f->work, block, n, &q->cov) ||
+    if (lemon__factor_make(f->ctx, &f->work, n, block, &q->l) || lemon__cov_make(f->ctx, &f->work, block, n, NULL, &q->cov) ||
         !q->diagonal || !q->ids || !q->where || !q->rest || !q->guess || !q->w)
         return LEMON_E_MEMORY;
     return LEMON_OK;
@@ -15828,12 +15607,8 @@ static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most,
     lemon_status status = lemon__squares_make(f, n, most, q);
     lemon__cov s;
     int64_t i;
+    if (!status) status = lemon__cov_make(f->ctx, &f->work, n, n, q->l.a, &s);
     if (status) return status;
-    s.sum = q->l.a;
-    s.part = lemon__floats(f->ctx, &f->work, lemon__min(n, LEMON__PANEL), n);
-    s.m = s.n = n;
-    if (s.part == NULL) return LEMON_E_MEMORY;
-    lemon__rows_shape(f, LEMON__SOURCE, n);
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
     lemon__sum_up(f, q->l.a, n * n);
@@ -15916,19 +15691,13 @@ static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64
                             q->rest, count);
 }
 
-static void lemon__squares_pass(lemon__squares *q, const lemon__target *t) {
-    lemon__rewind(q->f);
-    lemon__rows_shape(q->f, t->store, t->m);
-    lemon__rows_shape(q->f, LEMON__SOURCE, q->n);
-}
-
 /*  R of a block: targets ids[0 ... count-1]. */
 static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
     q->cov.m = count;
     memset(q->cov.sum, 0, (size_t)(count * q->n) * sizeof *q->cov.sum);
     lemon__squares_from(q, t, count);
-    for (lemon__squares_pass(q, t); lemon__next_batch(f);) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         if (f->held) break;
         lemon__squares_rest(q, t, count);
         lemon__cov_add(f->ctx, &q->cov, q->rest, lemon__batch(f, LEMON__SOURCE), f->rows);
@@ -15941,9 +15710,7 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
     lemon__fill *f = q->f;
     double gain = 0.0;
     int64_t i;
-    lemon__squares_pass(q, t);
-    f->first = f->kept;
-    while (lemon__next_batch(f)) {
+    for (lemon__rewind(f), f->first = f->kept; lemon__next_batch(f);) {
         lemon__squares_rest(q, t, count);
         lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, 1.0f, lemon__batch(f, LEMON__SOURCE), q->n, step, q->n,
                             0.0f, q->guess, count);
@@ -16331,31 +16098,16 @@ static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_
 
 /* ---- watching the teacher ---- */
 
-static lemon_status lemon__run_open(lemon__fill *f, lemon_arena *arena, const lemon_model *model, lemon__run *run) {
-    int64_t rows = f->batch * f->seq, width = lemon_joint_size(&model->config, LEMON_JOINT_KEY);
-    lemon_status status = lemon__walk_open(f->ctx, arena, model, rows, f->seq, &run->walk);
-    run->k = lemon__floats(f->ctx, arena, rows, width);
-    run->v = lemon__floats(f->ctx, arena, rows, width);
-    run->walk.seq = run->walk.kv_rows = f->seq;
-    return status ? status : run->k && run->v ? LEMON_OK : LEMON_E_MEMORY;
-}
-
 static void lemon__run_attend(lemon__run *run, int64_t layer) {
     lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
     lemon__walk_qkv(&run->walk, layer, run->k, run->v);
     lemon__walk_attend(&run->walk, run->k, run->v);
 }
 
-static void lemon__add_sums(const float *x, int64_t rows, int64_t cols, double *sum) {
+static void lemon__add_columns(const float *x, int64_t rows, int64_t cols, int absolute, double *sum) {
     int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) sum[c] += (double)x[r * cols + c];
-}
-
-static void lemon__add_abs(const float *x, int64_t rows, int64_t cols, double *sum) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) sum[c] += fabs((double)x[r * cols + c]);
+    for (r = 0; r < rows; r++, x += cols)
+        for (c = 0; c < cols; c++) sum[c] += absolute ? fabs((double)x[c]) : (double)x[c];
 }
 
 static void lemon__add_lengths(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
@@ -16405,16 +16157,16 @@ static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov,
     lemon__observe_stream(f, w, cov);
     lemon__walk_norm(w, LEMON_FFN_NORM, layer);
     lemon__walk_neurons(w, layer);
-    lemon__add_abs(w->gate, f->rows, f->nt, f->neuron + layer * f->nt);
+    lemon__add_columns(w->gate, f->rows, f->nt, 1, f->neuron + layer * f->nt);
     lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
-    lemon__add_abs(w->x, f->rows, f->dt, f->channel);
+    lemon__add_columns(w->x, f->rows, f->dt, 1, f->channel);
     f->influence[layer] += lemon__turned(before, w->x, f->rows, f->dt);
 }
 
 /*  Room for what is measured, and for the teacher's stream. */
 static lemon_status lemon__observe_memory(lemon__fill *f) {
     lemon_status status = lemon__rows_spill(f);
-    if (!status) status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
+    if (!status) status = lemon__run_open(f->ctx, &f->solve, f->teacher, f->batch, f->seq, &f->t);
     f->channel = lemon__doubles(f->ctx, &f->arena, 1, lemon__measured(f));
     if (status || !f->channel) return status ? status : LEMON_E_MEMORY;
     f->neuron = f->channel + f->dt;
@@ -16438,10 +16190,8 @@ static lemon_status lemon__observe(lemon__fill *f) {
     int64_t layer, watched = lemon__watched(f);
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
     lemon_status status = before ? lemon__observe_memory(f) : LEMON_E_MEMORY;
-    cov.sum = f->covariance;
-    cov.part = lemon__floats(f->ctx, &f->work, lemon__min(f->dt, LEMON__PANEL), f->dt);
-    cov.m = cov.n = f->dt;
-    if (status || !cov.part) return status ? status : LEMON_E_MEMORY;
+    if (!status) status = lemon__cov_make(f->ctx, &f->work, f->dt, f->dt, f->covariance, &cov);
+    if (status) return status;
     f->what = "watch the teacher";
     f->total = f->tc->n_layers;
     lemon__stage_load(f, f->step < f->total);
@@ -16696,16 +16446,13 @@ static float *lemon__basis_inverse(lemon__fill *f) {
 
 /*  Both streams' norms, without gains: the teacher's become a target, the student's the source. */
 static lemon_status lemon__solve_norms(lemon__fill *f, int store, double *mean) {
-    lemon__rewind(f);
-    lemon__rows_shape(f, LEMON__SOURCE, f->ds);
-    lemon__rows_shape(f, store, f->dt);
-    while (lemon__next_batch(f)) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(&f->t.walk, -1, 0);
         lemon__walk_norm(&f->s.walk, -1, 0);
-        lemon__copy_in(f, store, f->t.walk.y);
-        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.y);
-        if (mean && !f->held) lemon__add_sums(f->t.walk.y, f->rows, f->dt, mean);
-        if (mean && !f->held) lemon__add_sums(f->s.walk.y, f->rows, f->ds, mean + f->dt);
+        lemon__copy_in(f, store, f->t.walk.y, f->dt);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.y, f->ds);
+        if (mean && !f->held) lemon__add_columns(f->t.walk.y, f->rows, f->dt, 0, mean);
+        if (mean && !f->held) lemon__add_columns(f->s.walk.y, f->rows, f->ds, 0, mean + f->dt);
     }
     return f->status;
 }
@@ -16713,20 +16460,12 @@ static lemon_status lemon__solve_norms(lemon__fill *f, int store, double *mean) 
 /*  A read map of the stream: the teacher's norm from the student's, pulled towards P's own inverse.  mean: room for sums
     of both over the rows learned from, or NULL. */
 static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, double *mean) {
-    float *w = lemon__floats(f->ctx, &f->work, f->dt, f->ds), *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
-    int masked = f->field < f->dt;
-    int64_t i, c;
-    lemon__target t;
+    float *w = lemon__floats(f->ctx, &f->work, f->dt, f->ds), *matrix = lemon__basis_inverse(f);
+    const lemon__target t = {LEMON__TARGET + (int)slot, f->dt, NULL, w, NULL};
+    const int masked = f->field < f->dt;
     lemon__squares q;
-    lemon_status status = w && matrix ? lemon__solve_norms(f, LEMON__TARGET + (int)slot, mean) : LEMON_E_MEMORY;
-    for (i = 0; !status && i < f->ds; i++) {
-        double size = lemon__basis_size(f, i);
-        for (c = 0; c < f->dt; c++) w[c * f->ds + i] = (float)((double)f->p[i * f->dt + c] / size);
-    }
-    memset(&t, 0, sizeof t);
-    t.store = LEMON__TARGET + (int)slot;
-    t.m = f->dt;
-    t.w = w;
+    lemon_status status = w && matrix ? lemon__solve_norms(f, t.store, mean) : LEMON_E_MEMORY;
+    if (!status) lemon__transpose(matrix, f->ds, f->dt, w, f->ds);
     if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
     if (!status) status = masked ? lemon__masked_solve(&q, &t) : lemon__squares_solve(&q, &t);
     if (status) return status;
@@ -16759,18 +16498,13 @@ static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t la
 
 /*  A map that holds a selection becomes the dense one that is solved from there, for what the store has. */
 static lemon_status lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon__squares *q) {
-    lemon__target t;
-    lemon_status status;
-    memset(&t, 0, sizeof t);
-    t.store = store;
-    t.m = map->teacher;
-    t.select = map;
-    t.turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
-    status = t.turned ? lemon__squares_solve(q, &t) : LEMON_E_MEMORY;
+    float *turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
+    const lemon__target t = {store, map->teacher, map, NULL, turned};
+    lemon_status status = turned ? lemon__squares_solve(q, &t) : LEMON_E_MEMORY;
     if (status) return status;
     map->field = map->teacher;
     map->index = NULL;
-    map->value = t.turned;
+    map->value = turned;
     return LEMON_OK;
 }
 
@@ -16787,28 +16521,34 @@ static lemon_status lemon__solve_inner(lemon__fill *f, lemon_role role, int64_t 
     return status ? status : lemon__solve_apply(f, role, i);
 }
 
-/*  A weight of the student that holds what its maps make of it, pulled towards that; the difference is its correction. */
-static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
-    int64_t param = lemon__param_index(f->sc, role, i), c;
+/*  A weight of the student as its maps make it, kept as the begin of its correction; NULL: no memory. */
+static float *lemon__correction_begin(lemon__fill *f, int64_t param) {
     const lemon_tensor *w = &f->student->params[param];
-    float *extra;
-    lemon__target t;
-    lemon_status status;
-    memset(&t, 0, sizeof t);
-    t.store = LEMON__LACK;
-    t.m = w->rows;
-    t.w = (float *)w->data;
-    if (!f->o->correction) return LEMON_OK;
-    extra = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
-    if (extra == NULL) return LEMON_E_MEMORY;
-    f->ops->correction[param] = lemon__view(extra, LEMON_F32, w->rows, w->cols);
-    memcpy(extra, t.w, lemon_tensor_bytes(w));
-    status = lemon__squares_solve(q, &t);
-    for (c = 0; c < w->rows * w->cols; c++) {               /* so that applying the set gives the same bits */
+    float *plain = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
+    f->ops->correction[param] = lemon__view(plain, LEMON_F32, w->rows, w->cols);
+    if (plain) memcpy(plain, w->data, lemon_tensor_bytes(w));
+    return plain;
+}
+
+/*  The difference is the correction, and the weight what both make: so applying the set gives the same bits. */
+static void lemon__correction_end(lemon__fill *f, int64_t param) {
+    float *w = (float *)f->student->params[param].data, *extra = (float *)f->ops->correction[param].data;
+    int64_t c;
+    for (c = 0; c < f->ops->correction[param].rows * f->ops->correction[param].cols; c++) {
         const float plain = extra[c];
-        extra[c] = t.w[c] - plain;
-        t.w[c] = plain + extra[c];
+        extra[c] = w[c] - plain;
+        w[c] = plain + extra[c];
     }
+}
+
+/*  A weight of the student that holds what its maps make of it, pulled towards that. */
+static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
+    const int64_t param = lemon__param_index(f->sc, role, i);
+    const lemon__target t = {LEMON__LACK, f->ds, NULL, (float *)f->student->params[param].data, NULL};
+    lemon_status status;
+    if (!f->o->correction) return LEMON_OK;
+    status = lemon__correction_begin(f, param) ? lemon__squares_solve(q, &t) : LEMON_E_MEMORY;
+    if (!status) lemon__correction_end(f, param);
     return status;
 }
 
@@ -16820,9 +16560,7 @@ static lemon_status lemon__solve_write(lemon__fill *f, lemon_role role, int64_t 
     if (!status) status = lemon__solve_inner(f, role, i, &q);
     if (!status) status = lemon__solve_correction(f, role, i, &q);
     if (status) return status;
-    lemon__rewind(f);
-    lemon__rows_shape(f, LEMON__SOURCE, n);
-    while (lemon__next_batch(f)) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
+    for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
     lemon_arena_free(f->ctx, &f->work);
     return f->status;
 }
@@ -16832,19 +16570,6 @@ static void lemon__solve_lack(lemon__fill *f) {
     float *r = lemon__batch(f, LEMON__LACK);
     memcpy(r, f->s.walk.x, (size_t)(f->rows * f->ds) * sizeof *r);
     lemon__gemm_threads(f->ctx, 0, 1, f->rows, f->ds, f->dt, 1.0f, f->t.walk.x, f->dt, f->p, f->dt, -1.0f, r, f->ds);
-}
-
-/*  A pass over the student's side of a block: `width` numbers a row are made of its stream, and the lack noted. */
-static void lemon__pass_student(lemon__fill *f, int64_t width) {
-    lemon__rewind(f);
-    lemon__rows_shape(f, LEMON__SOURCE, width);
-    lemon__rows_shape(f, LEMON__LACK, f->ds);
-}
-
-/*  A pass over the teacher's side: its stream goes on, and `width` numbers a row are kept in a store (-1: none). */
-static void lemon__pass_teacher(lemon__fill *f, int store, int64_t width) {
-    lemon__rewind(f);
-    if (store >= 0) lemon__rows_shape(f, store, width);
 }
 
 /* ---- lemon: attention ---- */
@@ -16910,11 +16635,11 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     part = lemon__floats(f->ctx, &f->work, d, d);
     if (!status && (!planes || !sum || !part)) status = LEMON_E_MEMORY;
     if (status) return status;
-    for (lemon__pass_teacher(f, LEMON__TARGET, f->qt); lemon__next_batch(f);) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, f->main[i]);
         lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
         lemon__head_covariance(f, f->t.walk.z, part, sum);
-        lemon__copy_in(f, LEMON__TARGET, f->t.walk.z);
+        lemon__copy_in(f, LEMON__TARGET, f->t.walk.z, f->qt);
         lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
     lemon__sum_up(f, mean, f->dt + f->ds), lemon__sum_up(f, planes, f->qt / 2), lemon__sum_up(f, sum, f->tc->n_heads * d * d);
@@ -16932,9 +16657,9 @@ static lemon_status lemon__solve_attention_out(lemon__fill *f, int64_t i) {
         if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
             status = lemon__solve_apply(f, (lemon_role)role, i);
     if (status) return status;
-    for (lemon__pass_student(f, f->qs); lemon__next_batch(f);) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->s, i);
-        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.z);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.z, f->qs);
         lemon__solve_lack(f);
     }
     return f->status ? f->status : lemon__solve_write(f, LEMON_WO, i, f->qs, f->qt);
@@ -16956,11 +16681,11 @@ static lemon_status lemon__neuron_energy(lemon__fill *f, int64_t layer, const do
 /*  One teacher layer of the field through its FFN; where it has a slot, its read map and its neurons' energies. */
 static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
     int64_t slot = layer - f->main[i];
-    int used = slot < lemon__slots_used(f, i), store = used ? LEMON__TARGET + (int)slot : -1;
+    int used = slot < lemon__slots_used(f, i);
     lemon__walk *t = &f->t.walk;
     double *squares;
     lemon_status status = LEMON_OK;
-    for (lemon__pass_teacher(f, -1, 0); slot > 0 && lemon__next_batch(f);) {
+    for (lemon__rewind(f); slot > 0 && lemon__next_batch(f);) {
         lemon__run_attend(&f->t, layer);
         lemon__walk_write(t, LEMON_WO, layer, t->z);
     }
@@ -16968,11 +16693,11 @@ static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer
     lemon_arena_free(f->ctx, &f->work);
     squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
     if (status || f->status || squares == NULL) return status ? status : f->status ? f->status : LEMON_E_MEMORY;
-    for (lemon__pass_teacher(f, store, f->nt); lemon__next_batch(f);) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
         lemon__walk_neurons(t, layer);
         lemon__add_squares(t->gate, f->rows, f->nt, 1, squares);
-        if (used) lemon__copy_in(f, store, t->gate);
+        if (used) lemon__copy_in(f, LEMON__TARGET + (int)slot, t->gate, f->nt);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
     lemon__sum_up(f, squares, f->nt);
@@ -17007,10 +16732,10 @@ static lemon_status lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
     for (role = LEMON_FFN_NORM; role <= LEMON_W_UP && !status; role++)
         status = lemon__solve_apply(f, (lemon_role)role, i);
     if (status) return status;
-    for (lemon__pass_student(f, f->ns); lemon__next_batch(f);) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(&f->s.walk, LEMON_FFN_NORM, i);
         lemon__walk_neurons(&f->s.walk, i);
-        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.gate);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.gate, f->ns);
         lemon__solve_lack(f);
     }
     return f->status ? f->status : lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
@@ -17078,17 +16803,14 @@ static lemon_status lemon__gain_make(lemon__fill *f, lemon__gain *g) {
     lemon_status status = LEMON_OK;
     int k;
     for (k = 0; k < 2 && !status; k++) {
-        status = lemon__cov_make(f->ctx, &f->work, f->ds, f->ds, &g->s[k]);
-        if (!status) status = lemon__cov_make(f->ctx, &f->work, f->dt, f->ds, &g->t[k]);
+        status = lemon__cov_make(f->ctx, &f->work, f->ds, f->ds, NULL, &g->s[k]);
+        if (!status) status = lemon__cov_make(f->ctx, &f->work, f->dt, f->ds, NULL, &g->t[k]);
         g->a[k] = lemon__doubles(f->ctx, &f->work, f->ds, f->ds);
         g->b[k] = lemon__doubles(f->ctx, &f->work, 1, f->ds);
         if (!g->a[k] || !g->b[k]) status = LEMON_E_MEMORY;
     }
     if (status) return status;
-    lemon__rewind(f);
-    lemon__rows_shape(f, LEMON__SOURCE, f->ds);
-    lemon__rows_shape(f, LEMON__TARGET, f->dt);
-    while (lemon__next_batch(f)) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         const float *s = lemon__batch(f, LEMON__SOURCE);
         lemon__cov_add(f->ctx, &g->s[f->held], s, s, f->rows);
         lemon__cov_add(f->ctx, &g->t[f->held], lemon__batch(f, LEMON__TARGET), s, f->rows);
@@ -17175,11 +16897,10 @@ static lemon_status lemon__gain_solve(lemon__fill *f, const lemon__gain *g, floa
 static lemon_status lemon__solve_gain(lemon__fill *f) {
     int64_t ds = f->ds, dt = f->dt, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0), i, j;
     float *ss = lemon__floats(f->ctx, &f->work, ds, ds), *st = lemon__floats(f->ctx, &f->work, ds, dt);
-    float *gain = lemon__floats(f->ctx, &f->work, 1, dt), *w = (float *)f->student->params[param].data, *extra;
+    float *gain = lemon__floats(f->ctx, &f->work, 1, dt);
     lemon__gain g;
-    lemon_status status = gain && ss && st ? lemon__gain_make(f, &g) : LEMON_E_MEMORY;
+    lemon_status status = gain && ss && st && lemon__correction_begin(f, param) ? lemon__gain_make(f, &g) : LEMON_E_MEMORY;
     int k;
-    if (!f->o->correction) return LEMON_OK;
     if (!status) status = lemon__gain_logits(f, ss, st);
     if (status) return status;
     lemon_row_to_f32(lemon_model_param(f->teacher, LEMON_FINAL_NORM, 0), 0, gain);
@@ -17189,16 +16910,8 @@ static lemon_status lemon__solve_gain(lemon__fill *f) {
             for (j = 0; j < dt; j++)
                 g.b[k][i] += (double)st[i * dt + j] * (double)gain[j] * g.t[k].sum[j * ds + i];
         }
-    extra = lemon__floats(f->ctx, &f->ops->arena, 1, ds);
-    if (extra == NULL) return LEMON_E_MEMORY;
-    memcpy(extra, w, (size_t)ds * sizeof *extra);
-    status = lemon__gain_solve(f, &g, w);
-    for (i = 0; i < ds; i++) {
-        const float plain = extra[i];
-        extra[i] = w[i] - plain;
-        w[i] = plain + extra[i];
-    }
-    f->ops->correction[param] = lemon__view(extra, LEMON_F32, 1, ds);
+    status = lemon__gain_solve(f, &g, (float *)f->student->params[param].data);
+    if (!status) lemon__correction_end(f, param);
     return status;
 }
 
@@ -17207,7 +16920,7 @@ static lemon_status lemon__solve_output(lemon__fill *f) {
     lemon_arena_free(f->ctx, &f->work);
     if (!status) status = lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
     if (!status && !f->sc->tied_embeddings) return lemon__solve_apply(f, LEMON_OUTPUT, 0);
-    return status ? status : lemon__solve_gain(f);
+    return status || !f->o->correction ? status : lemon__solve_gain(f);
 }
 
 /* ---- lemon: all of it ---- */
@@ -17215,7 +16928,7 @@ static lemon_status lemon__solve_output(lemon__fill *f) {
 /*  Room for all that solving keeps of a row. */
 static lemon_status lemon__solve_memory(lemon__fill *f) {
     int64_t slot;
-    lemon_status status = lemon__run_open(f, &f->solve, f->student, &f->s);
+    lemon_status status = lemon__run_open(f->ctx, &f->solve, f->student, f->batch, f->seq, &f->s);
     if (!status) status = lemon__rows_make(f, LEMON__XS, f->ds);
     if (!status) status = lemon__rows_make(f, LEMON__SOURCE, lemon__max(lemon__max(f->ds, f->qs), f->ns));
     if (!status) status = lemon__rows_make(f, LEMON__LACK, f->ds);
@@ -17243,7 +16956,7 @@ static lemon_status lemon__solve_begin(lemon__fill *f) {
         lemon__walk_embed(&f->s.walk, f->ids + f->first * f->seq);
     }
     for (layer = 0; layer < f->main[0] && !f->status; layer++)
-        for (lemon__pass_teacher(f, -1, 0); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
+        for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
     return f->status ? f->status : lemon__stage_save(f, f->tc->n_layers + 1);
 }
 
@@ -17326,9 +17039,9 @@ typedef struct lemon__pieces {
 
 static lemon_status lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
     int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY);
-    lemon_status status = lemon__cov_make(f->ctx, &f->work, kv, kv, &p->values);
+    lemon_status status = lemon__cov_make(f->ctx, &f->work, kv, kv, NULL, &p->values);
     if (!status && f->method->kind == LEMON__DECOMPOSES)
-        status = lemon__cov_make(f->ctx, &f->work, f->nt, f->nt, &p->neurons);
+        status = lemon__cov_make(f->ctx, &f->work, f->nt, f->nt, NULL, &p->neurons);
     p->queries = lemon__doubles(f->ctx, &f->work, 1, f->qt);
     p->keys = lemon__doubles(f->ctx, &f->work, 1, kv);
     p->squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
@@ -17339,7 +17052,6 @@ static lemon_status lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
 static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) {
     lemon__walk *t = &f->t.walk;
     const int decomposes = f->method->kind == LEMON__DECOMPOSES;
-    lemon__rows_shape(f, LEMON__TARGET, f->nt);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, layer);
         lemon__add_squares(t->q, f->rows, f->qt, 1, p->queries);
@@ -17349,7 +17061,7 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
         lemon__walk_neurons(t, layer);
         lemon__add_squares(t->gate, f->rows, f->nt, 1, p->squares);
-        if (decomposes) lemon__copy_in(f, LEMON__TARGET, t->gate);
+        if (decomposes) lemon__copy_in(f, LEMON__TARGET, t->gate, f->nt);
         if (decomposes && !f->held) lemon__cov_add(f->ctx, &p->neurons, t->gate, t->gate, f->rows);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
@@ -17457,7 +17169,7 @@ static lemon_status lemon__parts_nystrom(lemon__fill *f, int64_t i, const lemon_
     status = lemon__choose(f, ok ? f->energy : p->squares, n, f->ns, f->chosen);
     if (!status) status = lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
     if (!status) status = lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
-    lemon__rows_shape(f, LEMON__SOURCE, f->ns);
+    f->store[LEMON__SOURCE].width = f->ns;
     for (lemon__rewind(f); !status && lemon__next_batch(f);)
         for (a = 0; a < f->rows; a++)
             for (b = 0; b < f->ns; b++)
@@ -17757,11 +17469,6 @@ static lemon_status lemon__student_apply(lemon__fill *f) {
     return status;
 }
 
-static lemon_status lemon__applied_loss(lemon__fill *f, double *loss) {
-    lemon_status status = lemon__student_apply(f);
-    return status ? status : lemon__held_out_loss(f, f->student, loss);
-}
-
 /*  Refines the operators; keeps the result only if held-out text says so.  *loss: on it, before and after. */
 static lemon_status lemon__learn_operators(lemon__fill *f, double *before, double *after) {
     lemon__learn l;
@@ -17972,46 +17679,38 @@ static int64_t lemon__field_slots(const lemon__fill *f) {
     if (f->method->kind < LEMON__LEARNS) return 1;
     return lemon__min(f->o->field_layers > 0 ? f->o->field_layers : own, f->tc->n_layers);
 }
+
 /*  Shapes that can be had from this teacher; the message names the nearest one where this cannot. */
 static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
                                             const lemon_fuse_options *o) {
-    int64_t nearest;
-    int i;
+    int nearest, i;
     lemon_status status;
     if (s->vocab_size == t->vocab_size && lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
     status = lemon__same_family(ctx, t, s);
-    if (status) return status;
-    for (i = 0; i < LEMON__SIZES; i++) {
+    for (i = 0; !status && i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
-            return lemon__fail(ctx, LEMON_E_ARG,
-                               "%s is %d, expected at most %d, the teacher's; %d is the nearest that can be",
-                               lemon__fields[i].name, is, most, most);
+            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected at most %d, the teacher's; %d is the nearest that can be",
+                                 lemon__fields[i].name, is, most, most);
     }
-    for (nearest = s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
-    if (t->head_dim % s->head_dim)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; %lld "
-                           "is the nearest that can be",
-                           (int)s->head_dim, (int)t->head_dim, (long long)nearest);
-    return LEMON_OK;
+    if (status || t->head_dim % s->head_dim == 0) return status;
+    for (nearest = (int)s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
+    return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; "
+                       "%d is the nearest that can be", (int)s->head_dim, (int)t->head_dim, nearest);
 }
 
 static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                       const lemon_fuse_options *o) {
     lemon_status status = lemon_config_check(ctx, student);
-    if (status) return status;
-    if (lemon__method_find(o->method) == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, modegpt or random",
-                           o->method ? o->method : "(NULL)");
-    if (o->tokens < 64)
-        return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
-    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr))
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and sizes not below 0",
-                           (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
-    return lemon__fuse_check_shape(ctx, &teacher->config, student, o);
+    if (!status && lemon__method_find(o->method) == NULL)
+        status = lemon__fail(ctx, LEMON_E_ARG, "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, "
+                             "modegpt or random", o->method ? o->method : "(NULL)");
+    if (!status && o->tokens < 64)
+        status = lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
+    if (!status && (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr)))
+        status = lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and "
+                             "sizes not below 0", (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
+    return status ? status : lemon__fuse_check_shape(ctx, &teacher->config, student, o);
 }
 
 /*  Text of the teacher's own, at temperature 1: windows that each begin with BOS. */
@@ -18110,7 +17809,8 @@ static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
     if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) status = lemon__fill_parts(f);
     else status = lemon__solves(f) ? lemon__fill_some(f) : lemon__fill_selected(f);
     lemon_arena_free(f->ctx, &f->work);
-    if (!status && f->ids) status = lemon__applied_loss(f, &result->init_loss);
+    if (!status && f->ids) status = lemon__student_apply(f);
+    if (!status && f->ids) status = lemon__held_out_loss(f, f->student, &result->init_loss);
     if (status || f->learn == 0) return status;
     result->learned_from = result->init_loss;
     return lemon__learns_maps(f) ? lemon__learn_operators(f, &result->learned_from, &result->init_loss)
@@ -18143,8 +17843,6 @@ static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, l
     return status;
 }
 
-static const lemon_fuse_result lemon__fuse_nothing = {0, (double)NAN, (double)NAN, 0.0, 0.0};
-
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
 static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
     lemon_status status = lemon_model_create(f->ctx, f->sc, model);
@@ -18158,7 +17856,7 @@ static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text,
 
 /* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
 
-typedef struct lemon__cost { const lemon__fill *f; double n, kept, held, flops, flops64; } lemon__cost;
+typedef struct lemon__cost { double kept, held, flops, flops64; } lemon__cost;
 
 /*  A layer's operations for a token. */
 static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
@@ -18170,59 +17868,56 @@ static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
 
 static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
 
-/*  Least squares with n unknowns for m targets: choosing among ridges on some of the targets, then all. */
-static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
-    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0, ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
-    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + ridges * judges * p->held * n * (2.0 + rest);
-    p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
-}
-
-static void lemon__cost_squares(lemon__cost *p, double n) {
+/*  Least squares with n unknowns: the factors, then m targets, choosing among ridges on some of them. */
+static void lemon__cost_factors(lemon__cost *p, double n) {
     const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
     p->flops += p->kept * lemon__cost_square(n);
     p->flops64 += ridges * n * n * (n / 3.0 + factor);
 }
 
+static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
+    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES), each = n * (dense ? 4.0 : 2.0);
+    p->flops += each * ((judges + m) * p->kept + ridges * judges * p->held);
+    p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
+}
+
 /*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
-static void lemon__cost_solve(lemon__cost *p, double used) {
-    const lemon__fill *f = p->f;
+static void lemon__cost_solve(lemon__cost *p, const lemon__fill *f, double used) {
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
     double slot;
-    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
-    p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
-    p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
-    p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
-    lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
-    lemon__cost_squares(p, ns);
+    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    p->flops += 2.0 * (p->kept + p->held) * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
+    p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + ns));
+    lemon__cost_factors(p, qs), lemon__cost_targets(p, qs, qt, 0);
+    lemon__cost_factors(p, ns);
     for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
     if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
 }
 
 /*  Weights that settle: the teacher reads once, a window of the student goes forward and back each step, and a loss. */
 static void lemon__cost_learning(lemon__cost *p, const lemon__fill *f) {
-    const double rows = (double)(f->learn * f->seq), vocab = f->tc->vocab_size, ds = (double)f->ds;
-    const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * ds;
+    const double seq = (double)f->seq, steps = (double)f->learn, vocab = f->tc->vocab_size;
+    const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * (double)f->ds;
     if (f->learn <= 0 || lemon__learns_maps(f)) return;
-    p->flops += 3.0 * rows * student + 2.0 * rows * vocab * (double)f->dt + (double)((f->windows - f->kept) * f->seq) * student;
+    p->flops += seq * (steps * (3.0 * student + 2.0 * vocab * (double)f->dt) + (double)(f->windows - f->kept) * student);
     p->flops += (double)(f->kept * f->seq) * f->tc->n_layers * lemon__cost_layer(f->tc, f->seq);
 }
 
 static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
-    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size;
-    const double layer_t = lemon__cost_layer(f->tc, f->seq), layer_s = lemon__cost_layer(f->sc, f->seq);
-    const double lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq;
+    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size,
+                 lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq,
+                 teacher = lt * lemon__cost_layer(f->tc, f->seq), student = ls * lemon__cost_layer(f->sc, f->seq);
     int64_t i;
-    p->n = (double)f->windows * seq, p->kept = (double)f->kept * seq, p->held = p->n - p->kept;
-    p->flops += p->held * (ls * layer_s + 2.0 * vocab * ds);                 /* the loss */
-    if (f->method->ranked) p->flops += watched * (lt * layer_t + (2.0 * lt + 1.0) * lemon__cost_square(dt));
+    p->kept = (double)f->kept * seq, p->held = (double)(f->windows - f->kept) * seq;
+    p->flops += p->held * (student + 2.0 * vocab * ds);                     /* the loss */
+    if (f->method->ranked) p->flops += watched * (teacher + (2.0 * lt + 1.0) * lemon__cost_square(dt));
     if (!lemon__solves(f)) return;
     p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
-    p->flops += 2.0 * ds * dt * dt + p->n * (lt * layer_t + ls * layer_s);
-    p->flops += (f->sc->tied_embeddings ? 1.0 : 2.0) * 2.0 * vocab * dt * ds;
+    p->flops += 2.0 * ds * dt * (dt + (f->sc->tied_embeddings ? 1.0 : 2.0) * vocab) + (p->kept + p->held) * (teacher + student);
     for (i = 0; i < f->sc->n_layers; i++)
-        lemon__cost_solve(p, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
-    lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+        lemon__cost_solve(p, f, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
+    lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
 }
 
 /*  Operations a second of a product of some size, the better of two. */
@@ -18242,19 +17937,30 @@ static double lemon__cost_speed(lemon_ctx *ctx) {
     return 2.0 * (double)(n * n * n) / best;
 }
 
+/*  Bytes: of memory what there is already, the work, and so much of the factors as there is room for; of scratch what goes
+    there, or would not fit. */
+static void lemon__plan_bytes(const lemon__fill *f, lemon_fuse_forecast *forecast) {
+    const double most = (double)lemon__fuse_memory(f), weights = 4.0 * (double)lemon_config_params(f->sc),
+                 rows = lemon__solves(f) || f->method->ranked ? 4.0 * (double)lemon__rows_numbers(f) : 0.0;
+    const int scratch = lemon__scratch_path(f->ctx) != NULL;
+    forecast->memory = (double)f->ctx->bytes + (lemon__solves(f) ? (double)lemon__work_bytes(f) : 0.0);
+    *(scratch ? &forecast->scratch : &forecast->memory) += weights;
+    *(forecast->memory + rows <= most ? &forecast->memory : &forecast->scratch) += rows;
+    if (!lemon__solves(f)) return;
+    forecast->memory = fmax(forecast->memory, fmin(forecast->memory + 8.0 * (LEMON__RIDGES - 1) * (double)(f->ns * f->ns), most));
+    if (scratch) forecast->scratch += 8.0 * (double)(f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f));
+}
+
 LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                        int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast) {
-    lemon__fill f;
-    lemon__cost p;
+    lemon__cost p = {0.0, 0.0, 0.0, 0.0};
     lemon_operators ops;
-    double rows, weights, factors;
+    lemon__fill f;
     int64_t spared;
     lemon_status status;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
     memset(forecast, 0, sizeof *forecast);
-    memset(&p, 0, sizeof p);
-    memset(&ops, 0, sizeof ops);
     status = lemon__fuse_check(ctx, teacher, student, options);
     if (!status) status = lemon__workspaces(ctx);
     if (status) return status;
@@ -18262,33 +17968,24 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     f.ops = &ops;
     ops.slots = lemon__field_slots(&f);
     if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, options->tokens) : options->tokens);
-    p.f = &f;
     lemon__cost_learning(&p, &f);
-    if (lemon__solves(&f)) f.kept -= spared = lemon__fill_spared(&f), f.windows -= spared;
+    spared = lemon__solves(&f) ? lemon__fill_spared(&f) : 0;
+    f.kept -= spared, f.windows -= spared;
     lemon__cost_all(&p, &f);
-    rows = lemon__solves(&f) || f.method->ranked ? 4.0 * (double)lemon__rows_numbers(&f) : 0.0;
-    weights = 4.0 * (double)lemon_config_params(student);
+    lemon__plan_bytes(&f, forecast);
     forecast->flops = p.flops + p.flops64;
     forecast->flops64 = p.flops64;
-    forecast->memory = (double)ctx->bytes + (lemon__solves(&f) ? (double)lemon__work_bytes(&f) : 0.0);
-    factors = lemon__solves(&f) ? 8.0 * (LEMON__RIDGES - 1) * (double)(f.ns * f.ns) : 0.0;
-    forecast->scratch = lemon__scratch_path(ctx) ? weights : 0.0;
-    if (!lemon__scratch_path(ctx)) forecast->memory += weights;
-    if (forecast->memory + rows <= (double)lemon__fuse_memory(&f)) forecast->memory += rows;
-    else forecast->scratch += rows;
-    forecast->memory = fmax(forecast->memory, fmin(forecast->memory + factors, (double)lemon__fuse_memory(&f)));
-    if (lemon__scratch_path(ctx) && lemon__solves(&f))
-        forecast->scratch += 8.0 * (double)(f.windows * f.seq * (f.dt + f.ds) + 2 * lemon__measured(&f));
     forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));
     lemon__fill_end(&f);
     return LEMON_OK;
 }
 
-/*  Both calls: operators, or a model where they are NULL. */
+/*  What both calls have in common: operators, or a model where they are NULL. */
 static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
                                     lemon_model **model, lemon_fuse_result *r) {
     lemon_operators *ops = NULL;
     lemon_status status;
+    if (f->method->kind == LEMON__MAKES_NEW) return lemon__fuse_random(f, text, model, &r->init_loss);
     f->fusing = operators == NULL;
     f->keep = !f->fusing || lemon__learns_maps(f) || !lemon__solves(f);
     status = lemon__fill_open(f, text, operators ? operators : &ops, r);
@@ -18305,43 +18002,38 @@ static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, le
     return status;
 }
 
+static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                    const lemon_tokens *text, const lemon_fuse_options *options, lemon_operators **operators,
+                                    lemon_model **model, lemon_fuse_result *result) {
+    lemon_fuse_result r = {0, (double)NAN, (double)NAN, 0.0, 0.0};
+    lemon_status status = lemon__fuse_check(ctx, teacher, student, options);
+    lemon__fill f;
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    if (operators && f.method->kind == LEMON__MAKES_NEW)
+        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
+    status = lemon__fuse_run(&f, text, operators, model, &r);
+    lemon__fill_end(&f);
+    if (result) *result = r;
+    return status;
+}
+
 LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result) {
-    lemon__fill f;
-    lemon_fuse_result r = lemon__fuse_nothing;
-    lemon_status status;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
     *operators = NULL;
-    status = lemon__fuse_check(ctx, teacher, student, options);
-    if (status) return status;
-    lemon__fill_begin(&f, ctx, teacher, student, options);
-    if (f.method->kind == LEMON__MAKES_NEW)
-        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
-    status = lemon__fuse_run(&f, text, operators, NULL, &r);
-    lemon__fill_end(&f);
-    if (result) *result = r;
-    return lemon__operators_done(ctx, status, operators);
+    return lemon__operators_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, operators, NULL, result), operators);
 }
 
 LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                   const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
                                   lemon_fuse_result *result) {
-    lemon_fuse_result r = lemon__fuse_nothing;
-    lemon__fill f;
-    lemon_status status;
     if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || model == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse: an argument is NULL");
     *model = NULL;
-    status = lemon__fuse_check(ctx, teacher, student, options);
-    if (status) return status;
-    lemon__fill_begin(&f, ctx, teacher, student, options);
-    if (f.method->kind == LEMON__MAKES_NEW) status = lemon__fuse_random(&f, text, model, &r.init_loss);
-    else status = lemon__fuse_run(&f, text, NULL, model, &r);
-    lemon__fill_end(&f);
-    if (result) *result = r;
-    return lemon__model_done(ctx, status, model);
+    return lemon__model_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, NULL, model, result), model);
 }
 
 /* ---- what came of it: some tokens go through two models, side by side ---- */
@@ -18361,16 +18053,10 @@ typedef struct lemon__probe {
 /*  A model at the beginning of the tokens. */
 static lemon_status lemon__probe_model(lemon__probe *p, int which, const lemon_model *m) {
     lemon__run *run = &p->run[which];
-    int64_t width = lemon_joint_size(&m->config, LEMON_JOINT_KEY);
     lemon_status status = lemon__check_ids(p->ctx, m, p->ids, p->rows);
-    if (!status) status = lemon__walk_open(p->ctx, &p->arena, m, p->rows, p->seq, &run->walk);
-    run->k = lemon__floats(p->ctx, &p->arena, p->rows, width);
-    run->v = lemon__floats(p->ctx, &p->arena, p->rows, width);
-    if (status || !run->k || !run->v) return status ? status : LEMON_E_MEMORY;
-    run->walk.batch = p->rows / p->seq;
-    run->walk.seq = run->walk.kv_rows = p->seq;
-    lemon__walk_embed(&run->walk, p->ids);
-    return LEMON_OK;
+    if (!status) status = lemon__run_open(p->ctx, &p->arena, m, p->rows / p->seq, p->seq, run);
+    if (!status) lemon__walk_embed(&run->walk, p->ids);
+    return status;
 }
 
 static lemon_status lemon__probe_open(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
@@ -18479,8 +18165,8 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
     lemon_status status;
     if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL || error == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_error: an argument is NULL");
-    if (lemon__same_shape(ctx, &teacher->config, &operators->teacher) ||
-        lemon__same_shape(ctx, &student->config, &operators->student))
+    if (lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ", "that of the operators' teacher") ||
+        lemon__same_fields(ctx, &student->config, &operators->student, 0, "the student's ", "that of the operators' student"))
         return LEMON_E_ARG;
     layers = student->config.n_layers;
     status = lemon__probe_open(ctx, teacher, student, text, &p);
