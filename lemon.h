@@ -13877,9 +13877,8 @@ static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *mo
     const lemon_tokens *e = o->eval_tokens;
     lemon_status status = LEMON_OK;
     if (tokens->count < o->seq + 1)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq",
-                           (long long)tokens->count, (long long)o->seq + 1);
+        return lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a "
+                           "smaller seq", (long long)tokens->count, (long long)o->seq + 1);
     status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
     if (!status && o->teacher && o->teacher->config.vocab_size != model->config.vocab_size)
         status = lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's",
@@ -13893,14 +13892,10 @@ static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *mo
 
 static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
                                        const lemon_train_options *o) {
-    const struct { const char *name; int64_t value, low, high;
-    } whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40},
-                 {"batch", o->batch, 1, 1 << 20},
-                 {"accumulate", o->accumulate, 1, o->batch},
-                 {"eval_every", o->eval_every, 0, INT64_MAX},
-                 {"save_every", o->save_every, 0, INT64_MAX}};
-    const struct { const char *name; double value, low, high;
-    } real[] = {
+    const struct { const char *name; int64_t value, low, high; } whole[] = {
+        {"steps", o->steps, 1, INT64_C(1) << 40}, {"batch", o->batch, 1, 1 << 20}, {"accumulate", o->accumulate, 1, o->batch},
+        {"eval_every", o->eval_every, 0, INT64_MAX}, {"save_every", o->save_every, 0, INT64_MAX}};
+    const struct { const char *name; double value, low, high; } real[] = {
         {"lr", o->lr, 0.0, 1e30},     {"min_lr", o->min_lr, 0.0, 1e30},  {"weight_decay", o->weight_decay, 0.0, 1e3},
         {"clip", o->clip, 0.0, 1e30}, {"distill", o->distill, 0.0, 1.0}, {"temperature", o->temperature, 1e-3, 1e3}};
     lemon_status status = lemon__check_seq(ctx, &model->config, o->seq);
@@ -14146,11 +14141,11 @@ static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
 
 /*  The teacher's last states on the tape: made at each step, or kept from one reading of the text. */
 static lemon_var lemon__trainer_taught(lemon__trainer *t, const lemon_var *theirs) {
-    const lemon_model *teacher = t->o.teacher;
+    const lemon_config *teacher = &t->o.teacher->config;
     lemon__objective *q = &t->q;
     const int64_t rows = q->batch * q->seq;
-    if (!t->o.keep_teacher) return lemon__tape_llama(q->tape, &teacher->config, theirs, q->inputs, q->batch, q->seq, 0);
-    q->width = teacher->config.d_model;
+    if (!t->o.keep_teacher) return lemon__tape_llama(q->tape, teacher, theirs, q->inputs, q->batch, q->seq, 0);
+    q->width = teacher->d_model;
     q->states = lemon__floats(t->ctx, &t->arena, t->windows.count * q->seq, q->width);
     q->taught = lemon__floats(t->ctx, &t->arena, rows, q->width);
     return q->states && q->taught ? lemon_tape_leaf(q->tape, q->taught, NULL, rows, q->width) : -1;
@@ -14159,15 +14154,11 @@ static lemon_var lemon__trainer_taught(lemon__trainer *t, const lemon_var *their
 static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     const lemon_train_options *o = &t->o;
     const lemon_model *teacher = o->distill > 0.0 ? o->teacher : NULL;
-    lemon_var *weights = lemon__ids(t->ctx, &t->arena, 1, t->model->n_params), *theirs = NULL, taught = -1,
-              teaching = -1;
-    lemon_loss_options loss;
+    const lemon_loss_options loss = {(float)o->distill, (float)o->temperature, (float)(1.0 / (double)o->accumulate)};
+    lemon_var *weights = lemon__ids(t->ctx, &t->arena, 1, t->model->n_params), taught = -1, teaching = -1,
+              *theirs = lemon__ids(t->ctx, &t->arena, 1, teacher ? teacher->n_params : 0);
     lemon_status status = lemon__objective_open(t->ctx, &t->arena, o->batch / o->accumulate, o->seq, &t->q);
-    if (teacher) theirs = lemon__ids(t->ctx, &t->arena, 1, teacher->n_params);
-    if (status || weights == NULL || (teacher && theirs == NULL)) return LEMON_E_MEMORY;
-    loss.distill = (float)o->distill;
-    loss.temperature = (float)o->temperature;
-    loss.scale = (float)(1.0 / (double)o->accumulate);
+    if (status || weights == NULL || theirs == NULL) return LEMON_E_MEMORY;
     t->q.recompute = o->recompute;
     if (teacher) {
         lemon__tape_weights(t->q.tape, teacher, NULL, theirs);
@@ -14220,31 +14211,18 @@ enum { LEMON__CONDITIONS = 16 };
 
 static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *out) {
     const lemon_train_options *o = &t->o;
+    const int falls = o->schedule == LEMON_COSINE;      /* a constant rate may go on for longer */
     const lemon__condition list[LEMON__CONDITIONS] = {
-        {"batch", (double)o->batch},
-        {"seq", (double)o->seq},
-        {"accumulate", (double)o->accumulate},
-        {"lr", o->lr},
-        {"min-lr", o->schedule == LEMON_COSINE ? o->min_lr : 0.0},
-        {"warmup", (double)o->warmup},
-        {"schedule", (double)o->schedule},
-        {"weight-decay", o->weight_decay},
-        {"clip", o->clip},
-        {"distill", o->distill},
-        {"temperature", o->temperature},
-        {"order", (double)o->order},
-        {"seed", (double)o->seed},
-        {"data", (double)t->data_crc},
-        {"teacher", (double)t->teacher_crc},
-        {"steps", o->schedule == LEMON_COSINE ? (double)o->steps : 0.0}}; /* a constant rate may go on for longer */
+        {"batch", (double)o->batch}, {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
+        {"min-lr", falls ? o->min_lr : 0.0}, {"warmup", (double)o->warmup}, {"schedule", (double)o->schedule},
+        {"weight-decay", o->weight_decay}, {"clip", o->clip}, {"distill", o->distill}, {"temperature", o->temperature},
+        {"order", (double)o->order}, {"seed", (double)o->seed}, {"data", (double)t->data_crc},
+        {"teacher", (double)t->teacher_crc}, {"steps", falls ? (double)o->steps : 0.0}};
     memcpy(out, list, sizeof list);
 }
 
 static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t size) {
-    if (strlen(t->o.save_path) + 8 <= size) {
-        lemon__format(path, size, "%s.resume", t->o.save_path);
-        return LEMON_OK;
-    }
+    if (lemon__format(path, size, "%s.resume", t->o.save_path) < (int)size) return LEMON_OK;
     return lemon__fail(t->ctx, LEMON_E_ARG, "the path to save to has %lu bytes, expected at most %lu",
                        (unsigned long)strlen(t->o.save_path), (unsigned long)size - 8);
 }
@@ -14296,17 +14274,13 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     int i;
     lemon_status status = lemon__unpack_config(u, "", &config);
     if (!status && memcmp(&config, &t->model->config, sizeof config) != 0)
-        status =
-            lemon__fail(t->ctx, LEMON_E_ARG,
-                        "%s: is of a model of another shape; give the model with which the run began", u->source.name);
+        status = lemon__refuse(u, LEMON_E_ARG, "is of a model of another shape; give the model with which the run began");
     lemon__train_conditions(t, now);
     for (i = 0; !status && i < LEMON__CONDITIONS; i++) {
         status = lemon__unpack_real(u, now[i].name, &then);
         if (!status && (then < now[i].value || then > now[i].value))
-            status = lemon__fail(t->ctx, LEMON_E_ARG,
-                                 "%s: --%s is %.9g, expected %.9g, with which the run began; give the same, or begin "
-                                 "anew without --resume",
-                                 u->source.name, now[i].name, now[i].value, then);
+            status = lemon__refuse(u, LEMON_E_ARG, "--%s is %.9g, expected %.9g, with which the run began; give the same, or begin "
+                                   "anew without --resume", now[i].name, now[i].value, then);
     }
     return status;
 }
@@ -14364,13 +14338,11 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && lemon__finite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name,
-                                                     sizeof name);
+    if (i < t->adam.n_segments)
+        lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name, sizeof name);
     lemon__trainer_save(t, 1);
-    return lemon__fail(t->ctx, LEMON_E_DIVERGED,
-                       "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
-                       "this step; lower lr or clip more",
-                       (long long)step->step, step->loss, name);
+    return lemon__fail(t->ctx, LEMON_E_DIVERGED, "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are "
+                       "those before this step; lower lr or clip more", (long long)step->step, step->loss, name);
 }
 
 static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
@@ -14379,14 +14351,9 @@ static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
 }
 
 static lemon_status lemon__trainer_step(lemon__trainer *t) {
-    lemon_step step;
-    lemon_status status;
-    memset(&step, 0, sizeof step);
-    step.step = t->done + 1;
-    step.tokens = step.step * t->o.batch * t->o.seq;
-    step.lr = lemon__rate(&t->o, step.step);
-    step.eval_loss = (double)NAN;
-    status = lemon__trainer_gradient(t, &step);
+    lemon_step step = {t->done + 1, (t->done + 1) * t->o.batch * t->o.seq, 0.0, 0.0, lemon__rate(&t->o, t->done + 1), 0.0, 0.0,
+                       (double)NAN};
+    lemon_status status = lemon__trainer_gradient(t, &step);
     if (status) return status;
     step.grad_norm = lemon__adam_norm(t->ctx, &t->adam);
     if (!lemon__finite(step.loss) || !lemon__finite(step.kl) || !lemon__finite(step.grad_norm))
@@ -14401,10 +14368,9 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
     if (!status) status = lemon__tick(t->ctx, "train", t->done, t->o.steps, step.loss);
     if (status == LEMON_E_CANCELLED && t->done == t->o.steps) status = LEMON_OK;       /* nothing was left to stop */
     if (status == LEMON_E_CANCELLED) {
-        lemon_status saved = lemon__trainer_save(t, 1);
-        return saved ? saved
-                     : lemon__fail(t->ctx, LEMON_E_CANCELLED, "training was stopped after step %lld of %lld",
-                                   (long long)t->done, (long long)t->o.steps);
+        status = lemon__trainer_save(t, 1);
+        return status ? status : lemon__fail(t->ctx, LEMON_E_CANCELLED, "training was stopped after step %lld of %lld",
+                                             (long long)t->done, (long long)t->o.steps);
     }
     if (!status && t->o.save_every > 0 && (t->done % t->o.save_every == 0 || t->done == t->o.steps))
         status = lemon__trainer_save(t, 1);
@@ -14417,10 +14383,10 @@ static lemon_status lemon__trainer_finish(lemon__trainer *t, lemon_train_result 
     memset(result, 0, sizeof *result);
     result->steps = t->done;
     result->tokens = t->done * t->o.batch * t->o.seq;
-    for (i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
-    result->eval_loss = (double)NAN;
-    if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
     result->planned_bytes = t->planned;
+    result->eval_loss = (double)NAN;
+    for (i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
+    if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
     result->seconds = lemon__seconds() - t->started;
     return status;
 }
@@ -14433,8 +14399,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     if (ctx == NULL || model == NULL || tokens == NULL || options == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: an argument is NULL");
     if (model->block == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
     memset(&t, 0, sizeof t);
     t.ctx = ctx;
     t.model = model;
@@ -15578,37 +15543,38 @@ typedef struct lemon__squares {
     lemon__factor of[LEMON__RIDGES];        /* those that there was memory to keep; a NULL: none */
     int ridge;                      /* that l is of; -1: none yet */
     lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
+    double *r;                      /* R of those that judge a ridge, */
+    float *step;                    /*   and their step */
     int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
     const lemon__target *target;    /* for tasks: of so many of them */
     int64_t count;
     float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
+    double *room;                   /* [threads, n, n + 1] where targets have fields; else NULL */
+    int32_t *allowed;               /* [threads, n] */
 } lemon__squares;
 
-static lemon_status lemon__squares_make(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
-    int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq;
+/*  Opens a problem of n unknowns and at most `most` targets, and sums up S of the rows to learn from. */
+static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
+    const int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq,
+                  judges = lemon__min(block, LEMON__JUDGES);
+    lemon__cov s;
+    int64_t i;
     memset(q, 0, sizeof *q);
     q->f = f;
     q->n = n;
     q->ridge = -1;
     q->diagonal = lemon__doubles(f->ctx, &f->work, 1, n);
+    q->r = lemon__doubles(f->ctx, &f->work, judges, n);
+    q->step = lemon__floats(f->ctx, &f->work, judges, n);
     q->ids = lemon__ids(f->ctx, &f->work, 1, block);
     q->where = lemon__ids(f->ctx, &f->work, 1, most);
     q->rest = lemon__floats(f->ctx, &f->work, rows, block);
-    q->guess = lemon__floats(f->ctx, &f->work, rows, lemon__min(block, LEMON__JUDGES));
+    q->guess = lemon__floats(f->ctx, &f->work, rows, judges);
     q->w = lemon__floats(f->ctx, &f->work, block, n);
     if (lemon__factor_make(f->ctx, &f->work, n, block, &q->l) || lemon__cov_make(f->ctx, &f->work, block, n, NULL, &q->cov) ||
-        !q->diagonal || !q->ids || !q->where || !q->rest || !q->guess || !q->w)
+        lemon__cov_make(f->ctx, &f->work, n, n, q->l.a, &s) || !q->diagonal || !q->r || !q->step || !q->ids || !q->where ||
+        !q->rest || !q->guess || !q->w)
         return LEMON_E_MEMORY;
-    return LEMON_OK;
-}
-
-/*  S of the rows to learn from. */
-static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
-    lemon_status status = lemon__squares_make(f, n, most, q);
-    lemon__cov s;
-    int64_t i;
-    if (!status) status = lemon__cov_make(f->ctx, &f->work, n, n, q->l.a, &s);
-    if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
     lemon__sum_up(f, q->l.a, n * n);
@@ -15705,15 +15671,15 @@ static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int6
     lemon__sum_up(f, q->cov.sum, count * q->n);
 }
 
-/*  How much better the step predicts held-out rows than W0 does: the change of the sum of squares.  step: [count, n] */
-static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int64_t count, const float *step) {
+/*  How much better the step predicts held-out rows than W0 does: the change of the sum of squares. */
+static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
     double gain = 0.0;
     int64_t i;
     for (lemon__rewind(f), f->first = f->kept; lemon__next_batch(f);) {
         lemon__squares_rest(q, t, count);
-        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, 1.0f, lemon__batch(f, LEMON__SOURCE), q->n, step, q->n,
-                            0.0f, q->guess, count);
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, 1.0f, lemon__batch(f, LEMON__SOURCE), q->n, q->step,
+                            q->n, 0.0f, q->guess, count);
         for (i = 0; i < f->rows * count; i++)
             gain += (double)q->guess[i] * ((double)q->guess[i] - 2.0 * (double)q->rest[i]);
     }
@@ -15722,29 +15688,23 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
 }
 
 /*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0. */
-static lemon_status lemon__squares_choose(lemon__squares *q, const lemon__target *t, int *best) {
-    int64_t count = lemon__min(t->m, LEMON__JUDGES), i;
-    size_t bytes = (size_t)(count * q->n) * sizeof(double);
-    double *r = (double *)lemon__malloc(q->f->ctx, bytes), least = 0.0, gain;
-    float *step = (float *)lemon__malloc(q->f->ctx, bytes / 2);
-    int k;
-    *best = -1;
+static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
+    const int64_t count = lemon__min(t->m, LEMON__JUDGES), numbers = count * q->n;
+    double least = 0.0, gain;
+    int64_t i;
+    int k, best = -1;
     for (i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
     lemon__squares_cross(q, t, count);
-    if (r && step) memcpy(r, q->cov.sum, bytes);
-    for (k = 0; r && step && k < LEMON__RIDGES && !q->f->status; k++) {
+    memcpy(q->r, q->cov.sum, (size_t)numbers * sizeof *q->r);
+    for (k = 0; k < LEMON__RIDGES && !q->f->status; k++) {
         if (!lemon__squares_factor(q, k)) continue;
-        memcpy(q->cov.sum, r, bytes);
+        memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
         lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (i = 0; i < count * q->n; i++) step[i] = (float)q->cov.sum[i];
-        gain = lemon__squares_gain(q, t, count, step);
-        if (!(gain < least)) continue;
-        least = gain;
-        *best = k;
+        for (i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
+        gain = lemon__squares_gain(q, t, count);
+        if (gain < least) least = gain, best = k;
     }
-    lemon__free(q->f->ctx, step, bytes / 2);
-    lemon__free(q->f->ctx, r, bytes);
-    return r && step ? q->f->status : LEMON_E_MEMORY;
+    return best;
 }
 
 /*  out[c * step + r] = in[r, c], by squares. */
@@ -15762,24 +15722,50 @@ static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_
     else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
 }
 
+/*  Target `index` of the block where a teacher channel is read from those student channels alone where P is not zero: by the
+    rows of S that these are. */
+static void lemon__masked_task(void *arg, int64_t index, int worker) {
+    const lemon__squares *q = (const lemon__squares *)arg;
+    const lemon__fill *f = q->f;
+    const int64_t ds = f->ds;
+    const float *p = f->p + q->ids[index];
+    int32_t *allowed = q->allowed + worker * ds;
+    double *a = q->room + worker * ds * (ds + 1), *b = a + ds * ds, mean = 0.0;
+    int64_t i, j, n = 0;
+    int ok;
+    for (i = 0; i < ds; i++)
+        if (p[i * f->dt] < 0.0f || p[i * f->dt] > 0.0f) allowed[n++] = (int32_t)i;
+    for (i = 0; i < n; i++) mean += q->diagonal[allowed[i]] / (double)n;
+    for (i = 0; i < n; i++) {
+        for (j = 0; j < i; j++) a[i * n + j] = q->l.a[allowed[j] * ds + allowed[i]];
+        a[i * n + i] = q->diagonal[allowed[i]] + 1e-3 * mean + 1e-30;
+        b[i] = q->cov.sum[index * ds + allowed[i]];
+    }
+    lemon__cholesky_small(f->ctx->isa)(a, n, n, &ok);
+    if (!ok) return;
+    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
+    for (i = n - 1; i >= 0; i--) {
+        b[i] /= a[i * n + i];
+        for (j = 0; j < i; j++) b[j] -= a[i * n + j] * b[i];
+    }
+    for (i = 0; i < n; i++) q->w[index * ds + allowed[i]] += (float)b[i];
+}
+
 static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
     int64_t from, count, i;
-    int best;
-    lemon_status status = lemon__squares_choose(q, t, &best);
-    if (!status && best >= 0) lemon__squares_factor(q, best);
-    for (from = 0; !status && from < t->m; from += count) {
+    const int best = q->room ? -1 : lemon__squares_choose(q, t);
+    if (best >= 0) lemon__squares_factor(q, best);
+    for (from = 0; !q->f->status && from < t->m; from += count) {
         count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
         for (i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
-        if (best < 0) lemon__squares_from(q, t, count);
-        else {
-            lemon__squares_cross(q, t, count);
-            lemon__factor_solve(&q->l, q->cov.sum, count);
-            for (i = 0; i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
-        }
+        if (q->room || best >= 0) lemon__squares_cross(q, t, count);
+        else lemon__squares_from(q, t, count);
+        if (q->room) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
+        if (best >= 0) lemon__factor_solve(&q->l, q->cov.sum, count);
+        for (i = 0; best >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
         lemon__squares_put(q, t, from, count);
-        status = q->f->status;
     }
-    return status;
+    return q->f->status;
 }
 
 /* ---- the symmetric eigenproblem: Householder's reduction to three diagonals, then implicit QL steps on those
@@ -16378,61 +16364,6 @@ static lemon_status lemon__solve_basis(lemon__fill *f) {
 
 /* ---- lemon: read maps ---- */
 
-/*  Least squares where a teacher channel may be read from some student channels only: those where P is not zero. */
-typedef struct lemon__masked {
-    lemon__squares *q;
-    const lemon__fill *f;
-    int64_t from;
-    double *room;                   /* [threads, ds, ds + 1] */
-    int32_t *allowed;               /* [threads, ds] */
-} lemon__masked;
-
-/*  One target of the block: the rows of S that `allowed` names. */
-static void lemon__masked_task(void *arg, int64_t index, int worker) {
-    const lemon__masked *g = (const lemon__masked *)arg;
-    const lemon__fill *f = g->f;
-    const int64_t ds = f->ds, c = g->from + index;
-    int32_t *allowed = g->allowed + worker * ds;
-    double *a = g->room + worker * ds * (ds + 1), *b = a + ds * ds, mean = 0.0;
-    int64_t i, j, n = 0;
-    int ok;
-    for (i = 0; i < ds; i++)
-        if (f->p[i * f->dt + c] < 0.0f || f->p[i * f->dt + c] > 0.0f) allowed[n++] = (int32_t)i;
-    for (i = 0; i < n; i++) mean += g->q->diagonal[allowed[i]] / (double)n;
-    for (i = 0; i < n; i++) {
-        for (j = 0; j < i; j++) a[i * n + j] = g->q->l.a[allowed[j] * ds + allowed[i]];
-        a[i * n + i] = g->q->diagonal[allowed[i]] + 1e-3 * mean + 1e-30;
-        b[i] = g->q->cov.sum[index * ds + allowed[i]];
-    }
-    lemon__cholesky_small(f->ctx->isa)(a, n, n, &ok);
-    if (!ok) return;
-    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
-    for (i = n - 1; i >= 0; i--) {
-        b[i] /= a[i * n + i];
-        for (j = 0; j < i; j++) b[j] -= a[i * n + j] * b[i];
-    }
-    for (i = 0; i < n; i++) g->q->w[index * ds + allowed[i]] += (float)b[i];
-}
-
-static lemon_status lemon__masked_solve(lemon__squares *q, const lemon__target *t) {
-    lemon__fill *f = q->f;
-    lemon__masked g;
-    int64_t count, i;
-    g.q = q;
-    g.f = f;
-    g.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
-    g.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
-    if (!g.room || !g.allowed) return LEMON_E_MEMORY;
-    for (g.from = 0; !f->status && g.from < t->m; g.from += count) {
-        count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - g.from);
-        for (i = 0; i < count; i++) q->ids[i] = (int32_t)(g.from + i);
-        lemon__squares_cross(q, t, count);
-        lemon__parallel(f->ctx, count, lemon__masked_task, &g);
-        lemon__squares_put(q, t, g.from, count);
-    }
-    return f->status;
-}
-
 /*  P's own inverse, for a read map; NULL: no memory. */
 static float *lemon__basis_inverse(lemon__fill *f) {
     float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
@@ -16467,7 +16398,10 @@ static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, 
     lemon_status status = w && matrix ? lemon__solve_norms(f, t.store, mean) : LEMON_E_MEMORY;
     if (!status) lemon__transpose(matrix, f->ds, f->dt, w, f->ds);
     if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
-    if (!status) status = masked ? lemon__masked_solve(&q, &t) : lemon__squares_solve(&q, &t);
+    if (status) return status;
+    if (masked) q.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
+    if (masked) q.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
+    status = !masked || (q.room && q.allowed) ? lemon__squares_solve(&q, &t) : LEMON_E_MEMORY;
     if (status) return status;
     lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
     return lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
