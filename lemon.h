@@ -2922,20 +2922,20 @@ static void lemon__scale(const lemon__product *g) {
     rows are unrolled by LEMON__ROWS_r(X, V), which is X(V, 0, ...) X(V, 1, ...) ... for r rows.  Every third row has a
     pointer; the two behind it are one and two strides away, which an address holds for nothing: p3[row * 2]. */
 
-#define LEMON__ROWS_1(X, V) X(V, 0, p0[0])
-#define LEMON__ROWS_2(X, V) LEMON__ROWS_1(X, V) X(V, 1, p0[row])
-#define LEMON__ROWS_3(X, V) LEMON__ROWS_2(X, V) X(V, 2, p0[row * 2])
-#define LEMON__ROWS_4(X, V) LEMON__ROWS_3(X, V) X(V, 3, p3[0])
-#define LEMON__ROWS_5(X, V) LEMON__ROWS_4(X, V) X(V, 4, p3[row])
-#define LEMON__ROWS_6(X, V) LEMON__ROWS_5(X, V) X(V, 5, p3[row * 2])
-#define LEMON__ROWS_7(X, V) LEMON__ROWS_6(X, V) X(V, 6, p6[0])
-#define LEMON__ROWS_8(X, V) LEMON__ROWS_7(X, V) X(V, 7, p6[row])
-#define LEMON__ROWS_9(X, V) LEMON__ROWS_8(X, V) X(V, 8, p6[row * 2])
-#define LEMON__ROWS_10(X, V) LEMON__ROWS_9(X, V) X(V, 9, p9[0])
-#define LEMON__ROWS_11(X, V) LEMON__ROWS_10(X, V) X(V, 10, p9[row])
-#define LEMON__ROWS_12(X, V) LEMON__ROWS_11(X, V) X(V, 11, p9[row * 2])
-#define LEMON__ROWS_13(X, V) LEMON__ROWS_12(X, V) X(V, 12, p12[0])
-#define LEMON__ROWS_14(X, V) LEMON__ROWS_13(X, V) X(V, 13, p12[row])
+#define LEMON__ROWS_1(X, ...) X(__VA_ARGS__, 0, p0[0])
+#define LEMON__ROWS_2(X, ...) LEMON__ROWS_1(X, __VA_ARGS__) X(__VA_ARGS__, 1, p0[row])
+#define LEMON__ROWS_3(X, ...) LEMON__ROWS_2(X, __VA_ARGS__) X(__VA_ARGS__, 2, p0[row * 2])
+#define LEMON__ROWS_4(X, ...) LEMON__ROWS_3(X, __VA_ARGS__) X(__VA_ARGS__, 3, p3[0])
+#define LEMON__ROWS_5(X, ...) LEMON__ROWS_4(X, __VA_ARGS__) X(__VA_ARGS__, 4, p3[row])
+#define LEMON__ROWS_6(X, ...) LEMON__ROWS_5(X, __VA_ARGS__) X(__VA_ARGS__, 5, p3[row * 2])
+#define LEMON__ROWS_7(X, ...) LEMON__ROWS_6(X, __VA_ARGS__) X(__VA_ARGS__, 6, p6[0])
+#define LEMON__ROWS_8(X, ...) LEMON__ROWS_7(X, __VA_ARGS__) X(__VA_ARGS__, 7, p6[row])
+#define LEMON__ROWS_9(X, ...) LEMON__ROWS_8(X, __VA_ARGS__) X(__VA_ARGS__, 8, p6[row * 2])
+#define LEMON__ROWS_10(X, ...) LEMON__ROWS_9(X, __VA_ARGS__) X(__VA_ARGS__, 9, p9[0])
+#define LEMON__ROWS_11(X, ...) LEMON__ROWS_10(X, __VA_ARGS__) X(__VA_ARGS__, 10, p9[row])
+#define LEMON__ROWS_12(X, ...) LEMON__ROWS_11(X, __VA_ARGS__) X(__VA_ARGS__, 11, p9[row * 2])
+#define LEMON__ROWS_13(X, ...) LEMON__ROWS_12(X, __VA_ARGS__) X(__VA_ARGS__, 12, p12[0])
+#define LEMON__ROWS_14(X, ...) LEMON__ROWS_13(X, __VA_ARGS__) X(__VA_ARGS__, 13, p12[row])
 
 #define LEMON__STEPS_3(X, V, i) X(V, i, 0) X(V, i, 1) X(V, i, 2)
 #define LEMON__STEPS_4(X, V, i) LEMON__STEPS_3(X, V, i) X(V, i, 3)
@@ -3399,28 +3399,16 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 #define LEMON__AT_q8(p) (p)
 #define LEMON__DOT_SUM(V, i, j) LEMON__VEC_##V x##i##j = LEMON__SET_##V(0);
 #define LEMON__DOT_FMA(V, i, j) x##i##j = LEMON__FMA_##V(a, b##j, x##i##j);
-#define LEMON__DOT_FOLD(V, i, q, r, s, t) \
-    lemon__sum4_##V(sum + q, x##i##q, x##i##r, x##i##s, x##i##t);
+#define LEMON__DOT_FOLD(V, i, q, r, s, t) lemon__sum4_##V(sum + q, x##i##q, x##i##r, x##i##s, x##i##t);
 
 /*  The parts for one row of A, by the number of columns. */
-#define LEMON__DOT_ZERO_3(V, i, at) LEMON__STEPS_3(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ZERO_4(V, i, at) LEMON__STEPS_4(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ZERO_6(V, i, at) LEMON__STEPS_6(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ZERO_8(V, i, at) LEMON__STEPS_8(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ADD(V, i, cols) a = LEMON__GET_##V(a##i + p); LEMON__STEPS_##cols(LEMON__DOT_FMA, V, i)
-#define LEMON__DOT_ADD_3(V, i, at) LEMON__DOT_ADD(V, i, 3)
-#define LEMON__DOT_ADD_4(V, i, at) LEMON__DOT_ADD(V, i, 4)
-#define LEMON__DOT_ADD_6(V, i, at) LEMON__DOT_ADD(V, i, 6)
-#define LEMON__DOT_ADD_8(V, i, at) LEMON__DOT_ADD(V, i, 8)
+#define LEMON__DOT_ZERO(V, cols, i, at) LEMON__STEPS_##cols(LEMON__DOT_SUM, V, i)
+#define LEMON__DOT_ADD(V, cols, i, at) a = LEMON__GET_##V(a##i + p); LEMON__STEPS_##cols(LEMON__DOT_FMA, V, i)
 #define LEMON__DOT_FOLD_3(V, i) LEMON__DOT_FOLD(V, i, 0, 1, 2, 2)
 #define LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 0, 1, 2, 3)
 #define LEMON__DOT_FOLD_6(V, i) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 4, 5, 5, 5)
 #define LEMON__DOT_FOLD_8(V, i) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 4, 5, 6, 7)
-#define LEMON__DOT_STORE(i) lemon__dots_finish(g, row + i, col, columns, sum, k);
-#define LEMON__DOT_STORE_3(V, i, at) LEMON__DOT_FOLD_3(V, i) LEMON__DOT_STORE(i)
-#define LEMON__DOT_STORE_4(V, i, at) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_STORE(i)
-#define LEMON__DOT_STORE_6(V, i, at) LEMON__DOT_FOLD_6(V, i) LEMON__DOT_STORE(i)
-#define LEMON__DOT_STORE_8(V, i, at) LEMON__DOT_FOLD_8(V, i) LEMON__DOT_STORE(i)
+#define LEMON__DOT_STORE(V, cols, i, at) LEMON__DOT_FOLD_##cols(V, i) lemon__dots_finish(g, row + i, col, columns, sum, k);
 
 #define LEMON__DOT_KERNEL(V, type, rows, cols) \
 LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
@@ -3432,12 +3420,12 @@ LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__pro
     int64_t p; \
     LEMON__ROWS_##rows(LEMON__DOT_ROW, V) \
     LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
-    LEMON__ROWS_##rows(LEMON__DOT_ZERO_##cols, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_ZERO, V, cols) \
     for (p = 0; p < k; p += lanes) { \
         LEMON__STEPS_##cols(LEMON__DOT_LOAD, V, type) \
-        LEMON__ROWS_##rows(LEMON__DOT_ADD_##cols, V) \
+        LEMON__ROWS_##rows(LEMON__DOT_ADD, V, cols) \
     } \
-    LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_STORE, V, cols) \
 }
 
 #if LEMON__X86
@@ -3471,9 +3459,9 @@ LEMON__TARGET_##V static void lemon__dots_##V##_q8_##rows(const lemon__product *
     int64_t p; \
     LEMON__ROWS_##rows(LEMON__DOT_ROW, V) \
     LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
-    LEMON__ROWS_##rows(LEMON__DOT_ZERO_##cols, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_ZERO, V, cols) \
     for (p = 0; p < k; p += LEMON__BLOCK) { LEMON__STEPS_##cols(LEMON__BLOCK_COLUMN_##rows, V, 0) } \
-    LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_STORE, V, cols) \
 }
 #endif
 
@@ -3489,15 +3477,14 @@ LEMON__INLINE void lemon__sums_edge(const lemon__product *g, int64_t row, int64_
 #define LEMON__SUM_SCALE(V, i, s) const LEMON__VEC_##V x##i##s = LEMON__SET_##V(g->alpha * a[s * g->a_step]);
 #define LEMON__SUM_LOAD(V, i, s) const LEMON__VEC_##V b##s = LEMON__GET_##V(b + s * g->b_step + j);
 #define LEMON__SUM_FMA(V, i, s) x = LEMON__FMA_##V(x##i##s, b##s, x);
-#define LEMON__SUM_BEGIN(V, i) float *c##i = g->c + (row + i) * g->ldc; a = g->a + (row + i) * g->a_row + p * g->a_step;
-#define LEMON__SUM_BEGIN_4(V, i, at) LEMON__SUM_BEGIN(V, i) LEMON__STEPS_4(LEMON__SUM_SCALE, V, i)
-#define LEMON__SUM_BEGIN_8(V, i, at) LEMON__SUM_BEGIN(V, i) LEMON__STEPS_8(LEMON__SUM_SCALE, V, i)
-#define LEMON__SUM_ADD(V, i, steps) \
+#define LEMON__SUM_BEGIN(V, steps, i, at) \
+    float *c##i = g->c + (row + i) * g->ldc; \
+    a = g->a + (row + i) * g->a_row + p * g->a_step; \
+    LEMON__STEPS_##steps(LEMON__SUM_SCALE, V, i)
+#define LEMON__SUM_ADD(V, steps, i, at) \
     x = LEMON__GET_##V(c##i + j); \
     LEMON__STEPS_##steps(LEMON__SUM_FMA, V, i) \
     LEMON__PUT_##V(c##i + j, x);
-#define LEMON__SUM_ADD_4(V, i, at) LEMON__SUM_ADD(V, i, 4)
-#define LEMON__SUM_ADD_8(V, i, at) LEMON__SUM_ADD(V, i, 8)
 
 #define LEMON__SUM_KERNEL(V, rows, steps) \
 LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, int64_t row, int64_t p, int64_t col, \
@@ -3506,10 +3493,10 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
     const float *a, *b = g->b + p * g->b_step; \
     LEMON__VEC_##V x; \
     int64_t j; \
-    LEMON__ROWS_##rows(LEMON__SUM_BEGIN_##steps, V) \
+    LEMON__ROWS_##rows(LEMON__SUM_BEGIN, V, steps) \
     for (j = col; j + lanes <= last; j += lanes) { \
         LEMON__STEPS_##steps(LEMON__SUM_LOAD, V, 0) \
-        LEMON__ROWS_##rows(LEMON__SUM_ADD_##steps, V) \
+        LEMON__ROWS_##rows(LEMON__SUM_ADD, V, steps) \
     } \
     lemon__sums_edge(g, row, rows, p, steps, j, last); \
 }
