@@ -15098,10 +15098,9 @@ typedef struct lemon__fill {
     float *p;                       /* [ds, dt] the projection of the streams */
     int64_t field;                  /* teacher channels that a student channel reads */
     lemon__rows *store;             /* rows of activations; see there */
-    int64_t stores;
     const char *what;               /* for the progress callback: which part of the work, and layers of it */
     int64_t done, total;
-    lemon_status status;            /* set by a callback that asked to stop: all passes end then */
+    lemon_status status;            /* the first error, or a callback that asked to stop: what comes after does nothing */
     lemon__run t, s;                /* both models on the batch at hand, */
     int64_t first, rows;            /*   which begins with that window and has so many rows, */
     int held;                       /*   held out or not */
@@ -15110,6 +15109,12 @@ typedef struct lemon__fill {
 } lemon__fill;
 
 static int lemon__solves(const lemon__fill *f) { return f->method->kind == LEMON__SOLVES && f->o->solve; }
+
+/*  1 where a fusion cannot go on: after an error, or for want of memory if what a part needs is not there. */
+static int lemon__stuck(lemon__fill *f, int there) {
+    if (!f->status && !there) f->status = LEMON_E_MEMORY;
+    return f->status != LEMON_OK;
+}
 
 /*  What gradients move: the maps, or (on a set that is filled without them) the student's weights, as corrections. */
 static int lemon__learns_maps(const lemon__fill *f) {
@@ -15214,42 +15219,40 @@ static lemon_status lemon__stage_places(lemon__fill *f, struct lemon__file *file
 }
 
 /*  The student, whose weights are made one by one. */
-static lemon_status lemon__student_open(lemon__fill *f) {
+static void lemon__student_open(lemon__fill *f) {
     struct lemon__file *file = NULL;
     int64_t numbers = lemon_config_params(f->sc), staged = lemon__solves(f) && !f->keep && lemon__ranks(f->ctx) == 1;
-    lemon_status status = LEMON_OK;
-    if (f->student) return LEMON_OK;
+    if (f->status || f->student) return;
     if (staged) numbers += 2 * (f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f)) + f->ds * f->dt;
     if (lemon__scratch_path(f->ctx) && f->fusing)
-        status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE, &file);
-    else if (lemon__scratch_path(f->ctx)) status = lemon__scratch_beside(f->ctx, ".student", numbers, &file);
-    if (!status) status = lemon__student_create(f->ctx, f->sc, file, &f->student);
-    if (status || !f->stage || !staged) return status;
+        f->status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE, &file);
+    else if (lemon__scratch_path(f->ctx)) f->status = lemon__scratch_beside(f->ctx, ".student", numbers, &file);
+    if (!f->status) f->status = lemon__student_create(f->ctx, f->sc, file, &f->student);
+    if (f->status || !f->stage || !staged) return;
     f->step = f->stage->step;
-    return lemon__stage_places(f, file);
+    f->status = lemon__stage_places(f, file);
 }
 
 /*  Ends a step of so many: copies what the next one needs, and then says so. */
-static lemon_status lemon__stage_save(lemon__fill *f, int64_t step) {
+static void lemon__stage_save(lemon__fill *f, int64_t step) {
     const lemon__copy *c = &f->copy[step % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    lemon_status status;
-    if (!f->stage || !c->t) return LEMON_OK;
+    if (f->status || !f->stage || !c->t) return;
     memcpy(c->t, f->store[0].data, rows * (size_t)f->dt);
     if (step > f->tc->n_layers) memcpy(c->s, f->store[1].data, rows * (size_t)f->ds);
     else memcpy(c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
     f->stage->flops = f->ctx->flops - f->flops;
     f->stage->seconds = lemon__seconds() - f->began;
-    status = lemon__scratch_flush(f->file);
-    if (!status) f->stage->step = step;
-    return status ? status : lemon__scratch_flush(f->file);
+    f->status = lemon__scratch_flush(f->file);
+    if (!f->status) f->stage->step = step;
+    if (!f->status) f->status = lemon__scratch_flush(f->file);
 }
 
 /*  What was measured up to the step where this run began, and with `streams` the streams as they were then. */
 static void lemon__stage_load(lemon__fill *f, int streams) {
     const lemon__copy *now = &f->copy[f->step % 2], *c = &f->copy[lemon__min(f->step, f->tc->n_layers) % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    if (f->step == 0) return;
+    if (f->step == 0 || f->status) return;
     memcpy(f->channel, c->measured, (size_t)lemon__measured(f) * sizeof *f->channel);
     if (streams) memcpy(f->store[0].data, now->t, rows * (size_t)f->dt);
     if (streams && f->step > f->tc->n_layers) memcpy(f->store[1].data, now->s, rows * (size_t)f->ds);
@@ -15320,11 +15323,10 @@ static lemon_status lemon__rows_spill(lemon__fill *f) {
     return lemon__arena_scratch_beside(f->ctx, &f->solve, ".rows", numbers);
 }
 
-static lemon_status lemon__rows_make(lemon__fill *f, int store, int64_t width) {
-    lemon__rows *r = &f->store[store];
-    r->width = width;
-    r->data = lemon__floats(f->ctx, &f->solve, f->windows * f->seq, width);
-    return r->data ? LEMON_OK : LEMON_E_MEMORY;
+static void lemon__rows_make(lemon__fill *f, int store, int64_t width) {
+    f->store[store].width = width;
+    f->store[store].data = lemon__floats(f->ctx, &f->solve, f->windows * f->seq, width);
+    lemon__stuck(f, f->store[store].data != NULL);
 }
 
 /*  The rows of the batch at hand. */
@@ -15541,7 +15543,7 @@ typedef struct lemon__squares {
 } lemon__squares;
 
 /*  Opens a problem of n unknowns and at most `most` targets, and sums up S of the rows to learn from. */
-static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
+static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
     const int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq,
                   judges = lemon__min(block, LEMON__JUDGES);
     lemon__cov s;
@@ -15558,15 +15560,15 @@ static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most,
     q->rest = lemon__floats(f->ctx, &f->work, rows, block);
     q->guess = lemon__floats(f->ctx, &f->work, rows, judges);
     q->w = lemon__floats(f->ctx, &f->work, block, n);
-    if (lemon__factor_make(f->ctx, &f->work, n, block, &q->l) || lemon__cov_make(f->ctx, &f->work, block, n, NULL, &q->cov) ||
-        lemon__cov_make(f->ctx, &f->work, n, n, q->l.a, &s) || !q->diagonal || !q->r || !q->step || !q->ids || !q->where ||
-        !q->rest || !q->guess || !q->w)
-        return LEMON_E_MEMORY;
+    if (lemon__stuck(f, !lemon__factor_make(f->ctx, &f->work, n, block, &q->l) &&
+                        !lemon__cov_make(f->ctx, &f->work, block, n, NULL, &q->cov) &&
+                        !lemon__cov_make(f->ctx, &f->work, n, n, q->l.a, &s) && q->diagonal && q->r && q->step && q->ids &&
+                        q->where && q->rest && q->guess && q->w))
+        return;
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
     lemon__sum_up(f, q->l.a, n * n);
     for (i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
-    return f->status;
 }
 
 /*  Leaves the factor at hand be, and goes on in other memory where there is enough; else the next one takes its place. */
@@ -15738,9 +15740,11 @@ static void lemon__masked_task(void *arg, int64_t index, int worker) {
     for (i = 0; i < n; i++) q->w[index * ds + allowed[i]] += (float)b[i];
 }
 
-static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
+static void lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
     int64_t from, count, i;
-    const int best = q->room ? -1 : lemon__squares_choose(q, t);
+    int best;
+    if (q->f->status) return;
+    best = q->room ? -1 : lemon__squares_choose(q, t);
     if (best >= 0) lemon__squares_factor(q, best);
     for (from = 0; !q->f->status && from < t->m; from += count) {
         count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
@@ -15752,7 +15756,6 @@ static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target 
         for (i = 0; best >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
         lemon__squares_put(q, t, from, count);
     }
-    return q->f->status;
 }
 
 /* ---- the symmetric eigenproblem: Householder's reduction to three diagonals, then implicit QL steps on those
@@ -15944,14 +15947,14 @@ static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d
 
 /* ---- choosing: the `count` best of `total`, in rising order; NULL scores: evenly spaced ---- */
 
-static lemon_status lemon__choose(lemon__fill *f, const double *score, int64_t total, int64_t count, int32_t *out) {
+static void lemon__choose(lemon__fill *f, const double *score, int64_t total, int64_t count, int32_t *out) {
     float *s = lemon__floats(f->ctx, &f->work, 1, total);
     int32_t *ids = lemon__ids(f->ctx, &f->work, 2, total);
     double top = 0.0;
     int64_t i, n = 0;
-    if (s == NULL || ids == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, s && ids)) return;
     for (i = 0; score == NULL && i < count; i++) out[i] = (int32_t)(i * total / count);
-    if (score == NULL) return LEMON_OK;
+    if (score == NULL) return;
     for (i = 0; i < total; i++) top = score[i] > top ? score[i] : top;
     for (i = 0; i < total; i++) {
         s[i] = top > 0.0 ? (float)(score[i] / top) : 0.0f;
@@ -15961,19 +15964,18 @@ static lemon_status lemon__choose(lemon__fill *f, const double *score, int64_t t
     for (i = 0; i < count; i++) s[ids[i]] = 2.0f;           /* above all others: marked, then gathered in order */
     for (i = 0; i < total; i++)
         if (s[i] > 1.0f) out[n++] = (int32_t)i;
-    return LEMON_OK;
 }
 
 /*  Query heads for the student, [H student].  Query heads that share a key-value head in the student come, where it can
     be so, from one that they share in the teacher: its heads are cut into groups of the student's size, the best first,
     and the best groups are taken.  Else the best heads, in order. */
-static lemon_status lemon__choose_heads(lemon__fill *f, const double *score, int32_t *query) {
+static void lemon__choose_heads(lemon__fill *f, const double *score, int32_t *query) {
     const lemon_config *t = f->tc, *s = f->sc;
     int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s, g, i, j;
     int32_t *order = lemon__ids(f->ctx, &f->work, 1, t->n_heads), *groups = lemon__ids(f->ctx, &f->work, 1, s->kv_heads);
     double *total = lemon__doubles(f->ctx, &f->work, parts, t->kv_heads);
-    if (!order || !groups || !total) return LEMON_E_MEMORY;
-    if (parts * t->kv_heads < s->kv_heads) return lemon__choose(f, score, t->n_heads, s->n_heads, query);
+    if (parts * t->kv_heads < s->kv_heads) { lemon__choose(f, score, t->n_heads, s->n_heads, query); return; }
+    if (lemon__stuck(f, order && groups && total)) return;
     for (i = 0; i < t->n_heads; i++) order[i] = (int32_t)i;
     for (g = 0; g < t->kv_heads; g++)                       /* this key-value head's queries, the best first */
         for (i = 0; i < parts * group_s; i++) {
@@ -15985,11 +15987,17 @@ static lemon_status lemon__choose_heads(lemon__fill *f, const double *score, int
             o[best] = swap;
             total[g * parts + i / group_s] += score ? score[o[i]] : 0.0;
         }
-    if (lemon__choose(f, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups)) return LEMON_E_MEMORY;
+    lemon__choose(f, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups);
     for (g = 0; g < s->kv_heads; g++)
         for (i = 0; i < group_s; i++)
             query[g * group_s + i] = order[groups[g] / parts * group_t + groups[g] % parts * group_s + i];
-    return LEMON_OK;
+}
+
+/*  A map to be filled in; NULL after an error. */
+static lemon_map *lemon__fill_map(lemon__fill *f, int place, int64_t layer, int64_t slot, int64_t field) {
+    lemon_map *map = lemon__own_map(f->ops, place, layer, slot);
+    if (!f->status) f->status = lemon__map_make(f->ctx, f->ops, map, field);
+    return f->status ? NULL : map;
 }
 
 /* ---- the maps of attention, given the query heads that stay ---- */
@@ -16012,61 +16020,53 @@ static void lemon__merge_channel(const lemon_config *t, const int32_t *query, in
 }
 
 /*  energy: how much each teacher head matters, for keys [H, C/2] in each plane, for values [H]; NULL: all alike. */
-static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query,
-                                          const double *energy) {
-    int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim,
-            width = lemon__min(group, f->tc->kv_heads), h, c;
-    int32_t planes = f->tc->head_dim / 2;
-    lemon_map *map = lemon__own_map(f->ops, place, layer, 0);
-    width = lemon__min(width, lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
-    if (lemon__map_make(f->ctx, f->ops, map, width)) return LEMON_E_MEMORY;
-    for (h = 0; h < f->sc->kv_heads; h++)
-        for (c = 0; c < f->sc->head_dim; c++) {
-            int64_t at = (h * f->sc->head_dim + c) * map->field, plane = c / 2 * ratio;
-            if (place == LEMON_AT_KEY)
-                lemon__merge_channel(f->tc, query + h * group, group, energy ? energy + plane : NULL, planes,
-                                     2 * plane + c % 2, map->index + at, map->value + at);
-            else
-                lemon__merge_channel(f->tc, query + h * group, group, energy, 1, c * ratio, map->index + at,
-                                     map->value + at);
-        }
-    return LEMON_OK;
+static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query, const double *energy) {
+    const int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim, planes = f->tc->head_dim / 2;
+    const int64_t width = lemon__min(lemon__min(group, f->tc->kv_heads), lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
+    lemon_map *map = lemon__fill_map(f, place, layer, 0, width);
+    int64_t i;
+    for (i = 0; map && i < map->student; i++) {
+        const int64_t c = i % f->sc->head_dim, plane = c / 2 * ratio;
+        const int32_t *heads = query + i / f->sc->head_dim * group;
+        if (place == LEMON_AT_KEY)
+            lemon__merge_channel(f->tc, heads, group, energy ? energy + plane : NULL, planes, 2 * plane + c % 2,
+                                 map->index + i * width, map->value + i * width);
+        else
+            lemon__merge_channel(f->tc, heads, group, energy, 1, c * ratio, map->index + i * width, map->value + i * width);
+    }
 }
 
 /*  A selection: student channel i is scale times teacher channel index[i]. */
-static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, const int32_t *index, float scale) {
-    lemon_map *map = lemon__own_map(f->ops, place, layer, 0);
-    lemon_status status = lemon__map_make(f->ctx, f->ops, map, 1);
+static void lemon__select_at(lemon__fill *f, int place, int64_t layer, const int32_t *index, float scale) {
+    lemon_map *map = lemon__fill_map(f, place, layer, 0, 1);
     int64_t i;
-    for (i = 0; !status && i < map->student; i++) {
+    for (i = 0; map && i < map->student; i++) {
         if (map->index) map->index[i] = index[i];
         map->value[i] = scale;
     }
-    return status;
 }
 
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
     plane i * ratio, which turns at the same speed, and queries (where they are normed, their gain) shrink so that scores
     keep their scale.  planes, writes: the energies by which keys and values are merged. */
-static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
-                                     const double *writes, float read_scale) {
+static void lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
+                             const double *writes, float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
     int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning ? turning + f->qs : NULL;
-    lemon_status status;
-    if (turning == NULL) return LEMON_E_MEMORY;
+    const float shrink = 1.0f / sqrtf((float)ratio);
+    if (lemon__stuck(f, turning != NULL)) return;
     for (i = 0; i < f->qs; i++) {
         int64_t from = (int64_t)query[i / f->sc->head_dim] * f->tc->head_dim, c = i % f->sc->head_dim;
         turning[i] = (int32_t)(from + c / 2 * ratio * 2 + c % 2);
         plain[i] = (int32_t)(from + c * ratio);
     }
-    status = lemon__select_at(f, LEMON_AT_QUERY, layer, turning, 1.0f / sqrtf((float)ratio));
-    if (!status) status = lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
+    lemon__select_at(f, LEMON_AT_QUERY, layer, turning, shrink);
+    lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
     for (i = 0; i < f->sc->head_dim; i++) plain[i] = (int32_t)(i / 2 * ratio * 2 + i % 2);
-    if (!status && f->sc->qk_norm)
-        status = lemon__select_at(f, LEMON_AT_QUERY_NORM, layer, plain, 1.0f / sqrtf((float)ratio));
-    if (!status && f->sc->qk_norm) status = lemon__select_at(f, LEMON_AT_KEY_NORM, layer, plain, 1.0f);
-    if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
-    return status ? status : lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, writes);
+    if (f->sc->qk_norm) lemon__select_at(f, LEMON_AT_QUERY_NORM, layer, plain, shrink);
+    if (f->sc->qk_norm) lemon__select_at(f, LEMON_AT_KEY_NORM, layer, plain, 1.0f);
+    lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
+    lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, writes);
 }
 
 /* ---- watching the teacher ---- */
@@ -16136,19 +16136,6 @@ static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov,
     f->influence[layer] += lemon__turned(before, w->x, f->rows, f->dt);
 }
 
-/*  Room for what is measured, and for the teacher's stream. */
-static lemon_status lemon__observe_memory(lemon__fill *f) {
-    lemon_status status = lemon__rows_spill(f);
-    if (!status) status = lemon__run_open(f->ctx, &f->solve, f->teacher, f->batch, f->seq, &f->t);
-    f->channel = lemon__doubles(f->ctx, &f->arena, 1, lemon__measured(f));
-    if (status || !f->channel) return status ? status : LEMON_E_MEMORY;
-    f->neuron = f->channel + f->dt;
-    f->head = f->neuron + f->tc->n_layers * f->nt;
-    f->influence = f->head + f->tc->n_layers * f->tc->n_heads;
-    f->covariance = f->influence + f->tc->n_layers;
-    return lemon__rows_make(f, LEMON__XT, f->dt);
-}
-
 /*  How many windows are watched: those that are kept, but of a teacher of a thousand million numbers or more only half, for
     means over some thousands of tokens change little and it is a fifth of the work. */
 static int64_t lemon__watched(const lemon__fill *f) {
@@ -16158,19 +16145,26 @@ static int64_t lemon__watched(const lemon__fill *f) {
 
 /*  Fills channel, neuron, head, influence and covariance from windows that are kept, layer by layer, so that each
     layer's weights are read once. */
-static lemon_status lemon__observe(lemon__fill *f) {
+static void lemon__observe(lemon__fill *f) {
     lemon__cov cov;
     int64_t layer, watched = lemon__watched(f);
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
-    lemon_status status = before ? lemon__observe_memory(f) : LEMON_E_MEMORY;
-    if (!status) status = lemon__cov_make(f->ctx, &f->work, f->dt, f->dt, f->covariance, &cov);
-    if (status) return status;
+    if (!f->status) f->status = lemon__rows_spill(f);
+    if (!f->status) f->status = lemon__run_open(f->ctx, &f->solve, f->teacher, f->batch, f->seq, &f->t);
+    lemon__rows_make(f, LEMON__XT, f->dt);
+    f->channel = lemon__doubles(f->ctx, &f->arena, 1, lemon__measured(f));
+    if (lemon__stuck(f, before && f->channel)) return;
+    f->neuron = f->channel + f->dt;
+    f->head = f->neuron + f->tc->n_layers * f->nt;
+    f->influence = f->head + f->tc->n_layers * f->tc->n_heads;
+    f->covariance = f->influence + f->tc->n_layers;
+    if (lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, f->dt, f->dt, f->covariance, &cov))) return;
     f->what = "watch the teacher";
     f->total = f->tc->n_layers;
     lemon__stage_load(f, f->step < f->total);
     for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && f->first < watched;)
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
-    for (layer = lemon__min(f->step, f->total); !status && layer < f->total; layer++) {
+    for (layer = lemon__min(f->step, f->total); !f->status && layer < f->total; layer++) {
         f->done = layer;
         lemon__layer_pages(f, f->teacher, layer + 1, LEMON__SOON);
         for (lemon__rewind(f); lemon__next_batch(f) && f->first < watched;) {
@@ -16178,13 +16172,12 @@ static lemon_status lemon__observe(lemon__fill *f) {
             if (layer + 1 == f->tc->n_layers) lemon__observe_stream(f, &f->t.walk, &cov);
         }
         lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
-        status = f->status ? f->status : lemon__stage_save(f, layer + 1);
+        lemon__stage_save(f, layer + 1);
     }
-    if (!status) status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
-    if (!status) lemon__sum_up(f, f->channel, lemon__measured(f));
+    if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
+    lemon__sum_up(f, f->channel, lemon__measured(f));
     lemon__mirror_up(f->covariance, f->dt);
     lemon_arena_free(f->ctx, &f->work);
-    return status ? status : f->status;
 }
 
 /* ---- methods that select: select, drop, subclone, and the start of those that learn ---- */
@@ -16209,41 +16202,35 @@ static void lemon__select_layers(lemon__fill *f) {
     }
 }
 
-static lemon_status lemon__select_residual(lemon__fill *f, const int32_t *channel) {
-    static const int places[5] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN,
-                                  LEMON_AT_READ_FFN};
-    float scale = lemon__read_scale(f, f->dt, f->ds);
+static void lemon__select_residual(lemon__fill *f, const int32_t *channel) {
+    static const int places[5] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN, LEMON_AT_READ_FFN};
+    const float scale = lemon__read_scale(f, f->dt, f->ds);
     int64_t layer;
     int k;
-    lemon_status status = LEMON_OK;
     for (k = 0; k < 5; k++)
-        for (layer = 0; !status && layer < (lemon__places[places[k]].per_layer ? f->sc->n_layers : 1); layer++)
-            status = lemon__select_at(f, places[k], layer, channel, k < 2 ? 1.0f : scale);
-    return status;
+        for (layer = 0; layer < (lemon__places[places[k]].per_layer ? f->sc->n_layers : 1); layer++)
+            lemon__select_at(f, places[k], layer, channel, k < 2 ? 1.0f : scale);
 }
 
-static lemon_status lemon__select_layer(lemon__fill *f, int64_t layer, int32_t *index) {
+static void lemon__select_layer(lemon__fill *f, int64_t layer, int32_t *index) {
     const double *head = f->method->ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL,
                  *neuron = f->method->ranked ? f->neuron + f->main[layer] * f->nt : NULL;
-    float head_scale = lemon__read_scale(f, f->tc->n_heads, f->sc->n_heads);
-    lemon_status status = lemon__choose_heads(f, head, index);
-    if (!status) status = lemon__map_heads(f, layer, index, NULL, NULL, head_scale);
-    if (!status) status = lemon__choose(f, neuron, f->nt, f->ns, index);
-    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, layer, index, 1.0f);
-    if (status) return status;
-    return lemon__select_at(f, LEMON_AT_READ_NEURONS, layer, index, lemon__read_scale(f, f->nt, f->ns));
+    lemon__choose_heads(f, head, index);
+    lemon__map_heads(f, layer, index, NULL, NULL, lemon__read_scale(f, f->tc->n_heads, f->sc->n_heads));
+    lemon__choose(f, neuron, f->nt, f->ns, index);
+    lemon__select_at(f, LEMON_AT_FFN, layer, index, 1.0f);
+    lemon__select_at(f, LEMON_AT_READ_NEURONS, layer, index, lemon__read_scale(f, f->nt, f->ns));
 }
 
-static lemon_status lemon__fill_selected(lemon__fill *f) {
+static void lemon__fill_selected(lemon__fill *f) {
     int64_t most = lemon__max(lemon__max(f->ds, f->ns), f->sc->n_heads), layer;
     int32_t *index = lemon__ids(f->ctx, &f->arena, 1, most);
-    lemon_status status = index ? LEMON_OK : LEMON_E_MEMORY;
-    if (!status && f->method->ranked) status = lemon__observe(f);
+    if (f->method->ranked) lemon__observe(f);
+    if (lemon__stuck(f, index != NULL)) return;
     lemon__select_layers(f);
-    if (!status) status = lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
-    if (!status) status = lemon__select_residual(f, index);
-    for (layer = 0; !status && layer < f->sc->n_layers; layer++) status = lemon__select_layer(f, layer, index);
-    return status;
+    lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
+    lemon__select_residual(f, index);
+    for (layer = 0; !f->status && layer < f->sc->n_layers; layer++) lemon__select_layer(f, layer, index);
 }
 
 /* ---- lemon: the basis of the student's residual stream ---- */
@@ -16266,48 +16253,46 @@ static void lemon__basis_block(const double *cov, int64_t n, char *taken, int64_
 /*  Rows of P [ds, dt]: the eigenvectors of the covariance with the largest eigenvalues; with a field, those of its
     blocks of `field` channels.  So a student channel reads `field` teacher channels (one: a selection; all: the
     principal components), and the rows are orthogonal, which the norms need: |P x| must go with |x|. */
-static lemon_status lemon__basis(lemon__fill *f) {
+static void lemon__basis(lemon__fill *f) {
     int64_t n = f->dt, field = f->field, at, i, j;
     double *a = lemon__doubles(f->ctx, &f->work, field, field), *z = lemon__doubles(f->ctx, &f->work, field, field);
     double *d = lemon__doubles(f->ctx, &f->work, 1, n), *vectors = lemon__doubles(f->ctx, &f->work, n, n);
     int32_t *block = lemon__ids(f->ctx, &f->work, 1, field), *order = lemon__ids(f->ctx, &f->work, 1, n);
     char *taken = (char *)lemon_arena_alloc(f->ctx, &f->work, (size_t)n);
-    if (!a || !z || !d || !vectors || !block || !order || !taken) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, a && z && d && vectors && block && order && taken)) return;
     for (at = 0; at < n; at += field) {
         int64_t size = lemon__min(field, n - at);
         lemon__basis_block(f->covariance, n, taken, size, block);
         for (i = 0; i < size; i++)
             for (j = 0; j < size; j++) a[i * size + j] = f->covariance[block[i] * n + block[j]];
-        if (lemon__eigen(f->ctx, a, size, d + at, z)) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, !lemon__eigen(f->ctx, a, size, d + at, z))) return;
         for (i = 0; i < size; i++)
             for (j = 0; j < size; j++) vectors[(at + i) * n + block[j]] = z[i * size + j];
     }
-    if (lemon__choose(f, d, n, f->ds, order)) return LEMON_E_MEMORY;
+    lemon__choose(f, d, n, f->ds, order);
     for (i = 0; i < f->ds; i++)
         for (j = 0; j < n; j++) f->p[i * n + j] = (float)vectors[order[i] * n + j];
-    return LEMON_OK;
 }
 
 /*  P scaled so that the student's stream is as large as the teacher's: the norms' eps keeps its meaning. */
-static lemon_status lemon__basis_scale(lemon__fill *f) {
+static void lemon__basis_scale(lemon__fill *f) {
     int64_t n = f->dt, rows = f->ds, i;
     float *c = lemon__floats(f->ctx, &f->work, n, n), *pc = lemon__floats(f->ctx, &f->work, rows, n), scale;
     double mine = 0.0, all = 0.0;
-    if (c == NULL || pc == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, c && pc)) return;
     for (i = 0; i < n; i++) all += f->covariance[i * n + i];
     for (i = 0; i < n * n; i++) c[i] = (float)f->covariance[i];
     lemon__gemm_threads(f->ctx, 0, 0, rows, n, n, 1.0f, f->p, n, c, n, 0.0f, pc, n);
     for (i = 0; i < rows * n; i++) mine += (double)pc[i] * (double)f->p[i];
     scale = (float)sqrt(all * (double)rows / (mine * (double)n));
     for (i = 0; i < rows * n; i++) f->p[i] *= scale;
-    return LEMON_OK;
 }
 
 /*  A map from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not zero. */
-static lemon_status lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, const float *pattern,
-                                    int64_t field) {
+static void lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, const float *pattern, int64_t field) {
     int64_t i, c, n;
-    if (lemon__map_make(f->ctx, f->ops, map, field)) return LEMON_E_MEMORY;
+    if (!f->status) f->status = lemon__map_make(f->ctx, f->ops, map, field);
+    if (f->status) return;
     if (map->index == NULL) memcpy(map->value, dense, (size_t)(map->student * map->teacher) * sizeof *dense);
     for (i = 0; map->index && i < map->student; i++)
         for (c = 0, n = 0; c < map->teacher && n < field; c++)
@@ -16315,7 +16300,6 @@ static lemon_status lemon__map_from(lemon__fill *f, lemon_map *map, const float 
                 map->index[i * field + n] = (int32_t)c;
                 map->value[i * field + n++] = dense[i * map->teacher + c];
             }
-    return LEMON_OK;
 }
 
 /*  The sum of squares of row i of P. */
@@ -16327,33 +16311,31 @@ static double lemon__basis_size(const lemon__fill *f, int64_t i) {
 }
 
 /*  P, and the maps that follow from it alone; gains go by the squares of P, the best diagonal for P diag(g) P^T. */
-static lemon_status lemon__solve_basis(lemon__fill *f) {
+static void lemon__solve_basis(lemon__fill *f) {
     int64_t n = f->dt, i, j;
     float *gain = lemon__floats(f->ctx, &f->work, f->ds, n);
-    lemon_status status = LEMON_OK;
     if (!f->p) f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
     f->field = f->method->kind == LEMON__SOLVES && f->o->field_dims > 0 ? lemon__min(f->o->field_dims, n) : n;
-    if (!gain || !f->p) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, gain && f->p)) return;
     if (f->ds == n) for (i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
     else if (f->step <= f->tc->n_layers) {
-        status = lemon__basis(f);
-        if (!status) status = lemon__basis_scale(f);
+        lemon__basis(f);
+        lemon__basis_scale(f);
     }
     for (i = 0; i < f->ds; i++) {
         double size = lemon__basis_size(f, i);
         for (j = 0; j < n; j++) gain[i * n + j] = (float)((double)f->p[i * n + j] * (double)f->p[i * n + j] / size);
     }
-    if (!status) status = lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
-    if (!status) status = lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
+    lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
+    lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
     lemon_arena_free(f->ctx, &f->work);
-    return status;
 }
 
 /* ---- lemon: read maps ---- */
 
-/*  P's own inverse, for a read map; NULL: no memory. */
+/*  P's own inverse, for a read map; NULL: no memory, or an error before. */
 static float *lemon__basis_inverse(lemon__fill *f) {
-    float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
+    float *matrix = f->status ? NULL : lemon__floats(f->ctx, &f->work, f->ds, f->dt);
     int64_t i, c;
     for (i = 0; matrix && i < f->ds; i++) {
         double size = lemon__basis_size(f, i);
@@ -16363,7 +16345,7 @@ static float *lemon__basis_inverse(lemon__fill *f) {
 }
 
 /*  Both streams' norms, without gains: the teacher's become a target, the student's the source. */
-static lemon_status lemon__solve_norms(lemon__fill *f, int store, double *mean) {
+static void lemon__solve_norms(lemon__fill *f, int store, double *mean) {
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(&f->t.walk, -1, 0);
         lemon__walk_norm(&f->s.walk, -1, 0);
@@ -16372,34 +16354,34 @@ static lemon_status lemon__solve_norms(lemon__fill *f, int store, double *mean) 
         if (mean && !f->held) lemon__add_columns(f->t.walk.y, f->rows, f->dt, 0, mean);
         if (mean && !f->held) lemon__add_columns(f->s.walk.y, f->rows, f->ds, 0, mean + f->dt);
     }
-    return f->status;
 }
 
 /*  A read map of the stream: the teacher's norm from the student's, pulled towards P's own inverse.  mean: room for sums
     of both over the rows learned from, or NULL. */
-static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, double *mean) {
+static void lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, double *mean) {
     float *w = lemon__floats(f->ctx, &f->work, f->dt, f->ds), *matrix = lemon__basis_inverse(f);
     const lemon__target t = {LEMON__TARGET + (int)slot, f->dt, NULL, w, NULL};
     const int masked = f->field < f->dt;
     lemon__squares q;
-    lemon_status status = w && matrix ? lemon__solve_norms(f, t.store, mean) : LEMON_E_MEMORY;
-    if (!status) lemon__transpose(matrix, f->ds, f->dt, w, f->ds);
-    if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
-    if (status) return status;
+    if (lemon__stuck(f, w && matrix)) return;
+    lemon__solve_norms(f, t.store, mean);
+    lemon__transpose(matrix, f->ds, f->dt, w, f->ds);
+    lemon__squares_open(f, f->ds, f->dt, &q);
     if (masked) q.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
     if (masked) q.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
-    status = !masked || (q.room && q.allowed) ? lemon__squares_solve(&q, &t) : LEMON_E_MEMORY;
-    if (status) return status;
+    if (lemon__stuck(f, !masked || (q.room && q.allowed))) return;
+    lemon__squares_solve(&q, &t);
     lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
-    return lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
+    lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
 
 /* ---- lemon: weights of the student ---- */
 
-static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
-    int64_t param = lemon__param_index(f->sc, role, layer);
-    lemon_status status = lemon__student_place(f->student, param);
-    return status ? status : lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
+/*  A weight of the student as its maps make it. */
+static void lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
+    const int64_t param = lemon__param_index(f->sc, role, layer);
+    if (!f->status) f->status = lemon__student_place(f->student, param);
+    if (!f->status) f->status = lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
 }
 
 /*  P W [ds, n] of a teacher's matrix that writes to the stream; NULL: no memory. */
@@ -16418,28 +16400,25 @@ static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t la
 }
 
 /*  A map that holds a selection becomes the dense one that is solved from there, for what the store has. */
-static lemon_status lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon__squares *q) {
+static void lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon__squares *q) {
     float *turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
     const lemon__target t = {store, map->teacher, map, NULL, turned};
-    lemon_status status = turned ? lemon__squares_solve(q, &t) : LEMON_E_MEMORY;
-    if (status) return status;
+    if (lemon__stuck(f, turned != NULL)) return;
+    lemon__squares_solve(q, &t);
     map->field = map->teacher;
     map->index = NULL;
     map->value = turned;
-    return LEMON_OK;
 }
 
 /*  What a matrix that writes to the stream is by its maps: inner read maps (heads, neurons) are solved first, from the
     selections that they hold now. */
-static lemon_status lemon__solve_inner(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
-    int place = (int)lemon__role_places[role].in;
+static void lemon__solve_inner(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
     int64_t slot;
-    lemon_status status = LEMON_OK;
-    for (slot = 0; !status && slot < lemon__slots_used(f, i); slot++) {
-        lemon_map *map = lemon__own_map(f->ops, place, i, slot);
-        if (map->field > 0) status = lemon__solve_select(f, map, LEMON__TARGET + (int)slot, q);
+    for (slot = 0; slot < lemon__slots_used(f, i); slot++) {
+        lemon_map *map = lemon__own_map(f->ops, (int)lemon__role_places[role].in, i, slot);
+        if (map->field > 0) lemon__solve_select(f, map, LEMON__TARGET + (int)slot, q);
     }
-    return status ? status : lemon__solve_apply(f, role, i);
+    lemon__solve_apply(f, role, i);
 }
 
 /*  A weight of the student as its maps make it, kept as the begin of its correction; NULL: no memory. */
@@ -16463,27 +16442,24 @@ static void lemon__correction_end(lemon__fill *f, int64_t param) {
 }
 
 /*  A weight of the student that holds what its maps make of it, pulled towards that. */
-static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
+static void lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
     const int64_t param = lemon__param_index(f->sc, role, i);
-    const lemon__target t = {LEMON__LACK, f->ds, NULL, (float *)f->student->params[param].data, NULL};
-    lemon_status status;
-    if (!f->o->correction) return LEMON_OK;
-    status = lemon__correction_begin(f, param) ? lemon__squares_solve(q, &t) : LEMON_E_MEMORY;
-    if (!status) lemon__correction_end(f, param);
-    return status;
+    lemon__target t = {LEMON__LACK, f->ds, NULL, NULL, NULL};
+    if (!f->o->correction || f->status || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
+    t.w = (float *)f->student->params[param].data;
+    lemon__squares_solve(q, &t);
+    lemon__correction_end(f, param);
 }
 
 /*  A matrix that writes to the stream: the source is what it reads, targets are what the teacher's read, and the lack.
     The student's stream then goes on through it. */
-static lemon_status lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64_t n, int64_t teacher) {
+static void lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64_t n, int64_t teacher) {
     lemon__squares q;
-    lemon_status status = lemon__squares_open(f, n, lemon__max(teacher, f->ds), &q);
-    if (!status) status = lemon__solve_inner(f, role, i, &q);
-    if (!status) status = lemon__solve_correction(f, role, i, &q);
-    if (status) return status;
+    lemon__squares_open(f, n, lemon__max(teacher, f->ds), &q);
+    lemon__solve_inner(f, role, i, &q);
+    lemon__solve_correction(f, role, i, &q);
     for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
     lemon_arena_free(f->ctx, &f->work);
-    return f->status;
 }
 
 /*  What the student's stream lacks on the batch at hand: P x_t - x_s. */
@@ -16505,23 +16481,22 @@ static void lemon__head_covariance(lemon__fill *f, const float *z, float *part, 
 }
 
 /*  Energy of each head: E |P Wo_h z_h|^2 = sum over its channels of G * C, G = (P Wo_h)^T (P Wo_h), C = E[z_h z_h^T]. */
-static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, float *part, const double *sum) {
+static void lemon__head_energy(lemon__fill *f, int64_t layer, float *part, const double *sum) {
     int64_t d = f->tc->head_dim, h, i;
     const float *w = lemon__projected(f, LEMON_WO, layer);
-    if (w == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, w != NULL)) return;
     for (h = 0; h < f->tc->n_heads; h++) {
         lemon__gemm_threads(f->ctx, 1, 0, d, d, f->ds, 1.0f, w + h * d, f->qt, w + h * d, f->qt, 0.0f, part, d);
         for (i = 0, f->energy[h] = 0.0; i < d * d; i++) f->energy[h] += (double)part[i] * sum[h * d * d + i];
     }
-    return LEMON_OK;
 }
 
 /*  What a read map R misses on average, m = E y_t - R^T E y_s, goes through the teacher's matrices to the student's biases:
     b + W m, the latter as their correction.  mean: sums over the rows learned from, of y_t and then of y_s. */
-static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
+static void lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
     float *read = lemon__floats(f->ctx, &f->work, f->ds, f->dt), *lack = lemon__floats(f->ctx, &f->work, 1, f->dt);
     int64_t c, i, which;
-    if (!read || !lack) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, read && lack)) return;
     lemon__map_expand(lemon__own_map(f->ops, LEMON_AT_READ_ATTN, layer, 0), read);
     for (c = 0; c < f->dt; c++) {
         double sum = mean[c];
@@ -16534,28 +16509,26 @@ static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const 
         float *w = lemon__teacher_weight(f->ctx, &f->work, f->teacher, role, f->main[layer], 1);
         float *out = lemon__floats(f->ctx, &f->work, 1, write->teacher),
               *extra = lemon__floats(f->ctx, &f->ops->arena, 1, write->student);
-        if (!w || !out || !extra) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, w && out && extra)) return;
         lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out,
                             write->teacher);
         lemon__map_cols(f->ctx, write, out, 1, extra);
         f->ops->correction[lemon__param_index(f->sc, (lemon_role)(LEMON_BQ + which), layer)] =
             lemon__view(extra, LEMON_F32, 1, write->student);
     }
-    return LEMON_OK;
 }
 
 /*  The read map of the student's attention, the teacher's main layer up to its attention, and which heads stay. */
-static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
+static void lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     int64_t d = f->tc->head_dim;
     double *mean = lemon__doubles(f->ctx, &f->arena, 1, f->dt + f->ds), *planes, *sum;
     float *part;
-    lemon_status status = mean ? lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, mean) : LEMON_E_MEMORY;
+    lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, mean);
     lemon_arena_free(f->ctx, &f->work);
     planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
     sum = lemon__doubles(f->ctx, &f->work, f->tc->n_heads, d * d);
     part = lemon__floats(f->ctx, &f->work, d, d);
-    if (!status && (!planes || !sum || !part)) status = LEMON_E_MEMORY;
-    if (status) return status;
+    if (lemon__stuck(f, mean && planes && sum && part)) return;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, f->main[i]);
         lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
@@ -16564,56 +16537,52 @@ static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
         lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
     lemon__sum_up(f, mean, f->dt + f->ds), lemon__sum_up(f, planes, f->qt / 2), lemon__sum_up(f, sum, f->tc->n_heads * d * d);
-    status = f->status ? f->status : lemon__head_energy(f, f->main[i], part, sum);
-    if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
-    if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
-    return status || !f->sc->qkv_bias || !f->o->correction ? status : lemon__solve_intercept(f, i, mean);
+    lemon__head_energy(f, f->main[i], part, sum);
+    lemon__choose_heads(f, f->energy, f->chosen);
+    lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    if (f->sc->qkv_bias && f->o->correction) lemon__solve_intercept(f, i, mean);
 }
 
 /*  The student's attention with what it has read, then its output matrix. */
-static lemon_status lemon__solve_attention_out(lemon__fill *f, int64_t i) {
+static void lemon__solve_attention_out(lemon__fill *f, int64_t i) {
     int role;
-    lemon_status status = LEMON_OK;
-    for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM && !status; role++)
+    for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM; role++)
         if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
-            status = lemon__solve_apply(f, (lemon_role)role, i);
-    if (status) return status;
+            lemon__solve_apply(f, (lemon_role)role, i);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->s, i);
         lemon__copy_in(f, LEMON__SOURCE, f->s.walk.z, f->qs);
         lemon__solve_lack(f);
     }
-    return f->status ? f->status : lemon__solve_write(f, LEMON_WO, i, f->qs, f->qt);
+    lemon__solve_write(f, LEMON_WO, i, f->qs, f->qt);
 }
 
 /* ---- lemon: the feed-forward block ---- */
 
 /*  The neurons' energies, E h^2 |P w_down|^2, into energy [F]; squares: E h^2. */
-static lemon_status lemon__neuron_energy(lemon__fill *f, int64_t layer, const double *squares, double *energy) {
+static void lemon__neuron_energy(lemon__fill *f, int64_t layer, const double *squares, double *energy) {
     const float *w = lemon__projected(f, LEMON_W_DOWN, layer);
     int64_t i, j;
-    if (w == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, w != NULL)) return;
     for (j = 0; j < f->nt; j++) energy[j] = 0.0;
     for (i = 0; i < f->ds; i++, w += f->nt)
         for (j = 0; j < f->nt; j++) energy[j] += (double)w[j] * (double)w[j] * squares[j];
-    return LEMON_OK;
 }
 
 /*  One teacher layer of the field through its FFN; where it has a slot, its read map and its neurons' energies. */
-static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
-    int64_t slot = layer - f->main[i];
-    int used = slot < lemon__slots_used(f, i);
+static void lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
+    const int64_t slot = layer - f->main[i];
+    const int used = slot < lemon__slots_used(f, i);
     lemon__walk *t = &f->t.walk;
     double *squares;
-    lemon_status status = LEMON_OK;
     for (lemon__rewind(f); slot > 0 && lemon__next_batch(f);) {
         lemon__run_attend(&f->t, layer);
         lemon__walk_write(t, LEMON_WO, layer, t->z);
     }
-    if (!f->status && used) status = lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, NULL);
+    if (used) lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, NULL);
     lemon_arena_free(f->ctx, &f->work);
     squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
-    if (status || f->status || squares == NULL) return status ? status : f->status ? f->status : LEMON_E_MEMORY;
+    if (lemon__stuck(f, squares != NULL)) return;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
         lemon__walk_neurons(t, layer);
@@ -16622,69 +16591,62 @@ static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
     lemon__sum_up(f, squares, f->nt);
-    if (f->status || !used) return f->status;
-    return lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
+    if (used) lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
 }
 
 /*  The best neurons of all slots together: each slot's maps select its own, and nothing where it has none. */
-static lemon_status lemon__solve_neurons(lemon__fill *f, int64_t i) {
+static void lemon__solve_neurons(lemon__fill *f, int64_t i) {
     static const int places[2] = {LEMON_AT_FFN, LEMON_AT_READ_NEURONS};
     int64_t slot, c;
     int k;
-    lemon_status status = lemon__choose(f, f->energy, lemon__slots_used(f, i) * f->nt, f->ns, f->chosen);
-    for (slot = 0; slot < f->ops->slots; slot++)
-        for (k = 0; k < 2 && !status; k++) {
-            lemon_map *map = lemon__own_map(f->ops, places[k], i, slot);
-            int64_t mine = 0;
-            for (c = 0; c < f->ns; c++) mine += f->chosen[c] / f->nt == slot;
-            status = lemon__map_make(f->ctx, f->ops, map, mine > 0 ? 1 : 0);
-            for (c = 0; !status && mine > 0 && c < f->ns; c++) {
+    lemon__choose(f, f->energy, lemon__slots_used(f, i) * f->nt, f->ns, f->chosen);
+    for (slot = 0; !f->status && slot < f->ops->slots; slot++) {
+        int64_t mine = 0;
+        for (c = 0; c < f->ns; c++) mine += f->chosen[c] / f->nt == slot;
+        for (k = 0; k < 2; k++) {
+            lemon_map *map = lemon__fill_map(f, places[k], i, slot, mine > 0 ? 1 : 0);
+            for (c = 0; map && mine > 0 && c < f->ns; c++) {
                 if (map->index) map->index[c] = (int32_t)(f->chosen[c] % f->nt);
                 map->value[c] = f->chosen[c] / f->nt == slot ? 1.0f : 0.0f;
             }
         }
-    return status;
+    }
 }
 
 /*  The student's FFN with what it has read, then W_down against all that it still lacks at the field's end. */
-static lemon_status lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
+static void lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
     int role;
-    lemon_status status = LEMON_OK;
-    for (role = LEMON_FFN_NORM; role <= LEMON_W_UP && !status; role++)
-        status = lemon__solve_apply(f, (lemon_role)role, i);
-    if (status) return status;
+    for (role = LEMON_FFN_NORM; role <= LEMON_W_UP; role++) lemon__solve_apply(f, (lemon_role)role, i);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(&f->s.walk, LEMON_FFN_NORM, i);
         lemon__walk_neurons(&f->s.walk, i);
         lemon__copy_in(f, LEMON__SOURCE, f->s.walk.gate, f->ns);
         lemon__solve_lack(f);
     }
-    return f->status ? f->status : lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
+    lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
 }
 
 /*  All of a student layer gets its place at once, so that a later run finds it there. */
-static lemon_status lemon__solve_places(lemon__fill *f, int64_t i) {
+static void lemon__solve_places(lemon__fill *f, int64_t i) {
     const int64_t each = lemon__per_layer(f->sc);
-    lemon_status status = lemon__student_place(f->student, 0);
     int64_t k;
-    for (k = 1 + i * each; !status && k < 1 + (i + 1) * each; k++) status = lemon__student_place(f->student, k);
-    return status;
+    if (!f->status) f->status = lemon__student_place(f->student, 0);
+    for (k = 1 + i * each; !f->status && k < 1 + (i + 1) * each; k++) f->status = lemon__student_place(f->student, k);
 }
 
-static lemon_status lemon__solve_blocks(lemon__fill *f, int64_t i) {
+static void lemon__solve_blocks(lemon__fill *f, int64_t i) {
     int64_t layer;
-    lemon_status status = lemon__solve_attention_in(f, i);
+    lemon__solve_attention_in(f, i);
     lemon_arena_free(f->ctx, &f->work);
-    if (!status) status = lemon__solve_attention_out(f, i);
-    for (layer = f->main[i]; !status && layer <= lemon__field_end(f, i); layer++) {
+    lemon__solve_attention_out(f, i);
+    for (layer = f->main[i]; !f->status && layer <= lemon__field_end(f, i); layer++) {
         lemon_arena_free(f->ctx, &f->work);
-        status = lemon__solve_ffn_in(f, i, layer);
+        lemon__solve_ffn_in(f, i, layer);
     }
     lemon_arena_free(f->ctx, &f->work);
-    if (!status) status = lemon__solve_neurons(f, i);
-    if (!status) status = lemon__solve_ffn_out(f, i);
+    lemon__solve_neurons(f, i);
+    lemon__solve_ffn_out(f, i);
     lemon_arena_free(f->ctx, &f->work);
-    return status;
 }
 
 /*  Forgets a layer's operators, which the student's weights hold now. */
@@ -16699,17 +16661,16 @@ static void lemon__solve_forget(lemon__fill *f, int64_t i, void *until) {
     lemon__arena_release(f->ctx, &f->ops->arena, until);
 }
 
-static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
+static void lemon__solve_layer(lemon__fill *f, int64_t i) {
     void *before = f->ops->arena.blocks;
     int64_t layer, last = lemon__field_end(f, i);
-    lemon_status status = lemon__solve_places(f, i);
+    lemon__solve_places(f, i);
     for (layer = f->main[i]; layer <= last + 1; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__SOON);
-    if (!status) status = lemon__solve_blocks(f, i);
+    lemon__solve_blocks(f, i);
     for (layer = f->main[i]; layer <= last; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
     if (!f->keep) lemon__solve_forget(f, i, before);
-    if (!status) status = lemon__stage_save(f, f->tc->n_layers + 2 + i);
+    lemon__stage_save(f, f->tc->n_layers + 2 + i);
     lemon__layer_pages(f, f->student, i, LEMON__GONE);
-    return status;
 }
 
 /* ---- lemon: the output side ---- */
@@ -16720,43 +16681,37 @@ typedef struct lemon__gain {
     double *a[2], *b[2];            /* the equations: a g = b */
 } lemon__gain;
 
-static lemon_status lemon__gain_make(lemon__fill *f, lemon__gain *g) {
-    lemon_status status = LEMON_OK;
+static void lemon__gain_make(lemon__fill *f, lemon__gain *g) {
     int k;
-    for (k = 0; k < 2 && !status; k++) {
-        status = lemon__cov_make(f->ctx, &f->work, f->ds, f->ds, NULL, &g->s[k]);
-        if (!status) status = lemon__cov_make(f->ctx, &f->work, f->dt, f->ds, NULL, &g->t[k]);
+    for (k = 0; k < 2; k++) {
         g->a[k] = lemon__doubles(f->ctx, &f->work, f->ds, f->ds);
         g->b[k] = lemon__doubles(f->ctx, &f->work, 1, f->ds);
-        if (!g->a[k] || !g->b[k]) status = LEMON_E_MEMORY;
+        lemon__stuck(f, g->a[k] && g->b[k] && !lemon__cov_make(f->ctx, &f->work, f->ds, f->ds, NULL, &g->s[k]) &&
+                        !lemon__cov_make(f->ctx, &f->work, f->dt, f->ds, NULL, &g->t[k]));
     }
-    if (status) return status;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         const float *s = lemon__batch(f, LEMON__SOURCE);
         lemon__cov_add(f->ctx, &g->s[f->held], s, s, f->rows);
         lemon__cov_add(f->ctx, &g->t[f->held], lemon__batch(f, LEMON__TARGET), s, f->rows);
     }
-    for (k = 0; k < 2; k++) {
+    for (k = 0; k < 2 && !f->status; k++) {
         lemon__sum_up(f, g->s[k].sum, f->ds * f->ds);
         lemon__sum_up(f, g->t[k].sum, f->dt * f->ds);
         lemon__mirror_up(g->s[k].sum, f->ds);
     }
-    return f->status;
 }
 
 /*  Es^T Es and Es^T Et of the embeddings, less their mean rows, for softmax does not see what all logits share. */
-static lemon_status lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
-    const lemon_tensor *from[2];
-    float *rows[2], *to[2];
+static void lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
+    const lemon_tensor *const from[2] = {&f->student->params[0], lemon_model_param(f->teacher, LEMON_OUTPUT, 0)};
+    float *rows[2], *const to[2] = {ss, st};
     double *mean[2];
     int64_t vocab = f->sc->vocab_size, at, n, r, c;
     int k;
-    from[0] = &f->student->params[0], from[1] = lemon_model_param(f->teacher, LEMON_OUTPUT, 0);
-    to[0] = ss, to[1] = st;
     for (k = 0; k < 2; k++) {
         rows[k] = lemon__floats(f->ctx, &f->work, LEMON__PANEL, from[k]->cols);
         mean[k] = lemon__doubles(f->ctx, &f->work, 1, from[k]->cols);
-        if (!rows[k] || !mean[k]) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, rows[k] && mean[k])) return;
         for (r = 0; r < vocab; r++) {
             lemon_row_to_f32(from[k], r, rows[k]);
             for (c = 0; c < from[k]->cols; c++) mean[k][c] += (double)rows[k][c] / (double)vocab;
@@ -16774,7 +16729,6 @@ static lemon_status lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
             lemon__gemm_threads(f->ctx, 1, 0, f->ds, from[k]->cols, n, 1.0f, rows[0], f->ds, rows[k], from[k]->cols,
                                 at > 0 ? 1.0f : 0.0f, to[k], from[k]->cols);
     }
-    return LEMON_OK;
 }
 
 /*  b - a g for the gain at hand; with step also what that changes of the error: step a step - 2 step (b - a g). */
@@ -16789,13 +16743,13 @@ static double lemon__gain_rest(const double *a, const double *b, const float *ga
 }
 
 /*  The step of the ridge that does best on held-out rows, added to the gain. */
-static lemon_status lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain) {
+static void lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain) {
     int64_t n = f->ds, i;
     double *step = lemon__doubles(f->ctx, &f->work, 1, n), *best = lemon__doubles(f->ctx, &f->work, 1, n),
            *rest = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0, least = 0.0;
     lemon__factor l;
     int k;
-    if (!step || !best || !rest || lemon__factor_make(f->ctx, &f->work, n, 1, &l)) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, step && best && rest && !lemon__factor_make(f->ctx, &f->work, n, 1, &l))) return;
     for (i = 0; i < n; i++) mean += g->a[0][i * n + i] / (double)n;
     for (k = 0; k < LEMON__RIDGES; k++) {
         double change;
@@ -16810,20 +16764,20 @@ static lemon_status lemon__gain_solve(lemon__fill *f, const lemon__gain *g, floa
         memcpy(best, step, (size_t)n * sizeof *best);
     }
     for (i = 0; i < n; i++) gain[i] += (float)best[i];
-    return LEMON_OK;
 }
 
 /*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2,
     whose normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
-static lemon_status lemon__solve_gain(lemon__fill *f) {
+static void lemon__solve_gain(lemon__fill *f) {
     int64_t ds = f->ds, dt = f->dt, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0), i, j;
     float *ss = lemon__floats(f->ctx, &f->work, ds, ds), *st = lemon__floats(f->ctx, &f->work, ds, dt);
     float *gain = lemon__floats(f->ctx, &f->work, 1, dt);
     lemon__gain g;
-    lemon_status status = gain && ss && st && lemon__correction_begin(f, param) ? lemon__gain_make(f, &g) : LEMON_E_MEMORY;
     int k;
-    if (!status) status = lemon__gain_logits(f, ss, st);
-    if (status) return status;
+    if (lemon__stuck(f, gain && ss && st) || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
+    lemon__gain_make(f, &g);
+    lemon__gain_logits(f, ss, st);
+    if (f->status) return;
     lemon_row_to_f32(lemon_model_param(f->teacher, LEMON_FINAL_NORM, 0), 0, gain);
     for (k = 0; k < 2; k++)
         for (i = 0; i < ds; i++) {
@@ -16831,113 +16785,110 @@ static lemon_status lemon__solve_gain(lemon__fill *f) {
             for (j = 0; j < dt; j++)
                 g.b[k][i] += (double)st[i * dt + j] * (double)gain[j] * g.t[k].sum[j * ds + i];
         }
-    status = lemon__gain_solve(f, &g, (float *)f->student->params[param].data);
-    if (!status) lemon__correction_end(f, param);
-    return status;
+    lemon__gain_solve(f, &g, (float *)f->student->params[param].data);
+    lemon__correction_end(f, param);
 }
 
-static lemon_status lemon__solve_output(lemon__fill *f) {
-    lemon_status status = lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
+static void lemon__solve_output(lemon__fill *f) {
+    lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
     lemon_arena_free(f->ctx, &f->work);
-    if (!status) status = lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
-    if (!status && !f->sc->tied_embeddings) return lemon__solve_apply(f, LEMON_OUTPUT, 0);
-    return status || !f->o->correction ? status : lemon__solve_gain(f);
+    lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
+    if (!f->sc->tied_embeddings) lemon__solve_apply(f, LEMON_OUTPUT, 0);
+    else if (f->o->correction) lemon__solve_gain(f);
 }
 
 /* ---- lemon: all of it ---- */
 
 /*  Room for all that solving keeps of a row. */
-static lemon_status lemon__solve_memory(lemon__fill *f) {
+static void lemon__solve_memory(lemon__fill *f) {
     int64_t slot;
-    lemon_status status = lemon__run_open(f->ctx, &f->solve, f->student, f->batch, f->seq, &f->s);
-    if (!status) status = lemon__rows_make(f, LEMON__XS, f->ds);
-    if (!status) status = lemon__rows_make(f, LEMON__SOURCE, lemon__max(lemon__max(f->ds, f->qs), f->ns));
-    if (!status) status = lemon__rows_make(f, LEMON__LACK, f->ds);
-    for (slot = 0; slot < f->ops->slots && !status; slot++)
-        status = lemon__rows_make(f, LEMON__TARGET + (int)slot, lemon__max(lemon__max(f->dt, f->qt), f->nt));
+    if (!f->status) f->status = lemon__run_open(f->ctx, &f->solve, f->student, f->batch, f->seq, &f->s);
+    lemon__rows_make(f, LEMON__XS, f->ds);
+    lemon__rows_make(f, LEMON__SOURCE, lemon__max(lemon__max(f->ds, f->qs), f->ns));
+    lemon__rows_make(f, LEMON__LACK, f->ds);
+    for (slot = 0; slot < f->ops->slots; slot++)
+        lemon__rows_make(f, LEMON__TARGET + (int)slot, lemon__max(lemon__max(f->dt, f->qt), f->nt));
     f->energy = lemon__doubles(f->ctx, &f->solve, 1, lemon__max(f->ops->slots * f->nt, f->tc->n_heads));
     f->chosen = lemon__ids(f->ctx, &f->solve, 1, lemon__max(f->ns, f->sc->n_heads));
-    return status ? status : f->energy && f->chosen ? LEMON_OK : LEMON_E_MEMORY;
+    lemon__stuck(f, f->energy && f->chosen);
+}
+
+/*  The teacher's stream goes on through layers from ... to - 1. */
+static void lemon__pass_layers(lemon__fill *f, int64_t from, int64_t to) {
+    for (; from < to; from++)
+        for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, from, f->t.k, f->t.v);
 }
 
 /*  The streams after the embedding, and the teacher's after layers before the first that is kept; or what an earlier run
     left. */
-static lemon_status lemon__solve_begin(lemon__fill *f) {
+static void lemon__solve_begin(lemon__fill *f) {
     int64_t layer;
-    lemon_status status = LEMON_OK;
     if (f->step > f->tc->n_layers) {
-        for (layer = 0; !status && layer < f->step - f->tc->n_layers - 1; layer++) status = lemon__solve_places(f, layer);
+        for (layer = 0; layer < f->step - f->tc->n_layers - 1; layer++) lemon__solve_places(f, layer);
         lemon__stage_load(f, 1);
-        return status ? status : lemon__student_place(f->student, 0);
+        if (!f->status) f->status = lemon__student_place(f->student, 0);
+        return;
     }
-    status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
-    if (status) return status;
+    lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
         lemon__walk_embed(&f->s.walk, f->ids + f->first * f->seq);
     }
-    for (layer = 0; layer < f->main[0] && !f->status; layer++)
-        for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
-    return f->status ? f->status : lemon__stage_save(f, f->tc->n_layers + 1);
+    lemon__pass_layers(f, 0, f->main[0]);
+    lemon__stage_save(f, f->tc->n_layers + 1);
 }
 
 /*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block
     influence, Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours. */
-static lemon_status lemon__solve_layers(lemon__fill *f) {
+static void lemon__solve_layers(lemon__fill *f) {
     int32_t *chosen = lemon__ids(f->ctx, &f->work, 1, f->sc->n_layers);
     int64_t i;
-    if (chosen == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, chosen != NULL)) return;
     f->influence[f->tc->n_layers - 1] = 1e30;
     if (f->sc->n_layers > 1) f->influence[0] = 1e30;
-    if (lemon__choose(f, f->influence, f->tc->n_layers, f->sc->n_layers, chosen)) return LEMON_E_MEMORY;
+    lemon__choose(f, f->influence, f->tc->n_layers, f->sc->n_layers, chosen);
     for (i = 0; i < f->sc->n_layers; i++) f->main[i] = chosen[i];
-    return LEMON_OK;
 }
 
 /*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows.
     Attention comes from the main layer alone: the other slots' maps there are empty. */
-static lemon_status lemon__solve_slots(lemon__fill *f) {
+static void lemon__solve_slots(lemon__fill *f) {
     static const int places[7] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
                                   LEMON_AT_READ_HEADS, LEMON_AT_QUERY_NORM, LEMON_AT_KEY_NORM};
-    lemon_status status = LEMON_OK;
     int64_t i, slot;
     int k;
-    for (i = 0; i < f->sc->n_layers; i++) {
+    for (i = 0; !f->status && i < f->sc->n_layers; i++) {
         for (slot = 0; slot < lemon__slots_used(f, i); slot++) {
             f->ops->layer[i * f->ops->slots + slot] = (int32_t)(f->main[i] + slot);
             f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
         }
         for (slot = 1; slot < f->ops->slots; slot++)
-            for (k = 0; k < (f->sc->qk_norm ? 7 : 5) && !status; k++)
-                status = lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, places[k], i, slot), 0);
+            for (k = 0; k < (f->sc->qk_norm ? 7 : 5); k++) lemon__fill_map(f, places[k], i, slot, 0);
     }
-    return status;
 }
 
 /*  What is known before the first layer: which layers stay, and P. */
-static lemon_status lemon__solve_open(lemon__fill *f) {
-    lemon_status status = lemon__student_open(f);
-    if (!status) status = lemon__observe(f);
-    if (!status) status = lemon__solve_layers(f);
-    if (!status) status = lemon__solve_slots(f);
-    if (!status) status = lemon__solve_memory(f);
-    if (!status) status = lemon__solve_basis(f);
+static void lemon__solve_open(lemon__fill *f) {
+    lemon__student_open(f);
+    lemon__observe(f);
+    lemon__solve_layers(f);
+    lemon__solve_slots(f);
+    lemon__solve_memory(f);
+    lemon__solve_basis(f);
     f->what = "solve";
     f->done = 0;
     f->total = f->sc->n_layers;
-    return status;
 }
 
-static lemon_status lemon__fill_solved(lemon__fill *f) {
-    lemon_status status = lemon__solve_open(f);
-    if (!status) status = lemon__solve_begin(f);
+static void lemon__fill_solved(lemon__fill *f) {
+    lemon__solve_open(f);
+    lemon__solve_begin(f);
     f->done = lemon__max(0, f->step - f->tc->n_layers - 1);
-    for (; !status && f->done < f->sc->n_layers; f->done++) status = lemon__solve_layer(f, f->done);
-    if (!status) status = lemon__solve_output(f);
+    for (; !f->status && f->done < f->sc->n_layers; f->done++) lemon__solve_layer(f, f->done);
+    lemon__solve_output(f);
     f->applied = 1;
-    if (!status) status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
+    if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     lemon_arena_free(f->ctx, &f->solve);
-    return status;
 }
 
 /* ---- slicegpt and modegpt: the baselines that solve too, each part by itself, on the teacher's activations alone.  Their
@@ -16958,15 +16909,13 @@ typedef struct lemon__pieces {
     double *queries, *keys, *squares;           /* sums of squares of channels */
 } lemon__pieces;
 
-static lemon_status lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
-    int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY);
-    lemon_status status = lemon__cov_make(f->ctx, &f->work, kv, kv, NULL, &p->values);
-    if (!status && f->method->kind == LEMON__DECOMPOSES)
-        status = lemon__cov_make(f->ctx, &f->work, f->nt, f->nt, NULL, &p->neurons);
+static void lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
+    int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY), n = f->method->kind == LEMON__DECOMPOSES ? f->nt : 0;
     p->queries = lemon__doubles(f->ctx, &f->work, 1, f->qt);
     p->keys = lemon__doubles(f->ctx, &f->work, 1, kv);
     p->squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
-    return !status && p->queries && p->keys && p->squares ? LEMON_OK : LEMON_E_MEMORY;
+    lemon__stuck(f, p->queries && p->keys && p->squares && !lemon__cov_make(f->ctx, &f->work, kv, kv, NULL, &p->values) &&
+                    !lemon__cov_make(f->ctx, &f->work, n, n, NULL, &p->neurons));
 }
 
 /*  The streams through a teacher layer, watched; its neurons are stored where they are to be solved for. */
@@ -16986,6 +16935,7 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
         if (decomposes && !f->held) lemon__cov_add(f->ctx, &p->neurons, t->gate, t->gate, f->rows);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
+    if (f->status) return;
     lemon__sum_up(f, p->values.sum, p->values.m * p->values.m), lemon__sum_up(f, p->queries, f->qt);
     lemon__sum_up(f, p->keys, p->values.m), lemon__sum_up(f, p->squares, f->nt);
     lemon__mirror_up(p->values.sum, p->values.m);
@@ -16993,15 +16943,15 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
 }
 
 /*  P's inverse reads everywhere. */
-static lemon_status lemon__parts_read(lemon__fill *f, int place, int64_t i) {
+static void lemon__parts_read(lemon__fill *f, int place, int64_t i) {
     float *inverse = lemon__basis_inverse(f);
-    return inverse ? lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt) : LEMON_E_MEMORY;
+    if (!lemon__stuck(f, inverse != NULL)) lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt);
 }
 
 /*  Type III for narrower heads: with G = E[v v^T] = L L^T of a key-value head and H = sum over its queries of
     (P Wo)^T (P Wo), the eigenvectors w of L^T H L give values L^-T w, and L w to read them by: the truncated SVD of
     sqrt(C) Wv Wo.  Heads whose values are merged from several are left as they are. */
-static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *values) {
+static void lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *values) {
     int64_t dt = f->tc->head_dim, ds = f->sc->head_dim, kv = values->m, group = f->sc->n_heads / f->sc->kv_heads, h, q;
     int64_t a, b, c, r, per = f->tc->n_heads / f->tc->kv_heads;
     const float *w = lemon__projected(f, LEMON_WO, f->main[i]);
@@ -17011,12 +16961,12 @@ static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__
     double *e = lemon__doubles(f->ctx, &f->work, dt, dt), *z = lemon__doubles(f->ctx, &f->work, dt, dt);
     double *d = lemon__doubles(f->ctx, &f->work, 1, dt), *x = lemon__doubles(f->ctx, &f->work, 1, dt);
     int32_t *order = lemon__ids(f->ctx, &f->work, 1, ds);
-    if (!w || !v || !o || !low || !g || !e || !z || !d || !x || !order) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, w && v && o && low && g && e && z && d && x && order)) return;
     for (h = 0; h < f->sc->kv_heads; h++) {
         int64_t from = f->chosen[h * group] / per * dt;
         double mean = 0.0;
         int ok = 1;
-        for (q = 1; q < group; q++) if (f->chosen[h * group + q] / per * dt != from) return LEMON_OK;
+        for (q = 1; q < group; q++) if (f->chosen[h * group + q] / per * dt != from) return;
         for (a = 0; a < dt; a++) mean += values->sum[(from + a) * kv + from + a] / (double)dt;
         memset(g, 0, (size_t)(dt * dt) * sizeof *g);
         for (a = 0; a < dt; a++)
@@ -17027,13 +16977,14 @@ static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__
                         g[a * dt + b] += (double)w[r * f->qt + c + a] * (double)w[r * f->qt + c + b];
             }
         lemon__cholesky_small(f->ctx->isa)(low, dt, dt, &ok);
-        if (!ok) return LEMON_OK;
+        if (!ok) return;
         memset(e, 0, (size_t)(dt * dt) * sizeof *e);
         for (a = 0; a < dt; a++)                            /* L^T H L */
             for (b = 0; b < dt; b++)
                 for (c = a; c < dt; c++)
                     for (r = b; r < dt; r++) e[a * dt + b] += low[c * dt + a] * g[c * dt + r] * low[r * dt + b];
-        if (lemon__eigen(f->ctx, e, dt, d, z) || lemon__choose(f, d, dt, ds, order)) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, !lemon__eigen(f->ctx, e, dt, d, z))) return;
+        lemon__choose(f, d, dt, ds, order);
         for (c = 0; c < ds; c++) {
             const double *u = z + order[c] * dt;
             for (a = dt - 1; a >= 0; a--) {                 /* x = L^-T u */
@@ -17048,95 +16999,86 @@ static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__
                             (float)(low[a * dt + b] * u[b]);
         }
     }
-    if (lemon__map_from(f, write, v, v, kv)) return LEMON_E_MEMORY;
-    return lemon__map_from(f, read, o, o, f->qt);
+    lemon__map_from(f, write, v, v, kv);
+    lemon__map_from(f, read, o, o, f->qt);
 }
 
-static lemon_status lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+static void lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__pieces *p) {
     int64_t per = f->tc->n_heads / f->tc->kv_heads, dim = f->tc->head_dim, h, c;
-    const double *largest = f->head + f->main[i] * f->tc->n_heads;
+    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
     double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
-    lemon_status status;
-    if (planes == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, planes != NULL)) return;
     for (h = 0; h < f->tc->n_heads; h++)
         for (c = 0, f->energy[h] = 0.0; c < dim; c++) {
             planes[(h * dim + c) / 2] += p->queries[h * dim + c];
             f->energy[h] += sqrt(p->queries[h * dim + c] * p->keys[h / per * dim + c]);
         }
-    status = lemon__choose_heads(f, f->method->kind == LEMON__DECOMPOSES ? f->energy : largest, f->chosen);
-    if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
-    if (status || f->method->kind != LEMON__DECOMPOSES || f->sc->head_dim == dim) return status;
-    return lemon__parts_values(f, i, &p->values);
+    lemon__choose_heads(f, decomposes ? f->energy : f->head + f->main[i] * f->tc->n_heads, f->chosen);
+    lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    if (decomposes && f->sc->head_dim != dim) lemon__parts_values(f, i, &p->values);
 }
 
-/*  Type I: scores diag(C (C + mean I)^-1); then W_down' = W_down C S (S^T C S)^-1. */
-static lemon_status lemon__parts_nystrom(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+/*  Type I: scores diag(C (C + mean I)^-1), or sizes where C will not do. */
+static void lemon__parts_leverage(lemon__fill *f, const lemon__pieces *p) {
     int64_t n = f->nt, a, b;
     double *low = lemon__doubles(f->ctx, &f->work, n, n), *column = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0;
-    lemon__squares q;
-    lemon_status status;
     int ok;
-    if (!low || !column) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, low && column)) return;
     for (a = 0; a < n; a++) mean += p->neurons.sum[a * n + a] / (double)n;
     memcpy(low, p->neurons.sum, (size_t)(n * n) * sizeof *low);
     for (a = 0; a < n; a++) low[a * n + a] += mean;
     lemon__cholesky_small(f->ctx->isa)(low, n, n, &ok);
-    for (a = 0; ok && a < n; a++) {                         /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
+    for (a = 0; a < n; a++) {                               /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
         memset(column, 0, (size_t)n * sizeof *column);
-        for (b = a; b < n; b++)
+        for (b = a; ok && b < n; b++)
             column[b] = ((a == b ? 1.0 : 0.0) - lemon__dot64(low + b * n + a, column + a, b - a)) / low[b * n + b];
-        f->energy[a] = 1.0 - mean * lemon__dot64(column + a, column + a, n - a);
+        f->energy[a] = ok ? 1.0 - mean * lemon__dot64(column + a, column + a, n - a) : p->squares[a];
     }
-    status = lemon__choose(f, ok ? f->energy : p->squares, n, f->ns, f->chosen);
-    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
-    if (!status) status = lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
+}
+
+/*  Then W_down' = W_down C S (S^T C S)^-1 for the neurons that are chosen. */
+static void lemon__parts_nystrom(lemon__fill *f, int64_t i) {
+    lemon__squares q;
+    int64_t r, c;
     f->store[LEMON__SOURCE].width = f->ns;
-    for (lemon__rewind(f); !status && lemon__next_batch(f);)
-        for (a = 0; a < f->rows; a++)
-            for (b = 0; b < f->ns; b++)
-                lemon__batch(f, LEMON__SOURCE)[a * f->ns + b] = lemon__batch(f, LEMON__TARGET)[a * n + f->chosen[b]];
-    if (!status) status = lemon__squares_open(f, f->ns, n, &q);
-    return status ? status : lemon__solve_select(f, lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, 0), LEMON__TARGET, &q);
+    for (lemon__rewind(f); lemon__next_batch(f);)
+        for (r = 0; r < f->rows; r++)
+            for (c = 0; c < f->ns; c++)
+                lemon__batch(f, LEMON__SOURCE)[r * f->ns + c] = lemon__batch(f, LEMON__TARGET)[r * f->nt + f->chosen[c]];
+    lemon__squares_open(f, f->ns, f->nt, &q);
+    lemon__solve_select(f, lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, 0), LEMON__TARGET, &q);
 }
 
-static lemon_status lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
-    lemon_status status;
-    if (f->method->kind == LEMON__DECOMPOSES) return lemon__parts_nystrom(f, i, p);
-    status = lemon__neuron_energy(f, f->main[i], p->squares, f->energy);
-    if (!status) status = lemon__choose(f, f->energy, f->nt, f->ns, f->chosen);
-    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
-    return status ? status : lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
+static void lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
+    if (decomposes) lemon__parts_leverage(f, p);
+    else lemon__neuron_energy(f, f->main[i], p->squares, f->energy);
+    lemon__choose(f, f->energy, f->nt, f->ns, f->chosen);
+    lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
+    lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
+    if (decomposes) lemon__parts_nystrom(f, i);
 }
 
-static lemon_status lemon__parts_layer(lemon__fill *f, int64_t i) {
+static void lemon__fill_parts(lemon__fill *f) {
     lemon__pieces p;
-    lemon_status status = lemon__parts_make(f, &p);
-    if (status) return status;
-    lemon__parts_watch(f, f->main[i], &p);
-    status = lemon__parts_read(f, LEMON_AT_READ_ATTN, i);
-    if (!status) status = lemon__parts_read(f, LEMON_AT_READ_FFN, i);
-    if (!status) status = lemon__parts_attention(f, i, &p);
-    return status ? status : lemon__parts_neurons(f, i, &p);
-}
-
-static lemon_status lemon__fill_parts(lemon__fill *f) {
-    int64_t i, layer = 0;
-    lemon_status status = lemon__solve_open(f);
-    for (lemon__rewind(f); !status && lemon__next_batch(f);) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
-    for (i = 0; !status && i < f->sc->n_layers; i++) {
-        for (; layer < f->main[i]; layer++)
-            for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
-        status = lemon__parts_layer(f, i);
-        layer++;
+    int64_t i;
+    lemon__solve_open(f);
+    for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
+    for (i = 0; !f->status && i < f->sc->n_layers; i++) {
+        lemon__pass_layers(f, i > 0 ? f->main[i - 1] + 1 : 0, f->main[i]);
+        lemon__parts_make(f, &p);
+        lemon__parts_watch(f, f->main[i], &p);
+        lemon__parts_read(f, LEMON_AT_READ_ATTN, i);
+        lemon__parts_read(f, LEMON_AT_READ_FFN, i);
+        lemon__parts_attention(f, i, &p);
+        lemon__parts_neurons(f, i, &p);
         lemon_arena_free(f->ctx, &f->work);
-        if (!status) status = f->status;
         f->done = i + 1;
     }
-    if (!status) status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
-    if (!status) status = lemon__parts_read(f, LEMON_AT_READ_OUTPUT, 0);
+    if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
+    lemon__parts_read(f, LEMON_AT_READ_OUTPUT, 0);
     lemon_arena_free(f->ctx, &f->work);
     lemon_arena_free(f->ctx, &f->solve);
-    return status;
 }
 
 /* ---- learning the operators by gradients: the student's weights are products on the tape, Out * W * In^T with W fixed,
@@ -17160,12 +17102,12 @@ typedef struct lemon__learn {
 
 /*  The mask of a map whose field is limited: what it reads now (solved), or the channels that stand within field_dims
     of its own in the order of activation (selected). */
-static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask) {
+static void lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask) {
     lemon__fill *f = l->f;
     int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
     float *score = lemon__floats(f->ctx, &l->arena, 1, n);
     int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order ? order + n : NULL;
-    if (score == NULL || order == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, score && order)) return;
     for (j = 0; j < n; j++) {
         score[j] = f->channel ? (float)f->channel[j] : 0.0f;
         order[j] = (int32_t)j;
@@ -17181,7 +17123,6 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
             mask[i * n + j] = (lemon__solves(f) ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
         }
     }
-    return LEMON_OK;
 }
 
 /*  Where the maps that are learned stand in the block: all that matrices are made with. */
@@ -17198,20 +17139,17 @@ static void lemon__learn_places(lemon__learn *l) {
     }
 }
 
-static lemon_status lemon__learn_maps(lemon__learn *l) {
+static void lemon__learn_maps(lemon__learn *l) {
     const lemon_operators *ops = l->f->ops;
-    lemon_status status = LEMON_OK;
-    int64_t i;
-    for (i = 0; !status && i < lemon__map_count(ops); i++) {
+    int64_t i, at;
+    for (i = 0; i < lemon__map_count(ops); i++) {
         const lemon_map *map = &ops->maps[i];
-        int64_t at = l->at[i];
-        if (at < 0) continue;
+        if ((at = l->at[i]) < 0) continue;
         lemon__map_expand(map, l->adam.w + at);
         l->map[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
         if (l->f->o->field_dims > 0 && lemon__places[lemon__map_place(ops, map)].joint == LEMON_JOINT_RESIDUAL)
-            status = lemon__learn_mask(l, map, l->mask + at);
+            lemon__learn_mask(l, map, l->mask + at);
     }
-    return status;
 }
 
 /*  The variable of the map that serves a slot; -1 where the slot contributes nothing. */
@@ -17278,7 +17216,7 @@ static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, le
     }
 }
 
-static lemon_status lemon__learn_block(lemon__learn *l) {
+static void lemon__learn_block(lemon__learn *l) {
     lemon_operators *ops = l->f->ops;
     lemon_ctx *ctx = l->f->ctx;
     int64_t at, i, sources = lemon__param_count(l->f->tc) + 1;
@@ -17286,74 +17224,76 @@ static lemon_status lemon__learn_block(lemon__learn *l) {
     l->map = lemon__ids(ctx, &l->arena, 1, lemon__map_count(ops));
     l->alpha = lemon__ids(ctx, &l->arena, 1, ops->student.n_layers);
     l->source = lemon__ids(ctx, &l->arena, 1, sources);
-    if (!l->at || !l->map || !l->alpha || !l->source) return LEMON_E_MEMORY;
+    if (lemon__stuck(l->f, l->at && l->map && l->alpha && l->source)) return;
     for (i = 0; i < sources; i++) l->source[i] = -1;
     lemon__learn_places(l);
     at = l->adam.count;
     l->adam.count += lemon__cells(ops);
-    if (lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam))
-        return LEMON_E_MEMORY;
-    lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
     l->adam.w = lemon__floats(ctx, &l->arena, 1, l->adam.count);
     l->mask = lemon__floats(ctx, &l->arena, 1, l->adam.count);
-    if (!l->adam.w || !l->mask) return LEMON_E_MEMORY;
+    if (lemon__stuck(l->f, l->adam.w && l->mask && !lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT),
+                                                                     &l->adam)))
+        return;
+    lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
     for (i = 0; i < l->adam.count; i++) l->mask[i] = 1.0f;
     memcpy(l->adam.w + at, ops->layer_weight, (size_t)lemon__cells(ops) * sizeof(float));
     for (i = 0; i < ops->student.n_layers; i++, at += ops->slots)
         l->alpha[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, 1, ops->slots);
-    return lemon__learn_maps(l);
+    lemon__learn_maps(l);
+}
+
+/*  The text that is learned from. */
+static lemon_tokens lemon__kept_text(const lemon__fill *f) {
+    lemon_tokens text;
+    text.ids = (int32_t *)lemon__unconst(f->ids);
+    text.count = text.capacity = f->kept * f->seq;
+    return text;
 }
 
 static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *student) {
     lemon__fill *f = l->f;
     lemon_var *weights = lemon__ids(f->ctx, &l->arena, 1, student->n_params);
     int64_t batch = lemon__max(1, LEMON__LEARN_ROWS / f->seq);
-    lemon_status status = weights ? lemon__objective_open(f->ctx, &l->arena, batch, f->seq, &l->q) : LEMON_E_MEMORY;
-    if (!status) status = lemon__learn_block(l);
-    l->text.ids = (int32_t *)lemon__unconst(f->ids);
-    l->text.count = f->kept * f->seq;
-    if (!status)
-        status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
-    if (!status && l->windows.count < 1)
-        status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
-    if (status) return status;
+    if (lemon__stuck(f, weights && !lemon__objective_open(f->ctx, &l->arena, batch, f->seq, &l->q))) return f->status;
+    lemon__learn_block(l);
+    l->text = lemon__kept_text(f);
+    if (!f->status)
+        f->status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
+    if (!f->status && l->windows.count < 1)
+        f->status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
+    if (f->status) return f->status;
     lemon__learn_weights(l, student, weights);
     lemon__objective_loss(&l->q, f->sc, weights, -1, -1, &lemon__plain_loss);
-    return lemon_tape_plan(l->q.tape, 1, NULL);
+    return f->status = lemon_tape_plan(l->q.tape, 1, NULL);
 }
 
-static lemon_status lemon__learn_steps(lemon__learn *l) {
-    lemon_ctx *ctx = l->f->ctx;
+static void lemon__learn_steps(lemon__learn *l) {
+    lemon__fill *f = l->f;
     lemon_train_options o;
     int64_t step, i;
-    lemon_status status = LEMON_OK;
     lemon_train_defaults(&o);
-    o.steps = l->f->learn;
-    o.lr = l->f->o->learn_lr < 0.0 ? 3e-3 : l->f->o->learn_lr;
-    lemon__train_resolve(l->f->sc, &o);
-    for (step = 1; !status && step <= o.steps; step++) {
+    o.steps = f->learn;
+    o.lr = f->o->learn_lr < 0.0 ? 3e-3 : f->o->learn_lr;
+    lemon__train_resolve(f->sc, &o);
+    for (step = 1; !f->status && step <= o.steps; step++) {
         double norm, loss;
         memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
-        status = lemon__objective_run(&l->q, &l->windows, (step - 1) * l->q.batch);
-        if (status) return status;
+        f->status = lemon__objective_run(&l->q, &l->windows, (step - 1) * l->q.batch);
+        if (f->status) return;
         loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
-        norm = lemon__adam_norm(ctx, &l->adam);
-        if (!lemon__finite(loss) || !lemon__finite(norm))
-            return lemon__fail(ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr",
-                               (long long)step, loss);
-        lemon__adam_step(ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
-        status = lemon__tick(ctx, "learn", step, o.steps, loss);
+        norm = lemon__adam_norm(f->ctx, &l->adam);
+        lemon__adam_step(f->ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
+        f->status = lemon__finite(loss) && lemon__finite(norm) ? lemon__tick(f->ctx, "learn", step, o.steps, loss)
+            : lemon__fail(f->ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr", (long long)step, loss);
     }
-    return status;
 }
 
 /*  What was learned, back into the set: each map anew, so that the old ones are still there if they turn out better. */
-static lemon_status lemon__learn_write(lemon__learn *l) {
+static void lemon__learn_write(lemon__learn *l) {
     lemon_operators *ops = l->f->ops;
-    lemon_status status = LEMON_OK;
     int64_t which, i, j;
-    for (which = 0; !status && which < lemon__map_count(ops); which++) {
+    for (which = 0; which < lemon__map_count(ops); which++) {
         lemon_map *map = &ops->maps[which];
         const float *w = l->adam.w + l->at[which], *mask = l->mask + l->at[which];
         int64_t field = 0;
@@ -17363,54 +17303,50 @@ static lemon_status lemon__learn_write(lemon__learn *l) {
             for (j = 0; j < map->teacher; j++) n += mask[i * map->teacher + j] > 0.0f;
             field = lemon__max(field, n);
         }
-        status = lemon__map_from(l->f, map, w, mask, field);
+        lemon__map_from(l->f, map, w, mask, field);
     }
     memcpy(ops->layer_weight, l->adam.w + l->adam.count - lemon__cells(ops), (size_t)lemon__cells(ops) * sizeof(float));
-    return status;
 }
 
-static lemon_status lemon__held_out_loss(lemon__fill *f, const lemon_model *student, double *loss) {
+static void lemon__held_out_loss(lemon__fill *f, const lemon_model *student, double *loss) {
     const int64_t n = (f->windows - f->kept) * f->seq;
     double sums[2] = {0.0, (double)n - 1.0};
-    lemon_status status = lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, n, f->seq, NULL, loss);
-    if (status || lemon__ranks(f->ctx) == 1) return status;
+    if (!f->status) f->status = lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, n, f->seq, NULL, loss);
+    if (f->status || lemon__ranks(f->ctx) == 1) return;
     sums[0] = *loss * sums[1];
     lemon__sum_up(f, sums, 2);
     *loss = sums[0] / sums[1];
-    return f->status;
 }
 
 /*  The student that the operators make, where solving has not left it. */
-static lemon_status lemon__student_apply(lemon__fill *f) {
-    lemon_status status = f->applied ? LEMON_OK : lemon__student_open(f);
-    if (!status && !f->applied)
-        status = lemon__apply_all(f->ctx, f->ops, f->teacher, f->o->correction, f->student,
-                                  f->stage && f->learn == 0 ? &f->stage->step : NULL);
-    f->applied = !status;
-    return status;
+static void lemon__student_apply(lemon__fill *f) {
+    if (f->applied) return;
+    lemon__student_open(f);
+    if (!f->status)
+        f->status = lemon__apply_all(f->ctx, f->ops, f->teacher, f->o->correction, f->student,
+                                     f->stage && f->learn == 0 ? &f->stage->step : NULL);
+    f->applied = !f->status;
 }
 
 /*  Refines the operators; keeps the result only if held-out text says so.  *loss: on it, before and after. */
-static lemon_status lemon__learn_operators(lemon__fill *f, double *before, double *after) {
+static void lemon__learn_operators(lemon__fill *f, double *before, double *after) {
     lemon__learn l;
     lemon_model *first = f->student;
     lemon_operators *ops = f->ops;
     size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
     lemon_map *old = ops->maps, *anew = (lemon_map *)lemon_arena_alloc(f->ctx, &ops->arena, maps);
     float *old_weight = ops->layer_weight, *new_weight = lemon__floats(f->ctx, &ops->arena, 1, lemon__cells(ops));
-    lemon_status status = anew && new_weight ? LEMON_OK : LEMON_E_MEMORY;
     memset(&l, 0, sizeof l);
     l.f = f;
-    if (!status) status = lemon__learn_open(&l, first);
-    if (!status) status = lemon__learn_steps(&l);
-    if (!status) {
+    if (!lemon__stuck(f, anew && new_weight) && !lemon__learn_open(&l, first)) {
+        lemon__learn_steps(&l);
         ops->maps = (lemon_map *)memcpy(anew, old, maps);
         ops->layer_weight = (float *)memcpy(new_weight, old_weight, layers);
-        status = lemon__learn_write(&l);
+        lemon__learn_write(&l);
     }
-    if (!status) status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &f->student);
-    if (!status) status = lemon__held_out_loss(f, f->student, after);
-    if (status || !(*after < *before)) {
+    if (!f->status) f->status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &f->student);
+    lemon__held_out_loss(f, f->student, after);
+    if (f->status || !(*after < *before)) {
         lemon_model *worse = f->student == first ? NULL : f->student;
         ops->maps = old;
         ops->layer_weight = old_weight;
@@ -17421,15 +17357,14 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     lemon_tape_close(l.q.tape);
     lemon_arena_free(f->ctx, &l.arena);
     lemon_model_free(f->ctx, first);
-    return status;
 }
 
 /* ---- learning on top of a set that is there: the student's own weights move by gradients, on the teacher's predictions for
         the text at hand, a window a step.  Where they come to is the correction from then on. ---- */
 
 static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
+    const lemon_tokens text = lemon__kept_text(f);
     lemon_train_options o;
-    lemon_tokens text;
     lemon_train_defaults(&o);
     o.steps = f->learn;
     o.batch = 1;
@@ -17439,13 +17374,11 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
     o.keep_teacher = 1;
     o.distill = 1.0;
     o.seed = f->o->seed;
-    text.ids = (int32_t *)lemon__unconst(f->ids);
-    text.count = text.capacity = f->kept * f->seq;
     return lemon_train(f->ctx, student, &text, &o, NULL);
 }
 
 /*  student - what stands in it without learning, added to the corrections. */
-static lemon_status lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
+static void lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
     lemon_operators *ops = f->ops;
     int64_t i, j;
     for (i = 0; i < student->n_params; i++) {
@@ -17453,27 +17386,25 @@ static lemon_status lemon__settle_write(lemon__fill *f, const lemon_model *stude
         const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
         float *c = (float *)ops->correction[i].data;
         if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
-        if (c == NULL) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, c != NULL)) return;
         for (j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
         ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
     }
-    return LEMON_OK;
 }
 
 /*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
-static lemon_status lemon__settle(lemon__fill *f, double *before, double *after) {
+static void lemon__settle(lemon__fill *f, double *before, double *after) {
     lemon_model *settled = NULL, *worse;
-    lemon_status status = lemon_model_clone(f->ctx, f->student, &settled);
-    if (!status) status = lemon__settle_train(f, settled);
-    if (!status) status = lemon__held_out_loss(f, settled, after);
+    f->status = lemon_model_clone(f->ctx, f->student, &settled);
+    if (!f->status) f->status = lemon__settle_train(f, settled);
+    lemon__held_out_loss(f, settled, after);
     worse = settled;
-    if (!status && *after < *before) {
-        if (f->keep) status = lemon__settle_write(f, settled, f->student);
+    if (!f->status && *after < *before) {
+        if (f->keep) lemon__settle_write(f, settled, f->student);
         worse = f->student;
         f->student = settled;
     } else *after = *before;
     lemon_model_free(f->ctx, worse);
-    return status;
 }
 
 /* ---- options, text, and the calls ---- */
@@ -17710,69 +17641,62 @@ static int64_t lemon__fill_spared(const lemon__fill *f) {
 }
 
 /*  Solves on as many of the last windows as it takes. */
-static lemon_status lemon__fill_some(lemon__fill *f) {
+static void lemon__fill_some(lemon__fill *f) {
     const int64_t cut = lemon__fill_spared(f);
-    lemon_status status;
     f->ids += cut * f->seq;
     f->kept -= cut;
     f->windows -= cut;
-    status = lemon__fill_solved(f);
+    lemon__fill_solved(f);
     f->ids -= cut * f->seq;
     f->kept += cut;
     f->windows += cut;
-    return status;
 }
 
 /*  Fills the operators, and learns them where asked for; what both come to on held-out text. */
-static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
-    lemon_status status;
+static void lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
     f->ops->fold_gains = f->method->kind >= LEMON__SLICES;
-    if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) status = lemon__fill_parts(f);
-    else status = lemon__solves(f) ? lemon__fill_some(f) : lemon__fill_selected(f);
+    if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) lemon__fill_parts(f);
+    else if (lemon__solves(f)) lemon__fill_some(f);
+    else lemon__fill_selected(f);
     lemon_arena_free(f->ctx, &f->work);
-    if (!status && f->ids) status = lemon__student_apply(f);
-    if (!status && f->ids) status = lemon__held_out_loss(f, f->student, &result->init_loss);
-    if (status || f->learn == 0) return status;
+    if (f->status || f->ids == NULL) return;
+    lemon__student_apply(f);
+    lemon__held_out_loss(f, f->student, &result->init_loss);
+    if (f->status || f->learn == 0) return;
     result->learned_from = result->init_loss;
-    return lemon__learns_maps(f) ? lemon__learn_operators(f, &result->learned_from, &result->init_loss)
-                                 : lemon__settle(f, &result->learned_from, &result->init_loss);
+    if (lemon__learns_maps(f)) lemon__learn_operators(f, &result->learned_from, &result->init_loss);
+    else lemon__settle(f, &result->learned_from, &result->init_loss);
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
-static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
-                                     lemon_fuse_result *result) {
+static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators, lemon_fuse_result *result) {
     int needs_text = f->method->needs_text || f->learn != 0;
     lemon_tokens own = {NULL, 0, 0};
-    lemon_status status = lemon__workspaces(f->ctx);
-    if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
-    if (status) return status;
+    f->status = lemon__workspaces(f->ctx);
+    if (!f->status) f->status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
+    if (f->status) return;
     f->ops = *operators;
     memcpy(f->ops->method, f->method->name, strlen(f->method->name) + 1);
     f->main = (int64_t *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->sc->n_layers * sizeof *f->main);
-    f->stores = LEMON__TARGET + f->ops->slots;
-    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->stores * sizeof *f->store);
-    if (f->main == NULL || f->store == NULL) status = LEMON_E_MEMORY;
-    if (!status && text == NULL && needs_text) {
-        status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed,
-                                    &own);
+    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)(LEMON__TARGET + f->ops->slots) * sizeof *f->store);
+    if (!lemon__stuck(f, f->main && f->store) && text == NULL && needs_text) {
+        f->status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed, &own);
         text = &own;
     }
-    if (!status && text) status = lemon__fill_text(f, text);
-    if (!status) status = lemon__fill_run(f, result);
+    if (!f->status && text) f->status = lemon__fill_text(f, text);
+    if (!f->status) lemon__fill_run(f, result);
     if (f->ids && needs_text) result->calibration_tokens = f->windows * f->seq;
     lemon_tokens_free(f->ctx, &own);
-    return status;
 }
 
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
-static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
-    lemon_status status = lemon_model_create(f->ctx, f->sc, model);
-    if (!status) status = lemon_model_init(f->ctx, *model, f->o->seed);
-    if (!status && f->teacher->tokenizer)
-        status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
-    if (status || text == NULL) return status;
-    status = lemon__fill_text(f, text);
-    return status ? status : lemon__held_out_loss(f, *model, loss);
+static void lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
+    f->status = lemon_model_create(f->ctx, f->sc, model);
+    if (!f->status) f->status = lemon_model_init(f->ctx, *model, f->o->seed);
+    if (!f->status && f->teacher->tokenizer)
+        f->status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+    if (!f->status && text) f->status = lemon__fill_text(f, text);
+    if (text) lemon__held_out_loss(f, *model, loss);
 }
 
 /* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
@@ -17902,25 +17826,23 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
 }
 
 /*  What both calls have in common: operators, or a model where they are NULL. */
-static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
-                                    lemon_model **model, lemon_fuse_result *r) {
+static void lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators, lemon_model **model,
+                            lemon_fuse_result *r) {
     lemon_operators *ops = NULL;
-    lemon_status status;
-    if (f->method->kind == LEMON__MAKES_NEW) return lemon__fuse_random(f, text, model, &r->init_loss);
+    if (f->method->kind == LEMON__MAKES_NEW) { lemon__fuse_random(f, text, model, &r->init_loss); return; }
     f->fusing = operators == NULL;
     f->keep = !f->fusing || lemon__learns_maps(f) || !lemon__solves(f);
-    status = lemon__fill_open(f, text, operators ? operators : &ops, r);
-    if (f->fusing && !status) status = lemon__student_apply(f);
-    if (f->fusing && !status) {
+    lemon__fill_open(f, text, operators ? operators : &ops, r);
+    if (f->fusing && !f->status) lemon__student_apply(f);
+    if (f->fusing && !f->status) {
         *model = f->student;
         f->student = NULL;
         if (f->teacher->tokenizer && !(*model)->tokenizer)
-            status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
+            f->status = lemon_tokenizer_clone(f->ctx, f->teacher->tokenizer, &(*model)->tokenizer);
     }
     lemon_operators_free(f->ctx, ops);
     r->flops = f->ctx->flops - f->flops;
     r->seconds = lemon__seconds() - f->began;
-    return status;
 }
 
 static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
@@ -17933,10 +17855,10 @@ static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, 
     lemon__fill_begin(&f, ctx, teacher, student, options);
     if (operators && f.method->kind == LEMON__MAKES_NEW)
         return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
-    status = lemon__fuse_run(&f, text, operators, model, &r);
+    lemon__fuse_run(&f, text, operators, model, &r);
     lemon__fill_end(&f);
     if (result) *result = r;
-    return status;
+    return f.status;
 }
 
 LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
