@@ -2265,6 +2265,15 @@ static void lemon__pages(const lemon_ctx *ctx, const void *p, size_t bytes, int 
 }
 
 #if LEMON__POSIX
+/*  Two processes that write into one scratch file would crash each other.  Where a file cannot be locked, none is. */
+static int lemon__scratch_lock(int fd) {
+    struct flock all;
+    memset(&all, 0, sizeof all);
+    all.l_type = F_WRLCK;
+    all.l_whence = SEEK_SET;
+    return fcntl(fd, F_SETLK, &all) == 0 || (errno != EACCES && errno != EAGAIN);
+}
+
 /*  Opens scratch of up to `room` bytes; anew, or with what the file holds.  unnamed: it ends with the program. */
 static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t room, int anew, int unnamed,
                                         struct lemon__file **out) {
@@ -2273,8 +2282,11 @@ static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t
     lemon_status status = LEMON_OK;
     *out = file;
     if (file == NULL) return LEMON_E_MEMORY;
-    file->fd = open(path, anew ? O_RDWR | O_CREAT | O_TRUNC : O_RDWR | O_CREAT, 0666);
+    if (anew) lemon__file_remove(path);                     /* not emptied: somebody may have it mapped */
+    file->fd = open(path, O_RDWR | O_CREAT, 0666);
     if (file->fd < 0 || fstat(file->fd, &info) != 0) status = lemon__io_error(file, "open");
+    else if (!lemon__scratch_lock(file->fd))
+        status = lemon__fail(ctx, LEMON_E_IO, "%s is in use by another process; wait for it, or give the result another name", path);
     else {
         file->filled = (size_t)info.st_size;
         file->map = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);

@@ -79,6 +79,21 @@ while [ $done -lt "$kills" ]; do
 done
 if [ -z "$broken$others" ] && [ $resumed -gt 0 ]; then ok "a fusion killed $((3 * kills)) times at random goes on to the same bits ($resumed times from a later layer)"
 else fail "a fusion killed $((3 * kills)) times at random goes on to the same bits" "rounds$others, resumed $resumed times; $broken"; fi
+
+# Two of the same OUT at once: the second is turned away, the first is not disturbed.
+rm -f "$scratch"/run.lemon*
+fusing "$scratch/run.lemon" > "$scratch/out" 2>&1 &
+child=$!
+while kill -0 $child 2> /dev/null && [ ! -s "$scratch/run.lemon.part" ]; do sleep 0.01; done
+kill -STOP $child
+(fusing "$scratch/run.lemon") > "$scratch/second" 2>&1
+status=$?
+kill -CONT $child
+wait $child
+if [ $status -eq 1 ] && grep -q "run.lemon.part is in use by another process" "$scratch/second" && cmp -s "$scratch/run.lemon" "$scratch/fused.lemon"; then
+    ok "two fusions into one file: the second is turned away"
+else fail "two fusions into one file: the second is turned away" "$status, $(tail -n 1 "$scratch/second")"; fi
+
 much() { $lemon fuse ../examples/data/teacher.lemon "$1" --dim 64 --layers 4 --heads 4 --kv-heads 2 --ffn 176 --data ../README.md --learn 0 --quiet \
     --json $2 | sed -n 's/.*"peak_bytes": \([0-9]*\).*/\1/p'; }
 little_memory() { [ "$(much "$scratch/little.lemon" "--max-memory 32M")" -lt 32000000 ] && [ "$(much "$scratch/much.lemon")" -gt 60000000 ] &&

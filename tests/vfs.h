@@ -178,6 +178,12 @@ VFS_UNUSED static void *vfs_mmap(void *at, size_t size, int protection, int flag
     return h->file->bytes;
 }
 
+/*  In the place of the C library's: a "mapped" file is a piece of the heap here, of which no page may be dropped. */
+int madvise(void *at, size_t size, int advice) {
+    (void)at; (void)size; (void)advice;
+    return 0;
+}
+
 VFS_UNUSED static int vfs_munmap(void *at, size_t size) {
     (void)at; (void)size;
     vfs_maps--;
