@@ -14688,8 +14688,7 @@ static void lemon__decoding_task(void *arg, int64_t index, int worker) {
 
 static void lemon__folded_rows(lemon_ctx *ctx, const lemon_tensor *w, int64_t from, int64_t count, const float *gain,
                                float *out) {
-    lemon__decoding d;
-    d.w = w, d.gain = gain, d.from = from, d.out = out;
+    lemon__decoding d = {w, gain, from, out};
     lemon__parallel(ctx, count, lemon__decoding_task, &d);
 }
 
@@ -14769,19 +14768,25 @@ static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
     }
 }
 
-/*  Out is dense: Out W as a sum over panels, then its product with In^T, by as many rows. */
-static void lemon__term_dense(const lemon__term *t, float *product, float *out) {
-    const int64_t n = t->write->student, cols = t->w->cols;
+/*  product [n, cols] = weight * out [n, rows] * W, as a sum over panels of W's rows. */
+static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, float weight, const lemon_tensor *w,
+                                const float *gain, float *panel, float *product) {
     int64_t from, count;
-    for (from = 0; from < t->w->rows; from += count) {
-        count = lemon__min(LEMON__PANEL, t->w->rows - from);
-        lemon__folded_rows(t->ctx, t->w, from, count, t->gain, t->panel);
-        lemon__gemm_threads(t->ctx, 0, 0, n, cols, count, t->weight, t->write->value + from, t->w->rows, t->panel, cols,
-                            from > 0 ? 1.0f : 0.0f, product, cols);
+    for (from = 0; from < w->rows; from += count) {
+        count = lemon__min(LEMON__PANEL, w->rows - from);
+        lemon__folded_rows(ctx, w, from, count, gain, panel);
+        lemon__gemm_threads(ctx, 0, 0, n, w->cols, count, weight, out + from, w->rows, panel, w->cols, from > 0 ? 1.0f : 0.0f,
+                            product, w->cols);
     }
-    for (from = 0; from < n; from += count) {
-        count = lemon__min(LEMON__PANEL, n - from);
-        lemon__term_read(t, product + from * cols, count, out + from * t->read->student);
+}
+
+/*  Out is dense: Out W, then its product with In^T, by as many rows. */
+static void lemon__term_dense(const lemon__term *t, float *product, float *out) {
+    int64_t from, count;
+    lemon__times_weight(t->ctx, t->write->value, t->write->student, t->weight, t->w, t->gain, t->panel, product);
+    for (from = 0; from < t->write->student; from += count) {
+        count = lemon__min(LEMON__PANEL, t->write->student - from);
+        lemon__term_read(t, product + from * t->w->cols, count, out + from * t->read->student);
     }
 }
 
@@ -15133,13 +15138,8 @@ static int lemon__learns_maps(const lemon__fill *f) {
     return f->learn != 0 && ((f->method->kind >= LEMON__LEARNS && !lemon__solves(f)) || !f->o->correction);
 }
 
-/*  Steps of learning where the options leave them to the method.  A solved student goes through its text four times, unless
+/*  Steps of learning where the options leave them to the method: a solved student goes through its text four times, unless
     it is so large that gradients and their moments would be the largest thing there is. */
-static int64_t lemon__own_steps(const lemon__fill *f) {
-    if (!lemon__solves(f)) return f->method->learn;
-    return f->o->correction && lemon_config_params(f->sc) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
-}
-
 static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                               const lemon_fuse_options *o) {
     memset(f, 0, sizeof *f);
@@ -15149,7 +15149,9 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->sc = student;
     f->o = o;
     f->method = lemon__method_find(o->method);
-    f->learn = o->learn_steps >= 0 ? o->learn_steps : lemon__own_steps(f);
+    f->learn = f->method->learn;
+    if (lemon__solves(f)) f->learn = o->correction && lemon_config_params(student) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
+    if (o->learn_steps >= 0) f->learn = o->learn_steps;
     f->dt = f->tc->d_model;
     f->ds = f->sc->d_model;
     f->qt = lemon_joint_size(f->tc, LEMON_JOINT_HEADS);
@@ -15274,8 +15276,7 @@ static void lemon__stage_load(lemon__fill *f, int streams) {
 static void lemon__layer_pages(const lemon__fill *f, const lemon_model *model, int64_t layer, int advice) {
     const int64_t each = lemon__per_layer(&model->config);
     int64_t i;
-    if (layer < 0 || layer >= model->config.n_layers) return;
-    for (i = 1 + layer * each; i < 1 + (layer + 1) * each; i++)
+    for (i = 1 + layer * each; layer < model->config.n_layers && i < 1 + (layer + 1) * each; i++)
         lemon__pages(f->ctx, model->params[i].data, lemon_tensor_bytes(&model->params[i]), advice);
 }
 
@@ -16400,15 +16401,8 @@ static void lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
 static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
-    int64_t from, count;
-    if (rows == NULL || pw == NULL) return NULL;
-    for (from = 0; from < t->rows; from += count) {
-        count = lemon__min(LEMON__PANEL, t->rows - from);
-        lemon__folded_rows(f->ctx, t, from, count, NULL, rows);
-        lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, count, 1.0f, f->p + from, f->dt, rows, t->cols, from > 0 ? 1.0f : 0.0f,
-                            pw, t->cols);
-    }
-    return pw;
+    if (rows && pw) lemon__times_weight(f->ctx, f->p, f->ds, 1.0f, t, NULL, rows, pw);
+    return rows ? pw : NULL;
 }
 
 /*  A map that holds a selection becomes the dense one that is solved from there, for what the store has. */
