@@ -1446,6 +1446,12 @@ static lemon_status lemon__fail(lemon_ctx *ctx, lemon_status code, const char *f
     return code;
 }
 
+/*  1, and a message, unless a call has all arguments that it cannot do without. */
+static int lemon__lacks(lemon_ctx *ctx, const char *call, int all) {
+    if (ctx == NULL || !all) lemon__fail(ctx, LEMON_E_ARG, "%s: an argument is NULL", call);
+    return ctx == NULL || !all;
+}
+
 LEMON_API const char *lemon_error(const lemon_ctx *ctx) { return ctx ? ctx->message : ""; }
 
 LEMON_API const char *lemon_status_name(lemon_status status) {
@@ -4458,43 +4464,37 @@ static void lemon__pack_task(void *arg, int64_t index, int worker) {
     (void)worker;
 }
 
-static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, lemon_packed **packed) {
-    const int64_t nr = g->machine->nr, blocks = lemon__ceil_div(g->k, g->block_k);
-    lemon_packed *v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
-    lemon__pack_job job = {v, g};
-    if (!v) return LEMON_E_MEMORY;
-    v->isa = lemon__isa(ctx);
-    v->n = g->n;
-    v->k = g->k;
-    v->block_k = g->block_k;
-    v->padded_n = lemon__ceil_div(g->n, nr) * nr;
-    if (lemon__mul((size_t)(blocks * v->block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
-        v->data = (float *)lemon__malloc(ctx, v->bytes);
-    if (!v->data) {
-        lemon__free(ctx, v, sizeof *v);
-        return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)g->k,
-                           (long long)g->n);
-    }
-    lemon__parallel(ctx, lemon__ceil_div(g->n, nr), lemon__pack_task, &job);
-    *packed = v;
-    return LEMON_OK;
-}
-
 LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, int64_t k, const float *b, int64_t ldb,
                                         lemon_packed **packed) {
-    lemon__product g = lemon__product_of(lemon__isa(ctx), 0, trans_b, 0, n, k, 1, b, k, b, ldb, 0, NULL, n);
+    lemon__product g = lemon__product_of(lemon__isa(ctx), 0, trans_b, 1, n, k, 1, b, k, b, ldb, 0, NULL, n);
+    const int64_t nr = g.machine->nr;
+    lemon_packed *v = NULL;
+    lemon__pack_job job;
     lemon_status status;
     if (!packed) return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_pack: packed is NULL, expected a place for the result");
     *packed = NULL;
-    g.m = 1;
     status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
-    if (!status && lemon__max(n, k) > (int64_t)(SIZE_MAX / 16))     /* so that no sum below wraps */
-        status = lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k,
-                             (long long)n);
     if (status) return status;
     g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
-    return lemon__packed_make(ctx, &g, packed);
+    if (lemon__max(n, k) <= (int64_t)(SIZE_MAX / 16)) v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);    /* no sum below wraps */
+    if (v) {
+        v->isa = lemon__isa(ctx);
+        v->n = n;
+        v->k = k;
+        v->block_k = g.block_k;
+        v->padded_n = lemon__ceil_div(n, nr) * nr;
+        if (lemon__mul((size_t)(lemon__ceil_div(k, g.block_k) * g.block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
+            v->data = (float *)lemon__malloc(ctx, v->bytes);
+    }
+    if (!v || !v->data) {
+        lemon__free(ctx, v, sizeof *v);
+        return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k, (long long)n);
+    }
+    job.packed = *packed = v;
+    job.g = &g;
+    lemon__parallel(ctx, lemon__ceil_div(n, nr), lemon__pack_task, &job);
+    return LEMON_OK;
 }
 
 LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {
@@ -5383,12 +5383,6 @@ static void lemon__attention_back_scores(const lemon__query_tile *t, const lemon
     lemon__attention_mask(t, t->ds, from, to, 0.0f);
 }
 
-/*  Adds what they come to, to t->y, which gathers dQ^T, and to dK and dV of these keys. */
-static void lemon__attention_back_queries(const lemon__query_tile *t, int64_t from, int64_t to) {
-    lemon__gemm_near(t->isa, t->op->head_dim, LEMON__ROWS, to - from, 1.0f, t->k + from * t->kv_width, 1, t->kv_width, t->ds,
-                     LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
-}
-
 static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from, int64_t to) {
     const lemon__op *op = t->op;
     int64_t n = op->head_dim, at = t->kv_at + from * t->kv_width;
@@ -5400,7 +5394,7 @@ static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from,
                          op->dx[2] + at, t->kv_width);
 }
 
-/*  A tile's dQ; keys: also what it adds to dK and dV. */
+/*  A tile's dQ, gathered in t->y, transposed; keys: also what it adds to dK and dV. */
 static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
     const lemon__op *op = t->op;
     float *dq = op->dx[0] + t->q_at;
@@ -5410,7 +5404,9 @@ static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
     for (from = 0; from < t->keys; from = to) {
         to = lemon__min(from + LEMON__KEYS, t->keys);
         lemon__attention_back_scores(t, &b, from, to);
-        if (op->dx[0]) lemon__attention_back_queries(t, from, to);
+        if (op->dx[0])
+            lemon__gemm_near(t->isa, n, LEMON__ROWS, to - from, 1.0f, t->k + from * t->kv_width, 1, t->kv_width, t->ds,
+                             LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
         if (keys) lemon__attention_back_keys(t, from, to);
     }
     for (r = 0; op->dx[0] && r < t->rows; r++, dq += t->q_width)
@@ -13829,8 +13825,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
                                   int64_t max_tokens, double *loss, int64_t *counted) {
     int64_t n;
     lemon_status status;
-    if (ctx == NULL || model == NULL || tokens == NULL || loss == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_eval: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_eval", model && tokens && loss)) return LEMON_E_ARG;
     if (seq < 0) return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, expected 0 or more", (long long)seq);
     n = max_tokens > 0 ? lemon__min(max_tokens, tokens->count) : tokens->count;
     seq = lemon__default_seq(&model->config, seq);
@@ -14395,8 +14390,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     lemon__trainer t;
     lemon_train_result ignored;
     lemon_status status;
-    if (ctx == NULL || model == NULL || tokens == NULL || options == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_train", model && tokens && options)) return LEMON_E_ARG;
     if (model->block == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
     memset(&t, 0, sizeof t);
@@ -14577,8 +14571,7 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
 LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                               int64_t slots, lemon_operators **operators) {
     lemon_status status;
-    if (ctx == NULL || teacher == NULL || student == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_create: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_operators_create", teacher && student && operators)) return LEMON_E_ARG;
     *operators = NULL;
     status = lemon_config_check(ctx, teacher);
     if (!status) status = lemon_config_check(ctx, student);
@@ -14591,8 +14584,7 @@ LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *
                                                int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
     lemon_map *at;
     lemon_status status;
-    if (ctx == NULL || operators == NULL || map == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_set_map: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_operators_set_map", operators && map)) return LEMON_E_ARG;
     *map = NULL;
     status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
     if (status) return status;
@@ -14642,20 +14634,19 @@ static void lemon__map_expand(const lemon_map *map, float *out) {
 
 /* ---- apply ---- */
 
-/*  y[rows, student] = w[rows, teacher] * map^T. */
-static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float *y) {
+/*  y[rows, student] = w[rows, teacher] * map^T + beta * y, beta 0 or 1. */
+static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float beta, float *y) {
     int64_t r, i, f;
     if (map->index == NULL && map->field > 0) {
         lemon__gemm_threads(ctx, 0, 1, rows, map->student, map->teacher, 1.0f, w, map->teacher, map->value,
-                            map->teacher, 0.0f, y, map->student);
+                            map->teacher, beta, y, map->student);
         return;
     }
-    for (r = 0; r < rows; r++)
+    for (r = 0; r < rows; r++, w += map->teacher, y += map->student)
         for (i = 0; i < map->student; i++) {
             float sum = 0.0f;
-            for (f = 0; f < map->field; f++)
-                sum += map->value[i * map->field + f] * w[r * map->teacher + map->index[i * map->field + f]];
-            y[r * map->student + i] = sum;
+            for (f = 0; f < map->field; f++) sum += map->value[i * map->field + f] * w[map->index[i * map->field + f]];
+            y[i] = beta > 0.0f ? y[i] + sum : sum;
         }
 }
 
@@ -14728,21 +14719,9 @@ typedef struct lemon__term {
     const lemon_tensor *w;
     float weight;
     float *gain, *rows;             /* [cols]; [threads, cols] */
-    float *panel, *half;            /* [PANEL, cols]; [PANEL, read->student] */
+    float *panel;                   /* [PANEL, cols] */
     int64_t from;
 } lemon__term;
-
-/*  out [count, read->student] += left [count, cols] * In^T. */
-static void lemon__term_read(const lemon__term *t, const float *left, int64_t count, float *out) {
-    int64_t i;
-    if (t->read->index == NULL && t->read->field > 0) {
-        lemon__gemm_threads(t->ctx, 0, 1, count, t->read->student, t->w->cols, 1.0f, left, t->w->cols, t->read->value,
-                            t->w->cols, 1.0f, out, t->read->student);
-        return;
-    }
-    lemon__map_cols(t->ctx, t->read, left, count, t->half);
-    for (i = 0; i < count * t->read->student; i++) out[i] += t->half[i];
-}
 
 /*  Row `index` of a panel of Out W, Out being sparse or not there. */
 static void lemon__term_task(void *arg, int64_t index, int worker) {
@@ -14764,7 +14743,7 @@ static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
     for (t->from = 0; t->from < rows; t->from += count) {
         count = lemon__min(LEMON__PANEL, rows - t->from);
         lemon__parallel(t->ctx, count, lemon__term_task, t);
-        lemon__term_read(t, t->panel, count, out + t->from * t->read->student);
+        lemon__map_cols(t->ctx, t->read, t->panel, count, 1.0f, out + t->from * t->read->student);
     }
 }
 
@@ -14777,16 +14756,6 @@ static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, flo
         lemon__folded_rows(ctx, w, from, count, gain, panel);
         lemon__gemm_threads(ctx, 0, 0, n, w->cols, count, weight, out + from, w->rows, panel, w->cols, from > 0 ? 1.0f : 0.0f,
                             product, w->cols);
-    }
-}
-
-/*  Out is dense: Out W, then its product with In^T, by as many rows. */
-static void lemon__term_dense(const lemon__term *t, float *product, float *out) {
-    int64_t from, count;
-    lemon__times_weight(t->ctx, t->write->value, t->write->student, t->weight, t->w, t->gain, t->panel, product);
-    for (from = 0; from < t->write->student; from += count) {
-        count = lemon__min(LEMON__PANEL, t->write->student - from);
-        lemon__term_read(t, product + from * t->w->cols, count, out + from * t->read->student);
     }
 }
 
@@ -14810,11 +14779,12 @@ static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops
     status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
     t.rows = lemon__floats(ctx, &arena, ctx->threads, t.w->cols);
     t.panel = lemon__floats(ctx, &arena, LEMON__PANEL, t.w->cols);
-    t.half = lemon__floats(ctx, &arena, LEMON__PANEL, t.read->student);
     if (dense) product = lemon__floats(ctx, &arena, rows, t.w->cols);
-    if (!t.rows || !t.panel || !t.half || (dense && !product)) status = LEMON_E_MEMORY;
-    if (!status && dense) lemon__term_dense(&t, product, out);
-    else if (!status) lemon__term_sparse(&t, rows, out);
+    if (!t.rows || !t.panel || (dense && !product)) status = LEMON_E_MEMORY;
+    if (!status && dense) {
+        lemon__times_weight(ctx, t.write->value, rows, t.weight, t.w, t.gain, t.panel, product);
+        lemon__map_cols(ctx, t.read, product, rows, 1.0f, out);
+    } else if (!status) lemon__term_sparse(&t, rows, out);
     lemon__pages(ctx, t.w->data, lemon_tensor_bytes(t.w), LEMON__GONE);
     lemon_arena_free(ctx, &arena);
     return status;
@@ -14875,8 +14845,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
                                              const lemon_model *teacher, int correction, lemon_model **student) {
     struct lemon__file *file = NULL;
     lemon_status status;
-    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_operators_apply", operators && teacher && student)) return LEMON_E_ARG;
     *student = NULL;
     status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ", "that of the operators' teacher");
     if (!status) status = lemon__operators_check(ctx, operators);
@@ -14923,8 +14892,7 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
     lemon_status status;
     int64_t i;
     char name[80];
-    if (ctx == NULL || path == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_save: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_operators_save", path && operators)) return LEMON_E_ARG;
     layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops));
     weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
     lemon__pack_open(ctx, &pack);
@@ -15032,8 +15000,7 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
     lemon_reader reader;
     lemon__unpack u;
     lemon_status status;
-    if (ctx == NULL || path == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_load: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_operators_load", path && operators)) return LEMON_E_ARG;
     *operators = NULL;
     status = lemon_file_reader(ctx, path, &reader);
     if (!status) status = lemon__unpack_open(ctx, &reader, "operators", "operators", &u);
@@ -16518,7 +16485,7 @@ static void lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *
         if (lemon__stuck(f, w && out && extra)) return;
         lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out,
                             write->teacher);
-        lemon__map_cols(f->ctx, write, out, 1, extra);
+        lemon__map_cols(f->ctx, write, out, 1, 0.0f, extra);
         f->ops->correction[lemon__param_index(f->sc, (lemon_role)(LEMON_BQ + which), layer)] =
             lemon__view(extra, LEMON_F32, 1, write->student);
     }
@@ -17488,15 +17455,15 @@ static int lemon__shape_try(lemon__shaping *g, lemon_config *s) {
 /*  All widths and depths that go with some heads; from the second on a depth too many ends it. */
 static void lemon__shape_heads(lemon__shaping *g, lemon_config *s) {
     const lemon_config *t = g->teacher, *want = &g->want;
-    int tied = t->d_model == t->n_heads * t->head_dim, deep, wide;
-    int32_t step = lemon__shape_step(t->d_model), d = tied ? s->n_heads * s->head_dim : step;
-    if (want->d_model > 0) d = tied && d != want->d_model ? t->d_model + 1 : want->d_model;
-    for (wide = 1; wide && d <= t->d_model; d += step) {
-        s->d_model = d;
+    const int tied = t->d_model == t->n_heads * t->head_dim;
+    const int32_t step = lemon__shape_step(t->d_model), own = tied ? s->n_heads * s->head_dim : step;
+    int deep;
+    if (tied && want->d_model > 0 && want->d_model != own) return;
+    for (s->d_model = want->d_model > 0 ? want->d_model : own; s->d_model <= t->d_model; s->d_model += step) {
         s->n_layers = want->n_layers > 0 ? want->n_layers : 1;
         for (deep = 1; deep && s->n_layers <= t->n_layers; s->n_layers++)
             deep = lemon__shape_try(g, s) && want->n_layers == 0;
-        wide = !tied && want->d_model == 0;
+        if (tied || want->d_model > 0) return;
     }
 }
 
@@ -17505,8 +17472,7 @@ LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teac
     lemon__shaping g;
     lemon_config s;
     int64_t whole;
-    if (ctx == NULL || teacher == NULL || student == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_shape: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_fuse_shape", teacher && student)) return LEMON_E_ARG;
     if (lemon_config_check(ctx, teacher)) return LEMON_E_ARG;
     memset(&g, 0, sizeof g);
     g.teacher = teacher, g.want = *student, g.params = params, g.distance = 1e30;
@@ -17809,8 +17775,7 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     lemon__fill f;
     int64_t spared;
     lemon_status status;
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_fuse_plan", teacher && student && options && forecast)) return LEMON_E_ARG;
     memset(forecast, 0, sizeof *forecast);
     status = lemon__fuse_check(ctx, teacher, student, options);
     if (!status) status = lemon__workspaces(ctx);
@@ -17870,8 +17835,7 @@ static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, 
 LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result) {
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_operators_fill", teacher && student && options && operators)) return LEMON_E_ARG;
     *operators = NULL;
     return lemon__operators_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, operators, NULL, result), operators);
 }
@@ -17879,8 +17843,7 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
 LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                   const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
                                   lemon_fuse_result *result) {
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_fuse", teacher && student && options && model)) return LEMON_E_ARG;
     *model = NULL;
     return lemon__model_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, NULL, model, result), model);
 }
@@ -17981,8 +17944,7 @@ LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lem
     lemon__probe p;
     float *of_a, *of_b;
     lemon_status status;
-    if (ctx == NULL || a == NULL || b == NULL || cka == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_cka: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_cka", a && b && cka)) return LEMON_E_ARG;
     status = lemon__probe_open(ctx, a, b, text, &p);
     of_a = of_b = status ? NULL : lemon__grams(&p, 0, &status);
     if (!status && a != b) of_b = lemon__grams(&p, 1, &status);
@@ -17998,7 +17960,7 @@ static float lemon__stream_error(lemon__probe *p, const lemon_map *write, float 
     const lemon__walk *t = &p->run[0].walk, *s = &p->run[1].walk;
     double off = 0.0, all = 0.0;
     int64_t i;
-    lemon__map_cols(p->ctx, write, t->x, p->rows, x);
+    lemon__map_cols(p->ctx, write, t->x, p->rows, 0.0f, x);
     for (i = 0; i < p->rows * write->student; i++) {
         off += ((double)x[i] - (double)s->x[i]) * ((double)x[i] - (double)s->x[i]);
         all += (double)x[i] * (double)x[i];
@@ -18012,8 +17974,7 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
     float *x;
     int64_t i, layers;
     lemon_status status;
-    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL || error == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_error: an argument is NULL");
+    if (lemon__lacks(ctx, "lemon_operators_error", operators && teacher && student && error)) return LEMON_E_ARG;
     if (lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ", "that of the operators' teacher") ||
         lemon__same_fields(ctx, &student->config, &operators->student, 0, "the student's ", "that of the operators' student"))
         return LEMON_E_ARG;
