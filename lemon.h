@@ -14604,10 +14604,12 @@ static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators
     int64_t i, k, layer, side;
     for (i = 0; !status && i < lemon__cells(ops); i++)
         status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
-    for (i = 0; i < lemon__map_count(ops); i++) {
+    for (i = 0; !status && i < lemon__map_count(ops); i++) {
         const lemon_map *map = &ops->maps[i];
-        for (k = 0; !status && map->index && k < map->student * map->field; k++)
-            status = lemon__check_whole(ctx, "a map's index", map->index[k], 0, map->teacher - 1);
+        for (k = 0; map->index && k < map->student * map->field; k++)
+            if (map->index[k] < 0 || map->index[k] >= map->teacher)
+                return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
+                                   lemon__places[lemon__map_place(ops, map)].name, (int)map->index[k], (long long)map->teacher - 1);
     }
     for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
         lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
