@@ -3147,7 +3147,7 @@ LEMON__KERNELS(m512, 13) LEMON__KERNELS(m512, 14)
 
 /*  Transposes 8 x 8: out[s * width + l] = in[l][s].  The halves of rows l and l + 4 are loaded into one register, so
     that the rest happens within 128-bit lanes: 16 shuffles for 64 elements. */
-LEMON__TARGET_m256 LEMON__INLINE void lemon__transpose_8x8(float *out, int64_t width, const float *const in[8],
+LEMON__TARGET_m256 LEMON__INLINE void lemon__transpose_m256(float *out, int64_t width, const float *const in[8],
                                                            int64_t s) {
     __m256 r[8], t[8];
     int h, q;
@@ -3164,28 +3164,6 @@ LEMON__TARGET_m256 LEMON__INLINE void lemon__transpose_8x8(float *out, int64_t w
         _mm256_storeu_ps(out + (h + 1) * width, _mm256_shuffle_ps(t[h], t[h + 2], 0xee));
         _mm256_storeu_ps(out + (h + 2) * width, _mm256_shuffle_ps(t[h + 1], t[h + 3], 0x44));
         _mm256_storeu_ps(out + (h + 3) * width, _mm256_shuffle_ps(t[h + 1], t[h + 3], 0xee));
-    }
-}
-
-/*  The twin of lemon__pack_plain.  A panel's width is a multiple of 8, so whole vectors may be stored; lanes beyond the
-    last are filled with anything, for no kernel uses them. */
-LEMON__TARGET_m256 static void lemon__pack_m256(float *out, int64_t width, const float *in, int64_t lane, int64_t step,
-                                                int64_t lanes, int64_t steps) {
-    const float *row[8];
-    int64_t l, s, r;
-    if (lane == 1) {
-        const __m256i mask = lemon__first_m256(lanes % 8);
-        for (s = 0; s < steps; s++, in += step, out += width) {
-            for (l = 0; l + 8 <= lanes; l += 8) _mm256_storeu_ps(out + l, _mm256_loadu_ps(in + l));
-            if (l < lanes) _mm256_storeu_ps(out + l, _mm256_maskload_ps(in + l, mask));
-        }
-        return;
-    }
-    for (l = 0; l < lanes; l += 8) {
-        for (r = 0; r < 8; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane;
-        for (s = 0; s + 8 <= steps; s += 8) lemon__transpose_8x8(out + s * width + l, width, row, s);
-        for (; s < steps; s++)
-            for (r = 0; r < 8; r++) out[s * width + l + r] = row[r][s];
     }
 }
 
@@ -3360,22 +3338,24 @@ LEMON__INLINE v128_t lemon__q8_wasm(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__WASM */
 
-/*  The twin of lemon__pack_plain, by 4 x 4; the width is a multiple of 4, as that of lemon__pack_m256 is of 8. */
+/*  The twin of lemon__pack_plain, by squares of 8 or 4.  A panel's width is a multiple of that, so whole vectors may be
+    stored; lanes beyond the last are filled with anything, for no kernel uses them. */
 #define LEMON__PACK_KERNEL(V) \
-static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes, \
-                            int64_t steps) { \
-    const float *row[4]; \
+LEMON__TARGET_##V static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t lane, int64_t step, \
+                                              int64_t lanes, int64_t steps) { \
+    enum { square = sizeof(LEMON__VEC_##V) / 4 }; \
+    const LEMON__MASK_##V rest = lemon__first_##V(lanes % square); \
+    const float *row[square]; \
     int64_t l, s, r; \
-    if (lane == 1) { \
-        for (s = 0; s < steps; s++, in += step, out += width) \
-            for (l = 0; l < lanes; l += 4) LEMON__PUT_##V(out + l, lemon__load_##V(in + l, lanes - l)); \
-        return; \
+    for (s = 0; lane == 1 && s < steps; s++, in += step, out += width) { \
+        for (l = 0; l + square <= lanes; l += square) LEMON__PUT_##V(out + l, LEMON__GET_##V(in + l)); \
+        if (l < lanes) LEMON__PUT_##V(out + l, LEMON__LOAD_##V(in + l, rest)); \
     } \
-    for (l = 0; l < lanes; l += 4) { \
-        for (r = 0; r < 4; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane; \
-        for (s = 0; s + 4 <= steps; s += 4) lemon__transpose_##V(out + s * width + l, width, row, s); \
+    for (l = 0; lane != 1 && l < lanes; l += square) { \
+        for (r = 0; r < square; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane; \
+        for (s = 0; s + square <= steps; s += square) lemon__transpose_##V(out + s * width + l, width, row, s); \
         for (; s < steps; s++) \
-            for (r = 0; r < 4; r++) out[s * width + l + r] = row[r][s]; \
+            for (r = 0; r < square; r++) out[s * width + l + r] = row[r][s]; \
     } \
 }
 
@@ -3533,6 +3513,7 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
 LEMON__VECTORS(LEMON__FEW_KERNELS)
 
 #if LEMON__X86
+LEMON__PACK_KERNEL(m256)
 LEMON__BLOCK_KERNEL(m256, 1, 8) LEMON__BLOCK_KERNEL(m256, 2, 4) LEMON__DOT_KERNEL(m256, q8, 3, 3)
 LEMON__DOT_KERNEL(m256, q8, 4, 3) LEMON__BLOCK_KERNEL(m512, 1, 8) LEMON__BLOCK_KERNEL(m512, 2, 8)
 LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)
