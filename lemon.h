@@ -5765,9 +5765,9 @@ static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int
 
 LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tensor) {
     lemon_var x;
-    if (!lemon__tape_ready(tape, "lemon_tape_weight")) return -1;
+    if (!lemon__tape_ready(tape, __func__)) return -1;
     if (tensor == NULL || tensor->data == NULL || tensor->rows < 1 || tensor->cols < 1)
-        return lemon__tape_fail(tape, "lemon_tape_weight", "the tensor is NULL or empty");
+        return lemon__tape_fail(tape, __func__, "the tensor is NULL or empty");
     x = lemon__tape_value(tape, tensor->rows, tensor->cols);
     if (x < 0) return -1;
     tape->values[x].tensor = *tensor;
@@ -5787,11 +5787,11 @@ LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *
 }
 
 LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows) {
-    const lemon_tensor *t = lemon__tape_tensor(tape, table, "lemon_tape_embed");
+    const lemon_tensor *t = lemon__tape_tensor(tape, table, __func__);
     lemon__tape_row *row;
     if (t == NULL) return -1;
     if (tokens == NULL || rows < 1)
-        return lemon__tape_fail(tape, "lemon_tape_embed", "tokens is NULL or rows is %lld", (long long)rows);
+        return lemon__tape_fail(tape, __func__, "tokens is NULL or rows is %lld", (long long)rows);
     row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
     row->op.ids = tokens;
     return row->out;
@@ -5805,20 +5805,19 @@ static int lemon__tape_blocks(lemon_tape *tape, lemon_var x, const lemon_tensor 
 }
 
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b) {
-    const char *call = "lemon_tape_matmul";
-    const lemon_tensor *ta = lemon__tape_tensor(tape, a, call), *tb = lemon__tape_tensor(tape, b, call);
+    const lemon_tensor *ta = lemon__tape_tensor(tape, a, __func__), *tb = lemon__tape_tensor(tape, b, __func__);
     lemon__tape_row *row;
     int64_t ka, kb;
     if (!ta || !tb) return -1;
     ka = trans_a ? ta->rows : ta->cols;
     kb = trans_b ? tb->cols : tb->rows;
     if (ka != kb)
-        return lemon__tape_fail(tape, call, "inner sizes are %lld and %lld, expected equal ones", (long long)ka,
+        return lemon__tape_fail(tape, __func__, "inner sizes are %lld and %lld, expected equal ones", (long long)ka,
                                 (long long)kb);
     if (ta->dtype != LEMON_F32 || (tb->dtype != LEMON_F32 && (trans_a || !trans_b)))
-        return lemon__tape_fail(tape, call, "a matrix is %s, expected f32 (other types only as b with trans_b)",
+        return lemon__tape_fail(tape, __func__, "a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
-    if (lemon__tape_blocks(tape, a, tb, call)) return -1;
+    if (lemon__tape_blocks(tape, a, tb, __func__)) return -1;
     row = lemon__tape_push(tape, LEMON__MATMUL, trans_a ? ta->cols : ta->rows, trans_b ? tb->rows : tb->cols, a, b, -1,
                            -1);
     row->op.trans_a = trans_a;
@@ -5837,10 +5836,10 @@ static lemon_var lemon__tape_pair(lemon_tape *tape, lemon__code code, lemon_var 
 }
 
 LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b) {
-    return lemon__tape_pair(tape, LEMON__ADD, a, b, "lemon_tape_add");
+    return lemon__tape_pair(tape, LEMON__ADD, a, b, __func__);
 }
 LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up) {
-    return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, "lemon_tape_swiglu");
+    return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, __func__);
 }
 
 /*  A vector that goes with x, whose length divides the width of x: a gain, a bias.  Its row, or tape->nowhere. */
@@ -5857,11 +5856,11 @@ static lemon__tape_row *lemon__tape_vector(lemon_tape *tape, lemon__code code, l
 }
 
 LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias) {
-    return tape ? lemon__tape_vector(tape, LEMON__BIAS, x, bias, "lemon_tape_bias")->out : -1;
+    return tape ? lemon__tape_vector(tape, LEMON__BIAS, x, bias, __func__)->out : -1;
 }
 
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
-    lemon__tape_row *row = tape ? lemon__tape_vector(tape, LEMON__NORM, x, gain, "lemon_tape_rms_norm") : NULL;
+    lemon__tape_row *row = tape ? lemon__tape_vector(tape, LEMON__NORM, x, gain, __func__) : NULL;
     if (row == NULL || row->out < 0) return -1;
     row->op.rows *= row->op.cols / row->op.in[1].cols;      /* heads are rows to the kernel */
     row->op.cols = row->op.in[1].cols;
@@ -5889,11 +5888,11 @@ static lemon_var lemon__tape_turn(lemon_tape *tape, lemon_var x, int64_t head_di
 }
 
 LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
-    const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
+    const lemon_tensor *t = lemon__tape_tensor(tape, x, __func__);
     lemon_config plain;
     if (t == NULL) return -1;
     if (head_dim < 2 || head_dim % 2 || head_dim > t->cols || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(tape, "lemon_tape_rope", "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim "
+        return lemon__tape_fail(tape, __func__, "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim "
                                 "%lld", (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
     lemon_config_defaults(&plain);
     plain.head_dim = (int32_t)head_dim;
@@ -5903,15 +5902,14 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
 
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
                                          int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window) {
-    const char *call = "lemon_tape_attention";
-    const lemon_tensor *tq = lemon__tape_tensor(tape, q, call), *tk = lemon__tape_tensor(tape, k, call),
-                       *tv = lemon__tape_tensor(tape, v, call);
+    const lemon_tensor *tq = lemon__tape_tensor(tape, q, __func__), *tk = lemon__tape_tensor(tape, k, __func__),
+                       *tv = lemon__tape_tensor(tape, v, __func__);
     lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
         n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim || tk->rows != tq->rows ||
         tk->cols != kv_heads * head_dim || tv->cols != tk->cols || tv->rows != tq->rows)
-        return lemon__tape_fail(tape, call, "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
+        return lemon__tape_fail(tape, __func__, "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
                                 "of %lld, rows a multiple of %lld", (long long)tq->rows, (long long)tq->cols,
                                 (long long)tk->rows, (long long)tk->cols, (long long)tv->rows, (long long)tv->cols,
                                 (long long)n_heads, (long long)kv_heads, (long long)head_dim, (long long)seq);
@@ -5925,21 +5923,20 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
 }
 
 LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t n, lemon_var weights) {
-    const char *call = "lemon_tape_mix";
-    const lemon_tensor *first, *t = lemon__tape_tensor(tape, weights, call);
+    const lemon_tensor *first, *t = lemon__tape_tensor(tape, weights, __func__);
     lemon_var sum = -1;
     int64_t i;
     if (t == NULL) return -1;
     if (x == NULL || n < 1 || t->rows != 1 || t->cols != n)
-        return lemon__tape_fail(tape, call, "weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows,
+        return lemon__tape_fail(tape, __func__, "weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows,
                                 (long long)t->cols, (long long)n);
     for (i = 0; i < n; i++) {
         lemon__tape_row *row;
-        first = lemon__tape_tensor(tape, x[0], call);
-        t = lemon__tape_tensor(tape, x[i], call);
+        first = lemon__tape_tensor(tape, x[0], __func__);
+        t = lemon__tape_tensor(tape, x[i], __func__);
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
-            return lemon__tape_fail(tape, call, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i, (long long)t->rows,
+            return lemon__tape_fail(tape, __func__, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i, (long long)t->rows,
                                     (long long)t->cols, (long long)first->rows, (long long)first->cols);
         row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
         row->op.index = i;
@@ -5955,21 +5952,20 @@ static int lemon__output_fits(const lemon_tensor *hidden, const lemon_tensor *ou
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options) {
-    const char *call = "lemon_tape_loss";
-    const lemon_tensor *h = lemon__tape_tensor(tape, hidden, call), *o = lemon__tape_tensor(tape, output, call);
+    const lemon_tensor *h = lemon__tape_tensor(tape, hidden, __func__), *o = lemon__tape_tensor(tape, output, __func__);
     const int taught = teacher_hidden >= 0;
     lemon__tape_row *row;
     if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
-        return lemon__tape_fail(tape, call, "hidden and output do not fit, targets is NULL, or temperature is not above 0");
-    if (lemon__tape_blocks(tape, hidden, o, call)) return -1;
+        return lemon__tape_fail(tape, __func__, "hidden and output do not fit, targets is NULL, or temperature is not above 0");
+    if (lemon__tape_blocks(tape, hidden, o, __func__)) return -1;
     if (taught) {
-        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, call),
-                           *to = lemon__tape_tensor(tape, teacher_output, call);
+        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, __func__),
+                           *to = lemon__tape_tensor(tape, teacher_output, __func__);
         if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
-            return lemon__tape_fail(tape, call, "the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, %lld "
+            return lemon__tape_fail(tape, __func__, "the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, %lld "
                                     "tokens)", (long long)h->rows, (long long)o->rows);
         if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
-            return lemon__tape_fail(tape, call, "the teacher wants a gradient, expected constants");
+            return lemon__tape_fail(tape, __func__, "the teacher wants a gradient, expected constants");
     }
     row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden, taught ? teacher_output : -1);
     row->op.ids = targets;
@@ -6241,7 +6237,7 @@ static void lemon__tape_run_row(lemon_tape *tape, lemon__tape_row *row, int back
 }
 
 LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
-    lemon_status status = lemon__tape_runnable(tape, 0, "lemon_tape_forward");
+    lemon_status status = lemon__tape_runnable(tape, 0, __func__);
     int64_t i;
     for (i = 0; !status && i < tape->n_rows; i++)
         if (tape->rows[i].code != LEMON__LOSS || !tape->backward) lemon__tape_run_row(tape, &tape->rows[i], 0);
@@ -6249,7 +6245,7 @@ LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
 }
 
 LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {      /* exercise 10 */
-    lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
+    lemon_status status = lemon__tape_runnable(tape, 1, __func__);
     int64_t begin, end, i;
     for (end = tape ? tape->n_rows : 0; !status && end > 0; end = begin) {
         begin = lemon__segment_begin(tape, end);
@@ -13806,7 +13802,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
                                   int64_t max_tokens, double *loss, int64_t *counted) {
     int64_t n;
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_eval", model && tokens && loss)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, model && tokens && loss)) return LEMON_E_ARG;
     if (seq < 0) return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, expected 0 or more", (long long)seq);
     n = max_tokens > 0 ? lemon__min(max_tokens, tokens->count) : tokens->count;
     seq = lemon__default_seq(&model->config, seq);
@@ -14371,7 +14367,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     lemon__trainer t;
     lemon_train_result ignored;
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_train", model && tokens && options)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, model && tokens && options)) return LEMON_E_ARG;
     if (model->block == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
     memset(&t, 0, sizeof t);
@@ -14552,7 +14548,7 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
 LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                               int64_t slots, lemon_operators **operators) {
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_operators_create", teacher && student && operators)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, teacher && student && operators)) return LEMON_E_ARG;
     *operators = NULL;
     status = lemon_config_check(ctx, teacher);
     if (!status) status = lemon_config_check(ctx, student);
@@ -14565,7 +14561,7 @@ LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *
                                                int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
     lemon_map *at;
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_operators_set_map", operators && map)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, operators && map)) return LEMON_E_ARG;
     *map = NULL;
     status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
     if (status) return status;
@@ -14828,7 +14824,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
                                              const lemon_model *teacher, int correction, lemon_model **student) {
     struct lemon__file *file = NULL;
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_operators_apply", operators && teacher && student)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, operators && teacher && student)) return LEMON_E_ARG;
     *student = NULL;
     status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ", "that of the operators' teacher");
     if (!status) status = lemon__operators_check(ctx, operators);
@@ -14875,7 +14871,7 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
     lemon_status status;
     int64_t i;
     char name[80];
-    if (lemon__lacks(ctx, "lemon_operators_save", path && operators)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, path && operators)) return LEMON_E_ARG;
     layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops));
     weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
     lemon__pack_open(ctx, &pack);
@@ -14983,7 +14979,7 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
     lemon_reader reader;
     lemon__unpack u;
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_operators_load", path && operators)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, path && operators)) return LEMON_E_ARG;
     *operators = NULL;
     status = lemon_file_reader(ctx, path, &reader);
     if (!status) status = lemon__unpack_open(ctx, &reader, "operators", "operators", &u);
@@ -15731,6 +15727,7 @@ typedef struct lemon__eigen_job {
     lemon_ctx *ctx;
     double *a, *z, *d, *e;
     int64_t n, at;                  /* rows and columns from `at` on are still to be reduced */
+    void (*run)(const struct lemon__eigen_job *g, int64_t from, int64_t to);
     const double *v, *w;            /* the last mirror, and the next one */
     double *p, *next;               /* v p^T + p v^T is to be subtracted; A w */
     double *turns;                  /* [SWEEPS, 2n] cosines and sines of QL steps that z has not seen yet: */
@@ -15750,15 +15747,18 @@ LEMON__INLINE void lemon__mirror_rows_body(const lemon__eigen_job *g, int64_t fr
 }
 LEMON__CLONES(lemon__mirror_rows, (const lemon__eigen_job *g, int64_t from, int64_t to), (g, from, to))
 
-static void lemon__mirror_task(void *arg, int64_t index, int worker) {
+/*  A body over all rows from `at` on, shared by threads. */
+static void lemon__eigen_task(void *arg, int64_t index, int worker) {
     const lemon__eigen_job *g = (const lemon__eigen_job *)arg;
-    int64_t from = g->at + index * LEMON__EIGEN_ROWS;
+    const int64_t from = g->at + index * LEMON__EIGEN_ROWS;
     (void)worker;
-    lemon__mirror_rows(g->ctx->isa)(g, from, lemon__min(from + LEMON__EIGEN_ROWS, g->n));
+    g->run(g, from, lemon__min(from + LEMON__EIGEN_ROWS, g->n));
 }
 
-static void lemon__mirror_all(lemon__eigen_job *g) {
-    lemon__parallel(g->ctx, lemon__ceil_div(g->n - g->at, LEMON__EIGEN_ROWS), lemon__mirror_task, g);
+static void lemon__eigen_rows(lemon__eigen_job *g, int64_t at, void (*run)(const lemon__eigen_job *g, int64_t from, int64_t to)) {
+    g->at = at;
+    g->run = run;
+    lemon__parallel(g->ctx, lemon__ceil_div(g->n - at, LEMON__EIGEN_ROWS), lemon__eigen_task, g);
 }
 
 /*  x[0 ... n-1], a row beside the diagonal, -> the direction that is mirrored; what is left of it beside the diagonal */
@@ -15781,15 +15781,13 @@ static void lemon__tridiagonal(lemon__eigen_job *g) {
         for (i = k; i < n; i++) row[i] -= g->v[k] * g->p[i] + g->p[k] * g->v[i];
         g->e[k] = lemon__mirror_of(row + k + 1, n - k - 1);
         g->w = row;
-        g->at = k + 1;
-        lemon__mirror_all(g);
+        lemon__eigen_rows(g, k + 1, lemon__mirror_rows(g->ctx->isa));
         for (i = k + 1; i < n; i++) dot += g->next[i] * row[i];
         for (i = k + 1; i < n; i++) g->next[i] = 2.0 * (g->next[i] - dot * row[i]);
         g->v = row;
         swap = g->p, g->p = g->next, g->next = swap;
     }
-    g->at = lemon__max(0, n - 2);
-    lemon__mirror_all(g);
+    lemon__eigen_rows(g, lemon__max(0, n - 2), lemon__mirror_rows(g->ctx->isa));
     if (n > 1) g->e[n - 2] = g->a[(n - 2) * n + n - 1];
     for (i = 0; i < n; i++) g->d[i] = g->a[i * n + i];
 }
@@ -15811,12 +15809,6 @@ LEMON__INLINE void lemon__mirrored_body(const lemon__eigen_job *g, int64_t from,
     }
 }
 LEMON__CLONES(lemon__mirrored, (const lemon__eigen_job *g, int64_t from, int64_t to), (g, from, to))
-
-static void lemon__mirrored_task(void *arg, int64_t index, int worker) {
-    const lemon__eigen_job *g = (const lemon__eigen_job *)arg;
-    (void)worker;
-    lemon__mirrored(g->ctx->isa)(g, index * LEMON__EIGEN_ROWS, lemon__min((index + 1) * LEMON__EIGEN_ROWS, g->n));
-}
 
 /*  One QL step on rows l ... m of the tridiagonal; what rows of z must turn by is recorded. */
 static void lemon__ql_step(lemon__eigen_job *job, int64_t l, int64_t m) {
@@ -15894,7 +15886,7 @@ static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d
     if (g.e == NULL) return LEMON_E_MEMORY;
     g.p = g.e + n, g.next = g.p + n, g.turns = g.next + n;
     lemon__tridiagonal(&g);
-    lemon__parallel(ctx, lemon__ceil_div(n, LEMON__EIGEN_ROWS), lemon__mirrored_task, &g);
+    lemon__eigen_rows(&g, 0, lemon__mirrored(ctx->isa));
     for (l = 0; l < n; l++)
         for (step = 0; step < 100; step++) {
             for (m = l; m + 1 < n && fabs(g.e[m]) > 1e-16 * (fabs(d[m]) + fabs(d[m + 1])); m++) {}
@@ -17455,7 +17447,7 @@ LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teac
     lemon__shaping g;
     lemon_config s;
     int64_t whole;
-    if (lemon__lacks(ctx, "lemon_fuse_shape", teacher && student)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, teacher && student)) return LEMON_E_ARG;
     if (lemon_config_check(ctx, teacher)) return LEMON_E_ARG;
     memset(&g, 0, sizeof g);
     g.teacher = teacher, g.want = *student, g.params = params, g.distance = 1e30;
@@ -17523,12 +17515,13 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
 /*  Text of the teacher's own, at temperature 1: windows that each begin with BOS. */
 static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq,
                                        uint64_t seed, lemon_tokens *text) {
+    const int32_t vocab = teacher->config.vocab_size;
+    const int32_t first = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer) : (int32_t)lemon__min(1, vocab - 1);
     lemon_sampling plain;
-    const lemon_tokenizer *t = teacher->tokenizer;
-    int32_t first = t ? lemon_tokenizer_bos(t) : (int32_t)lemon__min(1, teacher->config.vocab_size - 1), id;
     lemon__generation g;
     float *logits;
     int64_t i;
+    int32_t id;
     lemon_status status;
     lemon_sampling_defaults(&plain);
     plain.top_p = 1.0f;
@@ -17539,7 +17532,7 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
         for (i = 0, id = first; !status && i < seq; i++) {
             status = lemon_tokens_push(ctx, text, id);
             if (!status) status = lemon_session_feed(g.session, &id, 1, &logits);
-            if (!status) id = lemon_sample(logits, teacher->config.vocab_size, &plain, &g.rng, g.scratch);
+            if (!status) id = lemon_sample(logits, vocab, &plain, &g.rng, g.scratch);
         }
         if (!status) status = lemon__tick(ctx, "sample text", lemon__min(text->count, count), count, (double)NAN);
     }
@@ -17758,7 +17751,7 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     lemon__fill f;
     int64_t spared;
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_fuse_plan", teacher && student && options && forecast)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, teacher && student && options && forecast)) return LEMON_E_ARG;
     memset(forecast, 0, sizeof *forecast);
     status = lemon__fuse_check(ctx, teacher, student, options);
     if (!status) status = lemon__workspaces(ctx);
@@ -17818,7 +17811,7 @@ static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, 
 LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result) {
-    if (lemon__lacks(ctx, "lemon_operators_fill", teacher && student && options && operators)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, teacher && student && options && operators)) return LEMON_E_ARG;
     *operators = NULL;
     return lemon__operators_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, operators, NULL, result), operators);
 }
@@ -17826,7 +17819,7 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
 LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                   const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
                                   lemon_fuse_result *result) {
-    if (lemon__lacks(ctx, "lemon_fuse", teacher && student && options && model)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, teacher && student && options && model)) return LEMON_E_ARG;
     *model = NULL;
     return lemon__model_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, NULL, model, result), model);
 }
@@ -17927,7 +17920,7 @@ LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lem
     lemon__probe p;
     float *of_a, *of_b;
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_cka", a && b && cka)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, a && b && cka)) return LEMON_E_ARG;
     status = lemon__probe_open(ctx, a, b, text, &p);
     of_a = of_b = status ? NULL : lemon__grams(&p, 0, &status);
     if (!status && a != b) of_b = lemon__grams(&p, 1, &status);
@@ -17957,7 +17950,7 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
     float *x;
     int64_t i, layers;
     lemon_status status;
-    if (lemon__lacks(ctx, "lemon_operators_error", operators && teacher && student && error)) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, operators && teacher && student && error)) return LEMON_E_ARG;
     if (lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ", "that of the operators' teacher") ||
         lemon__same_fields(ctx, &student->config, &operators->student, 0, "the student's ", "that of the operators' student"))
         return LEMON_E_ARG;
