@@ -17457,12 +17457,11 @@ LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teac
                            (long long)whole);
     s = *teacher;
     for (s.head_dim = teacher->head_dim; s.head_dim >= 2; s.head_dim--) {
-        if (teacher->head_dim % s.head_dim || s.head_dim % 2) continue;
-        if (g.want.head_dim > 0 && s.head_dim != g.want.head_dim) continue;
+        if (teacher->head_dim % s.head_dim || s.head_dim % 2 || (g.want.head_dim > 0 && s.head_dim != g.want.head_dim)) continue;
         for (s.n_heads = 1; s.n_heads <= teacher->n_heads; s.n_heads++) {
-            if (g.want.n_heads > 0 && s.n_heads != g.want.n_heads) continue;
             s.kv_heads = g.want.kv_heads > 0 ? g.want.kv_heads : lemon__shape_groups(teacher, s.n_heads);
-            if (s.n_heads % s.kv_heads == 0) lemon__shape_heads(&g, &s);
+            if (s.n_heads % s.kv_heads || (g.want.n_heads > 0 && s.n_heads != g.want.n_heads)) continue;
+            lemon__shape_heads(&g, &s);
         }
     }
     if (g.distance < 1e30) { *student = g.best; return LEMON_OK; }
