@@ -3406,7 +3406,8 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 #define LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 0, 1, 2, 3)
 #define LEMON__DOT_FOLD_6(V, i) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 4, 5, 5, 5)
 #define LEMON__DOT_FOLD_8(V, i) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 4, 5, 6, 7)
-#define LEMON__DOT_STORE(V, cols, i, at) LEMON__DOT_FOLD_##cols(V, i) lemon__dots_finish(g, row + i, col, columns, sum, k);
+#define LEMON__DOT_STORE(V, cols, i, at) \
+    LEMON__DOT_FOLD_##cols(V, i) lemon__dots_finish(g, row + i, col, columns, sum, k);
 
 #define LEMON__DOT_KERNEL(V, type, rows, cols) \
 LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
@@ -3561,7 +3562,8 @@ static const lemon__dots lemon__q8_dots_##V[] = {LEMON__DOTS_##V(LEMON__DOT_ROW_
 static const lemon__sums lemon__all_sums_##V[] = {LEMON__SUMS_##V(LEMON__SUM_ROW_OF)}; \
 static const lemon__machine lemon__machine_##V = { \
     __VA_ARGS__, lemon__wides_##V, lemon__narrows_##V, \
-    {lemon__f32_dots_##V, lemon__bf16_dots_##V, NULL, lemon__q8_dots_##V, NULL, NULL, NULL, NULL}, lemon__all_sums_##V, pack};
+    {lemon__f32_dots_##V, lemon__bf16_dots_##V, NULL, lemon__q8_dots_##V, NULL, NULL, NULL, NULL}, \
+    lemon__all_sums_##V, pack};
 #if LEMON__X86
 LEMON__MACHINE(m256, 6, lemon__pack_m256, 6, 16, 8, 8, 512, 1024, 8, 4, 8, 2)
 LEMON__MACHINE(m512, 14, lemon__pack_m256, 14, 32, 16, 16, 1024, 1024, 12, 4, 4, 2)
@@ -4375,7 +4377,8 @@ static lemon_status lemon__check_sizes(lemon_ctx *ctx, const lemon__product *g) 
     int i;
     for (i = 0; i < 3; i++)
         if (size[i] < 0)
-            return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %lld, expected 0 or more", "mnk"[i], (long long)size[i]);
+            return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %lld, expected 0 or more", "mnk"[i],
+                               (long long)size[i]);
     return LEMON_OK;
 }
 
@@ -4458,19 +4461,22 @@ LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, 
     if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
     if (status) return status;
     g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
-    if (lemon__max(n, k) <= (int64_t)(SIZE_MAX / 16)) v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);    /* no sum below wraps */
+    if (lemon__max(n, k) <= (int64_t)(SIZE_MAX / 16))       /* so that no sum below wraps */
+        v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
     if (v) {
         v->isa = lemon__isa(ctx);
         v->n = n;
         v->k = k;
         v->block_k = g.block_k;
         v->padded_n = lemon__ceil_div(n, nr) * nr;
-        if (lemon__mul((size_t)(lemon__ceil_div(k, g.block_k) * g.block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
+        if (lemon__mul((size_t)(lemon__ceil_div(k, g.block_k) * g.block_k) * sizeof(float), (size_t)v->padded_n,
+                       &v->bytes))
             v->data = (float *)lemon__malloc(ctx, v->bytes);
     }
     if (!v || !v->data) {
         lemon__free(ctx, v, sizeof *v);
-        return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k, (long long)n);
+        return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k,
+                           (long long)n);
     }
     job.packed = *packed = v;
     job.g = &g;
@@ -5483,8 +5489,12 @@ static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__band r
     lemon__over(ctx, &with, run, op->rows, LEMON__ROWS);
 }
 
-static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_rows); }
-static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_back_rows); }
+static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__swiglu_run(ctx, op, lemon__swiglu_rows);
+}
+static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__swiglu_run(ctx, op, lemon__swiglu_back_rows);
+}
 
 /* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
         With z the logits, p = softmax(z), t the target, q = softmax of the teacher's logits at temperature X:
@@ -5800,7 +5810,8 @@ LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const in
 /*  1, and an error, where x wants a gradient that cannot pass a stored matrix. */
 static int lemon__tape_blocks(lemon_tape *tape, lemon_var x, const lemon_tensor *matrix, const char *call) {
     if (matrix->dtype == LEMON_F32 || !tape->values[x].wants) return 0;
-    lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32", lemon_dtype_name(matrix->dtype));
+    lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
+                     lemon_dtype_name(matrix->dtype));
     return 1;
 }
 
@@ -5892,8 +5903,9 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
     lemon_config plain;
     if (t == NULL) return -1;
     if (head_dim < 2 || head_dim % 2 || head_dim > t->cols || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(tape, __func__, "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim "
-                                "%lld", (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
+        return lemon__tape_fail(tape, __func__,
+                                "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
+                                (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
     lemon_config_defaults(&plain);
     plain.head_dim = (int32_t)head_dim;
     plain.rope_theta = theta;
@@ -5909,7 +5921,8 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
         n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim || tk->rows != tq->rows ||
         tk->cols != kv_heads * head_dim || tv->cols != tk->cols || tv->rows != tq->rows)
-        return lemon__tape_fail(tape, __func__, "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
+        return lemon__tape_fail(tape, __func__,
+                                "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
                                 "of %lld, rows a multiple of %lld", (long long)tq->rows, (long long)tq->cols,
                                 (long long)tk->rows, (long long)tk->cols, (long long)tv->rows, (long long)tv->cols,
                                 (long long)n_heads, (long long)kv_heads, (long long)head_dim, (long long)seq);
@@ -5936,8 +5949,9 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
         t = lemon__tape_tensor(tape, x[i], __func__);
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
-            return lemon__tape_fail(tape, __func__, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i, (long long)t->rows,
-                                    (long long)t->cols, (long long)first->rows, (long long)first->cols);
+            return lemon__tape_fail(tape, __func__, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
+                                    (long long)t->rows, (long long)t->cols, (long long)first->rows,
+                                    (long long)first->cols);
         row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
         row->op.index = i;
         sum = row->out;
@@ -5956,14 +5970,15 @@ LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_va
     const int taught = teacher_hidden >= 0;
     lemon__tape_row *row;
     if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
-        return lemon__tape_fail(tape, __func__, "hidden and output do not fit, targets is NULL, or temperature is not above 0");
+        return lemon__tape_fail(tape, __func__,
+                                "hidden and output do not fit, targets is NULL, or temperature is not above 0");
     if (lemon__tape_blocks(tape, hidden, o, __func__)) return -1;
     if (taught) {
         const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, __func__),
                            *to = lemon__tape_tensor(tape, teacher_output, __func__);
         if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
-            return lemon__tape_fail(tape, __func__, "the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, %lld "
-                                    "tokens)", (long long)h->rows, (long long)o->rows);
+            return lemon__tape_fail(tape, __func__, "the teacher's hidden rows and vocabulary do not fit the student's "
+                                    "(%lld rows, %lld tokens)", (long long)h->rows, (long long)o->rows);
         if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
             return lemon__tape_fail(tape, __func__, "the teacher wants a gradient, expected constants");
     }
@@ -13392,7 +13407,9 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
         if (!status && found.dtype != t.dtype)
             status = lemon__fail(session->ctx, LEMON_E_ARG, "%s: the cache is %s, expected %s, this session's",
                                  u.source.name, lemon_dtype_name(found.dtype), lemon_dtype_name(t.dtype));
-        if (!status) status = lemon__unpack_shape(&u, name, &found, t.rows, t.cols, "the session's length and the model's heads");
+        if (!status)
+            status = lemon__unpack_shape(&u, name, &found, t.rows, t.cols,
+                                         "the session's length and the model's heads");
         if (!status) memcpy(t.data, found.data, lemon_tensor_bytes(&t));
     }
     if (status) session->length = 0;
@@ -13848,7 +13865,8 @@ static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *mo
     const lemon_tokens *e = o->eval_tokens;
     lemon_status status = LEMON_OK;
     if (tokens->count < o->seq + 1)
-        return lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a "
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a "
                            "smaller seq", (long long)tokens->count, (long long)o->seq + 1);
     status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
     if (!status && o->teacher && o->teacher->config.vocab_size != model->config.vocab_size)
@@ -13864,8 +13882,9 @@ static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *mo
 static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
                                        const lemon_train_options *o) {
     const struct { const char *name; int64_t value, low, high; } whole[] = {
-        {"steps", o->steps, 1, INT64_C(1) << 40}, {"batch", o->batch, 1, 1 << 20}, {"accumulate", o->accumulate, 1, o->batch},
-        {"eval_every", o->eval_every, 0, INT64_MAX}, {"save_every", o->save_every, 0, INT64_MAX}};
+        {"steps", o->steps, 1, INT64_C(1) << 40}, {"batch", o->batch, 1, 1 << 20},
+        {"accumulate", o->accumulate, 1, o->batch}, {"eval_every", o->eval_every, 0, INT64_MAX},
+        {"save_every", o->save_every, 0, INT64_MAX}};
     const struct { const char *name; double value, low, high; } real[] = {
         {"lr", o->lr, 0.0, 1e30},     {"min_lr", o->min_lr, 0.0, 1e30},  {"weight_decay", o->weight_decay, 0.0, 1e3},
         {"clip", o->clip, 0.0, 1e30}, {"distill", o->distill, 0.0, 1.0}, {"temperature", o->temperature, 1e-3, 1e3}};
@@ -14077,8 +14096,8 @@ typedef struct lemon__trainer {
 /*  A forward pass over whole sequences, some at a time, and the keys and values of the layer at hand. */
 typedef struct lemon__run { lemon__walk walk; float *k, *v; } lemon__run;
 
-static lemon_status lemon__run_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t batch, int64_t seq,
-                                    lemon__run *run) {
+static lemon_status lemon__run_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t batch,
+                                    int64_t seq, lemon__run *run) {
     int64_t width = lemon_joint_size(&model->config, LEMON_JOINT_KEY);
     lemon_status status = lemon__walk_open(ctx, arena, model, batch * seq, seq, &run->walk);
     run->k = lemon__floats(ctx, arena, batch * seq, width);
@@ -14245,12 +14264,14 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     int i;
     lemon_status status = lemon__unpack_config(u, "", &config);
     if (!status && memcmp(&config, &t->model->config, sizeof config) != 0)
-        status = lemon__refuse(u, LEMON_E_ARG, "is of a model of another shape; give the model with which the run began");
+        status = lemon__refuse(u, LEMON_E_ARG,
+                               "is of a model of another shape; give the model with which the run began");
     lemon__train_conditions(t, now);
     for (i = 0; !status && i < LEMON__CONDITIONS; i++) {
         status = lemon__unpack_real(u, now[i].name, &then);
         if (!status && (then < now[i].value || then > now[i].value))
-            status = lemon__refuse(u, LEMON_E_ARG, "--%s is %.9g, expected %.9g, with which the run began; give the same, or begin "
+            status = lemon__refuse(u, LEMON_E_ARG,
+                                   "--%s is %.9g, expected %.9g, with which the run began; give the same, or begin "
                                    "anew without --resume", now[i].name, now[i].value, then);
     }
     return status;
@@ -14312,7 +14333,8 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     if (i < t->adam.n_segments)
         lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name, sizeof name);
     lemon__trainer_save(t, 1);
-    return lemon__fail(t->ctx, LEMON_E_DIVERGED, "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are "
+    return lemon__fail(t->ctx, LEMON_E_DIVERGED,
+                       "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are "
                        "those before this step; lower lr or clip more", (long long)step->step, step->loss, name);
 }
 
@@ -14322,8 +14344,8 @@ static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
 }
 
 static lemon_status lemon__trainer_step(lemon__trainer *t) {
-    lemon_step step = {t->done + 1, (t->done + 1) * t->o.batch * t->o.seq, 0.0, 0.0, lemon__rate(&t->o, t->done + 1), 0.0, 0.0,
-                       (double)NAN};
+    lemon_step step = {t->done + 1, (t->done + 1) * t->o.batch * t->o.seq, 0.0, 0.0, lemon__rate(&t->o, t->done + 1),
+                       0.0, 0.0, (double)NAN};
     lemon_status status = lemon__trainer_gradient(t, &step);
     if (status) return status;
     step.grad_norm = lemon__adam_norm(t->ctx, &t->adam);
@@ -14369,7 +14391,8 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     lemon_status status;
     if (lemon__lacks(ctx, __func__, model && tokens && options)) return LEMON_E_ARG;
     if (model->block == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
+        return lemon__fail(ctx, LEMON_E_ARG,
+                           "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
     memset(&t, 0, sizeof t);
     t.ctx = ctx;
     t.model = model;
@@ -14561,12 +14584,14 @@ LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *
                                                int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
     lemon_map *at;
     lemon_status status;
+    int each;
     if (lemon__lacks(ctx, __func__, operators && map)) return LEMON_E_ARG;
     *map = NULL;
     status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
     if (status) return status;
-    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? operators->student.n_layers - 1 : 0);
-    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? operators->slots - 1 : 0);
+    each = lemon__places[place].per_layer;
+    status = lemon__check_whole(ctx, "layer", layer, 0, each ? operators->student.n_layers - 1 : 0);
+    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, each ? operators->slots - 1 : 0);
     if (status) return status;
     at = lemon__own_map(operators, (int)place, layer, slot);
     status = lemon__check_whole(ctx, "field", field, 0, lemon__map_channels(operators, at, &operators->teacher));
@@ -14586,7 +14611,8 @@ static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators
         for (k = 0; map->index && k < map->student * map->field; k++)
             if (map->index[k] < 0 || map->index[k] >= map->teacher)
                 return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
-                                   lemon__places[lemon__map_place(ops, map)].name, (int)map->index[k], (long long)map->teacher - 1);
+                                   lemon__places[lemon__map_place(ops, map)].name, (int)map->index[k],
+                                   (long long)map->teacher - 1);
     }
     for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
         lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
@@ -14733,8 +14759,8 @@ static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, flo
     for (from = 0; from < w->rows; from += count) {
         count = lemon__min(LEMON__PANEL, w->rows - from);
         lemon__folded_rows(ctx, w, from, count, gain, panel);
-        lemon__gemm_threads(ctx, 0, 0, n, w->cols, count, weight, out + from, w->rows, panel, w->cols, from > 0 ? 1.0f : 0.0f,
-                            product, w->cols);
+        lemon__gemm_threads(ctx, 0, 0, n, w->cols, count, weight, out + from, w->rows, panel, w->cols,
+                            from > 0 ? 1.0f : 0.0f, product, w->cols);
     }
 }
 
@@ -14826,7 +14852,8 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
     lemon_status status;
     if (lemon__lacks(ctx, __func__, operators && teacher && student)) return LEMON_E_ARG;
     *student = NULL;
-    status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ", "that of the operators' teacher");
+    status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
+                                "that of the operators' teacher");
     if (!status) status = lemon__operators_check(ctx, operators);
     if (!status && lemon__scratch_path(ctx))
         status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
@@ -14903,7 +14930,8 @@ static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *n
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
     const char *why = "the student's shape and the map's field";
-    int64_t student = lemon__map_channels(ops, map, &ops->student), teacher = lemon__map_channels(ops, map, &ops->teacher), field;
+    int64_t student = lemon__map_channels(ops, map, &ops->student), field,
+            teacher = lemon__map_channels(ops, map, &ops->teacher);
     lemon_tensor value, index;
     lemon_status status;
     char name[80];
@@ -14913,7 +14941,8 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     lemon__map_name(ops, map, "value", name, sizeof name);
     if (!status && field > 0) status = lemon__unpack_shaped(u, name, LEMON_F32, student, field, why, &value);
     lemon__map_name(ops, map, "index", name, sizeof name);
-    if (!status && field > 0 && field < teacher) status = lemon__unpack_shaped(u, name, LEMON_I32, student, field, why, &index);
+    if (!status && field > 0 && field < teacher)
+        status = lemon__unpack_shaped(u, name, LEMON_I32, student, field, why, &index);
     if (!status) status = lemon__map_make(u->ctx, ops, map, field);
     if (status || field == 0) return status;
     memcpy(map->value, value.data, lemon_tensor_bytes(&value));
@@ -14950,8 +14979,8 @@ static lemon_status lemon__unpack_operators(lemon_ctx *ctx, const lemon__unpack 
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
     if (!status && lemon__same_family(ctx, &teacher, &student)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
-        status = lemon__refuse(u, LEMON_E_FORMAT, "slots is %lld and n_layers %d, which the file cannot hold", (long long)slots,
-                               (int)student.n_layers);
+        status = lemon__refuse(u, LEMON_E_FORMAT, "slots is %lld and n_layers %d, which the file cannot hold",
+                               (long long)slots, (int)student.n_layers);
     if (!status) status = lemon__unpack_shaped(u, "layer", LEMON_I32, 1, student.n_layers * slots, why, &layer);
     if (!status) status = lemon__unpack_shaped(u, "layer_weight", LEMON_F32, 1, student.n_layers * slots, why, &weight);
     if (!status) status = lemon__operators_new(ctx, &teacher, &student, slots, operators);
@@ -15063,7 +15092,7 @@ typedef struct lemon__fill {
     lemon__rows *store;             /* rows of activations; see there */
     const char *what;               /* for the progress callback: which part of the work, and layers of it */
     int64_t done, total;
-    lemon_status status;            /* the first error, or a callback that asked to stop: what comes after does nothing */
+    lemon_status status;            /* the first error, or that a callback asked to stop: what follows does nothing */
     lemon__run t, s;                /* both models on the batch at hand, */
     int64_t first, rows;            /*   which begins with that window and has so many rows, */
     int held;                       /*   held out or not */
@@ -15084,8 +15113,8 @@ static int lemon__learns_maps(const lemon__fill *f) {
     return f->learn != 0 && ((f->method->kind >= LEMON__LEARNS && !lemon__solves(f)) || !f->o->correction);
 }
 
-/*  Steps of learning where the options leave them to the method: a solved student goes through its text four times, unless
-    it is so large that gradients and their moments would be the largest thing there is. */
+/*  Steps of learning where the options leave them to the method: a solved student goes through its text four times,
+    unless it is so large that gradients and their moments would be the largest thing there is. */
 static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                               const lemon_fuse_options *o) {
     memset(f, 0, sizeof *f);
@@ -15324,7 +15353,8 @@ typedef struct lemon__cov {
 } lemon__cov;
 
 /*  On sums that are there, or (NULL) new ones. */
-static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, double *sum, lemon__cov *cov) {
+static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, double *sum,
+                                    lemon__cov *cov) {
     cov->m = m;
     cov->n = n;
     cov->sum = sum ? sum : lemon__doubles(ctx, arena, m, n);
@@ -15519,11 +15549,10 @@ static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__
     q->rest = lemon__floats(f->ctx, &f->work, rows, block);
     q->guess = lemon__floats(f->ctx, &f->work, rows, judges);
     q->w = lemon__floats(f->ctx, &f->work, block, n);
-    if (lemon__stuck(f, !lemon__factor_make(f->ctx, &f->work, n, block, &q->l) &&
-                        !lemon__cov_make(f->ctx, &f->work, block, n, NULL, &q->cov) &&
-                        !lemon__cov_make(f->ctx, &f->work, n, n, q->l.a, &s) && q->diagonal && q->r && q->step && q->ids &&
-                        q->where && q->rest && q->guess && q->w))
-        return;
+    lemon__stuck(f, q->diagonal && q->r && q->step && q->ids && q->where && q->rest && q->guess && q->w);
+    lemon__stuck(f, !lemon__factor_make(f->ctx, &f->work, n, block, &q->l));
+    lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, block, n, NULL, &q->cov));
+    if (lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, n, n, q->l.a, &s))) return;
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
     lemon__sum_up(f, q->l.a, n * n);
@@ -15670,8 +15699,8 @@ static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_
     else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
 }
 
-/*  Target `index` of the block where a teacher channel is read from those student channels alone where P is not zero: by the
-    rows of S that these are. */
+/*  Target `index` of the block where a teacher channel is read from those student channels alone where P is not zero:
+    by the rows of S that these are. */
 static void lemon__masked_task(void *arg, int64_t index, int worker) {
     const lemon__squares *q = (const lemon__squares *)arg;
     const lemon__fill *f = q->f;
@@ -15723,11 +15752,14 @@ static void lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
 
 enum { LEMON__EIGEN_ROWS = 32, LEMON__SWEEPS = 64 };
 
+struct lemon__eigen_job;
+typedef void (*lemon__eigen_run)(const struct lemon__eigen_job *g, int64_t from, int64_t to);
+
 typedef struct lemon__eigen_job {
     lemon_ctx *ctx;
     double *a, *z, *d, *e;
     int64_t n, at;                  /* rows and columns from `at` on are still to be reduced */
-    void (*run)(const struct lemon__eigen_job *g, int64_t from, int64_t to);
+    lemon__eigen_run run;
     const double *v, *w;            /* the last mirror, and the next one */
     double *p, *next;               /* v p^T + p v^T is to be subtracted; A w */
     double *turns;                  /* [SWEEPS, 2n] cosines and sines of QL steps that z has not seen yet: */
@@ -15755,7 +15787,7 @@ static void lemon__eigen_task(void *arg, int64_t index, int worker) {
     g->run(g, from, lemon__min(from + LEMON__EIGEN_ROWS, g->n));
 }
 
-static void lemon__eigen_rows(lemon__eigen_job *g, int64_t at, void (*run)(const lemon__eigen_job *g, int64_t from, int64_t to)) {
+static void lemon__eigen_rows(lemon__eigen_job *g, int64_t at, lemon__eigen_run run) {
     g->at = at;
     g->run = run;
     lemon__parallel(g->ctx, lemon__ceil_div(g->n - at, LEMON__EIGEN_ROWS), lemon__eigen_task, g);
@@ -15975,8 +16007,9 @@ static void lemon__merge_channel(const lemon_config *t, const int32_t *query, in
 }
 
 /*  energy: how much each teacher head matters, for keys [H, C/2] in each plane, for values [H]; NULL: all alike. */
-static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query, const double *energy) {
-    const int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim, planes = f->tc->head_dim / 2;
+static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query,
+                                  const double *energy) {
+    const int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim;
     const int64_t width = lemon__min(lemon__min(group, f->tc->kv_heads), lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
     lemon_map *map = lemon__fill_map(f, place, layer, 0, width);
     int64_t i;
@@ -15984,10 +16017,11 @@ static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, cons
         const int64_t c = i % f->sc->head_dim, plane = c / 2 * ratio;
         const int32_t *heads = query + i / f->sc->head_dim * group;
         if (place == LEMON_AT_KEY)
-            lemon__merge_channel(f->tc, heads, group, energy ? energy + plane : NULL, planes, 2 * plane + c % 2,
-                                 map->index + i * width, map->value + i * width);
+            lemon__merge_channel(f->tc, heads, group, energy ? energy + plane : NULL, f->tc->head_dim / 2,
+                                 2 * plane + c % 2, map->index + i * width, map->value + i * width);
         else
-            lemon__merge_channel(f->tc, heads, group, energy, 1, c * ratio, map->index + i * width, map->value + i * width);
+            lemon__merge_channel(f->tc, heads, group, energy, 1, c * ratio, map->index + i * width,
+                                 map->value + i * width);
     }
 }
 
@@ -16158,7 +16192,8 @@ static void lemon__select_layers(lemon__fill *f) {
 }
 
 static void lemon__select_residual(lemon__fill *f, const int32_t *channel) {
-    static const int places[5] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN, LEMON_AT_READ_FFN};
+    static const int places[5] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN,
+                                  LEMON_AT_READ_FFN};
     const float scale = lemon__read_scale(f, f->dt, f->ds);
     int64_t layer;
     int k;
@@ -16406,7 +16441,8 @@ static void lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64
     lemon__squares_open(f, n, lemon__max(teacher, f->ds), &q);
     lemon__solve_inner(f, role, i, &q);
     lemon__solve_correction(f, role, i, &q);
-    for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
+    for (lemon__rewind(f); lemon__next_batch(f);)
+        lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
     lemon_arena_free(f->ctx, &f->work);
 }
 
@@ -16862,8 +16898,9 @@ static void lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
     p->queries = lemon__doubles(f->ctx, &f->work, 1, f->qt);
     p->keys = lemon__doubles(f->ctx, &f->work, 1, kv);
     p->squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
-    lemon__stuck(f, p->queries && p->keys && p->squares && !lemon__cov_make(f->ctx, &f->work, kv, kv, NULL, &p->values) &&
-                    !lemon__cov_make(f->ctx, &f->work, n, n, NULL, &p->neurons));
+    lemon__stuck(f, p->queries && p->keys && p->squares);
+    lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, kv, kv, NULL, &p->values));
+    lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, n, n, NULL, &p->neurons));
 }
 
 /*  The streams through a teacher layer, watched; its neurons are stored where they are to be solved for. */
@@ -16893,7 +16930,8 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
 /*  P's inverse reads everywhere. */
 static void lemon__parts_read(lemon__fill *f, int place, int64_t i) {
     float *inverse = lemon__basis_inverse(f);
-    if (!lemon__stuck(f, inverse != NULL)) lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt);
+    if (!lemon__stuck(f, inverse != NULL))
+        lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt);
 }
 
 /*  Type III for narrower heads: with G = E[v v^T] = L L^T of a key-value head and H = sum over its queries of
@@ -16976,7 +17014,7 @@ static void lemon__parts_leverage(lemon__fill *f, const lemon__pieces *p) {
     memcpy(low, p->neurons.sum, (size_t)(n * n) * sizeof *low);
     for (a = 0; a < n; a++) low[a * n + a] += mean;
     lemon__cholesky_small(f->ctx->isa)(low, n, n, &ok);
-    for (a = 0; a < n; a++) {                               /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
+    for (a = 0; a < n; a++) {                       /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
         memset(column, 0, (size_t)n * sizeof *column);
         for (b = a; ok && b < n; b++)
             column[b] = ((a == b ? 1.0 : 0.0) - lemon__dot64(low + b * n + a, column + a, b - a)) / low[b * n + b];
@@ -16989,10 +17027,11 @@ static void lemon__parts_nystrom(lemon__fill *f, int64_t i) {
     lemon__squares q;
     int64_t r, c;
     f->store[LEMON__SOURCE].width = f->ns;
-    for (lemon__rewind(f); lemon__next_batch(f);)
+    for (lemon__rewind(f); lemon__next_batch(f);) {
+        float *s = lemon__batch(f, LEMON__SOURCE), *t = lemon__batch(f, LEMON__TARGET);
         for (r = 0; r < f->rows; r++)
-            for (c = 0; c < f->ns; c++)
-                lemon__batch(f, LEMON__SOURCE)[r * f->ns + c] = lemon__batch(f, LEMON__TARGET)[r * f->nt + f->chosen[c]];
+            for (c = 0; c < f->ns; c++) s[r * f->ns + c] = t[r * f->nt + f->chosen[c]];
+    }
     lemon__squares_open(f, f->ns, f->nt, &q);
     lemon__solve_select(f, lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, 0), LEMON__TARGET, &q);
 }
@@ -17179,9 +17218,9 @@ static void lemon__learn_block(lemon__learn *l) {
     l->adam.count += lemon__cells(ops);
     l->adam.w = lemon__floats(ctx, &l->arena, 1, l->adam.count);
     l->mask = lemon__floats(ctx, &l->arena, 1, l->adam.count);
-    if (lemon__stuck(l->f, l->adam.w && l->mask && !lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT),
-                                                                     &l->adam)))
-        return;
+    if (!l->f->status)
+        l->f->status = lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam);
+    if (lemon__stuck(l->f, l->adam.w && l->mask)) return;
     lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
     for (i = 0; i < l->adam.count; i++) l->mask[i] = 1.0f;
     memcpy(l->adam.w + at, ops->layer_weight, (size_t)lemon__cells(ops) * sizeof(float));
@@ -17233,7 +17272,8 @@ static void lemon__learn_steps(lemon__learn *l) {
         norm = lemon__adam_norm(f->ctx, &l->adam);
         lemon__adam_step(f->ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
         f->status = lemon__finite(loss) && lemon__finite(norm) ? lemon__tick(f->ctx, "learn", step, o.steps, loss)
-            : lemon__fail(f->ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr", (long long)step, loss);
+            : lemon__fail(f->ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr",
+                          (long long)step, loss);
     }
 }
 
@@ -17457,7 +17497,8 @@ LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teac
                            (long long)whole);
     s = *teacher;
     for (s.head_dim = teacher->head_dim; s.head_dim >= 2; s.head_dim--) {
-        if (teacher->head_dim % s.head_dim || s.head_dim % 2 || (g.want.head_dim > 0 && s.head_dim != g.want.head_dim)) continue;
+        if (teacher->head_dim % s.head_dim || s.head_dim % 2 || (g.want.head_dim > 0 && s.head_dim != g.want.head_dim))
+            continue;
         for (s.n_heads = 1; s.n_heads <= teacher->n_heads; s.n_heads++) {
             s.kv_heads = g.want.kv_heads > 0 ? g.want.kv_heads : lemon__shape_groups(teacher, s.n_heads);
             if (s.n_heads % s.kv_heads || (g.want.n_heads > 0 && s.n_heads != g.want.n_heads)) continue;
@@ -17488,12 +17529,14 @@ static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *
     for (i = 0; !status && i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
-            status = lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected at most %d, the teacher's; %d is the nearest that can be",
+            status = lemon__fail(ctx, LEMON_E_ARG,
+                                 "%s is %d, expected at most %d, the teacher's; %d is the nearest that can be",
                                  lemon__fields[i].name, is, most, most);
     }
     if (status || t->head_dim % s->head_dim == 0) return status;
     for (nearest = (int)s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
-    return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; "
+    return lemon__fail(ctx, LEMON_E_ARG,
+                       "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; "
                        "%d is the nearest that can be", (int)s->head_dim, (int)t->head_dim, nearest);
 }
 
@@ -17501,13 +17544,16 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
                                       const lemon_fuse_options *o) {
     lemon_status status = lemon_config_check(ctx, student);
     if (!status && lemon__method_find(o->method) == NULL)
-        status = lemon__fail(ctx, LEMON_E_ARG, "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, "
+        status = lemon__fail(ctx, LEMON_E_ARG,
+                             "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, "
                              "modegpt or random", o->method ? o->method : "(NULL)");
     if (!status && o->tokens < 64)
         status = lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
     if (!status && (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr)))
-        status = lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and "
-                             "sizes not below 0", (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
+        status = lemon__fail(ctx, LEMON_E_ARG,
+                             "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and "
+                             "sizes not below 0", (long long)o->seq, (long long)o->field_layers,
+                             (long long)o->field_dims, o->learn_lr);
     return status ? status : lemon__fuse_check_shape(ctx, &teacher->config, student, o);
 }
 
@@ -17515,7 +17561,7 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
 static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq,
                                        uint64_t seed, lemon_tokens *text) {
     const int32_t vocab = teacher->config.vocab_size;
-    const int32_t first = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer) : (int32_t)lemon__min(1, vocab - 1);
+    const int32_t first = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer) : vocab > 1;
     lemon_sampling plain;
     lemon__generation g;
     float *logits;
@@ -17616,7 +17662,8 @@ static void lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
-static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators, lemon_fuse_result *result) {
+static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
+                             lemon_fuse_result *result) {
     int needs_text = f->method->needs_text || f->learn != 0;
     lemon_tokens own = {NULL, 0, 0};
     f->status = lemon__workspaces(f->ctx);
@@ -17625,9 +17672,11 @@ static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_ope
     f->ops = *operators;
     memcpy(f->ops->method, f->method->name, strlen(f->method->name) + 1);
     f->main = (int64_t *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->sc->n_layers * sizeof *f->main);
-    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)(LEMON__TARGET + f->ops->slots) * sizeof *f->store);
+    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena,
+                                                (size_t)(LEMON__TARGET + f->ops->slots) * sizeof *f->store);
     if (!lemon__stuck(f, f->main && f->store) && text == NULL && needs_text) {
-        f->status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed, &own);
+        f->status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq),
+                                       f->o->seed, &own);
         text = &own;
     }
     if (!f->status && text) f->status = lemon__fill_text(f, text);
@@ -17668,7 +17717,8 @@ static void lemon__cost_factors(lemon__cost *p, double n) {
 }
 
 static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
-    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES), each = n * (dense ? 4.0 : 2.0);
+    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
+                 each = n * (dense ? 4.0 : 2.0);
     p->flops += each * ((judges + m) * p->kept + ridges * judges * p->held);
     p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
 }
@@ -17692,21 +17742,24 @@ static void lemon__cost_learning(lemon__cost *p, const lemon__fill *f) {
     const double seq = (double)f->seq, steps = (double)f->learn, vocab = f->tc->vocab_size;
     const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * (double)f->ds;
     if (f->learn <= 0 || lemon__learns_maps(f)) return;
-    p->flops += seq * (steps * (3.0 * student + 2.0 * vocab * (double)f->dt) + (double)(f->windows - f->kept) * student);
+    p->flops += seq * (steps * (3.0 * student + 2.0 * vocab * (double)f->dt) +
+                       (double)(f->windows - f->kept) * student);
     p->flops += (double)(f->kept * f->seq) * f->tc->n_layers * lemon__cost_layer(f->tc, f->seq);
 }
 
 static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
     const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size,
-                 lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq,
-                 teacher = lt * lemon__cost_layer(f->tc, f->seq), student = ls * lemon__cost_layer(f->sc, f->seq);
+                 lt = f->tc->n_layers, ls = f->sc->n_layers, teacher = lt * lemon__cost_layer(f->tc, f->seq),
+                 student = ls * lemon__cost_layer(f->sc, f->seq);
     int64_t i;
     p->kept = (double)f->kept * seq, p->held = (double)(f->windows - f->kept) * seq;
     p->flops += p->held * (student + 2.0 * vocab * ds);                     /* the loss */
-    if (f->method->ranked) p->flops += watched * (teacher + (2.0 * lt + 1.0) * lemon__cost_square(dt));
+    if (f->method->ranked && f->windows)
+        p->flops += (double)lemon__watched(f) * seq * (teacher + (2.0 * lt + 1.0) * lemon__cost_square(dt));
     if (!lemon__solves(f)) return;
     p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
-    p->flops += 2.0 * ds * dt * (dt + (f->sc->tied_embeddings ? 1.0 : 2.0) * vocab) + (p->kept + p->held) * (teacher + student);
+    p->flops += 2.0 * ds * dt * (dt + (f->sc->tied_embeddings ? 1.0 : 2.0) * vocab);
+    p->flops += (p->kept + p->held) * (teacher + student);
     for (i = 0; i < f->sc->n_layers; i++)
         lemon__cost_solve(p, f, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
     lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
@@ -17729,8 +17782,8 @@ static double lemon__cost_speed(lemon_ctx *ctx) {
     return 2.0 * (double)(n * n * n) / best;
 }
 
-/*  Bytes: of memory what there is already, the work, and so much of the factors as there is room for; of scratch what goes
-    there, or would not fit. */
+/*  Bytes: of memory what there is already, the work, and so much of the factors as there is room for; of scratch what
+    goes there, or would not fit. */
 static void lemon__plan_bytes(const lemon__fill *f, lemon_fuse_forecast *forecast) {
     const double most = (double)lemon__fuse_memory(f), weights = 4.0 * (double)lemon_config_params(f->sc),
                  rows = lemon__solves(f) || f->method->ranked ? 4.0 * (double)lemon__rows_numbers(f) : 0.0;
@@ -17739,7 +17792,8 @@ static void lemon__plan_bytes(const lemon__fill *f, lemon_fuse_forecast *forecas
     *(scratch ? &forecast->scratch : &forecast->memory) += weights;
     *(forecast->memory + rows <= most ? &forecast->memory : &forecast->scratch) += rows;
     if (!lemon__solves(f)) return;
-    forecast->memory = fmax(forecast->memory, fmin(forecast->memory + 8.0 * (LEMON__RIDGES - 1) * (double)(f->ns * f->ns), most));
+    forecast->memory = fmax(forecast->memory,
+                            fmin(forecast->memory + 8.0 * (LEMON__RIDGES - 1) * (double)(f->ns * f->ns), most));
     if (scratch) forecast->scratch += 8.0 * (double)(f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f));
 }
 
@@ -17792,8 +17846,8 @@ static void lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_oper
 }
 
 static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
-                                    const lemon_tokens *text, const lemon_fuse_options *options, lemon_operators **operators,
-                                    lemon_model **model, lemon_fuse_result *result) {
+                                    const lemon_tokens *text, const lemon_fuse_options *options,
+                                    lemon_operators **operators, lemon_model **model, lemon_fuse_result *result) {
     lemon_fuse_result r = {0, (double)NAN, (double)NAN, 0.0, 0.0};
     lemon_status status = lemon__fuse_check(ctx, teacher, student, options);
     lemon__fill f;
@@ -17812,7 +17866,8 @@ LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *t
                                             lemon_operators **operators, lemon_fuse_result *result) {
     if (lemon__lacks(ctx, __func__, teacher && student && options && operators)) return LEMON_E_ARG;
     *operators = NULL;
-    return lemon__operators_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, operators, NULL, result), operators);
+    return lemon__operators_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, operators, NULL, result),
+                                 operators);
 }
 
 LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
@@ -17950,9 +18005,12 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
     int64_t i, layers;
     lemon_status status;
     if (lemon__lacks(ctx, __func__, operators && teacher && student && error)) return LEMON_E_ARG;
-    if (lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ", "that of the operators' teacher") ||
-        lemon__same_fields(ctx, &student->config, &operators->student, 0, "the student's ", "that of the operators' student"))
-        return LEMON_E_ARG;
+    status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
+                                "that of the operators' teacher");
+    if (!status)
+        status = lemon__same_fields(ctx, &student->config, &operators->student, 0, "the student's ",
+                                    "that of the operators' student");
+    if (status) return status;
     layers = student->config.n_layers;
     status = lemon__probe_open(ctx, teacher, student, text, &p);
     if (!status && teacher == student) status = lemon__probe_model(&p, 1, student);
