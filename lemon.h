@@ -972,7 +972,8 @@ LEMON_API const char *lemon_place_name(lemon_place place);
 /*  How to fuse.  Fill it with lemon_fuse_defaults, then change what you like. */
 typedef struct lemon_fuse_options {
     const char *method;       /* "lemon", "ligo", "subclone", "select", "drop", "slicegpt", "modegpt", "random" */
-    int64_t tokens;           /* calibration tokens; a tenth of them is held out */
+    int64_t tokens;           /* calibration tokens; a tenth of them is held out.  0: the method's own number (65536 for what
+                                 then goes through the text to learn, others 32768) */
     int64_t seq;              /* length of their windows; 0: 256 or the context */
     int64_t field_layers;     /* teacher layers that a student layer may draw on; 0: the method's own choice */
     int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
@@ -983,7 +984,7 @@ typedef struct lemon_fuse_options {
     double learn_lr;          /* < 0: the method's own */
     uint64_t seed;            /* of sampled text, random weights and the order of learning */
 } lemon_fuse_options;
-/*  lemon, 32768 tokens, solved, with correction, seed 1; what is learned is left to the method. */
+/*  lemon, solved, with correction, seed 1; how much text and learning is left to the method. */
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
 
 /*  A shape for a student of about `params` parameters, embeddings counted, that can be fused from this teacher.  Sizes in
@@ -14444,8 +14445,8 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
    Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
 
    How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times through
-   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once; where
-   they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
+   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once, and a
+   tenth as much towards the text; where they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
    after this, solving needs only as many rows as its unknowns ask for.
    ================================================================================================================== */
 
@@ -15066,6 +15067,7 @@ typedef struct lemon__fill {
     const lemon_fuse_options *o;
     const lemon__method *method;
     int64_t learn;                  /* steps; negative: so many times through the text, until its windows are counted */
+    int64_t tokens;                 /* of text, at most */
     lemon_operators *ops;
     lemon_arena arena, solve, work; /* for the whole fusion, for the solving, for a part of it */
     int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
@@ -15127,6 +15129,7 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->learn = f->method->learn;
     if (lemon__solves(f)) f->learn = o->correction && lemon_config_params(student) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
     if (o->learn_steps >= 0) f->learn = o->learn_steps;
+    f->tokens = o->tokens > 0 ? o->tokens : f->learn < 0 ? 65536 : 32768;
     f->dt = f->tc->d_model;
     f->ds = f->sc->d_model;
     f->qt = lemon_joint_size(f->tc, LEMON_JOINT_HEADS);
@@ -17360,7 +17363,7 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
     o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
     o.teacher = f->teacher;
     o.keep_teacher = 1;
-    o.distill = 1.0;
+    o.distill = 0.9;                /* the rest is the text's, which corrects a teacher that is not perfect */
     o.seed = f->o->seed;
     return lemon_train(f->ctx, student, &text, &o, NULL);
 }
@@ -17401,7 +17404,6 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
     if (o == NULL) return;
     memset(o, 0, sizeof *o);
     o->method = "lemon";
-    o->tokens = 32768;
     o->solve = 1;
     o->correction = 1;
     o->learn_steps = -1;
@@ -17547,8 +17549,8 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
         status = lemon__fail(ctx, LEMON_E_ARG,
                              "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, "
                              "modegpt or random", o->method ? o->method : "(NULL)");
-    if (!status && o->tokens < 64)
-        status = lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected at least 64", (long long)o->tokens);
+    if (!status && o->tokens != 0 && o->tokens < 64)
+        status = lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected 0 or at least 64", (long long)o->tokens);
     if (!status && (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr)))
         status = lemon__fail(ctx, LEMON_E_ARG,
                              "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and "
@@ -17613,7 +17615,7 @@ static lemon_status lemon__fill_share(lemon__fill *f) {
 }
 
 static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
-    int64_t n = lemon__min(f->o->tokens, text->count);
+    int64_t n = lemon__min(f->tokens, text->count);
     f->ids = text->ids;
     lemon__fill_cut(f, n);
     if (lemon__ranks(f->ctx) > 1 && lemon__fill_share(f)) return LEMON_E_MEMORY;
@@ -17675,7 +17677,7 @@ static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_ope
     f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena,
                                                 (size_t)(LEMON__TARGET + f->ops->slots) * sizeof *f->store);
     if (!lemon__stuck(f, f->main && f->store) && text == NULL && needs_text) {
-        f->status = lemon__sample_text(f->ctx, f->teacher, f->o->tokens, lemon__default_seq(f->tc, f->o->seq),
+        f->status = lemon__sample_text(f->ctx, f->teacher, f->tokens, lemon__default_seq(f->tc, f->o->seq),
                                        f->o->seed, &own);
         text = &own;
     }
@@ -17727,13 +17729,14 @@ static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
 static void lemon__cost_solve(lemon__cost *p, const lemon__fill *f, double used) {
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
-    double slot;
-    for (slot = 0; slot < 1.0 + used; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    const int64_t slots = (int64_t)used;
+    int64_t slot;
+    for (slot = 0; slot <= slots; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
     p->flops += 2.0 * (p->kept + p->held) * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
     p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + ns));
     lemon__cost_factors(p, qs), lemon__cost_targets(p, qs, qt, 0);
     lemon__cost_factors(p, ns);
-    for (slot = 0; slot < used; slot++) lemon__cost_targets(p, ns, nt, 0);
+    for (slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, nt, 0);
     if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
 }
 
@@ -17812,7 +17815,7 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     lemon__fill_begin(&f, ctx, teacher, student, options);
     f.ops = &ops;
     ops.slots = lemon__field_slots(&f);
-    if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, options->tokens) : options->tokens);
+    if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, f.tokens) : f.tokens);
     lemon__cost_learning(&p, &f);
     spared = lemon__solves(&f) ? lemon__fill_spared(&f) : 0;
     f.kept -= spared, f.windows -= spared;

@@ -104,8 +104,10 @@ int main(int argc, char **argv) {
             if (speed_child(measure_apply, &j, &f)) speed_keep(&lemon, &f);
             if (with_peer && numpy(&j, &f)) speed_keep(&peer, &f);
         }
-        printf("| f32 | %d | %.0f | %.0f %% | %.0f | %.0f | %.0f | %.0f %% | %.2f |\n", t, lemon.best, 100 * lemon.best / peak.best,
-               lemon.extra[0], lemon.extra[1], peer.best, 100 * peer.best / peak.best, peer.best > 0 ? lemon.best / peer.best : 0);
+        printf("| f32 | %d | %.0f | %.0f %% | %.0f | %.0f |", t, lemon.best, 100 * lemon.best / peak.best, lemon.extra[0],
+               lemon.extra[1]);
+        speed_cell("%.0f", peer.best), speed_cell("%.0f %%", 100 * peer.best / peak.best), speed_cell("%.2f", peer.best > 0 ? lemon.best / peer.best : 0);
+        printf("\n");
         fflush(stdout);
         fprintf(csv, "%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f\n", t, lemon.best, lemon.mean, lemon.extra[0], lemon.extra[1], peer.best,
                 peak.best);

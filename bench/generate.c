@@ -264,9 +264,11 @@ static void compare(job *j, int rounds, int with_peer, FILE *csv, speed_chart *c
     }
     best = llama.best > llama2c.best ? llama.best : llama2c.best;
     most = tokens_at(j, limit.best);
-    printf("| %s | %s | %s | %d | %.0f | %.0f %% | %.0f | %.0f | %.2f | %.2f |\n", j->prefill ? "prefill" : "decode", j->shape->name,
-           lemon_dtype_name(j->dtype), j->threads, lemon.best, 100 * lemon.best / most, llama.best, llama2c.best,
-           best > 0 ? lemon.best / best : 0, lemon.extra[0]);
+    printf("| %s | %s | %s | %d | %.0f | %.0f %% |", j->prefill ? "prefill" : "decode", j->shape->name, lemon_dtype_name(j->dtype),
+           j->threads, lemon.best, 100 * lemon.best / most);
+    speed_cell("%.0f", llama.best), speed_cell("%.0f", llama2c.best);
+    speed_cell("%.2f", best > 0 ? lemon.best / best : 0), speed_cell("%.2f", lemon.extra[0]);
+    printf("\n");
     fflush(stdout);
     fprintf(csv, "%s,%s,%s,%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.0f,%.0f,%.3f\n", j->prefill ? "prefill" : "decode", j->shape->name,
             lemon_dtype_name(j->dtype), j->threads, lemon.best, lemon.mean, llama.best, llama2c.best, most, lemon.bytes,

@@ -90,6 +90,13 @@ static int speed_command(finding *out, const char *format, ...) {
 }
 
 /*  Keeps the better of two rounds. */
+/*  A cell of a table, which stays empty where nothing was measured. */
+static void speed_cell(const char *format, double x) {
+    printf(" ");
+    if (x > 0) printf(format, x);
+    printf(" |");
+}
+
 static void speed_keep(finding *best, const finding *now_) {
     double bytes = best->bytes > now_->bytes ? best->bytes : now_->bytes;
     if (now_->best > best->best) *best = *now_;

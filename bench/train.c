@@ -194,11 +194,10 @@ static void compare(job *j, int rounds, int with_peer, FILE *csv, speed_chart *c
     }
     printf("| %s, T %d, B %d | %d | %.0f | %.0f | %.0f %% | %.0f MB |", j->shape->name, j->shape->seq, j->shape->batch,
            j->threads, lemon.best, lemon.mean, lemon.best * flop_of_token(j->shape) / 1e7 / peak.best, lemon.bytes / 1e6);
-    if (torch.best > 0)
-        printf(" %.0f | %.0f %% | %.0f MB | %.2f | 1/%.1f |\n", torch.best,
-               torch.best * flop_of_token(j->shape) / 1e7 / peak.best, torch.bytes / 1e6, lemon.best / torch.best,
-               torch.bytes / lemon.bytes);
-    else printf(" | | | | |\n");
+    speed_cell("%.0f", torch.best), speed_cell("%.0f %%", torch.best * flop_of_token(j->shape) / 1e7 / peak.best);
+    speed_cell("%.0f MB", torch.bytes / 1e6), speed_cell("%.2f", torch.best > 0 ? lemon.best / torch.best : 0);
+    speed_cell("1/%.1f", torch.bytes / lemon.bytes);
+    printf("\n");
     fflush(stdout);
     fprintf(csv, "%s,%d,%.1f,%.1f,%.0f,%.1f,%.0f,%.1f,%.4f\n", j->shape->name, j->threads, lemon.best, lemon.mean,
             lemon.bytes, torch.best, torch.bytes, peak.best, lemon.best * flop_of_token(j->shape) / 1e9 / peak.best);

@@ -282,7 +282,7 @@ static const flag flags[] = {
      TRAIN | EVAL | VOCAB | COMPARE,
      "text, or token ids in .u16 and .u32 files (fuse: none means text sampled from the teacher)"},
     {"--method", METHODS, CHOICE, FIELD(method), "lemon", 0, 0, FUSE, 0, "how the operators are found"},
-    {"--tokens", "N", COUNT, FIELD(tokens), "32768", 2, 1e12, FUSE, 0, "calibration tokens; a tenth is held out"},
+    {"--tokens", "N", COUNT, FIELD(tokens), "0", 0, 1e12, FUSE, 0, "calibration tokens; a tenth is held out; 0: 65536 for lemon, else 32768"},
     {"--field-layers", "N", WHOLE, FIELD(field_layers), "0", 0, SIZE_MOST, FUSE, 0,
      "teacher layers that a student layer may draw on, 0: the method's choice"},
     {"--field-dims", "N", WHOLE, FIELD(field_dims), "0", 0, SIZE_MOST, FUSE, 0,
@@ -2092,6 +2092,7 @@ static int train_json(const run *r, const lemon_train_result *result) {
     json_real(", ", "tokens_per_second",
               result->seconds > 0 ? (double)(result->tokens - r->tokens_before) / result->seconds : (double)NAN);
     json_whole(", ", "peak_bytes", (int64_t)peak);
+    json_real(", ", "flops", lemon_flops(r->ctx));
     return json_end();
 }
 

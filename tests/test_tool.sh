@@ -117,7 +117,7 @@ check "a model keeps it" grep -qx '257 258 33' out
 train="train m.lemon t.lemon --data text.txt --steps 12 --batch 4 --seq 32 --lr 5e-3"
 run $train --eval-data held.txt --log log.csv --json
 check "training ends well" test "$status" -eq 0
-fields "train --json" steps tokens train_loss eval_loss tokens_per_second peak_bytes
+fields "train --json" steps tokens train_loss eval_loss tokens_per_second peak_bytes flops
 holds "train: steps and tokens" "$(field steps) == 12 && $(field tokens) == 12 * 4 * 32"
 check "the log has its head" grep -qx 'step,tokens,loss,kl,lr,grad_norm,seconds' log.csv
 holds "and a line a step" "$(grep -c '^[0-9]*,[0-9]*,' log.csv) == 12"

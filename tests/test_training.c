@@ -431,9 +431,9 @@ static void test_less_memory(void) {
         lemon_model *m = NULL, *taught = lively_model(ctx, &c, 2);
         lemon_model_create(ctx, &c, &m);
         lemon_model_init(ctx, m, 1);
-        o.steps = 3;
+        o.steps = light() > 1 ? 1 : 3;
         o.seq = 32;
-        o.batch = i == 3 ? 32 : 128;
+        o.batch = (i == 3 ? 32 : 128) / (light() > 1 ? 16 : 1);
         o.accumulate = i == 2 ? 4 : 1;
         o.recompute = i == 1;
         o.teacher = taught;
@@ -449,7 +449,7 @@ static void test_less_memory(void) {
     }
     check(memcmp(w[0], w[1], (size_t)lemon_config_params(&c) * sizeof(float)) == 0, "with the same bits");
     detail("%lu and %lu bytes", (unsigned long)bytes[0], (unsigned long)bytes[1]);
-    check(bytes[1] < bytes[0] * 6 / 10, "and less memory");
+    if (light() < 2) check(bytes[1] < bytes[0] * 6 / 10, "and less memory");
     check(bytes[2] == bytes[3], "a batch in four parts takes the memory of one part");
     for (i = 0; i < 4; i++) free(w[i]);
 }
