@@ -857,11 +857,6 @@ static int save_vocabulary(run *r, const char *path, const lemon_model *model) {
     return EXIT_DONE;
 }
 
-/*  A model made from another one speaks its language, and its licence holds on. */
-static int carry_tokenizer(run *r, const lemon_model *from, lemon_model *to) {
-    return check(r, lemon_model_carry(r->ctx, from, to));
-}
-
 /* ====================================================================================================================
    8  INFO, CONVERT, TOKENIZE, EVAL, INIT, VOCAB
    ================================================================================================================== */
@@ -1919,7 +1914,6 @@ static int command_fuse(run *r) {
     if (code == EXIT_DONE) code = fuse_load(r);
     if (code == EXIT_DONE) code = load_data(r, r->teacher, r->plain[0]);
     if (code == EXIT_DONE) code = r->set.operators ? fuse_saved(r, &result) : fuse_by_method(r, &result);
-    if (code == EXIT_DONE) code = carry_tokenizer(r, r->teacher, r->model);
     if (code == EXIT_DONE) code = check(r, lemon_save(r->ctx, r->plain[1], r->model, LEMON_F32));
     if (code == EXIT_DONE) code = save_vocabulary(r, r->plain[1], r->model);
     if (code == EXIT_DONE) code = fuse_report(r, &result);

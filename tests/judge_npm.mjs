@@ -38,9 +38,13 @@ if (command === "gguf") {
     const headers = got.sharded ? Object.assign({}, ...Object.values(got.headers)) : got.header;
     delete headers.__metadata__;
     console.log(JSON.stringify({ sharded: got.sharded, tensors: headers }, plain));
-} else if (command === "tokens") {
+} else if (command === "tokens") {        // by the JavaScript of the web, and by the library itself: they must agree
     const { Tokenizer } = await load("@huggingface/tokenizers");
     const read = (name) => JSON.parse(fs.readFileSync(path.join(target, name), "utf8"));
     const tokenizer = new Tokenizer(read("tokenizer.json"), read("tokenizer_config.json"));
-    console.log(tokenizer.encode(fs.readFileSync(text, "utf8")).ids.join(" "));
+    const string = fs.readFileSync(text, "utf8");
+    const ids = tokenizer.encode(string).ids.join(" ");
+    const original = require("@anush008/tokenizers").Tokenizer.fromFile(path.join(target, "tokenizer.json"));
+    const same = (await original.encode(string)).getIds().join(" ");
+    console.log(ids === same ? ids : `${ids} but ${same}`);
 }

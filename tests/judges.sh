@@ -14,12 +14,9 @@ mkdir -p "$scratch"
 
 . ./judges_install.sh
 python=/usr/bin/python3
-if ! $python -c "import torch" 2> /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -o DPkg::Lock::Timeout=120 -y -qq --no-install-recommends python3-torch; } \
-        < /dev/null > "$judges/apt.log" 2>&1 || echo "# python3-torch was not installed"
-fi
+$python -c "import torch" 2> /dev/null || apt_install python3-torch
 LLAMA_BACKENDS=$libraries
-export LLAMA_BACKENDS OMP_NUM_THREADS=1
+export LLAMA_BACKENDS OMP_NUM_THREADS=1 LEMON_THREADS=1      # two of them run at once
 
 # ---- helpers ----
 
@@ -57,6 +54,96 @@ printf 'Hello, wörld! 日本 🙂\n\ttabs  two  <s> Once upon a time, there was
 head -c 12000 "$data/tinystories_valid.txt" | sed 's/<|endoftext|>//' | tr '\n' ' ' > prose
 "$lemon" tokenize f32.gguf "$(cat prose)" > prose.ids
 as_ids ids.u16 < prose.ids
+
+# ---- the rest of the family: small random models of another writer, which tells their losses too ----
+
+family_judges() {
+    head -c 1400 prose.u16 > ids.u16
+    for family in llama smollm tinyllama llama3 linear yarn mistral qwen2 qwen2-yarn qwen3 phi3 phi3-window; do
+        want=$($python "$tests/make_family.py" $family made-$family ids.u16 64)
+        row "folder, the whole family in"
+        near "$family: a folder of another writer has its loss" 1e-5 "$(loss made-$family 64)" "$want"
+        "$lemon" convert made-$family $family.gguf --tokenizer "$data/tok512.bin" --quiet > /dev/null
+        "$lemon" convert $family.gguf back-$family --quiet > /dev/null
+        row "folder, the whole family out"
+        near "$family: through GGUF and a folder again" 1e-7 "$(loss back-$family 64)" "$(loss made-$family 64)"
+        [ -x "$llama" ] || continue
+        row "GGUF, the whole family"
+        case $family in             # llama.cpp leaves windows out: within one it must agree
+            mistral | phi3-window) judged "llama.cpp, $family, as long as the window" 1e-5 $family.gguf 24 plain ;;
+            *) judged "llama.cpp, $family" 1e-5 $family.gguf 64 plain ;;
+        esac
+        row "GGUF, greedy text of the family"
+        ids=$("$lemon" generate $family.gguf --temp 0 -n 20 --json --quiet | sed -n 's/.*"tokens": *\[\([0-9, ]*\)\].*/\1/p' | tr -d ,)
+        same_text "   greedy text" "$("$llama" greedy $family.gguf 20 1 | cut -d ' ' -f "1-$(echo "$ids" | wc -w)")" "$ids"
+        row "GGUF, students of the family"
+        "$lemon" fuse made-$family student-$family.gguf --dim 48 --layers 1 --heads 3 --kv-heads 1 --ffn 64 \
+            --data prose.u16 --tokens 2048 --tokenizer "$data/tok512.bin" --quiet > /dev/null
+        judged "   a student by fuse" 1e-5 student-$family.gguf 24 plain
+    done
+    want=$($python "$tests/make_family.py" phi3 phi3-made.gguf ids.u16 64 gguf)
+    row "GGUF, Phi-3"
+    near "phi3: a GGUF of another writer has its loss" 1e-5 "$(loss phi3-made.gguf 64)" "$want"
+    if [ -x "$llama" ]; then
+        "$llama" loss phi3-made.gguf ids.u16 64 plain > judge.out 2>&1
+        near "phi3: and llama.cpp's" 1e-5 "$(loss phi3-made.gguf 64)" "$(tail -n 1 judge.out)"
+        "$llama" quantize phi3-made.gguf phi3-q8.gguf 7 > quantize.out 2>&1
+        "$llama" quantize phi3-q8.gguf decoded.gguf 0 >> quantize.out 2>&1
+        near "phi3: fused matrices of Q8_0, as llama.cpp decodes them" 1e-5 "$(loss phi3-q8.gguf 64)" "$(loss decoded.gguf 64)"
+    fi
+}
+
+# ---- PyTorch goes on training ----
+
+# torch_trains: train_hf.py's output for each line "NAME FOLDER STEPS IDS", as torch-NAME.csv; PyTorch takes long to load.
+torch_trains() {
+    $python -c 'import contextlib, runpy, sys
+for name, folder, steps, ids in map(str.split, sys.stdin):
+    sys.argv[1:] = folder, ids, steps, "4", "64", "1e-3"
+    with open("torch-%s.csv" % name, "w") as out, contextlib.redirect_stdout(out):
+        runpy.run_path("'"$tests/../examples/train_hf.py"'", run_name="__main__")' 2> torch.err || tail -n 1 torch.err
+}
+
+# trained_on NAME FOLDER STEPS IDS: losses and norms of gradients, ours and PyTorch's.
+trained_on() {
+    "$lemon" train "$2" trained-on.lemon --data "$4" --steps "$3" --batch 4 --seq 64 --lr 1e-3 --order sequential \
+        --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
+    tail -n +2 ours.csv | paste -d , "torch-$1.csv" - | awk -F , -v steps="$3" '
+        function far(a, b) { return a > b ? a - b : b - a }
+        { loss = far($2, $6) > loss ? far($2, $6) : loss; norm = far($3 / $9, 1) > norm ? far($3 / $9, 1) : norm }
+        END { if (NR == steps) print loss, norm }' > worst
+    row "folder, trained on"
+    near "PyTorch's first $3 losses follow ours, $1: largest difference" 1e-3 "$(cut -d ' ' -f 1 worst)" 0
+    row "folder, gradients"
+    near "   and the norms of its gradients, relatively" 1e-3 "$(cut -d ' ' -f 2 worst)" 0
+}
+
+torch_judges() {
+    "$lemon" convert ../f32.gguf hf --quiet > /dev/null
+    head -c 110000 "$data/tinystories_valid.txt" > long
+    "$lemon" tokenize hf "$(cat long)" | as_ids long.u16                # 200 steps see nothing twice
+    echo llama hf 200 long.u16 > runs
+    for family in llama3 linear mistral qwen2 qwen3 phi3; do echo $family back-$family 20 prose.u16; done >> runs
+    torch_trains < runs
+    # shellcheck disable=SC2086
+    while read -r each; do trained_on $each; done < runs
+    ${CC:-cc} -std=c99 -O0 -w -DLEMON_NO_FUSE "$tests/judge_tape.c" -o "$judges/judge_tape" -lm -pthread && "$judges/judge_tape" > gradients
+    $python "$tests/judge_tape.py" gradients > gradients.txt 2> torch.err
+    row "gradients of every operation"
+    while read -r operation worst; do near "PyTorch's gradients of $operation, relative" 1e-5 "$worst" 0; done < gradients.txt
+    check "of all 16 cases" test "$(wc -l < gradients.txt)" -eq 16
+}
+
+# Both by themselves in a folder of their own, beside all that follows.
+mkdir family
+cp ids.u16 family/prose.u16
+(
+    cd family || exit 1
+    scratch=$PWD passed=0 failed=0 skipped=0
+    if $python -c "import numpy" 2> /dev/null; then family_judges; else skip "the rest of the family: no numpy"; fi
+    if $python -c "import torch" 2> /dev/null; then torch_judges; else skip "PyTorch"; fi
+    echo "$passed $failed $skipped" > counts
+) > family.out 2>&1 &
 
 # ---- llama.cpp reads what lemon.h writes ----
 
@@ -140,47 +227,6 @@ done
 "$lemon" convert big3 again.gguf --dtype q8 --quiet > /dev/null
 check "   shards and one file are the same model" cmp big.gguf again.gguf
 rm -rf big big2 big3 big.gguf big.lemon again.gguf
-
-# ---- the rest of the family: small random models of another writer, which tells their losses too ----
-
-if $python -c "import numpy" 2> /dev/null; then
-    head -c 1400 ids.u16 > all.u16 && mv ids.u16 prose.u16 && mv all.u16 ids.u16
-    for family in llama smollm tinyllama llama3 linear yarn mistral qwen2 qwen2-yarn qwen3 phi3 phi3-window; do
-        want=$($python "$tests/make_family.py" $family made-$family ids.u16 64)
-        row "folder, the whole family in"
-        near "$family: a folder of another writer has its loss" 1e-5 "$(loss made-$family 64)" "$want"
-        "$lemon" convert made-$family $family.gguf --tokenizer "$data/tok512.bin" --quiet > /dev/null
-        "$lemon" convert $family.gguf back-$family --quiet > /dev/null
-        row "folder, the whole family out"
-        near "$family: through GGUF and a folder again" 1e-7 "$(loss back-$family 64)" "$(loss made-$family 64)"
-        [ -x "$llama" ] || continue
-        row "GGUF, the whole family"
-        case $family in             # llama.cpp leaves windows out: within one it must agree
-            mistral | phi3-window) judged "llama.cpp, $family, as long as the window" 1e-5 $family.gguf 24 plain ;;
-            *) judged "llama.cpp, $family" 1e-5 $family.gguf 64 plain ;;
-        esac
-        row "GGUF, greedy text of the family"
-        ids=$("$lemon" generate $family.gguf --temp 0 -n 20 --json --quiet | sed -n 's/.*"tokens": *\[\([0-9, ]*\)\].*/\1/p' | tr -d ,)
-        same_text "   greedy text" "$("$llama" greedy $family.gguf 20 1 | cut -d ' ' -f "1-$(echo "$ids" | wc -w)")" "$ids"
-        row "GGUF, students of the family"
-        "$lemon" fuse made-$family student-$family.gguf --dim 48 --layers 1 --heads 3 --kv-heads 1 --ffn 64 \
-            --data prose.u16 --tokens 2048 --tokenizer "$data/tok512.bin" --quiet > /dev/null
-        judged "   a student by fuse" 1e-5 student-$family.gguf 24 plain
-    done
-    want=$($python "$tests/make_family.py" phi3 phi3-made.gguf ids.u16 64 gguf)
-    row "GGUF, Phi-3"
-    near "phi3: a GGUF of another writer has its loss" 1e-5 "$(loss phi3-made.gguf 64)" "$want"
-    if [ -x "$llama" ]; then
-        "$llama" loss phi3-made.gguf ids.u16 64 plain > judge.out 2>&1
-        near "phi3: and llama.cpp's" 1e-5 "$(loss phi3-made.gguf 64)" "$(tail -n 1 judge.out)"
-        "$llama" quantize phi3-made.gguf phi3-q8.gguf 7 > quantize.out 2>&1
-        "$llama" quantize phi3-q8.gguf decoded.gguf 0 >> quantize.out 2>&1
-        near "phi3: fused matrices of Q8_0, as llama.cpp decodes them" 1e-5 "$(loss phi3-q8.gguf 64)" "$(loss decoded.gguf 64)"
-    fi
-    mv prose.u16 ids.u16
-else
-    skip "the rest of the family: no numpy"
-fi
 
 # ---- Hugging Face's readers ----
 
@@ -332,36 +378,13 @@ as_ids ids.u16 < student.ids
 if [ -x "$llama" ]; then judged "llama.cpp, a student of a smaller vocabulary" 1e-5 student.gguf 64 plain; fi
 mv all.u16 ids.u16
 
-# ---- PyTorch goes on training ----
+# ---- what ran beside ----
 
-# trained_on NAME FOLDER STEPS IDS: losses and norms of gradients, ours and PyTorch's.
-trained_on() {
-    $python "$tests/../examples/train_hf.py" "$2" "$4" "$3" 4 64 1e-3 > torch.csv 2> torch.err || tail -n 1 torch.err
-    "$lemon" train "$2" trained-on.lemon --data "$4" --steps "$3" --batch 4 --seq 64 --lr 1e-3 --order sequential \
-        --schedule constant --warmup 0 --log ours.csv --quiet > /dev/null
-    tail -n +2 ours.csv | paste -d , torch.csv - | awk -F , -v steps="$3" '
-        function far(a, b) { return a > b ? a - b : b - a }
-        { loss = far($2, $6) > loss ? far($2, $6) : loss; norm = far($3 / $9, 1) > norm ? far($3 / $9, 1) : norm }
-        END { if (NR == steps) print loss, norm }' > worst
-    row "folder, trained on"
-    near "PyTorch's first $3 losses follow ours, $1: largest difference" 1e-3 "$(cut -d ' ' -f 1 worst)" 0
-    row "folder, gradients"
-    near "   and the norms of its gradients, relatively" 1e-3 "$(cut -d ' ' -f 2 worst)" 0
-}
-
-if $python -c "import torch" 2> /dev/null; then
-    head -c 110000 "$data/tinystories_valid.txt" > long
-    "$lemon" tokenize hf "$(cat long)" | as_ids long.u16                # 200 steps see nothing twice
-    trained_on llama hf 200 long.u16
-    for family in llama3 linear mistral qwen2 qwen3 phi3; do trained_on $family back-$family 20 ids.u16; done
-    ${CC:-cc} -std=c99 -O1 -w "$tests/judge_tape.c" -o "$judges/judge_tape" -lm -pthread && "$judges/judge_tape" > gradients
-    $python "$tests/judge_tape.py" gradients > gradients.txt 2> torch.err
-    row "gradients of every operation"
-    while read -r operation worst; do near "PyTorch's gradients of $operation, relative" 1e-5 "$worst" 0; done < gradients.txt
-    check "of all 16 cases" test "$(wc -l < gradients.txt)" -eq 16
-else
-    skip "PyTorch"
-fi
+wait
+cat family.out
+cat family/rows >> rows
+read -r p f k < family/counts || fail "the family's judges ended early"
+passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + k))
 
 # ---- the table in README.md says what was measured ----
 

@@ -1,12 +1,19 @@
 # judges_install.sh: what the judges need, into build/judges; what cannot be had is missing then.  Sourced, not run; sets
 # $judges, $modules, $libraries and $llama.
 
+# apt_install PACKAGE: from Debian, where that can be done.
+apt_install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return
+    { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -o DPkg::Lock::Timeout=120 -y -qq --no-install-recommends "$1"; } \
+        < /dev/null > "$judges/apt.log" 2>&1 || echo "# $1 was not installed"
+}
+
 judges=$PWD/build/judges
 modules=$judges/node_modules
 mkdir -p "$judges"
 packages="node-llama-cpp@3.22.1 @huggingface/gguf@0.4.6 @huggingface/hub@2.17.5 @huggingface/tokenizers@0.2.0
-    gpt-tokenizer@4.0.0 llama-tokenizer-js@1.2.2 llama3-tokenizer-js@1.2.0"
-if [ ! -d "$modules/llama3-tokenizer-js" ] && command -v npm > /dev/null; then
+    @anush008/tokenizers@0.6.0 gpt-tokenizer@4.0.0 llama-tokenizer-js@1.2.2 llama3-tokenizer-js@1.2.0"
+if [ ! -d "$modules/@anush008/tokenizers" ] && command -v npm > /dev/null; then
     echo '{"private": true}' > "$judges/package.json"
     # shellcheck disable=SC2086
     (cd "$judges" && npm install --ignore-scripts --no-audit --no-fund $packages) > "$judges/npm.log" 2>&1 ||

@@ -491,6 +491,94 @@ static void test_carried(lemon_ctx *ctx) {
     lemon_model_free(ctx, a);
 }
 
+/*  A key as GGUF has it; returns where the next one goes. */
+static uint8_t *put_key(uint8_t *p, const char *name, uint32_t type, const char *value, size_t bytes) {
+    lemon__put64(p, strlen(name));
+    memcpy(p + 8, name, strlen(name));
+    p += 8 + strlen(name);
+    lemon__put32(p, type);
+    p += 4;
+    if (type == 8) { lemon__put64(p, bytes); p += 8; }
+    memcpy(p, value, bytes);
+    return p + bytes;
+}
+
+/*  Whether a model has these keys, on the way through a GGUF file. */
+static int keys_through(lemon_ctx *ctx, const lemon_model *model, const uint8_t *keys, size_t bytes, lemon_model **back) {
+    const char *path = scratch("tags.gguf");
+    const lemon_part *part = NULL;
+    *back = NULL;
+    if (fine(ctx, lemon_save(ctx, path, model, LEMON_F16)) && fine(ctx, lemon_load(ctx, path, back)))
+        part = lemon__part_find(*back, "gguf.tokenizer");
+    detail("%d bytes of keys, expected %d", part ? (int)part->bytes : -1, (int)bytes);
+    remove(path);
+    return part && part->bytes == bytes && memcmp(part->data, keys, bytes) == 0;
+}
+
+/*  Whether a file of a folder has this in it. */
+static int folder_has(const char *folder, const char *name, const char *text) {
+    char path[400], *all;
+    size_t n;
+    int has;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    all = slurp(path, &n);
+    has = all && strstr(all, text) != NULL;
+    detail("%s has %s", path, all ? all : "nothing");
+    free(all);
+    return has;
+}
+
+static void spill_in(const char *folder, const char *name, const char *text) {
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    spill(path, text, strlen(text));
+}
+
+/*  What goes with a vocabulary in GGUF goes through a folder's tokenizer_config.json and back, and so does whose a model is. */
+static void test_tags(lemon_ctx *ctx) {
+    static const char card[] = "---\nlicense: mit\nbase_model:\n  - some/one\n  - another/one\ntags: x\n---\n";
+    static const char template[] = "{{ \"a\\\n\" }}";
+    uint8_t keys[400], *end = keys;
+    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL, *c = NULL;
+    char folder[300];
+    snprintf(folder, sizeof folder, "%s", scratch("tags"));
+    end = put_key(end, "tokenizer.chat_template", 8, template, sizeof template - 1);
+    end = put_key(end, "tokenizer.ggml.eot_token_id", 4, "\5\0\0\0", 4);
+    end = put_key(end, "tokenizer.ggml.padding_token_id", 4, "\2\0\0\0", 4);
+    end = put_key(end, "tokenizer.ggml.add_eos_token", 7, "\1", 1);
+    lemon__part_add(ctx, a, "gguf.tokenizer", 14, keys, (size_t)(end - keys));
+    lemon__part_add(ctx, a, "README.md", 9, card, sizeof card - 1);
+    check(keys_through(ctx, a, keys, (size_t)(end - keys), &b), "GGUF keeps what goes with a vocabulary");
+    check(b && fine(ctx, lemon_save(ctx, folder, b, LEMON_F16)) &&
+              folder_has(folder, "tokenizer_config.json", "\"chat_template\": \"{{ \\\"a\\\\\\u000a\\\" }}\",") &&
+              folder_has(folder, "tokenizer_config.json", "\"tokenizer.ggml.eot_token_id\": 5,") &&
+              folder_has(folder, "tokenizer_config.json", "\"pad_token\": \"</s>\",") &&
+              folder_has(folder, "tokenizer_config.json", "\"add_eos_token\": true,"),
+          "a folder has it where Hugging Face looks for it");
+    check(folder_has(folder, "README.md", "---\nlicense: mit\nbase_model: some/one\n---\n"), "and names licence and source");
+    lemon_model_free(ctx, b);
+    b = NULL;
+    check(fine(ctx, lemon_load(ctx, folder, &b)) && keys_through(ctx, b, keys, (size_t)(end - keys), &c),
+          "a folder gives back to GGUF what goes with a vocabulary");
+    lemon_model_free(ctx, c);
+    lemon_model_free(ctx, b);
+    b = NULL;
+    spill_in(folder, "chat_template.jinja", "{{ b }}");
+    spill_in(folder, "tokenizer_config.json",
+             "{\"pad_token\": {\"content\": \"<s>\"}, \"sep_token\": \"no such\", \"mask_token\": null, \"cls_token\": {},"
+             "\"chat_template\": [{\"name\": \"default\", \"template\": \"old\"}], \"tokenizer.\": 1, \"tokenizer.x y\": 1,"
+             "\"tokenizer.list\": [], \"tokenizer.large\": 4294967296, \"add_eos_token\": false}");
+    end = put_key(keys, "tokenizer.chat_template", 8, "{{ b }}", 7);
+    end = put_key(end, "tokenizer.ggml.padding_token_id", 4, "\1\0\0\0", 4);
+    end = put_key(end, "tokenizer.ggml.add_eos_token", 7, "\0", 1);
+    check(fine(ctx, lemon_load(ctx, folder, &b)) && keys_through(ctx, b, keys, (size_t)(end - keys), &c),
+          "a template in a file of its own comes first, tokens may be objects, what is none is left out");
+    lemon_model_free(ctx, a);
+    lemon_model_free(ctx, b);
+    lemon_model_free(ctx, c);
+    remove_folder(folder);
+}
+
 static void test_gguf_keys(lemon_ctx *ctx) {
     static const uint8_t kept[] = "\x0f\0\0\0\0\0\0\0general.license\x08\0\0\0\x03\0\0\0\0\0\0\0mit";
     lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
@@ -797,6 +885,7 @@ int main(void) {
     test_shards(ctx);
     test_refusals(ctx);
     test_carried(ctx);
+    test_tags(ctx);
     test_gguf_keys(ctx);
     test_byte_level(ctx);
     test_gguf_hostile(ctx, 0, LEMON_Q4);

@@ -18,6 +18,9 @@ static long test_asserted, test_broken;
 static double test_now;
 #define LEMON_SECONDS() (test_now += 1.0)
 #endif
+#ifdef TEST_NO_ATOMICS
+#undef __GCC_ATOMIC_LLONG_LOCK_FREE
+#endif
 
 #include "check.h"
 
@@ -323,6 +326,9 @@ static void test_parts(lemon_ctx *ctx, const lemon_model *m) {
     check(other != NULL && i == (LEMON__THREADS ? 3 : 1), LEMON__THREADS ? "three threads" : "one thread");
 #ifdef LEMON_NO_THREADS
     check(i == 1, "no threads with LEMON_NO_THREADS");
+#endif
+#ifdef TEST_NO_ATOMICS
+    check(i == 1, "no threads where there are no 64-bit atomics");
 #endif
 #ifdef LEMON_NO_SIMD
     check(lemon_ctx_isa(other) == LEMON_ISA_SCALAR && !lemon_isa_supported(LEMON_ISA_AVX2) &&

@@ -209,6 +209,21 @@ check "convert --trim-vocab makes a teacher of that vocabulary" test "$(field vo
 expect 0 "" train v.lemon d.lemon --data text.txt --steps 3 --batch 2 --seq 32 --teacher tv.lemon --quiet
 run tokenize tv.lemon "$(head -n 1 little.txt)"
 check "which reads the text as before, but for the ids" test "$(wc -w < out)" -eq "$("$lemon" tokenize one.lemon "$(head -n 1 little.txt)" | wc -w)"
+
+# Whose a model is goes with its students, whatever becomes of their vocabulary.
+run convert one.lemon whose --quiet
+printf -- '---\nlicense: mit\nbase_model:\n- some/one\n---\n' > whose/README.md
+printf 'do as you like' > whose/LICENSE
+solved="--data text.txt --tokens 1000 --learn 2"
+for flags in "$solved" "$solved --trim-vocab little.txt" "--operators f.ops" "--data text.txt --tokens 1000 --method random"; do
+    # shellcheck disable=SC2086
+    "$lemon" fuse whose s.lemon $shape $flags --quiet > out 2>&1
+    "$lemon" convert s.lemon s.gguf --quiet > out 2>&1
+    "$lemon" convert s.lemon student-folder --quiet > out 2>&1
+    check "a student's licence and source, fuse $flags" sh -c \
+        'grep -aq general.license s.gguf && grep -aq some/one s.gguf && cmp whose/README.md student-folder/README.md && cmp whose/LICENSE student-folder/LICENSE'
+    rm -rf student-folder s.gguf s.lemon
+done
 expect 1 "none.txt" fuse one.lemon o.lemon $shape --trim-vocab none.txt
 printf 'ab' > two.u16
 expect 2 "--data is two.u16" fuse one.lemon o.lemon $shape --trim-vocab little.txt --data two.u16

@@ -81,7 +81,8 @@ def convert(keys, nfc):
     template = ([{"SpecialToken": {"id": bos, "type_id": 0}}] if bos else []) + [{"Sequence": {"id": "A", "type_id": 0}}]
     specials = {bos: {"id": bos, "ids": [g("bos_token_id")], "tokens": [bos]}} if bos else {}
     out = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
-           "pre_tokenizer": None, "decoder": {"type": "ByteLevel"},
+           "pre_tokenizer": None,
+           "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
            "post_processor": {"type": "TemplateProcessing", "single": template, "pair": [], "special_tokens": specials}}
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
              "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": spm,

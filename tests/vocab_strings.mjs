@@ -1,7 +1,23 @@
 // 10,000 strings, the same in every run: real text of many scripts, code, emoji, control characters, random characters of
 // all of Unicode, and pieces of the vocabulary put together.  node vocab_strings.mjs OUT [TEXT FILE...]
 // OUT is for each string its length (uint32) and its UTF-8 bytes.
+// node vocab_strings.mjs OUT --characters: every character of Unicode instead, between a letter and a digit, behind a blank,
+// and with marks of a low and a high class before and behind it.
 import fs from 'node:fs'
+
+const out = []
+const put = s => {
+  const bytes = Buffer.from(s.toWellFormed(), 'utf8'), head = Buffer.alloc(4)
+  head.writeUInt32LE(bytes.length)
+  out.push(head, bytes)
+}
+if (process.argv[3] === '--characters') {
+  const part = c => { const s = String.fromCodePoint(c); return `a${s}1 ${s}x${s}\u0323${s}\u0345${s.normalize('NFD')}` }
+  for (const [from, to] of [[0, 0xd800], [0xe000, 0x34000], [0xe0000, 0xe0200]])
+    for (let c = from; c < to; c += 16) put(Array.from({ length: 16 }, (_, i) => part(c + i)).join(' '))
+  fs.writeFileSync(process.argv[2], Buffer.concat(out))
+  process.exit(0)
+}
 
 let state = 12345n
 const below = n => {
@@ -43,12 +59,9 @@ const piece = () => {
   if (kind === 6) return Array.from({ length: 1 + below(12) }, random).join('')
   return pick([' ', '  ', '\n', 'a', '1', '12', '1234', "'", "'s", "'S", '\t', '.', '...', '\u00e9', '\u0301', '-']).repeat(1 + below(6))
 }
-const out = []
 for (let i = 0; i < 10000; i++) {
   let s = ''
   for (let n = 1 + below(i % 100 ? 5 : 60); n > 0; n--) s += piece()
-  const bytes = Buffer.from(s.toWellFormed(), 'utf8'), head = Buffer.alloc(4)
-  head.writeUInt32LE(bytes.length)
-  out.push(head, bytes)
+  put(s)
 }
 fs.writeFileSync(process.argv[2], Buffer.concat(out))

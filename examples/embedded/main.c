@@ -67,6 +67,10 @@ enum { int8_wanted = 1 };
 enum { int8_wanted = 0 };
 #endif
 
+#ifndef ISA
+#define ISA LEMON_ISA_AUTO
+#endif
+
 /*  What the board, or the host, brings. */
 void board_put(const char *text, size_t bytes);
 unsigned board_instructions(void);              /* since some time in the past; it may run over */
@@ -123,6 +127,7 @@ int main(void) {
     int64_t i;
     memset(&open, 0, sizeof open);
     open.int8 = int8_wanted;
+    open.isa = ISA;
     ctx = lemon_open(&open);
     if (ctx == NULL) { say("the arena is too small\n"); return 1; }
     memset(&reader, 0, sizeof reader);
