@@ -1443,6 +1443,12 @@ static lemon_status lemon__fail(lemon_ctx *ctx, lemon_status code, const char *f
     return code;
 }
 
+/*  1, and a message, unless a call has all arguments that it cannot do without. */
+static int lemon__lacks(lemon_ctx *ctx, const char *call, int all) {
+    if (ctx == NULL || !all) lemon__fail(ctx, LEMON_E_ARG, "%s: an argument is NULL", call);
+    return ctx == NULL || !all;
+}
+
 LEMON_API const char *lemon_error(const lemon_ctx *ctx) { return ctx ? ctx->message : ""; }
 
 LEMON_API const char *lemon_status_name(lemon_status status) {
@@ -2863,14 +2869,10 @@ static void lemon__edge_plain(const lemon__tile *t, int rows) {
         }
 }
 
-static void lemon__wide_plain_1(const lemon__tile *t) { lemon__tile_plain(t, 1); }
-static void lemon__wide_plain_2(const lemon__tile *t) { lemon__tile_plain(t, 2); }
-static void lemon__wide_plain_3(const lemon__tile *t) { lemon__tile_plain(t, 3); }
-static void lemon__wide_plain_4(const lemon__tile *t) { lemon__tile_plain(t, 4); }
-static void lemon__narrow_plain_1(const lemon__tile *t) { lemon__edge_plain(t, 1); }
-static void lemon__narrow_plain_2(const lemon__tile *t) { lemon__edge_plain(t, 2); }
-static void lemon__narrow_plain_3(const lemon__tile *t) { lemon__edge_plain(t, 3); }
-static void lemon__narrow_plain_4(const lemon__tile *t) { lemon__edge_plain(t, 4); }
+#define LEMON__PLAIN_KERNELS(rows) \
+    static void lemon__wide_plain_##rows(const lemon__tile *t) { lemon__tile_plain(t, rows); } \
+    static void lemon__narrow_plain_##rows(const lemon__tile *t) { lemon__edge_plain(t, rows); }
+LEMON__PLAIN_KERNELS(1) LEMON__PLAIN_KERNELS(2) LEMON__PLAIN_KERNELS(3) LEMON__PLAIN_KERNELS(4)
 
 /*  Copies `lanes` rows or columns of a matrix side by side: out[s * width + l] = in[l * lane + s * step].  One of the
     two strides is 1: if it is `lane` this copies, if it is `step` it transposes.  What is beyond `lanes` is left as it
@@ -2937,26 +2939,39 @@ static void lemon__scale(const lemon__product *g) {
     rows are unrolled by LEMON__ROWS_r(X, V), which is X(V, 0, ...) X(V, 1, ...) ... for r rows.  Every third row has a
     pointer; the two behind it are one and two strides away, which an address holds for nothing: p3[row * 2]. */
 
-#define LEMON__ROWS_1(X, V) X(V, 0, p0[0])
-#define LEMON__ROWS_2(X, V) LEMON__ROWS_1(X, V) X(V, 1, p0[row])
-#define LEMON__ROWS_3(X, V) LEMON__ROWS_2(X, V) X(V, 2, p0[row * 2])
-#define LEMON__ROWS_4(X, V) LEMON__ROWS_3(X, V) X(V, 3, p3[0])
-#define LEMON__ROWS_5(X, V) LEMON__ROWS_4(X, V) X(V, 4, p3[row])
-#define LEMON__ROWS_6(X, V) LEMON__ROWS_5(X, V) X(V, 5, p3[row * 2])
-#define LEMON__ROWS_7(X, V) LEMON__ROWS_6(X, V) X(V, 6, p6[0])
-#define LEMON__ROWS_8(X, V) LEMON__ROWS_7(X, V) X(V, 7, p6[row])
-#define LEMON__ROWS_9(X, V) LEMON__ROWS_8(X, V) X(V, 8, p6[row * 2])
-#define LEMON__ROWS_10(X, V) LEMON__ROWS_9(X, V) X(V, 9, p9[0])
-#define LEMON__ROWS_11(X, V) LEMON__ROWS_10(X, V) X(V, 10, p9[row])
-#define LEMON__ROWS_12(X, V) LEMON__ROWS_11(X, V) X(V, 11, p9[row * 2])
-#define LEMON__ROWS_13(X, V) LEMON__ROWS_12(X, V) X(V, 12, p12[0])
-#define LEMON__ROWS_14(X, V) LEMON__ROWS_13(X, V) X(V, 13, p12[row])
+#define LEMON__ROWS_1(X, ...) X(__VA_ARGS__, 0, p0[0])
+#define LEMON__ROWS_2(X, ...) LEMON__ROWS_1(X, __VA_ARGS__) X(__VA_ARGS__, 1, p0[row])
+#define LEMON__ROWS_3(X, ...) LEMON__ROWS_2(X, __VA_ARGS__) X(__VA_ARGS__, 2, p0[row * 2])
+#define LEMON__ROWS_4(X, ...) LEMON__ROWS_3(X, __VA_ARGS__) X(__VA_ARGS__, 3, p3[0])
+#define LEMON__ROWS_5(X, ...) LEMON__ROWS_4(X, __VA_ARGS__) X(__VA_ARGS__, 4, p3[row])
+#define LEMON__ROWS_6(X, ...) LEMON__ROWS_5(X, __VA_ARGS__) X(__VA_ARGS__, 5, p3[row * 2])
+#define LEMON__ROWS_7(X, ...) LEMON__ROWS_6(X, __VA_ARGS__) X(__VA_ARGS__, 6, p6[0])
+#define LEMON__ROWS_8(X, ...) LEMON__ROWS_7(X, __VA_ARGS__) X(__VA_ARGS__, 7, p6[row])
+#define LEMON__ROWS_9(X, ...) LEMON__ROWS_8(X, __VA_ARGS__) X(__VA_ARGS__, 8, p6[row * 2])
+#define LEMON__ROWS_10(X, ...) LEMON__ROWS_9(X, __VA_ARGS__) X(__VA_ARGS__, 9, p9[0])
+#define LEMON__ROWS_11(X, ...) LEMON__ROWS_10(X, __VA_ARGS__) X(__VA_ARGS__, 10, p9[row])
+#define LEMON__ROWS_12(X, ...) LEMON__ROWS_11(X, __VA_ARGS__) X(__VA_ARGS__, 11, p9[row * 2])
+#define LEMON__ROWS_13(X, ...) LEMON__ROWS_12(X, __VA_ARGS__) X(__VA_ARGS__, 12, p12[0])
+#define LEMON__ROWS_14(X, ...) LEMON__ROWS_13(X, __VA_ARGS__) X(__VA_ARGS__, 13, p12[row])
 
 #define LEMON__STEPS_3(X, V, i) X(V, i, 0) X(V, i, 1) X(V, i, 2)
 #define LEMON__STEPS_4(X, V, i) LEMON__STEPS_3(X, V, i) X(V, i, 3)
 #define LEMON__STEPS_6(X, V, i) LEMON__STEPS_4(X, V, i) X(V, i, 4) X(V, i, 5)
 #define LEMON__STEPS_8(X, V, i) LEMON__STEPS_6(X, V, i) X(V, i, 6) X(V, i, 7)
 
+#if LEMON__X86
+#define LEMON__VECTORS(X) X(m256) X(m512)
+#elif LEMON__NEON
+#define LEMON__VECTORS(X) X(neon)
+#elif LEMON__WASM
+#define LEMON__VECTORS(X) X(wasm)
+#else
+#define LEMON__VECTORS(X)
+#endif
+#define LEMON__ISA_m256 LEMON_ISA_AVX2
+#define LEMON__ISA_m512 LEMON_ISA_AVX512
+#define LEMON__ISA_neon LEMON_ISA_NEON
+#define LEMON__ISA_wasm LEMON_ISA_WASM
 #define LEMON__VEC_m256 __m256
 #define LEMON__VEC_m512 __m512
 #define LEMON__VEC_neon float32x4_t
@@ -3012,40 +3027,26 @@ LEMON__TARGET_m512 LEMON__INLINE __mmask16 lemon__first_m512(int64_t n) {
 }
 #endif
 
+#define LEMON__PART_OF_VECTOR(V, read, write) \
+LEMON__INLINE int64_t lemon__first_##V(int64_t n) { return n; } \
+LEMON__INLINE LEMON__VEC_##V lemon__load_##V(const float *x, int64_t n) { \
+    LEMON__VEC_##V v = LEMON__SET_##V(0); \
+    if (n >= 4) return LEMON__GET_##V(x); \
+    if (n > 0) v = read(x, v, 0); \
+    if (n > 1) v = read(x + 1, v, 1); \
+    if (n > 2) v = read(x + 2, v, 2); \
+    return v; \
+} \
+LEMON__INLINE void lemon__store_##V(float *x, int64_t n, LEMON__VEC_##V v) { \
+    if (n >= 4) { LEMON__PUT_##V(x, v); return; } \
+    if (n > 0) write(x, v, 0); \
+    if (n > 1) write(x + 1, v, 1); \
+    if (n > 2) write(x + 2, v, 2); \
+}
 #if LEMON__NEON
-LEMON__INLINE int64_t lemon__first_neon(int64_t n) { return n; }
-LEMON__INLINE float32x4_t lemon__load_neon(const float *x, int64_t n) {
-    float32x4_t v = vdupq_n_f32(0);
-    if (n >= 4) return vld1q_f32(x);
-    if (n > 0) v = vld1q_lane_f32(x, v, 0);
-    if (n > 1) v = vld1q_lane_f32(x + 1, v, 1);
-    if (n > 2) v = vld1q_lane_f32(x + 2, v, 2);
-    return v;
-}
-LEMON__INLINE void lemon__store_neon(float *x, int64_t n, float32x4_t v) {
-    if (n >= 4) { vst1q_f32(x, v); return; }
-    if (n > 0) vst1q_lane_f32(x, v, 0);
-    if (n > 1) vst1q_lane_f32(x + 1, v, 1);
-    if (n > 2) vst1q_lane_f32(x + 2, v, 2);
-}
-#endif
-
-#if LEMON__WASM
-LEMON__INLINE int64_t lemon__first_wasm(int64_t n) { return n; }
-LEMON__INLINE v128_t lemon__load_wasm(const float *x, int64_t n) {
-    v128_t v = wasm_f32x4_splat(0);
-    if (n >= 4) return wasm_v128_load(x);
-    if (n > 0) v = wasm_v128_load32_lane(x, v, 0);
-    if (n > 1) v = wasm_v128_load32_lane(x + 1, v, 1);
-    if (n > 2) v = wasm_v128_load32_lane(x + 2, v, 2);
-    return v;
-}
-LEMON__INLINE void lemon__store_wasm(float *x, int64_t n, v128_t v) {
-    if (n >= 4) { wasm_v128_store(x, v); return; }
-    if (n > 0) wasm_v128_store32_lane(x, v, 0);
-    if (n > 1) wasm_v128_store32_lane(x + 1, v, 1);
-    if (n > 2) wasm_v128_store32_lane(x + 2, v, 2);
-}
+LEMON__PART_OF_VECTOR(neon, vld1q_lane_f32, vst1q_lane_f32)
+#elif LEMON__WASM
+LEMON__PART_OF_VECTOR(wasm, wasm_v128_load32_lane, wasm_v128_store32_lane)
 #endif
 
 /*  Pieces of the micro-kernels: x and y are the left and right half of a row of the tile. */
@@ -3145,7 +3146,7 @@ LEMON__KERNELS(m512, 13) LEMON__KERNELS(m512, 14)
 
 /*  Transposes 8 x 8: out[s * width + l] = in[l][s].  The halves of rows l and l + 4 are loaded into one register, so
     that the rest happens within 128-bit lanes: 16 shuffles for 64 elements. */
-LEMON__TARGET_m256 LEMON__INLINE void lemon__transpose_8x8(float *out, int64_t width, const float *const in[8],
+LEMON__TARGET_m256 LEMON__INLINE void lemon__transpose_m256(float *out, int64_t width, const float *const in[8],
                                                            int64_t s) {
     __m256 r[8], t[8];
     int h, q;
@@ -3162,28 +3163,6 @@ LEMON__TARGET_m256 LEMON__INLINE void lemon__transpose_8x8(float *out, int64_t w
         _mm256_storeu_ps(out + (h + 1) * width, _mm256_shuffle_ps(t[h], t[h + 2], 0xee));
         _mm256_storeu_ps(out + (h + 2) * width, _mm256_shuffle_ps(t[h + 1], t[h + 3], 0x44));
         _mm256_storeu_ps(out + (h + 3) * width, _mm256_shuffle_ps(t[h + 1], t[h + 3], 0xee));
-    }
-}
-
-/*  The twin of lemon__pack_plain.  A panel's width is a multiple of 8, so whole vectors may be stored; lanes beyond the
-    last are filled with anything, for no kernel uses them. */
-LEMON__TARGET_m256 static void lemon__pack_m256(float *out, int64_t width, const float *in, int64_t lane, int64_t step,
-                                                int64_t lanes, int64_t steps) {
-    const float *row[8];
-    int64_t l, s, r;
-    if (lane == 1) {
-        const __m256i mask = lemon__first_m256(lanes % 8);
-        for (s = 0; s < steps; s++, in += step, out += width) {
-            for (l = 0; l + 8 <= lanes; l += 8) _mm256_storeu_ps(out + l, _mm256_loadu_ps(in + l));
-            if (l < lanes) _mm256_storeu_ps(out + l, _mm256_maskload_ps(in + l, mask));
-        }
-        return;
-    }
-    for (l = 0; l < lanes; l += 8) {
-        for (r = 0; r < 8; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane;
-        for (s = 0; s + 8 <= steps; s += 8) lemon__transpose_8x8(out + s * width + l, width, row, s);
-        for (; s < steps; s++)
-            for (r = 0; r < 8; r++) out[s * width + l + r] = row[r][s];
     }
 }
 
@@ -3206,12 +3185,6 @@ LEMON__TARGET_m512 LEMON__INLINE void lemon__sum4_m512(float *out, __m512 w, __m
 /*  A vector of a row of B, of each type, from element p on, a multiple of its length.  Memory is the limit here, so B
     is widened as it comes: half or a quarter of the bytes is two or four times the speed.  The scale of a block of q8
     is spread over a vector as it is, f16, and then converted as a whole. */
-LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__f32_m256(const uint8_t *w, int64_t p) {
-    return _mm256_loadu_ps((const float *)(const void *)w + p);
-}
-LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__f32_m512(const uint8_t *w, int64_t p) {
-    return _mm512_loadu_ps((const float *)(const void *)w + p);
-}
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__bf16_m256(const uint8_t *w, int64_t p) {
     const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(w + 2 * p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
@@ -3234,15 +3207,12 @@ LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__spread_m256(const uint8_t *block)
 LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__spread_m512(const uint8_t *block) {
     return _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
 }
-LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__q8_m256(const uint8_t *w, int64_t p) {
-    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    return _mm256_mul_ps(lemon__spread_m256(block), lemon__bytes_m256(block + 2 + p % LEMON__BLOCK));
+#define LEMON__Q8_OF_BLOCK(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__q8_##V(const uint8_t *w, int64_t p) { \
+    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES; \
+    return LEMON__MUL_##V(lemon__spread_##V(block), lemon__bytes_##V(block + 2 + p % LEMON__BLOCK)); \
 }
-LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__q8_m512(const uint8_t *w, int64_t p) {
-    const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    return _mm512_mul_ps(lemon__spread_m512(block), lemon__bytes_m512(block + 2 + p % LEMON__BLOCK));
-}
-
+LEMON__VECTORS(LEMON__Q8_OF_BLOCK)
 #endif /* LEMON__X86 */
 
 #if LEMON__NEON
@@ -3321,9 +3291,6 @@ LEMON__INLINE void lemon__transpose_neon(float *out, int64_t width, const float 
 LEMON__INLINE void lemon__sum4_neon(float *out, float32x4_t w, float32x4_t x, float32x4_t y, float32x4_t z) {
     vst1q_f32(out, vpaddq_f32(vpaddq_f32(w, x), vpaddq_f32(y, z)));
 }
-LEMON__INLINE float32x4_t lemon__f32_neon(const uint8_t *w, int64_t p) {
-    return vld1q_f32((const float *)(const void *)w + p);
-}
 LEMON__INLINE float32x4_t lemon__bf16_neon(const uint8_t *w, int64_t p) {
     const uint16x4_t x = vreinterpret_u16_u8(vld1_u8(w + 2 * p));
     return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(x), 16));
@@ -3355,7 +3322,6 @@ LEMON__INLINE v128_t lemon__pairs_wasm(v128_t x, v128_t y) {
 LEMON__INLINE void lemon__sum4_wasm(float *out, v128_t w, v128_t x, v128_t y, v128_t z) {
     wasm_v128_store(out, lemon__pairs_wasm(lemon__pairs_wasm(w, x), lemon__pairs_wasm(y, z)));
 }
-LEMON__INLINE v128_t lemon__f32_wasm(const uint8_t *w, int64_t p) { return wasm_v128_load(w + 4 * p); }
 LEMON__INLINE v128_t lemon__bf16_wasm(const uint8_t *w, int64_t p) {
     return wasm_i32x4_shl(wasm_u32x4_load16x4(w + 2 * p), 16);
 }
@@ -3371,24 +3337,32 @@ LEMON__INLINE v128_t lemon__q8_wasm(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__WASM */
 
-/*  The twin of lemon__pack_plain, by 4 x 4; the width is a multiple of 4, as that of lemon__pack_m256 is of 8. */
+/*  The twin of lemon__pack_plain, by squares of 8 or 4.  A panel's width is a multiple of that, so whole vectors may be
+    stored; lanes beyond the last are filled with anything, for no kernel uses them. */
 #define LEMON__PACK_KERNEL(V) \
-static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes, \
-                            int64_t steps) { \
-    const float *row[4]; \
+LEMON__TARGET_##V static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t lane, int64_t step, \
+                                              int64_t lanes, int64_t steps) { \
+    enum { square = sizeof(LEMON__VEC_##V) / 4 }; \
+    const LEMON__MASK_##V rest = lemon__first_##V(lanes % square); \
+    const float *row[square]; \
     int64_t l, s, r; \
-    if (lane == 1) { \
-        for (s = 0; s < steps; s++, in += step, out += width) \
-            for (l = 0; l < lanes; l += 4) LEMON__PUT_##V(out + l, lemon__load_##V(in + l, lanes - l)); \
-        return; \
+    for (s = 0; lane == 1 && s < steps; s++, in += step, out += width) { \
+        for (l = 0; l + square <= lanes; l += square) LEMON__PUT_##V(out + l, LEMON__GET_##V(in + l)); \
+        if (l < lanes) LEMON__PUT_##V(out + l, LEMON__LOAD_##V(in + l, rest)); \
     } \
-    for (l = 0; l < lanes; l += 4) { \
-        for (r = 0; r < 4; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane; \
-        for (s = 0; s + 4 <= steps; s += 4) lemon__transpose_##V(out + s * width + l, width, row, s); \
+    for (l = 0; lane != 1 && l < lanes; l += square) { \
+        for (r = 0; r < square; r++) row[r] = in + lemon__min(l + r, lanes - 1) * lane; \
+        for (s = 0; s + square <= steps; s += square) lemon__transpose_##V(out + s * width + l, width, row, s); \
         for (; s < steps; s++) \
-            for (r = 0; r < 4; r++) out[s * width + l + r] = row[r][s]; \
+            for (r = 0; r < square; r++) out[s * width + l + r] = row[r][s]; \
     } \
 }
+
+#define LEMON__F32_OF_ROW(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__f32_##V(const uint8_t *w, int64_t p) { \
+    return LEMON__GET_##V((const float *)(const void *)w + p); \
+}
+LEMON__VECTORS(LEMON__F32_OF_ROW)
 
 /*  How far ahead of a row of B to ask for what comes: short rows are streams too short for the hardware to see, so there
     it is the row as many further on as are read at once. */
@@ -3422,28 +3396,17 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 #define LEMON__AT_q8(p) (p)
 #define LEMON__DOT_SUM(V, i, j) LEMON__VEC_##V x##i##j = LEMON__SET_##V(0);
 #define LEMON__DOT_FMA(V, i, j) x##i##j = LEMON__FMA_##V(a, b##j, x##i##j);
-#define LEMON__DOT_FOLD(V, i, q, r, s, t) \
-    lemon__sum4_##V(sum + q, x##i##q, x##i##r, x##i##s, x##i##t);
+#define LEMON__DOT_FOLD(V, i, q, r, s, t) lemon__sum4_##V(sum + q, x##i##q, x##i##r, x##i##s, x##i##t);
 
 /*  The parts for one row of A, by the number of columns. */
-#define LEMON__DOT_ZERO_3(V, i, at) LEMON__STEPS_3(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ZERO_4(V, i, at) LEMON__STEPS_4(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ZERO_6(V, i, at) LEMON__STEPS_6(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ZERO_8(V, i, at) LEMON__STEPS_8(LEMON__DOT_SUM, V, i)
-#define LEMON__DOT_ADD(V, i, cols) a = LEMON__GET_##V(a##i + p); LEMON__STEPS_##cols(LEMON__DOT_FMA, V, i)
-#define LEMON__DOT_ADD_3(V, i, at) LEMON__DOT_ADD(V, i, 3)
-#define LEMON__DOT_ADD_4(V, i, at) LEMON__DOT_ADD(V, i, 4)
-#define LEMON__DOT_ADD_6(V, i, at) LEMON__DOT_ADD(V, i, 6)
-#define LEMON__DOT_ADD_8(V, i, at) LEMON__DOT_ADD(V, i, 8)
+#define LEMON__DOT_ZERO(V, cols, i, at) LEMON__STEPS_##cols(LEMON__DOT_SUM, V, i)
+#define LEMON__DOT_ADD(V, cols, i, at) a = LEMON__GET_##V(a##i + p); LEMON__STEPS_##cols(LEMON__DOT_FMA, V, i)
 #define LEMON__DOT_FOLD_3(V, i) LEMON__DOT_FOLD(V, i, 0, 1, 2, 2)
 #define LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 0, 1, 2, 3)
 #define LEMON__DOT_FOLD_6(V, i) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 4, 5, 5, 5)
 #define LEMON__DOT_FOLD_8(V, i) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_FOLD(V, i, 4, 5, 6, 7)
-#define LEMON__DOT_STORE(i) lemon__dots_finish(g, row + i, col, columns, sum, k);
-#define LEMON__DOT_STORE_3(V, i, at) LEMON__DOT_FOLD_3(V, i) LEMON__DOT_STORE(i)
-#define LEMON__DOT_STORE_4(V, i, at) LEMON__DOT_FOLD_4(V, i) LEMON__DOT_STORE(i)
-#define LEMON__DOT_STORE_6(V, i, at) LEMON__DOT_FOLD_6(V, i) LEMON__DOT_STORE(i)
-#define LEMON__DOT_STORE_8(V, i, at) LEMON__DOT_FOLD_8(V, i) LEMON__DOT_STORE(i)
+#define LEMON__DOT_STORE(V, cols, i, at) \
+    LEMON__DOT_FOLD_##cols(V, i) lemon__dots_finish(g, row + i, col, columns, sum, k);
 
 #define LEMON__DOT_KERNEL(V, type, rows, cols) \
 LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__product *g, int64_t row, int64_t col, \
@@ -3455,12 +3418,12 @@ LEMON__TARGET_##V static void lemon__dots_##V##_##type##_##rows(const lemon__pro
     int64_t p; \
     LEMON__ROWS_##rows(LEMON__DOT_ROW, V) \
     LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
-    LEMON__ROWS_##rows(LEMON__DOT_ZERO_##cols, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_ZERO, V, cols) \
     for (p = 0; p < k; p += lanes) { \
         LEMON__STEPS_##cols(LEMON__DOT_LOAD, V, type) \
-        LEMON__ROWS_##rows(LEMON__DOT_ADD_##cols, V) \
+        LEMON__ROWS_##rows(LEMON__DOT_ADD, V, cols) \
     } \
-    LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_STORE, V, cols) \
 }
 
 #if LEMON__X86
@@ -3494,9 +3457,9 @@ LEMON__TARGET_##V static void lemon__dots_##V##_q8_##rows(const lemon__product *
     int64_t p; \
     LEMON__ROWS_##rows(LEMON__DOT_ROW, V) \
     LEMON__STEPS_##cols(LEMON__DOT_COLUMN, V, 0) \
-    LEMON__ROWS_##rows(LEMON__DOT_ZERO_##cols, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_ZERO, V, cols) \
     for (p = 0; p < k; p += LEMON__BLOCK) { LEMON__STEPS_##cols(LEMON__BLOCK_COLUMN_##rows, V, 0) } \
-    LEMON__ROWS_##rows(LEMON__DOT_STORE_##cols, V) \
+    LEMON__ROWS_##rows(LEMON__DOT_STORE, V, cols) \
 }
 #endif
 
@@ -3512,15 +3475,14 @@ LEMON__INLINE void lemon__sums_edge(const lemon__product *g, int64_t row, int64_
 #define LEMON__SUM_SCALE(V, i, s) const LEMON__VEC_##V x##i##s = LEMON__SET_##V(g->alpha * a[s * g->a_step]);
 #define LEMON__SUM_LOAD(V, i, s) const LEMON__VEC_##V b##s = LEMON__GET_##V(b + s * g->b_step + j);
 #define LEMON__SUM_FMA(V, i, s) x = LEMON__FMA_##V(x##i##s, b##s, x);
-#define LEMON__SUM_BEGIN(V, i) float *c##i = g->c + (row + i) * g->ldc; a = g->a + (row + i) * g->a_row + p * g->a_step;
-#define LEMON__SUM_BEGIN_4(V, i, at) LEMON__SUM_BEGIN(V, i) LEMON__STEPS_4(LEMON__SUM_SCALE, V, i)
-#define LEMON__SUM_BEGIN_8(V, i, at) LEMON__SUM_BEGIN(V, i) LEMON__STEPS_8(LEMON__SUM_SCALE, V, i)
-#define LEMON__SUM_ADD(V, i, steps) \
+#define LEMON__SUM_BEGIN(V, steps, i, at) \
+    float *c##i = g->c + (row + i) * g->ldc; \
+    a = g->a + (row + i) * g->a_row + p * g->a_step; \
+    LEMON__STEPS_##steps(LEMON__SUM_SCALE, V, i)
+#define LEMON__SUM_ADD(V, steps, i, at) \
     x = LEMON__GET_##V(c##i + j); \
     LEMON__STEPS_##steps(LEMON__SUM_FMA, V, i) \
     LEMON__PUT_##V(c##i + j, x);
-#define LEMON__SUM_ADD_4(V, i, at) LEMON__SUM_ADD(V, i, 4)
-#define LEMON__SUM_ADD_8(V, i, at) LEMON__SUM_ADD(V, i, 8)
 
 #define LEMON__SUM_KERNEL(V, rows, steps) \
 LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, int64_t row, int64_t p, int64_t col, \
@@ -3529,45 +3491,39 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
     const float *a, *b = g->b + p * g->b_step; \
     LEMON__VEC_##V x; \
     int64_t j; \
-    LEMON__ROWS_##rows(LEMON__SUM_BEGIN_##steps, V) \
+    LEMON__ROWS_##rows(LEMON__SUM_BEGIN, V, steps) \
     for (j = col; j + lanes <= last; j += lanes) { \
         LEMON__STEPS_##steps(LEMON__SUM_LOAD, V, 0) \
-        LEMON__ROWS_##rows(LEMON__SUM_ADD_##steps, V) \
+        LEMON__ROWS_##rows(LEMON__SUM_ADD, V, steps) \
     } \
     lemon__sums_edge(g, row, rows, p, steps, j, last); \
 }
 
+/*  The kernels for few rows of A, by their numbers of rows and of columns or steps. */
+#define LEMON__DOTS_m256(X, type) X(m256, type, 1, 8) X(m256, type, 2, 4) X(m256, type, 3, 3) X(m256, type, 4, 3)
+#define LEMON__DOTS_m512(X, type) X(m512, type, 1, 8) X(m512, type, 2, 8) X(m512, type, 3, 6) X(m512, type, 4, 6)
+#define LEMON__DOTS_neon(X, type) X(neon, type, 1, 8) X(neon, type, 2, 8) X(neon, type, 3, 6) X(neon, type, 4, 6)
+#define LEMON__DOTS_wasm(X, type) X(wasm, type, 1, 8) X(wasm, type, 2, 4) X(wasm, type, 3, 3)
+#define LEMON__SUMS_m256(X) X(m256, 1, 8) X(m256, 2, 4)
+#define LEMON__SUMS_m512(X) X(m512, 1, 8) X(m512, 2, 8)
+#define LEMON__SUMS_neon(X) X(neon, 1, 8) X(neon, 2, 8) X(neon, 3, 4) X(neon, 4, 4)
+#define LEMON__SUMS_wasm(X) X(wasm, 1, 8) X(wasm, 2, 4)
+#define LEMON__FEW_KERNELS(V) \
+    LEMON__DOTS_##V(LEMON__DOT_KERNEL, f32) LEMON__DOTS_##V(LEMON__DOT_KERNEL, bf16) LEMON__SUMS_##V(LEMON__SUM_KERNEL)
+LEMON__VECTORS(LEMON__FEW_KERNELS)
+
 #if LEMON__X86
-#define LEMON__DOT_KERNELS(type) \
-    LEMON__DOT_KERNEL(m256, type, 1, 8) LEMON__DOT_KERNEL(m256, type, 2, 4) LEMON__DOT_KERNEL(m256, type, 3, 3) \
-    LEMON__DOT_KERNEL(m256, type, 4, 3) LEMON__DOT_KERNEL(m512, type, 1, 8) LEMON__DOT_KERNEL(m512, type, 2, 8) \
-    LEMON__DOT_KERNEL(m512, type, 3, 6) LEMON__DOT_KERNEL(m512, type, 4, 6)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16)
+LEMON__PACK_KERNEL(m256)
 LEMON__BLOCK_KERNEL(m256, 1, 8) LEMON__BLOCK_KERNEL(m256, 2, 4) LEMON__DOT_KERNEL(m256, q8, 3, 3)
 LEMON__DOT_KERNEL(m256, q8, 4, 3) LEMON__BLOCK_KERNEL(m512, 1, 8) LEMON__BLOCK_KERNEL(m512, 2, 8)
 LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)
-LEMON__SUM_KERNEL(m256, 1, 8) LEMON__SUM_KERNEL(m256, 2, 4)
-LEMON__SUM_KERNEL(m512, 1, 8) LEMON__SUM_KERNEL(m512, 2, 8)
-#endif
-
-#if LEMON__NEON
+#elif LEMON__NEON
 #define LEMON__NEON_KERNELS(rows) LEMON__NEON_KERNEL(rows) LEMON__NARROW_KERNEL(neon, rows)
 LEMON__NEON_KERNELS(1) LEMON__NEON_KERNELS(2) LEMON__NEON_KERNELS(3) LEMON__NEON_KERNELS(4)
 LEMON__NEON_KERNELS(5) LEMON__NEON_KERNELS(6) LEMON__NEON_KERNELS(7) LEMON__NEON_KERNELS(8)
-#define LEMON__DOT_KERNELS(type) \
-    LEMON__DOT_KERNEL(neon, type, 1, 8) LEMON__DOT_KERNEL(neon, type, 2, 8) LEMON__DOT_KERNEL(neon, type, 3, 6) \
-    LEMON__DOT_KERNEL(neon, type, 4, 6)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
-LEMON__SUM_KERNEL(neon, 1, 8) LEMON__SUM_KERNEL(neon, 2, 8) LEMON__SUM_KERNEL(neon, 3, 4) LEMON__SUM_KERNEL(neon, 4, 4)
-LEMON__PACK_KERNEL(neon)
-#endif
-
-#if LEMON__WASM
-#define LEMON__DOT_KERNELS(type) \
-    LEMON__DOT_KERNEL(wasm, type, 1, 8) LEMON__DOT_KERNEL(wasm, type, 2, 4) LEMON__DOT_KERNEL(wasm, type, 3, 3)
-LEMON__DOT_KERNELS(f32) LEMON__DOT_KERNELS(bf16) LEMON__DOT_KERNELS(q8)
-LEMON__SUM_KERNEL(wasm, 1, 8) LEMON__SUM_KERNEL(wasm, 2, 4)
-LEMON__PACK_KERNEL(wasm)
+LEMON__DOTS_neon(LEMON__DOT_KERNEL, q8) LEMON__PACK_KERNEL(neon)
+#elif LEMON__WASM
+LEMON__DOTS_wasm(LEMON__DOT_KERNEL, q8) LEMON__PACK_KERNEL(wasm)
 #endif
 
 /* ---- the table of machines ---- */
@@ -3580,90 +3536,47 @@ LEMON__PACK_KERNEL(wasm)
 static const lemon__dots lemon__plain_dots[] = {{lemon__dots_plain, 64}};
 static const lemon__sums lemon__plain_sums[] = {{lemon__sums_plain, 1}};
 #if LEMON__SMALL
-static const lemon__machine lemon__plain = {
+static const lemon__machine lemon__machine_plain = {
     1, 1, 1, 1, INT64_MAX / 8, 1, INT64_MAX / 8, 1, INT64_MAX / 8, 1, NULL, NULL,
     {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
 };
 #else
-static const lemon__kernel lemon__plain_wide[] = {LEMON__LIST_4(lemon__wide_plain)};
-static const lemon__kernel lemon__plain_narrow[] = {LEMON__LIST_4(lemon__narrow_plain)};
-static const lemon__machine lemon__plain = {
-    4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__plain_wide, lemon__plain_narrow,
+static const lemon__kernel lemon__wides_plain[] = {LEMON__LIST_4(lemon__wide_plain)};
+static const lemon__kernel lemon__narrows_plain[] = {LEMON__LIST_4(lemon__narrow_plain)};
+static const lemon__machine lemon__machine_plain = {
+    4, 8, 8, 4, 256, 512, 8, 1, 1, 1, lemon__wides_plain, lemon__narrows_plain,
     {lemon__plain_dots, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, lemon__plain_sums, lemon__pack_plain
 };
 #endif
 
+/*  A machine with `rows` rows in its largest tile; the numbers are those that stand first in lemon__machine. */
+#define LEMON__DOT_ROW_OF(V, type, rows, columns) {lemon__dots_##V##_##type##_##rows, columns},
+#define LEMON__SUM_ROW_OF(V, rows, steps) {lemon__sums_##V##_##rows, steps},
+#define LEMON__MACHINE(V, rows, pack, ...) \
+static const lemon__kernel lemon__wides_##V[] = {LEMON__LIST_##rows(lemon__wide_##V)}; \
+static const lemon__kernel lemon__narrows_##V[] = {LEMON__LIST_##rows(lemon__narrow_##V)}; \
+static const lemon__dots lemon__f32_dots_##V[] = {LEMON__DOTS_##V(LEMON__DOT_ROW_OF, f32)}; \
+static const lemon__dots lemon__bf16_dots_##V[] = {LEMON__DOTS_##V(LEMON__DOT_ROW_OF, bf16)}; \
+static const lemon__dots lemon__q8_dots_##V[] = {LEMON__DOTS_##V(LEMON__DOT_ROW_OF, q8)}; \
+static const lemon__sums lemon__all_sums_##V[] = {LEMON__SUMS_##V(LEMON__SUM_ROW_OF)}; \
+static const lemon__machine lemon__machine_##V = { \
+    __VA_ARGS__, lemon__wides_##V, lemon__narrows_##V, \
+    {lemon__f32_dots_##V, lemon__bf16_dots_##V, NULL, lemon__q8_dots_##V, NULL, NULL, NULL, NULL}, \
+    lemon__all_sums_##V, pack};
 #if LEMON__X86
-static const lemon__kernel lemon__avx2_wide[] = {LEMON__LIST_6(lemon__wide_m256)};
-static const lemon__kernel lemon__avx2_narrow[] = {LEMON__LIST_6(lemon__narrow_m256)};
-#define LEMON__DOTS_m256(type) static const lemon__dots lemon__avx2_dots_##type[] = { \
-    {lemon__dots_m256_##type##_1, 8}, {lemon__dots_m256_##type##_2, 4}, {lemon__dots_m256_##type##_3, 3}, \
-    {lemon__dots_m256_##type##_4, 3}};
-LEMON__DOTS_m256(f32) LEMON__DOTS_m256(bf16) LEMON__DOTS_m256(q8)
-static const lemon__sums lemon__avx2_sums[] = {{lemon__sums_m256_1, 8}, {lemon__sums_m256_2, 4}};
-static const lemon__machine lemon__avx2 = {
-    6, 16, 8, 8, 512, 1024, 8, 4, 8, 2, lemon__avx2_wide, lemon__avx2_narrow,
-    {lemon__avx2_dots_f32, lemon__avx2_dots_bf16, NULL, lemon__avx2_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx2_sums,
-    lemon__pack_m256
-};
-static const lemon__kernel lemon__avx512_wide[] = {LEMON__LIST_14(lemon__wide_m512)};
-static const lemon__kernel lemon__avx512_narrow[] = {LEMON__LIST_14(lemon__narrow_m512)};
-#define LEMON__DOTS_m512(type) static const lemon__dots lemon__avx512_dots_##type[] = { \
-    {lemon__dots_m512_##type##_1, 8}, {lemon__dots_m512_##type##_2, 8}, {lemon__dots_m512_##type##_3, 6}, \
-    {lemon__dots_m512_##type##_4, 6}};
-LEMON__DOTS_m512(f32) LEMON__DOTS_m512(bf16) LEMON__DOTS_m512(q8)
-static const lemon__sums lemon__avx512_sums[] = {{lemon__sums_m512_1, 8}, {lemon__sums_m512_2, 8}};
-static const lemon__machine lemon__avx512 = {
-    14, 32, 16, 16, 1024, 1024, 12, 4, 4, 2, lemon__avx512_wide, lemon__avx512_narrow,
-    {lemon__avx512_dots_f32, lemon__avx512_dots_bf16, NULL, lemon__avx512_dots_q8, NULL, NULL, NULL, NULL}, lemon__avx512_sums,
-    lemon__pack_m256
-};
+LEMON__MACHINE(m256, 6, lemon__pack_m256, 6, 16, 8, 8, 512, 1024, 8, 4, 8, 2)
+LEMON__MACHINE(m512, 14, lemon__pack_m256, 14, 32, 16, 16, 1024, 1024, 12, 4, 4, 2)
+#elif LEMON__NEON
+LEMON__MACHINE(neon, 8, lemon__pack_neon, 8, 12, 4, 8, 512, 1020, 8, 4, 4, 4)
+#elif LEMON__WASM
+LEMON__MACHINE(wasm, 4, lemon__pack_wasm, 4, 8, 4, 4, 512, 1024, 8, 3, 4, 2)
 #endif
 
-#if LEMON__NEON
-static const lemon__kernel lemon__neon_wide[] = {LEMON__LIST_8(lemon__wide_neon)};
-static const lemon__kernel lemon__neon_narrow[] = {LEMON__LIST_8(lemon__narrow_neon)};
-#define LEMON__DOTS_neon(type) static const lemon__dots lemon__neon_dots_##type[] = { \
-    {lemon__dots_neon_##type##_1, 8}, {lemon__dots_neon_##type##_2, 8}, {lemon__dots_neon_##type##_3, 6}, \
-    {lemon__dots_neon_##type##_4, 6}};
-LEMON__DOTS_neon(f32) LEMON__DOTS_neon(bf16) LEMON__DOTS_neon(q8)
-static const lemon__sums lemon__neon_sums[] = {
-    {lemon__sums_neon_1, 8}, {lemon__sums_neon_2, 8}, {lemon__sums_neon_3, 4}, {lemon__sums_neon_4, 4}
-};
-static const lemon__machine lemon__neon = {
-    8, 12, 4, 8, 512, 1020, 8, 4, 4, 4, lemon__neon_wide, lemon__neon_narrow,
-    {lemon__neon_dots_f32, lemon__neon_dots_bf16, NULL, lemon__neon_dots_q8, NULL, NULL, NULL, NULL}, lemon__neon_sums,
-    lemon__pack_neon
-};
-#endif
-
-#if LEMON__WASM
-static const lemon__kernel lemon__wasm_wide[] = {LEMON__LIST_4(lemon__wide_wasm)};
-static const lemon__kernel lemon__wasm_narrow[] = {LEMON__LIST_4(lemon__narrow_wasm)};
-#define LEMON__DOTS_wasm(type) static const lemon__dots lemon__wasm_dots_##type[] = { \
-    {lemon__dots_wasm_##type##_1, 8}, {lemon__dots_wasm_##type##_2, 4}, {lemon__dots_wasm_##type##_3, 3}};
-LEMON__DOTS_wasm(f32) LEMON__DOTS_wasm(bf16) LEMON__DOTS_wasm(q8)
-static const lemon__sums lemon__wasm_sums[] = {{lemon__sums_wasm_1, 8}, {lemon__sums_wasm_2, 4}};
-static const lemon__machine lemon__wasm = {
-    4, 8, 4, 4, 512, 1024, 8, 3, 4, 2, lemon__wasm_wide, lemon__wasm_narrow,
-    {lemon__wasm_dots_f32, lemon__wasm_dots_bf16, NULL, lemon__wasm_dots_q8, NULL, NULL, NULL, NULL}, lemon__wasm_sums,
-    lemon__pack_wasm
-};
-#endif
-
+#define LEMON__MACHINE_OF(V) if (isa == LEMON__ISA_##V) return &lemon__machine_##V;
 static const lemon__machine *lemon__machine_of(lemon_isa isa) {
-#if LEMON__X86
-    if (isa == LEMON_ISA_AVX512) return &lemon__avx512;
-    if (isa == LEMON_ISA_AVX2) return &lemon__avx2;
-#endif
-#if LEMON__NEON
-    if (isa == LEMON_ISA_NEON) return &lemon__neon;
-#endif
-#if LEMON__WASM
-    if (isa == LEMON_ISA_WASM) return &lemon__wasm;
-#endif
+    LEMON__VECTORS(LEMON__MACHINE_OF)
     (void)isa;
-    return &lemon__plain;
+    return &lemon__machine_plain;
 }
 
 /*  The tiles of products in float64, steps of k at once, and what their packed panels take: no panel is wider than 16. */
@@ -3883,12 +3796,13 @@ static lemon__product lemon__product_of(lemon_isa isa, int trans_a, int trans_b,
                                         float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                                         float beta, float *c, int64_t ldc) {
     lemon__product g;
+    memset(&g, 0, sizeof g);
     g.machine = lemon__machine_of(isa);
     g.a = a; g.a_row = trans_a ? 1 : lda; g.a_step = trans_a ? lda : 1;
     g.b = b; g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
     g.c = c; g.ldc = ldc;
     g.m = m; g.n = n; g.k = k; g.alpha = alpha; g.beta = beta;
-    g.ready = NULL; g.ready_n = 0; g.type = LEMON_F32; g.b_bytes = (size_t)g.b_col * sizeof(float);
+    g.type = LEMON_F32; g.b_bytes = (size_t)g.b_col * sizeof(float);
     return g;
 }
 
@@ -3954,17 +3868,11 @@ static void lemon__gemm(lemon_isa isa, float *workspace, int trans_a, int trans_
     and b(p, j) = b[p * b_step + j]: nothing is packed and little planned. */
 static void lemon__gemm_near(lemon_isa isa, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t a_row,
                              int64_t a_step, const float *b, int64_t b_step, float beta, float *c, int64_t ldc) {
-    lemon__product g;
+    lemon__product g = lemon__product_of(isa, 0, 0, m, n, k, alpha, a, a_row, b, b_step, beta, c, ldc);
     const lemon__place_of at = {0, 0};
     lemon__panels panels;
     lemon__tile t;
-    memset(&g, 0, sizeof g);
-    g.machine = lemon__machine_of(isa);
-    g.m = m, g.n = n, g.k = k;
-    g.a = a, g.a_row = a_row, g.a_step = a_step;
-    g.b = b, g.b_step = b_step, g.b_col = 1;
-    g.c = c, g.ldc = ldc;
-    g.alpha = alpha, g.beta = beta;
+    g.a_step = a_step;
     if (LEMON__SMALL) {
         lemon__plan(&g);
         lemon__product_run(&g, NULL);
@@ -4069,11 +3977,9 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
     const int threads = lemon__threads(ctx);
     int64_t parts = lemon__parts(g, threads), most;
-    lemon__grid grid;
+    lemon__grid grid = {ctx, g, 1, 1};
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     if (LEMON__SMALL) { lemon__product_run(g, NULL); return; }
-    grid.ctx = ctx;
-    grid.whole = g;
     most = lemon__grid_choose(&grid, lemon__min(parts, threads));
     while (lemon__grid_choose(&grid, parts) > most + most / 32) parts /= 2;
     lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
@@ -4301,11 +4207,10 @@ LEMON__OCTETS_KERNELS(sdot)
 static lemon__octets_dots lemon__octets_dots_of(lemon_isa isa, int q4) {
 #if LEMON__X86
     if (isa != LEMON_ISA_SCALAR) return q4 ? lemon__octets_dots_m256_q4 : lemon__octets_dots_m256_q8;
-#endif
+#elif LEMON__NEON
 #ifdef LEMON__SDOT
     if (isa == LEMON_ISA_NEON && LEMON__SDOT) return q4 ? lemon__octets_dots_sdot_q4 : lemon__octets_dots_sdot_q8;
 #endif
-#if LEMON__NEON
     if (isa == LEMON_ISA_NEON) return q4 ? lemon__octets_dots_neon_q4 : lemon__octets_dots_neon_q8;
 #endif
     (void)isa;
@@ -4344,14 +4249,12 @@ static void lemon__octets_task(void *arg, int64_t index, int worker) {
 static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     const double work = (double)rows * (double)w->rows * (double)w->cols;
     const int64_t parts = work < 8 * (double)LEMON__PARALLEL ? 1 : lemon__threads(ctx);
-    lemon__octets_job job;
-    job.blocks = lemon__ceil_div(w->cols, LEMON__BLOCK);
+    const int64_t each = lemon__ceil_div(lemon__ceil_div(w->rows, parts), 4) * 4;
+    lemon__octets_job job = {ctx, w, x, y, rows, each, lemon__ceil_div(w->cols, LEMON__BLOCK)};
     if (!LEMON__INT8 || !ctx->options.int8 || (w->dtype != LEMON_Q8 && w->dtype != LEMON_Q4)) return 0;
     if (job.blocks * (int64_t)sizeof(lemon__octets) > LEMON__DECODE_BYTES) return 0;
-    job.ctx = ctx, job.w = w, job.x = x, job.y = y, job.rows = rows;
-    job.each = lemon__ceil_div(lemon__ceil_div(w->rows, parts), 4) * 4;
     ctx->flops += 2.0 * work;
-    lemon__parallel(ctx, lemon__ceil_div(w->rows, job.each), lemon__octets_task, &job);
+    lemon__parallel(ctx, lemon__ceil_div(w->rows, each), lemon__octets_task, &job);
     return 1;
 }
 
@@ -4460,13 +4363,7 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
 /*  c [m, n] += alpha * a * op(b) on all threads; b is [k, n], or [n, k] where trans_b is set. */
 static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int64_t n, int64_t k, double alpha,
                           const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc) {
-    lemon__product64 g;
-    g.ctx = ctx; g.a = a; g.b = b; g.c = c; g.alpha = alpha;
-    g.m = m; g.n = n; g.k = k;
-    g.a_row = lda; g.a_step = 1;
-    g.b_step = trans_b ? 1 : ldb; g.b_col = trans_b ? ldb : 1;
-    g.ldc = ldc;
-    g.lower = lower;
+    lemon__product64 g = {ctx, a, b, c, alpha, m, n, k, lda, 1, trans_b ? 1 : ldb, trans_b ? ldb : 1, ldc, lower};
     ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
 }
@@ -4494,19 +4391,14 @@ static lemon_status lemon__check_sizes(lemon_ctx *ctx, const lemon__product *g) 
     return LEMON_OK;
 }
 
-/*  A and C. */
-static lemon_status lemon__check_operands(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda) {
-    const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
-    lemon_status status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
-    return status ? status : lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
-}
-
+/*  packed: B was checked before. */
 static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g, int trans_a, int64_t lda, int trans_b,
-                                         int64_t ldb) {
-    lemon_status status = lemon__check_sizes(ctx, g);
+                                         int64_t ldb, int packed) {
     const int used = g->alpha != 0 && g->m > 0 && g->n > 0;
-    if (!status) status = lemon__check_operands(ctx, g, trans_a, lda);
-    if (status) return status;
+    lemon_status status = lemon__check_sizes(ctx, g);
+    if (!status) status = lemon__check_matrix(ctx, 'a', g->a, trans_a ? g->k : g->m, trans_a ? g->m : g->k, lda, used);
+    if (!status) status = lemon__check_matrix(ctx, 'c', g->c, g->m, g->n, g->ldc, 1);
+    if (status || packed) return status;
     return lemon__check_matrix(ctx, 'b', g->b, trans_b ? g->n : g->k, trans_b ? g->k : g->n, ldb, used);
 }
 
@@ -4528,7 +4420,7 @@ LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int
                                    float *c, int64_t ldc) {
     lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
                                          ldc);
-    lemon_status status = lemon__check_product(ctx, &g, trans_a, lda, trans_b, ldb);
+    lemon_status status = lemon__check_product(ctx, &g, trans_a, lda, trans_b, ldb, 0);
     if (status || m == 0 || n == 0) return status;
     if (!ctx) {
         lemon__plan(&g);
@@ -4548,10 +4440,7 @@ struct lemon_packed {
     float *data;                    /* [k blocks][panels][block_k][nr] */
 };
 
-typedef struct lemon__pack_job {
-    const lemon_packed *packed;
-    const lemon__product *g;
-} lemon__pack_job;
+typedef struct lemon__pack_job { const lemon_packed *packed; const lemon__product *g; } lemon__pack_job;
 
 /*  One panel, in all blocks of k.  What no column fills is zero, though nobody reads it. */
 static void lemon__pack_task(void *arg, int64_t index, int worker) {
@@ -4568,45 +4457,40 @@ static void lemon__pack_task(void *arg, int64_t index, int worker) {
     (void)worker;
 }
 
-static lemon_status lemon__packed_make(lemon_ctx *ctx, const lemon__product *g, lemon_packed **packed) {
-    const int64_t nr = g->machine->nr, blocks = lemon__ceil_div(g->k, g->block_k);
-    lemon_packed *v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
-    lemon__pack_job job;
-    if (!v) return LEMON_E_MEMORY;
-    v->isa = lemon__isa(ctx);
-    v->n = g->n;
-    v->k = g->k;
-    v->block_k = g->block_k;
-    v->padded_n = lemon__ceil_div(g->n, nr) * nr;
-    if (lemon__mul((size_t)(blocks * v->block_k) * sizeof(float), (size_t)v->padded_n, &v->bytes))
-        v->data = (float *)lemon__malloc(ctx, v->bytes);
-    if (!v->data) {
-        lemon__free(ctx, v, sizeof *v);
-        return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)g->k,
-                           (long long)g->n);
-    }
-    job.packed = v;
-    job.g = g;
-    lemon__parallel(ctx, lemon__ceil_div(g->n, nr), lemon__pack_task, &job);
-    *packed = v;
-    return LEMON_OK;
-}
-
 LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, int64_t k, const float *b, int64_t ldb,
                                         lemon_packed **packed) {
-    lemon__product g = lemon__product_of(lemon__isa(ctx), 0, trans_b, 0, n, k, 1, b, k, b, ldb, 0, NULL, n);
+    lemon__product g = lemon__product_of(lemon__isa(ctx), 0, trans_b, 1, n, k, 1, b, k, b, ldb, 0, NULL, n);
+    const int64_t nr = g.machine->nr;
+    lemon_packed *v = NULL;
+    lemon__pack_job job;
     lemon_status status;
     if (!packed) return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_pack: packed is NULL, expected a place for the result");
     *packed = NULL;
-    g.m = 1;
     status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
-    if (!status && lemon__max(n, k) > (int64_t)(SIZE_MAX / 16))     /* so that no sum below wraps */
-        status = lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k,
-                             (long long)n);
     if (status) return status;
     g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
-    return lemon__packed_make(ctx, &g, packed);
+    if (lemon__max(n, k) <= (int64_t)(SIZE_MAX / 16))       /* so that no sum below wraps */
+        v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
+    if (v) {
+        v->isa = lemon__isa(ctx);
+        v->n = n;
+        v->k = k;
+        v->block_k = g.block_k;
+        v->padded_n = lemon__ceil_div(n, nr) * nr;
+        if (lemon__mul((size_t)(lemon__ceil_div(k, g.block_k) * g.block_k) * sizeof(float), (size_t)v->padded_n,
+                       &v->bytes))
+            v->data = (float *)lemon__malloc(ctx, v->bytes);
+    }
+    if (!v || !v->data) {
+        lemon__free(ctx, v, sizeof *v);
+        return lemon__fail(ctx, LEMON_E_MEMORY, "lemon_sgemm_pack: no memory for %lld x %lld floats", (long long)k,
+                           (long long)n);
+    }
+    job.packed = *packed = v;
+    job.g = &g;
+    lemon__parallel(ctx, lemon__ceil_div(n, nr), lemon__pack_task, &job);
+    return LEMON_OK;
 }
 
 LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {
@@ -4626,8 +4510,7 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
                           LEMON__SMALL ? packed->k : 0, beta, c, ldc);
     g.ready = LEMON__SMALL ? NULL : packed->data;       /* panels of one column are the rows of B transposed */
     g.ready_n = packed->padded_n;
-    status = lemon__check_sizes(ctx, &g);
-    if (!status) status = lemon__check_operands(ctx, &g, trans_a, lda);
+    status = lemon__check_product(ctx, &g, trans_a, lda, 0, 0, 1);
     if (status || m == 0 || g.n == 0) return status;
     if (ctx) status = lemon__workspaces(ctx);
     if (status) return status;
@@ -4674,6 +4557,7 @@ typedef struct lemon__op {
     int64_t window;                 /* attention: keys that a row sees, 0: all */
     float eps;
     const float *angles;            /* rope: [position, C/2, 2] cosines and sines */
+    const struct lemon__loops *loops;       /* swiglu */
     lemon_loss_options loss;
     int gradient;                   /* 1: this run is backward's, which is when the loss makes gradients too */
 } lemon__op;
@@ -4943,16 +4827,7 @@ LEMON__TARGET_##V static void lemon__distill_slope_##V(const float *z, float *q,
 LEMON__EXP(V) LEMON__TOTAL(V) LEMON__MAX_OF(V) LEMON__EXP_SUM(V) LEMON__SOFTMAX_COLUMNS(V) LEMON__SOFTMAX_BACK(V) \
 LEMON__SWIGLU_LOOPS(V) LEMON__SWIGLU_BACK(V) LEMON__DISTILL_SUMS(V) LEMON__DISTILL_SLOPE(V)
 LEMON__LOOPS(one)
-#if LEMON__X86
-LEMON__LOOPS(m256)
-LEMON__LOOPS(m512)
-#endif
-#if LEMON__NEON
-LEMON__LOOPS(neon)
-#endif
-#if LEMON__WASM
-LEMON__LOOPS(wasm)
-#endif
+LEMON__VECTORS(LEMON__LOOPS)
 
 typedef struct lemon__loops {
     float (*max)(const float *x, int64_t n);
@@ -4967,29 +4842,21 @@ typedef struct lemon__loops {
 } lemon__loops;
 
 #if LEMON__SMALL
-#define LEMON__LOOPS_OF(V) {lemon__max_##V, lemon__exp_sum_##V, NULL, NULL, lemon__swiglu_##V, NULL, NULL, NULL}
+#define LEMON__LOOPS_TABLE(V) static const lemon__loops lemon__loops_##V = { \
+    lemon__max_##V, lemon__exp_sum_##V, NULL, NULL, lemon__swiglu_##V, NULL, NULL, NULL};
 #else
-#define LEMON__LOOPS_OF(V) \
-    {lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
-     lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V}
+#define LEMON__LOOPS_TABLE(V) static const lemon__loops lemon__loops_##V = { \
+    lemon__max_##V, lemon__exp_sum_##V, lemon__softmax_columns_##V, lemon__softmax_back_##V, lemon__swiglu_##V, \
+    lemon__swiglu_back_##V, lemon__distill_sums_##V, lemon__distill_slope_##V};
 #endif
+LEMON__LOOPS_TABLE(one)
+LEMON__VECTORS(LEMON__LOOPS_TABLE)
 
+#define LEMON__LOOPS_OF(V) if (isa == LEMON__ISA_##V) return &lemon__loops_##V;
 static const lemon__loops *lemon__loops_of(lemon_isa isa) {
-    static const lemon__loops one = LEMON__LOOPS_OF(one);
-#if LEMON__X86
-    static const lemon__loops m256 = LEMON__LOOPS_OF(m256), m512 = LEMON__LOOPS_OF(m512);
-    if (isa != LEMON_ISA_SCALAR) return isa == LEMON_ISA_AVX512 ? &m512 : &m256;
-#endif
-#if LEMON__NEON
-    static const lemon__loops neon = LEMON__LOOPS_OF(neon);
-    if (isa != LEMON_ISA_SCALAR) return &neon;
-#endif
-#if LEMON__WASM
-    static const lemon__loops wasm = LEMON__LOOPS_OF(wasm);
-    if (isa != LEMON_ISA_SCALAR) return &wasm;
-#endif
+    LEMON__VECTORS(LEMON__LOOPS_OF)
     (void)isa;
-    return &one;
+    return &lemon__loops_one;
 }
 
 /* ---- sums ---- */
@@ -5024,9 +4891,16 @@ static void lemon__band_task(void *arg, int64_t index, int worker) {
 }
 
 static void lemon__over(lemon_ctx *ctx, const lemon__op *op, lemon__band run, int64_t total, int64_t size) {
-    lemon__bands blocks;
-    blocks.op = op, blocks.run = run, blocks.total = total, blocks.size = size;
+    lemon__bands blocks = {op, run, total, size};
     lemon__parallel(ctx, lemon__ceil_div(total, size), lemon__band_task, &blocks);
+}
+
+/*  A body of (op, from, to), compiled as LEMON__CLONES has it; and an operation that runs it over blocks of rows. */
+#define LEMON__BAND(name) LEMON__CLONES(name, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+#define LEMON__OVER_ROWS(operation, name) \
+LEMON__BAND(name) \
+static void operation(lemon_ctx *ctx, const lemon__op *op) { \
+    lemon__over(ctx, op, name(ctx->isa), op->rows, LEMON__ROWS); \
 }
 
 /* ---- embedding: y[r] = table[ids[r]].  Backward: each task owns a range of ids and looks through all rows. ---- */
@@ -5058,11 +4932,11 @@ static void lemon__embed_backward(lemon_ctx *ctx, const lemon__op *op) {
         y = A B  has  dA = dY B^T  and  dB = A^T dY;  with transposes the same, each stored the way its matrix is. ---- */
 
 typedef struct lemon__weight_job {
+    lemon_ctx *ctx;
     const lemon_tensor *w;
     const float *x;
     float *y;
     int64_t rows, block;
-    lemon_ctx *ctx;
 } lemon__weight_job;
 
 static void lemon__weight_task(void *arg, int64_t index, int worker) {
@@ -5078,7 +4952,7 @@ static void lemon__weight_task(void *arg, int64_t index, int worker) {
 /*  y[rows, out] = x[rows, in] * W^T for W [out, in] of any storage type.  Other types than f32 are decoded a few rows
     at a time into the worker's buffer, so the matrix is never expanded as a whole. */
 static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
-    lemon__weight_job job;
+    lemon__weight_job job = {ctx, w, x, y, rows, lemon__max(1, lemon__min(64, LEMON__DECODE_FLOATS / w->cols))};
     if (!LEMON__SMALL && w->dtype == LEMON_F32) {
         lemon__gemm_threads(ctx, 0, 1, rows, w->rows, w->cols, 1.0f, x, w->cols, (const float *)w->data, w->cols, 0.0f,
                             y, w->rows);
@@ -5087,8 +4961,6 @@ static void lemon__weight_product(lemon_ctx *ctx, int64_t rows, const float *x, 
     if (lemon__octets_product(ctx, rows, x, w, y)) return;
     if (!LEMON__SMALL && lemon__gemm_stored(ctx, rows, x, w, y)) return;
     ctx->flops += 2.0 * (double)rows * (double)w->rows * (double)w->cols;
-    job.w = w, job.x = x, job.y = y, job.rows = rows, job.ctx = ctx;
-    job.block = lemon__max(1, lemon__min(64, LEMON__DECODE_FLOATS / w->cols));
     lemon__parallel(ctx, lemon__ceil_div(w->rows, job.block), lemon__weight_task, &job);
 }
 
@@ -5124,11 +4996,7 @@ LEMON__INLINE void lemon__add_rows_body(const lemon__op *op, int64_t from, int64
     int64_t i;
     for (i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + b[i];
 }
-LEMON__CLONES(lemon__add_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__add_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__add_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__add_forward, lemon__add_rows)
 
 LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t i, n = (to - from) * op->cols;
@@ -5142,11 +5010,7 @@ LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int6
         else if (d != dy) memcpy(d, dy, (size_t)n * sizeof *d);
     }
 }
-LEMON__CLONES(lemon__pass_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__add_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__pass_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__add_backward, lemon__pass_rows)
 
 /* ---- bias: y = x + b, the row b added to each;  dx = dY, db the sum of its rows ---- */
 
@@ -5158,11 +5022,7 @@ LEMON__INLINE void lemon__bias_rows_body(const lemon__op *op, int64_t from, int6
         for (i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
     }
 }
-LEMON__CLONES(lemon__bias_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__bias_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__bias_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__bias_forward, lemon__bias_rows)
 
 LEMON__INLINE void lemon__bias_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
     float *db = op->dx[1];
@@ -5171,7 +5031,7 @@ LEMON__INLINE void lemon__bias_back_cols_body(const lemon__op *op, int64_t from,
     for (r = 0; r < op->rows; r++)
         for (i = from; i < to; i++) db[i] += op->dy[r * n + i];
 }
-LEMON__CLONES(lemon__bias_back_cols, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+LEMON__BAND(lemon__bias_back_cols)
 
 static void lemon__bias_backward(lemon_ctx *ctx, const lemon__op *op) {
     lemon__op pass = *op;
@@ -5189,11 +5049,7 @@ LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64
     if (a) for (i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + w * x[i];
     else for (i = from * op->cols; i < to * op->cols; i++) y[i] = w * x[i];
 }
-LEMON__CLONES(lemon__mix_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__mix_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__mix_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__mix_forward, lemon__mix_rows)
 
 LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     float w = lemon__in(op, 1)[op->index], *dx = op->dx[0], *da = op->dx[2];
@@ -5204,7 +5060,7 @@ LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, 
     if (da && op->add[2]) for (i = begin; i < end; i++) da[i] += dy[i];
     else if (da) memcpy(da + begin, dy + begin, (size_t)(end - begin) * sizeof *da);
 }
-LEMON__CLONES(lemon__mix_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+LEMON__BAND(lemon__mix_back_rows)
 
 /*  The weight's gradient is one number, <dy, x>: summed row by row in float64, in order. */
 static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
@@ -5231,11 +5087,7 @@ LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int6
         if (op->aux) op->aux[from] = inverse;
     }
 }
-LEMON__CLONES(lemon__norm_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
-
-static void lemon__norm_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__norm_rows(ctx->isa), op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__norm_forward, lemon__norm_rows)
 
 LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 8 */
     const float *gain = lemon__in(op, 1);
@@ -5251,7 +5103,7 @@ LEMON__INLINE void lemon__norm_back_rows_body(const lemon__op *op, int64_t from,
         else for (i = 0; i < n; i++) dx[i] = dy[i] * gain[i] * inverse - x[i] * pull;
     }
 }
-LEMON__CLONES(lemon__norm_back_rows, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+LEMON__BAND(lemon__norm_back_rows)
 
 LEMON__INLINE void lemon__norm_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
     const float *x = lemon__in(op, 0);
@@ -5261,7 +5113,7 @@ LEMON__INLINE void lemon__norm_back_cols_body(const lemon__op *op, int64_t from,
     for (r = 0; r < op->rows; r++)
         for (i = from; i < to; i++) dgain[i] += op->dy[r * n + i] * x[r * n + i] * op->aux[r];
 }
-LEMON__CLONES(lemon__norm_back_cols, (const lemon__op *op, int64_t from, int64_t to), (op, from, to))
+LEMON__BAND(lemon__norm_back_cols)
 
 static void lemon__norm_backward(lemon_ctx *ctx, const lemon__op *op) {
     if (op->dx[0]) lemon__over(ctx, op, lemon__norm_back_rows(ctx->isa), op->rows, LEMON__ROWS);
@@ -5338,13 +5190,11 @@ static void lemon__rope_back_body(const lemon__op *op, int64_t from, int64_t to)
     for (; from < to; from++)
         for (h = 0; h < op->cols; h += c) {
             const float *dy = op->dy + from * op->cols + h, *angles = lemon__rope_row(op, from);
-            float *dx = op->dx[0] + from * op->cols + h;
-            if (!op->add[0]) lemon__rotate(dy, angles, -1.0f, dx, c);
-            else for (i = 0; i < c; i += 2) {
-                float back[2];
+            float *dx = op->dx[0] + from * op->cols + h, back[2];
+            for (i = 0; i < c; i += 2) {
                 lemon__rotate(dy + i, angles + i, -1.0f, back, 2);
-                dx[i] += back[0];
-                dx[i + 1] += back[1];
+                dx[i] = op->add[0] ? dx[i] + back[0] : back[0];
+                dx[i + 1] = op->add[0] ? dx[i + 1] + back[1] : back[1];
             }
         }
 }
@@ -5498,10 +5348,7 @@ static double lemon__attention_flops(const lemon__op *op) {     /* two products,
 }
 
 static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__attention_job job;
-    job.op = op;
-    job.ctx = ctx;
-    job.tiles = lemon__ceil_div(op->seq, LEMON__ROWS);
+    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), 0};
     ctx->flops += lemon__attention_flops(op);
     lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
 }
@@ -5533,12 +5380,6 @@ static void lemon__attention_back_scores(const lemon__query_tile *t, const lemon
     lemon__attention_mask(t, t->ds, from, to, 0.0f);
 }
 
-/*  Adds what they come to, to t->y, which gathers dQ^T, and to dK and dV of these keys. */
-static void lemon__attention_back_queries(const lemon__query_tile *t, int64_t from, int64_t to) {
-    lemon__gemm_near(t->isa, t->op->head_dim, LEMON__ROWS, to - from, 1.0f, t->k + from * t->kv_width, 1, t->kv_width, t->ds,
-                     LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
-}
-
 static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from, int64_t to) {
     const lemon__op *op = t->op;
     int64_t n = op->head_dim, at = t->kv_at + from * t->kv_width;
@@ -5550,7 +5391,7 @@ static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from,
                          op->dx[2] + at, t->kv_width);
 }
 
-/*  A tile's dQ; keys: also what it adds to dK and dV. */
+/*  A tile's dQ, gathered in t->y, transposed; keys: also what it adds to dK and dV. */
 static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
     const lemon__op *op = t->op;
     float *dq = op->dx[0] + t->q_at;
@@ -5560,7 +5401,9 @@ static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
     for (from = 0; from < t->keys; from = to) {
         to = lemon__min(from + LEMON__KEYS, t->keys);
         lemon__attention_back_scores(t, &b, from, to);
-        if (op->dx[0]) lemon__attention_back_queries(t, from, to);
+        if (op->dx[0])
+            lemon__gemm_near(t->isa, n, LEMON__ROWS, to - from, 1.0f, t->k + from * t->kv_width, 1, t->kv_width, t->ds,
+                             LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
         if (keys) lemon__attention_back_keys(t, from, to);
     }
     for (r = 0; op->dx[0] && r < t->rows; r++, dq += t->q_width)
@@ -5622,12 +5465,8 @@ static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
 }
 
 static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__attention_job job;
+    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), lemon__ceil_div(op->seq, LEMON__KEYS)};
     const int64_t sequences = op->rows / op->seq;
-    job.op = op;
-    job.ctx = ctx;
-    job.tiles = lemon__ceil_div(op->seq, LEMON__ROWS);
-    job.blocks = lemon__ceil_div(op->seq, LEMON__KEYS);
     ctx->flops += 2.5 * lemon__attention_flops(op);
     if (sequences * op->kv_heads >= LEMON__HEAD_TASKS || job.blocks == 1) {
         lemon__parallel(ctx, sequences * op->kv_heads, lemon__attention_back_task, &job);
@@ -5640,39 +5479,31 @@ static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
 
 /* ---- SwiGLU: y = silu(gate) * up ---- */
 
-typedef struct lemon__swiglu_job { const lemon__op *op; const lemon__loops *loops; } lemon__swiglu_job;
-
-static void lemon__swiglu_task(void *arg, int64_t index, int worker) {
-    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
-    const lemon__op *op = job->op;
-    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from);
-    (void)worker;
-    job->loops->swiglu(lemon__in(op, 0) + from, lemon__in(op, 1) + from, op->y + from, n);
+static void lemon__swiglu_rows(const lemon__op *op, int64_t from, int64_t to) {
+    const int64_t at = from * op->cols, n = (to - from) * op->cols;
+    op->loops->swiglu(lemon__in(op, 0) + at, lemon__in(op, 1) + at, op->y + at, n);
 }
 
-static void lemon__swiglu_back_task(void *arg, int64_t index, int worker) {
-    const lemon__swiglu_job *job = (const lemon__swiglu_job *)arg;
-    const lemon__op *op = job->op;
-    int64_t from = index * LEMON__ROWS * op->cols, n = lemon__min(LEMON__ROWS * op->cols, op->rows * op->cols - from), done;
-    const float *gate = lemon__in(op, 0) + from, *up = lemon__in(op, 1) + from, *dy = op->dy + from;
-    float *dgate = op->dx[0] ? op->dx[0] + from : NULL, *dup = op->dx[1] ? op->dx[1] + from : NULL;
-    (void)worker;
+static void lemon__swiglu_back_rows(const lemon__op *op, int64_t from, int64_t to) {
+    const int64_t at = from * op->cols, n = (to - from) * op->cols;
+    const float *gate = lemon__in(op, 0) + at, *up = lemon__in(op, 1) + at, *dy = op->dy + at;
+    float *dgate = op->dx[0] ? op->dx[0] + at : NULL, *dup = op->dx[1] ? op->dx[1] + at : NULL;
     if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
     if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
-    done = job->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n);
-    lemon__swiglu_back_one(gate, up, dy, dgate, dup, done, n);
+    lemon__swiglu_back_one(gate, up, dy, dgate, dup, op->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n), n);
 }
 
-static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__task task) {
-    lemon__swiglu_job job;
-    job.op = op;
-    job.loops = lemon__loops_of(ctx->isa);
-    lemon__parallel(ctx, lemon__ceil_div(op->rows, LEMON__ROWS), task, &job);
+static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__band run) {
+    lemon__op with = *op;
+    with.loops = lemon__loops_of(ctx->isa);
+    lemon__over(ctx, &with, run, op->rows, LEMON__ROWS);
 }
 
-static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) { lemon__swiglu_run(ctx, op, lemon__swiglu_task); }
+static void lemon__swiglu_forward(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__swiglu_run(ctx, op, lemon__swiglu_rows);
+}
 static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__swiglu_run(ctx, op, lemon__swiglu_back_task);
+    lemon__swiglu_run(ctx, op, lemon__swiglu_back_rows);
 }
 
 /* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
@@ -5691,6 +5522,7 @@ static int64_t lemon__loss_chunk(int64_t vocab) {
 
 typedef struct lemon__loss_job {
     const lemon__op *op;
+    lemon_isa isa;
     float *z, *teacher;
     int64_t first;
     float weight;
@@ -5719,14 +5551,16 @@ LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64
 LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float share, float hard),
               (z, q, n, target, share, hard))
 
-static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r) {
+static void lemon__loss_task(void *arg, int64_t r, int worker) {
+    const lemon__loss_job *job = (const lemon__loss_job *)arg;
     const lemon__op *op = job->op;
-    const lemon__loops *loops = lemon__loops_of(isa);
+    const lemon__loops *loops = lemon__loops_of(job->isa);
     int64_t vocab = op->in[1].rows, row = job->first + r;
     int32_t target = op->ids[row];
     float *z = job->z + r * vocab, *q = job->teacher ? job->teacher + r * vocab : NULL, w = op->loss.distill,
           hard = (1.0f - w) * job->weight, top, sum;
     double *out = (double *)(void *)op->aux + 2 * row;
+    (void)worker;
     out[0] = out[1] = 0.0;
     if (target < 0) { memset(z, 0, (size_t)vocab * sizeof *z); return; }
     if (q)
@@ -5736,15 +5570,7 @@ static void lemon__loss_row(lemon_isa isa, const lemon__loss_job *job, int64_t r
     top = loops->max(z, vocab);
     sum = loops->exp_sum(z, vocab, 1.0f, top);
     out[0] += (double)(top + logf(sum));
-    if (op->gradient) lemon__loss_gradient_row(isa)(z, q, vocab, target, hard / sum, hard);
-}
-
-typedef struct lemon__loss_rows { const lemon__loss_job *job; lemon_isa isa; } lemon__loss_rows;
-
-static void lemon__loss_task(void *arg, int64_t index, int worker) {
-    const lemon__loss_rows *rows = (const lemon__loss_rows *)arg;
-    (void)worker;
-    lemon__loss_row(rows->isa, rows->job, index);
+    if (op->gradient) lemon__loss_gradient_row(job->isa)(z, q, vocab, target, hard / sum, hard);
 }
 
 /*  Gradients of one chunk: dHidden = dz W, and dW += dz^T hidden. */
@@ -5760,19 +5586,12 @@ static void lemon__loss_gradients(lemon_ctx *ctx, const lemon__op *op, const flo
 }
 
 static void lemon__loss_chunk_run(lemon_ctx *ctx, const lemon__op *op, int64_t first, int64_t n, float weight) {
-    lemon__loss_job job;
-    lemon__loss_rows rows;
-    int64_t vocab = op->in[1].rows;
-    job.op = op;
-    job.first = first;
-    job.weight = weight;
-    job.z = op->scratch;
-    job.teacher = op->in[2].data ? op->scratch + lemon__loss_chunk(vocab) * vocab : NULL;
+    const int64_t vocab = op->in[1].rows;
+    float *teacher = op->in[2].data ? op->scratch + lemon__loss_chunk(vocab) * vocab : NULL;
+    lemon__loss_job job = {op, ctx->isa, op->scratch, teacher, first, weight};
     lemon__weight_product(ctx, n, lemon__in(op, 0) + first * op->in[0].cols, &op->in[1], job.z);
-    if (job.teacher) lemon__weight_product(ctx, n, lemon__in(op, 2) + first * op->in[2].cols, &op->in[3], job.teacher);
-    rows.job = &job;
-    rows.isa = ctx->isa;
-    lemon__parallel(ctx, n, lemon__loss_task, &rows);
+    if (teacher) lemon__weight_product(ctx, n, lemon__in(op, 2) + first * op->in[2].cols, &op->in[3], teacher);
+    lemon__parallel(ctx, n, lemon__loss_task, &job);
     if (op->gradient) lemon__loss_gradients(ctx, op, job.z, first, n);
 }
 
@@ -5808,16 +5627,8 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
    ================================================================================================================== */
 
 typedef enum lemon__code {
-    LEMON__EMBED,
-    LEMON__MATMUL,
-    LEMON__ADD,
-    LEMON__BIAS,
-    LEMON__MIX,
-    LEMON__NORM,
-    LEMON__ROPE,
-    LEMON__ATTENTION,
-    LEMON__SWIGLU,
-    LEMON__LOSS
+    LEMON__EMBED, LEMON__MATMUL, LEMON__ADD, LEMON__BIAS, LEMON__MIX, LEMON__NORM, LEMON__ROPE, LEMON__ATTENTION,
+    LEMON__SWIGLU, LEMON__LOSS
 } lemon__code;
 
 /*  What the tape must know of an operation: its kernels, what backward reads again, and how much memory it wants. */
@@ -5933,8 +5744,7 @@ static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols)
 
 static int lemon__tape_ready(lemon_tape *tape, const char *call) {
     if (tape == NULL || tape->status) return 0;
-    if (tape->planned)
-        lemon__tape_fail(tape, call, "the tape is planned already; record before lemon_tape_plan");
+    if (tape->planned) lemon__tape_fail(tape, call, "the tape is planned already; record before lemon_tape_plan");
     return !tape->planned;
 }
 
@@ -5975,9 +5785,9 @@ static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int
 
 LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tensor) {
     lemon_var x;
-    if (!lemon__tape_ready(tape, "lemon_tape_weight")) return -1;
+    if (!lemon__tape_ready(tape, __func__)) return -1;
     if (tensor == NULL || tensor->data == NULL || tensor->rows < 1 || tensor->cols < 1)
-        return lemon__tape_fail(tape, "lemon_tape_weight", "the tensor is NULL or empty");
+        return lemon__tape_fail(tape, __func__, "the tensor is NULL or empty");
     x = lemon__tape_value(tape, tensor->rows, tensor->cols);
     if (x < 0) return -1;
     tape->values[x].tensor = *tensor;
@@ -5997,33 +5807,38 @@ LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *
 }
 
 LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows) {
-    const lemon_tensor *t = lemon__tape_tensor(tape, table, "lemon_tape_embed");
+    const lemon_tensor *t = lemon__tape_tensor(tape, table, __func__);
     lemon__tape_row *row;
     if (t == NULL) return -1;
     if (tokens == NULL || rows < 1)
-        return lemon__tape_fail(tape, "lemon_tape_embed", "tokens is NULL or rows is %lld", (long long)rows);
+        return lemon__tape_fail(tape, __func__, "tokens is NULL or rows is %lld", (long long)rows);
     row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
     row->op.ids = tokens;
     return row->out;
 }
 
+/*  1, and an error, where x wants a gradient that cannot pass a stored matrix. */
+static int lemon__tape_blocks(lemon_tape *tape, lemon_var x, const lemon_tensor *matrix, const char *call) {
+    if (matrix->dtype == LEMON_F32 || !tape->values[x].wants) return 0;
+    lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
+                     lemon_dtype_name(matrix->dtype));
+    return 1;
+}
+
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b) {
-    const char *call = "lemon_tape_matmul";
-    const lemon_tensor *ta = lemon__tape_tensor(tape, a, call), *tb = lemon__tape_tensor(tape, b, call);
+    const lemon_tensor *ta = lemon__tape_tensor(tape, a, __func__), *tb = lemon__tape_tensor(tape, b, __func__);
     lemon__tape_row *row;
     int64_t ka, kb;
     if (!ta || !tb) return -1;
     ka = trans_a ? ta->rows : ta->cols;
     kb = trans_b ? tb->cols : tb->rows;
     if (ka != kb)
-        return lemon__tape_fail(tape, call, "inner sizes are %lld and %lld, expected equal ones", (long long)ka,
+        return lemon__tape_fail(tape, __func__, "inner sizes are %lld and %lld, expected equal ones", (long long)ka,
                                 (long long)kb);
     if (ta->dtype != LEMON_F32 || (tb->dtype != LEMON_F32 && (trans_a || !trans_b)))
-        return lemon__tape_fail(tape, call, "a matrix is %s, expected f32 (other types only as b with trans_b)",
+        return lemon__tape_fail(tape, __func__, "a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
-    if (tb->dtype != LEMON_F32 && tape->values[a].wants)
-        return lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
-                                lemon_dtype_name(tb->dtype));
+    if (lemon__tape_blocks(tape, a, tb, __func__)) return -1;
     row = lemon__tape_push(tape, LEMON__MATMUL, trans_a ? ta->cols : ta->rows, trans_b ? tb->rows : tb->cols, a, b, -1,
                            -1);
     row->op.trans_a = trans_a;
@@ -6042,10 +5857,10 @@ static lemon_var lemon__tape_pair(lemon_tape *tape, lemon__code code, lemon_var 
 }
 
 LEMON_API lemon_var lemon_tape_add(lemon_tape *tape, lemon_var a, lemon_var b) {
-    return lemon__tape_pair(tape, LEMON__ADD, a, b, "lemon_tape_add");
+    return lemon__tape_pair(tape, LEMON__ADD, a, b, __func__);
 }
 LEMON_API lemon_var lemon_tape_swiglu(lemon_tape *tape, lemon_var gate, lemon_var up) {
-    return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, "lemon_tape_swiglu");
+    return lemon__tape_pair(tape, LEMON__SWIGLU, gate, up, __func__);
 }
 
 /*  A vector that goes with x, whose length divides the width of x: a gain, a bias.  Its row, or tape->nowhere. */
@@ -6062,11 +5877,11 @@ static lemon__tape_row *lemon__tape_vector(lemon_tape *tape, lemon__code code, l
 }
 
 LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bias) {
-    return tape ? lemon__tape_vector(tape, LEMON__BIAS, x, bias, "lemon_tape_bias")->out : -1;
+    return tape ? lemon__tape_vector(tape, LEMON__BIAS, x, bias, __func__)->out : -1;
 }
 
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps) {
-    lemon__tape_row *row = tape ? lemon__tape_vector(tape, LEMON__NORM, x, gain, "lemon_tape_rms_norm") : NULL;
+    lemon__tape_row *row = tape ? lemon__tape_vector(tape, LEMON__NORM, x, gain, __func__) : NULL;
     if (row == NULL || row->out < 0) return -1;
     row->op.rows *= row->op.cols / row->op.in[1].cols;      /* heads are rows to the kernel */
     row->op.cols = row->op.in[1].cols;
@@ -6094,11 +5909,11 @@ static lemon_var lemon__tape_turn(lemon_tape *tape, lemon_var x, int64_t head_di
 }
 
 LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta) {
-    const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
+    const lemon_tensor *t = lemon__tape_tensor(tape, x, __func__);
     lemon_config plain;
     if (t == NULL) return -1;
     if (head_dim < 2 || head_dim % 2 || head_dim > t->cols || seq < 1 || t->cols % head_dim || t->rows % seq)
-        return lemon__tape_fail(tape, "lemon_tape_rope",
+        return lemon__tape_fail(tape, __func__,
                                 "x is [%lld, %lld], expected multiples of seq %lld and of an even head_dim %lld",
                                 (long long)t->rows, (long long)t->cols, (long long)seq, (long long)head_dim);
     lemon_config_defaults(&plain);
@@ -6109,21 +5924,18 @@ LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_
 
 LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_var k, lemon_var v, int64_t n_heads,
                                          int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window) {
-    const char *call = "lemon_tape_attention";
-    const lemon_tensor *tq = lemon__tape_tensor(tape, q, call), *tk = lemon__tape_tensor(tape, k, call),
-                       *tv = lemon__tape_tensor(tape, v, call);
+    const lemon_tensor *tq = lemon__tape_tensor(tape, q, __func__), *tk = lemon__tape_tensor(tape, k, __func__),
+                       *tv = lemon__tape_tensor(tape, v, __func__);
     lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
-        n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim ||
-        tk->cols != kv_heads * head_dim || tv->cols != tk->cols ||
-        tk->rows != tq->rows || tv->rows != tq->rows)
-        return lemon__tape_fail(tape, call,
+        n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim || tk->rows != tq->rows ||
+        tk->cols != kv_heads * head_dim || tv->cols != tk->cols || tv->rows != tq->rows)
+        return lemon__tape_fail(tape, __func__,
                                 "q is [%lld, %lld], k [%lld, %lld], v [%lld, %lld], expected %lld and %lld heads "
-                                "of %lld, rows a multiple of %lld",
-                                (long long)tq->rows, (long long)tq->cols, (long long)tk->rows, (long long)tk->cols,
-                                (long long)tv->rows, (long long)tv->cols, (long long)n_heads, (long long)kv_heads,
-                                (long long)head_dim, (long long)seq);
+                                "of %lld, rows a multiple of %lld", (long long)tq->rows, (long long)tq->cols,
+                                (long long)tk->rows, (long long)tk->cols, (long long)tv->rows, (long long)tv->cols,
+                                (long long)n_heads, (long long)kv_heads, (long long)head_dim, (long long)seq);
     row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
     row->op.n_heads = n_heads;
     row->op.kv_heads = kv_heads;
@@ -6134,21 +5946,20 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
 }
 
 LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t n, lemon_var weights) {
-    const char *call = "lemon_tape_mix";
-    const lemon_tensor *first, *t = lemon__tape_tensor(tape, weights, call);
+    const lemon_tensor *first, *t = lemon__tape_tensor(tape, weights, __func__);
     lemon_var sum = -1;
     int64_t i;
     if (t == NULL) return -1;
     if (x == NULL || n < 1 || t->rows != 1 || t->cols != n)
-        return lemon__tape_fail(tape, call, "weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows,
+        return lemon__tape_fail(tape, __func__, "weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows,
                                 (long long)t->cols, (long long)n);
     for (i = 0; i < n; i++) {
         lemon__tape_row *row;
-        first = lemon__tape_tensor(tape, x[0], call);
-        t = lemon__tape_tensor(tape, x[i], call);
+        first = lemon__tape_tensor(tape, x[0], __func__);
+        t = lemon__tape_tensor(tape, x[i], __func__);
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
-            return lemon__tape_fail(tape, call, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
+            return lemon__tape_fail(tape, __func__, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
                                     (long long)t->rows, (long long)t->cols, (long long)first->rows,
                                     (long long)first->cols);
         row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
@@ -6165,28 +5976,23 @@ static int lemon__output_fits(const lemon_tensor *hidden, const lemon_tensor *ou
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options) {
-    const char *call = "lemon_tape_loss";
-    const lemon_tensor *h = lemon__tape_tensor(tape, hidden, call), *o = lemon__tape_tensor(tape, output, call);
+    const lemon_tensor *h = lemon__tape_tensor(tape, hidden, __func__), *o = lemon__tape_tensor(tape, output, __func__);
+    const int taught = teacher_hidden >= 0;
     lemon__tape_row *row;
     if (!lemon__output_fits(h, o) || targets == NULL || options == NULL || !(options->temperature > 0.0f))
-        return lemon__tape_fail(tape, call,
+        return lemon__tape_fail(tape, __func__,
                                 "hidden and output do not fit, targets is NULL, or temperature is not above 0");
-    if (o->dtype != LEMON_F32 && tape->values[hidden].wants)
-        return lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
-                                lemon_dtype_name(o->dtype));
-    if (teacher_hidden >= 0) {
-        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, call),
-                           *to = lemon__tape_tensor(tape, teacher_output, call);
+    if (lemon__tape_blocks(tape, hidden, o, __func__)) return -1;
+    if (taught) {
+        const lemon_tensor *th = lemon__tape_tensor(tape, teacher_hidden, __func__),
+                           *to = lemon__tape_tensor(tape, teacher_output, __func__);
         if (!lemon__output_fits(th, to) || th->rows != h->rows || to->rows != o->rows)
-            return lemon__tape_fail(tape, call,
-                                    "the teacher's hidden rows and vocabulary do not fit the student's (%lld rows, "
-                                    "%lld tokens)",
-                                    (long long)h->rows, (long long)o->rows);
+            return lemon__tape_fail(tape, __func__, "the teacher's hidden rows and vocabulary do not fit the student's "
+                                    "(%lld rows, %lld tokens)", (long long)h->rows, (long long)o->rows);
         if (tape->values[teacher_hidden].wants || tape->values[teacher_output].wants)
-            return lemon__tape_fail(tape, call, "the teacher wants a gradient, expected constants");
+            return lemon__tape_fail(tape, __func__, "the teacher wants a gradient, expected constants");
     }
-    row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden,
-                           teacher_hidden >= 0 ? teacher_output : -1);
+    row = lemon__tape_push(tape, LEMON__LOSS, 1, 2, hidden, output, teacher_hidden, taught ? teacher_output : -1);
     row->op.ids = targets;
     row->op.loss = *options;
     lemon_tape_keep(tape, row->out);
@@ -6456,7 +6262,7 @@ static void lemon__tape_run_row(lemon_tape *tape, lemon__tape_row *row, int back
 }
 
 LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
-    lemon_status status = lemon__tape_runnable(tape, 0, "lemon_tape_forward");
+    lemon_status status = lemon__tape_runnable(tape, 0, __func__);
     int64_t i;
     for (i = 0; !status && i < tape->n_rows; i++)
         if (tape->rows[i].code != LEMON__LOSS || !tape->backward) lemon__tape_run_row(tape, &tape->rows[i], 0);
@@ -6464,7 +6270,7 @@ LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
 }
 
 LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {      /* exercise 10 */
-    lemon_status status = lemon__tape_runnable(tape, 1, "lemon_tape_backward");
+    lemon_status status = lemon__tape_runnable(tape, 1, __func__);
     int64_t begin, end, i;
     for (end = tape ? tape->n_rows : 0; !status && end > 0; end = begin) {
         begin = lemon__segment_begin(tape, end);
@@ -8316,11 +8122,14 @@ static lemon_status lemon__unpack_shape(const lemon__unpack *u, const char *name
                          (long long)tensor->rows, (long long)tensor->cols, (long long)rows, (long long)cols, why);
 }
 
-/*  A tensor where only one shape will do. */
-static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, int64_t rows, int64_t cols,
-                                         const char *why, lemon_tensor *tensor) {
+/*  A tensor where only one type and shape will do. */
+static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, lemon_dtype dtype, int64_t rows,
+                                         int64_t cols, const char *why, lemon_tensor *tensor) {
     lemon_status status = lemon__unpack_tensor(u, name, tensor);
-    return status ? status : lemon__unpack_shape(u, name, tensor, rows, cols, why);
+    if (!status) status = lemon__unpack_shape(u, name, tensor, rows, cols, why);
+    if (status || tensor->dtype == dtype) return status;
+    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name, lemon_dtype_name(tensor->dtype),
+                         lemon_dtype_name(dtype));
 }
 
 /*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
@@ -13634,10 +13443,13 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
     session->length = length;
     for (i = 0; !status && length > 0 && i < 2 * session->model->config.n_layers; i++) {
         lemon__session_part(session, i, name, sizeof name, &t);
-        status = lemon__unpack_shaped(&u, name, t.rows, t.cols, "the session's length and the model's heads", &found);
+        status = lemon__unpack_tensor(&u, name, &found);
         if (!status && found.dtype != t.dtype)
             status = lemon__fail(session->ctx, LEMON_E_ARG, "%s: the cache is %s, expected %s, this session's",
                                  u.source.name, lemon_dtype_name(found.dtype), lemon_dtype_name(t.dtype));
+        if (!status)
+            status = lemon__unpack_shape(&u, name, &found, t.rows, t.cols,
+                                         "the session's length and the model's heads");
         if (!status) memcpy(t.data, found.data, lemon_tensor_bytes(&t));
     }
     if (status) session->length = 0;
@@ -14047,8 +13859,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
                                   int64_t max_tokens, double *loss, int64_t *counted) {
     int64_t n;
     lemon_status status;
-    if (ctx == NULL || model == NULL || tokens == NULL || loss == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_eval: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, model && tokens && loss)) return LEMON_E_ARG;
     if (seq < 0) return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, expected 0 or more", (long long)seq);
     n = max_tokens > 0 ? lemon__min(max_tokens, tokens->count) : tokens->count;
     seq = lemon__default_seq(&model->config, seq);
@@ -14095,8 +13906,8 @@ static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *mo
     lemon_status status = LEMON_OK;
     if (tokens->count < o->seq + 1)
         return lemon__fail(ctx, LEMON_E_ARG,
-                           "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a smaller seq",
-                           (long long)tokens->count, (long long)o->seq + 1);
+                           "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a "
+                           "smaller seq", (long long)tokens->count, (long long)o->seq + 1);
     status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
     if (!status && o->teacher && o->teacher->config.vocab_size != model->config.vocab_size)
         status = lemon__fail(ctx, LEMON_E_ARG, "the teacher's vocab_size is %d, expected %d, the student's",
@@ -14110,14 +13921,11 @@ static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *mo
 
 static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens,
                                        const lemon_train_options *o) {
-    const struct { const char *name; int64_t value, low, high;
-    } whole[] = {{"steps", o->steps, 1, INT64_C(1) << 40},
-                 {"batch", o->batch, 1, 1 << 20},
-                 {"accumulate", o->accumulate, 1, o->batch},
-                 {"eval_every", o->eval_every, 0, INT64_MAX},
-                 {"save_every", o->save_every, 0, INT64_MAX}};
-    const struct { const char *name; double value, low, high;
-    } real[] = {
+    const struct { const char *name; int64_t value, low, high; } whole[] = {
+        {"steps", o->steps, 1, INT64_C(1) << 40}, {"batch", o->batch, 1, 1 << 20},
+        {"accumulate", o->accumulate, 1, o->batch}, {"eval_every", o->eval_every, 0, INT64_MAX},
+        {"save_every", o->save_every, 0, INT64_MAX}};
+    const struct { const char *name; double value, low, high; } real[] = {
         {"lr", o->lr, 0.0, 1e30},     {"min_lr", o->min_lr, 0.0, 1e30},  {"weight_decay", o->weight_decay, 0.0, 1e3},
         {"clip", o->clip, 0.0, 1e30}, {"distill", o->distill, 0.0, 1.0}, {"temperature", o->temperature, 1e-3, 1e3}};
     lemon_status status = lemon__check_seq(ctx, &model->config, o->seq);
@@ -14325,25 +14133,37 @@ typedef struct lemon__trainer {
     size_t planned;
 } lemon__trainer;
 
+/*  A forward pass over whole sequences, some at a time, and the keys and values of the layer at hand. */
+typedef struct lemon__run { lemon__walk walk; float *k, *v; } lemon__run;
+
+static lemon_status lemon__run_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, int64_t batch,
+                                    int64_t seq, lemon__run *run) {
+    int64_t width = lemon_joint_size(&model->config, LEMON_JOINT_KEY);
+    lemon_status status = lemon__walk_open(ctx, arena, model, batch * seq, seq, &run->walk);
+    run->k = lemon__floats(ctx, arena, batch * seq, width);
+    run->v = lemon__floats(ctx, arena, batch * seq, width);
+    run->walk.batch = batch;
+    run->walk.seq = run->walk.kv_rows = seq;
+    return status ? status : run->k && run->v ? LEMON_OK : LEMON_E_MEMORY;
+}
+
 /*  The teacher's last normed states for the whole text, window by window, 1,024 rows or a window at a time. */
 static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
     const lemon_model *teacher = t->o.teacher;
     const int64_t seq = t->o.seq, most = lemon__max(1, 1024 / seq), d = teacher->config.d_model;
-    int64_t at, layer, width = lemon_joint_size(&teacher->config, LEMON_JOINT_KEY);
+    int64_t at, layer;
     lemon_arena arena = {NULL};
-    float *k = lemon__floats(t->ctx, &arena, most * seq, width), *v = lemon__floats(t->ctx, &arena, most * seq, width);
-    lemon__walk w;
-    lemon_status status = lemon__walk_open(t->ctx, &arena, teacher, most * seq, seq, &w);
-    if (k == NULL || v == NULL) status = LEMON_E_MEMORY;
-    w.seq = w.kv_rows = seq;
-    for (at = 0; !status && at < t->windows.count; at += w.batch) {
-        w.batch = lemon__min(most, t->windows.count - at);
-        w.x = states + at * seq * d;
-        lemon__walk_embed(&w, t->windows.tokens->ids + at * seq);
-        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(&w, layer, k, v);
-        lemon__walk_norm(&w, LEMON_FINAL_NORM, 0);
-        memcpy(w.x, w.y, (size_t)(lemon__walk_rows(&w) * d) * sizeof *w.x);
-        status = lemon__tick(t->ctx, "ask the teacher", at + w.batch, t->windows.count, (double)NAN);
+    lemon__run run;
+    lemon__walk *w = &run.walk;
+    lemon_status status = lemon__run_open(t->ctx, &arena, teacher, most, seq, &run);
+    for (at = 0; !status && at < t->windows.count; at += w->batch) {
+        w->batch = lemon__min(most, t->windows.count - at);
+        w->x = states + at * seq * d;
+        lemon__walk_embed(w, t->windows.tokens->ids + at * seq);
+        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(w, layer, run.k, run.v);
+        lemon__walk_norm(w, LEMON_FINAL_NORM, 0);
+        memcpy(w->x, w->y, (size_t)(lemon__walk_rows(w) * d) * sizeof *w->x);
+        status = lemon__tick(t->ctx, "ask the teacher", at + w->batch, t->windows.count, (double)NAN);
     }
     lemon_arena_free(t->ctx, &arena);
     return status;
@@ -14351,11 +14171,11 @@ static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
 
 /*  The teacher's last states on the tape: made at each step, or kept from one reading of the text. */
 static lemon_var lemon__trainer_taught(lemon__trainer *t, const lemon_var *theirs) {
-    const lemon_model *teacher = t->o.teacher;
+    const lemon_config *teacher = &t->o.teacher->config;
     lemon__objective *q = &t->q;
     const int64_t rows = q->batch * q->seq;
-    if (!t->o.keep_teacher) return lemon__tape_llama(q->tape, &teacher->config, theirs, q->inputs, q->batch, q->seq, 0);
-    q->width = teacher->config.d_model;
+    if (!t->o.keep_teacher) return lemon__tape_llama(q->tape, teacher, theirs, q->inputs, q->batch, q->seq, 0);
+    q->width = teacher->d_model;
     q->states = lemon__floats(t->ctx, &t->arena, t->windows.count * q->seq, q->width);
     q->taught = lemon__floats(t->ctx, &t->arena, rows, q->width);
     return q->states && q->taught ? lemon_tape_leaf(q->tape, q->taught, NULL, rows, q->width) : -1;
@@ -14364,15 +14184,11 @@ static lemon_var lemon__trainer_taught(lemon__trainer *t, const lemon_var *their
 static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     const lemon_train_options *o = &t->o;
     const lemon_model *teacher = o->distill > 0.0 ? o->teacher : NULL;
-    lemon_var *weights = lemon__ids(t->ctx, &t->arena, 1, t->model->n_params), *theirs = NULL, taught = -1,
-              teaching = -1;
-    lemon_loss_options loss;
+    const lemon_loss_options loss = {(float)o->distill, (float)o->temperature, (float)(1.0 / (double)o->accumulate)};
+    lemon_var *weights = lemon__ids(t->ctx, &t->arena, 1, t->model->n_params), taught = -1, teaching = -1,
+              *theirs = lemon__ids(t->ctx, &t->arena, 1, teacher ? teacher->n_params : 0);
     lemon_status status = lemon__objective_open(t->ctx, &t->arena, o->batch / o->accumulate, o->seq, &t->q);
-    if (teacher) theirs = lemon__ids(t->ctx, &t->arena, 1, teacher->n_params);
-    if (status || weights == NULL || (teacher && theirs == NULL)) return LEMON_E_MEMORY;
-    loss.distill = (float)o->distill;
-    loss.temperature = (float)o->temperature;
-    loss.scale = (float)(1.0 / (double)o->accumulate);
+    if (status || weights == NULL || theirs == NULL) return LEMON_E_MEMORY;
     t->q.recompute = o->recompute;
     if (teacher) {
         lemon__tape_weights(t->q.tape, teacher, NULL, theirs);
@@ -14425,31 +14241,18 @@ enum { LEMON__CONDITIONS = 16 };
 
 static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *out) {
     const lemon_train_options *o = &t->o;
+    const int falls = o->schedule == LEMON_COSINE;      /* a constant rate may go on for longer */
     const lemon__condition list[LEMON__CONDITIONS] = {
-        {"batch", (double)o->batch},
-        {"seq", (double)o->seq},
-        {"accumulate", (double)o->accumulate},
-        {"lr", o->lr},
-        {"min-lr", o->schedule == LEMON_COSINE ? o->min_lr : 0.0},
-        {"warmup", (double)o->warmup},
-        {"schedule", (double)o->schedule},
-        {"weight-decay", o->weight_decay},
-        {"clip", o->clip},
-        {"distill", o->distill},
-        {"temperature", o->temperature},
-        {"order", (double)o->order},
-        {"seed", (double)o->seed},
-        {"data", (double)t->data_crc},
-        {"teacher", (double)t->teacher_crc},
-        {"steps", o->schedule == LEMON_COSINE ? (double)o->steps : 0.0}}; /* a constant rate may go on for longer */
+        {"batch", (double)o->batch}, {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
+        {"min-lr", falls ? o->min_lr : 0.0}, {"warmup", (double)o->warmup}, {"schedule", (double)o->schedule},
+        {"weight-decay", o->weight_decay}, {"clip", o->clip}, {"distill", o->distill}, {"temperature", o->temperature},
+        {"order", (double)o->order}, {"seed", (double)o->seed}, {"data", (double)t->data_crc},
+        {"teacher", (double)t->teacher_crc}, {"steps", falls ? (double)o->steps : 0.0}};
     memcpy(out, list, sizeof list);
 }
 
 static lemon_status lemon__resume_path(lemon__trainer *t, char *path, size_t size) {
-    if (strlen(t->o.save_path) + 8 <= size) {
-        lemon__format(path, size, "%s.resume", t->o.save_path);
-        return LEMON_OK;
-    }
+    if (lemon__format(path, size, "%s.resume", t->o.save_path) < (int)size) return LEMON_OK;
     return lemon__fail(t->ctx, LEMON_E_ARG, "the path to save to has %lu bytes, expected at most %lu",
                        (unsigned long)strlen(t->o.save_path), (unsigned long)size - 8);
 }
@@ -14501,17 +14304,15 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     int i;
     lemon_status status = lemon__unpack_config(u, "", &config);
     if (!status && memcmp(&config, &t->model->config, sizeof config) != 0)
-        status =
-            lemon__fail(t->ctx, LEMON_E_ARG,
-                        "%s: is of a model of another shape; give the model with which the run began", u->source.name);
+        status = lemon__refuse(u, LEMON_E_ARG,
+                               "is of a model of another shape; give the model with which the run began");
     lemon__train_conditions(t, now);
     for (i = 0; !status && i < LEMON__CONDITIONS; i++) {
         status = lemon__unpack_real(u, now[i].name, &then);
         if (!status && (then < now[i].value || then > now[i].value))
-            status = lemon__fail(t->ctx, LEMON_E_ARG,
-                                 "%s: --%s is %.9g, expected %.9g, with which the run began; give the same, or begin "
-                                 "anew without --resume",
-                                 u->source.name, now[i].name, now[i].value, then);
+            status = lemon__refuse(u, LEMON_E_ARG,
+                                   "--%s is %.9g, expected %.9g, with which the run began; give the same, or begin "
+                                   "anew without --resume", now[i].name, now[i].value, then);
     }
     return status;
 }
@@ -14522,10 +14323,7 @@ static lemon_status lemon__resume_states(lemon__trainer *t, const lemon__unpack 
     int i;
     for (i = 0; !status && i < LEMON__STATES; i++) {
         lemon_tensor to = lemon__trainer_state(t, i);
-        status = lemon__unpack_shaped(u, lemon__state_names[i], 1, to.cols, "the model's size", &found);
-        if (!status && lemon_row_bytes(found.dtype, 1) != lemon_row_bytes(to.dtype, 1))
-            status = lemon__fail(t->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s", u->source.name,
-                                 lemon__state_names[i], lemon_dtype_name(found.dtype));
+        status = lemon__unpack_shaped(u, lemon__state_names[i], to.dtype, 1, to.cols, "the model's size", &found);
         if (!status) memcpy(to.data, found.data, lemon_tensor_bytes(&to));
     }
     return status;
@@ -14572,13 +14370,12 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     char name[64] = "loss";
     int64_t i;
     for (i = 0; i < t->adam.n_segments && lemon__finite(t->adam.squares[i]); i++) {}
-    if (i < t->adam.n_segments) lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name,
-                                                     sizeof name);
+    if (i < t->adam.n_segments)
+        lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name, sizeof name);
     lemon__trainer_save(t, 1);
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
-                       "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are those before "
-                       "this step; lower lr or clip more",
-                       (long long)step->step, step->loss, name);
+                       "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are "
+                       "those before this step; lower lr or clip more", (long long)step->step, step->loss, name);
 }
 
 static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
@@ -14587,14 +14384,9 @@ static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
 }
 
 static lemon_status lemon__trainer_step(lemon__trainer *t) {
-    lemon_step step;
-    lemon_status status;
-    memset(&step, 0, sizeof step);
-    step.step = t->done + 1;
-    step.tokens = step.step * t->o.batch * t->o.seq;
-    step.lr = lemon__rate(&t->o, step.step);
-    step.eval_loss = (double)NAN;
-    status = lemon__trainer_gradient(t, &step);
+    lemon_step step = {t->done + 1, (t->done + 1) * t->o.batch * t->o.seq, 0.0, 0.0, lemon__rate(&t->o, t->done + 1),
+                       0.0, 0.0, (double)NAN};
+    lemon_status status = lemon__trainer_gradient(t, &step);
     if (status) return status;
     step.grad_norm = lemon__adam_norm(t->ctx, &t->adam);
     if (!lemon__finite(step.loss) || !lemon__finite(step.kl) || !lemon__finite(step.grad_norm))
@@ -14609,10 +14401,9 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
     if (!status) status = lemon__tick(t->ctx, "train", t->done, t->o.steps, step.loss);
     if (status == LEMON_E_CANCELLED && t->done == t->o.steps) status = LEMON_OK;       /* nothing was left to stop */
     if (status == LEMON_E_CANCELLED) {
-        lemon_status saved = lemon__trainer_save(t, 1);
-        return saved ? saved
-                     : lemon__fail(t->ctx, LEMON_E_CANCELLED, "training was stopped after step %lld of %lld",
-                                   (long long)t->done, (long long)t->o.steps);
+        status = lemon__trainer_save(t, 1);
+        return status ? status : lemon__fail(t->ctx, LEMON_E_CANCELLED, "training was stopped after step %lld of %lld",
+                                             (long long)t->done, (long long)t->o.steps);
     }
     if (!status && t->o.save_every > 0 && (t->done % t->o.save_every == 0 || t->done == t->o.steps))
         status = lemon__trainer_save(t, 1);
@@ -14625,10 +14416,10 @@ static lemon_status lemon__trainer_finish(lemon__trainer *t, lemon_train_result 
     memset(result, 0, sizeof *result);
     result->steps = t->done;
     result->tokens = t->done * t->o.batch * t->o.seq;
-    for (i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
-    result->eval_loss = (double)NAN;
-    if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
     result->planned_bytes = t->planned;
+    result->eval_loss = (double)NAN;
+    for (i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
+    if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
     result->seconds = lemon__seconds() - t->started;
     return status;
 }
@@ -14638,8 +14429,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     lemon__trainer t;
     lemon_train_result ignored;
     lemon_status status;
-    if (ctx == NULL || model == NULL || tokens == NULL || options == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_train: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, model && tokens && options)) return LEMON_E_ARG;
     if (model->block == NULL)
         return lemon__fail(ctx, LEMON_E_ARG,
                            "lemon_train: the model does not own f32 weights; lemon_model_clone makes one that does");
@@ -14709,26 +14499,17 @@ static const struct { const char *name; lemon_joint joint; int per_layer; } lemo
     {"key_norm", LEMON_JOINT_HEAD, 1}};
 
 /*  out, in: places of a role's maps (LEMON_PLACE_COUNT: none, the vocabulary), a bias being the row of its matrix's
-    outputs; gain: the norm whose gain the role reads
-    (LEMON_ROLE_COUNT: none). */
-static const struct { lemon_place out, in; lemon_role gain;
-} lemon__role_places[LEMON_ROLE_COUNT] = {{LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
-                                          {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-                                          {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-                                          {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
-                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
-                                          {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
-                                          {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
-                                          {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_VALUE, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_QUERY_NORM, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_KEY_NORM, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
-                                          {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
+    outputs; gain: the norm whose gain the role reads (LEMON_ROLE_COUNT: none). */
+static const struct { lemon_place out, in; lemon_role gain; } lemon__role_places[LEMON_ROLE_COUNT] = {
+    {LEMON_PLACE_COUNT, LEMON_AT_RESIDUAL, LEMON_ROLE_COUNT}, {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
+    {LEMON_AT_QUERY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM}, {LEMON_AT_KEY, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM},
+    {LEMON_AT_VALUE, LEMON_AT_READ_ATTN, LEMON_ATTN_NORM}, {LEMON_AT_RESIDUAL, LEMON_AT_READ_HEADS, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT}, {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM},
+    {LEMON_AT_FFN, LEMON_AT_READ_FFN, LEMON_FFN_NORM}, {LEMON_AT_RESIDUAL, LEMON_AT_READ_NEURONS, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_QUERY, LEMON_ROLE_COUNT}, {LEMON_PLACE_COUNT, LEMON_AT_KEY, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_VALUE, LEMON_ROLE_COUNT}, {LEMON_PLACE_COUNT, LEMON_AT_QUERY_NORM, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_KEY_NORM, LEMON_ROLE_COUNT}, {LEMON_PLACE_COUNT, LEMON_AT_GAIN, LEMON_ROLE_COUNT},
+    {LEMON_PLACE_COUNT, LEMON_AT_READ_OUTPUT, LEMON_FINAL_NORM}};
 
 LEMON_API const char *lemon_place_name(lemon_place place) {
     return (unsigned)place < LEMON_PLACE_COUNT ? lemon__places[place].name : "unknown";
@@ -14748,6 +14529,11 @@ static lemon_map *lemon__own_map(const lemon_operators *ops, int place, int64_t 
 static int64_t lemon__map_count(const lemon_operators *ops) { return LEMON_PLACE_COUNT * lemon__cells(ops); }
 static int lemon__map_place(const lemon_operators *ops, const lemon_map *map) {
     return (int)((map - ops->maps) / lemon__cells(ops));
+}
+
+/*  The channels of a map's place in a teacher or student. */
+static int64_t lemon__map_channels(const lemon_operators *ops, const lemon_map *map, const lemon_config *c) {
+    return lemon_joint_size(c, lemon__places[lemon__map_place(ops, map)].joint);
 }
 
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
@@ -14775,17 +14561,20 @@ static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, l
     return status;
 }
 
+/*  Two configs agree in their fields from `from` on; the first that differs is named. */
+static lemon_status lemon__same_fields(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected, int from,
+                                       const char *whose, const char *why) {
+    int i;
+    for (i = from; i < LEMON__SHAPE; i++)
+        if (lemon__field_value(is, i) != lemon__field_value(expected, i))
+            return lemon__fail(ctx, LEMON_E_ARG, "%s%s is %d, expected %d, %s", whose, lemon__fields[i].name,
+                               (int)lemon__field_value(is, i), (int)lemon__field_value(expected, i), why);
+    return LEMON_OK;
+}
+
 /*  Vocabularies are equal and nothing is added to what the teacher has. */
 static lemon_status lemon__same_family(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s) {
-    int i;
-    if (s->vocab_size != t->vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "vocab_size is %d, expected %d, the teacher's", (int)s->vocab_size,
-                           (int)t->vocab_size);
-    for (i = LEMON__SIZES; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(s, i) != lemon__field_value(t, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "%s is %d, expected %d, the teacher's: a student keeps its family",
-                               lemon__fields[i].name, (int)lemon__field_value(s, i), (int)lemon__field_value(t, i));
-    return LEMON_OK;
+    return lemon__same_fields(ctx, s, t, LEMON__SIZES - 1, "", "the teacher's: a student keeps its family");
 }
 
 static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
@@ -14811,9 +14600,8 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
 
 /*  Gives a map its place's shape and `field` coefficients a student channel, all zero; the index too where sparse. */
 static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, int64_t field) {
-    lemon_joint joint = lemon__places[lemon__map_place(ops, map)].joint;
-    map->student = lemon_joint_size(&ops->student, joint);
-    map->teacher = lemon_joint_size(&ops->teacher, joint);
+    map->student = lemon__map_channels(ops, map, &ops->student);
+    map->teacher = lemon__map_channels(ops, map, &ops->teacher);
     map->field = field;
     map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
     map->value = lemon__floats(ctx, &ops->arena, map->student, field);
@@ -14823,8 +14611,7 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
 LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                               int64_t slots, lemon_operators **operators) {
     lemon_status status;
-    if (ctx == NULL || teacher == NULL || student == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_create: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, teacher && student && operators)) return LEMON_E_ARG;
     *operators = NULL;
     status = lemon_config_check(ctx, teacher);
     if (!status) status = lemon_config_check(ctx, student);
@@ -14835,40 +14622,38 @@ LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config
 
 LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
                                                int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
-    const lemon_operators *ops = operators;
+    lemon_map *at;
     lemon_status status;
-    if (ctx == NULL || operators == NULL || map == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_set_map: an argument is NULL");
+    int each;
+    if (lemon__lacks(ctx, __func__, operators && map)) return LEMON_E_ARG;
     *map = NULL;
     status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
     if (status) return status;
-    status = lemon__check_whole(ctx, "layer", layer, 0, lemon__places[place].per_layer ? ops->student.n_layers - 1 : 0);
-    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, lemon__places[place].per_layer ? ops->slots - 1 : 0);
-    if (!status)
-        status = lemon__check_whole(ctx, "field", field, 0, lemon_joint_size(&ops->teacher, lemon__places[place].joint));
+    each = lemon__places[place].per_layer;
+    status = lemon__check_whole(ctx, "layer", layer, 0, each ? operators->student.n_layers - 1 : 0);
+    if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, each ? operators->slots - 1 : 0);
     if (status) return status;
-    status = lemon__map_make(ctx, operators, lemon__own_map(ops, (int)place, layer, slot), field);
-    if (!status) *map = lemon__own_map(ops, (int)place, layer, slot);
+    at = lemon__own_map(operators, (int)place, layer, slot);
+    status = lemon__check_whole(ctx, "field", field, 0, lemon__map_channels(operators, at, &operators->teacher));
+    if (!status) status = lemon__map_make(ctx, operators, at, field);
+    if (!status) *map = at;
     return status;
-}
-
-static lemon_status lemon__map_check(lemon_ctx *ctx, const lemon_operators *ops, const lemon_map *map) {
-    int64_t i;
-    for (i = 0; map->index && i < map->student * map->field; i++)
-        if (map->index[i] < 0 || map->index[i] >= map->teacher)
-            return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
-                               lemon__places[lemon__map_place(ops, map)].name, (int)map->index[i],
-                               (long long)map->teacher - 1);
-    return LEMON_OK;
 }
 
 /*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
 static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
     lemon_status status = LEMON_OK;
-    int64_t i, layer, side;
+    int64_t i, k, layer, side;
     for (i = 0; !status && i < lemon__cells(ops); i++)
         status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
-    for (i = 0; !status && i < lemon__map_count(ops); i++) status = lemon__map_check(ctx, ops, &ops->maps[i]);
+    for (i = 0; !status && i < lemon__map_count(ops); i++) {
+        const lemon_map *map = &ops->maps[i];
+        for (k = 0; map->index && k < map->student * map->field; k++)
+            if (map->index[k] < 0 || map->index[k] >= map->teacher)
+                return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
+                                   lemon__places[lemon__map_place(ops, map)].name, (int)map->index[k],
+                                   (long long)map->teacher - 1);
+    }
     for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
         lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
         side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
@@ -14894,20 +14679,19 @@ static void lemon__map_expand(const lemon_map *map, float *out) {
 
 /* ---- apply ---- */
 
-/*  y[rows, student] = w[rows, teacher] * map^T. */
-static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float *y) {
+/*  y[rows, student] = w[rows, teacher] * map^T + beta * y, beta 0 or 1. */
+static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float beta, float *y) {
     int64_t r, i, f;
     if (map->index == NULL && map->field > 0) {
         lemon__gemm_threads(ctx, 0, 1, rows, map->student, map->teacher, 1.0f, w, map->teacher, map->value,
-                            map->teacher, 0.0f, y, map->student);
+                            map->teacher, beta, y, map->student);
         return;
     }
-    for (r = 0; r < rows; r++)
+    for (r = 0; r < rows; r++, w += map->teacher, y += map->student)
         for (i = 0; i < map->student; i++) {
             float sum = 0.0f;
-            for (f = 0; f < map->field; f++)
-                sum += map->value[i * map->field + f] * w[r * map->teacher + map->index[i * map->field + f]];
-            y[r * map->student + i] = sum;
+            for (f = 0; f < map->field; f++) sum += map->value[i * map->field + f] * w[map->index[i * map->field + f]];
+            y[i] = beta > 0.0f ? y[i] + sum : sum;
         }
 }
 
@@ -14940,8 +14724,7 @@ static void lemon__decoding_task(void *arg, int64_t index, int worker) {
 
 static void lemon__folded_rows(lemon_ctx *ctx, const lemon_tensor *w, int64_t from, int64_t count, const float *gain,
                                float *out) {
-    lemon__decoding d;
-    d.w = w, d.gain = gain, d.from = from, d.out = out;
+    lemon__decoding d = {w, gain, from, out};
     lemon__parallel(ctx, count, lemon__decoding_task, &d);
 }
 
@@ -14981,21 +14764,9 @@ typedef struct lemon__term {
     const lemon_tensor *w;
     float weight;
     float *gain, *rows;             /* [cols]; [threads, cols] */
-    float *panel, *half;            /* [PANEL, cols]; [PANEL, read->student] */
+    float *panel;                   /* [PANEL, cols] */
     int64_t from;
 } lemon__term;
-
-/*  out [count, read->student] += left [count, cols] * In^T. */
-static void lemon__term_read(const lemon__term *t, const float *left, int64_t count, float *out) {
-    int64_t i;
-    if (t->read->index == NULL && t->read->field > 0) {
-        lemon__gemm_threads(t->ctx, 0, 1, count, t->read->student, t->w->cols, 1.0f, left, t->w->cols, t->read->value,
-                            t->w->cols, 1.0f, out, t->read->student);
-        return;
-    }
-    lemon__map_cols(t->ctx, t->read, left, count, t->half);
-    for (i = 0; i < count * t->read->student; i++) out[i] += t->half[i];
-}
 
 /*  Row `index` of a panel of Out W, Out being sparse or not there. */
 static void lemon__term_task(void *arg, int64_t index, int worker) {
@@ -15017,23 +14788,19 @@ static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
     for (t->from = 0; t->from < rows; t->from += count) {
         count = lemon__min(LEMON__PANEL, rows - t->from);
         lemon__parallel(t->ctx, count, lemon__term_task, t);
-        lemon__term_read(t, t->panel, count, out + t->from * t->read->student);
+        lemon__map_cols(t->ctx, t->read, t->panel, count, 1.0f, out + t->from * t->read->student);
     }
 }
 
-/*  Out is dense: Out W as a sum over panels, then its product with In^T, by as many rows. */
-static void lemon__term_dense(const lemon__term *t, float *product, float *out) {
-    const int64_t n = t->write->student, cols = t->w->cols;
+/*  product [n, cols] = weight * out [n, rows] * W, as a sum over panels of W's rows. */
+static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, float weight, const lemon_tensor *w,
+                                const float *gain, float *panel, float *product) {
     int64_t from, count;
-    for (from = 0; from < t->w->rows; from += count) {
-        count = lemon__min(LEMON__PANEL, t->w->rows - from);
-        lemon__folded_rows(t->ctx, t->w, from, count, t->gain, t->panel);
-        lemon__gemm_threads(t->ctx, 0, 0, n, cols, count, t->weight, t->write->value + from, t->w->rows, t->panel, cols,
-                            from > 0 ? 1.0f : 0.0f, product, cols);
-    }
-    for (from = 0; from < n; from += count) {
-        count = lemon__min(LEMON__PANEL, n - from);
-        lemon__term_read(t, product + from * cols, count, out + from * t->read->student);
+    for (from = 0; from < w->rows; from += count) {
+        count = lemon__min(LEMON__PANEL, w->rows - from);
+        lemon__folded_rows(ctx, w, from, count, gain, panel);
+        lemon__gemm_threads(ctx, 0, 0, n, w->cols, count, weight, out + from, w->rows, panel, w->cols,
+                            from > 0 ? 1.0f : 0.0f, product, w->cols);
     }
 }
 
@@ -15057,11 +14824,12 @@ static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops
     status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
     t.rows = lemon__floats(ctx, &arena, ctx->threads, t.w->cols);
     t.panel = lemon__floats(ctx, &arena, LEMON__PANEL, t.w->cols);
-    t.half = lemon__floats(ctx, &arena, LEMON__PANEL, t.read->student);
     if (dense) product = lemon__floats(ctx, &arena, rows, t.w->cols);
-    if (!t.rows || !t.panel || !t.half || (dense && !product)) status = LEMON_E_MEMORY;
-    if (!status && dense) lemon__term_dense(&t, product, out);
-    else if (!status) lemon__term_sparse(&t, rows, out);
+    if (!t.rows || !t.panel || (dense && !product)) status = LEMON_E_MEMORY;
+    if (!status && dense) {
+        lemon__times_weight(ctx, t.write->value, rows, t.weight, t.w, t.gain, t.panel, product);
+        lemon__map_cols(ctx, t.read, product, rows, 1.0f, out);
+    } else if (!status) lemon__term_sparse(&t, rows, out);
     lemon__pages(ctx, t.w->data, lemon_tensor_bytes(t.w), LEMON__GONE);
     lemon_arena_free(ctx, &arena);
     return status;
@@ -15082,17 +14850,6 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
         status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
     for (i = 0; !status && correction && extra && i < out->rows * out->cols; i++) w[i] += extra[i];
     return status;
-}
-
-/*  Operators fit a teacher that has the sizes of the one they were made for; the first that differs is named. */
-static lemon_status lemon__same_shape(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected) {
-    int i;
-    for (i = 0; i < LEMON__SHAPE; i++)
-        if (lemon__field_value(is, i) != lemon__field_value(expected, i))
-            return lemon__fail(ctx, LEMON_E_ARG, "the teacher's %s is %d, expected %d, that of the operators' teacher",
-                               lemon__fields[i].name, (int)lemon__field_value(is, i),
-                               (int)lemon__field_value(expected, i));
-    return LEMON_OK;
 }
 
 /*  A student without weights, which get their places one by one: in scratch where there is some, else all at once. */
@@ -15133,10 +14890,10 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
                                              const lemon_model *teacher, int correction, lemon_model **student) {
     struct lemon__file *file = NULL;
     lemon_status status;
-    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_apply: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, operators && teacher && student)) return LEMON_E_ARG;
     *student = NULL;
-    status = lemon__same_shape(ctx, &teacher->config, &operators->teacher);
+    status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
+                                "that of the operators' teacher");
     if (!status) status = lemon__operators_check(ctx, operators);
     if (!status && lemon__scratch_path(ctx))
         status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
@@ -15161,22 +14918,17 @@ static void lemon__correction_name(const lemon_config *c, int64_t param, char *o
     lemon__format(out, size, "correction.%s.%lld", lemon__roles[role].name, (long long)layer);
 }
 
-static void lemon__pack_map_part(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map,
-                                 const char *part, lemon_dtype dtype, void *data) {
-    lemon_tensor t = lemon__view(data, dtype, map->student, map->field);
-    char name[80];
-    if (data == NULL || map->field == 0) return;
-    lemon__map_name(ops, map, part, name, sizeof name);
-    lemon__pack_tensor(pack, name, &t, dtype);
-}
-
 static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, const lemon_map *map) {
+    const lemon_tensor value = lemon__view(map->value, LEMON_F32, map->student, map->field),
+                       index = lemon__view(map->index, LEMON_I32, map->student, map->field);
     char name[80];
     if (map->student == 0) return;
     lemon__map_name(ops, map, "field", name, sizeof name);
     lemon__pack_int(pack, name, map->field);
-    lemon__pack_map_part(pack, ops, map, "value", LEMON_F32, map->value);
-    lemon__pack_map_part(pack, ops, map, "index", LEMON_I32, map->index);
+    lemon__map_name(ops, map, "value", name, sizeof name);
+    if (map->field > 0) lemon__pack_tensor(pack, name, &value, LEMON_F32);
+    lemon__map_name(ops, map, "index", name, sizeof name);
+    if (map->field > 0 && map->index) lemon__pack_tensor(pack, name, &index, LEMON_I32);
 }
 
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators) {
@@ -15186,8 +14938,7 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
     lemon_status status;
     int64_t i;
     char name[80];
-    if (ctx == NULL || path == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_save: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, path && operators)) return LEMON_E_ARG;
     layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops));
     weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
     lemon__pack_open(ctx, &pack);
@@ -15213,87 +14964,52 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
 static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *name, int64_t high, int64_t *value) {
     lemon_status status = lemon__unpack_int(u, name, value);
     if (status || (*value >= 0 && *value <= high)) return status;
-    return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected 0 to %lld", u->source.name, name,
-                       (long long)*value, (long long)high);
-}
-
-/*  A part of a map in the file, of the type and shape that it must have. */
-static lemon_status lemon__unpack_map_part(const lemon__unpack *u, const lemon_operators *ops, const lemon_map *map,
-                                           int64_t field, const char *part, lemon_dtype dtype, lemon_tensor *t) {
-    int64_t student = lemon_joint_size(&ops->student, lemon__places[lemon__map_place(ops, map)].joint);
-    lemon_status status;
-    char name[80];
-    lemon__map_name(ops, map, part, name, sizeof name);
-    status = lemon__unpack_shaped(u, name, student, field, "the student's shape and the map's field", t);
-    if (!status && t->dtype != dtype)
-        status = lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" is %s, expected %s", u->source.name, name,
-                             lemon_dtype_name(t->dtype), lemon_dtype_name(dtype));
-    return status;
+    return lemon__refuse(u, LEMON_E_FORMAT, "%s is %lld, expected 0 to %lld", name, (long long)*value, (long long)high);
 }
 
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
-    int64_t teacher = lemon_joint_size(&ops->teacher, lemon__places[lemon__map_place(ops, map)].joint), field;
+    const char *why = "the student's shape and the map's field";
+    int64_t student = lemon__map_channels(ops, map, &ops->student), field,
+            teacher = lemon__map_channels(ops, map, &ops->teacher);
     lemon_tensor value, index;
     lemon_status status;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
     if (!lemon__unpack_has(u, name)) return LEMON_OK;
     status = lemon__unpack_field_of(u, name, teacher, &field);
-    if (!status && field > 0) status = lemon__unpack_map_part(u, ops, map, field, "value", LEMON_F32, &value);
+    lemon__map_name(ops, map, "value", name, sizeof name);
+    if (!status && field > 0) status = lemon__unpack_shaped(u, name, LEMON_F32, student, field, why, &value);
+    lemon__map_name(ops, map, "index", name, sizeof name);
     if (!status && field > 0 && field < teacher)
-        status = lemon__unpack_map_part(u, ops, map, field, "index", LEMON_I32, &index);
+        status = lemon__unpack_shaped(u, name, LEMON_I32, student, field, why, &index);
     if (!status) status = lemon__map_make(u->ctx, ops, map, field);
     if (status || field == 0) return status;
-    memcpy(map->value, value.data, (size_t)(map->student * field) * sizeof *map->value);
-    if (map->index) memcpy(map->index, index.data, (size_t)(map->student * field) * sizeof *map->index);
+    memcpy(map->value, value.data, lemon_tensor_bytes(&value));
+    if (map->index) memcpy(map->index, index.data, lemon_tensor_bytes(&index));
     return LEMON_OK;
 }
 
-static lemon_status lemon__unpack_maps(const lemon__unpack *u, lemon_operators *ops) {
-    lemon_status status = LEMON_OK;
-    int64_t i;
-    for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
-            status = lemon__unpack_map(u, ops, &ops->maps[i]);
-    return status;
-}
-static lemon_status lemon__unpack_layers(const lemon__unpack *u, lemon_operators *ops, lemon_tensor layer) {
-    int64_t cells = lemon__cells(ops);
-    lemon_tensor weight;
-    if (lemon__unpack_shaped(u, "layer_weight", 1, cells, "the student's layers times slots", &weight))
-        return LEMON_E_FORMAT;
-    if (layer.dtype != LEMON_I32 || weight.dtype != LEMON_F32)
-        return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: layer is %s, expected i32", u->source.name,
-                           lemon_dtype_name(layer.dtype));
-    memcpy(ops->layer, layer.data, (size_t)cells * sizeof *ops->layer);
-    memcpy(ops->layer_weight, weight.data, (size_t)cells * sizeof *ops->layer_weight);
-    return LEMON_OK;
-}
-
-static lemon_status lemon__unpack_corrections(const lemon__unpack *u, lemon_operators *ops) {
-    int64_t i, layer;
-    lemon_tensor *c, t;
+static lemon_status lemon__unpack_correction(const lemon__unpack *u, lemon_operators *ops, int64_t param) {
+    lemon_tensor *c = &ops->correction[param], t;
+    int64_t layer;
+    lemon_status status;
     char name[80];
-    for (i = 0; i < lemon__param_count(&ops->student); i++) {
-        lemon__correction_name(&ops->student, i, name, sizeof name);
-        if (lemon__unpack_tensor(u, name, &t) != LEMON_OK) continue;
-        c = &ops->correction[i];
-        lemon__param_shape(&ops->student, lemon__param_role(&ops->student, i, &layer), &c->rows, &c->cols);
-        if (t.rows != c->rows || t.cols != c->cols || t.dtype != LEMON_F32)
-            return lemon__fail(u->ctx, LEMON_E_FORMAT, "%s: tensor \"%s\" has a wrong shape or type", u->source.name,
-                               name);
-        c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
-        if (c->data == NULL) return LEMON_E_MEMORY;
-        memcpy(c->data, t.data, lemon_tensor_bytes(c));
-    }
-    return LEMON_OK;
+    lemon__correction_name(&ops->student, param, name, sizeof name);
+    if (lemon__words_find(&u->tensor_names, name, strlen(name)) < 0) return LEMON_OK;
+    lemon__param_shape(&ops->student, lemon__param_role(&ops->student, param, &layer), &c->rows, &c->cols);
+    status = lemon__unpack_shaped(u, name, LEMON_F32, c->rows, c->cols, "the student's shape", &t);
+    if (status) return status;
+    c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
+    if (c->data) memcpy(c->data, t.data, lemon_tensor_bytes(c));
+    return c->data ? LEMON_OK : LEMON_E_MEMORY;
 }
 
-static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
+/*  An empty set of the shapes that the file names; its tables are there, so memory for them may be taken. */
+static lemon_status lemon__unpack_operators(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
+    const char *method = NULL, *why = "the student's layers times slots";
     lemon_config teacher, student;
-    lemon_tensor layer;
-    const char *method = NULL;
+    lemon_tensor layer, weight;
     size_t bytes = 0;
     int64_t fold = 0, slots = 0;
     lemon_status status = lemon__unpack_config(u, "teacher.", &teacher);
@@ -15303,19 +15019,28 @@ static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u
     if (!status) status = lemon__unpack_field_of(u, "slots", teacher.n_layers, &slots);
     if (!status && lemon__same_family(ctx, &teacher, &student)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status && (slots < 1 || student.n_layers > u->tensor_names.count))
-        status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: slots is %lld and n_layers %d, which the file cannot hold",
-                             u->source.name, (long long)slots, (int)student.n_layers);
-    if (!status)            /* before memory is taken for them */
-        status =
-            lemon__unpack_shaped(u, "layer", 1, student.n_layers * slots, "the student's layers times slots", &layer);
+        status = lemon__refuse(u, LEMON_E_FORMAT, "slots is %lld and n_layers %d, which the file cannot hold",
+                               (long long)slots, (int)student.n_layers);
+    if (!status) status = lemon__unpack_shaped(u, "layer", LEMON_I32, 1, student.n_layers * slots, why, &layer);
+    if (!status) status = lemon__unpack_shaped(u, "layer_weight", LEMON_F32, 1, student.n_layers * slots, why, &weight);
     if (!status) status = lemon__operators_new(ctx, &teacher, &student, slots, operators);
     if (status) return status;
     (*operators)->fold_gains = (int)fold;
     memcpy((*operators)->method, method, bytes < sizeof (*operators)->method ? bytes : sizeof (*operators)->method - 1);
-    status = lemon__unpack_layers(u, *operators, layer);
-    if (!status) status = lemon__unpack_maps(u, *operators);
-    if (!status) status = lemon__unpack_corrections(u, *operators);
-    if (!status && lemon__operators_check(ctx, *operators)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    memcpy((*operators)->layer, layer.data, lemon_tensor_bytes(&layer));
+    memcpy((*operators)->layer_weight, weight.data, lemon_tensor_bytes(&weight));
+    return LEMON_OK;
+}
+
+static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
+    lemon_status status = lemon__unpack_operators(ctx, u, operators);
+    lemon_operators *ops = *operators;
+    int64_t i;
+    for (i = 0; !status && i < lemon__map_count(ops); i++)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+            status = lemon__unpack_map(u, ops, &ops->maps[i]);
+    for (i = 0; !status && i < lemon__param_count(&ops->student); i++) status = lemon__unpack_correction(u, ops, i);
+    if (!status && lemon__operators_check(ctx, ops)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     return status;
 }
 
@@ -15323,8 +15048,7 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
     lemon_reader reader;
     lemon__unpack u;
     lemon_status status;
-    if (ctx == NULL || path == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_load: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, path && operators)) return LEMON_E_ARG;
     *operators = NULL;
     status = lemon_file_reader(ctx, path, &reader);
     if (!status) status = lemon__unpack_open(ctx, &reader, "operators", "operators", &u);
@@ -15362,14 +15086,8 @@ static const lemon__method *lemon__method_find(const char *name) {
     return NULL;
 }
 
-/*  A forward pass over batches of windows, and its keys and values. */
-typedef struct lemon__run { lemon__walk walk; float *k, *v; } lemon__run;
-
 /*  Activations of all rows of the text: an entry of lemon__fill's stores. */
-typedef struct lemon__rows {
-    float *data;                    /* [rows, width] */
-    int64_t width, most;            /* of a row now, and the most that there is room for */
-} lemon__rows;
+typedef struct lemon__rows { float *data; int64_t width; } lemon__rows;     /* [rows, width] */
 
 /*  At the front of scratch: whose it is, and how far it came. */
 typedef struct lemon__stage {
@@ -15413,10 +15131,9 @@ typedef struct lemon__fill {
     float *p;                       /* [ds, dt] the projection of the streams */
     int64_t field;                  /* teacher channels that a student channel reads */
     lemon__rows *store;             /* rows of activations; see there */
-    int64_t stores;
     const char *what;               /* for the progress callback: which part of the work, and layers of it */
     int64_t done, total;
-    lemon_status status;            /* set by a callback that asked to stop: all passes end then */
+    lemon_status status;            /* the first error, or that a callback asked to stop: what follows does nothing */
     lemon__run t, s;                /* both models on the batch at hand, */
     int64_t first, rows;            /*   which begins with that window and has so many rows, */
     int held;                       /*   held out or not */
@@ -15426,18 +15143,19 @@ typedef struct lemon__fill {
 
 static int lemon__solves(const lemon__fill *f) { return f->method->kind == LEMON__SOLVES && f->o->solve; }
 
+/*  1 where a fusion cannot go on: after an error, or for want of memory if what a part needs is not there. */
+static int lemon__stuck(lemon__fill *f, int there) {
+    if (!f->status && !there) f->status = LEMON_E_MEMORY;
+    return f->status != LEMON_OK;
+}
+
 /*  What gradients move: the maps, or (on a set that is filled without them) the student's weights, as corrections. */
 static int lemon__learns_maps(const lemon__fill *f) {
     return f->learn != 0 && ((f->method->kind >= LEMON__LEARNS && !lemon__solves(f)) || !f->o->correction);
 }
 
-/*  Steps of learning where the options leave them to the method.  A solved student goes through its text four times, unless
-    it is so large that gradients and their moments would be the largest thing there is. */
-static int64_t lemon__own_steps(const lemon__fill *f) {
-    if (!lemon__solves(f)) return f->method->learn;
-    return f->o->correction && lemon_config_params(f->sc) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
-}
-
+/*  Steps of learning where the options leave them to the method: a solved student goes through its text four times,
+    unless it is so large that gradients and their moments would be the largest thing there is. */
 static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                               const lemon_fuse_options *o) {
     memset(f, 0, sizeof *f);
@@ -15447,7 +15165,9 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->sc = student;
     f->o = o;
     f->method = lemon__method_find(o->method);
-    f->learn = o->learn_steps >= 0 ? o->learn_steps : lemon__own_steps(f);
+    f->learn = f->method->learn;
+    if (lemon__solves(f)) f->learn = o->correction && lemon_config_params(student) <= LEMON__MUCH_TO_LEARN ? -4 : 0;
+    if (o->learn_steps >= 0) f->learn = o->learn_steps;
     f->tokens = o->tokens > 0 ? o->tokens : f->learn < 0 ? 65536 : 32768;
     f->dt = f->tc->d_model;
     f->ds = f->sc->d_model;
@@ -15458,7 +15178,6 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->flops = ctx->flops;
     f->began = lemon__seconds();
 }
-
 
 static void lemon__fill_end(lemon__fill *f) {
     lemon_model_free(f->ctx, f->student);
@@ -15531,42 +15250,40 @@ static lemon_status lemon__stage_places(lemon__fill *f, struct lemon__file *file
 }
 
 /*  The student, whose weights are made one by one. */
-static lemon_status lemon__student_open(lemon__fill *f) {
+static void lemon__student_open(lemon__fill *f) {
     struct lemon__file *file = NULL;
     int64_t numbers = lemon_config_params(f->sc), staged = lemon__solves(f) && !f->keep && lemon__ranks(f->ctx) == 1;
-    lemon_status status = LEMON_OK;
-    if (f->student) return LEMON_OK;
+    if (f->status || f->student) return;
     if (staged) numbers += 2 * (f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f)) + f->ds * f->dt;
     if (lemon__scratch_path(f->ctx) && f->fusing)
-        status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE, &file);
-    else if (lemon__scratch_path(f->ctx)) status = lemon__scratch_beside(f->ctx, ".student", numbers, &file);
-    if (!status) status = lemon__student_create(f->ctx, f->sc, file, &f->student);
-    if (status || !f->stage || !staged) return status;
+        f->status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE, &file);
+    else if (lemon__scratch_path(f->ctx)) f->status = lemon__scratch_beside(f->ctx, ".student", numbers, &file);
+    if (!f->status) f->status = lemon__student_create(f->ctx, f->sc, file, &f->student);
+    if (f->status || !f->stage || !staged) return;
     f->step = f->stage->step;
-    return lemon__stage_places(f, file);
+    f->status = lemon__stage_places(f, file);
 }
 
 /*  Ends a step of so many: copies what the next one needs, and then says so. */
-static lemon_status lemon__stage_save(lemon__fill *f, int64_t step) {
+static void lemon__stage_save(lemon__fill *f, int64_t step) {
     const lemon__copy *c = &f->copy[step % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    lemon_status status;
-    if (!f->stage || !c->t) return LEMON_OK;
+    if (f->status || !f->stage || !c->t) return;
     memcpy(c->t, f->store[0].data, rows * (size_t)f->dt);
     if (step > f->tc->n_layers) memcpy(c->s, f->store[1].data, rows * (size_t)f->ds);
     else memcpy(c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
     f->stage->flops = f->ctx->flops - f->flops;
     f->stage->seconds = lemon__seconds() - f->began;
-    status = lemon__scratch_flush(f->file);
-    if (!status) f->stage->step = step;
-    return status ? status : lemon__scratch_flush(f->file);
+    f->status = lemon__scratch_flush(f->file);
+    if (!f->status) f->stage->step = step;
+    if (!f->status) f->status = lemon__scratch_flush(f->file);
 }
 
 /*  What was measured up to the step where this run began, and with `streams` the streams as they were then. */
 static void lemon__stage_load(lemon__fill *f, int streams) {
     const lemon__copy *now = &f->copy[f->step % 2], *c = &f->copy[lemon__min(f->step, f->tc->n_layers) % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    if (f->step == 0) return;
+    if (f->step == 0 || f->status) return;
     memcpy(f->channel, c->measured, (size_t)lemon__measured(f) * sizeof *f->channel);
     if (streams) memcpy(f->store[0].data, now->t, rows * (size_t)f->dt);
     if (streams && f->step > f->tc->n_layers) memcpy(f->store[1].data, now->s, rows * (size_t)f->ds);
@@ -15576,8 +15293,7 @@ static void lemon__stage_load(lemon__fill *f, int streams) {
 static void lemon__layer_pages(const lemon__fill *f, const lemon_model *model, int64_t layer, int advice) {
     const int64_t each = lemon__per_layer(&model->config);
     int64_t i;
-    if (layer < 0 || layer >= model->config.n_layers) return;
-    for (i = 1 + layer * each; i < 1 + (layer + 1) * each; i++)
+    for (i = 1 + layer * each; layer < model->config.n_layers && i < 1 + (layer + 1) * each; i++)
         lemon__pages(f->ctx, model->params[i].data, lemon_tensor_bytes(&model->params[i]), advice);
 }
 
@@ -15637,22 +15353,21 @@ static lemon_status lemon__rows_spill(lemon__fill *f) {
     return lemon__arena_scratch_beside(f->ctx, &f->solve, ".rows", numbers);
 }
 
-static lemon_status lemon__rows_make(lemon__fill *f, int store, int64_t width) {
-    lemon__rows *r = &f->store[store];
-    r->width = r->most = width;
-    r->data = lemon__floats(f->ctx, &f->solve, f->windows * f->seq, width);
-    return r->data ? LEMON_OK : LEMON_E_MEMORY;
+static void lemon__rows_make(lemon__fill *f, int store, int64_t width) {
+    f->store[store].width = width;
+    f->store[store].data = lemon__floats(f->ctx, &f->solve, f->windows * f->seq, width);
+    lemon__stuck(f, f->store[store].data != NULL);
 }
-
-static void lemon__rows_shape(lemon__fill *f, int store, int64_t width) { f->store[store].width = width; }
 
 /*  The rows of the batch at hand. */
 static float *lemon__batch(const lemon__fill *f, int store) {
     return f->store[store].data + f->first * f->seq * f->store[store].width;
 }
 
-static void lemon__copy_in(const lemon__fill *f, int store, const float *rows) {
-    memcpy(lemon__batch(f, store), rows, (size_t)(f->rows * f->store[store].width) * sizeof *rows);
+/*  Rows of the batch at hand, so wide as all of the store is from then on: a pass begins with the first batch. */
+static void lemon__copy_in(const lemon__fill *f, int store, const float *rows, int64_t width) {
+    f->store[store].width = width;
+    memcpy(lemon__batch(f, store), rows, (size_t)(f->rows * width) * sizeof *rows);
 }
 
 static void lemon__rewind(lemon__fill *f) { f->first = f->t.walk.batch = 0; }
@@ -15679,10 +15394,12 @@ typedef struct lemon__cov {
     int64_t m, n;
 } lemon__cov;
 
-static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, lemon__cov *cov) {
+/*  On sums that are there, or (NULL) new ones. */
+static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, double *sum,
+                                    lemon__cov *cov) {
     cov->m = m;
     cov->n = n;
-    cov->sum = lemon__doubles(ctx, arena, m, n);
+    cov->sum = sum ? sum : lemon__doubles(ctx, arena, m, n);
     cov->part = lemon__floats(ctx, arena, lemon__min(m, LEMON__PANEL), n);
     return cov->sum && cov->part ? LEMON_OK : LEMON_E_MEMORY;
 }
@@ -15846,46 +15563,42 @@ typedef struct lemon__squares {
     lemon__factor of[LEMON__RIDGES];        /* those that there was memory to keep; a NULL: none */
     int ridge;                      /* that l is of; -1: none yet */
     lemon__cov cov;                 /* of a block of targets: R, then the step R (S + ...)^-1 */
+    double *r;                      /* R of those that judge a ridge, */
+    float *step;                    /*   and their step */
     int32_t *ids, *where;           /* the targets of the block, and back: where[target] or -1 */
     const lemon__target *target;    /* for tasks: of so many of them */
     int64_t count;
     float *rest, *guess, *w;        /* [batch, block] t - W0 s, and the step's part of it; [block, n] W0, then W */
+    double *room;                   /* [threads, n, n + 1] where targets have fields; else NULL */
+    int32_t *allowed;               /* [threads, n] */
 } lemon__squares;
 
-static lemon_status lemon__squares_make(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
-    int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq;
+/*  Opens a problem of n unknowns and at most `most` targets, and sums up S of the rows to learn from. */
+static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
+    const int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq,
+                  judges = lemon__min(block, LEMON__JUDGES);
+    lemon__cov s;
+    int64_t i;
     memset(q, 0, sizeof *q);
     q->f = f;
     q->n = n;
     q->ridge = -1;
     q->diagonal = lemon__doubles(f->ctx, &f->work, 1, n);
+    q->r = lemon__doubles(f->ctx, &f->work, judges, n);
+    q->step = lemon__floats(f->ctx, &f->work, judges, n);
     q->ids = lemon__ids(f->ctx, &f->work, 1, block);
     q->where = lemon__ids(f->ctx, &f->work, 1, most);
     q->rest = lemon__floats(f->ctx, &f->work, rows, block);
-    q->guess = lemon__floats(f->ctx, &f->work, rows, lemon__min(block, LEMON__JUDGES));
+    q->guess = lemon__floats(f->ctx, &f->work, rows, judges);
     q->w = lemon__floats(f->ctx, &f->work, block, n);
-    if (lemon__factor_make(f->ctx, &f->work, n, block, &q->l) || lemon__cov_make(f->ctx, &f->work, block, n, &q->cov) ||
-        !q->diagonal || !q->ids || !q->where || !q->rest || !q->guess || !q->w)
-        return LEMON_E_MEMORY;
-    return LEMON_OK;
-}
-
-/*  S of the rows to learn from. */
-static lemon_status lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__squares *q) {
-    lemon_status status = lemon__squares_make(f, n, most, q);
-    lemon__cov s;
-    int64_t i;
-    if (status) return status;
-    s.sum = q->l.a;
-    s.part = lemon__floats(f->ctx, &f->work, lemon__min(n, LEMON__PANEL), n);
-    s.m = s.n = n;
-    if (s.part == NULL) return LEMON_E_MEMORY;
-    lemon__rows_shape(f, LEMON__SOURCE, n);
+    lemon__stuck(f, q->diagonal && q->r && q->step && q->ids && q->where && q->rest && q->guess && q->w);
+    lemon__stuck(f, !lemon__factor_make(f->ctx, &f->work, n, block, &q->l));
+    lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, block, n, NULL, &q->cov));
+    if (lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, n, n, q->l.a, &s))) return;
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
     lemon__sum_up(f, q->l.a, n * n);
     for (i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
-    return f->status;
 }
 
 /*  Leaves the factor at hand be, and goes on in other memory where there is enough; else the next one takes its place. */
@@ -15963,19 +15676,13 @@ static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64
                             q->rest, count);
 }
 
-static void lemon__squares_pass(lemon__squares *q, const lemon__target *t) {
-    lemon__rewind(q->f);
-    lemon__rows_shape(q->f, t->store, t->m);
-    lemon__rows_shape(q->f, LEMON__SOURCE, q->n);
-}
-
 /*  R of a block: targets ids[0 ... count-1]. */
 static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
     q->cov.m = count;
     memset(q->cov.sum, 0, (size_t)(count * q->n) * sizeof *q->cov.sum);
     lemon__squares_from(q, t, count);
-    for (lemon__squares_pass(q, t); lemon__next_batch(f);) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         if (f->held) break;
         lemon__squares_rest(q, t, count);
         lemon__cov_add(f->ctx, &q->cov, q->rest, lemon__batch(f, LEMON__SOURCE), f->rows);
@@ -15983,17 +15690,15 @@ static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int6
     lemon__sum_up(f, q->cov.sum, count * q->n);
 }
 
-/*  How much better the step predicts held-out rows than W0 does: the change of the sum of squares.  step: [count, n] */
-static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int64_t count, const float *step) {
+/*  How much better the step predicts held-out rows than W0 does: the change of the sum of squares. */
+static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
     double gain = 0.0;
     int64_t i;
-    lemon__squares_pass(q, t);
-    f->first = f->kept;
-    while (lemon__next_batch(f)) {
+    for (lemon__rewind(f), f->first = f->kept; lemon__next_batch(f);) {
         lemon__squares_rest(q, t, count);
-        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, 1.0f, lemon__batch(f, LEMON__SOURCE), q->n, step, q->n,
-                            0.0f, q->guess, count);
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, 1.0f, lemon__batch(f, LEMON__SOURCE), q->n, q->step,
+                            q->n, 0.0f, q->guess, count);
         for (i = 0; i < f->rows * count; i++)
             gain += (double)q->guess[i] * ((double)q->guess[i] - 2.0 * (double)q->rest[i]);
     }
@@ -16002,29 +15707,23 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
 }
 
 /*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0. */
-static lemon_status lemon__squares_choose(lemon__squares *q, const lemon__target *t, int *best) {
-    int64_t count = lemon__min(t->m, LEMON__JUDGES), i;
-    size_t bytes = (size_t)(count * q->n) * sizeof(double);
-    double *r = (double *)lemon__malloc(q->f->ctx, bytes), least = 0.0, gain;
-    float *step = (float *)lemon__malloc(q->f->ctx, bytes / 2);
-    int k;
-    *best = -1;
+static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
+    const int64_t count = lemon__min(t->m, LEMON__JUDGES), numbers = count * q->n;
+    double least = 0.0, gain;
+    int64_t i;
+    int k, best = -1;
     for (i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
     lemon__squares_cross(q, t, count);
-    if (r && step) memcpy(r, q->cov.sum, bytes);
-    for (k = 0; r && step && k < LEMON__RIDGES && !q->f->status; k++) {
+    memcpy(q->r, q->cov.sum, (size_t)numbers * sizeof *q->r);
+    for (k = 0; k < LEMON__RIDGES && !q->f->status; k++) {
         if (!lemon__squares_factor(q, k)) continue;
-        memcpy(q->cov.sum, r, bytes);
+        memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
         lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (i = 0; i < count * q->n; i++) step[i] = (float)q->cov.sum[i];
-        gain = lemon__squares_gain(q, t, count, step);
-        if (!(gain < least)) continue;
-        least = gain;
-        *best = k;
+        for (i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
+        gain = lemon__squares_gain(q, t, count);
+        if (gain < least) least = gain, best = k;
     }
-    lemon__free(q->f->ctx, step, bytes / 2);
-    lemon__free(q->f->ctx, r, bytes);
-    return r && step ? q->f->status : LEMON_E_MEMORY;
+    return best;
 }
 
 /*  out[c * step + r] = in[r, c], by squares. */
@@ -16042,24 +15741,51 @@ static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_
     else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
 }
 
-static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
+/*  Target `index` of the block where a teacher channel is read from those student channels alone where P is not zero:
+    by the rows of S that these are. */
+static void lemon__masked_task(void *arg, int64_t index, int worker) {
+    const lemon__squares *q = (const lemon__squares *)arg;
+    const lemon__fill *f = q->f;
+    const int64_t ds = f->ds;
+    const float *p = f->p + q->ids[index];
+    int32_t *allowed = q->allowed + worker * ds;
+    double *a = q->room + worker * ds * (ds + 1), *b = a + ds * ds, mean = 0.0;
+    int64_t i, j, n = 0;
+    int ok;
+    for (i = 0; i < ds; i++)
+        if (p[i * f->dt] < 0.0f || p[i * f->dt] > 0.0f) allowed[n++] = (int32_t)i;
+    for (i = 0; i < n; i++) mean += q->diagonal[allowed[i]] / (double)n;
+    for (i = 0; i < n; i++) {
+        for (j = 0; j < i; j++) a[i * n + j] = q->l.a[allowed[j] * ds + allowed[i]];
+        a[i * n + i] = q->diagonal[allowed[i]] + 1e-3 * mean + 1e-30;
+        b[i] = q->cov.sum[index * ds + allowed[i]];
+    }
+    lemon__cholesky_small(f->ctx->isa)(a, n, n, &ok);
+    if (!ok) return;
+    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
+    for (i = n - 1; i >= 0; i--) {
+        b[i] /= a[i * n + i];
+        for (j = 0; j < i; j++) b[j] -= a[i * n + j] * b[i];
+    }
+    for (i = 0; i < n; i++) q->w[index * ds + allowed[i]] += (float)b[i];
+}
+
+static void lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
     int64_t from, count, i;
     int best;
-    lemon_status status = lemon__squares_choose(q, t, &best);
-    if (!status && best >= 0) lemon__squares_factor(q, best);
-    for (from = 0; !status && from < t->m; from += count) {
+    if (q->f->status) return;
+    best = q->room ? -1 : lemon__squares_choose(q, t);
+    if (best >= 0) lemon__squares_factor(q, best);
+    for (from = 0; !q->f->status && from < t->m; from += count) {
         count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
         for (i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
-        if (best < 0) lemon__squares_from(q, t, count);
-        else {
-            lemon__squares_cross(q, t, count);
-            lemon__factor_solve(&q->l, q->cov.sum, count);
-            for (i = 0; i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
-        }
+        if (q->room || best >= 0) lemon__squares_cross(q, t, count);
+        else lemon__squares_from(q, t, count);
+        if (q->room) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
+        if (best >= 0) lemon__factor_solve(&q->l, q->cov.sum, count);
+        for (i = 0; best >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
         lemon__squares_put(q, t, from, count);
-        status = q->f->status;
     }
-    return status;
 }
 
 /* ---- the symmetric eigenproblem: Householder's reduction to three diagonals, then implicit QL steps on those
@@ -16068,10 +15794,14 @@ static lemon_status lemon__squares_solve(lemon__squares *q, const lemon__target 
 
 enum { LEMON__EIGEN_ROWS = 32, LEMON__SWEEPS = 64 };
 
+struct lemon__eigen_job;
+typedef void (*lemon__eigen_run)(const struct lemon__eigen_job *g, int64_t from, int64_t to);
+
 typedef struct lemon__eigen_job {
     lemon_ctx *ctx;
     double *a, *z, *d, *e;
     int64_t n, at;                  /* rows and columns from `at` on are still to be reduced */
+    lemon__eigen_run run;
     const double *v, *w;            /* the last mirror, and the next one */
     double *p, *next;               /* v p^T + p v^T is to be subtracted; A w */
     double *turns;                  /* [SWEEPS, 2n] cosines and sines of QL steps that z has not seen yet: */
@@ -16091,15 +15821,18 @@ LEMON__INLINE void lemon__mirror_rows_body(const lemon__eigen_job *g, int64_t fr
 }
 LEMON__CLONES(lemon__mirror_rows, (const lemon__eigen_job *g, int64_t from, int64_t to), (g, from, to))
 
-static void lemon__mirror_task(void *arg, int64_t index, int worker) {
+/*  A body over all rows from `at` on, shared by threads. */
+static void lemon__eigen_task(void *arg, int64_t index, int worker) {
     const lemon__eigen_job *g = (const lemon__eigen_job *)arg;
-    int64_t from = g->at + index * LEMON__EIGEN_ROWS;
+    const int64_t from = g->at + index * LEMON__EIGEN_ROWS;
     (void)worker;
-    lemon__mirror_rows(g->ctx->isa)(g, from, lemon__min(from + LEMON__EIGEN_ROWS, g->n));
+    g->run(g, from, lemon__min(from + LEMON__EIGEN_ROWS, g->n));
 }
 
-static void lemon__mirror_all(lemon__eigen_job *g) {
-    lemon__parallel(g->ctx, lemon__ceil_div(g->n - g->at, LEMON__EIGEN_ROWS), lemon__mirror_task, g);
+static void lemon__eigen_rows(lemon__eigen_job *g, int64_t at, lemon__eigen_run run) {
+    g->at = at;
+    g->run = run;
+    lemon__parallel(g->ctx, lemon__ceil_div(g->n - at, LEMON__EIGEN_ROWS), lemon__eigen_task, g);
 }
 
 /*  x[0 ... n-1], a row beside the diagonal, -> the direction that is mirrored; what is left of it beside the diagonal */
@@ -16122,15 +15855,13 @@ static void lemon__tridiagonal(lemon__eigen_job *g) {
         for (i = k; i < n; i++) row[i] -= g->v[k] * g->p[i] + g->p[k] * g->v[i];
         g->e[k] = lemon__mirror_of(row + k + 1, n - k - 1);
         g->w = row;
-        g->at = k + 1;
-        lemon__mirror_all(g);
+        lemon__eigen_rows(g, k + 1, lemon__mirror_rows(g->ctx->isa));
         for (i = k + 1; i < n; i++) dot += g->next[i] * row[i];
         for (i = k + 1; i < n; i++) g->next[i] = 2.0 * (g->next[i] - dot * row[i]);
         g->v = row;
         swap = g->p, g->p = g->next, g->next = swap;
     }
-    g->at = lemon__max(0, n - 2);
-    lemon__mirror_all(g);
+    lemon__eigen_rows(g, lemon__max(0, n - 2), lemon__mirror_rows(g->ctx->isa));
     if (n > 1) g->e[n - 2] = g->a[(n - 2) * n + n - 1];
     for (i = 0; i < n; i++) g->d[i] = g->a[i * n + i];
 }
@@ -16152,12 +15883,6 @@ LEMON__INLINE void lemon__mirrored_body(const lemon__eigen_job *g, int64_t from,
     }
 }
 LEMON__CLONES(lemon__mirrored, (const lemon__eigen_job *g, int64_t from, int64_t to), (g, from, to))
-
-static void lemon__mirrored_task(void *arg, int64_t index, int worker) {
-    const lemon__eigen_job *g = (const lemon__eigen_job *)arg;
-    (void)worker;
-    lemon__mirrored(g->ctx->isa)(g, index * LEMON__EIGEN_ROWS, lemon__min((index + 1) * LEMON__EIGEN_ROWS, g->n));
-}
 
 /*  One QL step on rows l ... m of the tridiagonal; what rows of z must turn by is recorded. */
 static void lemon__ql_step(lemon__eigen_job *job, int64_t l, int64_t m) {
@@ -16235,7 +15960,7 @@ static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d
     if (g.e == NULL) return LEMON_E_MEMORY;
     g.p = g.e + n, g.next = g.p + n, g.turns = g.next + n;
     lemon__tridiagonal(&g);
-    lemon__parallel(ctx, lemon__ceil_div(n, LEMON__EIGEN_ROWS), lemon__mirrored_task, &g);
+    lemon__eigen_rows(&g, 0, lemon__mirrored(ctx->isa));
     for (l = 0; l < n; l++)
         for (step = 0; step < 100; step++) {
             for (m = l; m + 1 < n && fabs(g.e[m]) > 1e-16 * (fabs(d[m]) + fabs(d[m + 1])); m++) {}
@@ -16251,14 +15976,14 @@ static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d
 
 /* ---- choosing: the `count` best of `total`, in rising order; NULL scores: evenly spaced ---- */
 
-static lemon_status lemon__choose(lemon__fill *f, const double *score, int64_t total, int64_t count, int32_t *out) {
+static void lemon__choose(lemon__fill *f, const double *score, int64_t total, int64_t count, int32_t *out) {
     float *s = lemon__floats(f->ctx, &f->work, 1, total);
     int32_t *ids = lemon__ids(f->ctx, &f->work, 2, total);
     double top = 0.0;
     int64_t i, n = 0;
-    if (s == NULL || ids == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, s && ids)) return;
     for (i = 0; score == NULL && i < count; i++) out[i] = (int32_t)(i * total / count);
-    if (score == NULL) return LEMON_OK;
+    if (score == NULL) return;
     for (i = 0; i < total; i++) top = score[i] > top ? score[i] : top;
     for (i = 0; i < total; i++) {
         s[i] = top > 0.0 ? (float)(score[i] / top) : 0.0f;
@@ -16268,19 +15993,18 @@ static lemon_status lemon__choose(lemon__fill *f, const double *score, int64_t t
     for (i = 0; i < count; i++) s[ids[i]] = 2.0f;           /* above all others: marked, then gathered in order */
     for (i = 0; i < total; i++)
         if (s[i] > 1.0f) out[n++] = (int32_t)i;
-    return LEMON_OK;
 }
 
 /*  Query heads for the student, [H student].  Query heads that share a key-value head in the student come, where it can
     be so, from one that they share in the teacher: its heads are cut into groups of the student's size, the best first,
     and the best groups are taken.  Else the best heads, in order. */
-static lemon_status lemon__choose_heads(lemon__fill *f, const double *score, int32_t *query) {
+static void lemon__choose_heads(lemon__fill *f, const double *score, int32_t *query) {
     const lemon_config *t = f->tc, *s = f->sc;
     int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s, g, i, j;
     int32_t *order = lemon__ids(f->ctx, &f->work, 1, t->n_heads), *groups = lemon__ids(f->ctx, &f->work, 1, s->kv_heads);
     double *total = lemon__doubles(f->ctx, &f->work, parts, t->kv_heads);
-    if (!order || !groups || !total) return LEMON_E_MEMORY;
-    if (parts * t->kv_heads < s->kv_heads) return lemon__choose(f, score, t->n_heads, s->n_heads, query);
+    if (parts * t->kv_heads < s->kv_heads) { lemon__choose(f, score, t->n_heads, s->n_heads, query); return; }
+    if (lemon__stuck(f, order && groups && total)) return;
     for (i = 0; i < t->n_heads; i++) order[i] = (int32_t)i;
     for (g = 0; g < t->kv_heads; g++)                       /* this key-value head's queries, the best first */
         for (i = 0; i < parts * group_s; i++) {
@@ -16292,11 +16016,17 @@ static lemon_status lemon__choose_heads(lemon__fill *f, const double *score, int
             o[best] = swap;
             total[g * parts + i / group_s] += score ? score[o[i]] : 0.0;
         }
-    if (lemon__choose(f, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups)) return LEMON_E_MEMORY;
+    lemon__choose(f, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups);
     for (g = 0; g < s->kv_heads; g++)
         for (i = 0; i < group_s; i++)
             query[g * group_s + i] = order[groups[g] / parts * group_t + groups[g] % parts * group_s + i];
-    return LEMON_OK;
+}
+
+/*  A map to be filled in; NULL after an error. */
+static lemon_map *lemon__fill_map(lemon__fill *f, int place, int64_t layer, int64_t slot, int64_t field) {
+    lemon_map *map = lemon__own_map(f->ops, place, layer, slot);
+    if (!f->status) f->status = lemon__map_make(f->ctx, f->ops, map, field);
+    return f->status ? NULL : map;
 }
 
 /* ---- the maps of attention, given the query heads that stay ---- */
@@ -16319,73 +16049,58 @@ static void lemon__merge_channel(const lemon_config *t, const int32_t *query, in
 }
 
 /*  energy: how much each teacher head matters, for keys [H, C/2] in each plane, for values [H]; NULL: all alike. */
-static lemon_status lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query,
-                                          const double *energy) {
-    int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim,
-            width = lemon__min(group, f->tc->kv_heads), h, c;
-    int32_t planes = f->tc->head_dim / 2;
-    lemon_map *map = lemon__own_map(f->ops, place, layer, 0);
-    width = lemon__min(width, lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
-    if (lemon__map_make(f->ctx, f->ops, map, width)) return LEMON_E_MEMORY;
-    for (h = 0; h < f->sc->kv_heads; h++)
-        for (c = 0; c < f->sc->head_dim; c++) {
-            int64_t at = (h * f->sc->head_dim + c) * map->field, plane = c / 2 * ratio;
-            if (place == LEMON_AT_KEY)
-                lemon__merge_channel(f->tc, query + h * group, group, energy ? energy + plane : NULL, planes,
-                                     2 * plane + c % 2, map->index + at, map->value + at);
-            else
-                lemon__merge_channel(f->tc, query + h * group, group, energy, 1, c * ratio, map->index + at,
-                                     map->value + at);
-        }
-    return LEMON_OK;
+static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query,
+                                  const double *energy) {
+    const int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim;
+    const int64_t width = lemon__min(lemon__min(group, f->tc->kv_heads), lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
+    lemon_map *map = lemon__fill_map(f, place, layer, 0, width);
+    int64_t i;
+    for (i = 0; map && i < map->student; i++) {
+        const int64_t c = i % f->sc->head_dim, plane = c / 2 * ratio;
+        const int32_t *heads = query + i / f->sc->head_dim * group;
+        if (place == LEMON_AT_KEY)
+            lemon__merge_channel(f->tc, heads, group, energy ? energy + plane : NULL, f->tc->head_dim / 2,
+                                 2 * plane + c % 2, map->index + i * width, map->value + i * width);
+        else
+            lemon__merge_channel(f->tc, heads, group, energy, 1, c * ratio, map->index + i * width,
+                                 map->value + i * width);
+    }
 }
 
 /*  A selection: student channel i is scale times teacher channel index[i]. */
-static lemon_status lemon__select_at(lemon__fill *f, int place, int64_t layer, const int32_t *index, float scale) {
-    lemon_map *map = lemon__own_map(f->ops, place, layer, 0);
-    lemon_status status = lemon__map_make(f->ctx, f->ops, map, 1);
+static void lemon__select_at(lemon__fill *f, int place, int64_t layer, const int32_t *index, float scale) {
+    lemon_map *map = lemon__fill_map(f, place, layer, 0, 1);
     int64_t i;
-    for (i = 0; !status && i < map->student; i++) {
+    for (i = 0; map && i < map->student; i++) {
         if (map->index) map->index[i] = index[i];
         map->value[i] = scale;
     }
-    return status;
 }
 
 /*  Maps of queries, keys, values and heads' outputs of a layer.  With fewer channels a head, student plane i is teacher
     plane i * ratio, which turns at the same speed, and queries (where they are normed, their gain) shrink so that scores
     keep their scale.  planes, writes: the energies by which keys and values are merged. */
-static lemon_status lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
-                                     const double *writes, float read_scale) {
+static void lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
+                             const double *writes, float read_scale) {
     int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
     int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning ? turning + f->qs : NULL;
-    lemon_status status;
-    if (turning == NULL) return LEMON_E_MEMORY;
+    const float shrink = 1.0f / sqrtf((float)ratio);
+    if (lemon__stuck(f, turning != NULL)) return;
     for (i = 0; i < f->qs; i++) {
         int64_t from = (int64_t)query[i / f->sc->head_dim] * f->tc->head_dim, c = i % f->sc->head_dim;
         turning[i] = (int32_t)(from + c / 2 * ratio * 2 + c % 2);
         plain[i] = (int32_t)(from + c * ratio);
     }
-    status = lemon__select_at(f, LEMON_AT_QUERY, layer, turning, 1.0f / sqrtf((float)ratio));
-    if (!status) status = lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
+    lemon__select_at(f, LEMON_AT_QUERY, layer, turning, shrink);
+    lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
     for (i = 0; i < f->sc->head_dim; i++) plain[i] = (int32_t)(i / 2 * ratio * 2 + i % 2);
-    if (!status && f->sc->qk_norm)
-        status = lemon__select_at(f, LEMON_AT_QUERY_NORM, layer, plain, 1.0f / sqrtf((float)ratio));
-    if (!status && f->sc->qk_norm) status = lemon__select_at(f, LEMON_AT_KEY_NORM, layer, plain, 1.0f);
-    if (!status) status = lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
-    return status ? status : lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, writes);
+    if (f->sc->qk_norm) lemon__select_at(f, LEMON_AT_QUERY_NORM, layer, plain, shrink);
+    if (f->sc->qk_norm) lemon__select_at(f, LEMON_AT_KEY_NORM, layer, plain, 1.0f);
+    lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
+    lemon__map_key_values(f, LEMON_AT_VALUE, layer, query, writes);
 }
 
 /* ---- watching the teacher ---- */
-
-static lemon_status lemon__run_open(lemon__fill *f, lemon_arena *arena, const lemon_model *model, lemon__run *run) {
-    int64_t rows = f->batch * f->seq, width = lemon_joint_size(&model->config, LEMON_JOINT_KEY);
-    lemon_status status = lemon__walk_open(f->ctx, arena, model, rows, f->seq, &run->walk);
-    run->k = lemon__floats(f->ctx, arena, rows, width);
-    run->v = lemon__floats(f->ctx, arena, rows, width);
-    run->walk.seq = run->walk.kv_rows = f->seq;
-    return status ? status : run->k && run->v ? LEMON_OK : LEMON_E_MEMORY;
-}
 
 static void lemon__run_attend(lemon__run *run, int64_t layer) {
     lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
@@ -16393,16 +16108,10 @@ static void lemon__run_attend(lemon__run *run, int64_t layer) {
     lemon__walk_attend(&run->walk, run->k, run->v);
 }
 
-static void lemon__add_sums(const float *x, int64_t rows, int64_t cols, double *sum) {
+static void lemon__add_columns(const float *x, int64_t rows, int64_t cols, int absolute, double *sum) {
     int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) sum[c] += (double)x[r * cols + c];
-}
-
-static void lemon__add_abs(const float *x, int64_t rows, int64_t cols, double *sum) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) sum[c] += fabs((double)x[r * cols + c]);
+    for (r = 0; r < rows; r++, x += cols)
+        for (c = 0; c < cols; c++) sum[c] += absolute ? fabs((double)x[c]) : (double)x[c];
 }
 
 static void lemon__add_lengths(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
@@ -16452,23 +16161,10 @@ static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov,
     lemon__observe_stream(f, w, cov);
     lemon__walk_norm(w, LEMON_FFN_NORM, layer);
     lemon__walk_neurons(w, layer);
-    lemon__add_abs(w->gate, f->rows, f->nt, f->neuron + layer * f->nt);
+    lemon__add_columns(w->gate, f->rows, f->nt, 1, f->neuron + layer * f->nt);
     lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
-    lemon__add_abs(w->x, f->rows, f->dt, f->channel);
+    lemon__add_columns(w->x, f->rows, f->dt, 1, f->channel);
     f->influence[layer] += lemon__turned(before, w->x, f->rows, f->dt);
-}
-
-/*  Room for what is measured, and for the teacher's stream. */
-static lemon_status lemon__observe_memory(lemon__fill *f) {
-    lemon_status status = lemon__rows_spill(f);
-    if (!status) status = lemon__run_open(f, &f->solve, f->teacher, &f->t);
-    f->channel = lemon__doubles(f->ctx, &f->arena, 1, lemon__measured(f));
-    if (status || !f->channel) return status ? status : LEMON_E_MEMORY;
-    f->neuron = f->channel + f->dt;
-    f->head = f->neuron + f->tc->n_layers * f->nt;
-    f->influence = f->head + f->tc->n_layers * f->tc->n_heads;
-    f->covariance = f->influence + f->tc->n_layers;
-    return lemon__rows_make(f, LEMON__XT, f->dt);
 }
 
 /*  How many windows are watched: those that are kept, but of a teacher of a thousand million numbers or more only half, for
@@ -16480,21 +16176,26 @@ static int64_t lemon__watched(const lemon__fill *f) {
 
 /*  Fills channel, neuron, head, influence and covariance from windows that are kept, layer by layer, so that each
     layer's weights are read once. */
-static lemon_status lemon__observe(lemon__fill *f) {
+static void lemon__observe(lemon__fill *f) {
     lemon__cov cov;
     int64_t layer, watched = lemon__watched(f);
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
-    lemon_status status = before ? lemon__observe_memory(f) : LEMON_E_MEMORY;
-    cov.sum = f->covariance;
-    cov.part = lemon__floats(f->ctx, &f->work, lemon__min(f->dt, LEMON__PANEL), f->dt);
-    cov.m = cov.n = f->dt;
-    if (status || !cov.part) return status ? status : LEMON_E_MEMORY;
+    if (!f->status) f->status = lemon__rows_spill(f);
+    if (!f->status) f->status = lemon__run_open(f->ctx, &f->solve, f->teacher, f->batch, f->seq, &f->t);
+    lemon__rows_make(f, LEMON__XT, f->dt);
+    f->channel = lemon__doubles(f->ctx, &f->arena, 1, lemon__measured(f));
+    if (lemon__stuck(f, before && f->channel)) return;
+    f->neuron = f->channel + f->dt;
+    f->head = f->neuron + f->tc->n_layers * f->nt;
+    f->influence = f->head + f->tc->n_layers * f->tc->n_heads;
+    f->covariance = f->influence + f->tc->n_layers;
+    if (lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, f->dt, f->dt, f->covariance, &cov))) return;
     f->what = "watch the teacher";
     f->total = f->tc->n_layers;
     lemon__stage_load(f, f->step < f->total);
     for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && f->first < watched;)
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
-    for (layer = lemon__min(f->step, f->total); !status && layer < f->total; layer++) {
+    for (layer = lemon__min(f->step, f->total); !f->status && layer < f->total; layer++) {
         f->done = layer;
         lemon__layer_pages(f, f->teacher, layer + 1, LEMON__SOON);
         for (lemon__rewind(f); lemon__next_batch(f) && f->first < watched;) {
@@ -16502,13 +16203,12 @@ static lemon_status lemon__observe(lemon__fill *f) {
             if (layer + 1 == f->tc->n_layers) lemon__observe_stream(f, &f->t.walk, &cov);
         }
         lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
-        status = f->status ? f->status : lemon__stage_save(f, layer + 1);
+        lemon__stage_save(f, layer + 1);
     }
-    if (!status) status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
-    if (!status) lemon__sum_up(f, f->channel, lemon__measured(f));
+    if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
+    lemon__sum_up(f, f->channel, lemon__measured(f));
     lemon__mirror_up(f->covariance, f->dt);
     lemon_arena_free(f->ctx, &f->work);
-    return status ? status : f->status;
 }
 
 /* ---- methods that select: select, drop, subclone, and the start of those that learn ---- */
@@ -16533,41 +16233,36 @@ static void lemon__select_layers(lemon__fill *f) {
     }
 }
 
-static lemon_status lemon__select_residual(lemon__fill *f, const int32_t *channel) {
+static void lemon__select_residual(lemon__fill *f, const int32_t *channel) {
     static const int places[5] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN,
                                   LEMON_AT_READ_FFN};
-    float scale = lemon__read_scale(f, f->dt, f->ds);
+    const float scale = lemon__read_scale(f, f->dt, f->ds);
     int64_t layer;
     int k;
-    lemon_status status = LEMON_OK;
     for (k = 0; k < 5; k++)
-        for (layer = 0; !status && layer < (lemon__places[places[k]].per_layer ? f->sc->n_layers : 1); layer++)
-            status = lemon__select_at(f, places[k], layer, channel, k < 2 ? 1.0f : scale);
-    return status;
+        for (layer = 0; layer < (lemon__places[places[k]].per_layer ? f->sc->n_layers : 1); layer++)
+            lemon__select_at(f, places[k], layer, channel, k < 2 ? 1.0f : scale);
 }
 
-static lemon_status lemon__select_layer(lemon__fill *f, int64_t layer, int32_t *index) {
+static void lemon__select_layer(lemon__fill *f, int64_t layer, int32_t *index) {
     const double *head = f->method->ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL,
                  *neuron = f->method->ranked ? f->neuron + f->main[layer] * f->nt : NULL;
-    float head_scale = lemon__read_scale(f, f->tc->n_heads, f->sc->n_heads);
-    lemon_status status = lemon__choose_heads(f, head, index);
-    if (!status) status = lemon__map_heads(f, layer, index, NULL, NULL, head_scale);
-    if (!status) status = lemon__choose(f, neuron, f->nt, f->ns, index);
-    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, layer, index, 1.0f);
-    if (status) return status;
-    return lemon__select_at(f, LEMON_AT_READ_NEURONS, layer, index, lemon__read_scale(f, f->nt, f->ns));
+    lemon__choose_heads(f, head, index);
+    lemon__map_heads(f, layer, index, NULL, NULL, lemon__read_scale(f, f->tc->n_heads, f->sc->n_heads));
+    lemon__choose(f, neuron, f->nt, f->ns, index);
+    lemon__select_at(f, LEMON_AT_FFN, layer, index, 1.0f);
+    lemon__select_at(f, LEMON_AT_READ_NEURONS, layer, index, lemon__read_scale(f, f->nt, f->ns));
 }
 
-static lemon_status lemon__fill_selected(lemon__fill *f) {
+static void lemon__fill_selected(lemon__fill *f) {
     int64_t most = lemon__max(lemon__max(f->ds, f->ns), f->sc->n_heads), layer;
     int32_t *index = lemon__ids(f->ctx, &f->arena, 1, most);
-    lemon_status status = index ? LEMON_OK : LEMON_E_MEMORY;
-    if (!status && f->method->ranked) status = lemon__observe(f);
+    if (f->method->ranked) lemon__observe(f);
+    if (lemon__stuck(f, index != NULL)) return;
     lemon__select_layers(f);
-    if (!status) status = lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
-    if (!status) status = lemon__select_residual(f, index);
-    for (layer = 0; !status && layer < f->sc->n_layers; layer++) status = lemon__select_layer(f, layer, index);
-    return status;
+    lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
+    lemon__select_residual(f, index);
+    for (layer = 0; !f->status && layer < f->sc->n_layers; layer++) lemon__select_layer(f, layer, index);
 }
 
 /* ---- lemon: the basis of the student's residual stream ---- */
@@ -16590,48 +16285,46 @@ static void lemon__basis_block(const double *cov, int64_t n, char *taken, int64_
 /*  Rows of P [ds, dt]: the eigenvectors of the covariance with the largest eigenvalues; with a field, those of its
     blocks of `field` channels.  So a student channel reads `field` teacher channels (one: a selection; all: the
     principal components), and the rows are orthogonal, which the norms need: |P x| must go with |x|. */
-static lemon_status lemon__basis(lemon__fill *f) {
+static void lemon__basis(lemon__fill *f) {
     int64_t n = f->dt, field = f->field, at, i, j;
     double *a = lemon__doubles(f->ctx, &f->work, field, field), *z = lemon__doubles(f->ctx, &f->work, field, field);
     double *d = lemon__doubles(f->ctx, &f->work, 1, n), *vectors = lemon__doubles(f->ctx, &f->work, n, n);
     int32_t *block = lemon__ids(f->ctx, &f->work, 1, field), *order = lemon__ids(f->ctx, &f->work, 1, n);
     char *taken = (char *)lemon_arena_alloc(f->ctx, &f->work, (size_t)n);
-    if (!a || !z || !d || !vectors || !block || !order || !taken) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, a && z && d && vectors && block && order && taken)) return;
     for (at = 0; at < n; at += field) {
         int64_t size = lemon__min(field, n - at);
         lemon__basis_block(f->covariance, n, taken, size, block);
         for (i = 0; i < size; i++)
             for (j = 0; j < size; j++) a[i * size + j] = f->covariance[block[i] * n + block[j]];
-        if (lemon__eigen(f->ctx, a, size, d + at, z)) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, !lemon__eigen(f->ctx, a, size, d + at, z))) return;
         for (i = 0; i < size; i++)
             for (j = 0; j < size; j++) vectors[(at + i) * n + block[j]] = z[i * size + j];
     }
-    if (lemon__choose(f, d, n, f->ds, order)) return LEMON_E_MEMORY;
+    lemon__choose(f, d, n, f->ds, order);
     for (i = 0; i < f->ds; i++)
         for (j = 0; j < n; j++) f->p[i * n + j] = (float)vectors[order[i] * n + j];
-    return LEMON_OK;
 }
 
 /*  P scaled so that the student's stream is as large as the teacher's: the norms' eps keeps its meaning. */
-static lemon_status lemon__basis_scale(lemon__fill *f) {
+static void lemon__basis_scale(lemon__fill *f) {
     int64_t n = f->dt, rows = f->ds, i;
     float *c = lemon__floats(f->ctx, &f->work, n, n), *pc = lemon__floats(f->ctx, &f->work, rows, n), scale;
     double mine = 0.0, all = 0.0;
-    if (c == NULL || pc == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, c && pc)) return;
     for (i = 0; i < n; i++) all += f->covariance[i * n + i];
     for (i = 0; i < n * n; i++) c[i] = (float)f->covariance[i];
     lemon__gemm_threads(f->ctx, 0, 0, rows, n, n, 1.0f, f->p, n, c, n, 0.0f, pc, n);
     for (i = 0; i < rows * n; i++) mine += (double)pc[i] * (double)f->p[i];
     scale = (float)sqrt(all * (double)rows / (mine * (double)n));
     for (i = 0; i < rows * n; i++) f->p[i] *= scale;
-    return LEMON_OK;
 }
 
 /*  A map from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not zero. */
-static lemon_status lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, const float *pattern,
-                                    int64_t field) {
+static void lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, const float *pattern, int64_t field) {
     int64_t i, c, n;
-    if (lemon__map_make(f->ctx, f->ops, map, field)) return LEMON_E_MEMORY;
+    if (!f->status) f->status = lemon__map_make(f->ctx, f->ops, map, field);
+    if (f->status) return;
     if (map->index == NULL) memcpy(map->value, dense, (size_t)(map->student * map->teacher) * sizeof *dense);
     for (i = 0; map->index && i < map->student; i++)
         for (c = 0, n = 0; c < map->teacher && n < field; c++)
@@ -16639,7 +16332,6 @@ static lemon_status lemon__map_from(lemon__fill *f, lemon_map *map, const float 
                 map->index[i * field + n] = (int32_t)c;
                 map->value[i * field + n++] = dense[i * map->teacher + c];
             }
-    return LEMON_OK;
 }
 
 /*  The sum of squares of row i of P. */
@@ -16651,88 +16343,31 @@ static double lemon__basis_size(const lemon__fill *f, int64_t i) {
 }
 
 /*  P, and the maps that follow from it alone; gains go by the squares of P, the best diagonal for P diag(g) P^T. */
-static lemon_status lemon__solve_basis(lemon__fill *f) {
+static void lemon__solve_basis(lemon__fill *f) {
     int64_t n = f->dt, i, j;
     float *gain = lemon__floats(f->ctx, &f->work, f->ds, n);
-    lemon_status status = LEMON_OK;
     if (!f->p) f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
     f->field = f->method->kind == LEMON__SOLVES && f->o->field_dims > 0 ? lemon__min(f->o->field_dims, n) : n;
-    if (!gain || !f->p) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, gain && f->p)) return;
     if (f->ds == n) for (i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
     else if (f->step <= f->tc->n_layers) {
-        status = lemon__basis(f);
-        if (!status) status = lemon__basis_scale(f);
+        lemon__basis(f);
+        lemon__basis_scale(f);
     }
     for (i = 0; i < f->ds; i++) {
         double size = lemon__basis_size(f, i);
         for (j = 0; j < n; j++) gain[i * n + j] = (float)((double)f->p[i * n + j] * (double)f->p[i * n + j] / size);
     }
-    if (!status) status = lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
-    if (!status) status = lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
+    lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
+    lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
     lemon_arena_free(f->ctx, &f->work);
-    return status;
 }
 
 /* ---- lemon: read maps ---- */
 
-/*  Least squares where a teacher channel may be read from some student channels only: those where P is not zero. */
-typedef struct lemon__masked {
-    lemon__squares *q;
-    const lemon__fill *f;
-    int64_t from;
-    double *room;                   /* [threads, ds, ds + 1] */
-    int32_t *allowed;               /* [threads, ds] */
-} lemon__masked;
-
-/*  One target of the block: the rows of S that `allowed` names. */
-static void lemon__masked_task(void *arg, int64_t index, int worker) {
-    const lemon__masked *g = (const lemon__masked *)arg;
-    const lemon__fill *f = g->f;
-    const int64_t ds = f->ds, c = g->from + index;
-    int32_t *allowed = g->allowed + worker * ds;
-    double *a = g->room + worker * ds * (ds + 1), *b = a + ds * ds, mean = 0.0;
-    int64_t i, j, n = 0;
-    int ok;
-    for (i = 0; i < ds; i++)
-        if (f->p[i * f->dt + c] < 0.0f || f->p[i * f->dt + c] > 0.0f) allowed[n++] = (int32_t)i;
-    for (i = 0; i < n; i++) mean += g->q->diagonal[allowed[i]] / (double)n;
-    for (i = 0; i < n; i++) {
-        for (j = 0; j < i; j++) a[i * n + j] = g->q->l.a[allowed[j] * ds + allowed[i]];
-        a[i * n + i] = g->q->diagonal[allowed[i]] + 1e-3 * mean + 1e-30;
-        b[i] = g->q->cov.sum[index * ds + allowed[i]];
-    }
-    lemon__cholesky_small(f->ctx->isa)(a, n, n, &ok);
-    if (!ok) return;
-    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
-    for (i = n - 1; i >= 0; i--) {
-        b[i] /= a[i * n + i];
-        for (j = 0; j < i; j++) b[j] -= a[i * n + j] * b[i];
-    }
-    for (i = 0; i < n; i++) g->q->w[index * ds + allowed[i]] += (float)b[i];
-}
-
-static lemon_status lemon__masked_solve(lemon__squares *q, const lemon__target *t) {
-    lemon__fill *f = q->f;
-    lemon__masked g;
-    int64_t count, i;
-    g.q = q;
-    g.f = f;
-    g.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
-    g.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
-    if (!g.room || !g.allowed) return LEMON_E_MEMORY;
-    for (g.from = 0; !f->status && g.from < t->m; g.from += count) {
-        count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - g.from);
-        for (i = 0; i < count; i++) q->ids[i] = (int32_t)(g.from + i);
-        lemon__squares_cross(q, t, count);
-        lemon__parallel(f->ctx, count, lemon__masked_task, &g);
-        lemon__squares_put(q, t, g.from, count);
-    }
-    return f->status;
-}
-
-/*  P's own inverse, for a read map; NULL: no memory. */
+/*  P's own inverse, for a read map; NULL: no memory, or an error before. */
 static float *lemon__basis_inverse(lemon__fill *f) {
-    float *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
+    float *matrix = f->status ? NULL : lemon__floats(f->ctx, &f->work, f->ds, f->dt);
     int64_t i, c;
     for (i = 0; matrix && i < f->ds; i++) {
         double size = lemon__basis_size(f, i);
@@ -16742,136 +16377,115 @@ static float *lemon__basis_inverse(lemon__fill *f) {
 }
 
 /*  Both streams' norms, without gains: the teacher's become a target, the student's the source. */
-static lemon_status lemon__solve_norms(lemon__fill *f, int store, double *mean) {
-    lemon__rewind(f);
-    lemon__rows_shape(f, LEMON__SOURCE, f->ds);
-    lemon__rows_shape(f, store, f->dt);
-    while (lemon__next_batch(f)) {
+static void lemon__solve_norms(lemon__fill *f, int store, double *mean) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(&f->t.walk, -1, 0);
         lemon__walk_norm(&f->s.walk, -1, 0);
-        lemon__copy_in(f, store, f->t.walk.y);
-        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.y);
-        if (mean && !f->held) lemon__add_sums(f->t.walk.y, f->rows, f->dt, mean);
-        if (mean && !f->held) lemon__add_sums(f->s.walk.y, f->rows, f->ds, mean + f->dt);
+        lemon__copy_in(f, store, f->t.walk.y, f->dt);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.y, f->ds);
+        if (mean && !f->held) lemon__add_columns(f->t.walk.y, f->rows, f->dt, 0, mean);
+        if (mean && !f->held) lemon__add_columns(f->s.walk.y, f->rows, f->ds, 0, mean + f->dt);
     }
-    return f->status;
 }
 
 /*  A read map of the stream: the teacher's norm from the student's, pulled towards P's own inverse.  mean: room for sums
     of both over the rows learned from, or NULL. */
-static lemon_status lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, double *mean) {
-    float *w = lemon__floats(f->ctx, &f->work, f->dt, f->ds), *matrix = lemon__floats(f->ctx, &f->work, f->ds, f->dt);
-    int masked = f->field < f->dt;
-    int64_t i, c;
-    lemon__target t;
+static void lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, double *mean) {
+    float *w = lemon__floats(f->ctx, &f->work, f->dt, f->ds), *matrix = lemon__basis_inverse(f);
+    const lemon__target t = {LEMON__TARGET + (int)slot, f->dt, NULL, w, NULL};
+    const int masked = f->field < f->dt;
     lemon__squares q;
-    lemon_status status = w && matrix ? lemon__solve_norms(f, LEMON__TARGET + (int)slot, mean) : LEMON_E_MEMORY;
-    for (i = 0; !status && i < f->ds; i++) {
-        double size = lemon__basis_size(f, i);
-        for (c = 0; c < f->dt; c++) w[c * f->ds + i] = (float)((double)f->p[i * f->dt + c] / size);
-    }
-    memset(&t, 0, sizeof t);
-    t.store = LEMON__TARGET + (int)slot;
-    t.m = f->dt;
-    t.w = w;
-    if (!status) status = lemon__squares_open(f, f->ds, f->dt, &q);
-    if (!status) status = masked ? lemon__masked_solve(&q, &t) : lemon__squares_solve(&q, &t);
-    if (status) return status;
+    if (lemon__stuck(f, w && matrix)) return;
+    lemon__solve_norms(f, t.store, mean);
+    lemon__transpose(matrix, f->ds, f->dt, w, f->ds);
+    lemon__squares_open(f, f->ds, f->dt, &q);
+    if (masked) q.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
+    if (masked) q.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
+    if (lemon__stuck(f, !masked || (q.room && q.allowed))) return;
+    lemon__squares_solve(&q, &t);
     lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
-    return lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
+    lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
 
 /* ---- lemon: weights of the student ---- */
 
-static lemon_status lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
-    int64_t param = lemon__param_index(f->sc, role, layer);
-    lemon_status status = lemon__student_place(f->student, param);
-    return status ? status : lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
+/*  A weight of the student as its maps make it. */
+static void lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
+    const int64_t param = lemon__param_index(f->sc, role, layer);
+    if (!f->status) f->status = lemon__student_place(f->student, param);
+    if (!f->status) f->status = lemon__apply_param(f->ctx, f->ops, f->teacher, 1, param, f->student);
 }
 
 /*  P W [ds, n] of a teacher's matrix that writes to the stream; NULL: no memory. */
 static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
-    int64_t from, count;
-    if (rows == NULL || pw == NULL) return NULL;
-    for (from = 0; from < t->rows; from += count) {
-        count = lemon__min(LEMON__PANEL, t->rows - from);
-        lemon__folded_rows(f->ctx, t, from, count, NULL, rows);
-        lemon__gemm_threads(f->ctx, 0, 0, f->ds, t->cols, count, 1.0f, f->p + from, f->dt, rows, t->cols, from > 0 ? 1.0f : 0.0f,
-                            pw, t->cols);
-    }
-    return pw;
+    if (rows && pw) lemon__times_weight(f->ctx, f->p, f->ds, 1.0f, t, NULL, rows, pw);
+    return rows ? pw : NULL;
 }
 
 /*  A map that holds a selection becomes the dense one that is solved from there, for what the store has. */
-static lemon_status lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon__squares *q) {
-    lemon__target t;
-    lemon_status status;
-    memset(&t, 0, sizeof t);
-    t.store = store;
-    t.m = map->teacher;
-    t.select = map;
-    t.turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
-    status = t.turned ? lemon__squares_solve(q, &t) : LEMON_E_MEMORY;
-    if (status) return status;
+static void lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon__squares *q) {
+    float *turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
+    const lemon__target t = {store, map->teacher, map, NULL, turned};
+    if (lemon__stuck(f, turned != NULL)) return;
+    lemon__squares_solve(q, &t);
     map->field = map->teacher;
     map->index = NULL;
-    map->value = t.turned;
-    return LEMON_OK;
+    map->value = turned;
 }
 
 /*  What a matrix that writes to the stream is by its maps: inner read maps (heads, neurons) are solved first, from the
     selections that they hold now. */
-static lemon_status lemon__solve_inner(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
-    int place = (int)lemon__role_places[role].in;
+static void lemon__solve_inner(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
     int64_t slot;
-    lemon_status status = LEMON_OK;
-    for (slot = 0; !status && slot < lemon__slots_used(f, i); slot++) {
-        lemon_map *map = lemon__own_map(f->ops, place, i, slot);
-        if (map->field > 0) status = lemon__solve_select(f, map, LEMON__TARGET + (int)slot, q);
+    for (slot = 0; slot < lemon__slots_used(f, i); slot++) {
+        lemon_map *map = lemon__own_map(f->ops, (int)lemon__role_places[role].in, i, slot);
+        if (map->field > 0) lemon__solve_select(f, map, LEMON__TARGET + (int)slot, q);
     }
-    return status ? status : lemon__solve_apply(f, role, i);
+    lemon__solve_apply(f, role, i);
 }
 
-/*  A weight of the student that holds what its maps make of it, pulled towards that; the difference is its correction. */
-static lemon_status lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
-    int64_t param = lemon__param_index(f->sc, role, i), c;
+/*  A weight of the student as its maps make it, kept as the begin of its correction; NULL: no memory. */
+static float *lemon__correction_begin(lemon__fill *f, int64_t param) {
     const lemon_tensor *w = &f->student->params[param];
-    float *extra;
-    lemon__target t;
-    lemon_status status;
-    memset(&t, 0, sizeof t);
-    t.store = LEMON__LACK;
-    t.m = w->rows;
-    t.w = (float *)w->data;
-    if (!f->o->correction) return LEMON_OK;
-    extra = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
-    if (extra == NULL) return LEMON_E_MEMORY;
-    f->ops->correction[param] = lemon__view(extra, LEMON_F32, w->rows, w->cols);
-    memcpy(extra, t.w, lemon_tensor_bytes(w));
-    status = lemon__squares_solve(q, &t);
-    for (c = 0; c < w->rows * w->cols; c++) {               /* so that applying the set gives the same bits */
+    float *plain = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
+    f->ops->correction[param] = lemon__view(plain, LEMON_F32, w->rows, w->cols);
+    if (plain) memcpy(plain, w->data, lemon_tensor_bytes(w));
+    return plain;
+}
+
+/*  The difference is the correction, and the weight what both make: so applying the set gives the same bits. */
+static void lemon__correction_end(lemon__fill *f, int64_t param) {
+    float *w = (float *)f->student->params[param].data, *extra = (float *)f->ops->correction[param].data;
+    int64_t c;
+    for (c = 0; c < f->ops->correction[param].rows * f->ops->correction[param].cols; c++) {
         const float plain = extra[c];
-        extra[c] = t.w[c] - plain;
-        t.w[c] = plain + extra[c];
+        extra[c] = w[c] - plain;
+        w[c] = plain + extra[c];
     }
-    return status;
+}
+
+/*  A weight of the student that holds what its maps make of it, pulled towards that. */
+static void lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
+    const int64_t param = lemon__param_index(f->sc, role, i);
+    lemon__target t = {LEMON__LACK, f->ds, NULL, NULL, NULL};
+    if (!f->o->correction || f->status || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
+    t.w = (float *)f->student->params[param].data;
+    lemon__squares_solve(q, &t);
+    lemon__correction_end(f, param);
 }
 
 /*  A matrix that writes to the stream: the source is what it reads, targets are what the teacher's read, and the lack.
     The student's stream then goes on through it. */
-static lemon_status lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64_t n, int64_t teacher) {
+static void lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64_t n, int64_t teacher) {
     lemon__squares q;
-    lemon_status status = lemon__squares_open(f, n, lemon__max(teacher, f->ds), &q);
-    if (!status) status = lemon__solve_inner(f, role, i, &q);
-    if (!status) status = lemon__solve_correction(f, role, i, &q);
-    if (status) return status;
-    lemon__rewind(f);
-    lemon__rows_shape(f, LEMON__SOURCE, n);
-    while (lemon__next_batch(f)) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
+    lemon__squares_open(f, n, lemon__max(teacher, f->ds), &q);
+    lemon__solve_inner(f, role, i, &q);
+    lemon__solve_correction(f, role, i, &q);
+    for (lemon__rewind(f); lemon__next_batch(f);)
+        lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
     lemon_arena_free(f->ctx, &f->work);
-    return f->status;
 }
 
 /*  What the student's stream lacks on the batch at hand: P x_t - x_s. */
@@ -16879,19 +16493,6 @@ static void lemon__solve_lack(lemon__fill *f) {
     float *r = lemon__batch(f, LEMON__LACK);
     memcpy(r, f->s.walk.x, (size_t)(f->rows * f->ds) * sizeof *r);
     lemon__gemm_threads(f->ctx, 0, 1, f->rows, f->ds, f->dt, 1.0f, f->t.walk.x, f->dt, f->p, f->dt, -1.0f, r, f->ds);
-}
-
-/*  A pass over the student's side of a block: `width` numbers a row are made of its stream, and the lack noted. */
-static void lemon__pass_student(lemon__fill *f, int64_t width) {
-    lemon__rewind(f);
-    lemon__rows_shape(f, LEMON__SOURCE, width);
-    lemon__rows_shape(f, LEMON__LACK, f->ds);
-}
-
-/*  A pass over the teacher's side: its stream goes on, and `width` numbers a row are kept in a store (-1: none). */
-static void lemon__pass_teacher(lemon__fill *f, int store, int64_t width) {
-    lemon__rewind(f);
-    if (store >= 0) lemon__rows_shape(f, store, width);
 }
 
 /* ---- lemon: attention ---- */
@@ -16906,23 +16507,22 @@ static void lemon__head_covariance(lemon__fill *f, const float *z, float *part, 
 }
 
 /*  Energy of each head: E |P Wo_h z_h|^2 = sum over its channels of G * C, G = (P Wo_h)^T (P Wo_h), C = E[z_h z_h^T]. */
-static lemon_status lemon__head_energy(lemon__fill *f, int64_t layer, float *part, const double *sum) {
+static void lemon__head_energy(lemon__fill *f, int64_t layer, float *part, const double *sum) {
     int64_t d = f->tc->head_dim, h, i;
     const float *w = lemon__projected(f, LEMON_WO, layer);
-    if (w == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, w != NULL)) return;
     for (h = 0; h < f->tc->n_heads; h++) {
         lemon__gemm_threads(f->ctx, 1, 0, d, d, f->ds, 1.0f, w + h * d, f->qt, w + h * d, f->qt, 0.0f, part, d);
         for (i = 0, f->energy[h] = 0.0; i < d * d; i++) f->energy[h] += (double)part[i] * sum[h * d * d + i];
     }
-    return LEMON_OK;
 }
 
 /*  What a read map R misses on average, m = E y_t - R^T E y_s, goes through the teacher's matrices to the student's biases:
     b + W m, the latter as their correction.  mean: sums over the rows learned from, of y_t and then of y_s. */
-static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
+static void lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
     float *read = lemon__floats(f->ctx, &f->work, f->ds, f->dt), *lack = lemon__floats(f->ctx, &f->work, 1, f->dt);
     int64_t c, i, which;
-    if (!read || !lack) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, read && lack)) return;
     lemon__map_expand(lemon__own_map(f->ops, LEMON_AT_READ_ATTN, layer, 0), read);
     for (c = 0; c < f->dt; c++) {
         double sum = mean[c];
@@ -16935,157 +16535,144 @@ static lemon_status lemon__solve_intercept(lemon__fill *f, int64_t layer, const 
         float *w = lemon__teacher_weight(f->ctx, &f->work, f->teacher, role, f->main[layer], 1);
         float *out = lemon__floats(f->ctx, &f->work, 1, write->teacher),
               *extra = lemon__floats(f->ctx, &f->ops->arena, 1, write->student);
-        if (!w || !out || !extra) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, w && out && extra)) return;
         lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out,
                             write->teacher);
-        lemon__map_cols(f->ctx, write, out, 1, extra);
+        lemon__map_cols(f->ctx, write, out, 1, 0.0f, extra);
         f->ops->correction[lemon__param_index(f->sc, (lemon_role)(LEMON_BQ + which), layer)] =
             lemon__view(extra, LEMON_F32, 1, write->student);
     }
-    return LEMON_OK;
 }
 
 /*  The read map of the student's attention, the teacher's main layer up to its attention, and which heads stay. */
-static lemon_status lemon__solve_attention_in(lemon__fill *f, int64_t i) {
+static void lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     int64_t d = f->tc->head_dim;
     double *mean = lemon__doubles(f->ctx, &f->arena, 1, f->dt + f->ds), *planes, *sum;
     float *part;
-    lemon_status status = mean ? lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, mean) : LEMON_E_MEMORY;
+    lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, mean);
     lemon_arena_free(f->ctx, &f->work);
     planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
     sum = lemon__doubles(f->ctx, &f->work, f->tc->n_heads, d * d);
     part = lemon__floats(f->ctx, &f->work, d, d);
-    if (!status && (!planes || !sum || !part)) status = LEMON_E_MEMORY;
-    if (status) return status;
-    for (lemon__pass_teacher(f, LEMON__TARGET, f->qt); lemon__next_batch(f);) {
+    if (lemon__stuck(f, mean && planes && sum && part)) return;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, f->main[i]);
         lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
         lemon__head_covariance(f, f->t.walk.z, part, sum);
-        lemon__copy_in(f, LEMON__TARGET, f->t.walk.z);
+        lemon__copy_in(f, LEMON__TARGET, f->t.walk.z, f->qt);
         lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
     lemon__sum_up(f, mean, f->dt + f->ds), lemon__sum_up(f, planes, f->qt / 2), lemon__sum_up(f, sum, f->tc->n_heads * d * d);
-    status = f->status ? f->status : lemon__head_energy(f, f->main[i], part, sum);
-    if (!status) status = lemon__choose_heads(f, f->energy, f->chosen);
-    if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
-    return status || !f->sc->qkv_bias || !f->o->correction ? status : lemon__solve_intercept(f, i, mean);
+    lemon__head_energy(f, f->main[i], part, sum);
+    lemon__choose_heads(f, f->energy, f->chosen);
+    lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    if (f->sc->qkv_bias && f->o->correction) lemon__solve_intercept(f, i, mean);
 }
 
 /*  The student's attention with what it has read, then its output matrix. */
-static lemon_status lemon__solve_attention_out(lemon__fill *f, int64_t i) {
+static void lemon__solve_attention_out(lemon__fill *f, int64_t i) {
     int role;
-    lemon_status status = LEMON_OK;
-    for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM && !status; role++)
+    for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM; role++)
         if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
-            status = lemon__solve_apply(f, (lemon_role)role, i);
-    if (status) return status;
-    for (lemon__pass_student(f, f->qs); lemon__next_batch(f);) {
+            lemon__solve_apply(f, (lemon_role)role, i);
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->s, i);
-        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.z);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.z, f->qs);
         lemon__solve_lack(f);
     }
-    return f->status ? f->status : lemon__solve_write(f, LEMON_WO, i, f->qs, f->qt);
+    lemon__solve_write(f, LEMON_WO, i, f->qs, f->qt);
 }
 
 /* ---- lemon: the feed-forward block ---- */
 
 /*  The neurons' energies, E h^2 |P w_down|^2, into energy [F]; squares: E h^2. */
-static lemon_status lemon__neuron_energy(lemon__fill *f, int64_t layer, const double *squares, double *energy) {
+static void lemon__neuron_energy(lemon__fill *f, int64_t layer, const double *squares, double *energy) {
     const float *w = lemon__projected(f, LEMON_W_DOWN, layer);
     int64_t i, j;
-    if (w == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, w != NULL)) return;
     for (j = 0; j < f->nt; j++) energy[j] = 0.0;
     for (i = 0; i < f->ds; i++, w += f->nt)
         for (j = 0; j < f->nt; j++) energy[j] += (double)w[j] * (double)w[j] * squares[j];
-    return LEMON_OK;
 }
 
 /*  One teacher layer of the field through its FFN; where it has a slot, its read map and its neurons' energies. */
-static lemon_status lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
-    int64_t slot = layer - f->main[i];
-    int used = slot < lemon__slots_used(f, i), store = used ? LEMON__TARGET + (int)slot : -1;
+static void lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
+    const int64_t slot = layer - f->main[i];
+    const int used = slot < lemon__slots_used(f, i);
     lemon__walk *t = &f->t.walk;
     double *squares;
-    lemon_status status = LEMON_OK;
-    for (lemon__pass_teacher(f, -1, 0); slot > 0 && lemon__next_batch(f);) {
+    for (lemon__rewind(f); slot > 0 && lemon__next_batch(f);) {
         lemon__run_attend(&f->t, layer);
         lemon__walk_write(t, LEMON_WO, layer, t->z);
     }
-    if (!f->status && used) status = lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, NULL);
+    if (used) lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, NULL);
     lemon_arena_free(f->ctx, &f->work);
     squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
-    if (status || f->status || squares == NULL) return status ? status : f->status ? f->status : LEMON_E_MEMORY;
-    for (lemon__pass_teacher(f, store, f->nt); lemon__next_batch(f);) {
+    if (lemon__stuck(f, squares != NULL)) return;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
         lemon__walk_neurons(t, layer);
         lemon__add_squares(t->gate, f->rows, f->nt, 1, squares);
-        if (used) lemon__copy_in(f, store, t->gate);
+        if (used) lemon__copy_in(f, LEMON__TARGET + (int)slot, t->gate, f->nt);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
     lemon__sum_up(f, squares, f->nt);
-    if (f->status || !used) return f->status;
-    return lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
+    if (used) lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
 }
 
 /*  The best neurons of all slots together: each slot's maps select its own, and nothing where it has none. */
-static lemon_status lemon__solve_neurons(lemon__fill *f, int64_t i) {
+static void lemon__solve_neurons(lemon__fill *f, int64_t i) {
     static const int places[2] = {LEMON_AT_FFN, LEMON_AT_READ_NEURONS};
     int64_t slot, c;
     int k;
-    lemon_status status = lemon__choose(f, f->energy, lemon__slots_used(f, i) * f->nt, f->ns, f->chosen);
-    for (slot = 0; slot < f->ops->slots; slot++)
-        for (k = 0; k < 2 && !status; k++) {
-            lemon_map *map = lemon__own_map(f->ops, places[k], i, slot);
-            int64_t mine = 0;
-            for (c = 0; c < f->ns; c++) mine += f->chosen[c] / f->nt == slot;
-            status = lemon__map_make(f->ctx, f->ops, map, mine > 0 ? 1 : 0);
-            for (c = 0; !status && mine > 0 && c < f->ns; c++) {
+    lemon__choose(f, f->energy, lemon__slots_used(f, i) * f->nt, f->ns, f->chosen);
+    for (slot = 0; !f->status && slot < f->ops->slots; slot++) {
+        int64_t mine = 0;
+        for (c = 0; c < f->ns; c++) mine += f->chosen[c] / f->nt == slot;
+        for (k = 0; k < 2; k++) {
+            lemon_map *map = lemon__fill_map(f, places[k], i, slot, mine > 0 ? 1 : 0);
+            for (c = 0; map && mine > 0 && c < f->ns; c++) {
                 if (map->index) map->index[c] = (int32_t)(f->chosen[c] % f->nt);
                 map->value[c] = f->chosen[c] / f->nt == slot ? 1.0f : 0.0f;
             }
         }
-    return status;
+    }
 }
 
 /*  The student's FFN with what it has read, then W_down against all that it still lacks at the field's end. */
-static lemon_status lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
+static void lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
     int role;
-    lemon_status status = LEMON_OK;
-    for (role = LEMON_FFN_NORM; role <= LEMON_W_UP && !status; role++)
-        status = lemon__solve_apply(f, (lemon_role)role, i);
-    if (status) return status;
-    for (lemon__pass_student(f, f->ns); lemon__next_batch(f);) {
+    for (role = LEMON_FFN_NORM; role <= LEMON_W_UP; role++) lemon__solve_apply(f, (lemon_role)role, i);
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(&f->s.walk, LEMON_FFN_NORM, i);
         lemon__walk_neurons(&f->s.walk, i);
-        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.gate);
+        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.gate, f->ns);
         lemon__solve_lack(f);
     }
-    return f->status ? f->status : lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
+    lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
 }
 
 /*  All of a student layer gets its place at once, so that a later run finds it there. */
-static lemon_status lemon__solve_places(lemon__fill *f, int64_t i) {
+static void lemon__solve_places(lemon__fill *f, int64_t i) {
     const int64_t each = lemon__per_layer(f->sc);
-    lemon_status status = lemon__student_place(f->student, 0);
     int64_t k;
-    for (k = 1 + i * each; !status && k < 1 + (i + 1) * each; k++) status = lemon__student_place(f->student, k);
-    return status;
+    if (!f->status) f->status = lemon__student_place(f->student, 0);
+    for (k = 1 + i * each; !f->status && k < 1 + (i + 1) * each; k++) f->status = lemon__student_place(f->student, k);
 }
 
-static lemon_status lemon__solve_blocks(lemon__fill *f, int64_t i) {
+static void lemon__solve_blocks(lemon__fill *f, int64_t i) {
     int64_t layer;
-    lemon_status status = lemon__solve_attention_in(f, i);
+    lemon__solve_attention_in(f, i);
     lemon_arena_free(f->ctx, &f->work);
-    if (!status) status = lemon__solve_attention_out(f, i);
-    for (layer = f->main[i]; !status && layer <= lemon__field_end(f, i); layer++) {
+    lemon__solve_attention_out(f, i);
+    for (layer = f->main[i]; !f->status && layer <= lemon__field_end(f, i); layer++) {
         lemon_arena_free(f->ctx, &f->work);
-        status = lemon__solve_ffn_in(f, i, layer);
+        lemon__solve_ffn_in(f, i, layer);
     }
     lemon_arena_free(f->ctx, &f->work);
-    if (!status) status = lemon__solve_neurons(f, i);
-    if (!status) status = lemon__solve_ffn_out(f, i);
+    lemon__solve_neurons(f, i);
+    lemon__solve_ffn_out(f, i);
     lemon_arena_free(f->ctx, &f->work);
-    return status;
 }
 
 /*  Forgets a layer's operators, which the student's weights hold now. */
@@ -17100,17 +16687,16 @@ static void lemon__solve_forget(lemon__fill *f, int64_t i, void *until) {
     lemon__arena_release(f->ctx, &f->ops->arena, until);
 }
 
-static lemon_status lemon__solve_layer(lemon__fill *f, int64_t i) {
+static void lemon__solve_layer(lemon__fill *f, int64_t i) {
     void *before = f->ops->arena.blocks;
     int64_t layer, last = lemon__field_end(f, i);
-    lemon_status status = lemon__solve_places(f, i);
+    lemon__solve_places(f, i);
     for (layer = f->main[i]; layer <= last + 1; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__SOON);
-    if (!status) status = lemon__solve_blocks(f, i);
+    lemon__solve_blocks(f, i);
     for (layer = f->main[i]; layer <= last; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
     if (!f->keep) lemon__solve_forget(f, i, before);
-    if (!status) status = lemon__stage_save(f, f->tc->n_layers + 2 + i);
+    lemon__stage_save(f, f->tc->n_layers + 2 + i);
     lemon__layer_pages(f, f->student, i, LEMON__GONE);
-    return status;
 }
 
 /* ---- lemon: the output side ---- */
@@ -17121,46 +16707,37 @@ typedef struct lemon__gain {
     double *a[2], *b[2];            /* the equations: a g = b */
 } lemon__gain;
 
-static lemon_status lemon__gain_make(lemon__fill *f, lemon__gain *g) {
-    lemon_status status = LEMON_OK;
+static void lemon__gain_make(lemon__fill *f, lemon__gain *g) {
     int k;
-    for (k = 0; k < 2 && !status; k++) {
-        status = lemon__cov_make(f->ctx, &f->work, f->ds, f->ds, &g->s[k]);
-        if (!status) status = lemon__cov_make(f->ctx, &f->work, f->dt, f->ds, &g->t[k]);
+    for (k = 0; k < 2; k++) {
         g->a[k] = lemon__doubles(f->ctx, &f->work, f->ds, f->ds);
         g->b[k] = lemon__doubles(f->ctx, &f->work, 1, f->ds);
-        if (!g->a[k] || !g->b[k]) status = LEMON_E_MEMORY;
+        lemon__stuck(f, g->a[k] && g->b[k] && !lemon__cov_make(f->ctx, &f->work, f->ds, f->ds, NULL, &g->s[k]) &&
+                        !lemon__cov_make(f->ctx, &f->work, f->dt, f->ds, NULL, &g->t[k]));
     }
-    if (status) return status;
-    lemon__rewind(f);
-    lemon__rows_shape(f, LEMON__SOURCE, f->ds);
-    lemon__rows_shape(f, LEMON__TARGET, f->dt);
-    while (lemon__next_batch(f)) {
+    for (lemon__rewind(f); lemon__next_batch(f);) {
         const float *s = lemon__batch(f, LEMON__SOURCE);
         lemon__cov_add(f->ctx, &g->s[f->held], s, s, f->rows);
         lemon__cov_add(f->ctx, &g->t[f->held], lemon__batch(f, LEMON__TARGET), s, f->rows);
     }
-    for (k = 0; k < 2; k++) {
+    for (k = 0; k < 2 && !f->status; k++) {
         lemon__sum_up(f, g->s[k].sum, f->ds * f->ds);
         lemon__sum_up(f, g->t[k].sum, f->dt * f->ds);
         lemon__mirror_up(g->s[k].sum, f->ds);
     }
-    return f->status;
 }
 
 /*  Es^T Es and Es^T Et of the embeddings, less their mean rows, for softmax does not see what all logits share. */
-static lemon_status lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
-    const lemon_tensor *from[2];
-    float *rows[2], *to[2];
+static void lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
+    const lemon_tensor *const from[2] = {&f->student->params[0], lemon_model_param(f->teacher, LEMON_OUTPUT, 0)};
+    float *rows[2], *const to[2] = {ss, st};
     double *mean[2];
     int64_t vocab = f->sc->vocab_size, at, n, r, c;
     int k;
-    from[0] = &f->student->params[0], from[1] = lemon_model_param(f->teacher, LEMON_OUTPUT, 0);
-    to[0] = ss, to[1] = st;
     for (k = 0; k < 2; k++) {
         rows[k] = lemon__floats(f->ctx, &f->work, LEMON__PANEL, from[k]->cols);
         mean[k] = lemon__doubles(f->ctx, &f->work, 1, from[k]->cols);
-        if (!rows[k] || !mean[k]) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, rows[k] && mean[k])) return;
         for (r = 0; r < vocab; r++) {
             lemon_row_to_f32(from[k], r, rows[k]);
             for (c = 0; c < from[k]->cols; c++) mean[k][c] += (double)rows[k][c] / (double)vocab;
@@ -17178,7 +16755,6 @@ static lemon_status lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
             lemon__gemm_threads(f->ctx, 1, 0, f->ds, from[k]->cols, n, 1.0f, rows[0], f->ds, rows[k], from[k]->cols,
                                 at > 0 ? 1.0f : 0.0f, to[k], from[k]->cols);
     }
-    return LEMON_OK;
 }
 
 /*  b - a g for the gain at hand; with step also what that changes of the error: step a step - 2 step (b - a g). */
@@ -17193,13 +16769,13 @@ static double lemon__gain_rest(const double *a, const double *b, const float *ga
 }
 
 /*  The step of the ridge that does best on held-out rows, added to the gain. */
-static lemon_status lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain) {
+static void lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain) {
     int64_t n = f->ds, i;
     double *step = lemon__doubles(f->ctx, &f->work, 1, n), *best = lemon__doubles(f->ctx, &f->work, 1, n),
            *rest = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0, least = 0.0;
     lemon__factor l;
     int k;
-    if (!step || !best || !rest || lemon__factor_make(f->ctx, &f->work, n, 1, &l)) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, step && best && rest && !lemon__factor_make(f->ctx, &f->work, n, 1, &l))) return;
     for (i = 0; i < n; i++) mean += g->a[0][i * n + i] / (double)n;
     for (k = 0; k < LEMON__RIDGES; k++) {
         double change;
@@ -17214,21 +16790,20 @@ static lemon_status lemon__gain_solve(lemon__fill *f, const lemon__gain *g, floa
         memcpy(best, step, (size_t)n * sizeof *best);
     }
     for (i = 0; i < n; i++) gain[i] += (float)best[i];
-    return LEMON_OK;
 }
 
 /*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2,
     whose normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
-static lemon_status lemon__solve_gain(lemon__fill *f) {
+static void lemon__solve_gain(lemon__fill *f) {
     int64_t ds = f->ds, dt = f->dt, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0), i, j;
     float *ss = lemon__floats(f->ctx, &f->work, ds, ds), *st = lemon__floats(f->ctx, &f->work, ds, dt);
-    float *gain = lemon__floats(f->ctx, &f->work, 1, dt), *w = (float *)f->student->params[param].data, *extra;
+    float *gain = lemon__floats(f->ctx, &f->work, 1, dt);
     lemon__gain g;
-    lemon_status status = gain && ss && st ? lemon__gain_make(f, &g) : LEMON_E_MEMORY;
     int k;
-    if (!f->o->correction) return LEMON_OK;
-    if (!status) status = lemon__gain_logits(f, ss, st);
-    if (status) return status;
+    if (lemon__stuck(f, gain && ss && st) || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
+    lemon__gain_make(f, &g);
+    lemon__gain_logits(f, ss, st);
+    if (f->status) return;
     lemon_row_to_f32(lemon_model_param(f->teacher, LEMON_FINAL_NORM, 0), 0, gain);
     for (k = 0; k < 2; k++)
         for (i = 0; i < ds; i++) {
@@ -17236,121 +16811,110 @@ static lemon_status lemon__solve_gain(lemon__fill *f) {
             for (j = 0; j < dt; j++)
                 g.b[k][i] += (double)st[i * dt + j] * (double)gain[j] * g.t[k].sum[j * ds + i];
         }
-    extra = lemon__floats(f->ctx, &f->ops->arena, 1, ds);
-    if (extra == NULL) return LEMON_E_MEMORY;
-    memcpy(extra, w, (size_t)ds * sizeof *extra);
-    status = lemon__gain_solve(f, &g, w);
-    for (i = 0; i < ds; i++) {
-        const float plain = extra[i];
-        extra[i] = w[i] - plain;
-        w[i] = plain + extra[i];
-    }
-    f->ops->correction[param] = lemon__view(extra, LEMON_F32, 1, ds);
-    return status;
+    lemon__gain_solve(f, &g, (float *)f->student->params[param].data);
+    lemon__correction_end(f, param);
 }
 
-static lemon_status lemon__solve_output(lemon__fill *f) {
-    lemon_status status = lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
+static void lemon__solve_output(lemon__fill *f) {
+    lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
     lemon_arena_free(f->ctx, &f->work);
-    if (!status) status = lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
-    if (!status && !f->sc->tied_embeddings) return lemon__solve_apply(f, LEMON_OUTPUT, 0);
-    return status ? status : lemon__solve_gain(f);
+    lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
+    if (!f->sc->tied_embeddings) lemon__solve_apply(f, LEMON_OUTPUT, 0);
+    else if (f->o->correction) lemon__solve_gain(f);
 }
 
 /* ---- lemon: all of it ---- */
 
 /*  Room for all that solving keeps of a row. */
-static lemon_status lemon__solve_memory(lemon__fill *f) {
+static void lemon__solve_memory(lemon__fill *f) {
     int64_t slot;
-    lemon_status status = lemon__run_open(f, &f->solve, f->student, &f->s);
-    if (!status) status = lemon__rows_make(f, LEMON__XS, f->ds);
-    if (!status) status = lemon__rows_make(f, LEMON__SOURCE, lemon__max(lemon__max(f->ds, f->qs), f->ns));
-    if (!status) status = lemon__rows_make(f, LEMON__LACK, f->ds);
-    for (slot = 0; slot < f->ops->slots && !status; slot++)
-        status = lemon__rows_make(f, LEMON__TARGET + (int)slot, lemon__max(lemon__max(f->dt, f->qt), f->nt));
+    if (!f->status) f->status = lemon__run_open(f->ctx, &f->solve, f->student, f->batch, f->seq, &f->s);
+    lemon__rows_make(f, LEMON__XS, f->ds);
+    lemon__rows_make(f, LEMON__SOURCE, lemon__max(lemon__max(f->ds, f->qs), f->ns));
+    lemon__rows_make(f, LEMON__LACK, f->ds);
+    for (slot = 0; slot < f->ops->slots; slot++)
+        lemon__rows_make(f, LEMON__TARGET + (int)slot, lemon__max(lemon__max(f->dt, f->qt), f->nt));
     f->energy = lemon__doubles(f->ctx, &f->solve, 1, lemon__max(f->ops->slots * f->nt, f->tc->n_heads));
     f->chosen = lemon__ids(f->ctx, &f->solve, 1, lemon__max(f->ns, f->sc->n_heads));
-    return status ? status : f->energy && f->chosen ? LEMON_OK : LEMON_E_MEMORY;
+    lemon__stuck(f, f->energy && f->chosen);
+}
+
+/*  The teacher's stream goes on through layers from ... to - 1. */
+static void lemon__pass_layers(lemon__fill *f, int64_t from, int64_t to) {
+    for (; from < to; from++)
+        for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, from, f->t.k, f->t.v);
 }
 
 /*  The streams after the embedding, and the teacher's after layers before the first that is kept; or what an earlier run
     left. */
-static lemon_status lemon__solve_begin(lemon__fill *f) {
+static void lemon__solve_begin(lemon__fill *f) {
     int64_t layer;
-    lemon_status status = LEMON_OK;
     if (f->step > f->tc->n_layers) {
-        for (layer = 0; !status && layer < f->step - f->tc->n_layers - 1; layer++) status = lemon__solve_places(f, layer);
+        for (layer = 0; layer < f->step - f->tc->n_layers - 1; layer++) lemon__solve_places(f, layer);
         lemon__stage_load(f, 1);
-        return status ? status : lemon__student_place(f->student, 0);
+        if (!f->status) f->status = lemon__student_place(f->student, 0);
+        return;
     }
-    status = lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
-    if (status) return status;
+    lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
         lemon__walk_embed(&f->s.walk, f->ids + f->first * f->seq);
     }
-    for (layer = 0; layer < f->main[0] && !f->status; layer++)
-        for (lemon__pass_teacher(f, -1, 0); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
-    return f->status ? f->status : lemon__stage_save(f, f->tc->n_layers + 1);
+    lemon__pass_layers(f, 0, f->main[0]);
+    lemon__stage_save(f, f->tc->n_layers + 1);
 }
 
 /*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block
     influence, Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours. */
-static lemon_status lemon__solve_layers(lemon__fill *f) {
+static void lemon__solve_layers(lemon__fill *f) {
     int32_t *chosen = lemon__ids(f->ctx, &f->work, 1, f->sc->n_layers);
     int64_t i;
-    if (chosen == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, chosen != NULL)) return;
     f->influence[f->tc->n_layers - 1] = 1e30;
     if (f->sc->n_layers > 1) f->influence[0] = 1e30;
-    if (lemon__choose(f, f->influence, f->tc->n_layers, f->sc->n_layers, chosen)) return LEMON_E_MEMORY;
+    lemon__choose(f, f->influence, f->tc->n_layers, f->sc->n_layers, chosen);
     for (i = 0; i < f->sc->n_layers; i++) f->main[i] = chosen[i];
-    return LEMON_OK;
 }
 
 /*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows.
     Attention comes from the main layer alone: the other slots' maps there are empty. */
-static lemon_status lemon__solve_slots(lemon__fill *f) {
+static void lemon__solve_slots(lemon__fill *f) {
     static const int places[7] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
                                   LEMON_AT_READ_HEADS, LEMON_AT_QUERY_NORM, LEMON_AT_KEY_NORM};
-    lemon_status status = LEMON_OK;
     int64_t i, slot;
     int k;
-    for (i = 0; i < f->sc->n_layers; i++) {
+    for (i = 0; !f->status && i < f->sc->n_layers; i++) {
         for (slot = 0; slot < lemon__slots_used(f, i); slot++) {
             f->ops->layer[i * f->ops->slots + slot] = (int32_t)(f->main[i] + slot);
             f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
         }
         for (slot = 1; slot < f->ops->slots; slot++)
-            for (k = 0; k < (f->sc->qk_norm ? 7 : 5) && !status; k++)
-                status = lemon__map_make(f->ctx, f->ops, lemon__own_map(f->ops, places[k], i, slot), 0);
+            for (k = 0; k < (f->sc->qk_norm ? 7 : 5); k++) lemon__fill_map(f, places[k], i, slot, 0);
     }
-    return status;
 }
 
 /*  What is known before the first layer: which layers stay, and P. */
-static lemon_status lemon__solve_open(lemon__fill *f) {
-    lemon_status status = lemon__student_open(f);
-    if (!status) status = lemon__observe(f);
-    if (!status) status = lemon__solve_layers(f);
-    if (!status) status = lemon__solve_slots(f);
-    if (!status) status = lemon__solve_memory(f);
-    if (!status) status = lemon__solve_basis(f);
+static void lemon__solve_open(lemon__fill *f) {
+    lemon__student_open(f);
+    lemon__observe(f);
+    lemon__solve_layers(f);
+    lemon__solve_slots(f);
+    lemon__solve_memory(f);
+    lemon__solve_basis(f);
     f->what = "solve";
     f->done = 0;
     f->total = f->sc->n_layers;
-    return status;
 }
 
-static lemon_status lemon__fill_solved(lemon__fill *f) {
-    lemon_status status = lemon__solve_open(f);
-    if (!status) status = lemon__solve_begin(f);
+static void lemon__fill_solved(lemon__fill *f) {
+    lemon__solve_open(f);
+    lemon__solve_begin(f);
     f->done = lemon__max(0, f->step - f->tc->n_layers - 1);
-    for (; !status && f->done < f->sc->n_layers; f->done++) status = lemon__solve_layer(f, f->done);
-    if (!status) status = lemon__solve_output(f);
+    for (; !f->status && f->done < f->sc->n_layers; f->done++) lemon__solve_layer(f, f->done);
+    lemon__solve_output(f);
     f->applied = 1;
-    if (!status) status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
+    if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     lemon_arena_free(f->ctx, &f->solve);
-    return status;
 }
 
 /* ---- slicegpt and modegpt: the baselines that solve too, each part by itself, on the teacher's activations alone.  Their
@@ -17371,22 +16935,20 @@ typedef struct lemon__pieces {
     double *queries, *keys, *squares;           /* sums of squares of channels */
 } lemon__pieces;
 
-static lemon_status lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
-    int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY);
-    lemon_status status = lemon__cov_make(f->ctx, &f->work, kv, kv, &p->values);
-    if (!status && f->method->kind == LEMON__DECOMPOSES)
-        status = lemon__cov_make(f->ctx, &f->work, f->nt, f->nt, &p->neurons);
+static void lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
+    int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY), n = f->method->kind == LEMON__DECOMPOSES ? f->nt : 0;
     p->queries = lemon__doubles(f->ctx, &f->work, 1, f->qt);
     p->keys = lemon__doubles(f->ctx, &f->work, 1, kv);
     p->squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
-    return !status && p->queries && p->keys && p->squares ? LEMON_OK : LEMON_E_MEMORY;
+    lemon__stuck(f, p->queries && p->keys && p->squares);
+    lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, kv, kv, NULL, &p->values));
+    lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, n, n, NULL, &p->neurons));
 }
 
 /*  The streams through a teacher layer, watched; its neurons are stored where they are to be solved for. */
 static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) {
     lemon__walk *t = &f->t.walk;
     const int decomposes = f->method->kind == LEMON__DECOMPOSES;
-    lemon__rows_shape(f, LEMON__TARGET, f->nt);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, layer);
         lemon__add_squares(t->q, f->rows, f->qt, 1, p->queries);
@@ -17396,10 +16958,11 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
         lemon__walk_neurons(t, layer);
         lemon__add_squares(t->gate, f->rows, f->nt, 1, p->squares);
-        if (decomposes) lemon__copy_in(f, LEMON__TARGET, t->gate);
+        if (decomposes) lemon__copy_in(f, LEMON__TARGET, t->gate, f->nt);
         if (decomposes && !f->held) lemon__cov_add(f->ctx, &p->neurons, t->gate, t->gate, f->rows);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
+    if (f->status) return;
     lemon__sum_up(f, p->values.sum, p->values.m * p->values.m), lemon__sum_up(f, p->queries, f->qt);
     lemon__sum_up(f, p->keys, p->values.m), lemon__sum_up(f, p->squares, f->nt);
     lemon__mirror_up(p->values.sum, p->values.m);
@@ -17407,15 +16970,16 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
 }
 
 /*  P's inverse reads everywhere. */
-static lemon_status lemon__parts_read(lemon__fill *f, int place, int64_t i) {
+static void lemon__parts_read(lemon__fill *f, int place, int64_t i) {
     float *inverse = lemon__basis_inverse(f);
-    return inverse ? lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt) : LEMON_E_MEMORY;
+    if (!lemon__stuck(f, inverse != NULL))
+        lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt);
 }
 
 /*  Type III for narrower heads: with G = E[v v^T] = L L^T of a key-value head and H = sum over its queries of
     (P Wo)^T (P Wo), the eigenvectors w of L^T H L give values L^-T w, and L w to read them by: the truncated SVD of
     sqrt(C) Wv Wo.  Heads whose values are merged from several are left as they are. */
-static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *values) {
+static void lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *values) {
     int64_t dt = f->tc->head_dim, ds = f->sc->head_dim, kv = values->m, group = f->sc->n_heads / f->sc->kv_heads, h, q;
     int64_t a, b, c, r, per = f->tc->n_heads / f->tc->kv_heads;
     const float *w = lemon__projected(f, LEMON_WO, f->main[i]);
@@ -17425,12 +16989,12 @@ static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__
     double *e = lemon__doubles(f->ctx, &f->work, dt, dt), *z = lemon__doubles(f->ctx, &f->work, dt, dt);
     double *d = lemon__doubles(f->ctx, &f->work, 1, dt), *x = lemon__doubles(f->ctx, &f->work, 1, dt);
     int32_t *order = lemon__ids(f->ctx, &f->work, 1, ds);
-    if (!w || !v || !o || !low || !g || !e || !z || !d || !x || !order) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, w && v && o && low && g && e && z && d && x && order)) return;
     for (h = 0; h < f->sc->kv_heads; h++) {
         int64_t from = f->chosen[h * group] / per * dt;
         double mean = 0.0;
         int ok = 1;
-        for (q = 1; q < group; q++) if (f->chosen[h * group + q] / per * dt != from) return LEMON_OK;
+        for (q = 1; q < group; q++) if (f->chosen[h * group + q] / per * dt != from) return;
         for (a = 0; a < dt; a++) mean += values->sum[(from + a) * kv + from + a] / (double)dt;
         memset(g, 0, (size_t)(dt * dt) * sizeof *g);
         for (a = 0; a < dt; a++)
@@ -17441,13 +17005,14 @@ static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__
                         g[a * dt + b] += (double)w[r * f->qt + c + a] * (double)w[r * f->qt + c + b];
             }
         lemon__cholesky_small(f->ctx->isa)(low, dt, dt, &ok);
-        if (!ok) return LEMON_OK;
+        if (!ok) return;
         memset(e, 0, (size_t)(dt * dt) * sizeof *e);
         for (a = 0; a < dt; a++)                            /* L^T H L */
             for (b = 0; b < dt; b++)
                 for (c = a; c < dt; c++)
                     for (r = b; r < dt; r++) e[a * dt + b] += low[c * dt + a] * g[c * dt + r] * low[r * dt + b];
-        if (lemon__eigen(f->ctx, e, dt, d, z) || lemon__choose(f, d, dt, ds, order)) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, !lemon__eigen(f->ctx, e, dt, d, z))) return;
+        lemon__choose(f, d, dt, ds, order);
         for (c = 0; c < ds; c++) {
             const double *u = z + order[c] * dt;
             for (a = dt - 1; a >= 0; a--) {                 /* x = L^-T u */
@@ -17462,95 +17027,87 @@ static lemon_status lemon__parts_values(lemon__fill *f, int64_t i, const lemon__
                             (float)(low[a * dt + b] * u[b]);
         }
     }
-    if (lemon__map_from(f, write, v, v, kv)) return LEMON_E_MEMORY;
-    return lemon__map_from(f, read, o, o, f->qt);
+    lemon__map_from(f, write, v, v, kv);
+    lemon__map_from(f, read, o, o, f->qt);
 }
 
-static lemon_status lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+static void lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__pieces *p) {
     int64_t per = f->tc->n_heads / f->tc->kv_heads, dim = f->tc->head_dim, h, c;
-    const double *largest = f->head + f->main[i] * f->tc->n_heads;
+    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
     double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
-    lemon_status status;
-    if (planes == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, planes != NULL)) return;
     for (h = 0; h < f->tc->n_heads; h++)
         for (c = 0, f->energy[h] = 0.0; c < dim; c++) {
             planes[(h * dim + c) / 2] += p->queries[h * dim + c];
             f->energy[h] += sqrt(p->queries[h * dim + c] * p->keys[h / per * dim + c]);
         }
-    status = lemon__choose_heads(f, f->method->kind == LEMON__DECOMPOSES ? f->energy : largest, f->chosen);
-    if (!status) status = lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
-    if (status || f->method->kind != LEMON__DECOMPOSES || f->sc->head_dim == dim) return status;
-    return lemon__parts_values(f, i, &p->values);
+    lemon__choose_heads(f, decomposes ? f->energy : f->head + f->main[i] * f->tc->n_heads, f->chosen);
+    lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
+    if (decomposes && f->sc->head_dim != dim) lemon__parts_values(f, i, &p->values);
 }
 
-/*  Type I: scores diag(C (C + mean I)^-1); then W_down' = W_down C S (S^T C S)^-1. */
-static lemon_status lemon__parts_nystrom(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+/*  Type I: scores diag(C (C + mean I)^-1), or sizes where C will not do. */
+static void lemon__parts_leverage(lemon__fill *f, const lemon__pieces *p) {
     int64_t n = f->nt, a, b;
     double *low = lemon__doubles(f->ctx, &f->work, n, n), *column = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0;
-    lemon__squares q;
-    lemon_status status;
     int ok;
-    if (!low || !column) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, low && column)) return;
     for (a = 0; a < n; a++) mean += p->neurons.sum[a * n + a] / (double)n;
     memcpy(low, p->neurons.sum, (size_t)(n * n) * sizeof *low);
     for (a = 0; a < n; a++) low[a * n + a] += mean;
     lemon__cholesky_small(f->ctx->isa)(low, n, n, &ok);
-    for (a = 0; ok && a < n; a++) {                         /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
+    for (a = 0; a < n; a++) {                       /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
         memset(column, 0, (size_t)n * sizeof *column);
-        for (b = a; b < n; b++)
+        for (b = a; ok && b < n; b++)
             column[b] = ((a == b ? 1.0 : 0.0) - lemon__dot64(low + b * n + a, column + a, b - a)) / low[b * n + b];
-        f->energy[a] = 1.0 - mean * lemon__dot64(column + a, column + a, n - a);
+        f->energy[a] = ok ? 1.0 - mean * lemon__dot64(column + a, column + a, n - a) : p->squares[a];
     }
-    status = lemon__choose(f, ok ? f->energy : p->squares, n, f->ns, f->chosen);
-    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
-    if (!status) status = lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
-    lemon__rows_shape(f, LEMON__SOURCE, f->ns);
-    for (lemon__rewind(f); !status && lemon__next_batch(f);)
-        for (a = 0; a < f->rows; a++)
-            for (b = 0; b < f->ns; b++)
-                lemon__batch(f, LEMON__SOURCE)[a * f->ns + b] = lemon__batch(f, LEMON__TARGET)[a * n + f->chosen[b]];
-    if (!status) status = lemon__squares_open(f, f->ns, n, &q);
-    return status ? status : lemon__solve_select(f, lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, 0), LEMON__TARGET, &q);
 }
 
-static lemon_status lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
-    lemon_status status;
-    if (f->method->kind == LEMON__DECOMPOSES) return lemon__parts_nystrom(f, i, p);
-    status = lemon__neuron_energy(f, f->main[i], p->squares, f->energy);
-    if (!status) status = lemon__choose(f, f->energy, f->nt, f->ns, f->chosen);
-    if (!status) status = lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
-    return status ? status : lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
+/*  Then W_down' = W_down C S (S^T C S)^-1 for the neurons that are chosen. */
+static void lemon__parts_nystrom(lemon__fill *f, int64_t i) {
+    lemon__squares q;
+    int64_t r, c;
+    f->store[LEMON__SOURCE].width = f->ns;
+    for (lemon__rewind(f); lemon__next_batch(f);) {
+        float *s = lemon__batch(f, LEMON__SOURCE), *t = lemon__batch(f, LEMON__TARGET);
+        for (r = 0; r < f->rows; r++)
+            for (c = 0; c < f->ns; c++) s[r * f->ns + c] = t[r * f->nt + f->chosen[c]];
+    }
+    lemon__squares_open(f, f->ns, f->nt, &q);
+    lemon__solve_select(f, lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, 0), LEMON__TARGET, &q);
 }
 
-static lemon_status lemon__parts_layer(lemon__fill *f, int64_t i) {
+static void lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
+    if (decomposes) lemon__parts_leverage(f, p);
+    else lemon__neuron_energy(f, f->main[i], p->squares, f->energy);
+    lemon__choose(f, f->energy, f->nt, f->ns, f->chosen);
+    lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
+    lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
+    if (decomposes) lemon__parts_nystrom(f, i);
+}
+
+static void lemon__fill_parts(lemon__fill *f) {
     lemon__pieces p;
-    lemon_status status = lemon__parts_make(f, &p);
-    if (status) return status;
-    lemon__parts_watch(f, f->main[i], &p);
-    status = lemon__parts_read(f, LEMON_AT_READ_ATTN, i);
-    if (!status) status = lemon__parts_read(f, LEMON_AT_READ_FFN, i);
-    if (!status) status = lemon__parts_attention(f, i, &p);
-    return status ? status : lemon__parts_neurons(f, i, &p);
-}
-
-static lemon_status lemon__fill_parts(lemon__fill *f) {
-    int64_t i, layer = 0;
-    lemon_status status = lemon__solve_open(f);
-    for (lemon__rewind(f); !status && lemon__next_batch(f);) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
-    for (i = 0; !status && i < f->sc->n_layers; i++) {
-        for (; layer < f->main[i]; layer++)
-            for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_layer(&f->t.walk, layer, f->t.k, f->t.v);
-        status = lemon__parts_layer(f, i);
-        layer++;
+    int64_t i;
+    lemon__solve_open(f);
+    for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
+    for (i = 0; !f->status && i < f->sc->n_layers; i++) {
+        lemon__pass_layers(f, i > 0 ? f->main[i - 1] + 1 : 0, f->main[i]);
+        lemon__parts_make(f, &p);
+        lemon__parts_watch(f, f->main[i], &p);
+        lemon__parts_read(f, LEMON_AT_READ_ATTN, i);
+        lemon__parts_read(f, LEMON_AT_READ_FFN, i);
+        lemon__parts_attention(f, i, &p);
+        lemon__parts_neurons(f, i, &p);
         lemon_arena_free(f->ctx, &f->work);
-        if (!status) status = f->status;
         f->done = i + 1;
     }
-    if (!status) status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
-    if (!status) status = lemon__parts_read(f, LEMON_AT_READ_OUTPUT, 0);
+    if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
+    lemon__parts_read(f, LEMON_AT_READ_OUTPUT, 0);
     lemon_arena_free(f->ctx, &f->work);
     lemon_arena_free(f->ctx, &f->solve);
-    return status;
 }
 
 /* ---- learning the operators by gradients: the student's weights are products on the tape, Out * W * In^T with W fixed,
@@ -17574,12 +17131,12 @@ typedef struct lemon__learn {
 
 /*  The mask of a map whose field is limited: what it reads now (solved), or the channels that stand within field_dims
     of its own in the order of activation (selected). */
-static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask) {
+static void lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask) {
     lemon__fill *f = l->f;
     int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
     float *score = lemon__floats(f->ctx, &l->arena, 1, n);
     int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order ? order + n : NULL;
-    if (score == NULL || order == NULL) return LEMON_E_MEMORY;
+    if (lemon__stuck(f, score && order)) return;
     for (j = 0; j < n; j++) {
         score[j] = f->channel ? (float)f->channel[j] : 0.0f;
         order[j] = (int32_t)j;
@@ -17595,7 +17152,6 @@ static lemon_status lemon__learn_mask(lemon__learn *l, const lemon_map *map, flo
             mask[i * n + j] = (lemon__solves(f) ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
         }
     }
-    return LEMON_OK;
 }
 
 /*  Where the maps that are learned stand in the block: all that matrices are made with. */
@@ -17612,20 +17168,17 @@ static void lemon__learn_places(lemon__learn *l) {
     }
 }
 
-static lemon_status lemon__learn_maps(lemon__learn *l) {
+static void lemon__learn_maps(lemon__learn *l) {
     const lemon_operators *ops = l->f->ops;
-    lemon_status status = LEMON_OK;
-    int64_t i;
-    for (i = 0; !status && i < lemon__map_count(ops); i++) {
+    int64_t i, at;
+    for (i = 0; i < lemon__map_count(ops); i++) {
         const lemon_map *map = &ops->maps[i];
-        int64_t at = l->at[i];
-        if (at < 0) continue;
+        if ((at = l->at[i]) < 0) continue;
         lemon__map_expand(map, l->adam.w + at);
         l->map[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
         if (l->f->o->field_dims > 0 && lemon__places[lemon__map_place(ops, map)].joint == LEMON_JOINT_RESIDUAL)
-            status = lemon__learn_mask(l, map, l->mask + at);
+            lemon__learn_mask(l, map, l->mask + at);
     }
-    return status;
 }
 
 /*  The variable of the map that serves a slot; -1 where the slot contributes nothing. */
@@ -17692,7 +17245,7 @@ static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, le
     }
 }
 
-static lemon_status lemon__learn_block(lemon__learn *l) {
+static void lemon__learn_block(lemon__learn *l) {
     lemon_operators *ops = l->f->ops;
     lemon_ctx *ctx = l->f->ctx;
     int64_t at, i, sources = lemon__param_count(l->f->tc) + 1;
@@ -17700,74 +17253,77 @@ static lemon_status lemon__learn_block(lemon__learn *l) {
     l->map = lemon__ids(ctx, &l->arena, 1, lemon__map_count(ops));
     l->alpha = lemon__ids(ctx, &l->arena, 1, ops->student.n_layers);
     l->source = lemon__ids(ctx, &l->arena, 1, sources);
-    if (!l->at || !l->map || !l->alpha || !l->source) return LEMON_E_MEMORY;
+    if (lemon__stuck(l->f, l->at && l->map && l->alpha && l->source)) return;
     for (i = 0; i < sources; i++) l->source[i] = -1;
     lemon__learn_places(l);
     at = l->adam.count;
     l->adam.count += lemon__cells(ops);
-    if (lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam))
-        return LEMON_E_MEMORY;
-    lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
     l->adam.w = lemon__floats(ctx, &l->arena, 1, l->adam.count);
     l->mask = lemon__floats(ctx, &l->arena, 1, l->adam.count);
-    if (!l->adam.w || !l->mask) return LEMON_E_MEMORY;
+    if (!l->f->status)
+        l->f->status = lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam);
+    if (lemon__stuck(l->f, l->adam.w && l->mask)) return;
+    lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
     for (i = 0; i < l->adam.count; i++) l->mask[i] = 1.0f;
     memcpy(l->adam.w + at, ops->layer_weight, (size_t)lemon__cells(ops) * sizeof(float));
     for (i = 0; i < ops->student.n_layers; i++, at += ops->slots)
         l->alpha[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, 1, ops->slots);
-    return lemon__learn_maps(l);
+    lemon__learn_maps(l);
+}
+
+/*  The text that is learned from. */
+static lemon_tokens lemon__kept_text(const lemon__fill *f) {
+    lemon_tokens text;
+    text.ids = (int32_t *)lemon__unconst(f->ids);
+    text.count = text.capacity = f->kept * f->seq;
+    return text;
 }
 
 static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *student) {
     lemon__fill *f = l->f;
     lemon_var *weights = lemon__ids(f->ctx, &l->arena, 1, student->n_params);
     int64_t batch = lemon__max(1, LEMON__LEARN_ROWS / f->seq);
-    lemon_status status = weights ? lemon__objective_open(f->ctx, &l->arena, batch, f->seq, &l->q) : LEMON_E_MEMORY;
-    if (!status) status = lemon__learn_block(l);
-    l->text.ids = (int32_t *)lemon__unconst(f->ids);
-    l->text.count = f->kept * f->seq;
-    if (!status)
-        status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
-    if (!status && l->windows.count < 1)
-        status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
-    if (status) return status;
+    if (lemon__stuck(f, weights && !lemon__objective_open(f->ctx, &l->arena, batch, f->seq, &l->q))) return f->status;
+    lemon__learn_block(l);
+    l->text = lemon__kept_text(f);
+    if (!f->status)
+        f->status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
+    if (!f->status && l->windows.count < 1)
+        f->status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
+    if (f->status) return f->status;
     lemon__learn_weights(l, student, weights);
     lemon__objective_loss(&l->q, f->sc, weights, -1, -1, &lemon__plain_loss);
-    return lemon_tape_plan(l->q.tape, 1, NULL);
+    return f->status = lemon_tape_plan(l->q.tape, 1, NULL);
 }
 
-static lemon_status lemon__learn_steps(lemon__learn *l) {
-    lemon_ctx *ctx = l->f->ctx;
+static void lemon__learn_steps(lemon__learn *l) {
+    lemon__fill *f = l->f;
     lemon_train_options o;
     int64_t step, i;
-    lemon_status status = LEMON_OK;
     lemon_train_defaults(&o);
-    o.steps = l->f->learn;
-    o.lr = l->f->o->learn_lr < 0.0 ? 3e-3 : l->f->o->learn_lr;
-    lemon__train_resolve(l->f->sc, &o);
-    for (step = 1; !status && step <= o.steps; step++) {
+    o.steps = f->learn;
+    o.lr = f->o->learn_lr < 0.0 ? 3e-3 : f->o->learn_lr;
+    lemon__train_resolve(f->sc, &o);
+    for (step = 1; !f->status && step <= o.steps; step++) {
         double norm, loss;
         memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
-        status = lemon__objective_run(&l->q, &l->windows, (step - 1) * l->q.batch);
-        if (status) return status;
+        f->status = lemon__objective_run(&l->q, &l->windows, (step - 1) * l->q.batch);
+        if (f->status) return;
         loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
-        norm = lemon__adam_norm(ctx, &l->adam);
-        if (!lemon__finite(loss) || !lemon__finite(norm))
-            return lemon__fail(ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr",
-                               (long long)step, loss);
-        lemon__adam_step(ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
-        status = lemon__tick(ctx, "learn", step, o.steps, loss);
+        norm = lemon__adam_norm(f->ctx, &l->adam);
+        lemon__adam_step(f->ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
+        f->status = lemon__finite(loss) && lemon__finite(norm) ? lemon__tick(f->ctx, "learn", step, o.steps, loss)
+            : lemon__fail(f->ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr",
+                          (long long)step, loss);
     }
-    return status;
 }
 
 /*  What was learned, back into the set: each map anew, so that the old ones are still there if they turn out better. */
-static lemon_status lemon__learn_write(lemon__learn *l) {
+static void lemon__learn_write(lemon__learn *l) {
     lemon_operators *ops = l->f->ops;
-    lemon_status status = LEMON_OK;
     int64_t which, i, j;
-    for (which = 0; !status && which < lemon__map_count(ops); which++) {
+    for (which = 0; which < lemon__map_count(ops); which++) {
         lemon_map *map = &ops->maps[which];
         const float *w = l->adam.w + l->at[which], *mask = l->mask + l->at[which];
         int64_t field = 0;
@@ -17777,59 +17333,50 @@ static lemon_status lemon__learn_write(lemon__learn *l) {
             for (j = 0; j < map->teacher; j++) n += mask[i * map->teacher + j] > 0.0f;
             field = lemon__max(field, n);
         }
-        status = lemon__map_from(l->f, map, w, mask, field);
+        lemon__map_from(l->f, map, w, mask, field);
     }
     memcpy(ops->layer_weight, l->adam.w + l->adam.count - lemon__cells(ops), (size_t)lemon__cells(ops) * sizeof(float));
-    return status;
 }
 
-static lemon_status lemon__held_out_loss(lemon__fill *f, const lemon_model *student, double *loss) {
+static void lemon__held_out_loss(lemon__fill *f, const lemon_model *student, double *loss) {
     const int64_t n = (f->windows - f->kept) * f->seq;
     double sums[2] = {0.0, (double)n - 1.0};
-    lemon_status status = lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, n, f->seq, NULL, loss);
-    if (status || lemon__ranks(f->ctx) == 1) return status;
+    if (!f->status) f->status = lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, n, f->seq, NULL, loss);
+    if (f->status || lemon__ranks(f->ctx) == 1) return;
     sums[0] = *loss * sums[1];
     lemon__sum_up(f, sums, 2);
     *loss = sums[0] / sums[1];
-    return f->status;
 }
 
 /*  The student that the operators make, where solving has not left it. */
-static lemon_status lemon__student_apply(lemon__fill *f) {
-    lemon_status status = f->applied ? LEMON_OK : lemon__student_open(f);
-    if (!status && !f->applied)
-        status = lemon__apply_all(f->ctx, f->ops, f->teacher, f->o->correction, f->student,
-                                  f->stage && f->learn == 0 ? &f->stage->step : NULL);
-    f->applied = !status;
-    return status;
-}
-
-static lemon_status lemon__applied_loss(lemon__fill *f, double *loss) {
-    lemon_status status = lemon__student_apply(f);
-    return status ? status : lemon__held_out_loss(f, f->student, loss);
+static void lemon__student_apply(lemon__fill *f) {
+    if (f->applied) return;
+    lemon__student_open(f);
+    if (!f->status)
+        f->status = lemon__apply_all(f->ctx, f->ops, f->teacher, f->o->correction, f->student,
+                                     f->stage && f->learn == 0 ? &f->stage->step : NULL);
+    f->applied = !f->status;
 }
 
 /*  Refines the operators; keeps the result only if held-out text says so.  *loss: on it, before and after. */
-static lemon_status lemon__learn_operators(lemon__fill *f, double *before, double *after) {
+static void lemon__learn_operators(lemon__fill *f, double *before, double *after) {
     lemon__learn l;
     lemon_model *first = f->student;
     lemon_operators *ops = f->ops;
     size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
     lemon_map *old = ops->maps, *anew = (lemon_map *)lemon_arena_alloc(f->ctx, &ops->arena, maps);
     float *old_weight = ops->layer_weight, *new_weight = lemon__floats(f->ctx, &ops->arena, 1, lemon__cells(ops));
-    lemon_status status = anew && new_weight ? LEMON_OK : LEMON_E_MEMORY;
     memset(&l, 0, sizeof l);
     l.f = f;
-    if (!status) status = lemon__learn_open(&l, first);
-    if (!status) status = lemon__learn_steps(&l);
-    if (!status) {
+    if (!lemon__stuck(f, anew && new_weight) && !lemon__learn_open(&l, first)) {
+        lemon__learn_steps(&l);
         ops->maps = (lemon_map *)memcpy(anew, old, maps);
         ops->layer_weight = (float *)memcpy(new_weight, old_weight, layers);
-        status = lemon__learn_write(&l);
+        lemon__learn_write(&l);
     }
-    if (!status) status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &f->student);
-    if (!status) status = lemon__held_out_loss(f, f->student, after);
-    if (status || !(*after < *before)) {
+    if (!f->status) f->status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &f->student);
+    lemon__held_out_loss(f, f->student, after);
+    if (f->status || !(*after < *before)) {
         lemon_model *worse = f->student == first ? NULL : f->student;
         ops->maps = old;
         ops->layer_weight = old_weight;
@@ -17840,15 +17387,14 @@ static lemon_status lemon__learn_operators(lemon__fill *f, double *before, doubl
     lemon_tape_close(l.q.tape);
     lemon_arena_free(f->ctx, &l.arena);
     lemon_model_free(f->ctx, first);
-    return status;
 }
 
 /* ---- learning on top of a set that is there: the student's own weights move by gradients, on the teacher's predictions for
         the text at hand, a window a step.  Where they come to is the correction from then on. ---- */
 
 static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
+    const lemon_tokens text = lemon__kept_text(f);
     lemon_train_options o;
-    lemon_tokens text;
     lemon_train_defaults(&o);
     o.steps = f->learn;
     o.batch = 1;
@@ -17858,13 +17404,11 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
     o.keep_teacher = 1;
     o.distill = 0.9;                /* the rest is the text's, which corrects a teacher that is not perfect */
     o.seed = f->o->seed;
-    text.ids = (int32_t *)lemon__unconst(f->ids);
-    text.count = text.capacity = f->kept * f->seq;
     return lemon_train(f->ctx, student, &text, &o, NULL);
 }
 
 /*  student - what stands in it without learning, added to the corrections. */
-static lemon_status lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
+static void lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
     lemon_operators *ops = f->ops;
     int64_t i, j;
     for (i = 0; i < student->n_params; i++) {
@@ -17872,27 +17416,25 @@ static lemon_status lemon__settle_write(lemon__fill *f, const lemon_model *stude
         const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
         float *c = (float *)ops->correction[i].data;
         if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
-        if (c == NULL) return LEMON_E_MEMORY;
+        if (lemon__stuck(f, c != NULL)) return;
         for (j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
         ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
     }
-    return LEMON_OK;
 }
 
 /*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
-static lemon_status lemon__settle(lemon__fill *f, double *before, double *after) {
+static void lemon__settle(lemon__fill *f, double *before, double *after) {
     lemon_model *settled = NULL, *worse;
-    lemon_status status = lemon_model_clone(f->ctx, f->student, &settled);
-    if (!status) status = lemon__settle_train(f, settled);
-    if (!status) status = lemon__held_out_loss(f, settled, after);
+    f->status = lemon_model_clone(f->ctx, f->student, &settled);
+    if (!f->status) f->status = lemon__settle_train(f, settled);
+    lemon__held_out_loss(f, settled, after);
     worse = settled;
-    if (!status && *after < *before) {
-        if (f->keep) status = lemon__settle_write(f, settled, f->student);
+    if (!f->status && *after < *before) {
+        if (f->keep) lemon__settle_write(f, settled, f->student);
         worse = f->student;
         f->student = settled;
     } else *after = *before;
     lemon_model_free(f->ctx, worse);
-    return status;
 }
 
 /* ---- options, text, and the calls ---- */
@@ -17969,15 +17511,15 @@ static int lemon__shape_try(lemon__shaping *g, lemon_config *s) {
 /*  All widths and depths that go with some heads; from the second on a depth too many ends it. */
 static void lemon__shape_heads(lemon__shaping *g, lemon_config *s) {
     const lemon_config *t = g->teacher, *want = &g->want;
-    int tied = t->d_model == t->n_heads * t->head_dim, deep, wide;
-    int32_t step = lemon__shape_step(t->d_model), d = tied ? s->n_heads * s->head_dim : step;
-    if (want->d_model > 0) d = tied && d != want->d_model ? t->d_model + 1 : want->d_model;
-    for (wide = 1; wide && d <= t->d_model; d += step) {
-        s->d_model = d;
+    const int tied = t->d_model == t->n_heads * t->head_dim;
+    const int32_t step = lemon__shape_step(t->d_model), own = tied ? s->n_heads * s->head_dim : step;
+    int deep;
+    if (tied && want->d_model > 0 && want->d_model != own) return;
+    for (s->d_model = want->d_model > 0 ? want->d_model : own; s->d_model <= t->d_model; s->d_model += step) {
         s->n_layers = want->n_layers > 0 ? want->n_layers : 1;
         for (deep = 1; deep && s->n_layers <= t->n_layers; s->n_layers++)
             deep = lemon__shape_try(g, s) && want->n_layers == 0;
-        wide = !tied && want->d_model == 0;
+        if (tied || want->d_model > 0) return;
     }
 }
 
@@ -17986,8 +17528,7 @@ LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teac
     lemon__shaping g;
     lemon_config s;
     int64_t whole;
-    if (ctx == NULL || teacher == NULL || student == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_shape: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, teacher && student)) return LEMON_E_ARG;
     if (lemon_config_check(ctx, teacher)) return LEMON_E_ARG;
     memset(&g, 0, sizeof g);
     g.teacher = teacher, g.want = *student, g.params = params, g.distance = 1e30;
@@ -17997,12 +17538,12 @@ LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teac
                            (long long)whole);
     s = *teacher;
     for (s.head_dim = teacher->head_dim; s.head_dim >= 2; s.head_dim--) {
-        if (teacher->head_dim % s.head_dim || s.head_dim % 2) continue;
-        if (g.want.head_dim > 0 && s.head_dim != g.want.head_dim) continue;
+        if (teacher->head_dim % s.head_dim || s.head_dim % 2 || (g.want.head_dim > 0 && s.head_dim != g.want.head_dim))
+            continue;
         for (s.n_heads = 1; s.n_heads <= teacher->n_heads; s.n_heads++) {
-            if (g.want.n_heads > 0 && s.n_heads != g.want.n_heads) continue;
             s.kv_heads = g.want.kv_heads > 0 ? g.want.kv_heads : lemon__shape_groups(teacher, s.n_heads);
-            if (s.n_heads % s.kv_heads == 0) lemon__shape_heads(&g, &s);
+            if (s.n_heads % s.kv_heads || (g.want.n_heads > 0 && s.n_heads != g.want.n_heads)) continue;
+            lemon__shape_heads(&g, &s);
         }
     }
     if (g.distance < 1e30) { *student = g.best; return LEMON_OK; }
@@ -18018,57 +17559,55 @@ static int64_t lemon__field_slots(const lemon__fill *f) {
     if (f->method->kind < LEMON__LEARNS) return 1;
     return lemon__min(f->o->field_layers > 0 ? f->o->field_layers : own, f->tc->n_layers);
 }
+
 /*  Shapes that can be had from this teacher; the message names the nearest one where this cannot. */
 static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
                                             const lemon_fuse_options *o) {
-    int64_t nearest;
-    int i;
+    int nearest, i;
     lemon_status status;
     if (s->vocab_size == t->vocab_size && lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
     status = lemon__same_family(ctx, t, s);
-    if (status) return status;
-    for (i = 0; i < LEMON__SIZES; i++) {
+    for (i = 0; !status && i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
-            return lemon__fail(ctx, LEMON_E_ARG,
-                               "%s is %d, expected at most %d, the teacher's; %d is the nearest that can be",
-                               lemon__fields[i].name, is, most, most);
+            status = lemon__fail(ctx, LEMON_E_ARG,
+                                 "%s is %d, expected at most %d, the teacher's; %d is the nearest that can be",
+                                 lemon__fields[i].name, is, most, most);
     }
-    for (nearest = s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
-    if (t->head_dim % s->head_dim)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; %lld "
-                           "is the nearest that can be",
-                           (int)s->head_dim, (int)t->head_dim, (long long)nearest);
-    return LEMON_OK;
+    if (status || t->head_dim % s->head_dim == 0) return status;
+    for (nearest = (int)s->head_dim; t->head_dim % nearest || nearest % 2; nearest++) {}
+    return lemon__fail(ctx, LEMON_E_ARG,
+                       "head_dim is %d, expected a divisor of the teacher's %d, so that RoPE's speeds agree; "
+                       "%d is the nearest that can be", (int)s->head_dim, (int)t->head_dim, nearest);
 }
 
 static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                       const lemon_fuse_options *o) {
     lemon_status status = lemon_config_check(ctx, student);
-    if (status) return status;
-    if (lemon__method_find(o->method) == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, modegpt or random",
-                           o->method ? o->method : "(NULL)");
-    if (o->tokens != 0 && o->tokens < 64)
-        return lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected 0 or at least 64", (long long)o->tokens);
-    if (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr))
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and sizes not below 0",
-                           (long long)o->seq, (long long)o->field_layers, (long long)o->field_dims, o->learn_lr);
-    return lemon__fuse_check_shape(ctx, &teacher->config, student, o);
+    if (!status && lemon__method_find(o->method) == NULL)
+        status = lemon__fail(ctx, LEMON_E_ARG,
+                             "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, "
+                             "modegpt or random", o->method ? o->method : "(NULL)");
+    if (!status && o->tokens != 0 && o->tokens < 64)
+        status = lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected 0 or at least 64", (long long)o->tokens);
+    if (!status && (o->seq < 0 || o->field_layers < 0 || o->field_dims < 0 || !lemon__finite(o->learn_lr)))
+        status = lemon__fail(ctx, LEMON_E_ARG,
+                             "seq is %lld, field_layers %lld, field_dims %lld, learn_lr %g, expected numbers, and "
+                             "sizes not below 0", (long long)o->seq, (long long)o->field_layers,
+                             (long long)o->field_dims, o->learn_lr);
+    return status ? status : lemon__fuse_check_shape(ctx, &teacher->config, student, o);
 }
 
 /*  Text of the teacher's own, at temperature 1: windows that each begin with BOS. */
 static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teacher, int64_t count, int64_t seq,
                                        uint64_t seed, lemon_tokens *text) {
+    const int32_t vocab = teacher->config.vocab_size;
+    const int32_t first = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer) : vocab > 1;
     lemon_sampling plain;
-    const lemon_tokenizer *t = teacher->tokenizer;
-    int32_t first = t ? lemon_tokenizer_bos(t) : (int32_t)lemon__min(1, teacher->config.vocab_size - 1), id;
     lemon__generation g;
     float *logits;
     int64_t i;
+    int32_t id;
     lemon_status status;
     lemon_sampling_defaults(&plain);
     plain.top_p = 1.0f;
@@ -18079,7 +17618,7 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
         for (i = 0, id = first; !status && i < seq; i++) {
             status = lemon_tokens_push(ctx, text, id);
             if (!status) status = lemon_session_feed(g.session, &id, 1, &logits);
-            if (!status) id = lemon_sample(logits, teacher->config.vocab_size, &plain, &g.rng, g.scratch);
+            if (!status) id = lemon_sample(logits, vocab, &plain, &g.rng, g.scratch);
         }
         if (!status) status = lemon__tick(ctx, "sample text", lemon__min(text->count, count), count, (double)NAN);
     }
@@ -18136,74 +17675,69 @@ static int64_t lemon__fill_spared(const lemon__fill *f) {
 }
 
 /*  Solves on as many of the last windows as it takes. */
-static lemon_status lemon__fill_some(lemon__fill *f) {
+static void lemon__fill_some(lemon__fill *f) {
     const int64_t cut = lemon__fill_spared(f);
-    lemon_status status;
     f->ids += cut * f->seq;
     f->kept -= cut;
     f->windows -= cut;
-    status = lemon__fill_solved(f);
+    lemon__fill_solved(f);
     f->ids -= cut * f->seq;
     f->kept += cut;
     f->windows += cut;
-    return status;
 }
 
 /*  Fills the operators, and learns them where asked for; what both come to on held-out text. */
-static lemon_status lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
-    lemon_status status;
+static void lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
     f->ops->fold_gains = f->method->kind >= LEMON__SLICES;
-    if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) status = lemon__fill_parts(f);
-    else status = lemon__solves(f) ? lemon__fill_some(f) : lemon__fill_selected(f);
+    if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) lemon__fill_parts(f);
+    else if (lemon__solves(f)) lemon__fill_some(f);
+    else lemon__fill_selected(f);
     lemon_arena_free(f->ctx, &f->work);
-    if (!status && f->ids) status = lemon__applied_loss(f, &result->init_loss);
-    if (status || f->learn == 0) return status;
+    if (f->status || f->ids == NULL) return;
+    lemon__student_apply(f);
+    lemon__held_out_loss(f, f->student, &result->init_loss);
+    if (f->status || f->learn == 0) return;
     result->learned_from = result->init_loss;
-    return lemon__learns_maps(f) ? lemon__learn_operators(f, &result->learned_from, &result->init_loss)
-                                 : lemon__settle(f, &result->learned_from, &result->init_loss);
+    if (lemon__learns_maps(f)) lemon__learn_operators(f, &result->learned_from, &result->init_loss);
+    else lemon__settle(f, &result->learned_from, &result->init_loss);
 }
 
 /*  All that a fill needs, then the fill: on the given text, or the teacher's own where the method needs some. */
-static lemon_status lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
-                                     lemon_fuse_result *result) {
+static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
+                             lemon_fuse_result *result) {
     int needs_text = f->method->needs_text || f->learn != 0;
     lemon_tokens own = {NULL, 0, 0};
-    lemon_status status = lemon__workspaces(f->ctx);
-    if (!status) status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
-    if (status) return status;
+    f->status = lemon__workspaces(f->ctx);
+    if (!f->status) f->status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
+    if (f->status) return;
     f->ops = *operators;
     memcpy(f->ops->method, f->method->name, strlen(f->method->name) + 1);
     f->main = (int64_t *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->sc->n_layers * sizeof *f->main);
-    f->stores = LEMON__TARGET + f->ops->slots;
-    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->stores * sizeof *f->store);
-    if (f->main == NULL || f->store == NULL) status = LEMON_E_MEMORY;
-    if (!status && text == NULL && needs_text) {
-        status = lemon__sample_text(f->ctx, f->teacher, f->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed,
-                                    &own);
+    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena,
+                                                (size_t)(LEMON__TARGET + f->ops->slots) * sizeof *f->store);
+    if (!lemon__stuck(f, f->main && f->store) && text == NULL && needs_text) {
+        f->status = lemon__sample_text(f->ctx, f->teacher, f->tokens, lemon__default_seq(f->tc, f->o->seq),
+                                       f->o->seed, &own);
         text = &own;
     }
-    if (!status && text) status = lemon__fill_text(f, text);
-    if (!status) status = lemon__fill_run(f, result);
+    if (!f->status && text) f->status = lemon__fill_text(f, text);
+    if (!f->status) lemon__fill_run(f, result);
     if (f->ids && needs_text) result->calibration_tokens = f->windows * f->seq;
     lemon_tokens_free(f->ctx, &own);
-    return status;
 }
 
-static const lemon_fuse_result lemon__fuse_nothing = {0, (double)NAN, (double)NAN, 0.0, 0.0};
-
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
-static lemon_status lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
-    lemon_status status = lemon_model_create(f->ctx, f->sc, model);
-    if (!status) status = lemon_model_init(f->ctx, *model, f->o->seed);
-    if (!status) status = lemon_model_carry(f->ctx, f->teacher, *model);
-    if (status || text == NULL) return status;
-    status = lemon__fill_text(f, text);
-    return status ? status : lemon__held_out_loss(f, *model, loss);
+static void lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
+    f->status = lemon_model_create(f->ctx, f->sc, model);
+    if (!f->status) f->status = lemon_model_init(f->ctx, *model, f->o->seed);
+    if (!f->status) f->status = lemon_model_carry(f->ctx, f->teacher, *model);
+    if (!f->status && text) f->status = lemon__fill_text(f, text);
+    if (text) lemon__held_out_loss(f, *model, loss);
 }
 
 /* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
 
-typedef struct lemon__cost { const lemon__fill *f; double n, kept, held, flops, flops64; } lemon__cost;
+typedef struct lemon__cost { double kept, held, flops, flops64; } lemon__cost;
 
 /*  A layer's operations for a token. */
 static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
@@ -18215,60 +17749,61 @@ static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
 
 static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
 
-/*  Least squares with n unknowns for m targets: choosing among ridges on some of the targets, then all. */
-static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
-    const double judges = fmin(m, LEMON__JUDGES), rest = dense ? 2.0 : 0.0, ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
-    p->flops += (judges + m) * p->kept * n * (2.0 + rest) + ridges * judges * p->held * n * (2.0 + rest);
-    p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
-}
-
-static void lemon__cost_squares(lemon__cost *p, double n) {
+/*  Least squares with n unknowns: the factors, then m targets, choosing among ridges on some of them. */
+static void lemon__cost_factors(lemon__cost *p, double n) {
     const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
     p->flops += p->kept * lemon__cost_square(n);
     p->flops64 += ridges * n * n * (n / 3.0 + factor);
 }
 
+static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
+    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
+                 each = n * (dense ? 4.0 : 2.0);
+    p->flops += each * ((judges + m) * p->kept + ridges * judges * p->held);
+    p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
+}
+
 /*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
-static void lemon__cost_solve(lemon__cost *p, double used) {
-    const lemon__fill *f = p->f;
+static void lemon__cost_solve(lemon__cost *p, const lemon__fill *f, double used) {
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
     const int64_t slots = (int64_t)used;
     int64_t slot;
-    for (slot = 0; slot <= slots; slot++) lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
-    p->flops += 2.0 * p->n * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
-    p->flops += 2.0 * (qs + 2.0 * kv + 2.0 * ns) * dt * ds;
-    p->flops += 2.0 * ds * (qt * (dt + qs) + used * nt * (dt + ns));
-    lemon__cost_squares(p, qs), lemon__cost_targets(p, qs, qt, 0);
-    lemon__cost_squares(p, ns);
+    for (slot = 0; slot <= slots; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    p->flops += 2.0 * (p->kept + p->held) * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
+    p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + ns));
+    lemon__cost_factors(p, qs), lemon__cost_targets(p, qs, qt, 0);
+    lemon__cost_factors(p, ns);
     for (slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, nt, 0);
     if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
 }
 
 /*  Weights that settle: the teacher reads once, a window of the student goes forward and back each step, and a loss. */
 static void lemon__cost_learning(lemon__cost *p, const lemon__fill *f) {
-    const double rows = (double)(f->learn * f->seq), vocab = f->tc->vocab_size, ds = (double)f->ds;
-    const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * ds;
+    const double seq = (double)f->seq, steps = (double)f->learn, vocab = f->tc->vocab_size;
+    const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * (double)f->ds;
     if (f->learn <= 0 || lemon__learns_maps(f)) return;
-    p->flops += 3.0 * rows * student + 2.0 * rows * vocab * (double)f->dt + (double)((f->windows - f->kept) * f->seq) * student;
+    p->flops += seq * (steps * (3.0 * student + 2.0 * vocab * (double)f->dt) +
+                       (double)(f->windows - f->kept) * student);
     p->flops += (double)(f->kept * f->seq) * f->tc->n_layers * lemon__cost_layer(f->tc, f->seq);
 }
 
 static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
-    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size;
-    const double layer_t = lemon__cost_layer(f->tc, f->seq), layer_s = lemon__cost_layer(f->sc, f->seq);
-    const double lt = f->tc->n_layers, ls = f->sc->n_layers, watched = (double)(f->windows ? lemon__watched(f) : 0) * seq;
+    const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size,
+                 lt = f->tc->n_layers, ls = f->sc->n_layers, teacher = lt * lemon__cost_layer(f->tc, f->seq),
+                 student = ls * lemon__cost_layer(f->sc, f->seq);
     int64_t i;
-    p->n = (double)f->windows * seq, p->kept = (double)f->kept * seq, p->held = p->n - p->kept;
-    p->flops += p->held * (ls * layer_s + 2.0 * vocab * ds);                 /* the loss */
-    if (f->method->ranked) p->flops += watched * (lt * layer_t + (2.0 * lt + 1.0) * lemon__cost_square(dt));
+    p->kept = (double)f->kept * seq, p->held = (double)(f->windows - f->kept) * seq;
+    p->flops += p->held * (student + 2.0 * vocab * ds);                     /* the loss */
+    if (f->method->ranked && f->windows)
+        p->flops += (double)lemon__watched(f) * seq * (teacher + (2.0 * lt + 1.0) * lemon__cost_square(dt));
     if (!lemon__solves(f)) return;
     p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
-    p->flops += 2.0 * ds * dt * dt + p->n * (lt * layer_t + ls * layer_s);
-    p->flops += (f->sc->tied_embeddings ? 1.0 : 2.0) * 2.0 * vocab * dt * ds;
+    p->flops += 2.0 * ds * dt * (dt + (f->sc->tied_embeddings ? 1.0 : 2.0) * vocab);
+    p->flops += (p->kept + p->held) * (teacher + student);
     for (i = 0; i < f->sc->n_layers; i++)
-        lemon__cost_solve(p, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
-    lemon__cost_squares(p, ds), lemon__cost_targets(p, ds, dt, 1);
+        lemon__cost_solve(p, f, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
+    lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
 }
 
 /*  Operations a second of a product of some size, the better of two. */
@@ -18288,19 +17823,30 @@ static double lemon__cost_speed(lemon_ctx *ctx) {
     return 2.0 * (double)(n * n * n) / best;
 }
 
+/*  Bytes: of memory what there is already, the work, and so much of the factors as there is room for; of scratch what
+    goes there, or would not fit. */
+static void lemon__plan_bytes(const lemon__fill *f, lemon_fuse_forecast *forecast) {
+    const double most = (double)lemon__fuse_memory(f), weights = 4.0 * (double)lemon_config_params(f->sc),
+                 rows = lemon__solves(f) || f->method->ranked ? 4.0 * (double)lemon__rows_numbers(f) : 0.0;
+    const int scratch = lemon__scratch_path(f->ctx) != NULL;
+    forecast->memory = (double)f->ctx->bytes + (lemon__solves(f) ? (double)lemon__work_bytes(f) : 0.0);
+    *(scratch ? &forecast->scratch : &forecast->memory) += weights;
+    *(forecast->memory + rows <= most ? &forecast->memory : &forecast->scratch) += rows;
+    if (!lemon__solves(f)) return;
+    forecast->memory = fmax(forecast->memory,
+                            fmin(forecast->memory + 8.0 * (LEMON__RIDGES - 1) * (double)(f->ns * f->ns), most));
+    if (scratch) forecast->scratch += 8.0 * (double)(f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f));
+}
+
 LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                        int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast) {
-    lemon__fill f;
-    lemon__cost p;
+    lemon__cost p = {0.0, 0.0, 0.0, 0.0};
     lemon_operators ops;
-    double rows, weights, factors;
+    lemon__fill f;
     int64_t spared;
     lemon_status status;
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || forecast == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse_plan: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, teacher && student && options && forecast)) return LEMON_E_ARG;
     memset(forecast, 0, sizeof *forecast);
-    memset(&p, 0, sizeof p);
-    memset(&ops, 0, sizeof ops);
     status = lemon__fuse_check(ctx, teacher, student, options);
     if (!status) status = lemon__workspaces(ctx);
     if (status) return status;
@@ -18308,85 +17854,68 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     f.ops = &ops;
     ops.slots = lemon__field_slots(&f);
     if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, f.tokens) : f.tokens);
-    p.f = &f;
     lemon__cost_learning(&p, &f);
-    if (lemon__solves(&f)) f.kept -= spared = lemon__fill_spared(&f), f.windows -= spared;
+    spared = lemon__solves(&f) ? lemon__fill_spared(&f) : 0;
+    f.kept -= spared, f.windows -= spared;
     lemon__cost_all(&p, &f);
-    rows = lemon__solves(&f) || f.method->ranked ? 4.0 * (double)lemon__rows_numbers(&f) : 0.0;
-    weights = 4.0 * (double)lemon_config_params(student);
+    lemon__plan_bytes(&f, forecast);
     forecast->flops = p.flops + p.flops64;
     forecast->flops64 = p.flops64;
-    forecast->memory = (double)ctx->bytes + (lemon__solves(&f) ? (double)lemon__work_bytes(&f) : 0.0);
-    factors = lemon__solves(&f) ? 8.0 * (LEMON__RIDGES - 1) * (double)(f.ns * f.ns) : 0.0;
-    forecast->scratch = lemon__scratch_path(ctx) ? weights : 0.0;
-    if (!lemon__scratch_path(ctx)) forecast->memory += weights;
-    if (forecast->memory + rows <= (double)lemon__fuse_memory(&f)) forecast->memory += rows;
-    else forecast->scratch += rows;
-    forecast->memory = fmax(forecast->memory, fmin(forecast->memory + factors, (double)lemon__fuse_memory(&f)));
-    if (lemon__scratch_path(ctx) && lemon__solves(&f))
-        forecast->scratch += 8.0 * (double)(f.windows * f.seq * (f.dt + f.ds) + 2 * lemon__measured(&f));
     forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));
     lemon__fill_end(&f);
     return LEMON_OK;
 }
 
-/*  Both calls: operators, or a model where they are NULL. */
-static lemon_status lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators,
-                                    lemon_model **model, lemon_fuse_result *r) {
+/*  What both calls have in common: operators, or a model where they are NULL. */
+static void lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators, lemon_model **model,
+                            lemon_fuse_result *r) {
     lemon_operators *ops = NULL;
-    lemon_status status;
+    if (f->method->kind == LEMON__MAKES_NEW) { lemon__fuse_random(f, text, model, &r->init_loss); return; }
     f->fusing = operators == NULL;
     f->keep = !f->fusing || lemon__learns_maps(f) || !lemon__solves(f);
-    status = lemon__fill_open(f, text, operators ? operators : &ops, r);
-    if (f->fusing && !status) status = lemon__student_apply(f);
-    if (f->fusing && !status) {
+    lemon__fill_open(f, text, operators ? operators : &ops, r);
+    if (f->fusing && !f->status) lemon__student_apply(f);
+    if (f->fusing && !f->status) {
         *model = f->student;
         f->student = NULL;
-        status = lemon_model_carry(f->ctx, f->teacher, *model);
+        f->status = lemon_model_carry(f->ctx, f->teacher, *model);
     }
     lemon_operators_free(f->ctx, ops);
     r->flops = f->ctx->flops - f->flops;
     r->seconds = lemon__seconds() - f->began;
-    return status;
+}
+
+static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
+                                    const lemon_tokens *text, const lemon_fuse_options *options,
+                                    lemon_operators **operators, lemon_model **model, lemon_fuse_result *result) {
+    lemon_fuse_result r = {0, (double)NAN, (double)NAN, 0.0, 0.0};
+    lemon_status status = lemon__fuse_check(ctx, teacher, student, options);
+    lemon__fill f;
+    if (status) return status;
+    lemon__fill_begin(&f, ctx, teacher, student, options);
+    if (operators && f.method->kind == LEMON__MAKES_NEW)
+        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
+    lemon__fuse_run(&f, text, operators, model, &r);
+    lemon__fill_end(&f);
+    if (result) *result = r;
+    return f.status;
 }
 
 LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                             const lemon_tokens *text, const lemon_fuse_options *options,
                                             lemon_operators **operators, lemon_fuse_result *result) {
-    lemon__fill f;
-    lemon_fuse_result r = lemon__fuse_nothing;
-    lemon_status status;
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || operators == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_fill: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, teacher && student && options && operators)) return LEMON_E_ARG;
     *operators = NULL;
-    status = lemon__fuse_check(ctx, teacher, student, options);
-    if (status) return status;
-    lemon__fill_begin(&f, ctx, teacher, student, options);
-    if (f.method->kind == LEMON__MAKES_NEW)
-        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
-    status = lemon__fuse_run(&f, text, operators, NULL, &r);
-    lemon__fill_end(&f);
-    if (result) *result = r;
-    return lemon__operators_done(ctx, status, operators);
+    return lemon__operators_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, operators, NULL, result),
+                                 operators);
 }
 
 LEMON_API lemon_status lemon_fuse(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                   const lemon_tokens *text, const lemon_fuse_options *options, lemon_model **model,
                                   lemon_fuse_result *result) {
-    lemon_fuse_result r = lemon__fuse_nothing;
-    lemon__fill f;
-    lemon_status status;
-    if (ctx == NULL || teacher == NULL || student == NULL || options == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_fuse: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, teacher && student && options && model)) return LEMON_E_ARG;
     *model = NULL;
-    status = lemon__fuse_check(ctx, teacher, student, options);
-    if (status) return status;
-    lemon__fill_begin(&f, ctx, teacher, student, options);
-    if (f.method->kind == LEMON__MAKES_NEW) status = lemon__fuse_random(&f, text, model, &r.init_loss);
-    else status = lemon__fuse_run(&f, text, NULL, model, &r);
-    lemon__fill_end(&f);
-    if (result) *result = r;
-    return lemon__model_done(ctx, status, model);
+    return lemon__model_done(ctx, lemon__fuse_any(ctx, teacher, student, text, options, NULL, model, result), model);
 }
 
 /* ---- what came of it: some tokens go through two models, side by side ---- */
@@ -18406,16 +17935,10 @@ typedef struct lemon__probe {
 /*  A model at the beginning of the tokens. */
 static lemon_status lemon__probe_model(lemon__probe *p, int which, const lemon_model *m) {
     lemon__run *run = &p->run[which];
-    int64_t width = lemon_joint_size(&m->config, LEMON_JOINT_KEY);
     lemon_status status = lemon__check_ids(p->ctx, m, p->ids, p->rows);
-    if (!status) status = lemon__walk_open(p->ctx, &p->arena, m, p->rows, p->seq, &run->walk);
-    run->k = lemon__floats(p->ctx, &p->arena, p->rows, width);
-    run->v = lemon__floats(p->ctx, &p->arena, p->rows, width);
-    if (status || !run->k || !run->v) return status ? status : LEMON_E_MEMORY;
-    run->walk.batch = p->rows / p->seq;
-    run->walk.seq = run->walk.kv_rows = p->seq;
-    lemon__walk_embed(&run->walk, p->ids);
-    return LEMON_OK;
+    if (!status) status = lemon__run_open(p->ctx, &p->arena, m, p->rows / p->seq, p->seq, run);
+    if (!status) lemon__walk_embed(&run->walk, p->ids);
+    return status;
 }
 
 static lemon_status lemon__probe_open(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
@@ -18491,8 +18014,7 @@ LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lem
     lemon__probe p;
     float *of_a, *of_b;
     lemon_status status;
-    if (ctx == NULL || a == NULL || b == NULL || cka == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_cka: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, a && b && cka)) return LEMON_E_ARG;
     status = lemon__probe_open(ctx, a, b, text, &p);
     of_a = of_b = status ? NULL : lemon__grams(&p, 0, &status);
     if (!status && a != b) of_b = lemon__grams(&p, 1, &status);
@@ -18508,7 +18030,7 @@ static float lemon__stream_error(lemon__probe *p, const lemon_map *write, float 
     const lemon__walk *t = &p->run[0].walk, *s = &p->run[1].walk;
     double off = 0.0, all = 0.0;
     int64_t i;
-    lemon__map_cols(p->ctx, write, t->x, p->rows, x);
+    lemon__map_cols(p->ctx, write, t->x, p->rows, 0.0f, x);
     for (i = 0; i < p->rows * write->student; i++) {
         off += ((double)x[i] - (double)s->x[i]) * ((double)x[i] - (double)s->x[i]);
         all += (double)x[i] * (double)x[i];
@@ -18522,11 +18044,13 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
     float *x;
     int64_t i, layers;
     lemon_status status;
-    if (ctx == NULL || operators == NULL || teacher == NULL || student == NULL || error == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_operators_error: an argument is NULL");
-    if (lemon__same_shape(ctx, &teacher->config, &operators->teacher) ||
-        lemon__same_shape(ctx, &student->config, &operators->student))
-        return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, operators && teacher && student && error)) return LEMON_E_ARG;
+    status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
+                                "that of the operators' teacher");
+    if (!status)
+        status = lemon__same_fields(ctx, &student->config, &operators->student, 0, "the student's ",
+                                    "that of the operators' student");
+    if (status) return status;
     layers = student->config.n_layers;
     status = lemon__probe_open(ctx, teacher, student, text, &p);
     if (!status && teacher == student) status = lemon__probe_model(&p, 1, student);

@@ -46,10 +46,10 @@ static void measure_apply(const void *arg, finding *out) {
     w = random_matrix(ctx, (int64_t)TEACHER * TEACHER, 3);
     half = random_matrix(ctx, (int64_t)TEACHER * STUDENT, 4);
     y = random_matrix(ctx, (int64_t)STUDENT * STUDENT, 5);
-    lemon__map_cols(ctx, &read, w, TEACHER, half);
+    lemon__map_cols(ctx, &read, w, TEACHER, 0.0f, half);
     while (runs < 2 || sum < j->seconds) {
         double start = now();
-        lemon__map_cols(ctx, &read, w, TEACHER, half);
+        lemon__map_cols(ctx, &read, w, TEACHER, 0.0f, half);
         first = now() - start;
         lemon__gemm_threads(ctx, 0, 0, STUDENT, STUDENT, TEACHER, 1.0f, write.value, TEACHER, half, STUDENT, 1.0f, y, STUDENT);
         all = now() - start;

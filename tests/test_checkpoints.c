@@ -327,7 +327,7 @@ static void test_container(lemon_ctx *ctx) {
     check(whole == -123456789012345 && real >= 0.1 && real <= 0.1 && text && n == 0, "keys keep their values");
     ok = lemon__unpack_tensor(&u, "f64", &got) == LEMON_OK && got.cols == 3 &&
          memcmp(got.data, doubles, sizeof doubles) == 0;
-    ok = ok && lemon__unpack_shaped(&u, "i32", 2, 2, "", &got) == LEMON_OK && memcmp(got.data, ints, sizeof ints) == 0;
+    ok = ok && lemon__unpack_shaped(&u, "i32", LEMON_I32, 2, 2, "", &got) == LEMON_OK && memcmp(got.data, ints, sizeof ints) == 0;
     check(ok, "tensors keep theirs");
     check(lemon__unpack_int(&u, "rate", &whole) == LEMON_E_FORMAT && lemon__unpack_has(&u, "rate") &&
               !lemon__unpack_has(&u, "rates"),

@@ -177,7 +177,7 @@ static void test_covariance(lemon_ctx *ctx) {
     lemon__cov cov;
     int64_t i, j, r;
     for (i = 0; i < N * ROWS; i++) x[i] = (float)numbers64[i];
-    if (lemon__cov_make(ctx, &arena, N, N, &cov) == LEMON_OK) {
+    if (lemon__cov_make(ctx, &arena, N, N, NULL, &cov) == LEMON_OK) {
         lemon__cov_add(ctx, &cov, x, x, ROWS);
         lemon__cov_add(ctx, &cov, x, x, ROWS);
         lemon__mirror_up(cov.sum, N);
