@@ -4469,10 +4469,10 @@ LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, 
     status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
     if (status) return status;
-    g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
     if (lemon__max(n, k) <= (int64_t)(SIZE_MAX / 16))       /* so that no sum below wraps */
         v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
     if (v) {
+        g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
         v->isa = lemon__isa(ctx);
         v->n = n;
         v->k = k;
