@@ -1040,7 +1040,7 @@ static void test_learned_gradients(lemon_ctx *ctx, const char *method, int solve
         ok = fabs(got - want) <= 1e-3 * fabs(want) + 2e-5;
     }
     snprintf(line, sizeof line, "gradients of learned operators by finite differences: %s", name);
-    check(ok && tried > 20, line);
+    check(ok && tried > (light() ? 10 : 20), line);
     learn_close(ctx, &b);
 }
 
