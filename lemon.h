@@ -3337,8 +3337,14 @@ LEMON__INLINE v128_t lemon__q8_wasm(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__WASM */
 
+#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
+#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
+#define LEMON__AHEAD_neon(x) __builtin_prefetch((const void *)(x));
+#define LEMON__AHEAD_wasm(x) (void)(x);
+
 /*  The twin of lemon__pack_plain, by squares of 8 or 4.  A panel's width is a multiple of that, so whole vectors may be
-    stored; lanes beyond the last are filled with anything, for no kernel uses them. */
+    stored; lanes beyond the last are filled with anything, for no kernel uses them.  Rows that lie far apart are streams
+    too short for the hardware to see, so the eighth from here is asked for. */
 #define LEMON__PACK_KERNEL(V) \
 LEMON__TARGET_##V static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t lane, int64_t step, \
                                               int64_t lanes, int64_t steps) { \
@@ -3347,6 +3353,7 @@ LEMON__TARGET_##V static void lemon__pack_##V(float *out, int64_t width, const f
     const float *row[square]; \
     int64_t l, s, r; \
     for (s = 0; lane == 1 && s < steps; s++, in += step, out += width) { \
+        LEMON__AHEAD_##V((uintptr_t)in + (uintptr_t)step * 8 * sizeof(float)) \
         for (l = 0; l + square <= lanes; l += square) LEMON__PUT_##V(out + l, LEMON__GET_##V(in + l)); \
         if (l < lanes) LEMON__PUT_##V(out + l, LEMON__LOAD_##V(in + l, rest)); \
     } \
@@ -3387,10 +3394,6 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 #define LEMON__DOT_LOAD(V, type, j) \
     const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p); \
     LEMON__AHEAD_##V(w##j + ahead + LEMON__AT_##type(p))
-#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
-#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
-#define LEMON__AHEAD_neon(x) __builtin_prefetch(x);
-#define LEMON__AHEAD_wasm(x) (void)(x);
 #define LEMON__AT_f32(p) 4 * (p)
 #define LEMON__AT_bf16(p) 2 * (p)
 #define LEMON__AT_q8(p) (p)
@@ -3766,11 +3769,12 @@ static int64_t lemon__mc(const lemon__product *g) {
     return lemon__max(1, floats / (g->block_k * g->machine->mr)) * g->rows;
 }
 
-/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place unless it is large and
-    read by many panels; B must lie by rows for that. */
+/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place if it is small, or if it
+    lies by rows that do not fall on the same places of L1 (NEON wants its columns); B must lie by rows for that. */
 static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
-    const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr;
+    const int streams = g->a_row != 1 && g->a_row % 1024 != 0 && !LEMON__NEON;
+    const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr && !streams;
     const int pack_b = !g->ready && (g->type != LEMON_F32 || g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
     g->rows = lemon__share(g->m, machine->mr, 1);
     g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
@@ -14007,22 +14011,46 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
     return LEMON_OK;
 }
 
-LEMON__INLINE void lemon__adam_segment_body(const lemon__adam *a, const lemon__segment *s) {
-    float *w = a->w + s->at, *g = a->g + s->at, *m = a->m + s->at, *v = a->v + s->at;
-    int64_t i;
-    for (i = 0; i < s->count; i++) {
-        float x = g[i] * a->scale;
-        m[i] = 0.9f * m[i] + 0.1f * x;
-        v[i] = 0.95f * v[i] + 0.05f * x * x;
-        w[i] -= a->rate * (m[i] * a->unbias_m / (sqrtf(v[i] * a->unbias_v) + 1e-8f) + s->decay * w[i]);
-    }
+/*  One pass over w, g, m, v; vectors by name, for compilers may not vectorise a square root that sets errno. */
+#define LEMON__SQRT_one sqrtf
+#define LEMON__SQRT_m256 _mm256_sqrt_ps
+#define LEMON__SQRT_m512(x) _mm512_maskz_sqrt_ps(0xffff, x)
+#define LEMON__SQRT_neon vsqrtq_f32
+#define LEMON__SQRT_wasm wasm_f32x4_sqrt
+#define LEMON__ADAM(V) \
+LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lemon__segment *s, int64_t i) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
+    float *w = a->w + s->at, *g = a->g + s->at, *m = a->m + s->at, *v = a->v + s->at; \
+    for (; i + lanes <= s->count; i += lanes) { \
+        const LEMON__VEC_##V x = LEMON__MUL_##V(LEMON__GET_##V(g + i), LEMON__SET_##V(a->scale)); \
+        const LEMON__VEC_##V mean = LEMON__FMA_##V(LEMON__SET_##V(0.9f), LEMON__GET_##V(m + i), \
+                                                   LEMON__MUL_##V(LEMON__SET_##V(0.1f), x)); \
+        const LEMON__VEC_##V square = LEMON__FMA_##V(LEMON__SET_##V(0.95f), LEMON__GET_##V(v + i), \
+                                                     LEMON__MUL_##V(LEMON__MUL_##V(LEMON__SET_##V(0.05f), x), x)); \
+        LEMON__VEC_##V step = LEMON__SQRT_##V(LEMON__MUL_##V(square, LEMON__SET_##V(a->unbias_v))); \
+        step = LEMON__DIV_##V(LEMON__MUL_##V(mean, LEMON__SET_##V(a->unbias_m)), \
+                              LEMON__ADD_##V(step, LEMON__SET_##V(1e-8f))); \
+        step = LEMON__FMA_##V(LEMON__SET_##V(s->decay), LEMON__GET_##V(w + i), step); \
+        LEMON__PUT_##V(m + i, mean); \
+        LEMON__PUT_##V(v + i, square); \
+        LEMON__PUT_##V(w + i, LEMON__FMA_##V(LEMON__SET_##V(-a->rate), step, LEMON__GET_##V(w + i))); \
+    } \
+    return i; \
 }
-LEMON__CLONES(lemon__adam_segment, (const lemon__adam *a, const lemon__segment *s), (a, s))
+LEMON__ADAM(one)
+LEMON__VECTORS(LEMON__ADAM)
+
+#define LEMON__ADAM_OF(V) if (a->isa == LEMON__ISA_##V) done = lemon__adam_##V(a, s, 0);
+static void lemon__adam_segment(const lemon__adam *a, const lemon__segment *s) {
+    int64_t done = 0;
+    LEMON__VECTORS(LEMON__ADAM_OF)
+    lemon__adam_one(a, s, done);
+}
 
 static void lemon__adam_task(void *arg, int64_t index, int worker) {
     const lemon__adam *a = (const lemon__adam *)arg;
     (void)worker;
-    lemon__adam_segment(a->isa)(a, &a->segments[index]);
+    lemon__adam_segment(a, &a->segments[index]);
 }
 
 static void lemon__square_task(void *arg, int64_t index, int worker) {
