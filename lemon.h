@@ -1093,9 +1093,14 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
 #include <io.h>
 #include <wchar.h>
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
 __declspec(dllimport) int __stdcall MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
+__declspec(dllimport) int __stdcall MultiByteToWideChar(unsigned page, unsigned long flags, const char *text, int bytes,
+                                                        wchar_t *out, int room);
+#ifdef __cplusplus
+}
+#endif
 #endif
 #endif
 
@@ -1445,7 +1450,7 @@ static lemon_status lemon__fail(lemon_ctx *ctx, lemon_status code, const char *f
 
 /*  1, and a message, unless a call has all arguments that it cannot do without. */
 static int lemon__lacks(lemon_ctx *ctx, const char *call, int all) {
-    if (ctx == NULL || !all) lemon__fail(ctx, LEMON_E_ARG, "%s: an argument is NULL", call);
+    if (ctx == NULL || !all) lemon__fail(ctx, LEMON_E_ARG, "%s: an argument, or what one must have, is NULL", call);
     return ctx == NULL || !all;
 }
 
@@ -1526,28 +1531,22 @@ static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
     if (ctx) ctx->bytes -= bytes;
 }
 
-/*  A larger block with the old contents; on NULL the old block stays valid. */
-static void *lemon__grow(lemon_ctx *ctx, void *old, size_t old_bytes, size_t new_bytes) {
-    void *p = lemon__malloc(ctx, new_bytes);
-    if (p && old) {
-        memcpy(p, old, old_bytes < new_bytes ? old_bytes : new_bytes);
-        lemon__free(ctx, old, old_bytes);
-    }
-    return p;
-}
-
-/*  An array with room for at least `need` elements of `each` bytes, twice as large as before if it had to grow. NULL
-    with a message when there is no memory; the old array is then unharmed. */
-static void *lemon__reserve(lemon_ctx *ctx, void *old, int64_t *capacity, int64_t need, size_t each) {
-    int64_t room = lemon__max(need, 2 * *capacity);
+/*  Room in an array for at least `need` elements of `each` bytes, twice as large as before if it had to grow; list: the
+    address of the pointer to it, of whatever type.  0 with a message when there is no memory; the array is then unharmed. */
+static int lemon__room(lemon_ctx *ctx, void *list, int64_t *capacity, int64_t need, size_t each) {
+    int64_t room = lemon__max(16, lemon__max(need, 2 * *capacity));
     size_t bytes = SIZE_MAX;
-    void *p;
-    if (need <= *capacity && old) return old;
-    room = lemon__max(room, 16);
+    void *old, *p;
+    memcpy(&old, list, sizeof old);
+    if (need <= *capacity && old) return 1;
     if ((uint64_t)room > SIZE_MAX || !lemon__mul((size_t)room, each, &bytes)) bytes = SIZE_MAX;
-    p = lemon__grow(ctx, old, (size_t)*capacity * each, bytes);
-    if (p) *capacity = room;
-    return p;
+    p = lemon__malloc(ctx, bytes);
+    if (p == NULL) return 0;
+    if (old) memcpy(p, old, (size_t)*capacity * each);
+    lemon__free(ctx, old, (size_t)*capacity * each);
+    memcpy(list, &p, sizeof p);
+    *capacity = room;
+    return 1;
 }
 
 LEMON_API size_t lemon_memory(const lemon_ctx *ctx, size_t *peak) {
@@ -1673,17 +1672,13 @@ static void lemon__tick_begin(lemon_ctx *ctx, const char *what) {
 
 /*  Reports progress, at most ten times a second and at the end; LEMON_E_CANCELLED when the caller wants to stop. */
 static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, int64_t total, double loss) {
-    lemon_progress progress;
+    lemon_progress progress = {what, done, total, loss, 0.0};
     double now;
     if (ctx == NULL || ctx->options.progress == NULL) return LEMON_OK;
     if (ctx->tick_what == NULL || strcmp(ctx->tick_what, what) != 0) lemon__tick_begin(ctx, what);
     now = lemon__seconds();
     if (done < total && now - ctx->tick_last < 0.1) return LEMON_OK;
     ctx->tick_last = now;
-    progress.what = what;
-    progress.done = done;
-    progress.total = total;
-    progress.loss = loss;
     progress.seconds = now - ctx->tick_start;
     if (ctx->options.progress(ctx->options.user, &progress) == 0) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_CANCELLED, "%s was stopped after %lld of %lld", what, (long long)done,
@@ -2088,21 +2083,9 @@ static int lemon__file_flush_close(lemon__file *file) {
 #ifdef _WIN32
 enum { LEMON__WIDE = 1024 };
 
-/*  "" where a path is no UTF-8, or too long: no file is called that. */
+/*  "" where a path is no UTF-8 (65001), or too long: no file is called that. */
 static const wchar_t *lemon__wide(const char *path, wchar_t *out) {
-    const uint8_t *p = (const uint8_t *)path;
-    size_t n = 0;
-    out[0] = 0;
-    while (*p) {
-        int more = *p < 0x80 ? 0 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : 3;
-        unsigned long c = more == 0 ? *p : *p & (0x3fu >> more);
-        if ((*p >= 0x80 && *p < 0xc0) || n + 3 > LEMON__WIDE) { out[0] = 0; return out; }
-        for (p++; more > 0 && *p >= 0x80 && *p < 0xc0; more--) c = c << 6 | (*p++ & 0x3f);
-        if (more > 0) { out[0] = 0; return out; }
-        if (c >= 0x10000) out[n++] = (wchar_t)(0xd800 + ((c - 0x10000) >> 10));
-        out[n++] = (wchar_t)(c >= 0x10000 ? 0xdc00 + (c & 0x3ff) : c);
-    }
-    out[n] = 0;
+    if (MultiByteToWideChar(65001, 8 /* refuse what is invalid */, path, -1, out, LEMON__WIDE) == 0) out[0] = 0;
     return out;
 }
 
@@ -2211,42 +2194,39 @@ static lemon_status lemon__file_commit(void *user) {
 }
 
 LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon_reader *reader) {
+    lemon_reader opened = {NULL, NULL, 0, NULL, lemon__file_read, lemon__file_close};
     lemon__file *file;
     lemon_status status;
-    if (ctx == NULL || path == NULL || reader == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_reader: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, path && reader)) return LEMON_E_ARG;
     memset(reader, 0, sizeof *reader);
     file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
-    status = lemon__file_open_read(file, &reader->size);
+    status = lemon__file_open_read(file, &opened.size);
     if (status) {
         int error = errno;
         lemon__file_close(file);
         errno = error;              /* whether there is no such file, or something else was wrong */
         return status;
     }
-    reader->user = file;
-    reader->name = file->path;
-    reader->map = (const uint8_t *)file->map;
-    reader->read = lemon__file_read;
-    reader->close = lemon__file_close;
+    opened.user = file;
+    opened.name = file->path;
+    opened.map = (const uint8_t *)file->map;
+    *reader = opened;
     return LEMON_OK;
 }
 
 LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon_writer *writer) {
+    lemon_writer opened = {NULL, NULL, lemon__file_append, lemon__file_commit, lemon__file_abort};
     lemon__file *file;
     lemon_status status;
-    if (ctx == NULL || path == NULL || writer == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_writer: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, path && writer)) return LEMON_E_ARG;
     file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
     status = lemon__file_open_write(file);
     if (status) { lemon__file_close(file); return status; }
-    writer->user = file;
-    writer->name = file->path;
-    writer->append = lemon__file_append;
-    writer->commit = lemon__file_commit;
-    writer->abort = lemon__file_abort;
+    opened.user = file;
+    opened.name = file->path;
+    *writer = opened;
     return LEMON_OK;
 }
 #endif
@@ -2702,11 +2682,7 @@ static void *lemon__unconst(const void *p) {
 
 /*  Numbers that stand somewhere, as a tensor. */
 static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int64_t cols) {
-    lemon_tensor t;
-    t.data = data;
-    t.dtype = dtype;
-    t.rows = rows;
-    t.cols = cols;
+    const lemon_tensor t = {data, dtype, rows, cols};
     return t;
 }
 
@@ -5696,7 +5672,7 @@ struct lemon_tape {
 /* ---- recording ---- */
 
 LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape) {
-    if (ctx == NULL || tape == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tape_open: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tape != NULL)) return LEMON_E_ARG;
     *tape = NULL;
     if (lemon__workspaces(ctx)) return LEMON_E_MEMORY;
     *tape = (lemon_tape *)lemon__calloc(ctx, sizeof **tape);
@@ -5731,11 +5707,12 @@ static lemon_var lemon__tape_fail(lemon_tape *tape, const char *call, const char
 }
 
 static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols) {
-    lemon__value *v = (lemon__value *)lemon__reserve(tape->ctx, tape->values, &tape->values_capacity,
-                                                     tape->n_values + 1, sizeof *v);
-    if (v == NULL) { tape->status = LEMON_E_MEMORY; return -1; }
-    tape->values = v;
-    v += tape->n_values;
+    lemon__value *v;
+    if (!lemon__room(tape->ctx, &tape->values, &tape->values_capacity, tape->n_values + 1, sizeof *v)) {
+        tape->status = LEMON_E_MEMORY;
+        return -1;
+    }
+    v = &tape->values[tape->n_values];
     memset(v, 0, sizeof *v);
     v->tensor.rows = rows;
     v->tensor.cols = cols;
@@ -5759,14 +5736,12 @@ static const lemon_tensor *lemon__tape_tensor(lemon_tape *tape, lemon_var x, con
 /*  A new row with up to four inputs (-1: absent) and an output [rows, cols]; tape->nowhere on error. */
 static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int64_t rows, int64_t cols, lemon_var a,
                                          lemon_var b, lemon_var c, lemon_var d) {
-    lemon__tape_row *row = (lemon__tape_row *)lemon__reserve(tape->ctx, tape->rows, &tape->rows_capacity,
-                                                             tape->n_rows + 1, sizeof *row);
-    lemon_var out = row ? lemon__tape_value(tape, rows, cols) : -1;
-    int i;
-    if (row) tape->rows = row;
-    else tape->status = LEMON_E_MEMORY;
+    int there = lemon__room(tape->ctx, &tape->rows, &tape->rows_capacity, tape->n_rows + 1, sizeof *tape->rows), i;
+    lemon_var out = there ? lemon__tape_value(tape, rows, cols) : -1;
+    lemon__tape_row *row;
+    if (!there) tape->status = LEMON_E_MEMORY;
     if (out < 0) return &tape->nowhere;
-    row += tape->n_rows++;
+    row = &tape->rows[tape->n_rows++];
     memset(row, 0, sizeof *row);
     row->in[0] = a; row->in[1] = b; row->in[2] = c; row->in[3] = d; row->in[4] = -1;
     row->code = code;
@@ -6020,13 +5995,10 @@ typedef struct lemon__buffer {
 typedef struct lemon__layout { lemon__buffer *list; int64_t n, capacity; } lemon__layout;
 
 static lemon__buffer *lemon__plan_add(lemon__layout *plan, int64_t floats, int64_t born, int64_t dies, float **where) {
+    const lemon__buffer fresh = {(floats + 15) / 16 * 16, 0, {born, 0}, {dies, 0}, where};
     lemon__buffer *b = &plan->list[plan->n];
     if (floats > 0) plan->n++;              /* else the place is the next one's */
-    b->floats = (floats + 15) / 16 * 16;
-    b->born[0] = born;
-    b->dies[0] = dies;
-    b->born[1] = b->dies[1] = 0;
-    b->where = where;
+    *b = fresh;
     return b;
 }
 
@@ -6577,7 +6549,7 @@ static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
 
 LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
     lemon_status status;
-    if (ctx == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_create: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, model != NULL)) return LEMON_E_ARG;
     status = lemon__model_new(ctx, config, model);
     if (!status) status = lemon__model_block(ctx, *model);
     return lemon__model_done(ctx, status, model);
@@ -6658,8 +6630,7 @@ static lemon_status lemon__part_add(lemon_ctx *ctx, lemon_model *model, const ch
 LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to) {
     lemon_status status = LEMON_OK;
     int64_t i;
-    if (ctx == NULL || from == NULL || to == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_carry: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, from && to)) return LEMON_E_ARG;
     if (from->tokenizer && !to->tokenizer) status = lemon_tokenizer_clone(ctx, from->tokenizer, &to->tokenizer);
     for (i = to->n_parts > 0 ? from->n_parts : 0; i < from->n_parts && !status; i++) {
         const lemon_part *p = &from->parts[i];
@@ -6686,8 +6657,7 @@ LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lem
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model) {
     lemon_status status;
     int64_t i;
-    if (ctx == NULL || source == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_clone: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, source && model)) return LEMON_E_ARG;
     status = lemon_model_create(ctx, &source->config, model);
     if (status) return status;
     for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
@@ -7024,16 +6994,12 @@ static int lemon__words_rehash(lemon_ctx *ctx, lemon__words *words) {
 
 /*  Appends a word; where `found` is set it can be found from now on, unless an equal one came before.  0: no memory. */
 static int lemon__words_push(lemon_ctx *ctx, lemon__words *words, size_t start, size_t bytes, int found) {
-    lemon__span *spans =
-        (lemon__span *)lemon__reserve(ctx, words->spans, &words->capacity, words->count + 1, sizeof *spans);
     int32_t *slot;
-    if (spans == NULL) return 0;
-    words->spans = spans;
+    if (!lemon__room(ctx, &words->spans, &words->capacity, words->count + 1, sizeof *words->spans)) return 0;
     if (words->count >= INT32_MAX - 1) { lemon__fail(ctx, LEMON_E_MEMORY, "more than 2^31 words"); return 0; }
     if (2 * words->used >= words->n_slots && !lemon__words_rehash(ctx, words)) return 0;
-    spans[words->count].start = start;
-    spans[words->count].bytes = bytes;
-    words->count++;
+    words->spans[words->count].start = start;
+    words->spans[words->count++].bytes = bytes;
     if (!found) return 1;
     slot = lemon__words_slot(words, words->blob + start, bytes);
     if (*slot == 0) { *slot = (int32_t)words->count; words->used++; }
@@ -7075,10 +7041,7 @@ static uint32_t lemon__take32(lemon__cursor *c) { return (uint32_t)lemon__take_n
 static uint64_t lemon__take64(lemon__cursor *c) { return lemon__take_number(c, 8); }
 
 static lemon__cursor lemon__cursor_at(const void *bytes, size_t size) {
-    lemon__cursor c;
-    memset(&c, 0, sizeof c);
-    c.bytes = (const uint8_t *)bytes;
-    c.size = size;
+    const lemon__cursor c = {(const uint8_t *)bytes, size, 0, 0};
     return c;
 }
 
@@ -7092,8 +7055,8 @@ static void lemon__reader_close(lemon_reader *reader) {
 }
 
 /*  Whether a caller's reader can be used: it has a name, and all bytes or a call that brings them. */
-static int lemon__reader_ok(const lemon_ctx *ctx, const lemon_reader *reader) {
-    return ctx && reader && reader->name && (reader->map || reader->read || reader->size == 0);
+static int lemon__reader_ok(const lemon_reader *reader) {
+    return reader && reader->name && (reader->map || reader->read || reader->size == 0);
 }
 
 static int lemon__writer_ok(const lemon_writer *writer) { return writer && writer->append && writer->name; }
@@ -7148,6 +7111,7 @@ static void lemon__held_close(void *user) {
     reader can do.  What is mapped stays where it is, but on big-endian hosts, where numbers must be turned. */
 static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     size_t name_bytes = strlen(reader->name) + 1, size = (size_t)reader->size;
+    lemon_reader now = {NULL, NULL, 0, NULL, NULL, lemon__held_close};
     lemon__held *held;
     uint8_t *bytes;
     lemon_status status;
@@ -7165,11 +7129,8 @@ static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     status = lemon__fetch(ctx, reader, 0, bytes, size);
     if (status) { lemon__held_close(held); return status; }
     lemon__reader_close(reader);
-    reader->user = held;
-    reader->name = (const char *)(bytes + size);
-    reader->size = size;
-    reader->map = bytes;
-    reader->close = lemon__held_close;
+    now.user = held, now.name = (const char *)(bytes + size), now.size = size, now.map = bytes;
+    *reader = now;
     return LEMON_OK;
 }
 
@@ -7333,12 +7294,10 @@ static lemon_status lemon__json_inside(lemon__json *json, int end, int depth);
 static lemon_status lemon__json_value(lemon__json *json, int depth) {
     int c = lemon__json_peek(json), quoted = c == '"';
     int64_t i = json->count;
-    lemon__json_node *node =
-        (lemon__json_node *)lemon__reserve(json->ctx, json->nodes, &json->capacity, i + 1, sizeof *node);
+    lemon__json_node *node;
     lemon_status status;
-    if (node == NULL) return LEMON_E_MEMORY;
-    json->nodes = node;
-    node += json->count++;
+    if (!lemon__room(json->ctx, &json->nodes, &json->capacity, i + 1, sizeof *node)) return LEMON_E_MEMORY;
+    node = &json->nodes[json->count++];
     memset(node, 0, sizeof *node);
     node->start = (uint32_t)(json->at + (quoted ? 1 : 0));
     node->type = quoted ? LEMON__JSON_STRING : c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
@@ -7480,19 +7439,16 @@ typedef struct lemon__bytes {
 } lemon__bytes;
 
 static lemon__bytes lemon__bytes_in(lemon_ctx *ctx) {
-    lemon__bytes b;
-    memset(&b, 0, sizeof b);
-    b.ctx = ctx;
+    const lemon__bytes b = {ctx, LEMON_OK, NULL, 0, 0};
     return b;
 }
 
 /*  Room for n more bytes, which count from now on; NULL: no memory. */
 static uint8_t *lemon__put_room(lemon__bytes *b, size_t n) {
-    uint8_t *p = b->status ? NULL : (uint8_t *)lemon__reserve(b->ctx, b->data, &b->capacity, b->count + (int64_t)n, 1);
-    if (p == NULL) { b->status = LEMON_E_MEMORY; return NULL; }
-    b->data = p;
+    if (!b->status && !lemon__room(b->ctx, &b->data, &b->capacity, b->count + (int64_t)n, 1)) b->status = LEMON_E_MEMORY;
+    if (b->status) return NULL;
     b->count += (int64_t)n;
-    return p + b->count - n;
+    return b->data + b->count - n;
 }
 
 static void lemon__put(lemon__bytes *b, const void *from, size_t n) {
@@ -7689,10 +7645,11 @@ static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, co
             lemon_dtype_name(tensor->dtype), (long long)tensor->rows, (long long)tensor->cols, lemon_dtype_name(as));
         return NULL;
     }
-    t = (lemon__packed *)lemon__reserve(pack->ctx, pack->tensors, &pack->capacity, pack->n_tensors + 1, sizeof *t);
-    if (t == NULL) { pack->status = LEMON_E_MEMORY; return NULL; }
-    pack->tensors = t;
-    t += pack->n_tensors++;
+    if (!lemon__room(pack->ctx, &pack->tensors, &pack->capacity, pack->n_tensors + 1, sizeof *t)) {
+        pack->status = LEMON_E_MEMORY;
+        return NULL;
+    }
+    t = &pack->tensors[pack->n_tensors++];
     memset(t, 0, sizeof *t);
     memcpy(t->name, name, n);
     t->source = *tensor;
@@ -7959,20 +7916,15 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, si
 
 /*  The key, or the tensor, that belongs to the name before. */
 static lemon_status lemon__unpack_push_key(lemon__unpack *u, const lemon__key *key) {
-    int64_t n = u->key_names.count;
-    lemon__key *keys = (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, n, sizeof *keys);
-    if (keys == NULL) return LEMON_E_MEMORY;
-    u->keys = keys;
-    keys[n - 1] = *key;
+    if (!lemon__room(u->ctx, &u->keys, &u->keys_capacity, u->key_names.count, sizeof *u->keys)) return LEMON_E_MEMORY;
+    u->keys[u->key_names.count - 1] = *key;
     return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon__entry *entry) {
-    int64_t n = u->tensor_names.count;
-    lemon__entry *list = (lemon__entry *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity, n, sizeof *list);
-    if (list == NULL) return LEMON_E_MEMORY;
-    u->tensors = list;
-    list[n - 1] = *entry;
+    const int64_t n = u->tensor_names.count;
+    if (!lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, n, sizeof *u->tensors)) return LEMON_E_MEMORY;
+    u->tensors[n - 1] = *entry;
     return LEMON_OK;
 }
 
@@ -8857,12 +8809,10 @@ typedef struct lemon__shards {
 } lemon__shards;
 
 static lemon_status lemon__shards_add(lemon__shards *shards, const char *name) {
-    lemon__unpack *u =
-        (lemon__unpack *)lemon__reserve(shards->ctx, shards->u, &shards->capacity, shards->n + 1, sizeof *u);
+    lemon__unpack *u;
     lemon_status status;
-    if (u == NULL) return LEMON_E_MEMORY;
-    shards->u = u;
-    u += shards->n++;
+    if (!lemon__room(shards->ctx, &shards->u, &shards->capacity, shards->n + 1, sizeof *u)) return LEMON_E_MEMORY;
+    u = &shards->u[shards->n++];
     memset(u, 0, sizeof *u);
     u->ctx = shards->ctx;
     status = lemon__open_in(shards->ctx, shards->folder, name, &u->source);
@@ -9493,8 +9443,7 @@ LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *rea
     size_t n;
     lemon_reader r;
     lemon_status status;
-    if (model == NULL || !lemon__reader_ok(ctx, reader))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or what the reader must have, is NULL");
+    if (lemon__lacks(ctx, __func__, model && lemon__reader_ok(reader))) return LEMON_E_ARG;
     *model = NULL;
     r = *reader;
     n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
@@ -9519,8 +9468,7 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     char folder[LEMON__PATH];
     size_t n;
     int there;
-    if (ctx == NULL || path == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, path && model)) return LEMON_E_ARG;
     *model = NULL;
     n = LEMON__FORMATS ? strlen(path) : 0;
     if (n >= 11 && n < LEMON__PATH && strcmp(path + n - 11, "config.json") == 0 &&
@@ -10225,13 +10173,9 @@ static lemon_status lemon__array_open(lemon_ctx *ctx, const char *path, lemon__a
                       "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
                       "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
                       "static const unsigned char %s[] = {\n", name, name, name, name, name, name);
-    array->ctx = ctx;
-    array->out = *writer;
-    array->column = 0;
-    writer->user = array;
-    writer->append = lemon__array_append;
-    writer->commit = lemon__array_commit;
-    writer->abort = lemon__array_abort;
+    array->ctx = ctx, array->out = *writer, array->column = 0;
+    writer->user = array, writer->append = lemon__array_append;
+    writer->commit = lemon__array_commit, writer->abort = lemon__array_abort;
     if (lemon__append(ctx, &array->out, text, (size_t)n) == LEMON_OK) return LEMON_OK;
     return lemon__conclude(ctx, &array->out, LEMON_E_IO);
 }
@@ -10240,8 +10184,7 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
                                          lemon_dtype dtype) {
     lemon__pack pack;
     lemon_status status;
-    if (ctx == NULL || model == NULL || !lemon__writer_ok(writer))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument, or what the writer must have, is NULL");
+    if (lemon__lacks(ctx, __func__, model && lemon__writer_ok(writer))) return LEMON_E_ARG;
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "model", 5);
     lemon__pack_model(&pack, model, dtype);
@@ -10272,8 +10215,7 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     lemon__array array;
     lemon_status status;
     const char *ending;
-    if (ctx == NULL || path == NULL || model == NULL || options == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, path && model && options)) return LEMON_E_ARG;
     if ((unsigned)options->dtype > LEMON_Q4)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
                            lemon_dtype_name(options->dtype));
@@ -10457,11 +10399,9 @@ static lemon_status lemon__tokenizer_done(lemon_ctx *ctx, lemon_status status, l
 
 /*  Room for n more bytes at the end of the blob; NULL: no memory. */
 static uint8_t *lemon__tokenizer_room(lemon_ctx *ctx, lemon_tokenizer *t, size_t n) {
-    uint8_t *blob = (uint8_t *)lemon__reserve(ctx, t->blob, &t->blob_capacity, t->blob_bytes + (int64_t)n, 1);
-    if (blob == NULL) return NULL;
-    t->blob = blob;
-    t->pieces.blob = blob;
-    return blob + t->blob_bytes;
+    if (!lemon__room(ctx, &t->blob, &t->blob_capacity, t->blob_bytes + (int64_t)n, 1)) return NULL;
+    t->pieces.blob = t->blob;
+    return t->blob + t->blob_bytes;
 }
 
 /*  Makes the n bytes that were put into that room the piece of the next id.  Only normal ones can be found: no text
@@ -10470,17 +10410,13 @@ static lemon_status lemon__tokenizer_push(lemon_ctx *ctx, lemon_tokenizer *t, in
     int64_t id = t->pieces.count;
     const uint8_t *piece = t->blob + t->blob_bytes;
     int found = kind == LEMON__NORMAL && n > 0;
-    float *scores = (float *)lemon__reserve(ctx, t->scores, &t->scores_capacity, id + 1, sizeof *scores);
-    uint8_t *kinds;
     size_t i;
-    if (scores == NULL) return LEMON_E_MEMORY;
-    t->scores = scores;
-    kinds = (uint8_t *)lemon__reserve(ctx, t->kinds, &t->kinds_capacity, id + 1, 1);
-    if (kinds == NULL) return LEMON_E_MEMORY;
-    t->kinds = kinds;
-    if (!lemon__words_push(ctx, &t->pieces, (size_t)t->blob_bytes, n, found)) return LEMON_E_MEMORY;
-    scores[id] = score;
-    kinds[id] = (uint8_t)kind;
+    if (!lemon__room(ctx, &t->scores, &t->scores_capacity, id + 1, sizeof *t->scores) ||
+        !lemon__room(ctx, &t->kinds, &t->kinds_capacity, id + 1, 1) ||
+        !lemon__words_push(ctx, &t->pieces, (size_t)t->blob_bytes, n, found))
+        return LEMON_E_MEMORY;
+    t->scores[id] = score;
+    t->kinds[id] = (uint8_t)kind;
     t->blob_bytes += (int64_t)n;
     t->longest = n > t->longest ? n : t->longest;
     for (i = 1; LEMON__BPE && found && i < n; i++)
@@ -10588,15 +10524,12 @@ static size_t lemon__piece_spelling(const lemon_tokenizer *t, int32_t id, uint8_
 
 /*  Appends a merge.  Scores that say the same are kept for files that know no merges. */
 static lemon_status lemon__merge_push(lemon_ctx *ctx, lemon_tokenizer *t, const lemon__merge *m) {
-    int64_t rank = t->pairs.count;
-    lemon__merge *merges =
-        (lemon__merge *)lemon__reserve(ctx, t->merges, &t->merges_capacity, rank + 1, sizeof *merges);
-    if (merges == NULL) return LEMON_E_MEMORY;
-    t->merges = merges;
-    t->pairs.blob = (const uint8_t *)merges;
-    merges[rank] = *m;
+    const int64_t rank = t->pairs.count;
+    if (!lemon__room(ctx, &t->merges, &t->merges_capacity, rank + 1, sizeof *m)) return LEMON_E_MEMORY;
+    t->pairs.blob = (const uint8_t *)t->merges;
+    t->merges[rank] = *m;
     if (t->scores[m->id] >= 0) t->scores[m->id] = -(float)(rank + 1);
-    return lemon__words_push(ctx, &t->pairs, (size_t)rank * sizeof *merges, 8, 1) ? LEMON_OK : LEMON_E_MEMORY;
+    return lemon__words_push(ctx, &t->pairs, (size_t)rank * sizeof *m, 8, 1) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  A merge of two pieces, given as they are spelled. */
@@ -11030,10 +10963,8 @@ static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t
         int kind = t->kinds[id] & LEMON__KIND;
         lemon__special *s;
         if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || t->pieces.spans[id].bytes == 0) continue;
-        s = (lemon__special *)lemon__reserve(ctx, t->specials, &t->specials_capacity, t->n_specials + 1, sizeof *s);
-        if (s == NULL) return LEMON_E_MEMORY;
-        t->specials = s;
-        s += t->n_specials++;
+        if (!lemon__room(ctx, &t->specials, &t->specials_capacity, t->n_specials + 1, sizeof *s)) return LEMON_E_MEMORY;
+        s = &t->specials[t->n_specials++];
         s->bytes = lemon__piece(t, id, &s->n);
         s->id = id;
     }
@@ -11087,7 +11018,7 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
 
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
     lemon_status status;
-    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_bytes: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tokenizer != NULL)) return LEMON_E_ARG;
     status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status) status = lemon__tokenizer_add_bytes(ctx, *tokenizer);
     if (!status) status = lemon__tokenizer_finish(ctx, "bytes", *tokenizer);
@@ -11123,8 +11054,7 @@ static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer 
 }
 
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source, lemon_tokenizer **tokenizer) {
-    if (source == NULL || tokenizer == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_clone: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, source && tokenizer)) return LEMON_E_ARG;
     return lemon__tokenizer_copy(ctx, source, NULL, NULL, tokenizer);
 }
 
@@ -11204,23 +11134,14 @@ static const struct lemon__rule { const char *name; size_t offset; int32_t most;
 };
 enum { LEMON__RULES = sizeof lemon__rule_names / sizeof *lemon__rule_names };
 
-static lemon_tensor lemon__row_of(const void *data, lemon_dtype dtype, int64_t n) {
-    lemon_tensor t;
-    t.data = lemon__unconst(data);
-    t.dtype = dtype;
-    t.rows = 1;
-    t.cols = n;
-    return t;
-}
-
 /*  Scores, lengths and bytes of all pieces as three tensors; of other vocabularies than llama2.c's the rules as well,
     the kinds and the merges. */
 static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *t) {
     int32_t id, size = lemon_tokenizer_size(t), i, value;
     int32_t *lengths = (int32_t *)lemon_arena_alloc(pack->ctx, &pack->scratch, (size_t)size * sizeof *lengths);
-    lemon_tensor scores = lemon__row_of(t->scores, LEMON_F32, size), counts = lemon__row_of(lengths, LEMON_I32, size),
-                 pieces = lemon__row_of(t->blob, LEMON_U8, t->blob_bytes), kinds = lemon__row_of(t->kinds, LEMON_U8, size),
-                 merges = lemon__row_of(t->merges, LEMON_I32, 3 * t->pairs.count);
+    lemon_tensor scores = lemon__view(t->scores, LEMON_F32, 1, size), counts = lemon__view(lengths, LEMON_I32, 1, size),
+                 pieces = lemon__view(t->blob, LEMON_U8, 1, t->blob_bytes), kinds = lemon__view(t->kinds, LEMON_U8, 1, size),
+                 merges = lemon__view(t->merges, LEMON_I32, 1, 3 * t->pairs.count);
     if (lengths == NULL) return LEMON_E_MEMORY;
     for (id = 0; id < size; id++) lengths[id] = (int32_t)t->pieces.spans[id].bytes;
     lemon__pack_text(pack, "tokenizer.type", t->rules.llama2c ? "llama2c" : "bpe", t->rules.llama2c ? 7 : 3);
@@ -11358,12 +11279,10 @@ typedef struct lemon__heap {
 } lemon__heap;
 
 static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t added) {
-    uint64_t *items = (uint64_t *)lemon__reserve(ctx, heap->items, &heap->capacity, heap->count + 1, sizeof *items);
-    int64_t i;
-    if (items == NULL) return LEMON_E_MEMORY;
-    heap->items = items;
-    for (i = heap->count++; i > 0 && added < items[(i - 1) / 2]; i = (i - 1) / 2) items[i] = items[(i - 1) / 2];
-    items[i] = added;
+    int64_t i = heap->count;
+    if (!lemon__room(ctx, &heap->items, &heap->capacity, i + 1, sizeof *heap->items)) return LEMON_E_MEMORY;
+    for (heap->count++; i > 0 && added < heap->items[(i - 1) / 2]; i = (i - 1) / 2) heap->items[i] = heap->items[(i - 1) / 2];
+    heap->items[i] = added;
     return LEMON_OK;
 }
 
@@ -11398,12 +11317,9 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens) {
 }
 
 LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
-    int32_t *ids;
-    if (tokens == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_push: an argument is NULL");
-    ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
-    if (ids == NULL) return LEMON_E_MEMORY;
-    tokens->ids = ids;
-    ids[tokens->count++] = id;
+    if (lemon__lacks(ctx, __func__, tokens != NULL)) return LEMON_E_ARG;
+    if (!lemon__room(ctx, &tokens->ids, &tokens->capacity, tokens->count + 1, sizeof id)) return LEMON_E_MEMORY;
+    tokens->ids[tokens->count++] = id;
     return LEMON_OK;
 }
 
@@ -11472,14 +11388,12 @@ enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
 /*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one
     rank stay in the order of the text. */
 static lemon_status lemon__encoder_sort(lemon__encoder *e) {
-    uint64_t *from = (uint64_t *)lemon__reserve(e->ctx, e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from);
-    uint64_t *to;
+    uint64_t *from, *to;
     int64_t ends[LEMON__DIGITS], n = 0, k;
     int32_t i;
     int shift;
-    if (from == NULL) return LEMON_E_MEMORY;
-    e->keys = from;
-    for (i = 0; i < e->n_symbols; i++) {
+    if (!lemon__room(e->ctx, &e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from)) return LEMON_E_MEMORY;
+    for (i = 0, from = e->keys; i < e->n_symbols; i++) {
         e->symbols[i].join = lemon__join_of(e, &e->symbols[i]);
         if (e->symbols[i].join >= 0) from[n++] = lemon__join_key(e, i);
     }
@@ -11510,16 +11424,11 @@ static lemon_status lemon__encoder_join(lemon__encoder *e, int32_t i) {
 }
 
 static lemon_status lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
-    lemon__symbol *s = (lemon__symbol *)lemon__reserve(e->ctx, e->symbols, &e->capacity, e->n_symbols + 1, sizeof *s);
-    if (s == NULL) return LEMON_E_MEMORY;
+    const int32_t at = (int32_t)e->n_symbols;
+    const lemon__symbol s = {(int32_t)start, (int32_t)bytes, at - 1, at + 1, id, -1};
+    if (!lemon__room(e->ctx, &e->symbols, &e->capacity, e->n_symbols + 1, sizeof s)) return LEMON_E_MEMORY;
     if (e->passed) e->passed[id] = 1;
-    e->symbols = s;
-    s += e->n_symbols;
-    s->start = (int32_t)start;
-    s->bytes = (int32_t)bytes;
-    s->id = id;
-    s->left = (int32_t)e->n_symbols - 1;
-    s->right = (int32_t)++e->n_symbols;
+    e->symbols[e->n_symbols++] = s;
     return LEMON_OK;
 }
 
@@ -11720,8 +11629,7 @@ static lemon_status lemon__encode(lemon_ctx *ctx, const lemon_tokenizer *t, cons
     int64_t before;
     lemon_status status;
     if (!LEMON__BPE) return lemon__no_bpe(ctx);
-    if (t == NULL || tokens == NULL || (text == NULL && bytes > 0))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, t && tokens && (text || bytes == 0))) return LEMON_E_ARG;
     before = tokens->count;
     e = lemon__encoder_open(ctx, t, tokens);
     status = lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
@@ -11757,7 +11665,7 @@ LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *token
                                     const char **text, size_t *bytes) {
     const lemon_tokenizer *t = tokenizer;
     const uint8_t *piece;
-    if (text == NULL || bytes == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_decode: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, text && bytes)) return LEMON_E_ARG;
     if (id < 0 || id >= lemon_tokenizer_size(t))
         return lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)id,
                            (long)lemon_tokenizer_size(t) - 1);
@@ -11788,26 +11696,22 @@ static size_t lemon__unfinished(const uint8_t *p, size_t n) {
 LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, lemon_stream *stream,
                                          int32_t id, const char **text, size_t *bytes) {
     const char *piece = NULL;
-    char *room;
     size_t n = 0;
     lemon_status status;
-    if (stream == NULL || text == NULL || bytes == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_stream_next: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, stream && text && bytes)) return LEMON_E_ARG;
     status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
     *text = "";
     *bytes = 0;
     if (status) return status;
     if (stream->given > 0) memmove(stream->text, stream->text + stream->given, (size_t)stream->held);
     stream->given = 0;
-    room = (char *)lemon__reserve(ctx, stream->text, &stream->capacity, stream->held + (int64_t)n, 1);
-    if (room == NULL) return LEMON_E_MEMORY;
-    stream->text = room;
-    if (n > 0) memcpy(room + stream->held, piece, n);
+    if (!lemon__room(ctx, &stream->text, &stream->capacity, stream->held + (int64_t)n, 1)) return LEMON_E_MEMORY;
+    if (n > 0) memcpy(stream->text + stream->held, piece, n);
     n += (size_t)stream->held;
     stream->previous = id == lemon_tokenizer_bos(tokenizer) ? -1 : id;      /* only the text's first blank goes */
-    stream->held = id < 0 ? 0 : (int64_t)lemon__unfinished((const uint8_t *)room, n);
+    stream->held = id < 0 ? 0 : (int64_t)lemon__unfinished((const uint8_t *)stream->text, n);
     stream->given = (int64_t)n - stream->held;
-    *text = room;
+    *text = stream->text;
     *bytes = (size_t)stream->given;
     return LEMON_OK;
 }
@@ -11841,8 +11745,7 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     int32_t *new_ids;
     lemon_status status;
     int64_t i;
-    if (tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL || smaller == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_trim: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tokenizer && (ids || n < 1) && kept && smaller)) return LEMON_E_ARG;
     new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
     status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
     *smaller = NULL;
@@ -11958,9 +11861,7 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
     lemon_config config;
     lemon_status status;
     int64_t i, layer, before;
-    if (ctx == NULL || source == NULL || source->tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL ||
-        model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_trim: an argument, or the model's tokenizer, is NULL");
+    if (lemon__lacks(ctx, __func__, source && source->tokenizer && (ids || n < 1) && kept && model)) return LEMON_E_ARG;
     *model = NULL;
     before = kept->count;
     status = lemon__vocabulary_check(ctx, source);
@@ -12841,9 +12742,7 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
     lemon_reader r;
     lemon_status status;
     int json, proto;
-    if (tokenizer == NULL || !lemon__reader_ok(ctx, reader))
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "lemon_tokenizer_load_reader: an argument, or what the reader must have, is NULL");
+    if (lemon__lacks(ctx, __func__, tokenizer && lemon__reader_ok(reader))) return LEMON_E_ARG;
     r = *reader;
     status = LEMON__FORMATS ? lemon__hold(ctx, &r) : lemon__one_format(ctx, r.name);
     json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
@@ -12867,7 +12766,7 @@ LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, in
                                             lemon_tokenizer **tokenizer) {
     lemon_reader reader;
     lemon_status status;
-    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_load: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tokenizer != NULL)) return LEMON_E_ARG;
     *tokenizer = NULL;
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
@@ -12898,8 +12797,7 @@ LEMON_API lemon_status lemon_tokens_from_text(lemon_ctx *ctx, const lemon_tokeni
     size_t from = 0, line, next;
     int64_t before;
     lemon_status status = LEMON_OK;
-    if (tokenizer == NULL || tokens == NULL || (text == NULL && bytes > 0))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_from_text: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tokenizer && tokens && (text || bytes == 0))) return LEMON_E_ARG;
     before = tokens->count;
     for (line = 0; line < bytes && !status; line = next) {
         const char *newline = (const char *)memchr(text + line, '\n', bytes - line);
@@ -12961,9 +12859,7 @@ LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_token
                                                const char *const *paths, int64_t n_paths, lemon_tokens *tokens) {
     int64_t i, before;
     lemon_status status = LEMON_OK;
-    if (tokens == NULL || (paths == NULL && n_paths > 0) || vocab_size < 1)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "lemon_tokens_from_files: an argument is NULL, or vocab_size is not positive");
+    if (lemon__lacks(ctx, __func__, tokens && (paths || n_paths < 1) && vocab_size > 0)) return LEMON_E_ARG;
     before = tokens->count;
     for (i = 0; i < n_paths && !status; i++)
         status = paths[i] ? lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens)
@@ -12982,13 +12878,11 @@ typedef struct lemon__tally {
 } lemon__tally;
 
 static lemon_status lemon__tally_add(lemon_ctx *ctx, lemon__tally *tally, size_t start, size_t bytes) {
-    int32_t i = lemon__words_find(&tally->words, tally->words.blob + start, bytes);
-    int64_t *counts;
+    const int32_t i = lemon__words_find(&tally->words, tally->words.blob + start, bytes);
+    const int64_t n = tally->words.count;
     if (i >= 0) { tally->counts[i]++; return LEMON_OK; }
-    counts = (int64_t *)lemon__reserve(ctx, tally->counts, &tally->capacity, tally->words.count + 1, sizeof *counts);
-    if (counts == NULL) return LEMON_E_MEMORY;
-    tally->counts = counts;
-    counts[tally->words.count] = 1;
+    if (!lemon__room(ctx, &tally->counts, &tally->capacity, n + 1, sizeof *tally->counts)) return LEMON_E_MEMORY;
+    tally->counts[n] = 1;
     return lemon__words_push(ctx, &tally->words, start, bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
@@ -13106,22 +13000,14 @@ static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, s
 
 /*  The pair of two symbols, made if it is new; NULL: no memory. */
 static lemon__pair *lemon__learn_pair(lemon__learner *l, int32_t left, int32_t right) {
-    int32_t key[2], i;
-    lemon__pair *pairs;
-    key[0] = left;
-    key[1] = right;
-    i = lemon__words_find(&l->pair_names, key, sizeof key);
+    const lemon__pair fresh = {left, right, 0, -1};
+    int32_t i = lemon__words_find(&l->pair_names, &fresh, 8);
     if (i >= 0) return &l->pairs[i];
     i = (int32_t)l->pair_names.count;
-    pairs = (lemon__pair *)lemon__reserve(l->ctx, l->pairs, &l->pairs_capacity, i + 1, sizeof *pairs);
-    if (pairs == NULL) return NULL;
-    l->pairs = pairs;
-    l->pair_names.blob = (const uint8_t *)pairs;
-    pairs[i].left = left;
-    pairs[i].right = right;
-    pairs[i].count = 0;
-    pairs[i].sighting = -1;
-    return lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof *pairs, sizeof key, 1) ? &pairs[i] : NULL;
+    if (!lemon__room(l->ctx, &l->pairs, &l->pairs_capacity, i + 1, sizeof fresh)) return NULL;
+    l->pair_names.blob = (const uint8_t *)l->pairs;
+    l->pairs[i] = fresh;
+    return lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof fresh, 8, 1) ? &l->pairs[i] : NULL;
 }
 
 static uint64_t lemon__pair_key(const lemon__pair *pair) {
@@ -13132,19 +13018,16 @@ static uint64_t lemon__pair_key(const lemon__pair *pair) {
     again; those that became rarer are put right when they come up. */
 static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
     lemon__pair *pair;
-    lemon__sighting *s;
     if (left < 0 || right < 0) return LEMON_OK;
     pair = lemon__learn_pair(l, left, right);
     if (pair == NULL) return LEMON_E_MEMORY;
     pair->count += sign * l->words.counts[word];
     if (sign < 0) return LEMON_OK;
     if (pair->sighting < 0 || l->sightings[pair->sighting].word != word) {
-        s = (lemon__sighting *)lemon__reserve(l->ctx, l->sightings, &l->sightings_capacity, l->n_sightings + 1,
-                                              sizeof *s);
-        if (s == NULL) return LEMON_E_MEMORY;
-        l->sightings = s;
-        s[l->n_sightings].word = word;
-        s[l->n_sightings].older = pair->sighting;
+        const lemon__sighting seen = {pair->sighting, word};
+        if (!lemon__room(l->ctx, &l->sightings, &l->sightings_capacity, l->n_sightings + 1, sizeof seen))
+            return LEMON_E_MEMORY;
+        l->sightings[l->n_sightings] = seen;
         pair->sighting = l->n_sightings++;
     }
     return lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
@@ -13249,7 +13132,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     const uint8_t *p = (const uint8_t *)text;
     lemon__learner l;
     lemon_status status;
-    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_train: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tokenizer != NULL)) return LEMON_E_ARG;
     *tokenizer = NULL;
     if (!LEMON__BPE) return lemon__no_bpe(ctx);
     if ((text == NULL && bytes > 0) || size <= LEMON__FIRST_PIECE || size > 65536)
@@ -13327,8 +13210,7 @@ LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model
                                                const lemon_session_options *options, lemon_session **session) {
     lemon_session_options *o;
     lemon_status status;
-    if (ctx == NULL || model == NULL || options == NULL || session == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, model && options && session)) return LEMON_E_ARG;
     *session = NULL;
     if (options->max_seq < 0 || options->prefill < 1 || (options->cache != LEMON_F32 && options->cache != LEMON_F16))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: max_seq is %lld, prefill %lld, cache %s, expected at "
@@ -13394,9 +13276,7 @@ LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_wr
     lemon_tensor t;
     char name[LEMON__NAME];
     int64_t i;
-    if (session == NULL || !lemon__writer_ok(writer))
-        return lemon__fail(session ? session->ctx : NULL, LEMON_E_ARG,
-                           "lemon_session_save: an argument, or what the writer must have, is NULL");
+    if (lemon__lacks(session ? session->ctx : NULL, __func__, lemon__writer_ok(writer))) return LEMON_E_ARG;
     lemon__pack_open(session->ctx, &pack);
     lemon__pack_text(&pack, "requires", "session", 7);
     lemon__pack_config(&pack, "", &session->model->config);
@@ -13433,9 +13313,7 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
     lemon_tensor t, found;
     char name[LEMON__NAME];
     int64_t i, length = 0;
-    if (session == NULL || !lemon__reader_ok(session->ctx, reader))
-        return lemon__fail(session ? session->ctx : NULL, LEMON_E_ARG,
-                           "lemon_session_restore: an argument, or what the reader must have, is NULL");
+    if (lemon__lacks(session ? session->ctx : NULL, __func__, lemon__reader_ok(reader))) return LEMON_E_ARG;
     session->length = 0;
     status = lemon__unpack_open(session->ctx, reader, "session", "session", &u);
     if (status) return status;
@@ -13657,20 +13535,18 @@ static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char
                                     lemon_stop *stop) {
     int64_t n;
     int whole = 0;
-    char *held = (char *)lemon__reserve(g->ctx, g->held, &g->capacity, g->n_held + (int64_t)bytes, 1);
-    if (held == NULL) return LEMON_E_MEMORY;
-    g->held = held;
-    if (text) memcpy(held + g->n_held, text, bytes);
+    if (!lemon__room(g->ctx, &g->held, &g->capacity, g->n_held + (int64_t)bytes, 1)) return LEMON_E_MEMORY;
+    if (text) memcpy(g->held + g->n_held, text, bytes);
     g->n_held += (int64_t)bytes;
-    n = text ? lemon__find_stop(g->sampling, held, g->n_held, &whole) : g->n_held;
+    n = text ? lemon__find_stop(g->sampling, g->held, g->n_held, &whole) : g->n_held;
     *ended = whole;
     if (whole) *stop = LEMON_STOP_TEXT;
-    if (g->on_token && (text || n > 0) && g->on_token(g->user, id, held, (size_t)n) && !*ended) {
+    if (g->on_token && (text || n > 0) && g->on_token(g->user, id, g->held, (size_t)n) && !*ended) {
         *ended = 1;
         *stop = LEMON_STOP_CALLER;
     }
     g->n_held -= n;
-    memmove(held, held + n, (size_t)g->n_held);
+    memmove(g->held, g->held + n, (size_t)g->n_held);
     if (whole) g->n_held = 0;
     return LEMON_OK;
 }
@@ -13724,8 +13600,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     lemon_status status;
     lemon_stop ignored;
     float *logits = NULL;
-    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL || (sampling->n_stops > 0 && !sampling->stops))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_generate: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, model && sampling && tokens && (sampling->n_stops < 1 || sampling->stops))) return LEMON_E_ARG;
     if (model->tokenizer == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
     if (lemon_tokenizer_size(model->tokenizer) > model->config.vocab_size)
@@ -13984,11 +13859,8 @@ static lemon_status lemon__adam_make(lemon_ctx *ctx, lemon_arena *arena, int64_t
 static void lemon__adam_segments(lemon__adam *a, int64_t begin, int64_t size, int64_t param, float decay) {
     int64_t at;
     for (at = 0; at < size; at += LEMON__SEGMENT) {
-        lemon__segment *s = &a->segments[a->n_segments++];
-        s->at = begin + at;
-        s->count = lemon__min(LEMON__SEGMENT, size - at);
-        s->param = param;
-        s->decay = decay;
+        const lemon__segment s = {begin + at, lemon__min(LEMON__SEGMENT, size - at), param, decay};
+        a->segments[a->n_segments++] = s;
     }
 }
 
@@ -14067,12 +13939,8 @@ typedef struct lemon__windows {
 
 static lemon_status lemon__windows_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_tokens *tokens, int64_t seq,
                                         lemon_order order, uint64_t seed, lemon__windows *w) {
-    w->tokens = tokens;
-    w->seq = seq;
-    w->count = (tokens->count - 1) / seq;
-    w->order = order;
-    w->seed = seed;
-    w->epoch = -1;
+    const lemon__windows fresh = {tokens, seq, (tokens->count - 1) / seq, order, seed, -1, NULL};
+    *w = fresh;
     w->permutation = (int64_t *)lemon_arena_alloc(ctx, arena, (size_t)w->count * sizeof *w->permutation);
     return w->permutation ? LEMON_OK : LEMON_E_MEMORY;
 }
@@ -17273,9 +17141,7 @@ static void lemon__learn_block(lemon__learn *l) {
 
 /*  The text that is learned from. */
 static lemon_tokens lemon__kept_text(const lemon__fill *f) {
-    lemon_tokens text;
-    text.ids = (int32_t *)lemon__unconst(f->ids);
-    text.count = text.capacity = f->kept * f->seq;
+    const lemon_tokens text = {(int32_t *)lemon__unconst(f->ids), f->kept * f->seq, f->kept * f->seq};
     return text;
 }
 
