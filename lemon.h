@@ -4806,7 +4806,7 @@ LEMON__LOOPS(one)
 LEMON__VECTORS(LEMON__LOOPS)
 
 typedef struct lemon__loops {
-    float (*max)(const float *x, int64_t n);
+    float (*largest)(const float *x, int64_t n);
     float (*exp_sum)(float *x, int64_t n, float scale, float shift);
     void (*softmax_columns)(float *s, int64_t n, float *top, float *sum);
     void (*softmax_back)(float *p, float *ds, int64_t n, const float *lse, const float *d, float scale);
@@ -5301,7 +5301,7 @@ static void lemon__attend_row(const lemon__query_tile *t, int64_t r, float *work
     float top, sum, *y = op->y + t->q_at + r * t->q_width;
     lemon__gemm(t->isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), q, t->q_width, t->k + hidden, t->kv_width, 0.0f,
                 t->s, keys);
-    top = loops->max(t->s, keys);
+    top = loops->largest(t->s, keys);
     sum = loops->exp_sum(t->s, keys, 1.0f, top);
     lemon__gemm(t->isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y, t->q_width);
     for (c = 0; c < n; c++) y[c] /= sum;
@@ -5508,7 +5508,7 @@ typedef struct lemon__loss_job {
     KL = sum q (log q - log p) = sum q (zq - zp) / X - (log sum q - log sum p), without a logarithm for each entry. */
 static double lemon__distill_row(const lemon__loops *loops, const float *z, float *q, int64_t n, float inverse,
                                  float soft) {
-    float top_z = loops->max(z, n) * inverse, top_q = loops->max(q, n) * inverse, sums[3], log_z, log_q;
+    float top_z = loops->largest(z, n) * inverse, top_q = loops->largest(q, n) * inverse, sums[3], log_z, log_q;
     loops->distill_sums(z, q, n, inverse, top_z, top_q, sums);
     log_z = top_z + logf(sums[0]);
     log_q = top_q + logf(sums[1]);
@@ -5543,7 +5543,7 @@ static void lemon__loss_task(void *arg, int64_t r, int worker) {
         out[1] = lemon__distill_row(loops, z, q, vocab, 1.0f / op->loss.temperature,
                                     w * op->loss.temperature * job->weight);
     out[0] = -(double)z[target];
-    top = loops->max(z, vocab);
+    top = loops->largest(z, vocab);
     sum = loops->exp_sum(z, vocab, 1.0f, top);
     out[0] += (double)(top + logf(sum));
     if (op->gradient) lemon__loss_gradient_row(job->isa)(z, q, vocab, target, hard / sum, hard);
@@ -11245,7 +11245,7 @@ static lemon_status lemon__unpack_type(const lemon__unpack *u, lemon_tokenizer *
 static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer *t) {
     lemon_status status = LEMON_OK;
     int64_t value;
-    int32_t small, i;
+    int32_t whole, i;
     for (i = 0; i < LEMON__RULES && !status; i++) {
         const struct lemon__rule *rule = &lemon__rule_names[i];
         int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? t->pieces.count - 1 : rule->most;
@@ -11253,8 +11253,8 @@ static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer 
         status = lemon__unpack_int(u, rule->name, &value);
         if (status) break;
         if (value < least || value > most) status = lemon__unpack_bad(u, rule->name, (uint64_t)value, (uint64_t)most);
-        small = (int32_t)value;
-        memcpy((char *)&t->rules + rule->offset, &small, sizeof small);
+        whole = (int32_t)value;
+        memcpy((char *)&t->rules + rule->offset, &whole, sizeof whole);
     }
     return status;
 }
@@ -17016,8 +17016,8 @@ static void lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask
         int64_t own = map->index ? rank[map->index[i * map->field]] : rank[i];
         for (j = 0; j < n; j++) {
             float now = mask[i * n + j];
-            int near = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
-            mask[i * n + j] = (lemon__solves(f) ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
+            int inside = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
+            mask[i * n + j] = (lemon__solves(f) ? now < 0.0f || now > 0.0f : inside) ? 1.0f : 0.0f;
         }
     }
 }
