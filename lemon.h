@@ -1297,12 +1297,6 @@ static uint32_t lemon__get32(const uint8_t *p) {
 static uint64_t lemon__get64(const uint8_t *p) {
     return (uint64_t)lemon__get32(p) | (uint64_t)lemon__get32(p + 4) << 32;
 }
-static float lemon__getf32(const uint8_t *p) {
-    uint32_t bits = lemon__get32(p);
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
 static void lemon__put16(uint8_t *p, uint16_t v) { p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); }
 static void lemon__put32(uint8_t *p, uint32_t v) {
     lemon__put16(p, (uint16_t)v);
@@ -2331,7 +2325,9 @@ static const char *lemon__scratch_path(const lemon_ctx *ctx) { return LEMON__POS
    ================================================================================================================== */
 
 static uint32_t lemon__bits(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
+static uint64_t lemon__bits64(double x) { uint64_t b; memcpy(&b, &x, 8); return b; }
 static float lemon__float(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
+static float lemon__getf32(const uint8_t *p) { return lemon__float(lemon__get32(p)); }
 
 LEMON_API uint16_t lemon_bf16_from_f32(float x) {      /* exercise 2 */
     uint32_t b = lemon__bits(x);
@@ -7618,9 +7614,7 @@ static void lemon__pack_int(lemon__pack *pack, const char *name, int64_t value) 
 
 static void lemon__pack_real(lemon__pack *pack, const char *name, double value) {
     uint8_t bytes[8];
-    uint64_t bits;
-    memcpy(&bits, &value, 8);
-    lemon__put64(bytes, bits);
+    lemon__put64(bytes, lemon__bits64(value));
     lemon__pack_key(pack, name, LEMON__REAL, bytes, 8);
 }
 
@@ -8074,11 +8068,11 @@ static lemon_status lemon__unpack_shape(const lemon__unpack *u, const char *name
                          (long long)tensor->rows, (long long)tensor->cols, (long long)rows, (long long)cols, why);
 }
 
-/*  A tensor where only one type and shape will do. */
+/*  A tensor where only one type and shape will do; cols -1: a row of any length. */
 static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, lemon_dtype dtype, int64_t rows,
                                          int64_t cols, const char *why, lemon_tensor *tensor) {
     lemon_status status = lemon__unpack_tensor(u, name, tensor);
-    if (!status) status = lemon__unpack_shape(u, name, tensor, rows, cols, why);
+    if (!status) status = lemon__unpack_shape(u, name, tensor, rows, cols < 0 ? tensor->cols : cols, why);
     if (status || tensor->dtype == dtype) return status;
     return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name, lemon_dtype_name(tensor->dtype),
                          lemon_dtype_name(dtype));
@@ -8538,35 +8532,16 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
 /*  Its seven numbers, by their place in lemon__fields. */
 static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 9};
 
-/*  How many tensors of a role are there, and how many numbers has each: none where the file has not got it. */
-static uint64_t lemon__llama2c_numbers(const lemon__llama2c *in, int role, uint64_t *count) {
-    const lemon_config *c = &in->config;
-    const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
+/*  The role of a step (LEMON__L2C_ROPE: its tables), how many tensors of it follow, and how many numbers each has: none
+    where the file has not got it. */
+static int lemon__llama2c_step(const lemon_config *c, int version, int step, uint64_t *count, uint64_t *numbers) {
+    const int role = lemon__llama2c_order[version > 0][step];
+    const lemon_role_info *info = lemon_role_get((lemon_role)role);
     *count = info && info->per_layer ? (uint64_t)c->n_layers : 1;
-    if (info == NULL) return in->version == 0 ? (uint64_t)c->max_seq * (uint64_t)c->head_dim : 0;
-    if (role == LEMON_OUTPUT && c->tied_embeddings) return 0;
-    return (uint64_t)(info->matrix ? lemon_joint_size(c, info->out) : 1) * (uint64_t)lemon_joint_size(c, info->in);
-}
-
-static int lemon__llama2c_quantised(const lemon__llama2c *in, int role) {
-    return in->version == 2 && role != LEMON__L2C_ROPE && lemon_role_get((lemon_role)role)->matrix;
-}
-
-/*  The size that a file with this header must have; the config's limits keep it far below 2^64. */
-static lemon_status lemon__llama2c_size(const lemon__llama2c *in, uint64_t *size) {
-    uint64_t count, n;
-    int i;
-    *size = in->at.at;
-    for (i = 0; i < LEMON__L2C_STEPS; i++) {
-        int role = lemon__llama2c_order[in->version > 0][i], quantised = lemon__llama2c_quantised(in, role);
-        n = lemon__llama2c_numbers(in, role, &count);
-        if (quantised && n % (uint64_t)in->group != 0)
-            return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                               "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
-                               (long long)in->group, (unsigned long long)n, lemon_role_get((lemon_role)role)->name);
-        *size += count * (quantised ? n + n / (uint64_t)in->group * 4 : n * 4);
-    }
-    return LEMON_OK;
+    *numbers = version == 0 ? (uint64_t)c->max_seq * (uint64_t)c->head_dim : 0;
+    if (info) *numbers = (uint64_t)(lemon_joint_size(c, info->out) * lemon_joint_size(c, info->in));
+    if (role == LEMON_OUTPUT && c->tied_embeddings) *numbers = 0;
+    return role;
 }
 
 /*  The seven numbers, as they stand, into the config. */
@@ -8598,7 +8573,6 @@ static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
 static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
     lemon__cursor *c = &in->at;
     int64_t field[7], version = 0;
-    const uint8_t *flag;
     int tied;
     if (c->size >= 4 && lemon__get32(c->bytes) == LEMON__L2C_MAGIC) {
         lemon__take(c, 4);
@@ -8613,11 +8587,10 @@ static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
     if (version == 0) {
         if (!tied) field[5] = -field[5];
     } else {
-        flag = lemon__take(c, 1);
-        tied = flag && *flag;
+        tied = (int)lemon__take_number(c, 1);
         in->group = version == 2 ? lemon__take32(c) : 1;
         c->at = LEMON__L2C_HEADER;
-        if (c->bad || c->size < LEMON__L2C_HEADER || in->group < 1 || *flag > 1)
+        if (c->bad || c->size < LEMON__L2C_HEADER || in->group < 1 || tied > 1)
             return lemon__fail(in->ctx, LEMON_E_FORMAT,
                                "%s: header of the llama2.c file is cut short or damaged; get it anew", in->name);
     }
@@ -8633,17 +8606,25 @@ static void lemon__llama2c_read(lemon__llama2c *in, int quantised, float *out, u
         out[i] = quantised ? (float)(int8_t)p[i] * lemon__getf32(scales + i / group * 4) : lemon__getf32(p + 4 * i);
 }
 
-static void lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model) {
+/*  All tensors into a model; without one *size receives what a file with this header must have, which the config's limits
+    keep far below 2^64. */
+static lemon_status lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model, uint64_t *size) {
     uint64_t count, n, layer;
     int i;
-    for (i = 0; i < LEMON__L2C_STEPS; i++) {
-        int role = lemon__llama2c_order[in->version > 0][i];
-        n = lemon__llama2c_numbers(in, role, &count);
-        if (role == LEMON__L2C_ROPE) lemon__take(&in->at, (size_t)(4 * n));
-        for (layer = 0; layer < count && n > 0 && role != LEMON__L2C_ROPE; layer++)
-            lemon__llama2c_read(in, lemon__llama2c_quantised(in, role),
+    for (i = 0, *size = in->at.at; i < LEMON__L2C_STEPS; i++) {
+        int role = lemon__llama2c_step(&in->config, in->version, i, &count, &n);
+        int quantised = in->version == 2 && role != LEMON__L2C_ROPE && lemon__roles[role].matrix;
+        if (quantised && n % (uint64_t)in->group != 0)
+            return lemon__fail(in->ctx, LEMON_E_FORMAT,
+                               "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
+                               (long long)in->group, (unsigned long long)n, lemon__roles[role].name);
+        *size += count * (quantised ? n + n / (uint64_t)in->group * 4 : n * 4);
+        if (model && role == LEMON__L2C_ROPE) lemon__take(&in->at, (size_t)(4 * n));
+        for (layer = 0; model && layer < count && n > 0 && role != LEMON__L2C_ROPE; layer++)
+            lemon__llama2c_read(in, quantised,
                                 (float *)lemon_model_param(model, (lemon_role)role, (int64_t)layer)->data, n);
     }
+    return LEMON_OK;
 }
 
 /*  The header must account for every byte of the file before anything is allocated. */
@@ -8656,7 +8637,7 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     in.name = reader->name;
     in.at = lemon__cursor_over(reader);
     status = lemon__llama2c_header(&in);
-    if (!status) status = lemon__llama2c_size(&in, &size);
+    if (!status) status = lemon__llama2c_weights(&in, NULL, &size);
     if (status) return status;
     if (size != reader->size)
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected %llu as llama2.c version %d with "
@@ -8665,10 +8646,9 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
                            (long)in.config.d_model, (long)in.config.d_ffn, (long)in.config.n_layers,
                            (long)in.config.vocab_size);
     status = lemon_model_create(ctx, &in.config, model);
-    if (status) return status;
-    lemon__llama2c_weights(&in, *model);
-    memcpy((*model)->format, "llama2c", 8);
-    return LEMON_OK;
+    if (!status) status = lemon__llama2c_weights(&in, *model, &size);
+    if (!status) memcpy((*model)->format, "llama2c", 8);
+    return status;
 }
 
 /* ---- Hugging Face folders: config.json, and weights in model.safetensors or in the files of
@@ -9765,23 +9745,22 @@ static void lemon__llama2c_put_rope(const lemon_config *c, const lemon_writer *w
 static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          int version) {
     const lemon_config *c = &model->config;
-    int64_t group = version == 2 ? 64 : 0, widest = 65536, layer, layers, r;
-    float *x = (float *)lemon__malloc(ctx, (size_t)widest * sizeof *x);
+    int64_t group = version == 2 ? 64 : 0, layer, r;
+    uint64_t count, n;
+    float *x = (float *)lemon__malloc(ctx, 65536 * sizeof *x);      /* no row is wider */
     lemon__bytes out = lemon__bytes_in(ctx), scales = out;
     lemon_status status;
     int step;
     while (group && (c->d_model % group || c->d_ffn % group)) group /= 2;       /* as llama2.c's export.py does */
     lemon__llama2c_put_header(c, version, group, &out);
     for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
-        int role = lemon__llama2c_order[version > 0][step];
-        const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
-        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, writer, &out);
-        layers = info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings) ? 0 : info->per_layer ? c->n_layers : 1;
-        for (layer = 0; layer < layers; layer++) {
+        int role = lemon__llama2c_step(c, version, step, &count, &n), rope = role == LEMON__L2C_ROPE;
+        if (rope && n > 0) lemon__llama2c_put_rope(c, writer, &out);
+        for (layer = 0; layer < (int64_t)count && n > 0 && !rope; layer++) {
             const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
             for (r = 0; r < t->rows && !out.status; r++) {
                 lemon_row_to_f32(t, r, x);
-                lemon__llama2c_put_row(x, t->cols, info->matrix ? group : 0, &out, &scales);
+                lemon__llama2c_put_row(x, t->cols, lemon__roles[role].matrix ? group : 0, &out, &scales);
                 lemon__llama2c_flush(writer, &out);
             }
             lemon__put(&out, scales.data, (size_t)scales.count);
@@ -9790,7 +9769,7 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
     }
     status = x == NULL || scales.status ? LEMON_E_MEMORY : out.status;
     if (!status) status = lemon__append(ctx, writer, out.data, (size_t)out.count);
-    lemon__free(ctx, x, (size_t)widest * sizeof *x);
+    lemon__free(ctx, x, 65536 * sizeof *x);
     lemon__bytes_free(&out);
     lemon__bytes_free(&scales);
     return status;
@@ -11159,24 +11138,16 @@ static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokeniz
     return pack->status;
 }
 
-/*  A row of numbers of one type; cols -1: of any length. */
-static lemon_status lemon__unpack_row(const lemon__unpack *u, const char *name, lemon_dtype dtype, int64_t cols,
-                                      lemon_tensor *row) {
-    lemon_status status = lemon__unpack_tensor(u, name, row);
-    if (status || (row->rows == 1 && row->dtype == dtype && (cols < 0 || row->cols == cols))) return status;
-    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s", name,
-                         lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
-                         lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
-}
-
 static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
     lemon_tensor scores, lengths, pieces, kinds;
     lemon__cursor c;
     int64_t i;
-    lemon_status status = lemon__unpack_row(u, "tokenizer.scores", LEMON_F32, -1, &scores);
-    if (!status) status = lemon__unpack_row(u, "tokenizer.lengths", LEMON_I32, scores.cols, &lengths);
-    if (!status) status = lemon__unpack_row(u, "tokenizer.pieces", LEMON_U8, -1, &pieces);
-    if (!status && !t->rules.llama2c) status = lemon__unpack_row(u, "tokenizer.kinds", LEMON_U8, scores.cols, &kinds);
+    const char *why = "one for each score";
+    lemon_status status = lemon__unpack_shaped(u, "tokenizer.scores", LEMON_F32, 1, -1, "a row", &scores);
+    if (!status) status = lemon__unpack_shaped(u, "tokenizer.lengths", LEMON_I32, 1, scores.cols, why, &lengths);
+    if (!status) status = lemon__unpack_shaped(u, "tokenizer.pieces", LEMON_U8, 1, -1, "a row", &pieces);
+    if (!status && !t->rules.llama2c)
+        status = lemon__unpack_shaped(u, "tokenizer.kinds", LEMON_U8, 1, scores.cols, why, &kinds);
     if (!status && scores.cols > LEMON__MAX_PIECES)
         status = lemon__unpack_bad(u, "pieces of the tokenizer", (uint64_t)scores.cols, LEMON__MAX_PIECES);
     if (status) return status;
@@ -11210,7 +11181,7 @@ static int lemon__merge_joins(const lemon_tokenizer *t, const lemon__merge *m) {
 static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer *t) {
     int64_t i, size = lemon_tokenizer_size(t);
     lemon_tensor row;
-    lemon_status status = lemon__unpack_row(u, "tokenizer.merges", LEMON_I32, -1, &row);
+    lemon_status status = lemon__unpack_shaped(u, "tokenizer.merges", LEMON_I32, 1, -1, "a row", &row);
     for (i = 0; !status && i + 2 < row.cols; i += 3) {
         const int32_t *p = (const int32_t *)row.data + i;
         lemon__merge m;
