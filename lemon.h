@@ -1589,42 +1589,40 @@ static const char *lemon__environment(const char *name) {
 #endif
 }
 
-/*  What AUTO means here: LEMON_ISA of the environment, else the best.  Asked once; all threads find the same answer. */
-static lemon_isa lemon__default_isa(void) {
+/*  What `ask` says, asked once, for some systems take long to answer; all threads find the same.  *known is 0 until then. */
+static long lemon__once(long *known, long (*ask)(void)) {
 #if LEMON__THREADS
-    static int known = -1;
-    int isa = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (__atomic_load_n(known, __ATOMIC_RELAXED) == 0) __atomic_store_n(known, ask(), __ATOMIC_RELAXED);
+    return __atomic_load_n(known, __ATOMIC_RELAXED);
 #else
-    static int isa = -1;
+    if (*known == 0) *known = ask();
+    return *known;
 #endif
-    if (isa < 0) {
-        isa = lemon_isa_parse(lemon__environment("LEMON_ISA"));
-        if (isa <= 0) isa = (int)lemon__best_isa();
-#if LEMON__THREADS
-        __atomic_store_n(&known, isa, __ATOMIC_RELAXED);
-#endif
-    }
-    return (lemon_isa)isa;
 }
 
-/*  Bytes of a core's second cache, within what the blocks of chapter 4 can use.  Asked once, for some systems take long
-    to answer. */
-static int64_t lemon__l2_bytes(void) {
-#if LEMON__THREADS
+/*  What AUTO means here: LEMON_ISA of the environment, else the best. */
+static long lemon__ask_isa(void) {
+    int isa = lemon_isa_parse(lemon__environment("LEMON_ISA"));
+    return isa > 0 ? isa : (long)lemon__best_isa();
+}
+
+static lemon_isa lemon__default_isa(void) {
     static long known = 0;
-    long bytes = __atomic_load_n(&known, __ATOMIC_RELAXED);
-#else
-    static long bytes = 0;
-#endif
-    if (bytes > 0) return bytes;
+    return (lemon_isa)lemon__once(&known, lemon__ask_isa);
+}
+
+/*  Bytes of a core's second cache, within what the blocks of chapter 4 can use. */
+static long lemon__ask_l2(void) {
+    long bytes = 0;
 #ifdef _SC_LEVEL2_CACHE_SIZE
     bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #endif
-    bytes = bytes <= 0 ? 512 << 10 : bytes < 256 << 10 ? 256 << 10 : bytes > 1 << 20 ? 1 << 20 : bytes;
-#if LEMON__THREADS
-    __atomic_store_n(&known, bytes, __ATOMIC_RELAXED);
-#endif
-    return bytes;
+    return bytes <= 0 ? 512 << 10 : bytes < 256 << 10 ? 256 << 10 : bytes > 1 << 20 ? 1 << 20 : bytes;
+}
+
+static int64_t lemon__l2_bytes(void) {
+    static long known = 0;
+    return lemon__once(&known, lemon__ask_l2);
 }
 
 static lemon_isa lemon__isa(const lemon_ctx *ctx) {
@@ -1910,18 +1908,6 @@ static lemon_status lemon__no_file(lemon_ctx *ctx, const char *path) {
     return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: this program was built without files (LEMON_NO_STDIO); expected a "
                        "reader or a writer of its own", path ? path : "a file");
 }
-static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) { return lemon__no_file(ctx, path); }
-static lemon_status lemon__file_move(lemon_ctx *ctx, const char *from, const char *to) {
-    (void)from;
-    return lemon__no_file(ctx, to);
-}
-static int lemon__rename(const char *from, const char *to) {
-    (void)from, (void)to;
-    return -1;
-}
-static void lemon__folder_remove(const char *path) { (void)path; }
-static void lemon__file_remove(const char *path) { (void)path; }
-
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     (void)user, (void)offset, (void)buffer, (void)bytes;
     return LEMON_E_IO;
@@ -6496,10 +6482,6 @@ LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint
     return LEMON_OK;
 }
 
-static void lemon__tensor_to_f32(const lemon_tensor *source, float *out) {
-    for (int64_t r = 0; r < source->rows; r++) lemon_row_to_f32(source, r, out + r * source->cols);
-}
-
 /* ---- parts ---- */
 
 enum { LEMON__PARTS = 32 };
@@ -6559,9 +6541,12 @@ LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lem
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model) {
     if (lemon__lacks(ctx, __func__, source && model)) return LEMON_E_ARG;
     lemon_status status = lemon_model_create(ctx, &source->config, model);
-    if (status) return status;
-    for (int64_t i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
-    status = lemon_model_carry(ctx, source, *model);
+    for (int64_t i = 0; i < source->n_params && !status; i++) {
+        const lemon_tensor *from = &source->params[i];
+        float *to = (float *)(*model)->params[i].data;
+        for (int64_t r = 0; r < from->rows; r++) lemon_row_to_f32(from, r, to + r * from->cols);
+    }
+    if (!status) status = lemon_model_carry(ctx, source, *model);
     return lemon__model_done(ctx, status, model);
 }
 
@@ -9192,22 +9177,18 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
     return status;
 }
 
-static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
-    lemon_config config;
-    lemon_status status = lemon__gguf_contents(u);
-    if (!status) status = lemon__gguf_config(u, &config);
-    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, u->family, &config, model);
-    if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
-    return status ? status : lemon__gguf_carry(u, *model);
-}
-
 static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    lemon_config config;
     lemon__unpack u;
     memset(&u, 0, sizeof u);
     u.ctx = ctx;
     u.source = *reader;
     lemon_status status = lemon__hold(ctx, &u.source);
-    if (!status) status = lemon__gguf_model(&u, model);
+    if (!status) status = lemon__gguf_contents(&u);
+    if (!status) status = lemon__gguf_config(&u, &config);
+    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_GGUF, u.family, &config, model);
+    if (!status) status = lemon__tokenizer_from_gguf(&u, &(*model)->tokenizer);
+    if (!status) status = lemon__gguf_carry(&u, *model);
     return lemon__unpack_done(&u, status, "gguf", model);
 }
 
@@ -9360,12 +9341,6 @@ static void lemon__gguf_put_once(lemon__pack *pack) {
     lemon__words_free(pack->ctx, &names);
 }
 
-static const lemon__coding *lemon__coding_of(lemon_dtype dtype) {
-    size_t i = 0;
-    while (lemon__codings[i].dtype != dtype) i++;       /* those without a decoder come first */
-    return &lemon__codings[i];
-}
-
 static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put(out, "GGUF", 4);
     lemon__put_number(out, 3, 4);
@@ -9374,12 +9349,14 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
     for (int64_t i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
+        const lemon__coding *coding = lemon__codings;
+        while (coding->dtype != t->stored.dtype) coding++;      /* those without a decoder come first */
         lemon__put_number(out, strlen(t->name), 8);
         lemon__put(out, t->name, strlen(t->name));
         lemon__put_number(out, t->vector ? 1 : 2, 4);
         lemon__put_number(out, (uint64_t)(t->vector ? t->stored.rows * t->stored.cols : t->stored.cols), 8);
         if (!t->vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
-        lemon__put_number(out, lemon__coding_of(t->stored.dtype)->id, 4);
+        lemon__put_number(out, coding->id, 4);
         lemon__put_number(out, t->offset, 8);
     }
     lemon__put_padding(out, pack->align);
@@ -9610,6 +9587,13 @@ static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const 
    goes first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two
    renames leaves is whole, some of it in PATH.tmp. */
 
+#ifdef LEMON_NO_STDIO
+static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options) {
+    (void)model, (void)options;
+    return lemon__no_file(ctx, path);
+}
+#else
 typedef struct lemon__folder {
     lemon_ctx *ctx;
     const char *path;
@@ -9855,13 +9839,6 @@ static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
     return status;
 }
 
-/*  Puts what was written in its place. */
-static lemon_status lemon__folder_commit(lemon__folder *f) {
-    if (lemon__rename(f->beside, f->path) == 0) return LEMON_OK;
-    lemon_status status = lemon__folder_forget(f, f->path);
-    return status ? status : lemon__folder_move_all(f, f->path);
-}
-
 static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
     lemon__folder f;
@@ -9889,11 +9866,15 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     status = lemon__folder_put_weights(&f, model, options->dtype, options->shard_bytes);
     if (!status) status = lemon__folder_put_texts(&f, model);
     if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
-    if (!status) status = lemon__folder_commit(&f);
+    if (!status && lemon__rename(f.beside, f.path) != 0) {      /* it is there already */
+        status = lemon__folder_forget(&f, f.path);
+        if (!status) status = lemon__folder_move_all(&f, f.path);
+    }
     if (status) lemon__folder_move_all(&f, NULL);
     lemon__bytes_free(&f.names);
     return status;
 }
+#endif
 
 /* ---- saving ---- */
 
@@ -9990,9 +9971,8 @@ static const char *lemon__ending(const char *path) {
 }
 
 LEMON_API void lemon_save_defaults(lemon_save_options *options) {
-    if (options == NULL) return;
-    options->dtype = LEMON_F32;
-    options->shard_bytes = 5000000000u;
+    static const lemon_save_options defaults = {LEMON_F32, 5000000000u};
+    if (options) *options = defaults;
 }
 
 LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
@@ -12256,22 +12236,22 @@ static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int3
     lemon__bytes_free(&piece);
 }
 
+#define LEMON__BLANK "\xe2\x96\x81"        /* U+2581 */
+
 /*  The steps before and behind the model: LLaMA's with blanks as U+2581 ... */
 static void lemon__json_sentencepiece(lemon__bytes *out, int prefix) {
     static const char replace[] = "{\"type\": \"Replace\", \"pattern\": {\"String\": \"%s\"}, \"content\": \"%s\"}";
-    static const char mark[] = "\xe2\x96\x81";
-    lemon__print(out, "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
-    if (prefix == LEMON__PREFIX_ALWAYS) lemon__print(out, "{\"type\": \"Prepend\", \"prepend\": \"%s\"}, ", mark);
-    lemon__print(out, replace, " ", mark);
+    lemon__print(out, "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [%s", prefix != LEMON__PREFIX_ALWAYS ? "" :
+                 "{\"type\": \"Prepend\", \"prepend\": \"" LEMON__BLANK "\"}, ");
+    lemon__print(out, replace, " ", LEMON__BLANK);
     lemon__print(out, "]},\n\"pre_tokenizer\": ");
     if (prefix <= LEMON__PREFIX_ALWAYS) lemon__print(out, "null");
-    else lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"%s\", \"prepend_scheme\": \"%s\", "
-                           "\"split\": false}", mark, prefix == LEMON__PREFIX_FIRST ? "first" : "always");
+    else lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"" LEMON__BLANK "\", \"prepend_scheme\": \"%s\", "
+                           "\"split\": false}", prefix == LEMON__PREFIX_FIRST ? "first" : "always");
     lemon__print(out, ",\n\"decoder\": {\"type\": \"Sequence\", \"decoders\": [");
-    lemon__print(out, replace, mark, " ");
-    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
-    if (prefix) lemon__print(out, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
-    lemon__print(out, "]},\n");
+    lemon__print(out, replace, LEMON__BLANK, " ");
+    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]},\n",
+                 prefix ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}" : "");
 }
 
 static const char *lemon__json_bool(int value) { return value ? "true" : "false"; }
@@ -12542,26 +12522,21 @@ static lemon_status lemon__tokens_ids(lemon_ctx *ctx, const lemon_reader *reader
     return status;
 }
 
-static lemon_status lemon__tokens_prose(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const lemon_reader *reader,
-                                        int32_t vocab_size, lemon_tokens *tokens) {
-    if (tokenizer == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: is text, but there is no tokenizer to read it with; give --tokenizer "
-                           "FILE, or token ids in a .u16 or .u32 file", reader->name);
-    if (lemon_tokenizer_size(tokenizer) > vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
-                           reader->name, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
-    return lemon_tokens_from_text(ctx, tokenizer, (const char *)reader->map, (size_t)reader->size, tokens);
-}
-
 static lemon_status lemon__tokens_file(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size,
                                        const char *path, lemon_tokens *tokens) {
     size_t width = strcmp(lemon__ending(path), ".u16") == 0 ? 2 : strcmp(lemon__ending(path), ".u32") == 0 ? 4 : 0;
     lemon_reader reader;
     lemon_status status = lemon_file_reader(ctx, path, &reader);
-    if (status) return status;
-    status = lemon__hold(ctx, &reader);
+    if (!status) status = lemon__hold(ctx, &reader);
     if (!status && width) status = lemon__tokens_ids(ctx, &reader, width, vocab_size, tokens);
-    else if (!status) status = lemon__tokens_prose(ctx, tokenizer, &reader, vocab_size, tokens);
+    else if (!status && tokenizer == NULL)
+        status = lemon__fail(ctx, LEMON_E_ARG, "%s: is text, but there is no tokenizer to read it with; give --tokenizer "
+                             "FILE, or token ids in a .u16 or .u32 file", path);
+    else if (!status && lemon_tokenizer_size(tokenizer) > vocab_size)
+        status = lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
+                             path, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
+    else if (!status)
+        status = lemon_tokens_from_text(ctx, tokenizer, (const char *)reader.map, (size_t)reader.size, tokens);
     lemon__reader_close(&reader);
     return status;
 }
@@ -12616,7 +12591,7 @@ typedef struct lemon__learner {
     lemon__tally words;             /* the distinct words of the text */
     lemon__span *spelling;          /* word w is now symbols[start ... start+bytes-1] */
     int32_t *symbols;               /* ids; -1 is a character that has no piece */
-    size_t spelling_bytes, symbols_bytes;
+    int64_t spelling_capacity, n_symbols, symbols_capacity;
     lemon__words pair_names;
     lemon__pair *pairs;
     lemon__sighting *sightings;
@@ -12677,32 +12652,26 @@ static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, s
 
 /*  The distinct words, each spelled in characters. */
 static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, size_t n) {
+    const lemon__words *words = &l->words.words;
     lemon_status status = LEMON_OK;
-    size_t at, end, total = 0;
-    int64_t w;
+    size_t end, bytes;
     l->words.words.blob = text;
-    for (at = 0; at < n && !status; at = end) {
+    for (size_t at = 0; at < n && !status; at = end) {
         end = lemon__word_end(text, n, at);
         status = lemon__tally_add(l->ctx, &l->words, at, end - at);
     }
-    if (status) return status;
-    for (w = 0; w < l->words.words.count; w++) total += l->words.words.spans[w].bytes;
-    l->spelling_bytes = (size_t)l->words.words.count * sizeof *l->spelling;
-    l->symbols_bytes = total < SIZE_MAX / 8 ? total * sizeof *l->symbols : SIZE_MAX;
-    l->spelling = (lemon__span *)lemon__malloc(l->ctx, l->spelling_bytes);
-    l->symbols = (int32_t *)lemon__malloc(l->ctx, l->symbols_bytes);
-    if (l->spelling == NULL || l->symbols == NULL) return LEMON_E_MEMORY;
-    for (total = 0, w = 0; w < l->words.words.count; w++) {
-        lemon__span *spelling = &l->spelling[w];
-        size_t bytes;
-        at = l->words.words.spans[w].start;
-        end = at + l->words.words.spans[w].bytes;
-        spelling->start = total;
-        for (; at < end; at += bytes) {
-            bytes = lemon__char_bytes(text + at, end - at);
-            l->symbols[total++] = lemon__words_find(&l->tokenizer->pieces, text + at, bytes);
+    if (status || !lemon__room(l->ctx, &l->spelling, &l->spelling_capacity, words->count, sizeof *l->spelling))
+        return LEMON_E_MEMORY;
+    for (int64_t w = 0; w < words->count; w++) {
+        const lemon__span word = words->spans[w];
+        l->spelling[w].start = (size_t)l->n_symbols;
+        for (size_t at = 0; at < word.bytes; at += bytes) {
+            bytes = lemon__char_bytes(text + word.start + at, word.bytes - at);
+            if (!lemon__room(l->ctx, &l->symbols, &l->symbols_capacity, l->n_symbols + 1, sizeof *l->symbols))
+                return LEMON_E_MEMORY;
+            l->symbols[l->n_symbols++] = lemon__words_find(&l->tokenizer->pieces, text + word.start + at, bytes);
         }
-        spelling->bytes = total - spelling->start;
+        l->spelling[w].bytes = (size_t)l->n_symbols - l->spelling[w].start;
     }
     return LEMON_OK;
 }
@@ -12739,16 +12708,6 @@ static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t 
         pair->sighting = l->n_sightings++;
     }
     return lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
-}
-
-static lemon_status lemon__learn_count_all(lemon__learner *l) {
-    lemon_status status = LEMON_OK;
-    for (int64_t w = 0; w < l->words.words.count; w++) {
-        const int32_t *s = l->symbols + l->spelling[w].start;
-        for (size_t i = 1; i < l->spelling[w].bytes && !status; i++)
-            status = lemon__learn_count(l, (int32_t)w, s[i - 1], s[i], 1);
-    }
-    return status;
 }
 
 /*  Joins a pair wherever it stands in a word, from the left, and counts what changes around it. */
@@ -12821,16 +12780,6 @@ static lemon_status lemon__learn_pieces(lemon__learner *l, int32_t size) {
     return status;
 }
 
-static void lemon__learner_free(lemon__learner *l) {
-    lemon__tally_free(l->ctx, &l->words);
-    lemon__free(l->ctx, l->spelling, l->spelling_bytes);
-    lemon__free(l->ctx, l->symbols, l->symbols_bytes);
-    lemon__words_free(l->ctx, &l->pair_names);
-    lemon__free(l->ctx, l->pairs, (size_t)l->pairs_capacity * sizeof *l->pairs);
-    lemon__free(l->ctx, l->sightings, (size_t)l->sightings_capacity * sizeof *l->sightings);
-    lemon__heap_free(l->ctx, &l->heap);
-}
-
 LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
                                              lemon_tokenizer **tokenizer) {
     const uint8_t *p = (const uint8_t *)text;
@@ -12847,11 +12796,21 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     if (!status) status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
     if (!status) status = lemon__learn_chars(&l, p, bytes, size);
     if (!status) status = lemon__learn_words(&l, p, bytes);
-    if (!status) status = lemon__learn_count_all(&l);
+    for (int64_t w = 0; w < l.words.words.count; w++) {
+        const int32_t *s = status ? NULL : l.symbols + l.spelling[w].start;
+        for (size_t i = 1; !status && i < l.spelling[w].bytes; i++)
+            status = lemon__learn_count(&l, (int32_t)w, s[i - 1], s[i], 1);
+    }
     if (!status) status = lemon__learn_pieces(&l, size);
     if (!status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
     if (!status) status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
-    lemon__learner_free(&l);
+    lemon__tally_free(ctx, &l.words);
+    lemon__free(ctx, l.spelling, (size_t)l.spelling_capacity * sizeof *l.spelling);
+    lemon__free(ctx, l.symbols, (size_t)l.symbols_capacity * sizeof *l.symbols);
+    lemon__words_free(ctx, &l.pair_names);
+    lemon__free(ctx, l.pairs, (size_t)l.pairs_capacity * sizeof *l.pairs);
+    lemon__free(ctx, l.sightings, (size_t)l.sightings_capacity * sizeof *l.sightings);
+    lemon__heap_free(ctx, &l.heap);
     *tokenizer = l.tokenizer;
     return lemon__tokenizer_done(ctx, status, tokenizer);
 }
@@ -12902,10 +12861,8 @@ static lemon_status lemon__session_memory(lemon_session *s) {
 }
 
 LEMON_API void lemon_session_defaults(lemon_session_options *options) {
-    if (options == NULL) return;
-    options->max_seq = 0;
-    options->prefill = 128;
-    options->cache = LEMON_F32;
+    static const lemon_session_options defaults = {0, 128, LEMON_F32};
+    if (options) *options = defaults;
 }
 
 LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model *model,
@@ -13041,15 +12998,6 @@ static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, flo
     for (size_t i = 0; i < all; i++) rows[i] = lemon_f32_from_f16(halves[i]);
 }
 
-static void lemon__session_layer(lemon_session *s, int64_t layer) {
-    lemon_tensor *cache = &s->cache[2 * layer];
-    float *keys = s->keys ? s->keys : (float *)cache[0].data, *values = s->keys ? s->values : (float *)cache[1].data;
-    lemon__walk_look(&s->walk, layer, keys, values);
-    if (s->keys) lemon__session_keep(s, &cache[0], keys);
-    if (s->keys) lemon__session_keep(s, &cache[1], values);
-    lemon__walk_think(&s->walk, layer, keys, values);
-}
-
 /*  n <= prefill tokens through all layers; walk.x then holds their stream. */
 static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
     LEMON_ASSERT(n <= s->o.prefill && s->length + n <= s->o.max_seq);
@@ -13058,7 +13006,14 @@ static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n
     s->walk.pos = s->length;
     s->walk.kv_rows = s->o.max_seq;
     lemon__walk_embed(&s->walk, ids);
-    for (int64_t layer = 0; layer < s->model->config.n_layers; layer++) lemon__session_layer(s, layer);
+    for (int64_t layer = 0; layer < s->model->config.n_layers; layer++) {
+        lemon_tensor *cache = &s->cache[2 * layer];
+        float *keys = s->keys ? s->keys : (float *)cache[0].data, *values = s->keys ? s->values : (float *)cache[1].data;
+        lemon__walk_look(&s->walk, layer, keys, values);
+        if (s->keys) lemon__session_keep(s, &cache[0], keys);
+        if (s->keys) lemon__session_keep(s, &cache[1], values);
+        lemon__walk_think(&s->walk, layer, keys, values);
+    }
     s->length += n;
 }
 
@@ -13092,11 +13047,8 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
 /* ---- sampling ---- */
 
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
-    if (sampling == NULL) return;
-    memset(sampling, 0, sizeof *sampling);
-    sampling->temperature = 1.0f;
-    sampling->top_p = 0.9f;
-    sampling->seed = 1;
+    static const lemon_sampling defaults = {1.0f, 0, 0.9f, 0.0f, 1, NULL, 0};
+    if (sampling) *sampling = defaults;
 }
 
 static int32_t lemon__argmax(const float *x, int32_t n) {      /* exercise 1 */
@@ -13859,17 +13811,6 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     return status;
 }
 
-static lemon_status lemon__resume_states(lemon__trainer *t, const lemon__unpack *u) {
-    lemon_tensor found;
-    lemon_status status = LEMON_OK;
-    for (int i = 0; !status && i < LEMON__STATES; i++) {
-        lemon_tensor to = lemon__trainer_state(t, i);
-        status = lemon__unpack_shaped(u, lemon__state_names[i], to.dtype, 1, to.cols, "the model's size", &found);
-        if (!status) memcpy(to.data, found.data, lemon_tensor_bytes(&to));
-    }
-    return status;
-}
-
 static lemon_status lemon__trainer_resume(lemon__trainer *t) {
     lemon_reader reader;
     lemon__unpack u;
@@ -13884,7 +13825,11 @@ static lemon_status lemon__trainer_resume(lemon__trainer *t) {
     if (!status && (t->done < 0 || t->done > t->o.steps))
         status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: %lld steps are done, expected at most --steps, which is %lld",
                              path, (long long)t->done, (long long)t->o.steps);
-    if (!status) status = lemon__resume_states(t, &u);
+    for (int i = 0; !status && i < LEMON__STATES; i++) {
+        lemon_tensor to = lemon__trainer_state(t, i), found;
+        status = lemon__unpack_shaped(&u, lemon__state_names[i], to.dtype, 1, to.cols, "the model's size", &found);
+        if (!status) memcpy(to.data, found.data, lemon_tensor_bytes(&to));
+    }
     lemon__unpack_close(&u);
     return status;
 }
@@ -14553,17 +14498,6 @@ static lemon_status lemon__unpack_operators(lemon_ctx *ctx, const lemon__unpack 
     return LEMON_OK;
 }
 
-static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
-    lemon_status status = lemon__unpack_operators(ctx, u, operators);
-    lemon_operators *ops = *operators;
-    for (int64_t i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
-            status = lemon__unpack_map(u, ops, &ops->maps[i]);
-    for (int64_t i = 0; !status && i < lemon__param_count(&ops->student); i++) status = lemon__unpack_correction(u, ops, i);
-    if (!status && lemon__operators_check(ctx, ops)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
-    return status;
-}
-
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
     lemon_reader reader;
     lemon__unpack u;
@@ -14572,7 +14506,13 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
     lemon_status status = lemon_file_reader(ctx, path, &reader);
     if (!status) status = lemon__unpack_open(ctx, &reader, "operators", "operators", &u);
     if (status) return status;
-    status = lemon__operators_read(ctx, &u, operators);
+    status = lemon__unpack_operators(ctx, &u, operators);
+    lemon_operators *ops = *operators;
+    for (int64_t i = 0; !status && i < lemon__map_count(ops); i++)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+            status = lemon__unpack_map(&u, ops, &ops->maps[i]);
+    for (int64_t i = 0; !status && i < lemon__param_count(&ops->student); i++) status = lemon__unpack_correction(&u, ops, i);
+    if (!status && lemon__operators_check(ctx, ops)) status = lemon__blame(ctx, u.source.name, LEMON_E_FORMAT);
     lemon__unpack_close(&u);
     return lemon__operators_done(ctx, status, operators);
 }
@@ -15235,12 +15175,6 @@ static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float 
                 for (int64_t r = i; r < lemon__min(i + 32, rows); r++) out[c * step + r] = in[r * cols + c];
 }
 
-/*  A block's W, to where the target wants it. */
-static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_t from, int64_t count) {
-    if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
-    else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
-}
-
 /*  Target `index` of the block where a teacher channel is read from those student channels alone where P is not zero:
     by the rows of S that these are. */
 static void lemon__masked_task(void *arg, int64_t index, int worker) {
@@ -15283,7 +15217,8 @@ static void lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
         if (q->room) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
         if (best >= 0) lemon__factor_solve(&q->l, q->cov.sum, count);
         for (int64_t i = 0; best >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
-        lemon__squares_put(q, t, from, count);
+        if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
+        else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
     }
 }
 
@@ -16887,14 +16822,8 @@ static void lemon__settle(lemon__fill *f, double *before, double *after) {
 /* ---- options, text, and the calls ---- */
 
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
-    if (o == NULL) return;
-    memset(o, 0, sizeof *o);
-    o->method = "lemon";
-    o->solve = 1;
-    o->correction = 1;
-    o->learn_steps = -1;
-    o->learn_lr = -1.0;
-    o->seed = 1;
+    static const lemon_fuse_options defaults = {"lemon", 0, 0, 0, 0, 1, 1, -1, -1.0, 1};
+    if (o) *o = defaults;
 }
 
 /* ---- a shape for a budget: all that can be are tried ---- */
