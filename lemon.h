@@ -25,17 +25,17 @@
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
         1  Platform        253   1242   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         373   2307   bf16 and f16, random numbers, checksums
-        3  Tensors         395   2415   a dense view, storage types, arenas
-        4  GEMM            428   2659   the matrix product
-        5  Kernels           -   4438   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5516   reverse-mode automatic differentiation
-        7  Model           532   6182   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6793   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10026   text to ids and back; text files to training data
-       10  Inference       777  12858   the key-value cache, sampling
-       11  Training        840  13309   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  13995   operators, the methods that fill them, apply and learn
+        2  Numbers         373   2293   bf16 and f16, random numbers, checksums
+        3  Tensors         395   2401   a dense view, storage types, arenas
+        4  GEMM            428   2645   the matrix product
+        5  Kernels           -   4424   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5502   reverse-mode automatic differentiation
+        7  Model           532   6168   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     661   6778   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      689  10006   text to ids and back; text files to training data
+       10  Inference       777  12817   the key-value cache, sampling
+       11  Training        840  13261   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          911  13940   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
