@@ -16975,7 +16975,7 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     const int32_t first = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer) : vocab > 1;
     lemon_sampling plain;
     lemon__generation g;
-    float *logits;
+    float *logits = NULL;
     int64_t i;
     int32_t id;
     lemon_sampling_defaults(&plain);
