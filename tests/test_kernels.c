@@ -316,7 +316,7 @@ static void test_loops(const lemon__loops *loops) {
             const lemon__loops *l = k ? loops : plain;
             float x[1024];
             memcpy(x, in[0], sizeof x);
-            sums[k][0] = l->exp_sum(x, n, 0.7f, l->max(in[0], n));
+            sums[k][0] = l->exp_sum(x, n, 0.7f, l->largest(in[0], n));
             memcpy(a[k][0], x, sizeof x);
             for (i = n; i < 1024; i++) if (memcmp(&x[i], &in[0][i], 4)) sum = 1e9;       /* nothing beyond is written */
         }
