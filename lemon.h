@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        253   1237   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         373   2346   bf16 and f16, random numbers, checksums
-        3  Tensors         395   2454   a dense view, storage types, arenas
-        4  GEMM            428   2713   the matrix product
-        5  Kernels           -   4522   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5613   reverse-mode automatic differentiation
-        7  Model           532   6302   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6927   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10300   text to ids and back; text files to training data
-       10  Inference       777  13272   the key-value cache, sampling
-       11  Training        840  13745   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  14456   operators, the methods that fill them, apply and learn
+        1  Platform        253   1242   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         373   2293   bf16 and f16, random numbers, checksums
+        3  Tensors         395   2401   a dense view, storage types, arenas
+        4  GEMM            428   2645   the matrix product
+        5  Kernels           -   4428   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5542   reverse-mode automatic differentiation
+        7  Model           532   6208   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     661   6818   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      689  10046   text to ids and back; text files to training data
+       10  Inference       777  12857   the key-value cache, sampling
+       11  Training        840  13301   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          911  14008   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -1093,9 +1093,14 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
 #include <io.h>
 #include <wchar.h>
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
 __declspec(dllimport) int __stdcall MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
+__declspec(dllimport) int __stdcall MultiByteToWideChar(unsigned page, unsigned long flags, const char *text, int bytes,
+                                                        wchar_t *out, int room);
+#ifdef __cplusplus
+}
+#endif
 #endif
 #endif
 
@@ -1292,12 +1297,6 @@ static uint32_t lemon__get32(const uint8_t *p) {
 static uint64_t lemon__get64(const uint8_t *p) {
     return (uint64_t)lemon__get32(p) | (uint64_t)lemon__get32(p + 4) << 32;
 }
-static float lemon__getf32(const uint8_t *p) {
-    uint32_t bits = lemon__get32(p);
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
 static void lemon__put16(uint8_t *p, uint16_t v) { p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); }
 static void lemon__put32(uint8_t *p, uint32_t v) {
     lemon__put16(p, (uint16_t)v);
@@ -1350,7 +1349,7 @@ static int lemon__text_scale(double x, int n, int64_t *digits) {
 
 /*  %g: `n` digits, zeros at the end left out; to 15 digits, which a double has. */
 static void lemon__text_real(lemon__text *t, double x, int n) {
-    int64_t digits = 0, unit;
+    int64_t digits = 0;
     int power = 0, plain, behind;                           /* behind: digits behind the point */
     if (x < 0.0) { lemon__text_put(t, "-", 1); x = -x; }
     if (!(x <= 1.7e308)) { lemon__text_put(t, x > 0.0 ? "inf" : "nan", 3); return; }
@@ -1359,7 +1358,7 @@ static void lemon__text_real(lemon__text *t, double x, int n) {
     plain = power >= -4 && power < n;
     for (; n > 1 && digits % 10 == 0; n--) digits /= 10;
     behind = n - 1 - (plain ? power : 0);
-    unit = lemon__text_ten(behind);
+    int64_t unit = lemon__text_ten(behind);
     lemon__text_number(t, (uint64_t)(digits / unit), 'd', 1, '0');
     if (behind > 0) { lemon__text_put(t, ".", 1); lemon__text_number(t, (uint64_t)(digits % unit), 'd', behind, '0'); }
     lemon__text_fill(t, '0', -behind);
@@ -1423,9 +1422,8 @@ static int lemon__vformat(char *out, size_t size, const char *format, va_list ar
 LEMON__PRINTF(3, 4)
 static int lemon__format(char *out, size_t size, const char *format, ...) {
     va_list args;
-    int n;
     va_start(args, format);
-    n = lemon__vformat(out, size, format, args);
+    int n = lemon__vformat(out, size, format, args);
     va_end(args);
     return n;
 }
@@ -1445,7 +1443,7 @@ static lemon_status lemon__fail(lemon_ctx *ctx, lemon_status code, const char *f
 
 /*  1, and a message, unless a call has all arguments that it cannot do without. */
 static int lemon__lacks(lemon_ctx *ctx, const char *call, int all) {
-    if (ctx == NULL || !all) lemon__fail(ctx, LEMON_E_ARG, "%s: an argument is NULL", call);
+    if (ctx == NULL || !all) lemon__fail(ctx, LEMON_E_ARG, "%s: an argument, or what one must have, is NULL", call);
     return ctx == NULL || !all;
 }
 
@@ -1490,17 +1488,16 @@ static size_t lemon__raw_bytes(size_t bytes) { return bytes + lemon__align(bytes
 /*  bytes at a 64-byte boundary, not zeroed.  NULL with a message when there is no memory. */
 static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
     const size_t align = lemon__align(bytes);
-    char *raw, *p;
     const size_t limit = ctx ? ctx->options.memory : SIZE_MAX / 2, used = ctx ? ctx->bytes : 0,
                  most = limit > used ? limit - used : 0;
-    raw = bytes > most || bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
+    char *raw = bytes > most || bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
     if (raw == NULL) {
         lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.4g MB were asked for, %.4g MB are in use%s",
                     (double)bytes / 1e6, (double)used / 1e6,
                     bytes > most ? ", and all of lemon_options.memory is not enough" : "");
         return NULL;
     }
-    p = raw + sizeof(void *);
+    char *p = raw + sizeof(void *);
     p += (align - (size_t)((uintptr_t)p % align)) % align;
     lemon__use_large_pages(p, bytes);
     memcpy(p - sizeof(void *), &raw, sizeof raw);
@@ -1526,28 +1523,22 @@ static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
     if (ctx) ctx->bytes -= bytes;
 }
 
-/*  A larger block with the old contents; on NULL the old block stays valid. */
-static void *lemon__grow(lemon_ctx *ctx, void *old, size_t old_bytes, size_t new_bytes) {
-    void *p = lemon__malloc(ctx, new_bytes);
-    if (p && old) {
-        memcpy(p, old, old_bytes < new_bytes ? old_bytes : new_bytes);
-        lemon__free(ctx, old, old_bytes);
-    }
-    return p;
-}
-
-/*  An array with room for at least `need` elements of `each` bytes, twice as large as before if it had to grow. NULL
-    with a message when there is no memory; the old array is then unharmed. */
-static void *lemon__reserve(lemon_ctx *ctx, void *old, int64_t *capacity, int64_t need, size_t each) {
-    int64_t room = lemon__max(need, 2 * *capacity);
+/*  Room in an array for at least `need` elements of `each` bytes, twice as large as before if it had to grow; list: the
+    address of the pointer to it, of whatever type.  0 with a message when there is no memory; the array is then unharmed. */
+static int lemon__room(lemon_ctx *ctx, void *list, int64_t *capacity, int64_t need, size_t each) {
+    int64_t room = lemon__max(16, lemon__max(need, 2 * *capacity));
     size_t bytes = SIZE_MAX;
-    void *p;
-    if (need <= *capacity && old) return old;
-    room = lemon__max(room, 16);
+    void *old;
+    memcpy(&old, list, sizeof old);
+    if (need <= *capacity && old) return 1;
     if ((uint64_t)room > SIZE_MAX || !lemon__mul((size_t)room, each, &bytes)) bytes = SIZE_MAX;
-    p = lemon__grow(ctx, old, (size_t)*capacity * each, bytes);
-    if (p) *capacity = room;
-    return p;
+    void *p = lemon__malloc(ctx, bytes);
+    if (p == NULL) return 0;
+    if (old) memcpy(p, old, (size_t)*capacity * each);
+    lemon__free(ctx, old, (size_t)*capacity * each);
+    memcpy(list, &p, sizeof p);
+    *capacity = room;
+    return 1;
 }
 
 LEMON_API size_t lemon_memory(const lemon_ctx *ctx, size_t *peak) {
@@ -1565,8 +1556,7 @@ LEMON_API const char *lemon_isa_name(lemon_isa isa) {
 }
 
 LEMON_API int lemon_isa_parse(const char *name) {
-    int i;
-    for (i = 0; name && i <= LEMON_ISA_WASM; i++)
+    for (int i = 0; name && i <= LEMON_ISA_WASM; i++)
         if (strcmp(name, lemon_isa_name((lemon_isa)i)) == 0) return i;
     return -1;
 }
@@ -1599,48 +1589,45 @@ static const char *lemon__environment(const char *name) {
 #endif
 }
 
-/*  What AUTO means here: LEMON_ISA of the environment, else the best.  Asked once; all threads find the same answer. */
-static lemon_isa lemon__default_isa(void) {
+/*  What `ask` says, asked once, for some systems take long to answer; all threads find the same.  *known is 0 until then. */
+static long lemon__once(long *known, long (*ask)(void)) {
 #if LEMON__THREADS
-    static int known = -1;
-    int isa = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (__atomic_load_n(known, __ATOMIC_RELAXED) == 0) __atomic_store_n(known, ask(), __ATOMIC_RELAXED);
+    return __atomic_load_n(known, __ATOMIC_RELAXED);
 #else
-    static int isa = -1;
+    if (*known == 0) *known = ask();
+    return *known;
 #endif
-    if (isa < 0) {
-        isa = lemon_isa_parse(lemon__environment("LEMON_ISA"));
-        if (isa <= 0) isa = (int)lemon__best_isa();
-#if LEMON__THREADS
-        __atomic_store_n(&known, isa, __ATOMIC_RELAXED);
-#endif
-    }
-    return (lemon_isa)isa;
 }
 
-/*  Bytes of a core's second cache, within what the blocks of chapter 4 can use.  Asked once, for some systems take long
-    to answer. */
-static int64_t lemon__l2_bytes(void) {
-#if LEMON__THREADS
+/*  What AUTO means here: LEMON_ISA of the environment, else the best. */
+static long lemon__ask_isa(void) {
+    int isa = lemon_isa_parse(lemon__environment("LEMON_ISA"));
+    return isa > 0 ? isa : (long)lemon__best_isa();
+}
+
+static lemon_isa lemon__default_isa(void) {
     static long known = 0;
-    long bytes = __atomic_load_n(&known, __ATOMIC_RELAXED);
-#else
-    static long bytes = 0;
-#endif
-    if (bytes > 0) return bytes;
+    return (lemon_isa)lemon__once(&known, lemon__ask_isa);
+}
+
+/*  Bytes of a core's second cache, within what the blocks of chapter 4 can use. */
+static long lemon__ask_l2(void) {
+    long bytes = 0;
 #ifdef _SC_LEVEL2_CACHE_SIZE
     bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #endif
-    bytes = bytes <= 0 ? 512 << 10 : bytes < 256 << 10 ? 256 << 10 : bytes > 1 << 20 ? 1 << 20 : bytes;
-#if LEMON__THREADS
-    __atomic_store_n(&known, bytes, __ATOMIC_RELAXED);
-#endif
-    return bytes;
+    return bytes <= 0 ? 512 << 10 : bytes < 256 << 10 ? 256 << 10 : bytes > 1 << 20 ? 1 << 20 : bytes;
+}
+
+static int64_t lemon__l2_bytes(void) {
+    static long known = 0;
+    return lemon__once(&known, lemon__ask_l2);
 }
 
 static lemon_isa lemon__isa(const lemon_ctx *ctx) {
-    lemon_isa isa;
     if (ctx) return ctx->isa;
-    isa = lemon__default_isa();
+    lemon_isa isa = lemon__default_isa();
     return lemon_isa_supported(isa) ? isa : LEMON_ISA_SCALAR;
 }
 
@@ -1673,17 +1660,12 @@ static void lemon__tick_begin(lemon_ctx *ctx, const char *what) {
 
 /*  Reports progress, at most ten times a second and at the end; LEMON_E_CANCELLED when the caller wants to stop. */
 static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, int64_t total, double loss) {
-    lemon_progress progress;
-    double now;
+    lemon_progress progress = {what, done, total, loss, 0.0};
     if (ctx == NULL || ctx->options.progress == NULL) return LEMON_OK;
     if (ctx->tick_what == NULL || strcmp(ctx->tick_what, what) != 0) lemon__tick_begin(ctx, what);
-    now = lemon__seconds();
+    double now = lemon__seconds();
     if (done < total && now - ctx->tick_last < 0.1) return LEMON_OK;
     ctx->tick_last = now;
-    progress.what = what;
-    progress.done = done;
-    progress.total = total;
-    progress.loss = loss;
     progress.seconds = now - ctx->tick_start;
     if (ctx->options.progress(ctx->options.user, &progress) == 0) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_CANCELLED, "%s was stopped after %lld of %lld", what, (long long)done,
@@ -1755,8 +1737,7 @@ static void lemon__pause(void) {
 /*  Waits for another job than that of `seen`; its ticket.  The same again: the pool is to close. */
 static uint64_t lemon__pool_wait(lemon__pool *pool, uint64_t seen) {
     uint64_t ticket = lemon__pool_ticket(pool);
-    int i;
-    for (i = 0; i < LEMON__SPINS_WORKER && ticket >> 32 == seen >> 32; i++, ticket = lemon__pool_ticket(pool))
+    for (int i = 0; i < LEMON__SPINS_WORKER && ticket >> 32 == seen >> 32; i++, ticket = lemon__pool_ticket(pool))
         lemon__pause();
     if (ticket >> 32 != seen >> 32) return ticket;
     pthread_mutex_lock(&pool->lock);
@@ -1782,7 +1763,6 @@ static int64_t lemon__pool_done(lemon__pool *pool) { return __atomic_load_n(&poo
 
 static void lemon__pool_run(lemon__pool *pool, int64_t count, lemon__task task, void *arg) {
     const uint64_t ticket = ((lemon__pool_ticket(pool) >> 32) + 1) << 32;
-    int i;
     /*  Closes the old job: who still holds its last ticket must not take a task by the new count. */
     __atomic_store_n(&pool->ticket, ticket - 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&pool->task, task, __ATOMIC_RELAXED);
@@ -1796,7 +1776,7 @@ static void lemon__pool_run(lemon__pool *pool, int64_t count, lemon__task task, 
         pthread_mutex_unlock(&pool->lock);
     }
     lemon__pool_work(pool, ticket, 0);
-    for (i = 0; i < LEMON__SPINS_CALLER && lemon__pool_done(pool) < count; i++) lemon__pause();
+    for (int i = 0; i < LEMON__SPINS_CALLER && lemon__pool_done(pool) < count; i++) lemon__pause();
     if (lemon__pool_done(pool) == count) return;
     pthread_mutex_lock(&pool->lock);
     __atomic_store_n(&pool->waiting, 1, __ATOMIC_SEQ_CST);
@@ -1807,13 +1787,12 @@ static void lemon__pool_run(lemon__pool *pool, int64_t count, lemon__task task, 
 
 /*  In the child of a fork nobody is left to be joined, and the lock is held by nobody knows whom. */
 static void lemon__pool_close(lemon_ctx *ctx, lemon__pool *pool) {
-    int i;
     if (pool->forks == lemon__forks) {
         pthread_mutex_lock(&pool->lock);
         pool->stop = 1;
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->lock);
-        for (i = 0; i < pool->n; i++) pthread_join(pool->worker[i].thread, NULL);
+        for (int i = 0; i < pool->n; i++) pthread_join(pool->worker[i].thread, NULL);
         pthread_cond_destroy(&pool->idle);
         pthread_cond_destroy(&pool->wake);
         pthread_mutex_destroy(&pool->lock);
@@ -1929,18 +1908,6 @@ static lemon_status lemon__no_file(lemon_ctx *ctx, const char *path) {
     return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: this program was built without files (LEMON_NO_STDIO); expected a "
                        "reader or a writer of its own", path ? path : "a file");
 }
-static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) { return lemon__no_file(ctx, path); }
-static lemon_status lemon__file_move(lemon_ctx *ctx, const char *from, const char *to) {
-    (void)from;
-    return lemon__no_file(ctx, to);
-}
-static int lemon__rename(const char *from, const char *to) {
-    (void)from, (void)to;
-    return -1;
-}
-static void lemon__folder_remove(const char *path) { (void)path; }
-static void lemon__file_remove(const char *path) { (void)path; }
-
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     (void)user, (void)offset, (void)buffer, (void)bytes;
     return LEMON_E_IO;
@@ -2088,21 +2055,9 @@ static int lemon__file_flush_close(lemon__file *file) {
 #ifdef _WIN32
 enum { LEMON__WIDE = 1024 };
 
-/*  "" where a path is no UTF-8, or too long: no file is called that. */
+/*  "" where a path is no UTF-8 (65001), or too long: no file is called that. */
 static const wchar_t *lemon__wide(const char *path, wchar_t *out) {
-    const uint8_t *p = (const uint8_t *)path;
-    size_t n = 0;
-    out[0] = 0;
-    while (*p) {
-        int more = *p < 0x80 ? 0 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : 3;
-        unsigned long c = more == 0 ? *p : *p & (0x3fu >> more);
-        if ((*p >= 0x80 && *p < 0xc0) || n + 3 > LEMON__WIDE) { out[0] = 0; return out; }
-        for (p++; more > 0 && *p >= 0x80 && *p < 0xc0; more--) c = c << 6 | (*p++ & 0x3f);
-        if (more > 0) { out[0] = 0; return out; }
-        if (c >= 0x10000) out[n++] = (wchar_t)(0xd800 + ((c - 0x10000) >> 10));
-        out[n++] = (wchar_t)(c >= 0x10000 ? 0xdc00 + (c & 0x3ff) : c);
-    }
-    out[n] = 0;
+    if (MultiByteToWideChar(65001, 8 /* refuse what is invalid */, path, -1, out, LEMON__WIDE) == 0) out[0] = 0;
     return out;
 }
 
@@ -2161,10 +2116,9 @@ static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, 
 }
 
 static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
-    int64_t end;
     file->stream = lemon__fopen(file->path, 0);
     if (file->stream == NULL || lemon__fseek(file->stream, 0, SEEK_END) != 0) return lemon__io_error(file, "open");
-    end = lemon__ftell(file->stream);
+    int64_t end = lemon__ftell(file->stream);
     if (end < 0) return lemon__io_error(file, "measure");
     *size = (uint64_t)end;
     return LEMON_OK;
@@ -2211,42 +2165,35 @@ static lemon_status lemon__file_commit(void *user) {
 }
 
 LEMON_API lemon_status lemon_file_reader(lemon_ctx *ctx, const char *path, lemon_reader *reader) {
-    lemon__file *file;
-    lemon_status status;
-    if (ctx == NULL || path == NULL || reader == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_reader: an argument is NULL");
+    lemon_reader opened = {NULL, NULL, 0, NULL, lemon__file_read, lemon__file_close};
+    if (lemon__lacks(ctx, __func__, path && reader)) return LEMON_E_ARG;
     memset(reader, 0, sizeof *reader);
-    file = lemon__file_new(ctx, path);
+    lemon__file *file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
-    status = lemon__file_open_read(file, &reader->size);
+    lemon_status status = lemon__file_open_read(file, &opened.size);
     if (status) {
         int error = errno;
         lemon__file_close(file);
         errno = error;              /* whether there is no such file, or something else was wrong */
         return status;
     }
-    reader->user = file;
-    reader->name = file->path;
-    reader->map = (const uint8_t *)file->map;
-    reader->read = lemon__file_read;
-    reader->close = lemon__file_close;
+    opened.user = file;
+    opened.name = file->path;
+    opened.map = (const uint8_t *)file->map;
+    *reader = opened;
     return LEMON_OK;
 }
 
 LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon_writer *writer) {
-    lemon__file *file;
-    lemon_status status;
-    if (ctx == NULL || path == NULL || writer == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_file_writer: an argument is NULL");
-    file = lemon__file_new(ctx, path);
+    lemon_writer opened = {NULL, NULL, lemon__file_append, lemon__file_commit, lemon__file_abort};
+    if (lemon__lacks(ctx, __func__, path && writer)) return LEMON_E_ARG;
+    lemon__file *file = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
-    status = lemon__file_open_write(file);
+    lemon_status status = lemon__file_open_write(file);
     if (status) { lemon__file_close(file); return status; }
-    writer->user = file;
-    writer->name = file->path;
-    writer->append = lemon__file_append;
-    writer->commit = lemon__file_commit;
-    writer->abort = lemon__file_abort;
+    opened.user = file;
+    opened.name = file->path;
+    *writer = opened;
     return LEMON_OK;
 }
 #endif
@@ -2351,7 +2298,9 @@ static const char *lemon__scratch_path(const lemon_ctx *ctx) { return LEMON__POS
    ================================================================================================================== */
 
 static uint32_t lemon__bits(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
+static uint64_t lemon__bits64(double x) { uint64_t b; memcpy(&b, &x, 8); return b; }
 static float lemon__float(uint32_t b) { float x; memcpy(&x, &b, 4); return x; }
+static float lemon__getf32(const uint8_t *p) { return lemon__float(lemon__get32(p)); }
 
 LEMON_API uint16_t lemon_bf16_from_f32(float x) {      /* exercise 2 */
     uint32_t b = lemon__bits(x);
@@ -2388,9 +2337,8 @@ LEMON_API void lemon_rng_seed(lemon_rng *rng, uint64_t seed) {
 }
 
 LEMON_API uint64_t lemon_rng_next(lemon_rng *rng) {
-    uint64_t z;
     if (rng == NULL) return 0;
-    z = (rng->state += 0x9e3779b97f4a7c15u);
+    uint64_t z = (rng->state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
@@ -2429,10 +2377,9 @@ static uint32_t lemon__crc_halves(uint32_t c, const uint8_t *p, size_t n) {
     that is long enough to pay, so that there is no global to set up. */
 static void lemon__crc_tables(uint32_t table[8][256]) {
     const uint8_t zero = 0;
-    uint32_t i, k;
-    for (i = 0; i < 256; i++) table[0][i] = lemon__crc_halves(i, &zero, 1);
-    for (k = 1; k < 8; k++)
-        for (i = 0; i < 256; i++) table[k][i] = (table[k - 1][i] >> 8) ^ table[0][table[k - 1][i] & 255u];
+    for (uint32_t i = 0; i < 256; i++) table[0][i] = lemon__crc_halves(i, &zero, 1);
+    for (uint32_t k = 1; k < 8; k++)
+        for (uint32_t i = 0; i < 256; i++) table[k][i] = (table[k - 1][i] >> 8) ^ table[0][table[k - 1][i] & 255u];
 }
 
 LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
@@ -2466,8 +2413,7 @@ LEMON_API const char *lemon_dtype_name(lemon_dtype dtype) {
 }
 
 LEMON_API int lemon_dtype_parse(const char *name) {
-    int i;
-    for (i = 0; name && i < LEMON_DTYPE_COUNT; i++)
+    for (int i = 0; name && i < LEMON_DTYPE_COUNT; i++)
         if (strcmp(name, lemon_dtype_name((lemon_dtype)i)) == 0) return i;
     return -1;
 }
@@ -2491,18 +2437,16 @@ LEMON_API size_t lemon_tensor_bytes(const lemon_tensor *tensor) {
 
 static void lemon__q8_decode(const uint8_t *in, float *out, int64_t n) {
     float scale = lemon_f32_from_f16(lemon__get16(in));
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = scale * (float)(int8_t)in[2 + i];
+    for (int64_t i = 0; i < n; i++) out[i] = scale * (float)(int8_t)in[2 + i];
 }
 
 static void lemon__q8_encode(const float *in, uint8_t *out, int64_t n) {
-    float top = 0.0f, inverse;
-    int64_t i;
-    for (i = 0; i < n; i++) top = fabsf(in[i]) > top ? fabsf(in[i]) : top;
-    inverse = top > FLT_MIN * 127.0f ? 127.0f / top : 0.0f;      /* below that the scale is 0, and its inverse Inf */
+    float top = 0.0f;
+    for (int64_t i = 0; i < n; i++) top = fabsf(in[i]) > top ? fabsf(in[i]) : top;
+    float inverse = top > FLT_MIN * 127.0f ? 127.0f / top : 0.0f;      /* below that the scale is 0, and its inverse Inf */
     lemon__put16(out, lemon_f16_from_f32(top / 127.0f));
     memset(out + 2, 0, LEMON__BLOCK);
-    for (i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
+    for (int64_t i = 0; i < n; i++) out[2 + i] = (uint8_t)(int8_t)roundf(in[i] * inverse);
 }
 
 static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {      /* exercise 4 */
@@ -2516,13 +2460,12 @@ static void lemon__q4_decode(const uint8_t *in, float *out, int64_t n) {      /*
 
 /*  The number of largest magnitude becomes -8 exactly: one more step on that side than a symmetric scale has. */
 static void lemon__q4_encode(const float *in, uint8_t *out, int64_t n) {
-    float top = 0.0f, inverse;
-    int64_t i;
-    for (i = 0; i < n; i++) top = fabsf(in[i]) > fabsf(top) ? in[i] : top;
-    inverse = fabsf(top) > FLT_MIN * 127.0f ? -8.0f / top : 0.0f;
+    float top = 0.0f;
+    for (int64_t i = 0; i < n; i++) top = fabsf(in[i]) > fabsf(top) ? in[i] : top;
+    float inverse = fabsf(top) > FLT_MIN * 127.0f ? -8.0f / top : 0.0f;
     lemon__put16(out, lemon_f16_from_f32(top / -8.0f));
     memset(out + 2, 0x88, 16);                          /* padding is zero, which is nibble 8 */
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         int q = (int)(in[i] * inverse + 8.5f);
         uint8_t *byte = out + 2 + i % 16;
         q = q > 15 ? 15 : q;
@@ -2538,15 +2481,14 @@ static const uint8_t *lemon__row(const lemon_tensor *tensor, int64_t row) {
 
 static void lemon__blocks_decode(const uint8_t *in, float *out, int64_t cols, size_t block_bytes,
                                  void (*decode)(const uint8_t *, float *, int64_t)) {
-    int64_t i;
-    for (i = 0; i < cols; i += LEMON__BLOCK, in += block_bytes) decode(in, out + i, lemon__min(LEMON__BLOCK, cols - i));
+    for (int64_t i = 0; i < cols; i += LEMON__BLOCK, in += block_bytes) decode(in, out + i, lemon__min(LEMON__BLOCK, cols - i));
 }
 
 /*  A block with NaN or Inf in it is NaN as a whole: no byte stands for either. */
 static void lemon__blocks_encode(const float *in, uint8_t *out, int64_t cols, size_t block_bytes,
                                  void (*encode)(const float *, uint8_t *, int64_t)) {
-    int64_t i, j, n;
-    for (i = 0; i < cols; i += n, out += block_bytes) {
+    int64_t j, n;
+    for (int64_t i = 0; i < cols; i += n, out += block_bytes) {
         n = lemon__min(LEMON__BLOCK, cols - i);
         for (j = 0; j < n && lemon__finite((double)in[i + j]); j++) {}
         if (j == n) { encode(in + i, out, n); continue; }
@@ -2560,15 +2502,13 @@ static int lemon__has_row(const lemon_tensor *tensor, int64_t row) {
 }
 
 LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out) {
-    const uint8_t *in;
-    int64_t i, n;
     if (!lemon__has_row(tensor, row) || out == NULL) return;
-    in = lemon__row(tensor, row);
-    n = tensor->cols;
+    const uint8_t *in = lemon__row(tensor, row);
+    int64_t n = tensor->cols;
     switch (tensor->dtype) {
     case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *out); break;
-    case LEMON_BF16: for (i = 0; i < n; i++) out[i] = lemon_f32_from_bf16(lemon__get16(in + 2 * i)); break;
-    case LEMON_F16: for (i = 0; i < n; i++) out[i] = lemon_f32_from_f16(lemon__get16(in + 2 * i)); break;
+    case LEMON_BF16: for (int64_t i = 0; i < n; i++) out[i] = lemon_f32_from_bf16(lemon__get16(in + 2 * i)); break;
+    case LEMON_F16: for (int64_t i = 0; i < n; i++) out[i] = lemon_f32_from_f16(lemon__get16(in + 2 * i)); break;
     case LEMON_Q8: lemon__blocks_decode(in, out, n, LEMON__Q8_BYTES, lemon__q8_decode); break;
     case LEMON_Q4: lemon__blocks_decode(in, out, n, LEMON__Q4_BYTES, lemon__q4_decode); break;
     default: memset(out, 0, (size_t)n * sizeof *out); break;      /* u8, i32 and f64 are no weights */
@@ -2576,15 +2516,13 @@ LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *
 }
 
 LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float *in) {
-    uint8_t *out;
-    int64_t i, n;
     if (!lemon__has_row(tensor, row) || in == NULL) return;
-    out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
-    n = tensor->cols;
+    uint8_t *out = (uint8_t *)tensor->data + (size_t)row * lemon_row_bytes(tensor->dtype, tensor->cols);
+    int64_t n = tensor->cols;
     switch (tensor->dtype) {
     case LEMON_F32: memcpy(out, in, (size_t)n * sizeof *in); break;
-    case LEMON_BF16: for (i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_bf16_from_f32(in[i])); break;
-    case LEMON_F16: for (i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_f16_from_f32(in[i])); break;
+    case LEMON_BF16: for (int64_t i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_bf16_from_f32(in[i])); break;
+    case LEMON_F16: for (int64_t i = 0; i < n; i++) lemon__put16(out + 2 * i, lemon_f16_from_f32(in[i])); break;
     case LEMON_Q8: lemon__blocks_encode(in, out, n, LEMON__Q8_BYTES, lemon__q8_encode); break;
     case LEMON_Q4: lemon__blocks_encode(in, out, n, LEMON__Q4_BYTES, lemon__q4_encode); break;
     default: break;
@@ -2603,10 +2541,8 @@ enum { LEMON__ARENA_BLOCK = LEMON__SMALL ? 1 << 12 : 1 << 20, LEMON__ARENA_LARGE
 
 LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t bytes) {
     lemon__arena_block *block = arena ? (lemon__arena_block *)arena->blocks : NULL;
-    size_t need;
-    char *p;
     if (bytes > SIZE_MAX / 2 || arena == NULL) return lemon__malloc(ctx, SIZE_MAX);     /* fails with the message */
-    need = (bytes + LEMON__ALIGN - 1) / LEMON__ALIGN * LEMON__ALIGN;
+    size_t need = (bytes + LEMON__ALIGN - 1) / LEMON__ALIGN * LEMON__ALIGN;
     if (block && block->file && need >= LEMON__ARENA_LARGE) return lemon__scratch_take(block->file, need);
     if (block == NULL || block->bytes - block->used < need) {
         size_t size = LEMON__ALIGN + (need > LEMON__ARENA_BLOCK / 4 ? need : (size_t)LEMON__ARENA_BLOCK);
@@ -2618,7 +2554,7 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
         block->file = block->next ? block->next->file : NULL;
         arena->blocks = block;
     }
-    p = (char *)block + block->used;
+    char *p = (char *)block + block->used;
     block->used += need;
     memset(p, 0, need);
     return p;
@@ -2702,11 +2638,7 @@ static void *lemon__unconst(const void *p) {
 
 /*  Numbers that stand somewhere, as a tensor. */
 static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int64_t cols) {
-    lemon_tensor t;
-    t.data = data;
-    t.dtype = dtype;
-    t.rows = rows;
-    t.cols = cols;
+    const lemon_tensor t = {data, dtype, rows, cols};
     return t;
 }
 
@@ -2847,24 +2779,21 @@ LEMON__INLINE void lemon__finish(float *c, float sum, float alpha, float beta) {
 
 /*  A row of the tile after the other: its eight sums are what compilers keep in registers without being told how. */
 LEMON__INLINE void lemon__tile_plain(const lemon__tile *t, int rows) {
-    int64_t p;
-    int i, j;
-    for (i = 0; i < rows; i++) {
+    for (int i = 0; i < rows; i++) {
         const float *a = t->a + i * t->a_row, *b = t->b;
         float sum[8] = {0}, *c = t->c + i * t->ldc;
-        for (p = 0; p < t->k; p++, a += t->a_step, b += t->b_step)
-            for (j = 0; j < 8; j++) sum[j] += *a * b[j];
-        for (j = 0; j < 8; j++) lemon__finish(c + j, sum[j], t->alpha, t->beta);
+        for (int64_t p = 0; p < t->k; p++, a += t->a_step, b += t->b_step)
+            for (int j = 0; j < 8; j++) sum[j] += *a * b[j];
+        for (int j = 0; j < 8; j++) lemon__finish(c + j, sum[j], t->alpha, t->beta);
     }
 }
 
 /*  A tile of less than eight columns, at the right edge. */
 static void lemon__edge_plain(const lemon__tile *t, int rows) {
-    int64_t i, j, p;
-    for (i = 0; i < rows; i++)
-        for (j = 0; j < t->columns; j++) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < t->columns; j++) {
             float sum = 0;
-            for (p = 0; p < t->k; p++) sum += t->a[i * t->a_row + p * t->a_step] * t->b[p * t->b_step + j];
+            for (int64_t p = 0; p < t->k; p++) sum += t->a[i * t->a_row + p * t->a_step] * t->b[p * t->b_step + j];
             lemon__finish(t->c + i * t->ldc + j, sum, t->alpha, t->beta);
         }
 }
@@ -2879,19 +2808,17 @@ LEMON__PLAIN_KERNELS(1) LEMON__PLAIN_KERNELS(2) LEMON__PLAIN_KERNELS(3) LEMON__P
     is. */
 static void lemon__pack_plain(float *out, int64_t width, const float *in, int64_t lane, int64_t step, int64_t lanes,
                               int64_t steps) {
-    int64_t s, l;
-    for (s = 0; s < steps; s++, in += step, out += width)
-        for (l = 0; l < lanes; l++) out[l] = in[l * lane];
+    for (int64_t s = 0; s < steps; s++, in += step, out += width)
+        for (int64_t l = 0; l < lanes; l++) out[l] = in[l * lane];
 }
 
 /*  Dot products by eight partial sums, added in a fixed order. */
 static float lemon__dot_plain(const float *a, const float *b, int64_t k) {
     float sum[8] = {0};
     int64_t p;
-    int l;
     for (p = 0; p + 8 <= k; p += 8)
-        for (l = 0; l < 8; l++) sum[l] += a[p + l] * b[p + l];
-    for (l = 0; p < k; p++, l++) sum[l] += a[p] * b[p];
+        for (int l = 0; l < 8; l++) sum[l] += a[p + l] * b[p + l];
+    for (int l = 0; p < k; p++, l++) sum[l] += a[p] * b[p];
     return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
 }
 
@@ -2923,11 +2850,10 @@ static void lemon__sums_plain(const lemon__product *g, int64_t row, int64_t p, i
 
 /*  c = beta * c, where zero also clears a NaN. */
 static void lemon__scale(const lemon__product *g) {
-    int64_t i, j;
-    for (i = 0; i < g->m; i++) {
+    for (int64_t i = 0; i < g->m; i++) {
         float *c = g->c + i * g->ldc;
         if (g->beta == 0) memset(c, 0, (size_t)g->n * sizeof *c);
-        else if (g->beta != 1) for (j = 0; j < g->n; j++) c[j] *= g->beta;
+        else if (g->beta != 1) for (int64_t j = 0; j < g->n; j++) c[j] *= g->beta;
     }
 }
 
@@ -3281,8 +3207,7 @@ static void lemon__wide_neon_##rows(const lemon__tile *t) { \
 LEMON__INLINE void lemon__transpose_neon(float *out, int64_t width, const float *const in[4], int64_t s) {
     const float32x4x2_t x = vtrnq_f32(vld1q_f32(in[0] + s), vld1q_f32(in[1] + s));
     const float32x4x2_t y = vtrnq_f32(vld1q_f32(in[2] + s), vld1q_f32(in[3] + s));
-    int h;
-    for (h = 0; h < 2; h++) {
+    for (int h = 0; h < 2; h++) {
         vst1q_f32(out + h * width, vcombine_f32(vget_low_f32(x.val[h]), vget_low_f32(y.val[h])));
         vst1q_f32(out + (h + 2) * width, vcombine_f32(vget_high_f32(x.val[h]), vget_high_f32(y.val[h])));
     }
@@ -3337,8 +3262,14 @@ LEMON__INLINE v128_t lemon__q8_wasm(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__WASM */
 
+#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
+#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
+#define LEMON__AHEAD_neon(x) __builtin_prefetch((const void *)(x));
+#define LEMON__AHEAD_wasm(x) (void)(x);
+
 /*  The twin of lemon__pack_plain, by squares of 8 or 4.  A panel's width is a multiple of that, so whole vectors may be
-    stored; lanes beyond the last are filled with anything, for no kernel uses them. */
+    stored; lanes beyond the last are filled with anything, for no kernel uses them.  Rows that lie far apart are streams
+    too short for the hardware to see, so the eighth from here is asked for. */
 #define LEMON__PACK_KERNEL(V) \
 LEMON__TARGET_##V static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t lane, int64_t step, \
                                               int64_t lanes, int64_t steps) { \
@@ -3347,6 +3278,7 @@ LEMON__TARGET_##V static void lemon__pack_##V(float *out, int64_t width, const f
     const float *row[square]; \
     int64_t l, s, r; \
     for (s = 0; lane == 1 && s < steps; s++, in += step, out += width) { \
+        LEMON__AHEAD_##V((uintptr_t)in + (uintptr_t)step * 8 * sizeof(float)) \
         for (l = 0; l + square <= lanes; l += square) LEMON__PUT_##V(out + l, LEMON__GET_##V(in + l)); \
         if (l < lanes) LEMON__PUT_##V(out + l, LEMON__LOAD_##V(in + l, rest)); \
     } \
@@ -3375,9 +3307,8 @@ LEMON__INLINE int64_t lemon__dots_ahead(const lemon__product *g, int64_t cols) {
 LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
                                       int64_t k) {
     const float *a = g->a + row * g->a_row;
-    int64_t j, p;
-    for (j = 0; j < columns; j++) {
-        for (p = k; p < g->k; p++) sum[j] += a[p] * lemon__b_at(g, lemon__b_row(g, col + j), p);
+    for (int64_t j = 0; j < columns; j++) {
+        for (int64_t p = k; p < g->k; p++) sum[j] += a[p] * lemon__b_at(g, lemon__b_row(g, col + j), p);
         lemon__finish(g->c + row * g->ldc + col + j, sum[j], g->alpha, g->beta);
     }
 }
@@ -3387,10 +3318,6 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 #define LEMON__DOT_LOAD(V, type, j) \
     const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p); \
     LEMON__AHEAD_##V(w##j + ahead + LEMON__AT_##type(p))
-#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
-#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
-#define LEMON__AHEAD_neon(x) __builtin_prefetch(x);
-#define LEMON__AHEAD_wasm(x) (void)(x);
 #define LEMON__AT_f32(p) 4 * (p)
 #define LEMON__AT_bf16(p) 2 * (p)
 #define LEMON__AT_q8(p) (p)
@@ -3467,9 +3394,8 @@ LEMON__TARGET_##V static void lemon__dots_##V##_q8_##rows(const lemon__product *
     from end to end, and again as many at a time as registers allow. */
 LEMON__INLINE void lemon__sums_edge(const lemon__product *g, int64_t row, int64_t rows, int64_t p, int64_t steps,
                                     int64_t col, int64_t last) {
-    int64_t i, s;
-    for (s = 0; s < steps && col < last; s++)
-        for (i = 0; i < rows; i++) lemon__sums_plain(g, row + i, p + s, col, last);
+    for (int64_t s = 0; s < steps && col < last; s++)
+        for (int64_t i = 0; i < rows; i++) lemon__sums_plain(g, row + i, p + s, col, last);
 }
 
 #define LEMON__SUM_SCALE(V, i, s) const LEMON__VEC_##V x##i##s = LEMON__SET_##V(g->alpha * a[s * g->a_step]);
@@ -3607,13 +3533,12 @@ typedef struct lemon__panels {
 static lemon__panels lemon__pack_a(const lemon__product *g, float *out, const float *in, int64_t lanes, int64_t steps) {
     const int64_t width = g->machine->a_width, each = g->a_row == 1 ? 8 : steps;
     lemon__panels v;
-    int64_t l, s;
     v.data = out ? out : in;
     v.panel = out ? width * steps : g->rows * g->a_row;
     v.lane = out ? 1 : g->a_row;
     v.step = out ? width : g->a_step;
-    for (s = 0; out && s < steps; s += each)
-        for (l = 0; l < lanes; l += g->rows)
+    for (int64_t s = 0; out && s < steps; s += each)
+        for (int64_t l = 0; l < lanes; l += g->rows)
             g->machine->pack(out + l / g->rows * v.panel + s * width, width, in + l * g->a_row + s * g->a_step, g->a_row,
                              g->a_step, lemon__min(g->rows, lanes - l), lemon__min(each, steps - s));
     return v;
@@ -3623,8 +3548,7 @@ static lemon__panels lemon__pack_a(const lemon__product *g, float *out, const fl
     needed next. */
 static void lemon__tile_column(const lemon__product *g, const lemon__kernel *kernel, lemon__tile *t,
                                const lemon__panels *a, float *c, int64_t m) {
-    int64_t i;
-    for (i = 0; i < m; i += g->rows) {
+    for (int64_t i = 0; i < m; i += g->rows) {
         t->a = a->data + i / g->rows * a->panel;
         t->c = c + i * t->ldc;
         kernel[lemon__min(g->rows, m - i) - 1](t);
@@ -3663,8 +3587,7 @@ static void lemon__fetch_plan(const lemon__product *g, lemon__tile *t, const flo
 static void lemon__pack_stored(const lemon__product *g, float *workspace, float *out, int64_t row, int64_t columns,
                                int64_t p, int64_t steps) {
     float *decoded = workspace + lemon__gemm_floats_of(g->machine);
-    int64_t l;
-    for (l = 0; l < columns; l++) {
+    for (int64_t l = 0; l < columns; l++) {
         lemon_tensor from = lemon__view(lemon__unconst(lemon__b_row(g, row + l) + lemon_row_bytes(g->type, p)), g->type, 1,
                                         steps);
         lemon_row_to_f32(&from, 0, decoded + l * steps);
@@ -3684,15 +3607,14 @@ static void lemon__block(const lemon__product *g, lemon__tile *t, const lemon__p
     const int64_t nr = machine->nr, half = machine->half;
     const int stored = g->type != LEMON_F32;
     const float *in = stored ? NULL : g->b + at.step * g->b_step + at.col * g->b_col;
-    int64_t j, h;
-    for (j = 0; j < n; j += nr) {
+    for (int64_t j = 0; j < n; j += nr) {
         const int64_t columns = lemon__min(nr, n - j);
         const float *b = out ? out + j * g->panel_b : in + j * g->b_col;
         if (pack && stored)
             lemon__pack_stored(g, workspace, out + j * g->panel_b, at.col + j, columns, at.step, t->k);
         else if (pack)
             machine->pack(out + j * g->panel_b, nr, in + j * g->b_col, g->b_col, g->b_step, columns, t->k);
-        for (h = 0; h < columns; h += t->columns) {
+        for (int64_t h = 0; h < columns; h += t->columns) {
             const int wide = columns == nr;
             t->columns = wide ? nr : lemon__min(half, columns - h);
             t->b = b + h;
@@ -3710,13 +3632,12 @@ static float *lemon__ready(const lemon__product *g, int64_t p, int64_t j) {
 /*  The outer three loops. */
 static void lemon__tiles(const lemon__product *g, float *workspace) {
     float *packed_a = g->packed_a ? workspace : NULL, *packed_b = g->packed_b ? workspace + g->packed_a : NULL;
-    int64_t i, j, p;
-    for (j = 0; j < g->n; j += g->block_n)
-        for (p = 0; p < g->k; p += g->block_k) {
+    for (int64_t j = 0; j < g->n; j += g->block_n)
+        for (int64_t p = 0; p < g->k; p += g->block_k) {
             const int64_t n = lemon__min(g->block_n, g->n - j), k = lemon__min(g->block_k, g->k - p);
             const lemon__place_of at = {j, p};
             if (g->ready) packed_b = lemon__ready(g, p, j);
-            for (i = 0; i < g->m; i += g->block_m) {
+            for (int64_t i = 0; i < g->m; i += g->block_m) {
                 const int64_t m = lemon__min(g->block_m, g->m - i);
                 const lemon__panels a = lemon__pack_a(g, packed_a, g->a + i * g->a_row + p * g->a_step, m, k);
                 lemon__tile t;
@@ -3766,11 +3687,12 @@ static int64_t lemon__mc(const lemon__product *g) {
     return lemon__max(1, floats / (g->block_k * g->machine->mr)) * g->rows;
 }
 
-/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place unless it is large and
-    read by many panels; B must lie by rows for that. */
+/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place if it is small, or if it
+    lies by rows that do not fall on the same places of L1 (NEON wants its columns); B must lie by rows for that. */
 static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
-    const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr;
+    const int streams = g->a_row != 1 && g->a_row % 1024 != 0 && !LEMON__NEON;
+    const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr && !streams;
     const int pack_b = !g->ready && (g->type != LEMON_F32 || g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
     g->rows = lemon__share(g->m, machine->mr, 1);
     g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
@@ -3810,40 +3732,37 @@ static lemon__product lemon__product_of(lemon_isa isa, int trans_a, int trans_b,
 static void lemon__by_dots(const lemon__product *g) {
     const lemon__dots *dots = g->machine->dots[g->type];
     const int64_t rows = lemon__share(g->m, g->machine->dot_rows, 1), columns = dots[rows - 1].columns;
-    int64_t i, j;
-    for (j = 0; j < g->n; j += columns)
-        for (i = 0; i < g->m; i += rows)
+    for (int64_t j = 0; j < g->n; j += columns)
+        for (int64_t i = 0; i < g->m; i += rows)
             dots[lemon__min(rows, g->m - i) - 1].run(g, i, j, lemon__min(columns, g->n - j));
 }
 
 /*  Adds eight scaled rows of B, or what is left of them, to some rows of C. */
 static void lemon__sum_eight(const lemon__product *g, int64_t row, int64_t rows, int64_t p, int64_t col, int64_t last) {
     const lemon__sums *sums = &g->machine->sums[rows - 1];
-    int64_t i, end = lemon__min(p + 8, g->k);
+    int64_t end = lemon__min(p + 8, g->k);
     if (end - p == 8)
         for (; p < end; p += sums->steps) sums->run(g, row, p, col, last);
     for (; p < end; p++)
-        for (i = 0; i < rows; i++) lemon__sums_plain(g, row + i, p, col, last);
+        for (int64_t i = 0; i < rows; i++) lemon__sums_plain(g, row + i, p, col, last);
 }
 
 /*  The same with the rows of a plain B; the part of C that they are added to stays in L1. */
 static void lemon__by_sums(const lemon__product *g) {
     const int64_t rows = lemon__share(g->m, g->machine->sum_rows, 1), block = lemon__max(64, LEMON__SUMS / g->m / 64 * 64);
-    int64_t i, j, p;
     lemon__scale(g);
-    for (j = 0; j < g->n; j += block)
-        for (p = 0; p < g->k; p += 8)
-            for (i = 0; i < g->m; i += rows)
+    for (int64_t j = 0; j < g->n; j += block)
+        for (int64_t p = 0; p < g->k; p += 8)
+            for (int64_t i = 0; i < g->m; i += rows)
                 lemon__sum_eight(g, i, lemon__min(rows, g->m - i), p, j, lemon__min(j + block, g->n));
 }
 
 /*  The same ways, and so the same bits, without blocks. */
 static void lemon__by_rows(const lemon__product *g) {
-    int64_t i, p;
     if (g->path == LEMON__BY_SUMS) lemon__scale(g);
-    for (i = 0; i < g->m; i++)
+    for (int64_t i = 0; i < g->m; i++)
         if (g->path == LEMON__BY_DOTS) lemon__dots_plain(g, i, 0, g->n);
-        else for (p = 0; p < g->k; p++) lemon__sums_plain(g, i, p, 0, g->n);
+        else for (int64_t p = 0; p < g->k; p++) lemon__sums_plain(g, i, p, 0, g->n);
 }
 
 static void lemon__product_run(const lemon__product *g, float *workspace) {
@@ -3896,19 +3815,18 @@ static size_t lemon__workspace_bytes(const lemon_ctx *ctx) {
 }
 
 static void lemon__workspaces_free(lemon_ctx *ctx) {
-    int i;
     if (!ctx->workspace) return;
-    for (i = 0; i < ctx->threads; i++) lemon__free(ctx, ctx->workspace[i], lemon__workspace_bytes(ctx));
+    for (int i = 0; i < ctx->threads; i++) lemon__free(ctx, ctx->workspace[i], lemon__workspace_bytes(ctx));
     lemon__free(ctx, ctx->workspace, (size_t)ctx->threads * sizeof *ctx->workspace);
     ctx->workspace = NULL;
 }
 
 static lemon_status lemon__workspaces(lemon_ctx *ctx) {
-    int i, made = 0;
+    int made = 0;
     if (ctx->workspace) return LEMON_OK;
     ctx->workspace = (float **)lemon__calloc(ctx, (size_t)ctx->threads * sizeof *ctx->workspace);
     if (!ctx->workspace) return LEMON_E_MEMORY;
-    for (i = 0; i < ctx->threads; i++) {
+    for (int i = 0; i < ctx->threads; i++) {
         ctx->workspace[i] = (float *)lemon__malloc(ctx, lemon__workspace_bytes(ctx));
         made += ctx->workspace[i] != NULL;
     }
@@ -3950,9 +3868,9 @@ static void lemon__grid_task(void *arg, int64_t index, int worker) {
 static int64_t lemon__grid_choose(lemon__grid *grid, int64_t parts) {
     const lemon__product *g = grid->whole;
     const int64_t nr = g->machine->nr, panels = lemon__ceil_div(g->n, nr);
-    int64_t down, best = INT64_MAX;
+    int64_t best = INT64_MAX;
     grid->down = grid->across = 1;
-    for (down = 1; down <= parts; down++) {
+    for (int64_t down = 1; down <= parts; down++) {
         const int64_t across = parts / down, m = lemon__ceil_div(g->m, down), n = lemon__ceil_div(panels, across) * nr;
         const int64_t cost = m * n + 8 * (m + n);
         if (parts % down || (down > 1 && g->path != LEMON__BY_TILES) || cost >= best) continue;
@@ -3976,11 +3894,11 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 /*  A planned product on all threads of the context. lemon__workspaces() has returned LEMON_OK before. */
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
     const int threads = lemon__threads(ctx);
-    int64_t parts = lemon__parts(g, threads), most;
+    int64_t parts = lemon__parts(g, threads);
     lemon__grid grid = {ctx, g, 1, 1};
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     if (LEMON__SMALL) { lemon__product_run(g, NULL); return; }
-    most = lemon__grid_choose(&grid, lemon__min(parts, threads));
+    int64_t most = lemon__grid_choose(&grid, lemon__min(parts, threads));
     while (lemon__grid_choose(&grid, parts) > most + most / 32) parts /= 2;
     lemon__parallel(ctx, grid.down * grid.across, lemon__grid_task, &grid);
 }
@@ -4052,16 +3970,15 @@ typedef struct lemon__octets {
 /*  n numbers, 1 to 32.  1.5 * 2^23 rounds to an integer, which then stands in the last byte.  With NaN or Inf in it the
     block is NaN. */
 static void lemon__octets_of(const float *x, int64_t n, lemon__octets *out) {
-    float top = 0.0f, odd = 0.0f, inverse;
-    int64_t i;
-    for (i = 0; i < n; i++) {
+    float top = 0.0f, odd = 0.0f;
+    for (int64_t i = 0; i < n; i++) {
         top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
         odd += x[i] * 0.0f;
     }
-    inverse = top > FLT_MIN * 127.0f && odd == 0.0f ? 127.0f / top : 0.0f;
+    float inverse = top > FLT_MIN * 127.0f && odd == 0.0f ? 127.0f / top : 0.0f;
     memset(out, 0, sizeof *out);
     out->scale = inverse > 0 ? top / 127.0f : odd;
-    for (i = 0; i < n && inverse > 0; i++) {
+    for (int64_t i = 0; i < n && inverse > 0; i++) {
         const int8_t q = (int8_t)(lemon__bits(x[i] * inverse + 12582912.0f) & 0xff);
         out->q[LEMON__OCTET_AT(i)] = q;
         out->sum += q;
@@ -4086,8 +4003,7 @@ LEMON__INLINE int16x2_t lemon__two(const void *p) {
 }
 LEMON__INLINE float lemon__octets_q8_plain(const uint8_t *w, const lemon__octets *x) {
     int32_t sum = 0;
-    int i;
-    for (i = 0; i < LEMON__BLOCK; i += 4) {
+    for (int i = 0; i < LEMON__BLOCK; i += 4) {
         const uint32_t four = (uint32_t)lemon__two(w + i);
         sum = __smlad(__sxtb16((int8x4_t)four), lemon__two(x->q + i), sum);
         sum = __smlad(__sxtb16((int8x4_t)(four >> 8 | four << 24)), lemon__two(x->q + i + 2), sum);
@@ -4096,8 +4012,7 @@ LEMON__INLINE float lemon__octets_q8_plain(const uint8_t *w, const lemon__octets
 }
 LEMON__INLINE float lemon__octets_q4_plain(const uint8_t *w, const lemon__octets *x) {
     int32_t sum = -8 * x->sum;
-    int i;
-    for (i = 0; i < LEMON__BLOCK / 2; i += 4) {
+    for (int i = 0; i < LEMON__BLOCK / 2; i += 4) {
         const uint32_t eight = (uint32_t)lemon__two(w + i), mask = 0xf000f;
         sum = __smlad((int16x2_t)(eight & mask), lemon__two(x->q + i), sum);
         sum = __smlad((int16x2_t)(eight >> 8 & mask), lemon__two(x->q + i + 2), sum);
@@ -4109,14 +4024,12 @@ LEMON__INLINE float lemon__octets_q4_plain(const uint8_t *w, const lemon__octets
 #else
 LEMON__INLINE float lemon__octets_q8_plain(const uint8_t *w, const lemon__octets *x) {
     int32_t sum = 0;
-    int i;
-    for (i = 0; i < LEMON__BLOCK; i++) sum += (int8_t)w[i] * x->q[i];
+    for (int i = 0; i < LEMON__BLOCK; i++) sum += (int8_t)w[i] * x->q[i];
     return (float)sum;
 }
 LEMON__INLINE float lemon__octets_q4_plain(const uint8_t *w, const lemon__octets *x) {
     int32_t sum = -8 * x->sum;
-    int i;
-    for (i = 0; i < 16; i++) sum += (w[i] & 15) * x->q[i] + (w[i] >> 4) * x->q[i + 16];
+    for (int i = 0; i < 16; i++) sum += (w[i] & 15) * x->q[i] + (w[i] >> 4) * x->q[i + 16];
     return (float)sum;
 }
 #endif
@@ -4232,14 +4145,14 @@ static void lemon__octets_task(void *arg, int64_t index, int worker) {
     const lemon__octets_dots dots = lemon__octets_dots_of(t->ctx->isa, t->w->dtype == LEMON_Q4);
     const int64_t to = lemon__min(t->w->rows, (index + 1) * t->each), k = t->w->cols;
     const int64_t most = LEMON__DECODE_BYTES / (int64_t)sizeof *x / t->blocks;
-    int64_t r, n, i, j, b;
-    for (r = 0; r < t->rows; r += n) {
+    int64_t n;
+    for (int64_t r = 0; r < t->rows; r += n) {
         n = lemon__min(most, t->rows - r);
-        for (i = 0; i < n; i++)
-            for (b = 0; b < t->blocks; b++)
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t b = 0; b < t->blocks; b++)
                 lemon__octets_of(t->x + (r + i) * k + b * LEMON__BLOCK, lemon__min(LEMON__BLOCK, k - b * LEMON__BLOCK), x + i * t->blocks + b);
-        for (j = index * t->each; j < to; j += 4)
-            for (i = 0; i < n; i++)
+        for (int64_t j = index * t->each; j < to; j += 4)
+            for (int64_t i = 0; i < n; i++)
                 dots(lemon__row(t->w, j), lemon_row_bytes(t->w->dtype, k), lemon__min(4, to - j), x + i * t->blocks, t->blocks,
                      t->y + (r + i) * t->w->rows + j);
     }
@@ -4269,11 +4182,10 @@ typedef struct lemon__machine64 {
 } lemon__machine64;
 
 static void lemon__tile64_plain(const double *a, const double *b, int64_t k, double *out) {
-    int64_t i, j;
-    for (i = 0; i < 16; i++) out[i] = 0.0;
+    for (int64_t i = 0; i < 16; i++) out[i] = 0.0;
     for (; k > 0; k--, a += 4, b += 4)
-        for (i = 0; i < 4; i++)
-            for (j = 0; j < 4; j++) out[i * 4 + j] += a[i] * b[j];
+        for (int64_t i = 0; i < 4; i++)
+            for (int64_t j = 0; j < 4; j++) out[i * 4 + j] += a[i] * b[j];
 }
 
 #if LEMON__X86
@@ -4323,12 +4235,11 @@ typedef struct lemon__product64 {
 /*  Panels of `width` rows of A or columns of B, step after step, with zeros beyond the last. */
 static void lemon__pack64(double *out, int64_t width, const double *in, int64_t lane, int64_t step, int64_t lanes,
                           int64_t steps) {
-    int64_t at, l, s, used;
-    for (at = 0; at < lanes; at += width, in += width * lane, out += width * steps) {
-        used = lemon__min(width, lanes - at);
+    for (int64_t at = 0; at < lanes; at += width, in += width * lane, out += width * steps) {
+        int64_t used = lemon__min(width, lanes - at);
         if (used < width) memset(out, 0, (size_t)(width * steps) * sizeof *out);
-        if (lane == 1) for (s = 0; s < steps; s++) for (l = 0; l < used; l++) out[s * width + l] = in[s * step + l];
-        else for (l = 0; l < used; l++) for (s = 0; s < steps; s++) out[s * width + l] = in[l * lane + s * step];
+        if (lane == 1) for (int64_t s = 0; s < steps; s++) for (int64_t l = 0; l < used; l++) out[s * width + l] = in[s * step + l];
+        else for (int64_t l = 0; l < used; l++) for (int64_t s = 0; s < steps; s++) out[s * width + l] = in[l * lane + s * step];
     }
 }
 
@@ -4340,21 +4251,20 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
     const int64_t m = lemon__min(LEMON__TILE64, g->m - row), n = lemon__min(LEMON__TILE64, g->n - col);
     double *a = (double *)(void *)lemon__workspace(g->ctx, worker),
            *b = a + (LEMON__TILE64 + LEMON__PAD64) * LEMON__STEPS64, tile[14 * 16];
-    int64_t p, i, j, x, y;
     if (g->lower && col > row + m - 1) return;
-    for (p = 0; p < g->k; p += LEMON__STEPS64) {
+    for (int64_t p = 0; p < g->k; p += LEMON__STEPS64) {
         const int64_t k = lemon__min(LEMON__STEPS64, g->k - p);
         lemon__pack64(a, mr, g->a + row * g->a_row + p * g->a_step, g->a_row, g->a_step, m, k);
         lemon__pack64(b, nr, g->b + col * g->b_col + p * g->b_step, g->b_col, g->b_step, n, k);
-        for (j = 0; j < n; j += nr)
-            for (i = 0; i < m; i += mr) {
+        for (int64_t j = 0; j < n; j += nr)
+            for (int64_t i = 0; i < m; i += mr) {
                 double *c = g->c + (row + i) * g->ldc + col + j;
                 if (g->lower && col + j > row + i + mr - 1) continue;
                 machine.tile(a + i * k, b + j * k, k, tile);
-                for (x = 0; x < lemon__min(mr, m - i); x++) {
+                for (int64_t x = 0; x < lemon__min(mr, m - i); x++) {
                     int64_t end = lemon__min(nr, n - j);
                     if (g->lower) end = lemon__min(end, row + i + x + 1 - col - j);
-                    for (y = 0; y < end; y++) c[x * g->ldc + y] += g->alpha * tile[x * nr + y];
+                    for (int64_t y = 0; y < end; y++) c[x * g->ldc + y] += g->alpha * tile[x * nr + y];
                 }
             }
     }
@@ -4383,8 +4293,7 @@ static lemon_status lemon__check_matrix(lemon_ctx *ctx, char name, const float *
 
 static lemon_status lemon__check_sizes(lemon_ctx *ctx, const lemon__product *g) {
     const int64_t size[3] = {g->m, g->n, g->k};
-    int i;
-    for (i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++)
         if (size[i] < 0)
             return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %lld, expected 0 or more", "mnk"[i],
                                (long long)size[i]);
@@ -4447,8 +4356,7 @@ static void lemon__pack_task(void *arg, int64_t index, int worker) {
     const lemon__pack_job *job = (const lemon__pack_job *)arg;
     const lemon__product *g = job->g;
     const int64_t nr = g->machine->nr, j = index * nr, each = g->block_k;
-    int64_t p;
-    for (p = 0; p < g->k; p += each) {
+    for (int64_t p = 0; p < g->k; p += each) {
         float *out = job->packed->data + p * job->packed->padded_n + j * each;
         memset(out, 0, (size_t)(nr * each) * sizeof *out);
         g->machine->pack(out, nr, g->b + p * g->b_step + j * g->b_col, g->b_col, g->b_step, lemon__min(nr, g->n - j),
@@ -4463,10 +4371,9 @@ LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, 
     const int64_t nr = g.machine->nr;
     lemon_packed *v = NULL;
     lemon__pack_job job;
-    lemon_status status;
     if (!packed) return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_pack: packed is NULL, expected a place for the result");
     *packed = NULL;
-    status = lemon__check_sizes(ctx, &g);
+    lemon_status status = lemon__check_sizes(ctx, &g);
     if (!status) status = lemon__check_matrix(ctx, 'b', b, trans_b ? n : k, trans_b ? k : n, ldb, 1);
     if (status) return status;
     if (lemon__max(n, k) <= (int64_t)(SIZE_MAX / 16))       /* so that no sum below wraps */
@@ -4502,7 +4409,6 @@ LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {
 LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m, float alpha, const float *a,
                                           int64_t lda, const lemon_packed *packed, float beta, float *c, int64_t ldc) {
     lemon__product g;
-    lemon_status status;
     if (!packed || packed->isa != lemon__isa(ctx))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_packed: B is %s, expected one packed for %s",
                            packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon__isa(ctx)));
@@ -4510,7 +4416,7 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
                           LEMON__SMALL ? packed->k : 0, beta, c, ldc);
     g.ready = LEMON__SMALL ? NULL : packed->data;       /* panels of one column are the rows of B transposed */
     g.ready_n = packed->padded_n;
-    status = lemon__check_product(ctx, &g, trans_a, lda, 0, 0, 1);
+    lemon_status status = lemon__check_product(ctx, &g, trans_a, lda, 0, 0, 1);
     if (status || m == 0 || g.n == 0) return status;
     if (ctx) status = lemon__workspaces(ctx);
     if (status) return status;
@@ -4830,7 +4736,7 @@ LEMON__LOOPS(one)
 LEMON__VECTORS(LEMON__LOOPS)
 
 typedef struct lemon__loops {
-    float (*max)(const float *x, int64_t n);
+    float (*largest)(const float *x, int64_t n);
     float (*exp_sum)(float *x, int64_t n, float scale, float shift);
     void (*softmax_columns)(float *s, int64_t n, float *top, float *sum);
     void (*softmax_back)(float *p, float *ds, int64_t n, const float *lse, const float *d, float scale);
@@ -4863,18 +4769,17 @@ static const lemon__loops *lemon__loops_of(lemon_isa isa) {
 
 LEMON__INLINE float lemon__lane_sum(const float *lane) {
     float a[8], b[4];
-    int i;
-    for (i = 0; i < 8; i++) a[i] = lane[i] + lane[i + 8];
-    for (i = 0; i < 4; i++) b[i] = a[i] + a[i + 4];
+    for (int i = 0; i < 8; i++) a[i] = lane[i] + lane[i + 8];
+    for (int i = 0; i < 4; i++) b[i] = a[i] + a[i + 4];
     return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
 LEMON__INLINE float lemon__dot(const float *a, const float *b, int64_t n) {
     float lane[LEMON__LANES] = {0};
-    int64_t i, j;
+    int64_t i;
     for (i = 0; i + LEMON__LANES <= n; i += LEMON__LANES)
-        for (j = 0; j < LEMON__LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
+        for (int64_t j = 0; j < LEMON__LANES; j++) lane[j] += a[i + j] * b[i + j];
+    for (int64_t j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
     return lemon__lane_sum(lane);
 }
 
@@ -4914,12 +4819,12 @@ static void lemon__embed_forward(lemon_ctx *ctx, const lemon__op *op) {
 }
 
 static void lemon__embed_back_body(const lemon__op *op, int64_t from, int64_t to) {
-    int64_t r, c, n = op->cols;
+    int64_t n = op->cols;
     if (!op->add[0]) memset(op->dx[0] + from * n, 0, (size_t)((to - from) * n) * sizeof(float));
-    for (r = 0; r < op->rows; r++) {
+    for (int64_t r = 0; r < op->rows; r++) {
         float *d = op->dx[0] + op->ids[r] * n;
         if (op->ids[r] < from || op->ids[r] >= to) continue;
-        for (c = 0; c < n; c++) d[c] += op->dy[r * n + c];
+        for (int64_t c = 0; c < n; c++) d[c] += op->dy[r * n + c];
     }
 }
 
@@ -4942,9 +4847,9 @@ typedef struct lemon__weight_job {
 static void lemon__weight_task(void *arg, int64_t index, int worker) {
     const lemon__weight_job *job = (const lemon__weight_job *)arg;
     float *workspace = lemon__workspace(job->ctx, worker), *rows = workspace + lemon__gemm_floats(job->ctx->isa);
-    int64_t k = job->w->cols, from = index * job->block, n = lemon__min(job->block, job->w->rows - from), i;
+    int64_t k = job->w->cols, from = index * job->block, n = lemon__min(job->block, job->w->rows - from);
     const int plain = job->w->dtype == LEMON_F32;           /* only small builds send those here */
-    for (i = 0; i < n && !plain; i++) lemon_row_to_f32(job->w, from + i, rows + i * k);
+    for (int64_t i = 0; i < n && !plain; i++) lemon_row_to_f32(job->w, from + i, rows + i * k);
     lemon__gemm(job->ctx->isa, workspace, 0, 1, job->rows, n, k, 1.0f, job->x, k,
                 plain ? (const float *)job->w->data + from * k : rows, k, 0.0f, job->y + from, job->w->rows);
 }
@@ -4993,20 +4898,18 @@ static void lemon__matmul_backward(lemon_ctx *ctx, const lemon__op *op) {
 LEMON__INLINE void lemon__add_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     const float *a = lemon__in(op, 0), *b = lemon__in(op, 1);
     float *y = op->y;
-    int64_t i;
-    for (i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + b[i];
+    for (int64_t i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + b[i];
 }
 LEMON__OVER_ROWS(lemon__add_forward, lemon__add_rows)
 
 LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    int64_t i, n = (to - from) * op->cols;
+    int64_t n = (to - from) * op->cols;
     const float *dy = op->dy + from * op->cols;
-    int side;
-    for (side = 0; side < 2; side++) {
+    for (int side = 0; side < 2; side++) {
         float *d = op->dx[side];
         if (d == NULL) continue;
         d += from * op->cols;
-        if (op->add[side]) for (i = 0; i < n; i++) d[i] += dy[i];
+        if (op->add[side]) for (int64_t i = 0; i < n; i++) d[i] += dy[i];
         else if (d != dy) memcpy(d, dy, (size_t)n * sizeof *d);
     }
 }
@@ -5016,20 +4919,20 @@ LEMON__OVER_ROWS(lemon__add_backward, lemon__pass_rows)
 
 LEMON__INLINE void lemon__bias_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     const float *bias = lemon__in(op, 1);
-    int64_t i, n = op->cols;
+    int64_t n = op->cols;
     for (; from < to; from++) {
         const float *x = lemon__in(op, 0) + from * n;
-        for (i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
+        for (int64_t i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
     }
 }
 LEMON__OVER_ROWS(lemon__bias_forward, lemon__bias_rows)
 
 LEMON__INLINE void lemon__bias_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
     float *db = op->dx[1];
-    int64_t r, i, n = op->cols;
+    int64_t n = op->cols;
     if (!op->add[1]) memset(db + from, 0, (size_t)(to - from) * sizeof *db);
-    for (r = 0; r < op->rows; r++)
-        for (i = from; i < to; i++) db[i] += op->dy[r * n + i];
+    for (int64_t r = 0; r < op->rows; r++)
+        for (int64_t i = from; i < to; i++) db[i] += op->dy[r * n + i];
 }
 LEMON__BAND(lemon__bias_back_cols)
 
@@ -5045,19 +4948,18 @@ static void lemon__bias_backward(lemon_ctx *ctx, const lemon__op *op) {
 LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     const float *x = lemon__in(op, 0), *a = lemon__in(op, 2);
     float w = lemon__in(op, 1)[op->index], *y = op->y;
-    int64_t i;
-    if (a) for (i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + w * x[i];
-    else for (i = from * op->cols; i < to * op->cols; i++) y[i] = w * x[i];
+    if (a) for (int64_t i = from * op->cols; i < to * op->cols; i++) y[i] = a[i] + w * x[i];
+    else for (int64_t i = from * op->cols; i < to * op->cols; i++) y[i] = w * x[i];
 }
 LEMON__OVER_ROWS(lemon__mix_forward, lemon__mix_rows)
 
 LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     float w = lemon__in(op, 1)[op->index], *dx = op->dx[0], *da = op->dx[2];
     const float *dy = op->dy;
-    int64_t i, begin = from * op->cols, end = to * op->cols;
-    if (dx && op->add[0]) for (i = begin; i < end; i++) dx[i] += w * dy[i];
-    else if (dx) for (i = begin; i < end; i++) dx[i] = w * dy[i];
-    if (da && op->add[2]) for (i = begin; i < end; i++) da[i] += dy[i];
+    int64_t begin = from * op->cols, end = to * op->cols;
+    if (dx && op->add[0]) for (int64_t i = begin; i < end; i++) dx[i] += w * dy[i];
+    else if (dx) for (int64_t i = begin; i < end; i++) dx[i] = w * dy[i];
+    if (da && op->add[2]) for (int64_t i = begin; i < end; i++) da[i] += dy[i];
     else if (da) memcpy(da + begin, dy + begin, (size_t)(end - begin) * sizeof *da);
 }
 LEMON__BAND(lemon__mix_back_rows)
@@ -5066,11 +4968,10 @@ LEMON__BAND(lemon__mix_back_rows)
 static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
     const float *x = lemon__in(op, 0);
     double sum = 0.0;
-    int64_t r;
     lemon__over(ctx, op, lemon__mix_back_rows(ctx->isa), op->rows, LEMON__ROWS);
     if (op->dx[1] == NULL) return;
     if (!op->add[1]) memset(op->dx[1], 0, (size_t)op->in[1].cols * sizeof(float));
-    for (r = 0; r < op->rows; r++) sum += (double)lemon__dot(op->dy + r * op->cols, x + r * op->cols, op->cols);
+    for (int64_t r = 0; r < op->rows; r++) sum += (double)lemon__dot(op->dy + r * op->cols, x + r * op->cols, op->cols);
     op->dx[1][op->index] += (float)sum;
 }
 
@@ -5108,10 +5009,10 @@ LEMON__BAND(lemon__norm_back_rows)
 LEMON__INLINE void lemon__norm_back_cols_body(const lemon__op *op, int64_t from, int64_t to) {
     const float *x = lemon__in(op, 0);
     float *dgain = op->dx[1];
-    int64_t r, i, n = op->cols;
+    int64_t n = op->cols;
     if (!op->add[1]) memset(dgain + from, 0, (size_t)(to - from) * sizeof(float));
-    for (r = 0; r < op->rows; r++)
-        for (i = from; i < to; i++) dgain[i] += op->dy[r * n + i] * x[r * n + i] * op->aux[r];
+    for (int64_t r = 0; r < op->rows; r++)
+        for (int64_t i = from; i < to; i++) dgain[i] += op->dy[r * n + i] * x[r * n + i] * op->aux[r];
 }
 LEMON__BAND(lemon__norm_back_cols)
 
@@ -5149,10 +5050,10 @@ static double lemon__rope_slower(const lemon_config *c, int64_t i) {
 /*  The cosines and sines of positions 0 ... seq-1: [seq, C/2, 2]. */
 static void lemon__rope_angles(float *angles, int64_t seq, const lemon_config *c) {
     double size = c->rope_scaling == LEMON_ROPE_YARN ? (double)c->rope_magnitude : 1.0;
-    int64_t t, i, planes = c->head_dim / 2;
-    for (i = 0; i < planes; i++) {
+    int64_t planes = c->head_dim / 2;
+    for (int64_t i = 0; i < planes; i++) {
         double speed = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / lemon__rope_slower(c, i);
-        for (t = 0; t < seq; t++) {
+        for (int64_t t = 0; t < seq; t++) {
             float *pair = angles + (t * planes + i) * 2;
             pair[0] = (float)(size * cos((double)t * speed));
             pair[1] = (float)(size * sin((double)t * speed));
@@ -5161,8 +5062,7 @@ static void lemon__rope_angles(float *angles, int64_t seq, const lemon_config *c
 }
 
 LEMON__INLINE void lemon__rotate(const float *x, const float *angles, float sign, float *y, int64_t head_dim) {
-    int64_t i;
-    for (i = 0; i < head_dim; i += 2) {
+    for (int64_t i = 0; i < head_dim; i += 2) {
         float a = x[i], b = x[i + 1], c = angles[i], s = sign * angles[i + 1];
         y[i] = a * c - b * s;
         y[i + 1] = a * s + b * c;
@@ -5174,9 +5074,8 @@ static const float *lemon__rope_row(const lemon__op *op, int64_t row) {
 }
 
 static void lemon__rope_body(const lemon__op *op, int64_t from, int64_t to) {
-    int64_t h;
     for (; from < to; from++)
-        for (h = 0; h < op->cols; h += op->head_dim)
+        for (int64_t h = 0; h < op->cols; h += op->head_dim)
             lemon__rotate(lemon__in(op, 0) + from * op->cols + h, lemon__rope_row(op, from), 1.0f,
                           op->y + from * op->cols + h, op->head_dim);
 }
@@ -5186,12 +5085,12 @@ static void lemon__rope_forward(lemon_ctx *ctx, const lemon__op *op) {
 }
 
 static void lemon__rope_back_body(const lemon__op *op, int64_t from, int64_t to) {
-    int64_t h, i, c = op->head_dim;
+    int64_t c = op->head_dim;
     for (; from < to; from++)
-        for (h = 0; h < op->cols; h += c) {
+        for (int64_t h = 0; h < op->cols; h += c) {
             const float *dy = op->dy + from * op->cols + h, *angles = lemon__rope_row(op, from);
             float *dx = op->dx[0] + from * op->cols + h, back[2];
-            for (i = 0; i < c; i += 2) {
+            for (int64_t i = 0; i < c; i += 2) {
                 lemon__rotate(dy + i, angles + i, -1.0f, back, 2);
                 dx[i] = op->add[0] ? dx[i] + back[0] : back[0];
                 dx[i + 1] = op->add[0] ? dx[i + 1] + back[1] : back[1];
@@ -5206,7 +5105,7 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
 /* ---- causal grouped-query attention ----
         For each head:  S = Q K^T / sqrt(C),  P = softmax of each row over the keys up to its own position,  Y = P V.
         Nothing of size T x T is kept: a tile of LEMON__ROWS queries is done at a time, and aux keeps the log sum exp of
-        each row [N, H], from which backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
+        each row [H, N], from which backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
             dS = P * (dP - d),   dQ = dS K / sqrt(C),   dK = dS^T Q / sqrt(C),   dV = P^T dY.
         A tile is held as its transpose, [keys, LEMON__ROWS]: the softmax then goes down the columns, a vector of queries
         at a time, whatever the head_dim, and each product has a side of full vectors:
@@ -5217,7 +5116,8 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
 enum {
     LEMON__FEW_QUERIES = 4,             /* so many are done one by one */
     LEMON__KEYS = 128,                  /* keys of a block in backward: two of them stay in the L1 cache */
-    LEMON__HEAD_TASKS = 16              /* so many heads are work enough for all threads */
+    LEMON__HEAD_TASKS = 16,             /* so many heads are work enough for all threads */
+    LEMON__PAIR = 32                    /* floats of two cache lines, which come as one: heads in them are one thread's */
 };
 
 /*  Floats that a worker needs for tiles of up to so many rows and keys. */
@@ -5230,7 +5130,17 @@ static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
     return lemon__attention_floats(op->seq, op->pos + op->seq, op->head_dim, backward);
 }
 
-typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles, blocks; } lemon__attention_job;
+typedef struct lemon__attention_job {
+    const lemon__op *op;
+    lemon_ctx *ctx;
+    int64_t tiles, blocks, together;    /* of queries and of keys in a sequence; heads of a task */
+} lemon__attention_job;
+
+static lemon__attention_job lemon__attention_job_of(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), lemon__ceil_div(op->seq, LEMON__KEYS),
+                                lemon__max(1, LEMON__PAIR / op->head_dim)};
+    return job;
+}
 
 /*  Where one head of one sequence, and a tile of its queries, lie. */
 typedef struct lemon__query_tile {
@@ -5245,13 +5155,25 @@ typedef struct lemon__query_tile {
     int64_t window;                 /* how many of them a row sees */
     float *s, *ds;                  /* [keys, LEMON__ROWS] twice (ds: backward only, which holds a block of keys) */
     float *q, *y, *dy;              /* [C, LEMON__ROWS] queries, outputs (dQ in backward), dY (backward only) */
-    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
+    float *lse;                     /* of the tile's rows; NULL: not asked for */
 } lemon__query_tile;
 
 /*  The tile's rows of q or dy, transposed; rows that it does not have are zero. */
 static void lemon__tile_turn(const lemon__query_tile *t, const float *from, float *turned) {
     if (t->rows < LEMON__ROWS) memset(turned, 0, (size_t)(LEMON__ROWS * t->op->head_dim) * sizeof(float));
     lemon__machine_of(t->isa)->pack(turned, LEMON__ROWS, from + t->q_at, t->q_width, 1, t->rows, t->op->head_dim);
+}
+
+/*  The way back: the tile's rows of y or dq from [C, LEMON__ROWS], by whole vectors where none reaches into the next head. */
+static void lemon__tile_turn_back(const lemon__query_tile *t, const float *turned, float *to, int add) {
+    const int64_t n = t->op->head_dim;
+    to += t->q_at;
+    if (n % 8 == 0 && !add) {
+        lemon__machine_of(t->isa)->pack(to, t->q_width, turned, LEMON__ROWS, 1, n, t->rows);
+        return;
+    }
+    for (int64_t r = 0; r < t->rows; r++, to += t->q_width)
+        for (int64_t c = 0; c < n; c++) to[c] = turned[c * LEMON__ROWS + r] + (add ? to[c] : 0.0f);
 }
 
 static lemon__query_tile lemon__attention_tile(const lemon__attention_job *job, int64_t sequence, int64_t head,
@@ -5278,17 +5200,16 @@ static lemon__query_tile lemon__attention_tile(const lemon__attention_job *job, 
     t.y = t.q + LEMON__ROWS * op->head_dim;
     t.dy = t.y + LEMON__ROWS * op->head_dim;
     t.ds = t.s + LEMON__ROWS * lemon__min(op->pos + op->seq, LEMON__KEYS);
-    t.lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
+    t.lse = op->aux ? op->aux + head * op->rows + t.row : NULL;
     return t;
 }
 
 /*  Gives the scores of keys from ... to - 1, which stand at s, that a query must not see a value. */
 static void lemon__attention_mask(const lemon__query_tile *t, float *s, int64_t from, int64_t to, float value) {
-    int64_t j, r;
-    for (j = lemon__max(from, t->first_keys); j < to; j++)
-        for (r = 0; r <= j - t->first_keys; r++) s[(j - from) * LEMON__ROWS + r] = value;
-    for (j = from; j < lemon__min(to, t->keys - t->window); j++)
-        for (r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[(j - from) * LEMON__ROWS + r] = value;
+    for (int64_t j = lemon__max(from, t->first_keys); j < to; j++)
+        for (int64_t r = 0; r <= j - t->first_keys; r++) s[(j - from) * LEMON__ROWS + r] = value;
+    for (int64_t j = from; j < lemon__min(to, t->keys - t->window); j++)
+        for (int64_t r = j + 1 + t->window - t->first_keys; r < t->rows; r++) s[(j - from) * LEMON__ROWS + r] = value;
 }
 
 /*  The scores of keys from ... to - 1, transposed. */
@@ -5300,19 +5221,19 @@ static void lemon__attention_scores(const lemon__query_tile *t, int64_t from, in
 
 static void lemon__attend_tile(const lemon__query_tile *t) {
     const lemon__op *op = t->op;
-    float top[LEMON__ROWS], sum[LEMON__ROWS], *y = op->y + t->q_at;
-    int64_t n = op->head_dim, r, c;
+    float top[LEMON__ROWS], sum[LEMON__ROWS], inverse[LEMON__ROWS];
+    int64_t n = op->head_dim;
     lemon__tile_turn(t, lemon__in(op, 0), t->q);
     lemon__attention_scores(t, 0, t->keys);
     lemon__attention_mask(t, t->s, 0, t->keys, -INFINITY);
     lemon__loops_of(t->isa)->softmax_columns(t->s, t->keys, top, sum);
     lemon__attention_mask(t, t->s, 0, t->keys, 0.0f);
     lemon__gemm_near(t->isa, n, LEMON__ROWS, t->keys, 1.0f, t->v, 1, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->y, LEMON__ROWS);
-    for (r = 0; r < t->rows; r++) {
-        float inverse = 1.0f / sum[r];
-        for (c = 0; c < n; c++) y[r * t->q_width + c] = t->y[c * LEMON__ROWS + r] * inverse;
-        if (t->lse) t->lse[r * op->n_heads] = top[r] + logf(sum[r]);
-    }
+    for (int64_t r = 0; r < LEMON__ROWS; r++) inverse[r] = 1.0f / sum[r];
+    for (int64_t c = 0; c < n; c++)
+        for (int64_t r = 0; r < LEMON__ROWS; r++) t->y[c * LEMON__ROWS + r] *= inverse[r];
+    lemon__tile_turn_back(t, t->y, op->y, 0);
+    for (int64_t r = 0; t->lse && r < t->rows; r++) t->lse[r] = top[r] + logf(sum[r]);
 }
 
 /*  One query alone, as in decoding: a tile would be nearly empty. */
@@ -5320,25 +5241,28 @@ static void lemon__attend_row(const lemon__query_tile *t, int64_t r, float *work
     const lemon__op *op = t->op;
     const lemon__loops *loops = lemon__loops_of(t->isa);
     const float *q = lemon__in(op, 0) + t->q_at + r * t->q_width;
-    int64_t n = op->head_dim, seen = t->first_keys + r, keys = lemon__min(seen, t->window), c;
+    int64_t n = op->head_dim, seen = t->first_keys + r, keys = lemon__min(seen, t->window);
     int64_t hidden = (seen - keys) * t->kv_width;
-    float top, sum, *y = op->y + t->q_at + r * t->q_width;
+    float *y = op->y + t->q_at + r * t->q_width;
     lemon__gemm(t->isa, workspace, 0, 1, 1, keys, n, 1.0f / sqrtf((float)n), q, t->q_width, t->k + hidden, t->kv_width, 0.0f,
                 t->s, keys);
-    top = loops->max(t->s, keys);
-    sum = loops->exp_sum(t->s, keys, 1.0f, top);
+    float top = loops->largest(t->s, keys);
+    float sum = loops->exp_sum(t->s, keys, 1.0f, top);
     lemon__gemm(t->isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y, t->q_width);
-    for (c = 0; c < n; c++) y[c] /= sum;
-    if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
+    for (int64_t c = 0; c < n; c++) y[c] /= sum;
+    if (t->lse) t->lse[r] = top + logf(sum);
 }
 
 static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
-    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads, r;
-    lemon__query_tile t = lemon__attention_tile(job, sequence, head, index % job->tiles, worker);
-    if (!LEMON__SMALL && t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
-    else for (r = 0; r < t.rows; r++) lemon__attend_row(&t, r, lemon__workspace(job->ctx, worker));
+    const int64_t tasks = lemon__ceil_div(op->n_heads, job->together), sequence = index / (tasks * job->tiles);
+    const int64_t first = index / job->tiles % tasks * job->together;
+    for (int64_t head = first; head < lemon__min(first + job->together, op->n_heads); head++) {
+        lemon__query_tile t = lemon__attention_tile(job, sequence, head, index % job->tiles, worker);
+        if (!LEMON__SMALL && t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
+        else for (int64_t r = 0; r < t.rows; r++) lemon__attend_row(&t, r, lemon__workspace(job->ctx, worker));
+    }
 }
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
@@ -5348,9 +5272,10 @@ static double lemon__attention_flops(const lemon__op *op) {     /* two products,
 }
 
 static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), 0};
+    lemon__attention_job job = lemon__attention_job_of(ctx, op);
     ctx->flops += lemon__attention_flops(op);
-    lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
+    lemon__parallel(ctx, op->rows / op->seq * lemon__ceil_div(op->n_heads, job.together) * job.tiles, lemon__attention_task,
+                    &job);
 }
 
 /*  What backward needs of a tile for all its blocks of keys. */
@@ -5359,10 +5284,9 @@ typedef struct lemon__tile_back { float lse[LEMON__ROWS], d[LEMON__ROWS]; } lemo
 static void lemon__attention_back_open(const lemon__query_tile *t, lemon__tile_back *b) {
     const lemon__op *op = t->op;
     const float *dy = op->dy + t->q_at, *y = op->y + t->q_at;
-    int64_t r;
     memset(b, 0, sizeof *b);
-    for (r = 0; r < t->rows; r++) {
-        b->lse[r] = t->lse[r * op->n_heads];
+    for (int64_t r = 0; r < t->rows; r++) {
+        b->lse[r] = t->lse[r];
         b->d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, op->head_dim);
     }
     lemon__tile_turn(t, lemon__in(op, 0), t->q);
@@ -5394,11 +5318,10 @@ static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from,
 /*  A tile's dQ, gathered in t->y, transposed; keys: also what it adds to dK and dV. */
 static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
     const lemon__op *op = t->op;
-    float *dq = op->dx[0] + t->q_at;
-    int64_t n = op->head_dim, from, to, r, c;
+    int64_t n = op->head_dim, to;
     lemon__tile_back b;
     lemon__attention_back_open(t, &b);
-    for (from = 0; from < t->keys; from = to) {
+    for (int64_t from = 0; from < t->keys; from = to) {
         to = lemon__min(from + LEMON__KEYS, t->keys);
         lemon__attention_back_scores(t, &b, from, to);
         if (op->dx[0])
@@ -5406,31 +5329,34 @@ static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
                              LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
         if (keys) lemon__attention_back_keys(t, from, to);
     }
-    for (r = 0; op->dx[0] && r < t->rows; r++, dq += t->q_width)
-        for (c = 0; c < n; c++) dq[c] = t->y[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
+    if (op->dx[0]) lemon__tile_turn_back(t, t->y, op->dx[0], op->add[0]);
 }
 
 /*  Makes dK and dV of some keys zero, if nobody wrote them before. */
 static void lemon__attention_back_clear(const lemon__query_tile *t, int64_t from, int64_t to) {
     const lemon__op *op = t->op;
-    int64_t j;
-    int side;
-    for (side = 1; side <= 2; side++)
-        for (j = from; op->dx[side] && !op->add[side] && j < to; j++)
+    for (int side = 1; side <= 2; side++)
+        for (int64_t j = from; op->dx[side] && !op->add[side] && j < to; j++)
             memset(op->dx[side] + t->kv_at + j * t->kv_width, 0, (size_t)op->head_dim * sizeof(float));
 }
 
 /*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
-static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
-    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+static void lemon__attention_back_head(const lemon__attention_job *job, int64_t sequence, int64_t head, int worker) {
     const lemon__op *op = job->op;
-    int64_t sequence = index / op->kv_heads, group = op->n_heads / op->kv_heads, first = index % op->kv_heads * group, i;
+    int64_t group = op->n_heads / op->kv_heads, first = head * group;
     lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
     lemon__attention_back_clear(&t, 0, op->seq);
-    for (i = 0; i < group * job->tiles; i++) {
+    for (int64_t i = 0; i < group * job->tiles; i++) {
         t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
         lemon__attention_back_tile(&t, 1);
     }
+}
+
+static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
+    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+    const int64_t tasks = lemon__ceil_div(job->op->kv_heads, job->together), first = index % tasks * job->together;
+    for (int64_t head = first; head < lemon__min(first + job->together, job->op->kv_heads); head++)
+        lemon__attention_back_head(job, index / tasks, head, worker);
 }
 
 /*  Where heads are few, in two rounds: dQ by tiles of queries, then dK and dV by blocks of keys, whose scores are made
@@ -5452,11 +5378,10 @@ static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
     lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
     lemon__attention_back_clear(&t, begin, end);
     for (i = 0; i < group * job->tiles; i++) {
-        int64_t from, to;
         lemon__tile_back b;
         t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
-        from = lemon__max(0, begin - t.begin);
-        to = lemon__min(end - t.begin, t.keys);
+        int64_t from = lemon__max(0, begin - t.begin);
+        int64_t to = lemon__min(end - t.begin, t.keys);
         if (from >= to) continue;
         lemon__attention_back_open(&t, &b);
         lemon__attention_back_scores(&t, &b, from, to);
@@ -5465,11 +5390,11 @@ static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
 }
 
 static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), lemon__ceil_div(op->seq, LEMON__KEYS)};
-    const int64_t sequences = op->rows / op->seq;
+    lemon__attention_job job = lemon__attention_job_of(ctx, op);
+    const int64_t sequences = op->rows / op->seq, tasks = sequences * lemon__ceil_div(op->kv_heads, job.together);
     ctx->flops += 2.5 * lemon__attention_flops(op);
-    if (sequences * op->kv_heads >= LEMON__HEAD_TASKS || job.blocks == 1) {
-        lemon__parallel(ctx, sequences * op->kv_heads, lemon__attention_back_task, &job);
+    if (tasks >= LEMON__HEAD_TASKS || job.blocks == 1) {
+        lemon__parallel(ctx, tasks, lemon__attention_back_task, &job);
         return;
     }
     lemon__parallel(ctx, sequences * op->n_heads * job.tiles, lemon__attention_back_rows, &job);
@@ -5484,13 +5409,17 @@ static void lemon__swiglu_rows(const lemon__op *op, int64_t from, int64_t to) {
     op->loops->swiglu(lemon__in(op, 0) + at, lemon__in(op, 1) + at, op->y + at, n);
 }
 
+/*  By pieces, so that what is made zero is still in L1 when it is added to. */
 static void lemon__swiglu_back_rows(const lemon__op *op, int64_t from, int64_t to) {
-    const int64_t at = from * op->cols, n = (to - from) * op->cols;
-    const float *gate = lemon__in(op, 0) + at, *up = lemon__in(op, 1) + at, *dy = op->dy + at;
-    float *dgate = op->dx[0] ? op->dx[0] + at : NULL, *dup = op->dx[1] ? op->dx[1] + at : NULL;
-    if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
-    if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
-    lemon__swiglu_back_one(gate, up, dy, dgate, dup, op->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n), n);
+    int64_t n;
+    for (int64_t at = from * op->cols; at < to * op->cols; at += n) {
+        const float *gate = lemon__in(op, 0) + at, *up = lemon__in(op, 1) + at, *dy = op->dy + at;
+        float *dgate = op->dx[0] ? op->dx[0] + at : NULL, *dup = op->dx[1] ? op->dx[1] + at : NULL;
+        n = lemon__min(1024, to * op->cols - at);
+        if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
+        if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
+        lemon__swiglu_back_one(gate, up, dy, dgate, dup, op->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n), n);
+    }
 }
 
 static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__band run) {
@@ -5513,11 +5442,12 @@ static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
         Inputs hidden [N, D], output [V, D], teacher hidden, teacher output; aux holds the CE and KL of each row as doubles. ---- */
 
 /*  Logits alive at once.  Each chunk of rows reads the output matrix twice and its gradient once, so chunks must be large
-    enough for the arithmetic to hide that: 256 rows of a vocabulary of 32,000 are 32 MB. */
-enum { LEMON__LOSS_FLOATS = 1 << 23 };
+    enough for the arithmetic to hide that where the matrix does not stay in the caches: 512 rows of a vocabulary of
+    32,000 are 64 MB. */
+enum { LEMON__LOSS_FLOATS = 1 << 24, LEMON__LOSS_LARGE = 8192 };
 
 static int64_t lemon__loss_chunk(int64_t vocab) {
-    return lemon__max(16, lemon__min(256, LEMON__LOSS_FLOATS / vocab / 16 * 16));
+    return lemon__max(16, lemon__min(vocab > LEMON__LOSS_LARGE ? 512 : 256, LEMON__LOSS_FLOATS / vocab / 16 * 16));
 }
 
 typedef struct lemon__loss_job {
@@ -5532,10 +5462,10 @@ typedef struct lemon__loss_job {
     KL = sum q (log q - log p) = sum q (zq - zp) / X - (log sum q - log sum p), without a logarithm for each entry. */
 static double lemon__distill_row(const lemon__loops *loops, const float *z, float *q, int64_t n, float inverse,
                                  float soft) {
-    float top_z = loops->max(z, n) * inverse, top_q = loops->max(q, n) * inverse, sums[3], log_z, log_q;
+    float top_z = loops->largest(z, n) * inverse, top_q = loops->largest(q, n) * inverse, sums[3];
     loops->distill_sums(z, q, n, inverse, top_z, top_q, sums);
-    log_z = top_z + logf(sums[0]);
-    log_q = top_q + logf(sums[1]);
+    float log_z = top_z + logf(sums[0]);
+    float log_q = top_q + logf(sums[1]);
     loops->distill_slope(z, q, n, inverse, log_z, sums[1], soft);
     return (double)(sums[2] / sums[1]) - ((double)log_q - (double)log_z);
 }
@@ -5543,10 +5473,9 @@ static double lemon__distill_row(const lemon__loops *loops, const float *z, floa
 /*  z, on its way to a softmax, becomes share * z - hard * [v = target] plus the distillation's gradient. */
 LEMON__INLINE void lemon__loss_gradient_row_body(float *z, const float *q, int64_t n, int64_t target, float share,
                                                  float hard) {
-    int64_t i;
-    for (i = 0; i < n; i++) z[i] *= share;
+    for (int64_t i = 0; i < n; i++) z[i] *= share;
     z[target] -= hard;
-    if (q) for (i = 0; i < n; i++) z[i] += q[i];
+    if (q) for (int64_t i = 0; i < n; i++) z[i] += q[i];
 }
 LEMON__CLONES(lemon__loss_gradient_row, (float *z, const float *q, int64_t n, int64_t target, float share, float hard),
               (z, q, n, target, share, hard))
@@ -5567,7 +5496,7 @@ static void lemon__loss_task(void *arg, int64_t r, int worker) {
         out[1] = lemon__distill_row(loops, z, q, vocab, 1.0f / op->loss.temperature,
                                     w * op->loss.temperature * job->weight);
     out[0] = -(double)z[target];
-    top = loops->max(z, vocab);
+    top = loops->largest(z, vocab);
     sum = loops->exp_sum(z, vocab, 1.0f, top);
     out[0] += (double)(top + logf(sum));
     if (op->gradient) lemon__loss_gradient_row(job->isa)(z, q, vocab, target, hard / sum, hard);
@@ -5597,14 +5526,14 @@ static void lemon__loss_chunk_run(lemon_ctx *ctx, const lemon__op *op, int64_t f
 
 /*  Forward, or with op->gradient forward and backward in one, so that logits are made once.  y: mean CE, mean KL. */
 static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
-    int64_t n = op->in[0].rows, chunk = lemon__loss_chunk(op->in[1].rows), first, r, counted = 0;
+    int64_t n = op->in[0].rows, chunk = lemon__loss_chunk(op->in[1].rows), counted = 0;
     const double *row = (const double *)(const void *)op->aux;
     double ce = 0.0, kl = 0.0;
-    for (r = 0; r < n; r++) counted += op->ids[r] >= 0;
-    for (first = 0; first < n; first += chunk)
+    for (int64_t r = 0; r < n; r++) counted += op->ids[r] >= 0;
+    for (int64_t first = 0; first < n; first += chunk)
         lemon__loss_chunk_run(ctx, op, first, lemon__min(chunk, n - first),
                               op->loss.scale / (float)lemon__max(1, counted));
-    for (r = 0; r < n; r++) { ce += row[2 * r]; kl += row[2 * r + 1]; }
+    for (int64_t r = 0; r < n; r++) { ce += row[2 * r]; kl += row[2 * r + 1]; }
     op->y[0] = (float)(ce / (double)lemon__max(1, counted));
     op->y[1] = (float)(kl / (double)lemon__max(1, counted));
 }
@@ -5696,7 +5625,7 @@ struct lemon_tape {
 /* ---- recording ---- */
 
 LEMON_API lemon_status lemon_tape_open(lemon_ctx *ctx, lemon_tape **tape) {
-    if (ctx == NULL || tape == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tape_open: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tape != NULL)) return LEMON_E_ARG;
     *tape = NULL;
     if (lemon__workspaces(ctx)) return LEMON_E_MEMORY;
     *tape = (lemon_tape *)lemon__calloc(ctx, sizeof **tape);
@@ -5731,11 +5660,12 @@ static lemon_var lemon__tape_fail(lemon_tape *tape, const char *call, const char
 }
 
 static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols) {
-    lemon__value *v = (lemon__value *)lemon__reserve(tape->ctx, tape->values, &tape->values_capacity,
-                                                     tape->n_values + 1, sizeof *v);
-    if (v == NULL) { tape->status = LEMON_E_MEMORY; return -1; }
-    tape->values = v;
-    v += tape->n_values;
+    lemon__value *v;
+    if (!lemon__room(tape->ctx, &tape->values, &tape->values_capacity, tape->n_values + 1, sizeof *v)) {
+        tape->status = LEMON_E_MEMORY;
+        return -1;
+    }
+    v = &tape->values[tape->n_values];
     memset(v, 0, sizeof *v);
     v->tensor.rows = rows;
     v->tensor.cols = cols;
@@ -5759,14 +5689,11 @@ static const lemon_tensor *lemon__tape_tensor(lemon_tape *tape, lemon_var x, con
 /*  A new row with up to four inputs (-1: absent) and an output [rows, cols]; tape->nowhere on error. */
 static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int64_t rows, int64_t cols, lemon_var a,
                                          lemon_var b, lemon_var c, lemon_var d) {
-    lemon__tape_row *row = (lemon__tape_row *)lemon__reserve(tape->ctx, tape->rows, &tape->rows_capacity,
-                                                             tape->n_rows + 1, sizeof *row);
-    lemon_var out = row ? lemon__tape_value(tape, rows, cols) : -1;
-    int i;
-    if (row) tape->rows = row;
-    else tape->status = LEMON_E_MEMORY;
+    int there = lemon__room(tape->ctx, &tape->rows, &tape->rows_capacity, tape->n_rows + 1, sizeof *tape->rows);
+    lemon_var out = there ? lemon__tape_value(tape, rows, cols) : -1;
+    if (!there) tape->status = LEMON_E_MEMORY;
     if (out < 0) return &tape->nowhere;
-    row += tape->n_rows++;
+    lemon__tape_row *row = &tape->rows[tape->n_rows++];
     memset(row, 0, sizeof *row);
     row->in[0] = a; row->in[1] = b; row->in[2] = c; row->in[3] = d; row->in[4] = -1;
     row->code = code;
@@ -5774,7 +5701,7 @@ static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int
     row->segment = tape->values[out].segment = tape->segment;
     row->op.rows = rows;
     row->op.cols = cols;
-    for (i = 0; i < LEMON__INPUTS; i++) {
+    for (int i = 0; i < LEMON__INPUTS; i++) {
         if (row->in[i] < 0) continue;
         row->op.in[i] = tape->values[row->in[i]].tensor;
         tape->values[out].wants |= tape->values[row->in[i]].wants;
@@ -5784,11 +5711,10 @@ static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int
 }
 
 LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tensor) {
-    lemon_var x;
     if (!lemon__tape_ready(tape, __func__)) return -1;
     if (tensor == NULL || tensor->data == NULL || tensor->rows < 1 || tensor->cols < 1)
         return lemon__tape_fail(tape, __func__, "the tensor is NULL or empty");
-    x = lemon__tape_value(tape, tensor->rows, tensor->cols);
+    lemon_var x = lemon__tape_value(tape, tensor->rows, tensor->cols);
     if (x < 0) return -1;
     tape->values[x].tensor = *tensor;
     tape->values[x].leaf = 1;
@@ -5797,9 +5723,8 @@ LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tens
 
 LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *grad, int64_t rows, int64_t cols) {
     lemon_tensor tensor = lemon__view(NULL, LEMON_F32, rows, cols);
-    lemon_var x;
     memcpy(&tensor.data, &data, sizeof data);       /* a tensor's pointer is not const; leaves are only read */
-    x = lemon_tape_weight(tape, &tensor);
+    lemon_var x = lemon_tape_weight(tape, &tensor);
     if (x < 0) return -1;
     tape->values[x].grad = grad;
     tape->values[x].wants = grad != NULL;
@@ -5808,11 +5733,10 @@ LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *
 
 LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows) {
     const lemon_tensor *t = lemon__tape_tensor(tape, table, __func__);
-    lemon__tape_row *row;
     if (t == NULL) return -1;
     if (tokens == NULL || rows < 1)
         return lemon__tape_fail(tape, __func__, "tokens is NULL or rows is %lld", (long long)rows);
-    row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
+    lemon__tape_row *row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
     row->op.ids = tokens;
     return row->out;
 }
@@ -5828,10 +5752,9 @@ static int lemon__tape_blocks(lemon_tape *tape, lemon_var x, const lemon_tensor 
 LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a, lemon_var b, int trans_b) {
     const lemon_tensor *ta = lemon__tape_tensor(tape, a, __func__), *tb = lemon__tape_tensor(tape, b, __func__);
     lemon__tape_row *row;
-    int64_t ka, kb;
     if (!ta || !tb) return -1;
-    ka = trans_a ? ta->rows : ta->cols;
-    kb = trans_b ? tb->cols : tb->rows;
+    int64_t ka = trans_a ? ta->rows : ta->cols;
+    int64_t kb = trans_b ? tb->cols : tb->rows;
     if (ka != kb)
         return lemon__tape_fail(tape, __func__, "inner sizes are %lld and %lld, expected equal ones", (long long)ka,
                                 (long long)kb);
@@ -5899,9 +5822,8 @@ static const float *lemon__tape_angles(lemon_tape *tape, const lemon_config *c, 
 
 static lemon_var lemon__tape_turn(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, const float *angles) {
     const lemon_tensor *t = lemon__tape_tensor(tape, x, "lemon_tape_rope");
-    lemon__tape_row *row;
     if (t == NULL || angles == NULL) return -1;
-    row = lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1);
+    lemon__tape_row *row = lemon__tape_push(tape, LEMON__ROPE, t->rows, t->cols, x, -1, -1, -1);
     row->op.angles = angles;
     row->op.head_dim = head_dim;
     row->op.seq = seq;
@@ -5926,7 +5848,6 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
                                          int64_t kv_heads, int64_t head_dim, int64_t seq, int64_t window) {
     const lemon_tensor *tq = lemon__tape_tensor(tape, q, __func__), *tk = lemon__tape_tensor(tape, k, __func__),
                        *tv = lemon__tape_tensor(tape, v, __func__);
-    lemon__tape_row *row;
     if (!tq || !tk || !tv) return -1;
     if (kv_heads < 1 || n_heads < 1 || n_heads % kv_heads || head_dim < 1 || seq < 1 || window < 0 || tq->rows % seq ||
         n_heads > tq->cols || head_dim > tq->cols || tq->cols != n_heads * head_dim || tk->rows != tq->rows ||
@@ -5936,7 +5857,7 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
                                 "of %lld, rows a multiple of %lld", (long long)tq->rows, (long long)tq->cols,
                                 (long long)tk->rows, (long long)tk->cols, (long long)tv->rows, (long long)tv->cols,
                                 (long long)n_heads, (long long)kv_heads, (long long)head_dim, (long long)seq);
-    row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
+    lemon__tape_row *row = lemon__tape_push(tape, LEMON__ATTENTION, tq->rows, tq->cols, q, k, v, -1);
     row->op.n_heads = n_heads;
     row->op.kv_heads = kv_heads;
     row->op.head_dim = head_dim;
@@ -5946,23 +5867,21 @@ LEMON_API lemon_var lemon_tape_attention(lemon_tape *tape, lemon_var q, lemon_va
 }
 
 LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t n, lemon_var weights) {
-    const lemon_tensor *first, *t = lemon__tape_tensor(tape, weights, __func__);
+    const lemon_tensor *t = lemon__tape_tensor(tape, weights, __func__);
     lemon_var sum = -1;
-    int64_t i;
     if (t == NULL) return -1;
     if (x == NULL || n < 1 || t->rows != 1 || t->cols != n)
         return lemon__tape_fail(tape, __func__, "weights are [%lld, %lld], expected [1, %lld]", (long long)t->rows,
                                 (long long)t->cols, (long long)n);
-    for (i = 0; i < n; i++) {
-        lemon__tape_row *row;
-        first = lemon__tape_tensor(tape, x[0], __func__);
+    for (int64_t i = 0; i < n; i++) {
+        const lemon_tensor *first = lemon__tape_tensor(tape, x[0], __func__);
         t = lemon__tape_tensor(tape, x[i], __func__);
         if (first == NULL || t == NULL) return -1;
         if (t->rows != first->rows || t->cols != first->cols)
             return lemon__tape_fail(tape, __func__, "term %lld is [%lld, %lld], expected [%lld, %lld]", (long long)i,
                                     (long long)t->rows, (long long)t->cols, (long long)first->rows,
                                     (long long)first->cols);
-        row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
+        lemon__tape_row *row = lemon__tape_push(tape, LEMON__MIX, t->rows, t->cols, x[i], weights, sum, -1);
         row->op.index = i;
         sum = row->out;
     }
@@ -6020,13 +5939,10 @@ typedef struct lemon__buffer {
 typedef struct lemon__layout { lemon__buffer *list; int64_t n, capacity; } lemon__layout;
 
 static lemon__buffer *lemon__plan_add(lemon__layout *plan, int64_t floats, int64_t born, int64_t dies, float **where) {
+    const lemon__buffer fresh = {(floats + 15) / 16 * 16, 0, {born, 0}, {dies, 0}, where};
     lemon__buffer *b = &plan->list[plan->n];
     if (floats > 0) plan->n++;              /* else the place is the next one's */
-    b->floats = (floats + 15) / 16 * 16;
-    b->born[0] = born;
-    b->dies[0] = dies;
-    b->born[1] = b->dies[1] = 0;
-    b->where = where;
+    *b = fresh;
     return b;
 }
 
@@ -6038,12 +5954,10 @@ static int lemon__runs_backward(const lemon_tape *tape, const lemon__tape_row *r
 
 /*  Which values a loss depends on. */
 static void lemon__plan_reached(lemon_tape *tape) {
-    int64_t i;
-    int k;
-    for (i = tape->n_rows - 1; i >= 0; i--) {
+    for (int64_t i = tape->n_rows - 1; i >= 0; i--) {
         lemon__tape_row *row = &tape->rows[i];
         tape->values[row->out].reached |= row->code == LEMON__LOSS;
-        for (k = 0; k < LEMON__INPUTS; k++)
+        for (int k = 0; k < LEMON__INPUTS; k++)
             if (row->in[k] >= 0) tape->values[row->in[k]].reached |= tape->values[row->out].reached;
     }
 }
@@ -6057,14 +5971,12 @@ static int lemon__reads_again(const lemon_tape *tape, const lemon__tape_row *row
 /*  Which rows of the segment that ends before `end` must run again: those whose output lives only there and is read once
     more, by backward or by such a row.  A value's dies_again is 1 for those. */
 static void lemon__plan_again(lemon_tape *tape, int64_t begin, int64_t end) {
-    int64_t i;
-    int k;
-    for (i = end - 1; i >= begin; i--) {
+    for (int64_t i = end - 1; i >= begin; i--) {
         lemon__tape_row *row = &tape->rows[i];
         lemon__value *out = &tape->values[row->out];
         if (out->segment && lemon__reads_again(tape, row, -1)) out->dies_again = 1;
         row->again = out->dies_again;
-        for (k = 0; k < LEMON__INPUTS; k++)
+        for (int k = 0; k < LEMON__INPUTS; k++)
             if (row->in[k] >= 0 && tape->values[row->in[k]].segment && (row->again || lemon__reads_again(tape, row, k)))
                 tape->values[row->in[k]].dies_again = 1;
     }
@@ -6079,13 +5991,13 @@ static int64_t lemon__segment_begin(const lemon_tape *tape, int64_t end) {
 /*  The times of backward, which follow those of forward, 0 ... n-1: segments from the last, their rows once more where
     they must, then their rows from the last. */
 static void lemon__plan_times(lemon_tape *tape) {
-    int64_t begin, end, i, time = tape->n_rows;
-    for (end = tape->n_rows; end > 0; end = begin) {
+    int64_t begin, time = tape->n_rows;
+    for (int64_t end = tape->n_rows; end > 0; end = begin) {
         begin = lemon__segment_begin(tape, end);
         if (tape->backward && tape->rows[begin].segment) lemon__plan_again(tape, begin, end);
-        for (i = begin; i < end; i++)
+        for (int64_t i = begin; i < end; i++)
             if (tape->rows[i].again) tape->rows[i].again = time++;
-        for (i = end - 1; i >= begin; i--) tape->rows[i].back = time++;
+        for (int64_t i = end - 1; i >= begin; i--) tape->rows[i].back = time++;
     }
 }
 
@@ -6097,19 +6009,18 @@ static void lemon__plan_read(const lemon_tape *tape, lemon__value *v, int64_t ti
 
 /*  When values and gradients are first and last touched. */
 static void lemon__plan_lives(lemon_tape *tape) {
-    int64_t n = tape->n_rows, i;
-    int k;
-    for (i = 0; i < n; i++) {
+    int64_t n = tape->n_rows;
+    for (int64_t i = 0; i < n; i++) {
         lemon__tape_row *row = &tape->rows[i];
         lemon__value *out = &tape->values[row->out];
         out->born = out->dies = i;
         out->born_again = out->dies_again = row->again;
         out->grad_dies = row->back;
     }
-    for (i = n - 1; i >= 0; i--) {
+    for (int64_t i = n - 1; i >= 0; i--) {
         lemon__tape_row *row = &tape->rows[i];
         if (lemon__reads_again(tape, row, -1)) lemon__plan_read(tape, &tape->values[row->out], row->back);
-        for (k = 0; k < LEMON__INPUTS; k++) {
+        for (int k = 0; k < LEMON__INPUTS; k++) {
             lemon__value *in = row->in[k] >= 0 ? &tape->values[row->in[k]] : NULL;
             if (in == NULL) continue;
             lemon__plan_read(tape, in, i);
@@ -6118,32 +6029,31 @@ static void lemon__plan_lives(lemon_tape *tape) {
             if (lemon__runs_backward(tape, row) && in->wants && in->grad_born == 0) in->grad_born = row->back;
         }
     }
-    for (i = 0; i < tape->n_values; i++)
+    for (int64_t i = 0; i < tape->n_values; i++)
         if (tape->values[i].keep) tape->values[i].dies = tape->values[i].grad_dies = INT64_MAX;
 }
 
 /*  Values and their gradients, then what the rows need besides. */
 static void lemon__plan_collect(lemon_tape *tape, lemon__layout *plan) {
-    int64_t n = tape->n_rows, i, threads = tape->ctx->threads;
-    for (i = 0; i < tape->n_values; i++) {
+    int64_t n = tape->n_rows, threads = tape->ctx->threads;
+    for (int64_t i = 0; i < tape->n_values; i++) {
         lemon__value *v = &tape->values[i];
         int64_t floats = v->tensor.rows * v->tensor.cols;
-        lemon__buffer *b;
         if (v->leaf) continue;
-        b = lemon__plan_add(plan, floats, v->born, v->dies, (float **)&v->tensor.data);
+        lemon__buffer *b = lemon__plan_add(plan, floats, v->born, v->dies, (float **)&v->tensor.data);
         b->born[1] = v->born_again;
         b->dies[1] = v->dies_again;
         if (tape->backward && v->wants && v->reached && v->grad_born > 0)
             lemon__plan_add(plan, floats, v->grad_born, v->grad_dies, &v->grad);
     }
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         lemon__tape_row *row = &tape->rows[i];
         const lemon__op_info *info = &lemon__op_table[row->code];
-        int64_t back = row->back, chunk;
+        int64_t back = row->back;
         int again = lemon__runs_backward(tape, row);
         lemon__buffer *b;
         if (row->code == LEMON__LOSS) {                     /* logits of a chunk, the teacher's behind them */
-            chunk = lemon__loss_chunk(row->op.in[1].rows) * row->op.in[1].rows * (row->in[2] >= 0 ? 2 : 1);
+            int64_t chunk = lemon__loss_chunk(row->op.in[1].rows) * row->op.in[1].rows * (row->in[2] >= 0 ? 2 : 1);
             lemon__plan_add(plan, 4 * row->op.in[0].rows, i, back, &row->op.aux);
             lemon__plan_add(plan, chunk, i, back, &row->scratch[0]);
             continue;
@@ -6166,9 +6076,8 @@ static int lemon__buffer_larger(const void *a, const void *b) {
 }
 
 static int lemon__live_together(const lemon__buffer *a, const lemon__buffer *b) {
-    int i, k;
-    for (i = 0; i < 2; i++)
-        for (k = 0; k < 2; k++)
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++)
             if ((i == 0 || a->born[1]) && (k == 0 || b->born[1]) && a->born[i] <= b->dies[k] && b->born[k] <= a->dies[i])
                 return 1;
     return 0;
@@ -6191,15 +6100,13 @@ static int64_t lemon__plan_offset(const lemon__layout *plan, int64_t which) {
 
 /*  Backward runs rows from the last: the first writer of a gradient overwrites it, later ones add.  Leaves always add */
 static void lemon__plan_connect(lemon_tape *tape) {
-    int64_t i;
-    int k;
-    for (i = 0; i < tape->n_values; i++) tape->values[i].reached &= 1;
-    for (i = tape->n_rows - 1; i >= 0; i--) {
+    for (int64_t i = 0; i < tape->n_values; i++) tape->values[i].reached &= 1;
+    for (int64_t i = tape->n_rows - 1; i >= 0; i--) {
         lemon__tape_row *row = &tape->rows[i];
         lemon__value *out = &tape->values[row->out];
         row->op.y = (float *)out->tensor.data;
         row->op.dy = out->grad;
-        for (k = 0; k < LEMON__INPUTS; k++) {
+        for (int k = 0; k < LEMON__INPUTS; k++) {
             lemon__value *in = row->in[k] >= 0 ? &tape->values[row->in[k]] : NULL;
             if (in == NULL) continue;
             row->op.in[k] = in->tensor;
@@ -6213,7 +6120,7 @@ static void lemon__plan_connect(lemon_tape *tape) {
 
 LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *bytes) {
     lemon__layout plan;
-    int64_t i, total = 0;
+    int64_t total = 0;
     if (tape == NULL || tape->status) return tape ? tape->status : LEMON_E_ARG;
     if (tape->planned) return lemon__fail(tape->ctx, LEMON_E_ARG, "lemon_tape_plan: the tape is planned already");
     tape->backward = backward;
@@ -6226,13 +6133,13 @@ LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *b
     lemon__plan_lives(tape);
     lemon__plan_collect(tape, &plan);
     qsort(plan.list, (size_t)plan.n, sizeof *plan.list, lemon__buffer_larger);
-    for (i = 0; i < plan.n; i++) {
+    for (int64_t i = 0; i < plan.n; i++) {
         plan.list[i].offset = lemon__plan_offset(&plan, i);
         total = lemon__max(total, plan.list[i].offset + plan.list[i].floats);
     }
     tape->plan_bytes = (size_t)total * sizeof(float);
     tape->plan = (float *)lemon__calloc(tape->ctx, tape->plan_bytes);
-    for (i = 0; tape->plan && i < plan.n; i++) *plan.list[i].where = tape->plan + plan.list[i].offset;
+    for (int64_t i = 0; tape->plan && i < plan.n; i++) *plan.list[i].where = tape->plan + plan.list[i].offset;
     lemon__free(tape->ctx, plan.list, (size_t)plan.capacity * sizeof *plan.list);
     if (tape->plan == NULL) return tape->status = LEMON_E_MEMORY;       /* plan_bytes says what was asked for */
     lemon__plan_connect(tape);
@@ -6263,8 +6170,7 @@ static void lemon__tape_run_row(lemon_tape *tape, lemon__tape_row *row, int back
 
 LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape) {
     lemon_status status = lemon__tape_runnable(tape, 0, __func__);
-    int64_t i;
-    for (i = 0; !status && i < tape->n_rows; i++)
+    for (int64_t i = 0; !status && i < tape->n_rows; i++)
         if (tape->rows[i].code != LEMON__LOSS || !tape->backward) lemon__tape_run_row(tape, &tape->rows[i], 0);
     return status;
 }
@@ -6485,12 +6391,12 @@ static int64_t lemon__param_count(const lemon_config *c) {
 }
 
 static lemon_role lemon__param_role(const lemon_config *c, int64_t i, int64_t *layer) {
-    int64_t each = lemon__per_layer(c), last = each * c->n_layers, role;
+    int64_t each = lemon__per_layer(c), last = each * c->n_layers;
     *layer = 0;
     if (i == 0) return LEMON_TOK_EMBED;
     if (i > last) return i == last + 1 ? LEMON_FINAL_NORM : LEMON_OUTPUT;
     *layer = (i - 1) / each;
-    role = LEMON_ATTN_NORM + (i - 1) % each;
+    int64_t role = LEMON_ATTN_NORM + (i - 1) % each;
     return (lemon_role)(role >= LEMON_BQ && !c->qkv_bias ? role + 3 : role);
 }
 
@@ -6522,9 +6428,8 @@ static void lemon__param_name(const lemon_model *model, int64_t i, lemon__style 
 
 LEMON_API int64_t lemon_config_params(const lemon_config *c) {
     int64_t total = 0, rows, cols;
-    int role;
     if (lemon_config_check(NULL, c)) return 0;
-    for (role = 0; role < LEMON_ROLE_COUNT; role++) {
+    for (int role = 0; role < LEMON_ROLE_COUNT; role++) {
         if (!lemon__has_role(c, (lemon_role)role) || (role == LEMON_OUTPUT && c->tied_embeddings)) continue;
         lemon__param_shape(c, (lemon_role)role, &rows, &cols);
         total += rows * cols * (lemon__roles[role].per_layer ? c->n_layers : 1);
@@ -6547,7 +6452,7 @@ static lemon_status lemon__model_done(lemon_ctx *ctx, lemon_status status, lemon
 static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
     lemon_status status = lemon_config_check(ctx, config);
     lemon_model *m;
-    int64_t i, layer;
+    int64_t layer;
     *model = NULL;
     if (status) return status;
     *model = m = (lemon_model *)lemon__calloc(ctx, sizeof *m);
@@ -6555,19 +6460,19 @@ static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config,
     m->config = *config;
     m->n_params = lemon__param_count(config);
     m->params = (lemon_tensor *)lemon__calloc(ctx, (size_t)m->n_params * sizeof *m->params);
-    for (i = 0; m->params && i < m->n_params; i++)
+    for (int64_t i = 0; m->params && i < m->n_params; i++)
         lemon__param_shape(config, lemon__param_role(config, i, &layer), &m->params[i].rows, &m->params[i].cols);
     return lemon__model_done(ctx, m->params ? LEMON_OK : LEMON_E_MEMORY, model);
 }
 
 static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
-    int64_t count = lemon_config_params(&model->config), i, at = 0;
+    int64_t count = lemon_config_params(&model->config), at = 0;
     size_t bytes;
     if (!lemon__mul((size_t)count, sizeof(float), &bytes)) bytes = SIZE_MAX;
     model->block = (float *)lemon__calloc(ctx, bytes);
     if (model->block == NULL) return LEMON_E_MEMORY;
     model->block_count = count;
-    for (i = 0; i < model->n_params; i++) {
+    for (int64_t i = 0; i < model->n_params; i++) {
         model->params[i].data = model->block + at;
         model->params[i].dtype = LEMON_F32;
         at += model->params[i].rows * model->params[i].cols;
@@ -6576,9 +6481,8 @@ static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
 }
 
 LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
-    lemon_status status;
-    if (ctx == NULL || model == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_create: an argument is NULL");
-    status = lemon__model_new(ctx, config, model);
+    if (lemon__lacks(ctx, __func__, model != NULL)) return LEMON_E_ARG;
+    lemon_status status = lemon__model_new(ctx, config, model);
     if (!status) status = lemon__model_block(ctx, *model);
     return lemon__model_done(ctx, status, model);
 }
@@ -6602,25 +6506,20 @@ LEMON_API lemon_tensor *lemon_model_param(const lemon_model *model, lemon_role r
 
 LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint64_t seed) {
     lemon_rng rng;
-    int64_t i, j, layer;
+    int64_t layer;
     if (ctx == NULL || model == NULL || model->block == NULL)
         return lemon__fail(
             ctx, LEMON_E_ARG,
             "lemon_model_init: the model is NULL or does not own f32 weights; lemon_model_clone makes one that does");
     lemon_rng_seed(&rng, seed);
-    for (i = 0; i < model->n_params; i++) {
+    for (int64_t i = 0; i < model->n_params; i++) {
         const lemon_role_info *info = &lemon__roles[lemon__param_role(&model->config, i, &layer)];
         float *w = (float *)model->params[i].data;
         double deviation = info->out == LEMON_JOINT_RESIDUAL ? 0.02 / sqrt(2.0 * model->config.n_layers) : 0.02;
-        for (j = 0; j < model->params[i].rows * model->params[i].cols; j++)
+        for (int64_t j = 0; j < model->params[i].rows * model->params[i].cols; j++)
             w[j] = info->matrix ? (float)(deviation * lemon_rng_normal(&rng)) : info->bias ? 0.0f : 1.0f;
     }
     return LEMON_OK;
-}
-
-static void lemon__tensor_to_f32(const lemon_tensor *source, float *out) {
-    int64_t r;
-    for (r = 0; r < source->rows; r++) lemon_row_to_f32(source, r, out + r * source->cols);
 }
 
 /* ---- parts ---- */
@@ -6628,8 +6527,7 @@ static void lemon__tensor_to_f32(const lemon_tensor *source, float *out) {
 enum { LEMON__PARTS = 32 };
 
 static const lemon_part *lemon__part_find(const lemon_model *model, const char *name) {
-    int64_t i;
-    for (i = 0; i < model->n_parts; i++)
+    for (int64_t i = 0; i < model->n_parts; i++)
         if (strcmp(model->parts[i].name, name) == 0) return &model->parts[i];
     return NULL;
 }
@@ -6637,11 +6535,10 @@ static const lemon_part *lemon__part_find(const lemon_model *model, const char *
 /*  Copies name and bytes. */
 static lemon_status lemon__part_add(lemon_ctx *ctx, lemon_model *model, const char *name, size_t name_bytes,
                                     const void *data, size_t bytes) {
-    char *copy;
     lemon_part *part;
     if (model->parts == NULL)
         model->parts = (lemon_part *)lemon_arena_alloc(ctx, &model->arena, LEMON__PARTS * sizeof *part);
-    copy = model->parts ? (char *)lemon_arena_alloc(ctx, &model->arena, name_bytes + 1 + bytes) : NULL;
+    char *copy = model->parts ? (char *)lemon_arena_alloc(ctx, &model->arena, name_bytes + 1 + bytes) : NULL;
     if (copy == NULL) return LEMON_E_MEMORY;
     if (model->n_parts == LEMON__PARTS)
         return lemon__fail(ctx, LEMON_E_FORMAT, "part \"%.*s\" is one too many, expected at most %d", (int)name_bytes,
@@ -6657,11 +6554,9 @@ static lemon_status lemon__part_add(lemon_ctx *ctx, lemon_model *model, const ch
 
 LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from, lemon_model *to) {
     lemon_status status = LEMON_OK;
-    int64_t i;
-    if (ctx == NULL || from == NULL || to == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_carry: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, from && to)) return LEMON_E_ARG;
     if (from->tokenizer && !to->tokenizer) status = lemon_tokenizer_clone(ctx, from->tokenizer, &to->tokenizer);
-    for (i = to->n_parts > 0 ? from->n_parts : 0; i < from->n_parts && !status; i++) {
+    for (int64_t i = to->n_parts > 0 ? from->n_parts : 0; i < from->n_parts && !status; i++) {
         const lemon_part *p = &from->parts[i];
         status = lemon__part_add(ctx, to, p->name, strlen(p->name), p->data, p->bytes);
     }
@@ -6671,10 +6566,10 @@ LEMON_API lemon_status lemon_model_carry(lemon_ctx *ctx, const lemon_model *from
 /*  Of the parts, those are about the tokenizer whose names say so, and Hugging Face's older names for it. */
 LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lemon_tokenizer *tokenizer) {
     static const char *const words[] = {"token", "vocab.json", "merges.txt", "chat_template"};
-    int64_t i, kept = 0;
+    int64_t kept = 0;
     size_t k;
     if (model == NULL) return;
-    for (i = 0; i < model->n_parts; i++) {
+    for (int64_t i = 0; i < model->n_parts; i++) {
         for (k = 0; k < 4 && strstr(model->parts[i].name, words[k]) == NULL; k++) {}
         if (k == 4) model->parts[kept++] = model->parts[i];
     }
@@ -6684,21 +6579,20 @@ LEMON_API void lemon_model_set_tokenizer(lemon_ctx *ctx, lemon_model *model, lem
 }
 
 LEMON_API lemon_status lemon_model_clone(lemon_ctx *ctx, const lemon_model *source, lemon_model **model) {
-    lemon_status status;
-    int64_t i;
-    if (ctx == NULL || source == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_clone: an argument is NULL");
-    status = lemon_model_create(ctx, &source->config, model);
-    if (status) return status;
-    for (i = 0; i < source->n_params; i++) lemon__tensor_to_f32(&source->params[i], (float *)(*model)->params[i].data);
-    status = lemon_model_carry(ctx, source, *model);
+    if (lemon__lacks(ctx, __func__, source && model)) return LEMON_E_ARG;
+    lemon_status status = lemon_model_create(ctx, &source->config, model);
+    for (int64_t i = 0; i < source->n_params && !status; i++) {
+        const lemon_tensor *from = &source->params[i];
+        float *to = (float *)(*model)->params[i].data;
+        for (int64_t r = 0; r < from->rows; r++) lemon_row_to_f32(from, r, to + r * from->cols);
+    }
+    if (!status) status = lemon_model_carry(ctx, source, *model);
     return lemon__model_done(ctx, status, model);
 }
 
 /*  Ids that a model can take: all in 0 ... vocab_size-1. */
 static lemon_status lemon__check_ids(lemon_ctx *ctx, const lemon_model *model, const int32_t *ids, int64_t n) {
-    int64_t i;
-    for (i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= model->config.vocab_size)
             return lemon__fail(ctx, LEMON_E_ARG,
                                "token %lld is %d, expected 0 to %d (vocab_size); was it made with another tokenizer?",
@@ -6729,12 +6623,12 @@ static lemon_var lemon__tape_layer(lemon_tape *tape, const lemon_config *c, cons
     lemon_var y = lemon_tape_rms_norm(tape, x, w[LEMON_ATTN_NORM], c->rms_norm_eps);
     lemon_var q = lemon__tape_heads(tape, c, w, LEMON_WQ, y, seq, angles);
     lemon_var k = lemon__tape_heads(tape, c, w, LEMON_WK, y, seq, angles);
-    lemon_var v = lemon__tape_heads(tape, c, w, LEMON_WV, y, seq, angles), gate, up;
+    lemon_var v = lemon__tape_heads(tape, c, w, LEMON_WV, y, seq, angles);
     lemon_var z = lemon_tape_attention(tape, q, k, v, c->n_heads, c->kv_heads, c->head_dim, seq, c->window);
     x = lemon_tape_add(tape, x, lemon_tape_matmul(tape, z, 0, w[LEMON_WO], 1));
     y = lemon_tape_rms_norm(tape, x, w[LEMON_FFN_NORM], c->rms_norm_eps);
-    gate = lemon_tape_matmul(tape, y, 0, w[LEMON_W_GATE], 1);
-    up = lemon_tape_matmul(tape, y, 0, w[LEMON_W_UP], 1);
+    lemon_var gate = lemon_tape_matmul(tape, y, 0, w[LEMON_W_GATE], 1);
+    lemon_var up = lemon_tape_matmul(tape, y, 0, w[LEMON_W_UP], 1);
     return lemon_tape_add(tape, x, lemon_tape_matmul(tape, lemon_tape_swiglu(tape, gate, up), 0, w[LEMON_W_DOWN], 1));
 }
 
@@ -6742,8 +6636,7 @@ static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, cons
                                    const int32_t *tokens, int64_t batch, int64_t seq, int again) {
     lemon_var x = lemon_tape_embed(tape, weights[0], tokens, batch * seq);
     const float *angles = lemon__tape_angles(tape, c, seq);
-    int64_t layer;
-    for (layer = 0; layer < c->n_layers; layer++) {
+    for (int64_t layer = 0; layer < c->n_layers; layer++) {
         if (again) lemon_tape_segment(tape, layer + 1 < c->n_layers);       /* backward begins with the last */
         x = lemon__tape_layer(tape, c, weights + layer * lemon__per_layer(c), x, seq, angles);
     }
@@ -6752,8 +6645,7 @@ static lemon_var lemon__tape_llama(lemon_tape *tape, const lemon_config *c, cons
 
 /*  Leaves for all weights of a model; gradients go to grads, laid out as model->block is, or nowhere (NULL). */
 static void lemon__tape_weights(lemon_tape *tape, const lemon_model *model, float *grads, lemon_var *weights) {
-    int64_t i;
-    for (i = 0; i < model->n_params; i++) {
+    for (int64_t i = 0; i < model->n_params; i++) {
         const lemon_tensor *t = &model->params[i];
         if (grads)
             weights[i] = lemon_tape_leaf(tape, (const float *)t->data, grads + ((const float *)t->data - model->block),
@@ -6785,8 +6677,8 @@ static int64_t lemon__walk_rows(const lemon__walk *w) { return w->batch * w->seq
 
 /*  The buffer that rows of weights are decoded into is small where the program is, and else as wide as a model can be. */
 static lemon_status lemon__rows_fit(lemon_ctx *ctx, const lemon_model *model) {
-    int64_t i, decoded = LEMON__SMALL ? model->n_params : 0;
-    for (i = 0; i < decoded; i++)
+    int64_t decoded = LEMON__SMALL ? model->n_params : 0;
+    for (int64_t i = 0; i < decoded; i++)
         if (model->params[i].dtype != LEMON_F32 && model->params[i].cols > LEMON__DECODE_FLOATS)
             return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "rows of %lld numbers that are not f32: this build decodes %d at once",
                                (long long)model->params[i].cols, (int)LEMON__DECODE_FLOATS);
@@ -6803,13 +6695,12 @@ static lemon_status lemon__walk_open(lemon_ctx *ctx, lemon_arena *arena, const l
         {&w->x, rows, c->d_model}, {&w->y, rows, c->d_model}, {&w->back, rows, c->d_model}, {&w->gain, 1, c->d_model},
         {&w->q, rows, heads}, {&w->z, rows, heads}, {&w->gate, rows, c->d_ffn}, {&w->up, rows, c->d_ffn},
         {&w->angles, keys, c->head_dim}, {&w->scratch, ctx->threads, each}};
-    int i;
     if (lemon__rows_fit(ctx, model)) return LEMON_E_UNSUPPORTED;
     memset(w, 0, sizeof *w);
     w->ctx = ctx;
     w->model = model;
     w->scratch_each = each;
-    for (i = 0; i < (int)(sizeof all / sizeof all[0]); i++)
+    for (int i = 0; i < (int)(sizeof all / sizeof all[0]); i++)
         if ((*all[i].at = lemon__floats(ctx, arena, all[i].rows, all[i].cols)) == NULL) return LEMON_E_MEMORY;
     lemon__rope_angles(w->angles, keys, c);
     return lemon__workspaces(ctx);
@@ -6841,9 +6732,9 @@ static void lemon__walk_embed(lemon__walk *w, const int32_t *ids) {
 
 /*  y = norm(x), times the gain of a role, or without gain where role is negative. */
 static void lemon__walk_norm(lemon__walk *w, int role, int64_t layer) {
-    int64_t i, d = w->model->config.d_model;
+    int64_t d = w->model->config.d_model;
     lemon__op op = lemon__walk_op(w, w->x, w->gain, w->y, d);
-    for (i = 0; i < d; i++) w->gain[i] = 1.0f;
+    for (int64_t i = 0; i < d; i++) w->gain[i] = 1.0f;
     if (role >= 0) lemon_row_to_f32(lemon_model_param(w->model, (lemon_role)role, layer), 0, w->gain);
     lemon__norm_forward(w->ctx, &op);
 }
@@ -6985,8 +6876,7 @@ typedef struct lemon__words {
 /*  FNV-1a (Fowler, Noll, Vo 1991), its upper half folded in. */
 static size_t lemon__hash(const uint8_t *bytes, size_t n) {
     uint64_t h = 0xcbf29ce484222325u;
-    size_t i;
-    for (i = 0; i < n; i++) h = (h ^ bytes[i]) * 0x100000001b3u;
+    for (size_t i = 0; i < n; i++) h = (h ^ bytes[i]) * 0x100000001b3u;
     return (size_t)(h ^ h >> 32);
 }
 
@@ -7008,14 +6898,13 @@ static int32_t lemon__words_find(const lemon__words *words, const void *bytes, s
 
 static int lemon__words_rehash(lemon_ctx *ctx, lemon__words *words) {
     lemon__words old = *words;
-    int64_t i, n_slots = lemon__max(64, 2 * old.n_slots);
+    int64_t n_slots = lemon__max(64, 2 * old.n_slots);
     words->slots = (int32_t *)lemon__calloc(ctx, (size_t)n_slots * sizeof *words->slots);
     if (words->slots == NULL) { words->slots = old.slots; return 0; }
     words->n_slots = n_slots;
-    for (i = 0; i < old.n_slots; i++) {
-        const lemon__span *span;
+    for (int64_t i = 0; i < old.n_slots; i++) {
         if (old.slots[i] == 0) continue;
-        span = &words->spans[old.slots[i] - 1];
+        const lemon__span *span = &words->spans[old.slots[i] - 1];
         *lemon__words_slot(words, words->blob + span->start, span->bytes) = old.slots[i];
     }
     lemon__free(ctx, old.slots, (size_t)old.n_slots * sizeof *old.slots);
@@ -7024,18 +6913,13 @@ static int lemon__words_rehash(lemon_ctx *ctx, lemon__words *words) {
 
 /*  Appends a word; where `found` is set it can be found from now on, unless an equal one came before.  0: no memory. */
 static int lemon__words_push(lemon_ctx *ctx, lemon__words *words, size_t start, size_t bytes, int found) {
-    lemon__span *spans =
-        (lemon__span *)lemon__reserve(ctx, words->spans, &words->capacity, words->count + 1, sizeof *spans);
-    int32_t *slot;
-    if (spans == NULL) return 0;
-    words->spans = spans;
+    if (!lemon__room(ctx, &words->spans, &words->capacity, words->count + 1, sizeof *words->spans)) return 0;
     if (words->count >= INT32_MAX - 1) { lemon__fail(ctx, LEMON_E_MEMORY, "more than 2^31 words"); return 0; }
     if (2 * words->used >= words->n_slots && !lemon__words_rehash(ctx, words)) return 0;
-    spans[words->count].start = start;
-    spans[words->count].bytes = bytes;
-    words->count++;
+    words->spans[words->count].start = start;
+    words->spans[words->count++].bytes = bytes;
     if (!found) return 1;
-    slot = lemon__words_slot(words, words->blob + start, bytes);
+    int32_t *slot = lemon__words_slot(words, words->blob + start, bytes);
     if (*slot == 0) { *slot = (int32_t)words->count; words->used++; }
     return 1;
 }
@@ -7075,10 +6959,7 @@ static uint32_t lemon__take32(lemon__cursor *c) { return (uint32_t)lemon__take_n
 static uint64_t lemon__take64(lemon__cursor *c) { return lemon__take_number(c, 8); }
 
 static lemon__cursor lemon__cursor_at(const void *bytes, size_t size) {
-    lemon__cursor c;
-    memset(&c, 0, sizeof c);
-    c.bytes = (const uint8_t *)bytes;
-    c.size = size;
+    const lemon__cursor c = {(const uint8_t *)bytes, size, 0, 0};
     return c;
 }
 
@@ -7092,15 +6973,14 @@ static void lemon__reader_close(lemon_reader *reader) {
 }
 
 /*  Whether a caller's reader can be used: it has a name, and all bytes or a call that brings them. */
-static int lemon__reader_ok(const lemon_ctx *ctx, const lemon_reader *reader) {
-    return ctx && reader && reader->name && (reader->map || reader->read || reader->size == 0);
+static int lemon__reader_ok(const lemon_reader *reader) {
+    return reader && reader->name && (reader->map || reader->read || reader->size == 0);
 }
 
 static int lemon__writer_ok(const lemon_writer *writer) { return writer && writer->append && writer->name; }
 
 /*  Copies a piece of the file.  Our own file reader says itself what went wrong; for others it is said here. */
 static lemon_status lemon__fetch(lemon_ctx *ctx, const lemon_reader *reader, uint64_t offset, void *out, size_t bytes) {
-    lemon_status status;
     if (offset > reader->size || bytes > reader->size - offset)
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected at least %llu; the file is cut short",
                            reader->name, (unsigned long long)reader->size, (unsigned long long)offset + bytes);
@@ -7108,7 +6988,7 @@ static lemon_status lemon__fetch(lemon_ctx *ctx, const lemon_reader *reader, uin
         if (bytes > 0) memcpy(out, reader->map + offset, bytes);
         return LEMON_OK;
     }
-    status = reader->read(reader->user, offset, out, bytes);
+    lemon_status status = reader->read(reader->user, offset, out, bytes);
     if (status && reader->read != lemon__file_read)
         lemon__fail(ctx, LEMON_E_IO, "%s: %llu bytes at offset %llu could not be read", reader->name,
                     (unsigned long long)bytes, (unsigned long long)offset);
@@ -7125,11 +7005,11 @@ static int lemon__big_endian(void) {
 /*  Turns numbers between file order (little-endian) and this host's, in place.  Half precision and quantised blocks are
     kept in file order in memory too (chapter 3), so only whole words are turned. */
 static void lemon__swap(lemon_dtype dtype, void *data, size_t bytes) {
-    size_t width = dtype == LEMON_F32 || dtype == LEMON_I32 ? 4 : dtype == LEMON_F64 ? 8 : 1, i, k;
+    size_t width = dtype == LEMON_F32 || dtype == LEMON_I32 ? 4 : dtype == LEMON_F64 ? 8 : 1;
     uint8_t *p = (uint8_t *)data;
     if (!lemon__big_endian() || width == 1) return;
-    for (i = 0; i + width <= bytes; i += width)
-        for (k = 0; k < width / 2; k++) {
+    for (size_t i = 0; i + width <= bytes; i += width)
+        for (size_t k = 0; k < width / 2; k++) {
             uint8_t byte = p[i + k];
             p[i + k] = p[i + width - 1 - k];
             p[i + width - 1 - k] = byte;
@@ -7148,28 +7028,23 @@ static void lemon__held_close(void *user) {
     reader can do.  What is mapped stays where it is, but on big-endian hosts, where numbers must be turned. */
 static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     size_t name_bytes = strlen(reader->name) + 1, size = (size_t)reader->size;
-    lemon__held *held;
-    uint8_t *bytes;
-    lemon_status status;
+    lemon_reader now = {NULL, NULL, 0, NULL, NULL, lemon__held_close};
     if (reader->close == lemon__held_close) return LEMON_OK;
     if (reader->map && (uintptr_t)reader->map % 8 == 0 && !lemon__big_endian()) return LEMON_OK;
     if (reader->size > SIZE_MAX / 4)
         return lemon__fail(ctx, LEMON_E_MEMORY, "%s: size is %llu bytes, too much for this machine's address space",
                            reader->name, (unsigned long long)reader->size);
-    held = (lemon__held *)lemon__malloc(ctx, LEMON__HEADER + size + name_bytes);
+    lemon__held *held = (lemon__held *)lemon__malloc(ctx, LEMON__HEADER + size + name_bytes);
     if (held == NULL) return LEMON_E_MEMORY;
     held->ctx = ctx;
     held->total = LEMON__HEADER + size + name_bytes;
-    bytes = (uint8_t *)held + LEMON__HEADER;
+    uint8_t *bytes = (uint8_t *)held + LEMON__HEADER;
     memcpy(bytes + size, reader->name, name_bytes);
-    status = lemon__fetch(ctx, reader, 0, bytes, size);
+    lemon_status status = lemon__fetch(ctx, reader, 0, bytes, size);
     if (status) { lemon__held_close(held); return status; }
     lemon__reader_close(reader);
-    reader->user = held;
-    reader->name = (const char *)(bytes + size);
-    reader->size = size;
-    reader->map = bytes;
-    reader->close = lemon__held_close;
+    now.user = held, now.name = (const char *)(bytes + size), now.size = size, now.map = bytes;
+    *reader = now;
     return LEMON_OK;
 }
 
@@ -7216,8 +7091,8 @@ static void lemon__json_close(lemon__json *json) {
 }
 
 static lemon_status lemon__json_bad(lemon__json *json, const char *expected) {
-    size_t i, line = 1, column = 1;
-    for (i = 0; i < json->at && i < json->bytes; i++, column++)
+    size_t line = 1, column = 1;
+    for (size_t i = 0; i < json->at && i < json->bytes; i++, column++)
         if (json->text[i] == '\n') { line++; column = 0; }
     return lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: line %llu, column %llu: expected %s; it is damaged or no JSON",
                        json->name, (unsigned long long)line, (unsigned long long)column, expected);
@@ -7242,8 +7117,7 @@ static int lemon__hex_digit(int c) {
 /*  The number of four hexadecimal digits, or -1. */
 static long lemon__json_hex(const uint8_t *p, size_t n) {
     long value = 0;
-    size_t i;
-    for (i = 0; i < 4 && value >= 0; i++) {
+    for (size_t i = 0; i < 4 && value >= 0; i++) {
         int digit = i < n ? lemon__hex_digit(p[i]) : -1;
         value = digit < 0 ? -1 : 16 * value + digit;
     }
@@ -7255,24 +7129,23 @@ static long lemon__json_hex(const uint8_t *p, size_t n) {
 static long lemon__json_escape(const uint8_t *p, size_t n, size_t *taken) {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     const char *found = n > 0 && *p ? strchr(names, *p) : NULL;
-    long high, low;
     *taken = 1;
     if (found) return values[found - names];
     if (n == 0 || *p != 'u') return -1;
     *taken = 5;
-    high = lemon__json_hex(p + 1, n - 1);
+    long high = lemon__json_hex(p + 1, n - 1);
     if (high < 0xd800 || high > 0xdfff) return high;
     *taken = 11;
     if (high > 0xdbff || n < 11 || p[5] != '\\' || p[6] != 'u') return -1;
-    low = lemon__json_hex(p + 7, 4);
+    long low = lemon__json_hex(p + 7, 4);
     return low < 0xdc00 || low > 0xdfff ? -1 : 0x10000 + (high - 0xd800) * 1024 + (low - 0xdc00);
 }
 
 /*  Appends a character as UTF-8. */
 static size_t lemon__utf8_put(uint8_t *out, long c) {
-    int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+    int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
     static const uint8_t lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
-    for (i = n - 1; i > 0; i--, c >>= 6) out[i] = (uint8_t)(0x80 | (c & 0x3f));
+    for (int i = n - 1; i > 0; i--, c >>= 6) out[i] = (uint8_t)(0x80 | (c & 0x3f));
     out[0] = (uint8_t)(lead[n] | c);
     return (size_t)n;
 }
@@ -7310,8 +7183,7 @@ static lemon_status lemon__json_scan_word(lemon__json *json, lemon__json_node *n
     static const char *const words[] = {"null", "false", "true"};
     const uint8_t *p = json->text + json->at;
     size_t left = json->bytes - json->at;
-    int i;
-    for (i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++) {
         size_t n = strlen(words[i]);
         if (left < n || memcmp(p, words[i], n) != 0) continue;
         node->type = (uint8_t)(LEMON__JSON_NULL + i);
@@ -7333,12 +7205,10 @@ static lemon_status lemon__json_inside(lemon__json *json, int end, int depth);
 static lemon_status lemon__json_value(lemon__json *json, int depth) {
     int c = lemon__json_peek(json), quoted = c == '"';
     int64_t i = json->count;
-    lemon__json_node *node =
-        (lemon__json_node *)lemon__reserve(json->ctx, json->nodes, &json->capacity, i + 1, sizeof *node);
+    lemon__json_node *node;
     lemon_status status;
-    if (node == NULL) return LEMON_E_MEMORY;
-    json->nodes = node;
-    node += json->count++;
+    if (!lemon__room(json->ctx, &json->nodes, &json->capacity, i + 1, sizeof *node)) return LEMON_E_MEMORY;
+    node = &json->nodes[json->count++];
     memset(node, 0, sizeof *node);
     node->start = (uint32_t)(json->at + (quoted ? 1 : 0));
     node->type = quoted ? LEMON__JSON_STRING : c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
@@ -7355,8 +7225,8 @@ static lemon_status lemon__json_value(lemon__json *json, int depth) {
 /*  What is in an array or object, the cursor being behind its bracket, up to the end. */
 static lemon_status lemon__json_inside(lemon__json *json, int end, int depth) {
     lemon_status status = depth > LEMON__JSON_DEPTH ? lemon__json_bad(json, "at most 64 levels") : LEMON_OK;
-    int c, begun = 0;
-    for (c = lemon__json_peek(json); !status && c != end; c = lemon__json_peek(json), begun = 1) {
+    int begun = 0;
+    for (int c = lemon__json_peek(json); !status && c != end; c = lemon__json_peek(json), begun = 1) {
         if (begun && c != ',') return lemon__json_bad(json, end == '}' ? "a comma or }" : "a comma or ]");
         if (begun) json->at++;
         if (end == '}') {
@@ -7374,7 +7244,6 @@ static lemon_status lemon__json_inside(lemon__json *json, int end, int depth) {
 /*  name: of the file, for messages.  On error nothing needs to be closed; closing twice does no harm. */
 static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const void *text, size_t bytes,
                                       lemon__json *json) {
-    lemon_status status;
     memset(json, 0, sizeof *json);
     json->ctx = ctx;
     json->name = name;
@@ -7383,7 +7252,7 @@ static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const vo
     if (bytes > INT32_MAX)
         return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: size is %llu bytes, expected less than 2 GB of JSON", name,
                            (unsigned long long)bytes);
-    status = lemon__json_value(json, 0);
+    lemon_status status = lemon__json_value(json, 0);
     if (!status && (lemon__json_peek(json) != 0 || json->at < bytes)) status = lemon__json_bad(json, "the end");
     if (status) lemon__json_close(json);
     return status;
@@ -7396,16 +7265,14 @@ static lemon__json_type lemon__json_type_of(const lemon__json *json, int32_t nod
 
 /*  The bytes of a string, not terminated.  NULL: it is none, or there is no memory. */
 static const uint8_t *lemon__json_string(lemon__json *json, int32_t node, size_t *bytes) {
-    const uint8_t *p;
-    uint8_t *out;
-    size_t i, n, taken;
+    size_t taken;
     *bytes = 0;
     if (lemon__json_type_of(json, node) != LEMON__JSON_STRING) return NULL;
-    p = json->text + json->nodes[node].start;
-    n = json->nodes[node].bytes;
+    const uint8_t *p = json->text + json->nodes[node].start;
+    size_t n = json->nodes[node].bytes;
     if (!json->nodes[node].escaped) { *bytes = n; return p; }
-    out = (uint8_t *)lemon_arena_alloc(json->ctx, &json->decoded, n);
-    for (i = 0; out && i < n; i++) {
+    uint8_t *out = (uint8_t *)lemon_arena_alloc(json->ctx, &json->decoded, n);
+    for (size_t i = 0; out && i < n; i++) {
         if (p[i] != '\\') { out[(*bytes)++] = p[i]; continue; }
         *bytes += lemon__utf8_put(out + *bytes, lemon__json_escape(p + i + 1, n - i - 1, &taken));
         i += taken;
@@ -7422,9 +7289,8 @@ static int lemon__json_is(const lemon__json *json, int32_t node, const char *tex
 
 /*  The value of a member; -1 where the node is no object or has no such member. */
 static int32_t lemon__json_get(const lemon__json *json, int32_t node, const char *name) {
-    int32_t i;
     if (lemon__json_type_of(json, node) != LEMON__JSON_OBJECT) return -1;
-    for (i = node + 1; i < json->nodes[node].next; i = json->nodes[i + 1].next)
+    for (int32_t i = node + 1; i < json->nodes[node].next; i = json->nodes[i + 1].next)
         if (lemon__json_is(json, i, name)) return i + 1;
     return -1;
 }
@@ -7480,19 +7346,16 @@ typedef struct lemon__bytes {
 } lemon__bytes;
 
 static lemon__bytes lemon__bytes_in(lemon_ctx *ctx) {
-    lemon__bytes b;
-    memset(&b, 0, sizeof b);
-    b.ctx = ctx;
+    const lemon__bytes b = {ctx, LEMON_OK, NULL, 0, 0};
     return b;
 }
 
 /*  Room for n more bytes, which count from now on; NULL: no memory. */
 static uint8_t *lemon__put_room(lemon__bytes *b, size_t n) {
-    uint8_t *p = b->status ? NULL : (uint8_t *)lemon__reserve(b->ctx, b->data, &b->capacity, b->count + (int64_t)n, 1);
-    if (p == NULL) { b->status = LEMON_E_MEMORY; return NULL; }
-    b->data = p;
+    if (!b->status && !lemon__room(b->ctx, &b->data, &b->capacity, b->count + (int64_t)n, 1)) b->status = LEMON_E_MEMORY;
+    if (b->status) return NULL;
     b->count += (int64_t)n;
-    return p + b->count - n;
+    return b->data + b->count - n;
 }
 
 static void lemon__put(lemon__bytes *b, const void *from, size_t n) {
@@ -7518,9 +7381,8 @@ LEMON__PRINTF(2, 3)
 static void lemon__print(lemon__bytes *b, const char *format, ...) {
     char text[1024];
     va_list args;
-    int n;
     va_start(args, format);
-    n = lemon__vformat(text, sizeof text, format, args);
+    int n = lemon__vformat(text, sizeof text, format, args);
     va_end(args);
     if (n >= 0 && n < (int)sizeof text) lemon__put(b, text, (size_t)n);
     else b->status = lemon__fail(b->ctx, LEMON_E_ARG, "a text is too long to be written");
@@ -7540,9 +7402,8 @@ static void lemon__print_real(lemon__bytes *b, double value) {
 
 /*  A JSON string. */
 static void lemon__print_string(lemon__bytes *b, const uint8_t *text, size_t n) {
-    size_t i;
     lemon__put(b, "\"", 1);
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (text[i] < ' ' || text[i] == 0x7f) lemon__print(b, "\\u%04x", (unsigned)text[i]);
         else if (text[i] == '"' || text[i] == '\\') lemon__print(b, "\\%c", text[i]);
         else lemon__put(b, text + i, 1);
@@ -7587,8 +7448,8 @@ static uint64_t lemon__pad(uint64_t n) { return lemon__pad_to(n, 64); }
 
 /*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
 static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
-    int64_t i, meta = pack->keys.count;
-    for (i = 0; i < pack->n_tensors; i++) meta += LEMON__TABLE_ROW + (int64_t)strlen(pack->tensors[i].name);
+    int64_t meta = pack->keys.count;
+    for (int64_t i = 0; i < pack->n_tensors; i++) meta += LEMON__TABLE_ROW + (int64_t)strlen(pack->tensors[i].name);
     lemon__put(out, lemon__magic, 8);
     lemon__put_number(out, LEMON__FILE_VERSION, 8);
     lemon__put_number(out, (uint64_t)pack->n_keys, 4);
@@ -7598,7 +7459,7 @@ static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
     lemon__put_number(out, pack->data_bytes, 8);
     lemon__put(out, lemon__zeros, 16);
     lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
-    for (i = 0; i < pack->n_tensors; i++) {
+    for (int64_t i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
         lemon__put_number(out, strlen(t->name), 2);
         lemon__put_number(out, (uint64_t)t->stored.dtype, 2);
@@ -7631,8 +7492,7 @@ static void lemon__pack_close(lemon__pack *pack) {
 }
 
 static int lemon__name_ok(const uint8_t *name, size_t bytes) {
-    size_t i;
-    for (i = 0; i < bytes; i++)
+    for (size_t i = 0; i < bytes; i++)
         if (name[i] <= ' ' || name[i] > '~') return 0;
     return bytes >= 1 && bytes < LEMON__NAME;
 }
@@ -7662,9 +7522,7 @@ static void lemon__pack_int(lemon__pack *pack, const char *name, int64_t value) 
 
 static void lemon__pack_real(lemon__pack *pack, const char *name, double value) {
     uint8_t bytes[8];
-    uint64_t bits;
-    memcpy(&bits, &value, 8);
-    lemon__put64(bytes, bits);
+    lemon__put64(bytes, lemon__bits64(value));
     lemon__pack_key(pack, name, LEMON__REAL, bytes, 8);
 }
 
@@ -7675,13 +7533,13 @@ static void lemon__pack_text(lemon__pack *pack, const char *name, const char *te
 /*  A tensor to be stored as type `as`: its own, or any of f32, bf16, f16, q8, q4 from any of these. */
 static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor,
                                          lemon_dtype as) {
-    size_t n = strlen(name), bytes;
+    size_t n = strlen(name);
     lemon__packed *t;
     lemon_tensor stored = *tensor;
     if (pack->status) return NULL;
     stored.dtype = as;
     stored.data = NULL;
-    bytes = lemon_tensor_bytes(&stored);
+    size_t bytes = lemon_tensor_bytes(&stored);
     if (!lemon__name_ok((const uint8_t *)name, n) || tensor->data == NULL || bytes == 0 ||
         (as != tensor->dtype && (as > LEMON_Q4 || tensor->dtype > LEMON_Q4))) {
         pack->status = lemon__fail(
@@ -7689,10 +7547,11 @@ static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, co
             lemon_dtype_name(tensor->dtype), (long long)tensor->rows, (long long)tensor->cols, lemon_dtype_name(as));
         return NULL;
     }
-    t = (lemon__packed *)lemon__reserve(pack->ctx, pack->tensors, &pack->capacity, pack->n_tensors + 1, sizeof *t);
-    if (t == NULL) { pack->status = LEMON_E_MEMORY; return NULL; }
-    pack->tensors = t;
-    t += pack->n_tensors++;
+    if (!lemon__room(pack->ctx, &pack->tensors, &pack->capacity, pack->n_tensors + 1, sizeof *t)) {
+        pack->status = LEMON_E_MEMORY;
+        return NULL;
+    }
+    t = &pack->tensors[pack->n_tensors++];
     memset(t, 0, sizeof *t);
     memcpy(t->name, name, n);
     t->source = *tensor;
@@ -7731,9 +7590,8 @@ static lemon_status lemon__conclude(lemon_ctx *ctx, const lemon_writer *writer, 
 /*  A whole file. */
 static lemon_status lemon__write_file(lemon_ctx *ctx, const char *path, const void *bytes, size_t n) {
     lemon_writer writer;
-    lemon_status status;
     memset(&writer, 0, sizeof writer);              /* g++ does not see that a failure leaves it alone */
-    status = lemon_file_writer(ctx, path, &writer);
+    lemon_status status = lemon_file_writer(ctx, path, &writer);
     return status ? status : lemon__conclude(ctx, &writer, lemon__append(ctx, &writer, bytes, n));
 }
 
@@ -7747,9 +7605,9 @@ static int lemon__packed_plain(const lemon__packed *t) {
 /*  Room for rows that are converted on their way into the file: so many at a time that checksum and writer get a fair
     piece. */
 static lemon_status lemon__slab_make(lemon__pack *pack) {
-    int64_t i, cols = 1;
+    int64_t cols = 1;
     size_t bytes = LEMON__SLAB;
-    for (i = 0; i < pack->n_tensors; i++) {
+    for (int64_t i = 0; i < pack->n_tensors; i++) {
         const lemon_tensor *stored = &pack->tensors[i].stored;
         size_t row = lemon_row_bytes(stored->dtype, stored->cols);
         if (lemon__packed_plain(&pack->tensors[i])) continue;
@@ -7772,10 +7630,9 @@ static int64_t lemon__row_of_halves(int64_t row, int64_t head_dim) {
 static const uint8_t *lemon__slab_fill(const lemon__pack *pack, const lemon__packed *t, int64_t from, int64_t n) {
     size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols);
     lemon_tensor rows = t->stored;
-    int64_t i;
     if (lemon__packed_plain(t)) return lemon__row(&t->source, from);
     rows.data = pack->slab;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         int64_t row = t->halves ? lemon__row_of_halves(from + i, t->halves) : from + i;
         if (t->stored.dtype == t->source.dtype) {
             memcpy(pack->slab + (size_t)i * row_bytes, lemon__row(&t->source, row), row_bytes);
@@ -7791,12 +7648,11 @@ static const uint8_t *lemon__slab_fill(const lemon__pack *pack, const lemon__pac
 /*  One pass over a tensor: to the writer, or without one only for the checksum. */
 static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, const lemon_writer *writer) {
     size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols), total = lemon_tensor_bytes(&t->stored);
-    int64_t row, n, step = lemon__max(1, (int64_t)(LEMON__SLAB / row_bytes));
+    int64_t n, step = lemon__max(1, (int64_t)(LEMON__SLAB / row_bytes));
     lemon_status status = LEMON_OK;
-    for (row = 0; row < t->stored.rows && !status; row += n) {
-        const uint8_t *bytes;
+    for (int64_t row = 0; row < t->stored.rows && !status; row += n) {
         n = lemon__min(step, t->stored.rows - row);
-        bytes = lemon__slab_fill(pack, t, row, n);
+        const uint8_t *bytes = lemon__slab_fill(pack, t, row, n);
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
     }
@@ -7811,14 +7667,13 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, 
 static lemon_status lemon__pack_stream(lemon__pack *pack, const lemon_writer *writer) {
     lemon__bytes front = lemon__bytes_in(pack->ctx);
     lemon_status status = lemon__slab_make(pack);
-    int64_t i;
-    for (i = 0; i < pack->n_tensors && !status && pack->front == lemon__pack_front; i++)
+    for (int64_t i = 0; i < pack->n_tensors && !status && pack->front == lemon__pack_front; i++)
         status = lemon__pack_pass(pack, &pack->tensors[i], NULL);
     if (!status) pack->front(pack, &front);
     if (!status) status = front.status;
     if (!status) status = lemon__append(pack->ctx, writer, front.data, (size_t)front.count);
     lemon__bytes_free(&front);
-    for (i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &pack->tensors[i], writer);
+    for (int64_t i = 0; i < pack->n_tensors && !status; i++) status = lemon__pack_pass(pack, &pack->tensors[i], writer);
     return status;
 }
 
@@ -7909,20 +7764,19 @@ static lemon_status lemon__unpack_bad(const lemon__unpack *u, const char *field,
 /*  All that follows trusts these sizes, so they must add up to the file's own. */
 static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *h) {
     lemon__cursor c = lemon__cursor_over(&u->source);
-    uint32_t version, flags, crc;
-    uint64_t reserved, size = u->source.size, room = size - LEMON__HEADER, front;
+    uint64_t size = u->source.size, room = size - LEMON__HEADER;
     if (size < LEMON__HEADER) return lemon__unpack_bad(u, "size in bytes", size, LEMON__HEADER);
     lemon__take(&c, 8);
-    version = lemon__take32(&c);
-    flags = lemon__take32(&c);
+    uint32_t version = lemon__take32(&c);
+    uint32_t flags = lemon__take32(&c);
     h->n_keys = lemon__take32(&c);
     h->n_tensors = lemon__take32(&c);
     h->keys_bytes = lemon__take64(&c);
     h->table_bytes = lemon__take64(&c);
     h->data_bytes = lemon__take64(&c);
-    reserved = lemon__take64(&c);
+    uint64_t reserved = lemon__take64(&c);
     h->meta_crc = lemon__take32(&c);
-    crc = lemon__take32(&c);
+    uint32_t crc = lemon__take32(&c);
     if (version != LEMON__FILE_VERSION)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version is %lu, expected %d; it is damaged, or a newer lemon.h "
                              "wrote it", (unsigned long)version, LEMON__FILE_VERSION);
@@ -7933,7 +7787,7 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     if (h->keys_bytes > room) return lemon__unpack_bad(u, "keys_bytes", h->keys_bytes, room);
     room -= h->keys_bytes;
     if (h->table_bytes > room) return lemon__unpack_bad(u, "table_bytes", h->table_bytes, room);
-    front = LEMON__HEADER + h->keys_bytes + h->table_bytes;
+    uint64_t front = LEMON__HEADER + h->keys_bytes + h->table_bytes;
     h->data_at = lemon__pad(front);
     if (h->data_at > size || h->data_bytes != size - h->data_at)
         return lemon__refuse(u, LEMON_E_FORMAT, "size is %llu bytes, expected %llu; the file was cut short or appended "
@@ -7959,32 +7813,26 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, si
 
 /*  The key, or the tensor, that belongs to the name before. */
 static lemon_status lemon__unpack_push_key(lemon__unpack *u, const lemon__key *key) {
-    int64_t n = u->key_names.count;
-    lemon__key *keys = (lemon__key *)lemon__reserve(u->ctx, u->keys, &u->keys_capacity, n, sizeof *keys);
-    if (keys == NULL) return LEMON_E_MEMORY;
-    u->keys = keys;
-    keys[n - 1] = *key;
+    if (!lemon__room(u->ctx, &u->keys, &u->keys_capacity, u->key_names.count, sizeof *u->keys)) return LEMON_E_MEMORY;
+    u->keys[u->key_names.count - 1] = *key;
     return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon__entry *entry) {
-    int64_t n = u->tensor_names.count;
-    lemon__entry *list = (lemon__entry *)lemon__reserve(u->ctx, u->tensors, &u->tensors_capacity, n, sizeof *list);
-    if (list == NULL) return LEMON_E_MEMORY;
-    u->tensors = list;
-    list[n - 1] = *entry;
+    const int64_t n = u->tensor_names.count;
+    if (!lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, n, sizeof *u->tensors)) return LEMON_E_MEMORY;
+    u->tensors[n - 1] = *entry;
     return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
     lemon__key key;
-    lemon_status status;
     memset(&key, 0, sizeof key);
     key.name_bytes = lemon__take16(c);
     key.type = lemon__take16(c);
     key.bytes = lemon__take32(c);
     key.name = lemon__take(c, key.name_bytes);
-    status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
+    lemon_status status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
     if (status) return status;
     key.value = lemon__take(c, key.bytes);
     if (key.value == NULL) return lemon__unpack_bad(u, "bytes of a key's value", key.bytes, c->size - c->at);
@@ -8001,8 +7849,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     size_t n = lemon__take16(c);
     unsigned dtype = lemon__take16(c);
     uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
-    uint32_t crc = lemon__take32(c), actual;
-    const uint8_t *name = lemon__take(c, n), *data;
+    uint32_t crc = lemon__take32(c);
+    const uint8_t *name = lemon__take(c, n);
     lemon__entry e;
     lemon_tensor *t = &e.tensor;
     char called[LEMON__NAME + 16];
@@ -8024,8 +7872,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
         return lemon__refuse(u, LEMON_E_FORMAT, "%s ends at byte %llu of the data, which have only %llu; "
                              LEMON__DAMAGED, called, (unsigned long long)(offset + bytes),
                              (unsigned long long)h->data_bytes);
-    data = u->source.map + (h->data_at + offset);
-    actual = lemon_crc32(0, data, (size_t)bytes);
+    const uint8_t *data = u->source.map + (h->data_at + offset);
+    uint32_t actual = lemon_crc32(0, data, (size_t)bytes);
     if (actual != crc || memcmp(data + bytes, lemon__zeros, (size_t)(lemon__pad(bytes) - bytes)) != 0)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s %s; " LEMON__DAMAGED, called,
                              actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
@@ -8040,14 +7888,13 @@ static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon_status status = LEMON_OK;
     uint64_t end = 0;
-    uint32_t i;
     c.at = LEMON__HEADER;
     c.size = (size_t)(c.at + h->keys_bytes);
     u->key_names.blob = u->tensor_names.blob = c.bytes;
-    for (i = 0; i < h->n_keys && !status; i++) status = lemon__unpack_one_key(u, &c);
+    for (uint32_t i = 0; i < h->n_keys && !status; i++) status = lemon__unpack_one_key(u, &c);
     if (!status && c.at != c.size) status = lemon__unpack_bad(u, "keys_bytes", h->keys_bytes, c.at - LEMON__HEADER);
     c.size += (size_t)h->table_bytes;
-    for (i = 0; i < h->n_tensors && !status; i++) status = lemon__unpack_one_tensor(u, h, &c, &end);
+    for (uint32_t i = 0; i < h->n_tensors && !status; i++) status = lemon__unpack_one_tensor(u, h, &c, &end);
     if (!status && c.at != c.size)
         status = lemon__unpack_bad(u, "table_bytes", h->table_bytes, c.at - LEMON__HEADER - h->keys_bytes);
     if (!status && lemon__pad(end) != h->data_bytes)
@@ -8122,11 +7969,11 @@ static lemon_status lemon__unpack_shape(const lemon__unpack *u, const char *name
                          (long long)tensor->rows, (long long)tensor->cols, (long long)rows, (long long)cols, why);
 }
 
-/*  A tensor where only one type and shape will do. */
+/*  A tensor where only one type and shape will do; cols -1: a row of any length. */
 static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *name, lemon_dtype dtype, int64_t rows,
                                          int64_t cols, const char *why, lemon_tensor *tensor) {
     lemon_status status = lemon__unpack_tensor(u, name, tensor);
-    if (!status) status = lemon__unpack_shape(u, name, tensor, rows, cols, why);
+    if (!status) status = lemon__unpack_shape(u, name, tensor, rows, cols < 0 ? tensor->cols : cols, why);
     if (status || tensor->dtype == dtype) return status;
     return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name, lemon_dtype_name(tensor->dtype),
                          lemon_dtype_name(dtype));
@@ -8153,12 +8000,11 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
                                        const char *needed, lemon__unpack *u) {
     lemon__header h;
     uint8_t magic[8];
-    lemon_status status;
     memset(&h, 0, sizeof h);
     memset(u, 0, sizeof *u);
     u->ctx = ctx;
     u->source = *reader;
-    status = lemon__fetch(ctx, reader, 0, magic, 8);
+    lemon_status status = lemon__fetch(ctx, reader, 0, magic, 8);
     if (!status && memcmp(magic, lemon__magic, 8) != 0)
         status = lemon__refuse(u, LEMON_E_FORMAT, "the first 8 bytes are not those of a .lemon file%s",
                                memcmp(magic, "LEMON", 5) ? "" : "; a transfer in text mode may have changed it");
@@ -8176,14 +8022,13 @@ static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reade
 static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
                                      const struct lemon__field *field, double value, lemon_config *config) {
     void *p = (uint8_t *)config + field->offset;
-    int32_t whole;
     float real;
     if (field->real && !(fabs(value) < 1e30))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", file, name, value);
     if (!field->real && (!(value >= 0 && value <= INT32_MAX) || value < floor(value) || value > floor(value)))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value, (long)INT32_MAX);
     real = field->real ? (float)value : 0;
-    whole = field->real ? 0 : (int32_t)value;
+    int32_t whole = field->real ? 0 : (int32_t)value;
     memcpy(p, field->real ? (const void *)&real : (const void *)&whole, 4);
     return LEMON_OK;
 }
@@ -8191,8 +8036,7 @@ static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const cha
 /*  prefix: "", or for files that hold two configs "teacher." and "student.". */
 static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemon_config *config) {
     char name[LEMON__NAME];
-    int i;
-    for (i = 0; i < LEMON__FIELDS; i++) {
+    for (int i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(config, &lemon__fields[i]);
         if (!lemon__field_used(config, &lemon__fields[i]) || (lemon__fields[i].hf == NULL && value <= 0)) continue;
         lemon__format(name, sizeof name, "%s%s", prefix, lemon__fields[i].name);
@@ -8204,9 +8048,8 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
 static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
     char name[LEMON__NAME];
     lemon_status status = LEMON_OK;
-    int i;
     memset(config, 0, sizeof *config);
-    for (i = 0; i < LEMON__FIELDS && !status; i++) {
+    for (int i = 0; i < LEMON__FIELDS && !status; i++) {
         const struct lemon__field *field = &lemon__fields[i];
         double value = 0;
         int64_t whole = 0;
@@ -8229,19 +8072,18 @@ static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__
                                        int (*get)(void *from, const struct lemon__field *field, double *value),
                                        int rope_scaling, lemon_config *config) {
     lemon_status status = LEMON_OK;
-    int i, got;
     memset(config, 0, sizeof *config);
     config->rope_theta = 10000.0f;
     config->rms_norm_eps = 1e-6f;           /* what Hugging Face's LlamaConfig has; GGUF always tells */
     config->rope_scaling = rope_scaling;
     if (rope_scaling >= LEMON_ROPE_LLAMA3) config->rope_slow = 1;
     if (rope_scaling >= LEMON_ROPE_LLAMA3) config->rope_fast = rope_scaling == LEMON_ROPE_YARN ? 32 : 4;
-    for (i = 0; i < LEMON__FIELDS && !status; i++) {
+    for (int i = 0; i < LEMON__FIELDS && !status; i++) {
         const struct lemon__field *field = &lemon__fields[i];
         const char *name = style == LEMON__STYLE_HF ? field->hf : field->gguf;
         double value = 0;
         if (!lemon__field_used(config, field)) continue;
-        got = name ? get(from, field, &value) : 0;
+        int got = name ? get(from, field, &value) : 0;
         if (got > 0) status = lemon__field_set(ctx, file, name, field, value, config);
         else if (got < 0) status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is not a number", file, name);
         else if (field->offset == offsetof(lemon_config, kv_heads)) config->kv_heads = config->n_heads;
@@ -8320,13 +8162,12 @@ static void lemon__as_column(lemon_tensor *t) { t->rows = t->cols; t->cols = 1; 
 static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int64_t from, int64_t to,
                                lemon__style style, lemon_dtype dtype) {
     char name[LEMON__NAME];
-    int64_t i, layer;
-    for (i = from; i < to; i++) {
+    int64_t layer;
+    for (int64_t i = from; i < to; i++) {
         const lemon_tensor *param = &model->params[i];
         lemon_role role = lemon__param_role(&model->config, i, &layer);
-        lemon__packed *t;
         lemon__param_name(model, i, style, NULL, name, sizeof name);
-        t = lemon__pack_tensor(pack, name, param, lemon__param_dtype(param, style, dtype));
+        lemon__packed *t = lemon__pack_tensor(pack, name, param, lemon__param_dtype(param, style, dtype));
         if (t) t->halves = lemon__halves(&model->config, role, style, lemon_config_family(&model->config));
         if (t && t->halves && t->vector) { lemon__as_column(&t->source); lemon__as_column(&t->stored); }
     }
@@ -8336,14 +8177,13 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
     model carries along. */
 static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     char name[2 * LEMON__NAME];
-    int64_t i;
     if (!pack->status && (unsigned)dtype > LEMON_Q4)
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
                                    lemon_dtype_name(dtype));
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
     lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
-    for (i = 0; i < model->n_parts; i++) {
+    for (int64_t i = 0; i < model->n_parts; i++) {
         lemon__format(name, sizeof name, "part.%s", model->parts[i].name);
         lemon__pack_text(pack, name, (const char *)model->parts[i].data, model->parts[i].bytes);
     }
@@ -8373,30 +8213,28 @@ static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
     where numbers are not aligned, as in old safetensors. */
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
-    lemon_tensor from = e->tensor, to;
+    lemon_tensor from = e->tensor;
     const lemon__coding *coding = LEMON__FORMATS && e->coding && e->coding->decode ? e->coding : NULL;
-    size_t row_bytes;
     const int turn = from.dtype == LEMON_F32 && lemon__big_endian() && !e->turned;
-    float *numbers;
-    int64_t i, j, vector = from.rows == 1;
+    int64_t vector = from.rows == 1;
     *param = from;
     if (halves && vector) lemon__as_column(&from);
-    row_bytes = lemon__entry_row_bytes(e, from.cols);
-    to = from;
+    size_t row_bytes = lemon__entry_row_bytes(e, from.cols);
+    lemon_tensor to = from;
     if (vector) to.dtype = LEMON_F32;
     if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
         !turn)
         return LEMON_OK;
     to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
-    numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
-    for (i = 0; to.data && numbers && i < from.rows; i++) {
+    float *numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
+    for (int64_t i = 0; to.data && numbers && i < from.rows; i++) {
         const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
         int64_t row = LEMON__FORMATS && halves ? lemon__row_of_halves(i, halves) : i;
         if (!LEMON__FORMATS || (!coding && to.dtype == from.dtype)) {      /* what a .lemon file has is what stays */
             memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
             continue;
         }
-        for (j = 0; coding && j < from.cols; j += coding->numbers, in += coding->bytes)
+        for (int64_t j = 0; coding && j < from.cols; j += coding->numbers, in += coding->bytes)
             coding->decode(coding, in, numbers + j);
         if (!coding) lemon_row_to_f32(&from, i, numbers);
         lemon_row_from_f32(&to, row, numbers);
@@ -8416,10 +8254,10 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
 static const char *lemon__fused_name(const lemon_config *c, lemon_role role, lemon__style style, int64_t *first,
                                      int64_t *rows) {
     static const char *const names[2][2] = {{"self_attn.qkv_proj", "attn_qkv"}, {"mlp.gate_up_proj", "ffn_up"}};
-    int ffn = role > LEMON_WV, i;
+    int ffn = role > LEMON_WV;
     if (role < LEMON_WQ || role > LEMON_W_UP || role == LEMON_WO || role == LEMON_FFN_NORM) return NULL;
     *rows = 0;
-    for (i = ffn ? LEMON_W_GATE : LEMON_WQ; i <= (ffn ? LEMON_W_UP : LEMON_WV); i++) {
+    for (int i = ffn ? LEMON_W_GATE : LEMON_WQ; i <= (ffn ? LEMON_W_UP : LEMON_WV); i++) {
         if (i == (int)role) *first = *rows;
         *rows += lemon_joint_size(c, lemon__roles[i].out);
     }
@@ -8430,12 +8268,10 @@ static const char *lemon__fused_name(const lemon_config *c, lemon_role role, lem
     weights. */
 static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
                                         lemon_model *model, int64_t i) {
-    lemon_tensor *param = &model->params[i], found;
-    lemon__entry e;
+    lemon_tensor *param = &model->params[i];
     char name[LEMON__NAME], why[96] = "";
-    lemon_status status;
     int32_t at = -1;
-    int64_t k, layer, halves, first = 0, rows = param->rows;
+    int64_t k, layer, first = 0, rows = param->rows;
     lemon_role role = lemon__param_role(&model->config, i, &layer);
     const char *fused = NULL;
     if (LEMON__FORMATS && family[0] == 'p') fused = lemon__fused_name(&model->config, role, style, &first, &rows);
@@ -8444,11 +8280,11 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
     if (at < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
     u += k - 1;
     u->tensors[at].used = 1;
-    found = u->tensors[at].tensor;
+    lemon_tensor found = u->tensors[at].tensor;
     lemon__shape_reason(model, i, found.rows != rows, why, sizeof why);
-    status = lemon__unpack_shape(u, name, &found, rows, param->cols, why);
-    e = u->tensors[at];
-    halves = lemon__halves(&model->config, role, style, family);
+    lemon_status status = lemon__unpack_shape(u, name, &found, rows, param->cols, why);
+    lemon__entry e = u->tensors[at];
+    int64_t halves = lemon__halves(&model->config, role, style, family);
     if (!status && (found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4) ||
                     (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
         status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
@@ -8461,11 +8297,11 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
 
 /*  The type that most numbers of the matrices have. */
 static lemon_dtype lemon__model_dtype(const lemon_model *model) {
-    int64_t count[LEMON_DTYPE_COUNT] = {0}, i;
+    int64_t count[LEMON_DTYPE_COUNT] = {0};
     int best = (int)model->params[0].dtype;
-    for (i = 0; i < model->n_params; i++)
+    for (int64_t i = 0; i < model->n_params; i++)
         if (model->params[i].rows > 1) count[model->params[i].dtype] += model->params[i].rows * model->params[i].cols;
-    for (i = 0; i < LEMON_DTYPE_COUNT; i++)
+    for (int64_t i = 0; i < LEMON_DTYPE_COUNT; i++)
         if (count[i] > count[best]) best = (int)i;
     return (lemon_dtype)best;
 }
@@ -8474,12 +8310,11 @@ static lemon_dtype lemon__model_dtype(const lemon_model *model) {
     output where it is tied to the embedding, and tables of RoPE factors. */
 static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
     static const char *const idle[] = {"lm_head.weight", "output.weight", ".rotary_emb.inv_freq"};
-    int64_t i;
-    for (i = 0; i < u->tensor_names.count; i++) {
+    for (int64_t i = 0; i < u->tensor_names.count; i++) {
         lemon__span span = u->tensor_names.spans[i];
         const char *name = (const char *)u->tensor_names.blob + span.start;
-        int j, known = u->tensors[i].used;
-        for (j = 0; j < 3; j++) {
+        int known = u->tensors[i].used;
+        for (int j = 0; j < 3; j++) {
             size_t n = strlen(idle[j]);
             known |= span.bytes >= n && memcmp(name + span.bytes - n, idle[j], n) == 0;
         }
@@ -8493,17 +8328,16 @@ static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
 /*  Every parameter out of n files. */
 static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
                                          const lemon_config *config, lemon_model **model) {
-    lemon_status status;
-    int64_t i, tensors = 0;
-    for (i = 0; i < n; i++) tensors += u[i].tensor_names.count;
+    int64_t tensors = 0;
+    for (int64_t i = 0; i < n; i++) tensors += u[i].tensor_names.count;
     if (config->n_layers > tensors)
         return lemon__refuse(u, LEMON_E_FORMAT, "n_layers is %ld, but there are only %lld tensors",
                              (long)config->n_layers, (long long)tensors);
-    status = lemon__model_new(u->ctx, config, model);
+    lemon_status status = lemon__model_new(u->ctx, config, model);
     if (!status && style == LEMON__STYLE_HF && lemon__scratch_path(u->ctx))     /* wq and wk, put in order */
         status = lemon__arena_scratch_beside(u->ctx, &(*model)->arena, ".teacher", lemon_config_params(config));
-    for (i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
-    for (i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
+    for (int64_t i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
+    for (int64_t i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
 }
@@ -8511,8 +8345,7 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
 /*  Keys whose names begin with "part." are what the model carries along. */
 static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *model) {
     lemon_status status = LEMON_OK;
-    int64_t i;
-    for (i = 0; i < u->key_names.count && !status; i++) {
+    for (int64_t i = 0; i < u->key_names.count && !status; i++) {
         const lemon__key *key = &u->keys[i];
         if (key->name_bytes < 6 || memcmp(key->name, "part.", 5) != 0 || key->type != LEMON__TEXT) continue;
         status = lemon__part_add(u->ctx, model, (const char *)key->name + 5, key->name_bytes - 5, key->value, key->bytes);
@@ -8537,7 +8370,7 @@ static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, co
 /*  A .lemon file with the part "model". */
 static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
     lemon__unpack u;
-    const char *arch, *family;
+    const char *arch;
     size_t bytes;
     lemon_config config;
     lemon_status status = lemon__unpack_open(ctx, reader, "model tokenizer", "model", &u);
@@ -8545,7 +8378,7 @@ static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader
     status = lemon__unpack_text(&u, "arch", &arch, &bytes);
     memset(&config, 0, sizeof config);
     if (!status) status = lemon__unpack_config(&u, "", &config);
-    family = lemon_config_family(&config);
+    const char *family = lemon_config_family(&config);
     if (!status && (bytes != strlen(family) || memcmp(arch, family, bytes) != 0))
         status = lemon__refuse(&u, LEMON_E_UNSUPPORTED, "arch is \"%.*s\", expected \"%s\", of which the other keys speak",
                                (int)(bytes < 40 ? bytes : 40), arch, family);
@@ -8586,42 +8419,22 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
 /*  Its seven numbers, by their place in lemon__fields. */
 static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 9};
 
-/*  How many tensors of a role are there, and how many numbers has each: none where the file has not got it. */
-static uint64_t lemon__llama2c_numbers(const lemon__llama2c *in, int role, uint64_t *count) {
-    const lemon_config *c = &in->config;
-    const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
+/*  The role of a step (LEMON__L2C_ROPE: its tables), how many tensors of it follow, and how many numbers each has: none
+    where the file has not got it. */
+static int lemon__llama2c_step(const lemon_config *c, int version, int step, uint64_t *count, uint64_t *numbers) {
+    const int role = lemon__llama2c_order[version > 0][step];
+    const lemon_role_info *info = lemon_role_get((lemon_role)role);
     *count = info && info->per_layer ? (uint64_t)c->n_layers : 1;
-    if (info == NULL) return in->version == 0 ? (uint64_t)c->max_seq * (uint64_t)c->head_dim : 0;
-    if (role == LEMON_OUTPUT && c->tied_embeddings) return 0;
-    return (uint64_t)(info->matrix ? lemon_joint_size(c, info->out) : 1) * (uint64_t)lemon_joint_size(c, info->in);
-}
-
-static int lemon__llama2c_quantised(const lemon__llama2c *in, int role) {
-    return in->version == 2 && role != LEMON__L2C_ROPE && lemon_role_get((lemon_role)role)->matrix;
-}
-
-/*  The size that a file with this header must have; the config's limits keep it far below 2^64. */
-static lemon_status lemon__llama2c_size(const lemon__llama2c *in, uint64_t *size) {
-    uint64_t count, n;
-    int i;
-    *size = in->at.at;
-    for (i = 0; i < LEMON__L2C_STEPS; i++) {
-        int role = lemon__llama2c_order[in->version > 0][i], quantised = lemon__llama2c_quantised(in, role);
-        n = lemon__llama2c_numbers(in, role, &count);
-        if (quantised && n % (uint64_t)in->group != 0)
-            return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                               "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
-                               (long long)in->group, (unsigned long long)n, lemon_role_get((lemon_role)role)->name);
-        *size += count * (quantised ? n + n / (uint64_t)in->group * 4 : n * 4);
-    }
-    return LEMON_OK;
+    *numbers = version == 0 ? (uint64_t)c->max_seq * (uint64_t)c->head_dim : 0;
+    if (info) *numbers = (uint64_t)(lemon_joint_size(c, info->out) * lemon_joint_size(c, info->in));
+    if (role == LEMON_OUTPUT && c->tied_embeddings) *numbers = 0;
+    return role;
 }
 
 /*  The seven numbers, as they stand, into the config. */
 static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t field[7], int tied) {
     lemon_config *c = &in->config;
-    int i;
-    for (i = 0; i < 7; i++)
+    for (int i = 0; i < 7; i++)
         if (field[i] < 1 || field[i] > INT32_MAX)
             return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected at least 1; " LEMON__DAMAGED,
                                in->name, lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
@@ -8629,7 +8442,7 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
         return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: n_heads is %lld, expected a divisor of d_model, which is "
                            "%lld; " LEMON__DAMAGED, in->name, (long long)field[3], (long long)field[0]);
     lemon_config_defaults(c);
-    for (i = 0; i < 7; i++)
+    for (int i = 0; i < 7; i++)
         lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
     c->head_dim = (int32_t)(field[0] / field[3]);
     c->tied_embeddings = tied;
@@ -8639,15 +8452,12 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
 }
 
 static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
-    int i;
-    for (i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000LL;
+    for (int i = 0; i < 7; i++) field[i] = (int64_t)(lemon__take32(c) ^ 0x80000000u) - 0x80000000LL;
 }
 
 static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
     lemon__cursor *c = &in->at;
     int64_t field[7], version = 0;
-    const uint8_t *flag;
-    int tied;
     if (c->size >= 4 && lemon__get32(c->bytes) == LEMON__L2C_MAGIC) {
         lemon__take(c, 4);
         version = lemon__take32(c);
@@ -8657,15 +8467,14 @@ static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
     }
     in->version = (int)version;
     lemon__llama2c_ints(c, field);
-    tied = field[5] > 0;
+    int tied = field[5] > 0;
     if (version == 0) {
         if (!tied) field[5] = -field[5];
     } else {
-        flag = lemon__take(c, 1);
-        tied = flag && *flag;
+        tied = (int)lemon__take_number(c, 1);
         in->group = version == 2 ? lemon__take32(c) : 1;
         c->at = LEMON__L2C_HEADER;
-        if (c->bad || c->size < LEMON__L2C_HEADER || in->group < 1 || *flag > 1)
+        if (c->bad || c->size < LEMON__L2C_HEADER || in->group < 1 || tied > 1)
             return lemon__fail(in->ctx, LEMON_E_FORMAT,
                                "%s: header of the llama2.c file is cut short or damaged; get it anew", in->name);
     }
@@ -8674,37 +8483,44 @@ static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
 
 /*  The next tensor of the file as floats. */
 static void lemon__llama2c_read(lemon__llama2c *in, int quantised, float *out, uint64_t n) {
-    uint64_t group = (uint64_t)in->group, i;
+    uint64_t group = (uint64_t)in->group;
     const uint8_t *p = lemon__take(&in->at, (size_t)(quantised ? n : 4 * n));
     const uint8_t *scales = quantised ? lemon__take(&in->at, (size_t)(n / group * 4)) : p;
-    for (i = 0; i < n && p && scales; i++)
+    for (uint64_t i = 0; i < n && p && scales; i++)
         out[i] = quantised ? (float)(int8_t)p[i] * lemon__getf32(scales + i / group * 4) : lemon__getf32(p + 4 * i);
 }
 
-static void lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model) {
-    uint64_t count, n, layer;
+/*  All tensors into a model; without one *size receives what a file with this header must have, which the config's limits
+    keep far below 2^64. */
+static lemon_status lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model, uint64_t *size) {
+    uint64_t count, n;
     int i;
-    for (i = 0; i < LEMON__L2C_STEPS; i++) {
-        int role = lemon__llama2c_order[in->version > 0][i];
-        n = lemon__llama2c_numbers(in, role, &count);
-        if (role == LEMON__L2C_ROPE) lemon__take(&in->at, (size_t)(4 * n));
-        for (layer = 0; layer < count && n > 0 && role != LEMON__L2C_ROPE; layer++)
-            lemon__llama2c_read(in, lemon__llama2c_quantised(in, role),
+    for (i = 0, *size = in->at.at; i < LEMON__L2C_STEPS; i++) {
+        int role = lemon__llama2c_step(&in->config, in->version, i, &count, &n);
+        int quantised = in->version == 2 && role != LEMON__L2C_ROPE && lemon__roles[role].matrix;
+        if (quantised && n % (uint64_t)in->group != 0)
+            return lemon__fail(in->ctx, LEMON_E_FORMAT,
+                               "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
+                               (long long)in->group, (unsigned long long)n, lemon__roles[role].name);
+        *size += count * (quantised ? n + n / (uint64_t)in->group * 4 : n * 4);
+        if (model && role == LEMON__L2C_ROPE) lemon__take(&in->at, (size_t)(4 * n));
+        for (uint64_t layer = 0; model && layer < count && n > 0 && role != LEMON__L2C_ROPE; layer++)
+            lemon__llama2c_read(in, quantised,
                                 (float *)lemon_model_param(model, (lemon_role)role, (int64_t)layer)->data, n);
     }
+    return LEMON_OK;
 }
 
 /*  The header must account for every byte of the file before anything is allocated. */
 static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
     lemon__llama2c in;
-    lemon_status status;
     uint64_t size;
     memset(&in, 0, sizeof in);
     in.ctx = ctx;
     in.name = reader->name;
     in.at = lemon__cursor_over(reader);
-    status = lemon__llama2c_header(&in);
-    if (!status) status = lemon__llama2c_size(&in, &size);
+    lemon_status status = lemon__llama2c_header(&in);
+    if (!status) status = lemon__llama2c_weights(&in, NULL, &size);
     if (status) return status;
     if (size != reader->size)
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected %llu as llama2.c version %d with "
@@ -8713,10 +8529,9 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
                            (long)in.config.d_model, (long)in.config.d_ffn, (long)in.config.n_layers,
                            (long)in.config.vocab_size);
     status = lemon_model_create(ctx, &in.config, model);
-    if (status) return status;
-    lemon__llama2c_weights(&in, *model);
-    memcpy((*model)->format, "llama2c", 8);
-    return LEMON_OK;
+    if (!status) status = lemon__llama2c_weights(&in, *model, &size);
+    if (!status) memcpy((*model)->format, "llama2c", 8);
+    return status;
 }
 
 /* ---- Hugging Face folders: config.json, and weights in model.safetensors or in the files of
@@ -8774,10 +8589,9 @@ static lemon_status lemon__tensor_bad(const lemon__unpack *u, const void *name, 
 
 /*  The integers of an array, at most `most`: their number, or -1 where it is none or has others. */
 static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out, int most) {
-    int32_t k;
     int n = 0;
     if (lemon__json_type_of(json, node) != LEMON__JSON_ARRAY) return -1;
-    for (k = node + 1; k < json->nodes[node].next; k = json->nodes[k].next, n++)
+    for (int32_t k = node + 1; k < json->nodes[node].next; k = json->nodes[k].next, n++)
         if (n == most || !lemon__json_int(json, k, &out[n])) return -1;
     return n;
 }
@@ -8786,8 +8600,7 @@ static int lemon__json_ints(const lemon__json *json, int32_t node, int64_t *out,
     tensors that shared theirs would be copied into more memory than the file's size justifies. */
 static lemon_status lemon__unpack_place(lemon__unpack *u, uint64_t data_at, uint64_t align) {
     uint64_t size = u->source.size, room = data_at > size ? 0 : size - data_at, left = room;
-    int64_t i;
-    for (i = 0; i < u->tensor_names.count; i++) {
+    for (int64_t i = 0; i < u->tensor_names.count; i++) {
         lemon__entry *e = &u->tensors[i];
         lemon__span name = u->tensor_names.spans[i];
         uint64_t bytes = (uint64_t)e->tensor.rows * lemon__entry_row_bytes(e, e->tensor.cols);
@@ -8804,20 +8617,19 @@ static lemon_status lemon__unpack_place(lemon__unpack *u, uint64_t data_at, uint
 static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_t i) {
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
-    int n, ok, dtype = LEMON_F32;
+    int dtype = LEMON_F32;
     lemon__entry e;
     size_t bytes;
     const uint8_t *name = lemon__json_string(json, i, &bytes);
-    lemon_status status;
     if (json->nodes[i].escaped) name = NULL;
-    status = lemon__unpack_name(u, name, bytes, &u->tensor_names, "tensor");
+    lemon_status status = lemon__unpack_name(u, name, bytes, &u->tensor_names, "tensor");
     if (status) return status;
     while (dtype <= LEMON_F16 && !lemon__json_is(json, type, lemon__st_types[dtype])) dtype++;
     if (dtype > LEMON_F16)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" is of another type than F32, F16 and BF16; "
                              "quantised models must be converted to one of these", (int)bytes, (const char *)name);
-    n = lemon__json_ints(json, lemon__json_get(json, i + 1, "shape"), size, 2);
-    ok = n > 0 && lemon__json_ints(json, lemon__json_get(json, i + 1, "data_offsets"), range, 2) == 2;
+    int n = lemon__json_ints(json, lemon__json_get(json, i + 1, "shape"), size, 2);
+    int ok = n > 0 && lemon__json_ints(json, lemon__json_get(json, i + 1, "data_offsets"), range, 2) == 2;
     memset(&e, 0, sizeof e);
     e.tensor.dtype = (lemon_dtype)dtype;
     e.tensor.rows = n == 2 ? size[0] : 1;
@@ -8833,16 +8645,14 @@ static lemon_status lemon__st_open(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon__json json;
     uint64_t n = lemon__take64(&c);
-    int32_t i;
-    lemon_status status;
     u->tensor_names.blob = c.bytes;
     if (c.bad || n > u->source.size - 8)
         return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
-    status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
+    lemon_status status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
     if (status) return status;
     if (lemon__json_type_of(&json, 0) != LEMON__JSON_OBJECT)
         status = lemon__refuse(u, LEMON_E_FORMAT, "header is no JSON object");
-    for (i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
+    for (int32_t i = 1; i < json.nodes[0].next && !status; i = json.nodes[i + 1].next)
         if (!lemon__json_is(&json, i, "__metadata__")) status = lemon__st_tensor(u, &json, i);
     lemon__json_close(&json);
     return status ? status : lemon__unpack_place(u, 8 + n, 1);
@@ -8857,36 +8667,32 @@ typedef struct lemon__shards {
 } lemon__shards;
 
 static lemon_status lemon__shards_add(lemon__shards *shards, const char *name) {
-    lemon__unpack *u =
-        (lemon__unpack *)lemon__reserve(shards->ctx, shards->u, &shards->capacity, shards->n + 1, sizeof *u);
-    lemon_status status;
-    if (u == NULL) return LEMON_E_MEMORY;
-    shards->u = u;
-    u += shards->n++;
+    lemon__unpack *u;
+    if (!lemon__room(shards->ctx, &shards->u, &shards->capacity, shards->n + 1, sizeof *u)) return LEMON_E_MEMORY;
+    u = &shards->u[shards->n++];
     memset(u, 0, sizeof *u);
     u->ctx = shards->ctx;
-    status = lemon__open_in(shards->ctx, shards->folder, name, &u->source);
+    lemon_status status = lemon__open_in(shards->ctx, shards->folder, name, &u->source);
     return status ? status : lemon__st_open(u);
 }
 
 static void lemon__shards_close(void *user) {
     lemon__shards *shards = (lemon__shards *)user;
-    int64_t i;
-    for (i = 0; i < shards->n; i++) lemon__unpack_close(&shards->u[i]);
+    for (int64_t i = 0; i < shards->n; i++) lemon__unpack_close(&shards->u[i]);
     lemon__free(shards->ctx, shards->u, (size_t)shards->capacity * sizeof *shards->u);
     lemon__free(shards->ctx, shards, sizeof *shards);
 }
 
 /*  The files that an index names: names in the folder, not paths out of it. */
 static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json) {
-    int32_t map = lemon__json_get(json, 0, "weight_map"), i;
+    int32_t map = lemon__json_get(json, 0, "weight_map");
     lemon__words seen;
     lemon_status status = LEMON_OK;
     memset(&seen, 0, sizeof seen);
     seen.blob = json->text;
     if (lemon__json_type_of(json, map) != LEMON__JSON_OBJECT)
         return lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map is missing", json->name);
-    for (i = map + 1; i < json->nodes[map].next && !status; i = json->nodes[i + 1].next) {
+    for (int32_t i = map + 1; i < json->nodes[map].next && !status; i = json->nodes[i + 1].next) {
         size_t n;
         const uint8_t *file = lemon__json_string(json, i + 1, &n);
         char name[256];
@@ -8941,9 +8747,8 @@ static int32_t lemon__folder_scaling(const lemon__json *json) {
 static int lemon__folder_field(void *from, const struct lemon__field *field, double *value) {
     lemon__json *json = (lemon__json *)from;
     int32_t rope = lemon__folder_scaling(json), node = lemon__json_get(json, field->kinds ? rope : 0, field->hf);
-    lemon__json_type type;
     if (node < 0) node = lemon__json_get(json, lemon__json_get(json, 0, "rope_parameters"), field->hf);
-    type = lemon__json_type_of(json, node);
+    lemon__json_type type = lemon__json_type_of(json, node);
     *value = type == LEMON__JSON_TRUE;
     if (type == LEMON__JSON_TRUE || type == LEMON__JSON_FALSE) return 1;
     if (type == LEMON__JSON_NONE || type == LEMON__JSON_NULL) return 0;
@@ -8962,10 +8767,9 @@ static lemon_status lemon__folder_refuse(lemon__json *json) {
     static const char *const absent[] = {"attention_bias", "mlp_bias", "quantization_config", "partial_rotary_factor"};
     int32_t node = lemon__json_get(json, 0, "hidden_act"), rope = lemon__json_get(json, 0, "rope_parameters");
     double value;
-    int i;
     if (node >= 0 && !lemon__json_is(json, node, "silu") && !lemon__json_is(json, node, "swish"))
         return lemon__folder_bad(json, "hidden_act", node, "expected \"silu\"; lemon.h has no other");
-    for (i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++) {
         node = lemon__json_get(json, 0, absent[i]);
         if (i == 3 && node < 0) node = lemon__json_get(json, rope, absent[i]);
         if (lemon__json_type_of(json, node) > LEMON__JSON_FALSE &&
@@ -8992,7 +8796,7 @@ static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
 
 /*  The window, which all layers have or none; Qwen's must be asked for, and begins at some layer. */
 static lemon_status lemon__folder_window(lemon__json *json, const char *family, lemon_config *c) {
-    int32_t node = lemon__json_get(json, 0, "sliding_window"), kinds = lemon__json_get(json, 0, "layer_types"), i;
+    int32_t node = lemon__json_get(json, 0, "sliding_window"), kinds = lemon__json_get(json, 0, "layer_types");
     int64_t window;
     if (!lemon__json_int(json, node, &window) || window >= c->max_seq) return LEMON_OK;
     if (family[0] == 'q') {
@@ -9007,7 +8811,7 @@ static lemon_status lemon__folder_window(lemon__json *json, const char *family, 
     if (family[0] == 'l' || window < 1)
         return lemon__folder_bad(json, "sliding_window", node, "which a model of this type does not have");
     if (lemon__json_type_of(json, kinds) == LEMON__JSON_ARRAY)
-        for (i = kinds + 1; i < json->nodes[kinds].next; i = json->nodes[i].next)
+        for (int32_t i = kinds + 1; i < json->nodes[kinds].next; i = json->nodes[i].next)
             if (!lemon__json_is(json, i, "sliding_attention"))
                 return lemon__folder_bad(json, "layer_types", kinds, "expected a window for all layers");
     c->window = (int32_t)window;
@@ -9024,8 +8828,8 @@ enum { LEMON__CARRIED = sizeof lemon__carried / sizeof lemon__carried[0] };
 static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemon_model *model) {
     lemon_status status = LEMON_OK;
     lemon_reader reader;
-    int i, there;
-    for (i = 0; i < LEMON__CARRIED && !status; i++) {
+    int there;
+    for (int i = 0; i < LEMON__CARRIED && !status; i++) {
         status = lemon__open_if(ctx, folder, lemon__carried[i], &reader, &there);
         if (!there) continue;
         status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
@@ -9041,12 +8845,11 @@ static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lem
     lemon__json json;
     size_t n;
     int kind = 0;
-    const uint8_t *type;
     lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
     if (status) return status;
     status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
     if (!status) {
-        type = lemon__json_string(&json, lemon__json_get(&json, 0, "model_type"), &n);
+        const uint8_t *type = lemon__json_string(&json, lemon__json_get(&json, 0, "model_type"), &n);
         status = lemon__family_find(ctx, reader.name, "model_type", type, n, family);
     }
     if (!status) status = lemon__folder_refuse(&json);
@@ -9070,11 +8873,10 @@ static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon
     const char *family;
     int tie_known = 0;
     int64_t i;
-    lemon_status status;
     if (shards == NULL) return LEMON_E_MEMORY;
     shards->ctx = ctx;
     shards->folder = folder;
-    status = lemon__folder_config(ctx, folder, &config, &tie_known, &family);
+    lemon_status status = lemon__folder_config(ctx, folder, &config, &tie_known, &family);
     if (!status) status = lemon__shards_open(shards);
     if (!status && !tie_known)
         for (i = 0, config.tied_embeddings = 1; i < shards->n; i++)
@@ -9100,12 +8902,12 @@ static lemon_status lemon__load_folder(lemon_ctx *ctx, const char *folder, lemon
 
 /*  Q4_1, Q5_0, Q5_1: half-bytes, for Q5 a bit more in a word of 32, and an offset that is stored or symmetric. */
 static void lemon__q45_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
-    int five = coding->bytes >= 22, stored = coding->bytes == 20 || coding->bytes == 24, i;
+    int five = coding->bytes >= 22, stored = coding->bytes == 20 || coding->bytes == 24;
     float scale = lemon_f32_from_f16(lemon__get16(in));
     float offset = stored ? lemon_f32_from_f16(lemon__get16(in + 2)) : -16.0f * scale;
     const uint8_t *nibbles = in + coding->bytes - 16;
     uint32_t high = five ? lemon__get32(nibbles - 4) : 0;
-    for (i = 0; i < 32; i++) {
+    for (int i = 0; i < 32; i++) {
         uint32_t q = i < 16 ? nibbles[i] & 15u : (uint32_t)nibbles[i - 16] >> 4;
         out[i] = scale * (float)(q | (high >> i & 1u) << 4) + offset;
     }
@@ -9115,11 +8917,10 @@ static void lemon__q45_decode(const lemon__coding *coding, const uint8_t *in, fl
 static void lemon__q45k_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
     float scale = lemon_f32_from_f16(lemon__get16(in)), offset = lemon_f32_from_f16(lemon__get16(in + 2));
     const uint8_t *s = in + 4, *high = coding->bytes == 176 ? in + 16 : NULL, *nibbles = in + coding->bytes - 128;
-    int run, i;
-    for (run = 0; run < 8; run++) {
+    for (int run = 0; run < 8; run++) {
         int a = run < 4 ? s[run] & 63 : (s[run + 4] & 15) | s[run - 4] >> 6 << 4;
         int b = run < 4 ? s[run + 4] & 63 : s[run + 4] >> 4 | s[run] >> 6 << 4;
-        for (i = 0; i < 32; i++) {
+        for (int i = 0; i < 32; i++) {
             int q = run % 2 ? nibbles[run / 2 * 32 + i] >> 4 : nibbles[run / 2 * 32 + i] & 15;
             if (high) q |= (high[i] >> run & 1) << 4;
             *out++ = scale * (float)a * (float)q - offset * (float)b;
@@ -9130,9 +8931,8 @@ static void lemon__q45k_decode(const lemon__coding *coding, const uint8_t *in, f
 /*  Q6_K: sixteen runs of 16 with a signed byte as scale; four low bits, and two high ones elsewhere. */
 static void lemon__q6k_decode(const lemon__coding *coding, const uint8_t *in, float *out) {
     float scale = lemon_f32_from_f16(lemon__get16(in + 208));
-    int i;
     (void)coding;
-    for (i = 0; i < 256; i++) {
+    for (int i = 0; i < 256; i++) {
         int half = i / 128, quarter = i / 32 % 4, l = i % 32;
         uint8_t low = in[64 * half + 32 * (quarter & 1) + l];
         int q = (quarter < 2 ? low & 15 : low >> 4) | (in[128 + 32 * half + l] >> 2 * quarter & 3) << 4;
@@ -9166,7 +8966,7 @@ static const uint8_t *lemon__take_text(lemon__cursor *c, size_t *bytes) {
 
 /*  Steps over a value. */
 static void lemon__gguf_skip(lemon__cursor *c, uint32_t type) {
-    uint64_t count = 1, i;
+    uint64_t count = 1;
     size_t bytes;
     if (type == LEMON__GGUF_ARRAY) {
         type = lemon__take32(c);
@@ -9174,7 +8974,7 @@ static void lemon__gguf_skip(lemon__cursor *c, uint32_t type) {
     }
     if (type >= LEMON__GGUF_TYPES || type == LEMON__GGUF_ARRAY || count > c->size) { c->bad = 1; return; }
     if (type == LEMON__GGUF_TEXT)
-        for (i = 0; i < count && !c->bad; i++) lemon__take_text(c, &bytes);
+        for (uint64_t i = 0; i < count && !c->bad; i++) lemon__take_text(c, &bytes);
     else if (count > c->size / lemon__gguf_width[type]) c->bad = 1;
     else lemon__take(c, (size_t)count * lemon__gguf_width[type]);
 }
@@ -9197,18 +8997,18 @@ static int lemon__key_is(const lemon__key *key, const char *name) {
 }
 
 static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
-    size_t n, k;
+    size_t n;
     const uint8_t *name = lemon__take_text(c, &n);
-    uint32_t dims = lemon__take32(c), id, i;
+    uint32_t dims = lemon__take32(c);
     uint64_t size[4] = {1, 1, 1, 1};
     lemon__entry e;
     lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
     memset(&e, 0, sizeof e);
-    for (i = 0; i < dims && i < 4; i++) size[i] = lemon__take64(c);
-    id = lemon__take32(c);
+    for (uint32_t i = 0; i < dims && i < 4; i++) size[i] = lemon__take64(c);
+    uint32_t id = lemon__take32(c);
     e.offset = lemon__take64(c);
-    for (k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
+    for (size_t k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
         if (lemon__codings[k].id == id) e.coding = &lemon__codings[k];
     if (!c->bad && e.coding == NULL)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, "
@@ -9234,13 +9034,11 @@ static lemon__key *lemon__gguf_key(const lemon__unpack *u, const char *name) {
 /*  1 and a number's value; 0: there is no such key; -1: it is no number. */
 static int lemon__gguf_number(const lemon__unpack *u, const char *name, double *value) {
     const lemon__key *key = lemon__gguf_key(u, name);
-    lemon__cursor c;
-    uint64_t bits;
     *value = 0;
     if (key == NULL) return 0;
     if (key->type == LEMON__GGUF_TEXT || key->type == LEMON__GGUF_ARRAY) return -1;
-    c = lemon__cursor_at(key->value, key->bytes);
-    bits = lemon__take_number(&c, key->bytes);
+    lemon__cursor c = lemon__cursor_at(key->value, key->bytes);
+    uint64_t bits = lemon__take_number(&c, key->bytes);
     if (key->type == LEMON__GGUF_F32) *value = (double)lemon__getf32(key->value);
     else if (key->type == 12) memcpy(value, &bits, 8);
     else if (key->type % 2 == 1 && key->type != LEMON__GGUF_BOOL && bits >> (8 * key->bytes - 1)) *value = -1;
@@ -9270,7 +9068,6 @@ static double lemon__gguf_or(const lemon__unpack *u, const char *name, double ot
 
 static int lemon__gguf_field(void *from, const struct lemon__field *field, double *value) {
     const lemon__unpack *u = (const lemon__unpack *)from;
-    int32_t i;
     int got = lemon__gguf_own(u, field->gguf, value);
     if (got == 0 && field->offset == offsetof(lemon_config, rope_factor))
         return lemon__gguf_own(u, "rope.scale_linear", value);
@@ -9280,26 +9077,24 @@ static int lemon__gguf_field(void *from, const struct lemon__field *field, doubl
         return 1;
     }
     if (got != 0 || field->offset != offsetof(lemon_config, vocab_size)) return got;
-    i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
+    int32_t i = lemon__words_find(&u->tensor_names, "token_embd.weight", 17);      /* older files do not tell it */
     if (i >= 0) *value = (double)u->tensors[i].tensor.rows;
     return i >= 0;
 }
 
 static lemon_status lemon__gguf_contents(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
-    uint64_t n_tensors, n_keys, i;
-    uint32_t version;
     double align = 0;
     lemon_status status = LEMON_OK;
     u->key_names.blob = u->tensor_names.blob = c.bytes;
     lemon__take(&c, 4);
-    version = lemon__take32(&c);
-    n_tensors = lemon__take64(&c);
-    n_keys = lemon__take64(&c);
+    uint32_t version = lemon__take32(&c);
+    uint64_t n_tensors = lemon__take64(&c);
+    uint64_t n_keys = lemon__take64(&c);
     if (c.bad || version < 2 || version > 3)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version of the GGUF file is %lu, expected 2 or 3, little-endian",
                              (unsigned long)version);
-    for (i = 0; i < n_keys && !status; i++) {
+    for (uint64_t i = 0; i < n_keys && !status; i++) {
         lemon__key key;
         if (!lemon__gguf_next(&c, &key))
             return lemon__refuse(u, LEMON_E_FORMAT, "the file ends within key %llu, or is damaged; get it anew",
@@ -9307,7 +9102,7 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
         status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
         if (!status) status = lemon__unpack_push_key(u, &key);
     }
-    for (i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
+    for (uint64_t i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
     if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
     if (!status && (!(align >= 1 && align <= 65536) || ((uint32_t)align & ((uint32_t)align - 1)) != 0))
         status = lemon__refuse(u, LEMON_E_FORMAT, "general.alignment is %g, expected a power of two", align);
@@ -9320,8 +9115,7 @@ static lemon_status lemon__gguf_refuse(const lemon__unpack *u, const lemon_confi
         {"expert_count", 0}, {"rope.scaling.yarn_ext_factor", 1}, {"rope.scaling.yarn_log_multiplier", 0},
         {"rope.dimension_count", (double)c->head_dim}, {"attention.value_length", (double)c->head_dim}};
     double value;
-    int i;
-    for (i = 0; i < 5; i++)
+    for (int i = 0; i < 5; i++)
         if (lemon__gguf_own(u, keys[i].name, &value) != 0 && !(value >= keys[i].expected && value <= keys[i].expected))
             return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s.%s is %g, expected %g; lemon.h has no other", u->family,
                                  keys[i].name, value, keys[i].expected);
@@ -9349,19 +9143,18 @@ static lemon_status lemon__gguf_rope(const lemon__unpack *u, int *kind) {
     so slow is about 1.  Where less than two such planes are there, fast is 4 times as much, as in all of LLaMA 3. */
 static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
     int32_t at = lemon__words_find(&u->tensor_names, "rope_freqs.weight", 17);
-    int64_t planes = c->head_dim / 2, i, n = 0;
-    double turns[2] = {0, 0}, fast[2] = {0.5, 0}, slope, base = 1.0 / 3, factor, slower, x;
-    const lemon_tensor *t;
-    int plain, same = 1;
+    int64_t planes = c->head_dim / 2, n = 0;
+    double turns[2] = {0, 0}, fast[2] = {0.5, 0}, slope, base = 1.0 / 3;
+    int same = 1;
     if (at < 0) return LEMON_OK;
-    t = &u->tensors[at].tensor;
+    const lemon_tensor *t = &u->tensors[at].tensor;
     u->tensors[at].used = 1;
     same = !c->rope_scaling && t->rows == 1 && t->cols == planes && t->dtype == LEMON_F32;
-    factor = same ? (double)lemon__getf32((const uint8_t *)t->data + 4 * (planes - 1)) : 0;
-    for (i = 0; i < planes && same; i++) {
-        x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
-        slower = (double)lemon__getf32((const uint8_t *)t->data + 4 * i);
-        plain = slower < 1.00001;
+    double factor = same ? (double)lemon__getf32((const uint8_t *)t->data + 4 * (planes - 1)) : 0;
+    for (int64_t i = 0; i < planes && same; i++) {
+        double x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
+        double slower = (double)lemon__getf32((const uint8_t *)t->data + 4 * i);
+        int plain = slower < 1.00001;
         if (plain && n == 0) turns[0] = x * pow((double)c->rope_theta, -1.0 / c->head_dim);     /* half a plane on */
         if (plain || !(slower < 0.99999 * factor)) continue;
         turns[n > 0] = x;
@@ -9377,7 +9170,7 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
         c->rope_fast = (float)((base + 1) * c->rope_original / slope);
     }
     same = same && lemon_config_check(u->ctx, c) == LEMON_OK;
-    for (i = 0; i < planes && same; i++)
+    for (int64_t i = 0; i < planes && same; i++)
         same = fabs(lemon__rope_slower(c, i) / (double)lemon__getf32((const uint8_t *)t->data + 4 * i) - 1) < 1e-3;
     if (same) return LEMON_OK;
     return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
@@ -9389,13 +9182,12 @@ static lemon_status lemon__gguf_config(lemon__unpack *u, lemon_config *c) {
     int text = key && key->type == LEMON__GGUF_TEXT;
     lemon_status status = lemon__family_find(u->ctx, u->source.name, "general.architecture", text ? key->value + 8 : NULL,
                                              text ? key->bytes - 8 : 0, &u->family);
-    double window;
     int kind = 0;
     if (!status) status = lemon__gguf_rope(u, &kind);
     if (!status) status = lemon__config_read(u->ctx, u->source.name, LEMON__STYLE_GGUF, u, lemon__gguf_field, kind, c);
     if (!status) status = lemon__gguf_refuse(u, c);
     if (status) return status;
-    window = lemon__gguf_or(u, "attention.sliding_window", 0);
+    double window = lemon__gguf_or(u, "attention.sliding_window", 0);
     c->window = window > 0 && window < c->max_seq ? (int32_t)window : 0;
     c->tied_embeddings = lemon__words_find(&u->tensor_names, "output.weight", 13) < 0;
     c->qkv_bias = lemon__words_find(&u->tensor_names, "blk.0.attn_q.bias", 17) >= 0;
@@ -9409,12 +9201,10 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
     static const char *const ours[] = {"general.file_type", "general.quantization_version", "general.size_label"};
     static const char *const parts[] = {"gguf.metadata", "gguf.tokenizer"};
     lemon_status status = LEMON_OK;
-    int64_t i;
-    int k;
-    for (k = 0; k < 3; k++) lemon__gguf_key(u, ours[k]);
-    for (k = 0; k < 2 && !status; k++) {
+    for (int k = 0; k < 3; k++) lemon__gguf_key(u, ours[k]);
+    for (int k = 0; k < 2 && !status; k++) {
         lemon__bytes b = lemon__bytes_in(u->ctx);
-        for (i = 0; i < u->key_names.count; i++) {
+        for (int64_t i = 0; i < u->key_names.count; i++) {
             const lemon__key *key = &u->keys[i];
             if (key->used || (key->name_bytes > 10 && memcmp(key->name, "tokenizer.", 10) == 0) != k) continue;
             lemon__put(&b, key->name - 8, 8 + key->name_bytes + 4 + key->bytes);        /* all that it is in the file */
@@ -9427,23 +9217,18 @@ static lemon_status lemon__gguf_carry(const lemon__unpack *u, lemon_model *model
     return status;
 }
 
-static lemon_status lemon__gguf_model(lemon__unpack *u, lemon_model **model) {
-    lemon_config config;
-    lemon_status status = lemon__gguf_contents(u);
-    if (!status) status = lemon__gguf_config(u, &config);
-    if (!status) status = lemon__unpack_params(u, 1, LEMON__STYLE_GGUF, u->family, &config, model);
-    if (!status) status = lemon__tokenizer_from_gguf(u, &(*model)->tokenizer);
-    return status ? status : lemon__gguf_carry(u, *model);
-}
-
 static lemon_status lemon__load_gguf(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
+    lemon_config config;
     lemon__unpack u;
-    lemon_status status;
     memset(&u, 0, sizeof u);
     u.ctx = ctx;
     u.source = *reader;
-    status = lemon__hold(ctx, &u.source);
-    if (!status) status = lemon__gguf_model(&u, model);
+    lemon_status status = lemon__hold(ctx, &u.source);
+    if (!status) status = lemon__gguf_contents(&u);
+    if (!status) status = lemon__gguf_config(&u, &config);
+    if (!status) status = lemon__unpack_params(&u, 1, LEMON__STYLE_GGUF, u.family, &config, model);
+    if (!status) status = lemon__tokenizer_from_gguf(&u, &(*model)->tokenizer);
+    if (!status) status = lemon__gguf_carry(&u, *model);
     return lemon__unpack_done(&u, status, "gguf", model);
 }
 
@@ -9459,11 +9244,11 @@ static lemon_status lemon__one_format(lemon_ctx *ctx, const char *name) {
 static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
     lemon__cursor c = lemon__cursor_at(head, n);
     int64_t field[7];
-    int i, likely = 0;
+    int likely = 0;
     if (n < 28) return 0;
     if (lemon__get32(head) == LEMON__L2C_MAGIC) return 1;
     lemon__llama2c_ints(&c, field);
-    for (i = 0; i < 7; i++) {
+    for (int i = 0; i < 7; i++) {
         int64_t size = i == 5 && field[i] < 0 ? -field[i] : field[i];
         likely += size >= 1 && size <= 1 << 24;
     }
@@ -9490,15 +9275,11 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
 
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
     uint8_t head[64];
-    size_t n;
-    lemon_reader r;
-    lemon_status status;
-    if (model == NULL || !lemon__reader_ok(ctx, reader))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load_reader: an argument, or what the reader must have, is NULL");
+    if (lemon__lacks(ctx, __func__, model && lemon__reader_ok(reader))) return LEMON_E_ARG;
     *model = NULL;
-    r = *reader;
-    n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
-    status = lemon__fetch(ctx, &r, 0, head, n);
+    lemon_reader r = *reader;
+    size_t n = (size_t)(r.size < sizeof head ? r.size : sizeof head);
+    lemon_status status = lemon__fetch(ctx, &r, 0, head, n);
     if (!status && n >= 5 && memcmp(head, lemon__magic, 5) == 0) return lemon__load_lemon(ctx, &r, model);
     if (!LEMON__FORMATS) {
         if (!status) status = lemon__one_format(ctx, r.name);
@@ -9517,12 +9298,10 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
     lemon_reader reader;
     lemon_status status;
     char folder[LEMON__PATH];
-    size_t n;
     int there;
-    if (ctx == NULL || path == NULL || model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_load: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, path && model)) return LEMON_E_ARG;
     *model = NULL;
-    n = LEMON__FORMATS ? strlen(path) : 0;
+    size_t n = LEMON__FORMATS ? strlen(path) : 0;
     if (n >= 11 && n < LEMON__PATH && strcmp(path + n - 11, "config.json") == 0 &&
         (n == 11 || path[n - 12] == '/' || path[n - 12] == '\\')) {
         lemon__format(folder, sizeof folder, "%.*s", (int)(n - 11), path);
@@ -9569,11 +9348,10 @@ static void lemon__gguf_put_array(lemon__pack *pack, const char *key, uint32_t t
     that only says that they came from GGUF.  1: among them is the vocabulary. */
 static int lemon__gguf_put_carried(lemon__pack *pack, const lemon_model *model, const char *name) {
     const lemon_part *part = lemon__part_find(model, name);
-    lemon__cursor c;
     lemon__key key;
     int vocabulary = 0;
     if (part == NULL) return 0;
-    c = lemon__cursor_at(part->data, part->bytes);
+    lemon__cursor c = lemon__cursor_at(part->data, part->bytes);
     while (lemon__gguf_next(&c, &key)) {
         if (!lemon__name_ok(key.name, key.name_bytes)) c.bad = 1;
         vocabulary |= lemon__key_is(&key, "tokenizer.ggml.model");
@@ -9603,27 +9381,22 @@ static void lemon__gguf_put_once(lemon__pack *pack) {
     lemon__words_free(pack->ctx, &names);
 }
 
-static const lemon__coding *lemon__coding_of(lemon_dtype dtype) {
-    size_t i = 0;
-    while (lemon__codings[i].dtype != dtype) i++;       /* those without a decoder come first */
-    return &lemon__codings[i];
-}
-
 static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
-    int64_t i;
     lemon__put(out, "GGUF", 4);
     lemon__put_number(out, 3, 4);
     lemon__put_number(out, (uint64_t)pack->n_tensors, 8);
     lemon__put_number(out, (uint64_t)pack->n_keys, 8);
     lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
-    for (i = 0; i < pack->n_tensors; i++) {
+    for (int64_t i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
+        const lemon__coding *coding = lemon__codings;
+        while (coding->dtype != t->stored.dtype) coding++;      /* those without a decoder come first */
         lemon__put_number(out, strlen(t->name), 8);
         lemon__put(out, t->name, strlen(t->name));
         lemon__put_number(out, t->vector ? 1 : 2, 4);
         lemon__put_number(out, (uint64_t)(t->vector ? t->stored.rows * t->stored.cols : t->stored.cols), 8);
         if (!t->vector) lemon__put_number(out, (uint64_t)t->stored.rows, 8);
-        lemon__put_number(out, lemon__coding_of(t->stored.dtype)->id, 4);
+        lemon__put_number(out, coding->id, 4);
         lemon__put_number(out, t->offset, 8);
     }
     lemon__put_padding(out, pack->align);
@@ -9641,17 +9414,17 @@ enum { LEMON__ORIGINS = sizeof lemon__origins / sizeof *lemon__origins };
 static void lemon__gguf_put_origins(lemon__pack *pack, const lemon_model *model) {
     const lemon_part *part = lemon__part_find(model, "README.md");
     const char *text = part ? (const char *)part->data : NULL, *end, *line;
-    size_t left, bytes, n;
+    size_t bytes;
     int k, list = -1;
     if (text == NULL || part->bytes < 4 || memcmp(text, "---\n", 4) != 0) return;
     for (line = text + 4; (end = (const char *)memchr(line, '\n', part->bytes - (size_t)(line - text))); line = end + 1) {
-        left = (size_t)(end - line) - (end > line && end[-1] == '\r');
+        size_t left = (size_t)(end - line) - (end > line && end[-1] == '\r');
         if (left >= 3 && memcmp(line, "---", 3) == 0) return;
         for (bytes = 0; list >= 0 && bytes < left && (line[bytes] == ' ' || line[bytes] == '-');) bytes++;
         if (list >= 0 && bytes > 0 && bytes < left)
             lemon__gguf_put_text(pack, lemon__origins[list][1], line + bytes, left - bytes);
         for (k = 0, list = -1; k < LEMON__ORIGINS - 1; k++) {
-            n = strlen(lemon__origins[k][0]);
+            size_t n = strlen(lemon__origins[k][0]);
             if (left + 1 < n || memcmp(line, lemon__origins[k][0], left < n ? left : n) != 0) continue;
             if (left <= n) list = k;
             else lemon__gguf_put_text(pack, lemon__origins[k][1], line + n, left - n);
@@ -9678,11 +9451,10 @@ static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const le
     const char *kind = lemon__rope_kinds[c->rope_scaling];
     char type[2 * LEMON__NAME];
     lemon_tensor t = lemon__view(NULL, LEMON_F32, 1, c->head_dim / 2);
-    int64_t i;
     lemon__format(type, sizeof type, "%s.rope.scaling.type", family);
     if (c->rope_scaling == LEMON_ROPE_LLAMA3) {
         float *slower = lemon__floats(pack->ctx, &pack->scratch, 1, t.cols);
-        for (i = 0; slower && i < t.cols; i++) slower[i] = (float)lemon__rope_slower(c, i);
+        for (int64_t i = 0; slower && i < t.cols; i++) slower[i] = (float)lemon__rope_slower(c, i);
         t.data = slower;
         if (slower) lemon__pack_tensor(pack, "rope_freqs.weight", &t, LEMON_F32);
         else pack->status = LEMON_E_MEMORY;
@@ -9707,11 +9479,10 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
     const lemon_config *c = &model->config;
     const char *family = lemon__gguf_family(c);
-    int i, vocabulary;
     lemon__gguf_put_text(pack, "general.architecture", family, strlen(family));
     lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
     lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
-    for (i = 0; i < LEMON__FIELDS; i++) {
+    for (int i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(c, &lemon__fields[i]);
         int tensor = lemon__fields[i].kinds && c->rope_scaling == LEMON_ROPE_LLAMA3;
         if (lemon__fields[i].gguf && !tensor && lemon__field_used(c, &lemon__fields[i]))
@@ -9725,7 +9496,7 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
     if (model->tokenizer) lemon__tags_to_gguf(pack, model);
     lemon__gguf_put_carried(pack, model, "gguf.metadata");
     lemon__gguf_put_origins(pack, model);
-    vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
+    int vocabulary = lemon__gguf_put_carried(pack, model, "gguf.tokenizer");
     if (!model->tokenizer && !vocabulary) lemon__gguf_put_text(pack, "tokenizer.ggml.model", "no_vocab", 8);
     if (!pack->status) pack->status = pack->keys.status;
     if (!pack->status) lemon__gguf_put_once(pack);
@@ -9733,13 +9504,12 @@ static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_
 
 static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
     lemon__pack pack;
-    lemon_status status;
     lemon__pack_open(ctx, &pack);
     pack.front = lemon__gguf_front;
     pack.align = 32;
     lemon__gguf_keys(&pack, model, dtype);
     lemon__pack_params(&pack, model, 0, model->n_params, LEMON__STYLE_GGUF, dtype);
-    status = lemon__gguf_fits(ctx, path, &model->config);
+    lemon_status status = lemon__gguf_fits(ctx, path, &model->config);
     if (!status) status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
@@ -9754,11 +9524,10 @@ static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemo
         {"rope_scaling", (double)c->rope_scaling, 0}, {"rope_theta", (double)c->rope_theta, 10000.0},
         {"rms_norm_eps", (double)c->rms_norm_eps, (double)1e-5f},
         {"head_dim", (double)c->head_dim, (double)c->d_model / (double)c->n_heads}};
-    int i;
     if (dtype != LEMON_F32 && dtype != LEMON_Q8)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which llama2.c's .bin cannot carry, expected f32 or q8",
                            path, lemon_dtype_name(dtype));
-    for (i = 0; i < 7; i++)
+    for (int i = 0; i < 7; i++)
         if (fields[i].value < fields[i].expected || fields[i].value > fields[i].expected)
             return lemon__fail(ctx, LEMON_E_ARG, "%s: %s is %g, expected %g; llama2.c's .bin has no other", path,
                                fields[i].name, fields[i].value, fields[i].expected);
@@ -9766,10 +9535,9 @@ static lemon_status lemon__bin_fits(lemon_ctx *ctx, const char *path, const lemo
 }
 
 static void lemon__llama2c_put_header(const lemon_config *c, int version, int64_t group, lemon__bytes *out) {
-    int i;
     if (version > 0) lemon__put_number(out, LEMON__L2C_MAGIC, 4);
     if (version > 0) lemon__put_number(out, (uint64_t)version, 4);
-    for (i = 0; i < 7; i++) {
+    for (int i = 0; i < 7; i++) {
         int64_t value = (int64_t)lemon__field_get(c, &lemon__fields[lemon__llama2c_fields[i]]);
         lemon__put_number(out, (uint64_t)(i == 5 && version == 0 && !c->tied_embeddings ? -value : value), 4);
     }
@@ -9781,16 +9549,15 @@ static void lemon__llama2c_put_header(const lemon_config *c, int version, int64_
 
 /*  A row of f32; in version 2 a row of a matrix becomes bytes, and the scales of its groups go to `scales`. */
 static void lemon__llama2c_put_row(const float *x, int64_t n, int64_t group, lemon__bytes *out, lemon__bytes *scales) {
-    int64_t i, j;
-    for (i = 0; i < n && group == 0; i++) lemon__put_number(out, lemon__bits(x[i]), 4);
-    for (i = 0; i < n && group > 0; i += group) {
+    for (int64_t i = 0; i < n && group == 0; i++) lemon__put_number(out, lemon__bits(x[i]), 4);
+    for (int64_t i = 0; i < n && group > 0; i += group) {
         float top = 0, scale = 0;
-        for (j = i; j < i + group; j++) {
+        for (int64_t j = i; j < i + group; j++) {
             top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
             scale += x[j] * 0.0f;               /* 0, or NaN where a number is NaN or Inf: so is the group then */
         }
         scale += top / 127.0f;
-        for (j = i; j < i + group; j++)
+        for (int64_t j = i; j < i + group; j++)
             lemon__put_number(out, (uint64_t)(int64_t)(scale > 0 ? roundf(x[j] / scale) : 0.0f), 1);
         lemon__put_number(scales, lemon__bits(scale), 4);
     }
@@ -9805,10 +9572,9 @@ static void lemon__llama2c_flush(const lemon_writer *writer, lemon__bytes *out) 
 
 /*  Cosines, then sines, of every position's angles: nobody reads them any more. */
 static void lemon__llama2c_put_rope(const lemon_config *c, const lemon_writer *writer, lemon__bytes *out) {
-    int64_t table, pos, i;
-    for (table = 0; table < 2; table++)
-        for (pos = 0; pos < c->max_seq && !out->status; pos++, lemon__llama2c_flush(writer, out))
-            for (i = 0; i < c->head_dim / 2; i++) {
+    for (int64_t table = 0; table < 2; table++)
+        for (int64_t pos = 0; pos < c->max_seq && !out->status; pos++, lemon__llama2c_flush(writer, out))
+            for (int64_t i = 0; i < c->head_dim / 2; i++) {
                 double angle = (double)pos * pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim);
                 lemon__put_number(out, lemon__bits((float)(table ? sin(angle) : cos(angle))), 4);
             }
@@ -9817,23 +9583,21 @@ static void lemon__llama2c_put_rope(const lemon_config *c, const lemon_writer *w
 static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          int version) {
     const lemon_config *c = &model->config;
-    int64_t group = version == 2 ? 64 : 0, widest = 65536, layer, layers, r;
-    float *x = (float *)lemon__malloc(ctx, (size_t)widest * sizeof *x);
+    int64_t group = version == 2 ? 64 : 0;
+    uint64_t count, n;
+    float *x = (float *)lemon__malloc(ctx, 65536 * sizeof *x);      /* no row is wider */
     lemon__bytes out = lemon__bytes_in(ctx), scales = out;
     lemon_status status;
-    int step;
     while (group && (c->d_model % group || c->d_ffn % group)) group /= 2;       /* as llama2.c's export.py does */
     lemon__llama2c_put_header(c, version, group, &out);
-    for (step = 0; step < LEMON__L2C_STEPS && x; step++) {
-        int role = lemon__llama2c_order[version > 0][step];
-        const lemon_role_info *info = lemon_role_get((lemon_role)role);     /* NULL: the tables of RoPE */
-        if (info == NULL && version == 0) lemon__llama2c_put_rope(c, writer, &out);
-        layers = info == NULL || (role == LEMON_OUTPUT && c->tied_embeddings) ? 0 : info->per_layer ? c->n_layers : 1;
-        for (layer = 0; layer < layers; layer++) {
+    for (int step = 0; step < LEMON__L2C_STEPS && x; step++) {
+        int role = lemon__llama2c_step(c, version, step, &count, &n), rope = role == LEMON__L2C_ROPE;
+        if (rope && n > 0) lemon__llama2c_put_rope(c, writer, &out);
+        for (int64_t layer = 0; layer < (int64_t)count && n > 0 && !rope; layer++) {
             const lemon_tensor *t = lemon_model_param(model, (lemon_role)role, layer);
-            for (r = 0; r < t->rows && !out.status; r++) {
+            for (int64_t r = 0; r < t->rows && !out.status; r++) {
                 lemon_row_to_f32(t, r, x);
-                lemon__llama2c_put_row(x, t->cols, info->matrix ? group : 0, &out, &scales);
+                lemon__llama2c_put_row(x, t->cols, lemon__roles[role].matrix ? group : 0, &out, &scales);
                 lemon__llama2c_flush(writer, &out);
             }
             lemon__put(&out, scales.data, (size_t)scales.count);
@@ -9842,7 +9606,7 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
     }
     status = x == NULL || scales.status ? LEMON_E_MEMORY : out.status;
     if (!status) status = lemon__append(ctx, writer, out.data, (size_t)out.count);
-    lemon__free(ctx, x, (size_t)widest * sizeof *x);
+    lemon__free(ctx, x, 65536 * sizeof *x);
     lemon__bytes_free(&out);
     lemon__bytes_free(&scales);
     return status;
@@ -9863,6 +9627,13 @@ static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const 
    goes first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two
    renames leaves is whole, some of it in PATH.tmp. */
 
+#ifdef LEMON_NO_STDIO
+static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
+                                       const lemon_save_options *options) {
+    (void)model, (void)options;
+    return lemon__no_file(ctx, path);
+}
+#else
 typedef struct lemon__folder {
     lemon_ctx *ctx;
     const char *path;
@@ -9892,10 +9663,9 @@ static lemon_status lemon__folder_put_text(lemon__folder *f, const char *name, l
 }
 
 static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
-    int64_t i;
     lemon__put_number(out, 0, 8);
     lemon__print(out, "{\"__metadata__\":{\"format\":\"pt\"}");
-    for (i = 0; i < pack->n_tensors; i++) {
+    for (int64_t i = 0; i < pack->n_tensors; i++) {
         const lemon__packed *t = &pack->tensors[i];
         lemon__print(out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, lemon__st_types[t->stored.dtype]);
         if (!t->vector) lemon__print(out, "%lld,", (long long)t->stored.rows);
@@ -9926,10 +9696,10 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
                                               uint64_t limit) {
     lemon__bytes index = lemon__bytes_in(f->ctx);
     lemon_status status = LEMON_OK;
-    int64_t from, to, i, n = 0, k = 0;
+    int64_t to, n = 0, k = 0;
     uint64_t total = 0;
-    for (from = 0; from < model->n_params; from = lemon__shard_end(model, from, dtype, limit)) n++;
-    for (from = 0; from < model->n_params && !status; from = to, k++) {
+    for (int64_t from = 0; from < model->n_params; from = lemon__shard_end(model, from, dtype, limit)) n++;
+    for (int64_t from = 0; from < model->n_params && !status; from = to, k++) {
         lemon__pack pack;
         char name[LEMON__NAME], path[LEMON__PATH];
         to = lemon__shard_end(model, from, dtype, limit);
@@ -9939,7 +9709,7 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
         pack.front = lemon__st_front;
         pack.align = 1;
         lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
-        for (i = 0; i < pack.n_tensors && n > 1; i++)
+        for (int64_t i = 0; i < pack.n_tensors && n > 1; i++)
             lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
         total += pack.data_bytes;
         status = lemon__folder_note(f, name);
@@ -9967,22 +9737,20 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
                                        "max_window_layers"};
     const lemon_part *part = lemon__part_find(model, "config.json");
     lemon__json json;
-    lemon_status status;
-    int32_t i;
-    size_t k, start;
+    size_t start;
     if (part == NULL) {
         if (model->tokenizer)
             lemon__print(out, ",\n  \"bos_token_id\": %ld,\n  \"eos_token_id\": %ld",
                          (long)lemon_tokenizer_bos(model->tokenizer), (long)lemon_tokenizer_eos(model->tokenizer));
         return LEMON_OK;
     }
-    status = lemon__json_parse(out->ctx, "config.json", part->data, part->bytes, &json);
+    lemon_status status = lemon__json_parse(out->ctx, "config.json", part->data, part->bytes, &json);
     if (status) return status;
-    for (i = 1; i < json.nodes[0].next && json.nodes[0].type == LEMON__JSON_OBJECT; i = json.nodes[i + 1].next) {
+    for (int32_t i = 1; i < json.nodes[0].next && json.nodes[0].type == LEMON__JSON_OBJECT; i = json.nodes[i + 1].next) {
         const lemon__json_node *value = &json.nodes[i + 1];
         int known = value->type >= LEMON__JSON_ARRAY && !lemon__json_is(&json, i, "eos_token_id");
-        for (k = 0; k < 10; k++) known |= lemon__json_is(&json, i, ours[k]);
-        for (k = 0; k < LEMON__FIELDS; k++)
+        for (size_t k = 0; k < 10; k++) known |= lemon__json_is(&json, i, ours[k]);
+        for (size_t k = 0; k < LEMON__FIELDS; k++)
             known |= lemon__fields[k].hf && !lemon__fields[k].kinds && lemon__json_is(&json, i, lemon__fields[k].hf);
         if (known) continue;
         start = json.nodes[i].start - 1;                            /* from quote to quote */
@@ -9995,14 +9763,13 @@ static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__b
 
 /*  What only some of the family have: a window, and how RoPE is scaled. */
 static void lemon__folder_put_family(const lemon_config *c, lemon__bytes *out) {
-    int i;
     if (c->window) lemon__print(out, ",\n  \"sliding_window\": %ld", (long)c->window);
     if (c->qkv_bias || c->qk_norm)
         lemon__print(out, ",\n  \"use_sliding_window\": %s,\n  \"max_window_layers\": %ld", c->window ? "true" : "false",
                      c->window ? 0 : (long)c->n_layers);
     if (!c->rope_scaling) return;
     lemon__print(out, ",\n  \"rope_scaling\": {\"rope_type\": \"%s\"", lemon__rope_kinds[c->rope_scaling]);
-    for (i = 0; i < LEMON__FIELDS; i++) {
+    for (int i = 0; i < LEMON__FIELDS; i++) {
         if (lemon__fields[i].kinds == 0 || !lemon__field_used(c, &lemon__fields[i])) continue;
         lemon__print(out, ", \"%s\": ", lemon__fields[i].hf);
         lemon__print_real(out, lemon__field_get(c, &lemon__fields[i]));
@@ -10014,11 +9781,10 @@ static lemon_status lemon__folder_put_config(lemon__folder *f, const lemon_model
     static const char *const types[] = {"float32", "bfloat16", "float16"};
     const char *family = lemon_config_family(&model->config);
     lemon__bytes text = lemon__bytes_in(f->ctx);
-    int i;
     lemon__print(&text, "{\n  \"architectures\": [\"%c%sForCausalLM\"],\n  \"model_type\": \"%s\",\n"
                         "  \"torch_dtype\": \"%s\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
                         "  \"mlp_bias\": false", family[0] - 'a' + 'A', family + 1, family, types[dtype]);
-    for (i = 0; i < LEMON__FIELDS; i++) {
+    for (int i = 0; i < LEMON__FIELDS; i++) {
         double value = lemon__field_get(&model->config, &lemon__fields[i]);
         if (lemon__fields[i].hf == NULL || lemon__fields[i].kinds) continue;
         lemon__print(&text, ",\n  \"%s\": ", lemon__fields[i].hf);
@@ -10038,12 +9804,11 @@ static lemon_status lemon__folder_put_origins(lemon__folder *f, const lemon_mode
     static const char host[] = "https://huggingface.co/";
     const lemon_part *part = lemon__part_find(model, "gguf.metadata");
     lemon__bytes text = lemon__bytes_in(f->ctx);
-    lemon__cursor c;
     lemon__key key;
-    int k, based = 0;
+    int based = 0;
     if (lemon__part_find(model, "README.md")) return LEMON_OK;
-    for (k = 0; k < LEMON__ORIGINS; k++) {
-        c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
+    for (int k = 0; k < LEMON__ORIGINS; k++) {
+        lemon__cursor c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
         while (lemon__gguf_next(&c, &key)) {
             const uint8_t *said = key.value + 8;            /* behind its length */
             size_t n = key.bytes - 8;
@@ -10065,8 +9830,7 @@ static lemon_status lemon__folder_put_texts(lemon__folder *f, const lemon_model 
     const lemon_tokenizer *t = model->tokenizer;
     lemon__bytes text = lemon__bytes_in(f->ctx);
     lemon_status status = LEMON_OK;
-    int i;
-    for (i = 1; i < LEMON__CARRIED && !status; i++) {           /* 0 is config.json */
+    for (int i = 1; i < LEMON__CARRIED && !status; i++) {           /* 0 is config.json */
         const lemon_part *part = lemon__part_find(model, lemon__carried[i]);
         if (part) status = lemon__folder_put(f, part->name, part->data, part->bytes);
     }
@@ -10101,8 +9865,7 @@ static lemon_status lemon__folder_move(lemon__folder *f, const char *name, const
 static lemon_status lemon__folder_move_all(lemon__folder *f, const char *other) {
     const char *names = (const char *)f->names.data;
     lemon_status status = LEMON_OK;
-    int64_t at;
-    for (at = 0; at < f->names.count && !status; at += (int64_t)strlen(names + at) + 1)
+    for (int64_t at = 0; at < f->names.count && !status; at += (int64_t)strlen(names + at) + 1)
         status = lemon__folder_move(f, names + at, f->beside, other);
     if (!status) lemon__folder_remove(f->beside);
     return status;
@@ -10112,23 +9875,13 @@ static lemon_status lemon__folder_move_all(lemon__folder *f, const char *other) 
 static lemon_status lemon__folder_forget(lemon__folder *f, const char *folder) {
     static const char *const first[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
     lemon_status status = LEMON_OK;
-    int i;
-    for (i = 0; i < 3 && !status; i++) status = lemon__folder_move(f, first[i], folder, NULL);
+    for (int i = 0; i < 3 && !status; i++) status = lemon__folder_move(f, first[i], folder, NULL);
     return status;
-}
-
-/*  Puts what was written in its place. */
-static lemon_status lemon__folder_commit(lemon__folder *f) {
-    lemon_status status;
-    if (lemon__rename(f->beside, f->path) == 0) return LEMON_OK;
-    status = lemon__folder_forget(f, f->path);
-    return status ? status : lemon__folder_move_all(f, f->path);
 }
 
 static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
     lemon__folder f;
-    lemon_status status;
     int n = (int)lemon__min((int64_t)strlen(path), LEMON__PATH);
     char place[LEMON__PATH];
     if (options->dtype > LEMON_F16)
@@ -10147,17 +9900,21 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     f.names = lemon__bytes_in(ctx);
     lemon__format(place, sizeof place, "%.*s", n, path);
     lemon__format(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
-    status = lemon__folder_make(ctx, f.beside);
+    lemon_status status = lemon__folder_make(ctx, f.beside);
     if (!status) status = lemon__folder_forget(&f, f.beside);       /* what a kill may have left there */
     if (status) return status;
     status = lemon__folder_put_weights(&f, model, options->dtype, options->shard_bytes);
     if (!status) status = lemon__folder_put_texts(&f, model);
     if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
-    if (!status) status = lemon__folder_commit(&f);
+    if (!status && lemon__rename(f.beside, f.path) != 0) {      /* it is there already */
+        status = lemon__folder_forget(&f, f.path);
+        if (!status) status = lemon__folder_move_all(&f, f.path);
+    }
     if (status) lemon__folder_move_all(&f, NULL);
     lemon__bytes_free(&f.names);
     return status;
 }
+#endif
 
 /* ---- saving ---- */
 
@@ -10215,23 +9972,18 @@ static lemon_status lemon__array_commit(void *user) {
 /*  Puts an array between a file and who writes to it; after an error the file is aborted. */
 static lemon_status lemon__array_open(lemon_ctx *ctx, const char *path, lemon__array *array, lemon_writer *writer) {
     char name[LEMON__NAME], text[1024];
-    int n;
     lemon__array_name(path, name);
-    n = lemon__format(text, sizeof text,
-                      "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
-                      "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
-                      "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
-                      "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
-                      "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
-                      "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
-                      "static const unsigned char %s[] = {\n", name, name, name, name, name, name);
-    array->ctx = ctx;
-    array->out = *writer;
-    array->column = 0;
-    writer->user = array;
-    writer->append = lemon__array_append;
-    writer->commit = lemon__array_commit;
-    writer->abort = lemon__array_abort;
+    int n = lemon__format(text, sizeof text,
+                          "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
+                          "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
+                          "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
+                          "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
+                          "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
+                          "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
+                          "static const unsigned char %s[] = {\n", name, name, name, name, name, name);
+    array->ctx = ctx, array->out = *writer, array->column = 0;
+    writer->user = array, writer->append = lemon__array_append;
+    writer->commit = lemon__array_commit, writer->abort = lemon__array_abort;
     if (lemon__append(ctx, &array->out, text, (size_t)n) == LEMON_OK) return LEMON_OK;
     return lemon__conclude(ctx, &array->out, LEMON_E_IO);
 }
@@ -10239,13 +9991,11 @@ static lemon_status lemon__array_open(lemon_ctx *ctx, const char *path, lemon__a
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          lemon_dtype dtype) {
     lemon__pack pack;
-    lemon_status status;
-    if (ctx == NULL || model == NULL || !lemon__writer_ok(writer))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save_writer: an argument, or what the writer must have, is NULL");
+    if (lemon__lacks(ctx, __func__, model && lemon__writer_ok(writer))) return LEMON_E_ARG;
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "model", 5);
     lemon__pack_model(&pack, model, dtype);
-    status = lemon__pack_write(&pack, writer);
+    lemon_status status = lemon__pack_write(&pack, writer);
     lemon__pack_close(&pack);
     return status;
 }
@@ -10261,25 +10011,21 @@ static const char *lemon__ending(const char *path) {
 }
 
 LEMON_API void lemon_save_defaults(lemon_save_options *options) {
-    if (options == NULL) return;
-    options->dtype = LEMON_F32;
-    options->shard_bytes = 5000000000u;
+    static const lemon_save_options defaults = {LEMON_F32, 5000000000u};
+    if (options) *options = defaults;
 }
 
 LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
     lemon_writer writer;
     lemon__array array;
-    lemon_status status;
-    const char *ending;
-    if (ctx == NULL || path == NULL || model == NULL || options == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_save: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, path && model && options)) return LEMON_E_ARG;
     if ((unsigned)options->dtype > LEMON_Q4)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
                            lemon_dtype_name(options->dtype));
-    status = lemon__vocabulary_check(ctx, model);
+    lemon_status status = lemon__vocabulary_check(ctx, model);
     if (status) return lemon__blame(ctx, path, status);
-    ending = lemon__ending(path);
+    const char *ending = lemon__ending(path);
     if (!LEMON__FORMATS && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__one_format(ctx, path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
     if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
@@ -10431,21 +10177,19 @@ static const uint8_t *lemon__piece(const lemon_tokenizer *tokenizer, int32_t id,
 
 /*  The byte that a piece of the form <0xNN> stands for, or -1. */
 static int lemon__byte_of(const uint8_t *piece, size_t n) {
-    int high, low;
     if (n != 6 || memcmp(piece, "<0x", 3) != 0 || piece[5] != '>') return -1;
-    high = lemon__hex_digit(piece[3]);
-    low = lemon__hex_digit(piece[4]);
+    int high = lemon__hex_digit(piece[3]);
+    int low = lemon__hex_digit(piece[4]);
     return high < 0 || low < 0 ? -1 : 16 * high + low;
 }
 
 static lemon_status lemon__tokenizer_new(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
     static const lemon__rules llama2c = {1, 0, 0, 0, 0, 0, 0, 1, LEMON__BOS, LEMON__EOS, 0};
     lemon_tokenizer *t = (lemon_tokenizer *)lemon__calloc(ctx, sizeof *t);
-    int i;
     *tokenizer = t;
     if (t == NULL) return LEMON_E_MEMORY;
     t->rules = llama2c;
-    for (i = 0; i < 256; i++) t->bytes[i] = (uint8_t)i;
+    for (int i = 0; i < 256; i++) t->bytes[i] = (uint8_t)i;
     return LEMON_OK;
 }
 
@@ -10457,11 +10201,9 @@ static lemon_status lemon__tokenizer_done(lemon_ctx *ctx, lemon_status status, l
 
 /*  Room for n more bytes at the end of the blob; NULL: no memory. */
 static uint8_t *lemon__tokenizer_room(lemon_ctx *ctx, lemon_tokenizer *t, size_t n) {
-    uint8_t *blob = (uint8_t *)lemon__reserve(ctx, t->blob, &t->blob_capacity, t->blob_bytes + (int64_t)n, 1);
-    if (blob == NULL) return NULL;
-    t->blob = blob;
-    t->pieces.blob = blob;
-    return blob + t->blob_bytes;
+    if (!lemon__room(ctx, &t->blob, &t->blob_capacity, t->blob_bytes + (int64_t)n, 1)) return NULL;
+    t->pieces.blob = t->blob;
+    return t->blob + t->blob_bytes;
 }
 
 /*  Makes the n bytes that were put into that room the piece of the next id.  Only normal ones can be found: no text
@@ -10470,20 +10212,15 @@ static lemon_status lemon__tokenizer_push(lemon_ctx *ctx, lemon_tokenizer *t, in
     int64_t id = t->pieces.count;
     const uint8_t *piece = t->blob + t->blob_bytes;
     int found = kind == LEMON__NORMAL && n > 0;
-    float *scores = (float *)lemon__reserve(ctx, t->scores, &t->scores_capacity, id + 1, sizeof *scores);
-    uint8_t *kinds;
-    size_t i;
-    if (scores == NULL) return LEMON_E_MEMORY;
-    t->scores = scores;
-    kinds = (uint8_t *)lemon__reserve(ctx, t->kinds, &t->kinds_capacity, id + 1, 1);
-    if (kinds == NULL) return LEMON_E_MEMORY;
-    t->kinds = kinds;
-    if (!lemon__words_push(ctx, &t->pieces, (size_t)t->blob_bytes, n, found)) return LEMON_E_MEMORY;
-    scores[id] = score;
-    kinds[id] = (uint8_t)kind;
+    if (!lemon__room(ctx, &t->scores, &t->scores_capacity, id + 1, sizeof *t->scores) ||
+        !lemon__room(ctx, &t->kinds, &t->kinds_capacity, id + 1, 1) ||
+        !lemon__words_push(ctx, &t->pieces, (size_t)t->blob_bytes, n, found))
+        return LEMON_E_MEMORY;
+    t->scores[id] = score;
+    t->kinds[id] = (uint8_t)kind;
     t->blob_bytes += (int64_t)n;
     t->longest = n > t->longest ? n : t->longest;
-    for (i = 1; LEMON__BPE && found && i < n; i++)
+    for (size_t i = 1; LEMON__BPE && found && i < n; i++)
         t->meets[32 * piece[i - 1] + piece[i] / 8] |= (uint8_t)(1u << piece[i] % 8);
     return LEMON_OK;
 }
@@ -10518,9 +10255,9 @@ static int lemon__byte_of_letter(long c) {
 
 /*  Bytes of the UTF-8 character that begins here; 1 for a byte that begins none. */
 static size_t lemon__char_bytes(const uint8_t *p, size_t n) {
-    size_t size = p[0] < 0xc0 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 1, i;
+    size_t size = p[0] < 0xc0 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 1;
     if (size > n) return 1;
-    for (i = 1; i < size; i++)
+    for (size_t i = 1; i < size; i++)
         if ((p[i] & 0xc0) != 0x80) return 1;
     return size;
 }
@@ -10535,8 +10272,8 @@ static long lemon__char_code(const uint8_t *p, size_t size) {
 
 /*  SentencePiece's blanks, U+2581, become blanks.  out may be text; returns how many bytes there are then. */
 static size_t lemon__blanks(uint8_t *out, const uint8_t *text, size_t n) {
-    size_t i, k = 0;
-    for (i = 0; i < n; i++) {
+    size_t k = 0;
+    for (size_t i = 0; i < n; i++) {
         int mark = text[i] == 0xe2 && n - i >= 3 && text[i + 1] == 0x96 && text[i + 2] == 0x81;
         out[k++] = mark ? ' ' : text[i];
         if (mark) i += 2;
@@ -10547,12 +10284,11 @@ static size_t lemon__blanks(uint8_t *out, const uint8_t *text, size_t n) {
 /*  A normal piece as it is written in a file -> its bytes.  One that is not of the alphabet stands for itself, and no text
     becomes it, though it may have the bytes of another. */
 static size_t lemon__unspell(const lemon_tokenizer *t, uint8_t *out, const uint8_t *text, size_t n, int *kind) {
-    size_t at, size, k = 0;
+    size_t size, k = 0;
     if (t->rules.split == LEMON__SPLIT_NONE) return lemon__blanks(out, text, n);
-    for (at = 0; at < n; at += size) {
-        int byte;
+    for (size_t at = 0; at < n; at += size) {
         size = lemon__char_bytes(text + at, n - at);
-        byte = lemon__byte_of_letter(lemon__char_code(text + at, size));
+        int byte = lemon__byte_of_letter(lemon__char_code(text + at, size));
         if (byte < 0) {
             memcpy(out, text, n);
             *kind = LEMON__UNUSED;
@@ -10575,10 +10311,10 @@ static lemon_status lemon__tokenizer_spell(lemon_ctx *ctx, lemon_tokenizer *t, i
 
 /*  The other way: how a file spells a piece, in room for three times its bytes; returns how many were written. */
 static size_t lemon__piece_spelling(const lemon_tokenizer *t, int32_t id, uint8_t *out) {
-    size_t n, i, k = 0;
+    size_t n, k = 0;
     const uint8_t *piece = lemon__piece(t, id, &n);
     int normal = (t->kinds[id] & LEMON__KIND) == LEMON__NORMAL;
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (normal && t->rules.split) k += lemon__utf8_put(out + k, lemon__letter_of(piece[i]));
         else if (normal && piece[i] == ' ') k += lemon__utf8_put(out + k, 0x2581);
         else out[k++] = piece[i];
@@ -10588,15 +10324,12 @@ static size_t lemon__piece_spelling(const lemon_tokenizer *t, int32_t id, uint8_
 
 /*  Appends a merge.  Scores that say the same are kept for files that know no merges. */
 static lemon_status lemon__merge_push(lemon_ctx *ctx, lemon_tokenizer *t, const lemon__merge *m) {
-    int64_t rank = t->pairs.count;
-    lemon__merge *merges =
-        (lemon__merge *)lemon__reserve(ctx, t->merges, &t->merges_capacity, rank + 1, sizeof *merges);
-    if (merges == NULL) return LEMON_E_MEMORY;
-    t->merges = merges;
-    t->pairs.blob = (const uint8_t *)merges;
-    merges[rank] = *m;
+    const int64_t rank = t->pairs.count;
+    if (!lemon__room(ctx, &t->merges, &t->merges_capacity, rank + 1, sizeof *m)) return LEMON_E_MEMORY;
+    t->pairs.blob = (const uint8_t *)t->merges;
+    t->merges[rank] = *m;
     if (t->scores[m->id] >= 0) t->scores[m->id] = -(float)(rank + 1);
-    return lemon__words_push(ctx, &t->pairs, (size_t)rank * sizeof *merges, 8, 1) ? LEMON_OK : LEMON_E_MEMORY;
+    return lemon__words_push(ctx, &t->pairs, (size_t)rank * sizeof *m, 8, 1) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  A merge of two pieces, given as they are spelled. */
@@ -10604,14 +10337,13 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
                                            size_t n_left, const void *right, size_t n_right) {
     uint8_t *room = lemon__tokenizer_room(ctx, t, n_left + n_right);
     lemon__merge m;
-    size_t a, b;
     int kind;
     if (room == NULL) return LEMON_E_MEMORY;
     if (n_left == 0 || n_right == 0)
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: merge %lld is no pair of pieces; " LEMON__DAMAGED, name,
                            (long long)t->pairs.count);
-    a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
-    b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
+    size_t a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
+    size_t b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
     m.left = lemon__words_find(&t->pieces, room, a);
     m.right = lemon__words_find(&t->pieces, room + a, b);
     m.id = lemon__words_find(&t->pieces, room, a + b);
@@ -10683,11 +10415,11 @@ static const char *const lemon__class_runs[] = {
 
 static lemon_status lemon__tokenizer_classes(lemon_ctx *ctx, lemon_tokenizer *t) {
     lemon__table in = LEMON__TABLE(lemon__class_runs);
-    uint32_t run, at = 0, end;
+    uint32_t run, at = 0;
     t->classes = (uint8_t *)lemon__calloc(ctx, LEMON__CLASS_BYTES);
     if (t->classes == NULL) return LEMON_E_MEMORY;
     while (lemon__table_next(&in, &run))
-        for (end = at + run / 4 + 1; at < end; at++) t->classes[at / 4] |= (uint8_t)(run % 4 << at % 4 * 2);
+        for (uint32_t end = at + run / 4 + 1; at < end; at++) t->classes[at / 4] |= (uint8_t)(run % 4 << at % 4 * 2);
     return LEMON_OK;
 }
 
@@ -10700,18 +10432,15 @@ static int lemon__blank_char(long c) {
 
 /*  The class of the character that begins at `at`, and where it ends. */
 static int lemon__class_at(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at, size_t *end) {
-    size_t size;
-    long c;
-    int class_of;
     *end = at;
     if (at >= n) return LEMON__END;
-    size = lemon__char_bytes(p + at, n - at);
+    size_t size = lemon__char_bytes(p + at, n - at);
     *end = at + size;
-    c = lemon__char_code(p + at, size);
+    long c = lemon__char_code(p + at, size);
     if (c < 0) return LEMON__OTHER;
     if (lemon__blank_char(c)) return LEMON__SPACE;
-    class_of = c < 4 * LEMON__CLASS_BYTES ? t->classes[c / 4] >> c % 4 * 2 & 3
-                                          : c >= 0xe0100 && c <= 0xe01ef ? LEMON__MARK : LEMON__OTHER;
+    int class_of = c < 4 * LEMON__CLASS_BYTES ? t->classes[c / 4] >> c % 4 * 2 & 3
+                                              : c >= 0xe0100 && c <= 0xe01ef ? LEMON__MARK : LEMON__OTHER;
     if (class_of != LEMON__MARK) return class_of;
     return t->rules.split == LEMON__SPLIT_QWEN35 ? LEMON__LETTER : LEMON__OTHER;
 }
@@ -10825,11 +10554,11 @@ static void lemon__forms_free(lemon_ctx *ctx, lemon__forms *forms) {
 static lemon_status lemon__tokenizer_forms(lemon_ctx *ctx, lemon_tokenizer *t) {
     lemon__table in = LEMON__TABLE(lemon__form_list), marks = LEMON__TABLE(lemon__mark_list);
     lemon__forms *forms = t->forms = (lemon__forms *)lemon__calloc(ctx, sizeof *forms);
-    int32_t i, whole = -1, first = 0, second = 0;
+    int32_t whole = -1, first = 0, second = 0;
     uint32_t a, b, c = 0, at = 0;
     if (forms == NULL) return LEMON_E_MEMORY;
     forms->pairs.blob = (const uint8_t *)forms->list;
-    for (i = 0; i < LEMON__FORMS && lemon__table_next(&in, &a); i++) {
+    for (int32_t i = 0; i < LEMON__FORMS && lemon__table_next(&in, &a); i++) {
         if (!lemon__table_next(&in, &b) || (a % 3 && !lemon__table_next(&in, &c))) break;
         forms->list[i].whole = whole += (int32_t)(a / 3) + 1;
         forms->list[i].first = first += lemon__difference(b);
@@ -10875,12 +10604,12 @@ static size_t lemon__decompose(const lemon__forms *forms, int32_t c, lemon__poin
 
 /*  What two characters are joined to, or -1. */
 static int32_t lemon__compose(const lemon__forms *forms, int32_t a, int32_t b) {
-    int32_t pair[2], found;
+    int32_t pair[2];
     pair[0] = a;
     pair[1] = b;
     if (a >= 0x1100 && a < 0x1113 && b >= 0x1161 && b < 0x1176) return 0xac00 + (a - 0x1100) * 588 + (b - 0x1161) * 28;
     if (a >= 0xac00 && a < 0xd7a4 && (a - 0xac00) % 28 == 0 && b > 0x11a7 && b < 0x11c3) return a + (b - 0x11a7);
-    found = lemon__words_find(&forms->pairs, pair, sizeof pair);
+    int32_t found = lemon__words_find(&forms->pairs, pair, sizeof pair);
     return found < 0 ? -1 : forms->list[found].whole;
 }
 
@@ -10892,15 +10621,15 @@ static int lemon__point_order(const void *a, const void *b) {
 /*  Marks in order, then each joined with the letter before it unless one of its class or a letter stands between.  Returns
     how many characters are left. */
 static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_t n) {
-    size_t i, end, k = 0, letter = SIZE_MAX;
-    int32_t last = -1, whole;
-    for (i = 0; i < n; i++) p[i].place = (int32_t)i;
-    for (i = 0; i < n; i = end + 1) {
+    size_t end, k = 0, letter = SIZE_MAX;
+    int32_t last = -1;
+    for (size_t i = 0; i < n; i++) p[i].place = (int32_t)i;
+    for (size_t i = 0; i < n; i = end + 1) {
         for (end = i; end < n && p[end].order > 0;) end++;
         if (end > i + 1) qsort(p + i, end - i, sizeof *p, lemon__point_order);
     }
-    for (i = 0; i < n; i++) {
-        whole = letter != SIZE_MAX && last < p[i].order ? lemon__compose(forms, p[letter].code, p[i].code) : -1;
+    for (size_t i = 0; i < n; i++) {
+        int32_t whole = letter != SIZE_MAX && last < p[i].order ? lemon__compose(forms, p[letter].code, p[i].code) : -1;
         if (whole >= 0) { p[letter].code = whole; continue; }
         if (p[i].order == 0) letter = k;
         last = p[i].order > 0 ? p[i].order : -1;
@@ -10912,10 +10641,9 @@ static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_
 /*  A text in form C, in a block of *bytes that the caller frees, of which *size are used; NULL: no memory. */
 static uint8_t *lemon__form_c(lemon_ctx *ctx, const lemon__forms *forms, const uint8_t *text, size_t n, size_t *size,
                               size_t *bytes) {
-    size_t at, k, count = 0, pass, room = 0;
+    size_t at, k, count = 0, room = 0;
     lemon__point *p = NULL;
-    uint8_t *out;
-    for (pass = 0; pass < 2; pass++) {
+    for (size_t pass = 0; pass < 2; pass++) {
         for (count = 0, at = 0; at < n; at += k) {
             long c = lemon__char_code(text + at, k = lemon__char_bytes(text + at, n - at));
             count += lemon__decompose(forms, c < 0 ? -1 - text[at] : (int32_t)c, p ? p + count : NULL);
@@ -10928,7 +10656,7 @@ static uint8_t *lemon__form_c(lemon_ctx *ctx, const lemon__forms *forms, const u
     count = lemon__recompose(forms, p, count);
     *bytes = 4 * count;
     *size = 0;
-    out = (uint8_t *)lemon__malloc(ctx, *bytes);
+    uint8_t *out = (uint8_t *)lemon__malloc(ctx, *bytes);
     for (at = 0; out && at < count; at++) {
         if (p[at].code < 0) out[(*size)++] = (uint8_t)(-1 - p[at].code);
         else *size += lemon__utf8_put(out + *size, p[at].code);
@@ -10953,8 +10681,7 @@ static const struct lemon__pattern { const char *regex; int split; } lemon__patt
 /*  The end of a run of characters of one class, `most` at most. */
 static size_t lemon__run_end(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at, int class_of, int most) {
     size_t end;
-    int i;
-    for (i = 0; i != most && lemon__class_at(t, p, n, at, &end) == class_of; i++) at = end;
+    for (int i = 0; i != most && lemon__class_at(t, p, n, at, &end) == class_of; i++) at = end;
     return at;
 }
 
@@ -10962,10 +10689,10 @@ static size_t lemon__run_end(const lemon_tokenizer *t, const uint8_t *p, size_t 
     (U+017F) is an s. */
 static size_t lemon__contraction_end(const uint8_t *p, size_t n, size_t at, int any_case) {
     static const char *const ends[] = {"s", "t", "re", "ve", "m", "ll", "d"};
-    size_t i, k;
+    size_t k;
     if (p[at++] != '\'') return 0;
     if (any_case && n - at >= 2 && p[at] == 0xc5 && p[at + 1] == 0xbf) return at + 2;
-    for (i = 0; i < sizeof ends / sizeof *ends; i++) {
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         for (k = 0; ends[i][k] && at + k < n; k++)
             if (p[at + k] != ends[i][k] && !(any_case && p[at + k] == ends[i][k] - 32)) break;
         if (ends[i][k] == 0) return at + k;
@@ -11025,15 +10752,12 @@ static int lemon__special_order(const void *a, const void *b) {
 }
 
 static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t) {
-    int32_t id;
-    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+    for (int32_t id = 0; id < lemon_tokenizer_size(t); id++) {
         int kind = t->kinds[id] & LEMON__KIND;
         lemon__special *s;
         if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || t->pieces.spans[id].bytes == 0) continue;
-        s = (lemon__special *)lemon__reserve(ctx, t->specials, &t->specials_capacity, t->n_specials + 1, sizeof *s);
-        if (s == NULL) return LEMON_E_MEMORY;
-        t->specials = s;
-        s += t->n_specials++;
+        if (!lemon__room(ctx, &t->specials, &t->specials_capacity, t->n_specials + 1, sizeof *s)) return LEMON_E_MEMORY;
+        s = &t->specials[t->n_specials++];
         s->bytes = lemon__piece(t, id, &s->n);
         s->id = id;
     }
@@ -11045,7 +10769,6 @@ static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t
 static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, lemon_tokenizer *t) {
     int32_t id, size = lemon_tokenizer_size(t), byte;
     size_t n;
-    lemon_status status;
     for (byte = 0; byte < 256; byte++)
         t->byte_ids[byte] = t->rules.split ? lemon__words_find(&t->pieces, &t->bytes[byte], 1) : -1;
     for (id = 0; id < size; id++) {
@@ -11065,7 +10788,7 @@ static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, le
         return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: piece %ld is not a byte, expected <0x%02X>; vocabularies "
                            "without byte pieces are not supported", name, (long)id, (unsigned)byte);
     }
-    status = LEMON__BPE ? lemon__tokenizer_specials(ctx, t) : LEMON_OK;
+    lemon_status status = LEMON__BPE ? lemon__tokenizer_specials(ctx, t) : LEMON_OK;
     if (!status && LEMON__BPE && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
     if (!status && LEMON__BPE && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
     return status;
@@ -11076,8 +10799,7 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
     static const char *const specials[LEMON__FIRST_BYTE] = {"<unk>", "\n<s>\n", "\n</s>\n"};
     lemon_status status = LEMON_OK;
     char text[8];
-    int i;
-    for (i = 0; i < LEMON__FIRST_PIECE && !status; i++) {
+    for (int i = 0; i < LEMON__FIRST_PIECE && !status; i++) {
         if (i < LEMON__FIRST_BYTE) lemon__format(text, sizeof text, "%s", specials[i]);
         else lemon__format(text, sizeof text, "<0x%02X>", (unsigned)(i - LEMON__FIRST_BYTE) & 255);
         status = lemon__llama2c_add(ctx, t, 0.0f, (const uint8_t *)text, strlen(text));
@@ -11086,9 +10808,8 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
 }
 
 LEMON_API lemon_status lemon_tokenizer_bytes(lemon_ctx *ctx, lemon_tokenizer **tokenizer) {
-    lemon_status status;
-    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_bytes: an argument is NULL");
-    status = lemon__tokenizer_new(ctx, tokenizer);
+    if (lemon__lacks(ctx, __func__, tokenizer != NULL)) return LEMON_E_ARG;
+    lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
     if (!status) status = lemon__tokenizer_add_bytes(ctx, *tokenizer);
     if (!status) status = lemon__tokenizer_finish(ctx, "bytes", *tokenizer);
     return lemon__tokenizer_done(ctx, status, tokenizer);
@@ -11099,16 +10820,15 @@ static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer 
                                           int32_t *new_ids, lemon_tokenizer **tokenizer) {
     lemon_status status = lemon__tokenizer_new(ctx, tokenizer);
     lemon_tokenizer *t = *tokenizer;
-    int32_t id, size = lemon_tokenizer_size(source);
-    int64_t i;
+    int32_t size = lemon_tokenizer_size(source);
     size_t n;
-    for (id = 0; id < size && !status; id++) {
+    for (int32_t id = 0; id < size && !status; id++) {
         const uint8_t *piece = lemon__piece(source, id, &n);
         if (keep && !keep[id]) { new_ids[id] = -1; continue; }
         if (keep) new_ids[id] = lemon_tokenizer_size(t);
         status = lemon__tokenizer_add(ctx, t, source->kinds[id], source->scores[id], piece, n);
     }
-    for (i = 0; i < source->pairs.count && !status; i++) {
+    for (int64_t i = 0; i < source->pairs.count && !status; i++) {
         lemon__merge m = source->merges[i];
         if (keep && !(keep[m.left] && keep[m.right] && keep[m.id])) continue;
         if (keep) { m.left = new_ids[m.left]; m.right = new_ids[m.right]; m.id = new_ids[m.id]; }
@@ -11123,8 +10843,7 @@ static lemon_status lemon__tokenizer_copy(lemon_ctx *ctx, const lemon_tokenizer 
 }
 
 LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokenizer *source, lemon_tokenizer **tokenizer) {
-    if (source == NULL || tokenizer == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_clone: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, source && tokenizer)) return LEMON_E_ARG;
     return lemon__tokenizer_copy(ctx, source, NULL, NULL, tokenizer);
 }
 
@@ -11166,14 +10885,14 @@ LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, co
     const lemon_tokenizer *t = tokenizer;
     lemon__bytes out = lemon__bytes_in(ctx);
     lemon_status status;
-    int32_t byte = 0, id;
+    int32_t byte = 0;
     if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
     while (byte < 256 && t->byte_ids[byte] == byte + LEMON__FIRST_BYTE) byte++;
     if (byte < 256 || t->rules.split || t->rules.bos != LEMON__BOS || t->rules.eos != LEMON__EOS)
         return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: llama2.c's format holds SentencePiece vocabularies only, with "
                            "BOS 1, EOS 2 and the bytes from 3 on, and this is another; keep it in a .lemon file", path);
     lemon__put_number(&out, t->longest, 4);
-    for (id = 0; id < lemon_tokenizer_size(t); id++) {
+    for (int32_t id = 0; id < lemon_tokenizer_size(t); id++) {
         size_t n;
         const uint8_t *piece = lemon__piece(t, id, &n);
         lemon__put_number(&out, lemon__bits(t->scores[id]), 4);
@@ -11204,28 +10923,19 @@ static const struct lemon__rule { const char *name; size_t offset; int32_t most;
 };
 enum { LEMON__RULES = sizeof lemon__rule_names / sizeof *lemon__rule_names };
 
-static lemon_tensor lemon__row_of(const void *data, lemon_dtype dtype, int64_t n) {
-    lemon_tensor t;
-    t.data = lemon__unconst(data);
-    t.dtype = dtype;
-    t.rows = 1;
-    t.cols = n;
-    return t;
-}
-
 /*  Scores, lengths and bytes of all pieces as three tensors; of other vocabularies than llama2.c's the rules as well,
     the kinds and the merges. */
 static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokenizer *t) {
-    int32_t id, size = lemon_tokenizer_size(t), i, value;
+    int32_t size = lemon_tokenizer_size(t), value;
     int32_t *lengths = (int32_t *)lemon_arena_alloc(pack->ctx, &pack->scratch, (size_t)size * sizeof *lengths);
-    lemon_tensor scores = lemon__row_of(t->scores, LEMON_F32, size), counts = lemon__row_of(lengths, LEMON_I32, size),
-                 pieces = lemon__row_of(t->blob, LEMON_U8, t->blob_bytes), kinds = lemon__row_of(t->kinds, LEMON_U8, size),
-                 merges = lemon__row_of(t->merges, LEMON_I32, 3 * t->pairs.count);
+    lemon_tensor scores = lemon__view(t->scores, LEMON_F32, 1, size), counts = lemon__view(lengths, LEMON_I32, 1, size),
+                 pieces = lemon__view(t->blob, LEMON_U8, 1, t->blob_bytes), kinds = lemon__view(t->kinds, LEMON_U8, 1, size),
+                 merges = lemon__view(t->merges, LEMON_I32, 1, 3 * t->pairs.count);
     if (lengths == NULL) return LEMON_E_MEMORY;
-    for (id = 0; id < size; id++) lengths[id] = (int32_t)t->pieces.spans[id].bytes;
+    for (int32_t id = 0; id < size; id++) lengths[id] = (int32_t)t->pieces.spans[id].bytes;
     lemon__pack_text(pack, "tokenizer.type", t->rules.llama2c ? "llama2c" : "bpe", t->rules.llama2c ? 7 : 3);
     if (!t->rules.llama2c) lemon__pack_int(pack, "tokenizer.version", LEMON__TOKENIZER_VERSION);
-    for (i = 0; i < LEMON__RULES; i++) {
+    for (int32_t i = 0; i < LEMON__RULES; i++) {
         memcpy(&value, (const char *)&t->rules + lemon__rule_names[i].offset, sizeof value);
         if (!t->rules.llama2c || lemon__rule_names[i].offset == offsetof(lemon__rules, prefix))
             lemon__pack_int(pack, lemon__rule_names[i].name, value);
@@ -11238,28 +10948,19 @@ static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokeniz
     return pack->status;
 }
 
-/*  A row of numbers of one type; cols -1: of any length. */
-static lemon_status lemon__unpack_row(const lemon__unpack *u, const char *name, lemon_dtype dtype, int64_t cols,
-                                      lemon_tensor *row) {
-    lemon_status status = lemon__unpack_tensor(u, name, row);
-    if (status || (row->rows == 1 && row->dtype == dtype && (cols < 0 || row->cols == cols))) return status;
-    return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s [%lld, %lld], expected a row of %s%s", name,
-                         lemon_dtype_name(row->dtype), (long long)row->rows, (long long)row->cols,
-                         lemon_dtype_name(dtype), cols < 0 ? "" : ", one for each score");
-}
-
 static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
     lemon_tensor scores, lengths, pieces, kinds;
-    lemon__cursor c;
     int64_t i;
-    lemon_status status = lemon__unpack_row(u, "tokenizer.scores", LEMON_F32, -1, &scores);
-    if (!status) status = lemon__unpack_row(u, "tokenizer.lengths", LEMON_I32, scores.cols, &lengths);
-    if (!status) status = lemon__unpack_row(u, "tokenizer.pieces", LEMON_U8, -1, &pieces);
-    if (!status && !t->rules.llama2c) status = lemon__unpack_row(u, "tokenizer.kinds", LEMON_U8, scores.cols, &kinds);
+    const char *why = "one for each score";
+    lemon_status status = lemon__unpack_shaped(u, "tokenizer.scores", LEMON_F32, 1, -1, "a row", &scores);
+    if (!status) status = lemon__unpack_shaped(u, "tokenizer.lengths", LEMON_I32, 1, scores.cols, why, &lengths);
+    if (!status) status = lemon__unpack_shaped(u, "tokenizer.pieces", LEMON_U8, 1, -1, "a row", &pieces);
+    if (!status && !t->rules.llama2c)
+        status = lemon__unpack_shaped(u, "tokenizer.kinds", LEMON_U8, 1, scores.cols, why, &kinds);
     if (!status && scores.cols > LEMON__MAX_PIECES)
         status = lemon__unpack_bad(u, "pieces of the tokenizer", (uint64_t)scores.cols, LEMON__MAX_PIECES);
     if (status) return status;
-    c = lemon__cursor_at(pieces.data, (size_t)pieces.cols);
+    lemon__cursor c = lemon__cursor_at(pieces.data, (size_t)pieces.cols);
     for (i = 0; i < scores.cols && !status; i++) {
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
@@ -11287,10 +10988,10 @@ static int lemon__merge_joins(const lemon_tokenizer *t, const lemon__merge *m) {
 }
 
 static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer *t) {
-    int64_t i, size = lemon_tokenizer_size(t);
+    int64_t size = lemon_tokenizer_size(t);
     lemon_tensor row;
-    lemon_status status = lemon__unpack_row(u, "tokenizer.merges", LEMON_I32, -1, &row);
-    for (i = 0; !status && i + 2 < row.cols; i += 3) {
+    lemon_status status = lemon__unpack_shaped(u, "tokenizer.merges", LEMON_I32, 1, -1, "a row", &row);
+    for (int64_t i = 0; !status && i + 2 < row.cols; i += 3) {
         const int32_t *p = (const int32_t *)row.data + i;
         lemon__merge m;
         m.left = p[0]; m.right = p[1]; m.id = p[2];
@@ -11324,16 +11025,15 @@ static lemon_status lemon__unpack_type(const lemon__unpack *u, lemon_tokenizer *
 static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer *t) {
     lemon_status status = LEMON_OK;
     int64_t value;
-    int32_t small, i;
-    for (i = 0; i < LEMON__RULES && !status; i++) {
+    for (int32_t i = 0; i < LEMON__RULES && !status; i++) {
         const struct lemon__rule *rule = &lemon__rule_names[i];
         int64_t least = rule->most < 0 ? -1 : 0, most = rule->most < 0 ? t->pieces.count - 1 : rule->most;
         if (t->rules.llama2c && rule->offset != offsetof(lemon__rules, prefix)) continue;
         status = lemon__unpack_int(u, rule->name, &value);
         if (status) break;
         if (value < least || value > most) status = lemon__unpack_bad(u, rule->name, (uint64_t)value, (uint64_t)most);
-        small = (int32_t)value;
-        memcpy((char *)&t->rules + rule->offset, &small, sizeof small);
+        int32_t whole = (int32_t)value;
+        memcpy((char *)&t->rules + rule->offset, &whole, sizeof whole);
     }
     return status;
 }
@@ -11358,23 +11058,21 @@ typedef struct lemon__heap {
 } lemon__heap;
 
 static lemon_status lemon__heap_push(lemon_ctx *ctx, lemon__heap *heap, uint64_t added) {
-    uint64_t *items = (uint64_t *)lemon__reserve(ctx, heap->items, &heap->capacity, heap->count + 1, sizeof *items);
-    int64_t i;
-    if (items == NULL) return LEMON_E_MEMORY;
-    heap->items = items;
-    for (i = heap->count++; i > 0 && added < items[(i - 1) / 2]; i = (i - 1) / 2) items[i] = items[(i - 1) / 2];
-    items[i] = added;
+    int64_t i = heap->count;
+    if (!lemon__room(ctx, &heap->items, &heap->capacity, i + 1, sizeof *heap->items)) return LEMON_E_MEMORY;
+    for (heap->count++; i > 0 && added < heap->items[(i - 1) / 2]; i = (i - 1) / 2) heap->items[i] = heap->items[(i - 1) / 2];
+    heap->items[i] = added;
     return LEMON_OK;
 }
 
 /*  0: the heap is empty. */
 static int lemon__heap_pop(lemon__heap *heap, uint64_t *best) {
-    uint64_t *items = heap->items, last;
+    uint64_t *items = heap->items;
     int64_t i = 0, child;
     if (heap->run < heap->run_end && (heap->count == 0 || *heap->run < items[0])) { *best = *heap->run++; return 1; }
     if (heap->count == 0) return 0;
     *best = items[0];
-    last = items[--heap->count];
+    uint64_t last = items[--heap->count];
     while ((child = 2 * i + 1) < heap->count) {
         if (child + 1 < heap->count) child += items[child + 1] < items[child];
         if (items[child] >= last) break;
@@ -11398,12 +11096,9 @@ LEMON_API void lemon_tokens_free(lemon_ctx *ctx, lemon_tokens *tokens) {
 }
 
 LEMON_API lemon_status lemon_tokens_push(lemon_ctx *ctx, lemon_tokens *tokens, int32_t id) {
-    int32_t *ids;
-    if (tokens == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_push: an argument is NULL");
-    ids = (int32_t *)lemon__reserve(ctx, tokens->ids, &tokens->capacity, tokens->count + 1, sizeof *ids);
-    if (ids == NULL) return LEMON_E_MEMORY;
-    tokens->ids = ids;
-    ids[tokens->count++] = id;
+    if (lemon__lacks(ctx, __func__, tokens != NULL)) return LEMON_E_ARG;
+    if (!lemon__room(ctx, &tokens->ids, &tokens->capacity, tokens->count + 1, sizeof id)) return LEMON_E_MEMORY;
+    tokens->ids[tokens->count++] = id;
     return LEMON_OK;
 }
 
@@ -11445,10 +11140,9 @@ static uint64_t lemon__join_key(const lemon__encoder *e, int32_t i) {
 /*  The join of a symbol with the next one, -1: none.  By scores, bytes that stand for themselves never join. */
 static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
     const lemon_tokenizer *t = e->t;
-    const lemon__symbol *b;
     int32_t pair[2];
     if (a->right < 0) return -1;
-    b = &e->symbols[a->right];
+    const lemon__symbol *b = &e->symbols[a->right];
     if (t->rules.by_merges) {
         pair[0] = a->id;
         pair[1] = b->id;
@@ -11472,23 +11166,20 @@ enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
 /*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one
     rank stay in the order of the text. */
 static lemon_status lemon__encoder_sort(lemon__encoder *e) {
-    uint64_t *from = (uint64_t *)lemon__reserve(e->ctx, e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from);
-    uint64_t *to;
-    int64_t ends[LEMON__DIGITS], n = 0, k;
+    uint64_t *from, *to;
+    int64_t ends[LEMON__DIGITS], n = 0;
     int32_t i;
-    int shift;
-    if (from == NULL) return LEMON_E_MEMORY;
-    e->keys = from;
-    for (i = 0; i < e->n_symbols; i++) {
+    if (!lemon__room(e->ctx, &e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from)) return LEMON_E_MEMORY;
+    for (i = 0, from = e->keys; i < e->n_symbols; i++) {
         e->symbols[i].join = lemon__join_of(e, &e->symbols[i]);
         if (e->symbols[i].join >= 0) from[n++] = lemon__join_key(e, i);
     }
-    for (shift = 32; shift < 64; shift += 11, from = to) {
+    for (int shift = 32; shift < 64; shift += 11, from = to) {
         to = from == e->keys ? from + n : e->keys;
         memset(ends, 0, sizeof ends);
-        for (k = 0; k < n; k++) ends[from[k] >> shift & (LEMON__DIGITS - 1)]++;
-        for (k = 1; k < LEMON__DIGITS; k++) ends[k] += ends[k - 1];
-        for (k = n - 1; k >= 0; k--) to[--ends[from[k] >> shift & (LEMON__DIGITS - 1)]] = from[k];
+        for (int64_t k = 0; k < n; k++) ends[from[k] >> shift & (LEMON__DIGITS - 1)]++;
+        for (int64_t k = 1; k < LEMON__DIGITS; k++) ends[k] += ends[k - 1];
+        for (int64_t k = n - 1; k >= 0; k--) to[--ends[from[k] >> shift & (LEMON__DIGITS - 1)]] = from[k];
     }
     e->heap.run = from;
     e->heap.run_end = from + n;
@@ -11510,16 +11201,11 @@ static lemon_status lemon__encoder_join(lemon__encoder *e, int32_t i) {
 }
 
 static lemon_status lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
-    lemon__symbol *s = (lemon__symbol *)lemon__reserve(e->ctx, e->symbols, &e->capacity, e->n_symbols + 1, sizeof *s);
-    if (s == NULL) return LEMON_E_MEMORY;
+    const int32_t at = (int32_t)e->n_symbols;
+    const lemon__symbol s = {(int32_t)start, (int32_t)bytes, at - 1, at + 1, id, -1};
+    if (!lemon__room(e->ctx, &e->symbols, &e->capacity, e->n_symbols + 1, sizeof s)) return LEMON_E_MEMORY;
     if (e->passed) e->passed[id] = 1;
-    e->symbols = s;
-    s += e->n_symbols;
-    s->start = (int32_t)start;
-    s->bytes = (int32_t)bytes;
-    s->id = id;
-    s->left = (int32_t)e->n_symbols - 1;
-    s->right = (int32_t)++e->n_symbols;
+    e->symbols[e->n_symbols++] = s;
     return LEMON_OK;
 }
 
@@ -11527,14 +11213,14 @@ static lemon_status lemon__encoder_symbol(lemon__encoder *e, size_t start, size_
 static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
     const lemon_tokenizer *t = e->t;
     lemon_status status = LEMON_OK;
-    size_t at, n, i;
+    size_t n;
     e->n_symbols = 0;
-    for (at = 0; at < bytes && !status; at += n) {
+    for (size_t at = 0; at < bytes && !status; at += n) {
         int32_t id = -1;
         n = t->rules.split ? 1 : lemon__char_bytes(e->text + at, bytes - at);
         if (!t->rules.split) id = lemon__words_find(&t->pieces, e->text + at, n);
         if (id >= 0) { status = lemon__encoder_symbol(e, at, n, id); continue; }
-        for (i = at; i < at + n && !status; i++) {
+        for (size_t i = at; i < at + n && !status; i++) {
             id = t->byte_ids[e->text[i]] >= 0 ? t->byte_ids[e->text[i]] : t->rules.unknown;
             if (id >= 0) status = lemon__encoder_symbol(e, i, 1, id);
         }
@@ -11546,12 +11232,11 @@ static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
 /*  Encodes a part of the text that no join can leave. */
 static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t bytes) {
     uint64_t best;
-    lemon_status status;
     int32_t i;
     if (bytes > INT32_MAX / 2)
         return lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^30 characters in one run; break it up");
     e->text = text;
-    status = lemon__encoder_cut(e, bytes);
+    lemon_status status = lemon__encoder_cut(e, bytes);
     if (status || e->n_symbols == 0) return status;
     if (e->n_symbols > LEMON__LONG_PART) status = lemon__encoder_sort(e);
     else for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
@@ -11570,8 +11255,8 @@ static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, 
     whose bytes would have stood alone anyway. */
 static lemon_status lemon__encoder_parts(lemon__encoder *e, const uint8_t *text, size_t n) {
     lemon_status status = LEMON_OK;
-    size_t from = 0, at;
-    for (at = 1; at <= n && !status; at++) {
+    size_t from = 0;
+    for (size_t at = 1; at <= n && !status; at++) {
         if (at < n && (e->t->meets[32 * text[at - 1] + text[at] / 8] >> text[at] % 8 & 1)) continue;
         status = lemon__encoder_part(e, text + from, at - from);
         from = at;
@@ -11581,11 +11266,10 @@ static lemon_status lemon__encoder_parts(lemon__encoder *e, const uint8_t *text,
 
 static lemon_status lemon__encoder_words(lemon__encoder *e, const uint8_t *text, size_t n) {
     lemon_status status = LEMON_OK;
-    size_t at, end;
-    for (at = 0; at < n && !status; at = end) {
-        int32_t id;
+    size_t end;
+    for (size_t at = 0; at < n && !status; at = end) {
         end = lemon__word(e->t, text, n, at);
-        id = e->t->rules.whole_words ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
+        int32_t id = e->t->rules.whole_words ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
         status = id >= 0 ? lemon_tokens_push(e->ctx, e->tokens, id) : lemon__encoder_part(e, text + at, end - at);
     }
     return status;
@@ -11617,7 +11301,6 @@ static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text,
     const lemon__rules *rules = &e->t->rules;
     uint8_t *formed = NULL;
     size_t at = 0, size, bytes = 0;
-    lemon_status status;
     if (n == 0) return LEMON_OK;
     while (rules->nfc && at < n && text[at] < 0xcc) at++;
     if (rules->nfc && at < n) {
@@ -11626,8 +11309,8 @@ static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text,
         text = formed;
         n = size;
     }
-    status = rules->prefix || rules->blank_mark ? lemon__encoder_prefixed(e, text, n, first)
-             : rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    lemon_status status = rules->prefix || rules->blank_mark ? lemon__encoder_prefixed(e, text, n, first)
+                          : rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
     lemon__free(e->ctx, formed, bytes);
     return status;
 }
@@ -11637,10 +11320,9 @@ static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text,
 static const lemon__special *lemon__special_at(const lemon_tokenizer *t, const uint8_t *text, size_t n, int all) {
     int64_t low = 0, high = t->n_specials;
     const lemon__special *found = NULL;
-    size_t i;
-    for (i = 0; i < n && low < high; i++) {
-        int64_t bound[2], k;
-        for (k = 0; k < 2; k++) {   /* the first that has at least, and more than, this byte in this place */
+    for (size_t i = 0; i < n && low < high; i++) {
+        int64_t bound[2];
+        for (int64_t k = 0; k < 2; k++) {   /* the first that has at least, and more than, this byte in this place */
             int64_t a = low, b = high;
             while (a < b) {
                 int64_t middle = a + (b - a) / 2;
@@ -11682,9 +11364,9 @@ static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, 
     size_t from = 0, at = 0;
     while (at < n && e->t->n_specials > 0 && !status) {
         const lemon__special *s = lemon__special_at(e->t, text + at, n - at, all);
-        size_t begin = at, end;
+        size_t begin = at;
         if (s == NULL) { at++; continue; }
-        end = at + s->n;
+        size_t end = at + s->n;
         lemon__special_strip(text, from, n, e->t->kinds[s->id], &begin, &end);
         status = lemon__encoder_plain(e, text + from, begin - from, from == 0);
         if (!status) status = lemon_tokens_push(e->ctx, e->tokens, s->id);
@@ -11716,15 +11398,11 @@ static lemon_status lemon__no_bpe(lemon_ctx *ctx) {
 
 static lemon_status lemon__encode(lemon_ctx *ctx, const lemon_tokenizer *t, const char *text, size_t bytes, int all,
                                   lemon_tokens *tokens) {
-    lemon__encoder e;
-    int64_t before;
-    lemon_status status;
     if (!LEMON__BPE) return lemon__no_bpe(ctx);
-    if (t == NULL || tokens == NULL || (text == NULL && bytes > 0))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_encode: an argument is NULL");
-    before = tokens->count;
-    e = lemon__encoder_open(ctx, t, tokens);
-    status = lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
+    if (lemon__lacks(ctx, __func__, t && tokens && (text || bytes == 0))) return LEMON_E_ARG;
+    int64_t before = tokens->count;
+    lemon__encoder e = lemon__encoder_open(ctx, t, tokens);
+    lemon_status status = lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
     if (status) tokens->count = before;
     lemon__encoder_close(&e);
     return status;
@@ -11756,12 +11434,11 @@ LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const c
 LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t previous, int32_t id,
                                     const char **text, size_t *bytes) {
     const lemon_tokenizer *t = tokenizer;
-    const uint8_t *piece;
-    if (text == NULL || bytes == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_decode: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, text && bytes)) return LEMON_E_ARG;
     if (id < 0 || id >= lemon_tokenizer_size(t))
         return lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)id,
                            (long)lemon_tokenizer_size(t) - 1);
-    piece = lemon__piece(t, id, bytes);
+    const uint8_t *piece = lemon__piece(t, id, bytes);
     if (t->kinds[id] == LEMON__BYTE) {
         piece = &t->bytes[lemon__byte_of(piece, *bytes)];
         *bytes = 1;
@@ -11775,11 +11452,10 @@ LEMON_API lemon_status lemon_decode(lemon_ctx *ctx, const lemon_tokenizer *token
 
 /*  Bytes at the end of a text that begin a character which does not end there. */
 static size_t lemon__unfinished(const uint8_t *p, size_t n) {
-    size_t k, size;
-    for (k = 1; k <= 3 && k <= n; k++) {
+    for (size_t k = 1; k <= 3 && k <= n; k++) {
         uint8_t c = p[n - k];
         if ((c & 0xc0) == 0x80) continue;
-        size = c < 0xc2 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 1;
+        size_t size = c < 0xc2 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 1;
         return size > k ? k : 0;
     }
     return 0;
@@ -11788,26 +11464,21 @@ static size_t lemon__unfinished(const uint8_t *p, size_t n) {
 LEMON_API lemon_status lemon_stream_next(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, lemon_stream *stream,
                                          int32_t id, const char **text, size_t *bytes) {
     const char *piece = NULL;
-    char *room;
     size_t n = 0;
-    lemon_status status;
-    if (stream == NULL || text == NULL || bytes == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_stream_next: an argument is NULL");
-    status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
+    if (lemon__lacks(ctx, __func__, stream && text && bytes)) return LEMON_E_ARG;
+    lemon_status status = id < 0 ? LEMON_OK : lemon_decode(ctx, tokenizer, stream->previous, id, &piece, &n);
     *text = "";
     *bytes = 0;
     if (status) return status;
     if (stream->given > 0) memmove(stream->text, stream->text + stream->given, (size_t)stream->held);
     stream->given = 0;
-    room = (char *)lemon__reserve(ctx, stream->text, &stream->capacity, stream->held + (int64_t)n, 1);
-    if (room == NULL) return LEMON_E_MEMORY;
-    stream->text = room;
-    if (n > 0) memcpy(room + stream->held, piece, n);
+    if (!lemon__room(ctx, &stream->text, &stream->capacity, stream->held + (int64_t)n, 1)) return LEMON_E_MEMORY;
+    if (n > 0) memcpy(stream->text + stream->held, piece, n);
     n += (size_t)stream->held;
     stream->previous = id == lemon_tokenizer_bos(tokenizer) ? -1 : id;      /* only the text's first blank goes */
-    stream->held = id < 0 ? 0 : (int64_t)lemon__unfinished((const uint8_t *)room, n);
+    stream->held = id < 0 ? 0 : (int64_t)lemon__unfinished((const uint8_t *)stream->text, n);
     stream->given = (int64_t)n - stream->held;
-    *text = room;
+    *text = stream->text;
     *bytes = (size_t)stream->given;
     return LEMON_OK;
 }
@@ -11834,32 +11505,28 @@ static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
                                             int64_t n, lemon_tokens *kept, lemon_tokenizer **smaller) {
     const lemon__rules *rules = tokenizer ? &tokenizer->rules : NULL;
-    int32_t id, size = lemon_tokenizer_size(tokenizer);
+    int32_t size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
     lemon_tokens ignored;
     lemon__encoder e = lemon__encoder_open(ctx, tokenizer, &ignored);
-    int32_t *new_ids;
-    lemon_status status;
-    int64_t i;
-    if (tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL || smaller == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_trim: an argument is NULL");
-    new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
-    status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
+    if (lemon__lacks(ctx, __func__, tokenizer && (ids || n < 1) && kept && smaller)) return LEMON_E_ARG;
+    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
+    lemon_status status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
     *smaller = NULL;
     memset(&ignored, 0, sizeof ignored);
     if (!LEMON__BPE && !status) status = lemon__no_bpe(ctx);
     e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
-    for (i = 0; i < n && !status; i++)
+    for (int64_t i = 0; i < n && !status; i++)
         status = ids[i] >= 0 && ids[i] < size ? lemon__trim_keep(&e, ids[i])
                                               : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
                                                             (long)ids[i], (long)size - 1);
-    for (id = 0; id < size && !status; id++) {
+    for (int32_t id = 0; id < size && !status; id++) {
         int kind = tokenizer->kinds[id] & LEMON__KIND, byte = rules->split && tokenizer->pieces.spans[id].bytes == 1;
         int end = id == rules->bos || id == rules->eos || id == rules->unknown;
         if (byte || end || (kind != LEMON__NORMAL && kind != LEMON__UNUSED)) e.passed[id] = 1;
     }
     if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
-    for (id = 0; id < size && !status; id++)
+    for (int32_t id = 0; id < size && !status; id++)
         if (e.passed[id]) status = lemon_tokens_push(ctx, kept, id);
     if (status) { lemon_tokenizer_free(ctx, *smaller); *smaller = NULL; }
     lemon__encoder_close(&e);
@@ -11882,15 +11549,14 @@ static int lemon__names_id(const void *name, size_t n) {
 /*  A JSON object of a Hugging Face folder with new numbers in "..._token_id"; all else stays as it is. */
 static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens *kept, lemon__bytes *out) {
     lemon__json json;
-    int32_t i, k;
     uint32_t at = 0;
     int64_t id;
     lemon_status status = lemon__json_parse(out->ctx, part->name, part->data, part->bytes, &json);
     if (status) return status;
-    for (i = 1; json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next) {
+    for (int32_t i = 1; json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next) {
         const lemon__json_node *name = &json.nodes[i], *value = name + 1;
         int list = lemon__json_is(&json, i, "added_tokens_decoder");    /* tokenizer.json has them too */
-        for (k = i + 1; k < value->next; k++) {
+        for (int32_t k = i + 1; k < value->next; k++) {
             const lemon__json_node *number = &json.nodes[k];
             if (!list && !(lemon__names_id(json.text + name->start, name->bytes) && lemon__json_int(&json, k, &id)))
                 continue;
@@ -11926,8 +11592,7 @@ static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, con
                                        "added_tokens.json"};
     lemon__bytes text = lemon__bytes_in(ctx);
     lemon_status status = LEMON_OK;
-    size_t i;
-    for (i = 0; i < sizeof gone / sizeof *gone; i++)
+    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
         if (strcmp(part->name, gone[i]) == 0) return LEMON_OK;
     if (strcmp(part->name, "gguf.tokenizer") == 0) status = lemon__trim_gguf(part, kept, &text);
     else if (strcmp(lemon__ending(part->name), ".json") == 0) status = lemon__trim_json(part, kept, &text);
@@ -11942,11 +11607,10 @@ static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, con
 static lemon_status lemon__trim_param(lemon_ctx *ctx, lemon_model *model, const lemon_tensor *from, int rows,
                                       const lemon_tokens *kept, lemon_tensor *to) {
     size_t bytes = lemon_row_bytes(from->dtype, from->cols);
-    int64_t i;
     to->dtype = from->dtype;
     to->data = rows ? lemon_arena_alloc(ctx, &model->arena, (size_t)kept->count * bytes) : from->data;
     if (to->data == NULL) return LEMON_E_MEMORY;
-    for (i = 0; i < kept->count && rows; i++)
+    for (int64_t i = 0; i < kept->count && rows; i++)
         memcpy((char *)to->data + (size_t)i * bytes, (const char *)from->data + (size_t)kept->ids[i] * bytes, bytes);
     return LEMON_OK;
 }
@@ -11956,14 +11620,11 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
     lemon_tokenizer *smaller = NULL;
     lemon_tokens now;
     lemon_config config;
-    lemon_status status;
-    int64_t i, layer, before;
-    if (ctx == NULL || source == NULL || source->tokenizer == NULL || (ids == NULL && n > 0) || kept == NULL ||
-        model == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_model_trim: an argument, or the model's tokenizer, is NULL");
+    int64_t layer;
+    if (lemon__lacks(ctx, __func__, source && source->tokenizer && (ids || n < 1) && kept && model)) return LEMON_E_ARG;
     *model = NULL;
-    before = kept->count;
-    status = lemon__vocabulary_check(ctx, source);
+    int64_t before = kept->count;
+    lemon_status status = lemon__vocabulary_check(ctx, source);
     if (!status) status = lemon_tokenizer_trim(ctx, source->tokenizer, ids, n, kept, &smaller);
     if (status) return status;
     now.ids = kept->count ? kept->ids + before : NULL;      /* a tokenizer may have no piece at all */
@@ -11971,11 +11632,11 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
     config = source->config;
     config.vocab_size = (int32_t)now.count;
     status = lemon__model_new(ctx, &config, model);
-    for (i = 0; i < source->n_params && !status; i++) {
+    for (int64_t i = 0; i < source->n_params && !status; i++) {
         int rows = lemon__roles[lemon__param_role(&config, i, &layer)].out == LEMON_JOINT_VOCAB;
         status = lemon__trim_param(ctx, *model, &source->params[i], rows, &now, &(*model)->params[i]);
     }
-    for (i = 0; i < source->n_parts && !status; i++) status = lemon__trim_part(ctx, &source->parts[i], &now, *model);
+    for (int64_t i = 0; i < source->n_parts && !status; i++) status = lemon__trim_part(ctx, &source->parts[i], &now, *model);
     if (status) lemon_tokenizer_free(ctx, smaller);
     else {
         (*model)->tokenizer = smaller;
@@ -12022,14 +11683,14 @@ static int lemon__hf_true(const lemon__hf *hf, int32_t node, const char *name) {
 /*  Calls step for a member of the file, or for each of the steps of its "Sequence"; null has none. */
 static lemon_status lemon__hf_steps(lemon__hf *hf, const char *field, const char *items,
                                     lemon_status (*step)(lemon__hf *hf, int32_t node)) {
-    int32_t node = lemon__json_get(&hf->json, 0, field), list, i;
+    int32_t node = lemon__json_get(&hf->json, 0, field);
     lemon_status status = LEMON_OK;
     if (lemon__json_type_of(&hf->json, node) <= LEMON__JSON_NULL) return LEMON_OK;
     if (!lemon__hf_is(hf, node, "Sequence")) return step(hf, node);
-    list = lemon__json_get(&hf->json, node, items);
+    int32_t list = lemon__json_get(&hf->json, node, items);
     if (lemon__json_type_of(&hf->json, list) != LEMON__JSON_ARRAY)
         return lemon__hf_refuse(hf, node, field, "a sequence with a list of steps");
-    for (i = list + 1; i < hf->json.nodes[list].next && !status; i = hf->json.nodes[i].next) status = step(hf, i);
+    for (int32_t i = list + 1; i < hf->json.nodes[list].next && !status; i = hf->json.nodes[i].next) status = step(hf, i);
     return status;
 }
 
@@ -12048,9 +11709,9 @@ static lemon_status lemon__hf_normalizer(lemon__hf *hf, int32_t node) {
 
 static lemon_status lemon__hf_split(lemon__hf *hf, int32_t node) {
     int32_t regex = lemon__json_get(&hf->json, lemon__json_get(&hf->json, node, "pattern"), "Regex");
-    size_t i, n;
+    size_t n;
     const uint8_t *text = lemon__json_string(&hf->json, regex, &n);
-    for (i = 0; text && i < sizeof lemon__patterns / sizeof *lemon__patterns; i++) {
+    for (size_t i = 0; text && i < sizeof lemon__patterns / sizeof *lemon__patterns; i++) {
         if (n != strlen(lemon__patterns[i].regex) || memcmp(text, lemon__patterns[i].regex, n) != 0) continue;
         if (!lemon__json_is(&hf->json, lemon__json_get(&hf->json, node, "behavior"), "Isolated") ||
             lemon__hf_true(hf, node, "invert"))
@@ -12100,26 +11761,24 @@ static lemon_status lemon__hf_pre_tokenizer(lemon__hf *hf, int32_t node) {
 /*  SentencePiece's family has steps that undo the blanks, GPT-2's has the alphabet. */
 static lemon_status lemon__hf_decoder(lemon__hf *hf, int32_t node) {
     static const char *const known[] = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"};
-    size_t i;
     if (hf->t->rules.split && lemon__hf_is(hf, node, "ByteLevel")) return LEMON_OK;
-    for (i = 0; !hf->t->rules.split && i < sizeof known / sizeof *known; i++)
+    for (size_t i = 0; !hf->t->rules.split && i < sizeof known / sizeof *known; i++)
         if (lemon__hf_is(hf, node, known[i])) return LEMON_OK;
     return lemon__hf_refuse(hf, node, "decoder", "one that undoes what normalizer and pre_tokenizer do");
 }
 
 /*  Whether BOS goes before a text. */
 static lemon_status lemon__hf_post_processor(lemon__hf *hf, int32_t node) {
-    int32_t list = lemon__json_get(&hf->json, node, "single"), i, special, seen = 0;
+    int32_t list = lemon__json_get(&hf->json, node, "single"), seen = 0;
     lemon__rules *rules = &hf->t->rules;
     size_t n;
     if (lemon__hf_is(hf, node, "ByteLevel")) return LEMON_OK;
     if (!lemon__hf_is(hf, node, "TemplateProcessing") || lemon__json_type_of(&hf->json, list) != LEMON__JSON_ARRAY)
         return lemon__hf_refuse(hf, node, "post_processor", "ByteLevel or TemplateProcessing");
-    for (i = list + 1; i < hf->json.nodes[list].next; i = hf->json.nodes[i].next, seen++) {
-        const uint8_t *name;
-        special = lemon__json_get(&hf->json, i, "SpecialToken");
+    for (int32_t i = list + 1; i < hf->json.nodes[list].next; i = hf->json.nodes[i].next, seen++) {
+        int32_t special = lemon__json_get(&hf->json, i, "SpecialToken");
         if (special < 0) continue;
-        name = lemon__json_string(&hf->json, lemon__json_get(&hf->json, special, "id"), &n);
+        const uint8_t *name = lemon__json_string(&hf->json, lemon__json_get(&hf->json, special, "id"), &n);
         rules->bos = name ? lemon__special_named(hf->t, (const char *)name, n) : -1;
         rules->add_bos = 1;
         if (seen > 0 || rules->bos < 0)
@@ -12133,10 +11792,9 @@ static void lemon__hf_ends(lemon__hf *hf) {
     static const char *const begins[] = {"<s>", "<|begin_of_text|>", "<|startoftext|>", "<bos>"};
     static const char *const ends[] = {"</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|im_end|>"};
     lemon__rules *rules = &hf->t->rules;
-    size_t i;
-    for (i = 0; rules->bos < 0 && i < sizeof begins / sizeof *begins; i++)
+    for (size_t i = 0; rules->bos < 0 && i < sizeof begins / sizeof *begins; i++)
         rules->bos = lemon__special_named(hf->t, begins[i], strlen(begins[i]));
-    for (i = 0; rules->eos < 0 && i < sizeof ends / sizeof *ends; i++)
+    for (size_t i = 0; rules->eos < 0 && i < sizeof ends / sizeof *ends; i++)
         rules->eos = lemon__special_named(hf->t, ends[i], strlen(ends[i]));
 }
 
@@ -12174,27 +11832,24 @@ static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unkno
 }
 
 static lemon_status lemon__hf_pieces(lemon__hf *hf, int32_t vocab, int32_t unknown) {
-    int32_t added = lemon__json_get(&hf->json, 0, "added_tokens"), i;
+    int32_t added = lemon__json_get(&hf->json, 0, "added_tokens");
     char name[64] = "";
-    const uint8_t *text;
     size_t n;
-    int64_t id;
     lemon_status status = LEMON_OK;
-    for (i = vocab + 1; i < hf->json.nodes[vocab].next && !status; i = hf->json.nodes[i + 1].next)
+    for (int32_t i = vocab + 1; i < hf->json.nodes[vocab].next && !status; i = hf->json.nodes[i + 1].next)
         status = lemon__hf_enter(hf, hf->piece_of, i + 1, i, "model.vocab");
-    for (i = added + 1; added >= 0 && i < hf->json.nodes[added].next && !status; i = hf->json.nodes[i].next)
+    for (int32_t i = added + 1; added >= 0 && i < hf->json.nodes[added].next && !status; i = hf->json.nodes[i].next)
         status = lemon__hf_enter(hf, hf->added_of, lemon__json_get(&hf->json, i, "id"), i, "added_tokens");
-    text = lemon__json_string(&hf->json, unknown, &n);
+    const uint8_t *text = lemon__json_string(&hf->json, unknown, &n);
     if (text && n < sizeof name) memcpy(name, text, n);
-    for (id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, *name ? name : NULL);
+    for (int64_t id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, *name ? name : NULL);
     return status;
 }
 
 /*  Merges are "left right", or in newer files ["left", "right"]. */
 static lemon_status lemon__hf_merges(lemon__hf *hf, int32_t merges) {
     lemon_status status = LEMON_OK;
-    int32_t i;
-    for (i = merges + 1; i < hf->json.nodes[merges].next && !status; i = hf->json.nodes[i].next) {
+    for (int32_t i = merges + 1; i < hf->json.nodes[merges].next && !status; i = hf->json.nodes[i].next) {
         int pair = hf->json.nodes[i].type == LEMON__JSON_ARRAY && hf->json.nodes[i].next == i + 3;
         size_t n, m;
         const uint8_t *left = lemon__json_string(&hf->json, pair ? i + 1 : i, &n);
@@ -12212,7 +11867,6 @@ static lemon_status lemon__hf_model(lemon__hf *hf) {
     static const char *const absent[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     int32_t model = lemon__json_get(&hf->json, 0, "model"), vocab = lemon__json_get(&hf->json, model, "vocab"),
             merges = lemon__json_get(&hf->json, model, "merges"), i, node;
-    lemon_status status;
     /* the oldest files, GPT-2's among them, do not name the type, but no other type has merges */
     if (!lemon__hf_is(hf, model, "BPE") && (lemon__json_get(&hf->json, model, "type") >= 0 || merges < 0))
         return lemon__hf_refuse(hf, model, "model", "\"BPE\"");
@@ -12229,15 +11883,14 @@ static lemon_status lemon__hf_model(lemon__hf *hf) {
     if (lemon__json_type_of(&hf->json, merges) != LEMON__JSON_ARRAY)
         return lemon__hf_refuse(hf, merges, "model.merges", "a list of pairs");
     hf->t->rules.whole_words = lemon__hf_true(hf, model, "ignore_merges");
-    status = lemon__hf_pieces(hf, vocab, lemon__json_get(&hf->json, model, "unk_token"));
+    lemon_status status = lemon__hf_pieces(hf, vocab, lemon__json_get(&hf->json, model, "unk_token"));
     return status ? status : lemon__hf_merges(hf, merges);
 }
 
 static lemon_status lemon__hf_parse(lemon__hf *hf, int32_t vocab_size) {
     static const lemon__rules fresh = {0, 0, 0, 1, 0, 0, 0, 0, -1, -1, -1};
-    lemon_status status;
     hf->t->rules = fresh;
-    status = lemon__hf_steps(hf, "normalizer", "normalizers", lemon__hf_normalizer);
+    lemon_status status = lemon__hf_steps(hf, "normalizer", "normalizers", lemon__hf_normalizer);
     if (!status) status = lemon__hf_steps(hf, "pre_tokenizer", "pretokenizers", lemon__hf_pre_tokenizer);
     if (!status) status = lemon__hf_steps(hf, "decoder", "decoders", lemon__hf_decoder);
     if (!status) status = lemon__hf_model(hf);
@@ -12253,15 +11906,13 @@ static lemon_status lemon__hf_parse(lemon__hf *hf, int32_t vocab_size) {
 
 static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
     lemon__hf hf;
-    size_t bytes;
-    lemon_status status;
     memset(&hf, 0, sizeof hf);
     hf.ctx = ctx;
     hf.t = t;
-    status = lemon__json_parse(ctx, reader->name, reader->map, (size_t)reader->size, &hf.json);
+    lemon_status status = lemon__json_parse(ctx, reader->name, reader->map, (size_t)reader->size, &hf.json);
     if (status) return status;
     hf.most = lemon__min((int64_t)reader->size / 4, LEMON__MAX_PIECES);     /* "":0 takes four bytes */
-    bytes = (size_t)hf.most * 2 * sizeof *hf.piece_of;
+    size_t bytes = (size_t)hf.most * 2 * sizeof *hf.piece_of;
     hf.piece_of = (int32_t *)lemon__calloc(ctx, bytes);
     hf.added_of = hf.piece_of + hf.most;
     status = hf.piece_of ? lemon__hf_parse(&hf, vocab_size) : LEMON_E_MEMORY;
@@ -12281,8 +11932,7 @@ typedef struct lemon__proto {
 /*  Seven bits a byte, the lowest first; the last byte is below 128. */
 static uint64_t lemon__take_varint(lemon__cursor *c) {
     uint64_t value = 0;
-    int shift;
-    for (shift = 0; shift < 64; shift += 7) {
+    for (int shift = 0; shift < 64; shift += 7) {
         const uint8_t *p = lemon__take(c, 1);
         if (p == NULL) return 0;
         value |= (uint64_t)(*p & 127) << shift;
@@ -12294,13 +11944,11 @@ static uint64_t lemon__take_varint(lemon__cursor *c) {
 
 /*  0: there is no other field, or it is damaged (c->bad). */
 static int lemon__proto_next(lemon__cursor *c, lemon__proto *f) {
-    uint64_t tag;
-    const uint8_t *p;
     if (c->bad || c->at == c->size) return 0;
-    tag = lemon__take_varint(c);
+    uint64_t tag = lemon__take_varint(c);
     f->number = tag >> 3;
     f->value = (tag & 7) == 1 ? lemon__take64(c) : (tag & 7) == 5 ? lemon__take32(c) : lemon__take_varint(c);
-    p = (tag & 7) == 2 && f->value <= c->size ? lemon__take(c, (size_t)f->value) : NULL;
+    const uint8_t *p = (tag & 7) == 2 && f->value <= c->size ? lemon__take(c, (size_t)f->value) : NULL;
     f->bytes = lemon__cursor_at(p, p ? (size_t)f->value : 0);
     if (f->number == 0 || (p == NULL && (tag & 7) != 0 && (tag & 7) != 1 && (tag & 7) != 5)) c->bad = 1;
     return !c->bad;
@@ -12344,13 +11992,12 @@ static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, i
     lemon__proto part, f;
     int32_t said[LEMON__SP_FIELDS], *ids[] = {&t->rules.unknown, &t->rules.bos, &t->rules.eos};
     lemon_status status = LEMON_OK;
-    int k;
     t->rules = fresh;
-    for (k = 0; k < LEMON__SP_FIELDS; k++) said[k] = lemon__sp_fields[k].fallback;
+    for (int k = 0; k < LEMON__SP_FIELDS; k++) said[k] = lemon__sp_fields[k].fallback;
     while (!status && lemon__proto_next(&c, &part)) {
         if (part.number == 1) status = lemon__sp_piece(ctx, reader->name, part, t);
         while ((part.number == 2 || part.number == 3) && lemon__proto_next(&part.bytes, &f))
-            for (k = 0; k < LEMON__SP_FIELDS; k++)
+            for (int k = 0; k < LEMON__SP_FIELDS; k++)
                 if (part.number == lemon__sp_fields[k].part && f.number == lemon__sp_fields[k].field)
                     said[k] = (int32_t)(uint32_t)f.value;
         c.bad |= part.number < 4 && part.bytes.bad;
@@ -12358,7 +12005,7 @@ static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, i
     if (!status && (c.bad || t->pieces.count == 0))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: the file ends within a field, or is damaged; get it anew",
                            reader->name);
-    for (k = 0; k < LEMON__SP_FIELDS && !status; k++)
+    for (int k = 0; k < LEMON__SP_FIELDS && !status; k++)
         if (lemon__sp_fields[k].expected >= 0 && said[k] != lemon__sp_fields[k].expected)
             return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %ld, expected %ld; lemon.h has no other",
                                reader->name, lemon__sp_fields[k].name, (long)said[k], (long)lemon__sp_fields[k].expected);
@@ -12366,7 +12013,7 @@ static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, i
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: it has %lld pieces, expected at most %ld (vocab_size); it belongs "
                            "to another model", reader->name, (long long)t->pieces.count, (long)vocab_size);
     t->rules.prefix = said[LEMON__SP_PREFIX] ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
-    for (k = 0; k < 3; k++) *ids[k] = said[k + 1] >= 0 && said[k + 1] < t->pieces.count ? said[k + 1] : -1;
+    for (int k = 0; k < 3; k++) *ids[k] = said[k + 1] >= 0 && said[k + 1] < t->pieces.count ? said[k + 1] : -1;
     t->rules.add_bos = t->rules.bos >= 0;
     return status ? status : lemon__tokenizer_finish(ctx, reader->name, t);
 }
@@ -12395,7 +12042,7 @@ static int32_t lemon__gguf_id(const lemon__unpack *u, const char *name, int32_t 
 
 static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemon__rules *rules) {
     static const lemon__rules fresh = {0, 0, 0, 0, 0, 1, 0, 0, -1, -1, -1};
-    int merges = lemon__gguf_is(u, "tokenizer.ggml.model", "gpt2"), bos;
+    int merges = lemon__gguf_is(u, "tokenizer.ggml.model", "gpt2");
     *rules = fresh;
     while (merges && rules->split < LEMON__SPLIT_COUNT &&
            (rules->split == 0 || !lemon__gguf_is(u, "tokenizer.ggml.pre", lemon__gguf_patterns[rules->split])))
@@ -12409,7 +12056,7 @@ static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemo
     rules->blank_mark = !merges;
     rules->whole_words = rules->split == LEMON__SPLIT_LLAMA3;
     rules->nfc = rules->split >= LEMON__SPLIT_QWEN2;
-    bos = !merges || rules->split == LEMON__SPLIT_LLAMA3;
+    int bos = !merges || rules->split == LEMON__SPLIT_LLAMA3;
     rules->add_bos = lemon__gguf_id(u, "tokenizer.ggml.add_bos_token", bos, 2);
     rules->prefix = lemon__gguf_id(u, "tokenizer.ggml.add_space_prefix", !merges, 2)
                         ? (merges ? LEMON__PREFIX_MISSING : LEMON__PREFIX_ALWAYS) : LEMON__PREFIX_NEVER;
@@ -12420,14 +12067,14 @@ static lemon_status lemon__gguf_rules(const lemon__unpack *u, int64_t size, lemo
 }
 
 static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
-    int64_t n, n_scores, n_kinds, n_merges, i;
+    int64_t n, n_scores, n_kinds, n_merges;
     lemon__cursor tokens = lemon__gguf_array(u, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, &n);
     lemon__cursor scores = lemon__gguf_array(u, "tokenizer.ggml.scores", LEMON__GGUF_F32, &n_scores);
     lemon__cursor kinds = lemon__gguf_array(u, "tokenizer.ggml.token_type", LEMON__GGUF_I32, &n_kinds);
     lemon__cursor merges = lemon__gguf_array(u, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, &n_merges);
     lemon_status status = lemon__gguf_rules(u, n, &t->rules);
     size_t bytes;
-    for (i = 0; i < n && !status; i++) {
+    for (int64_t i = 0; i < n && !status; i++) {
         const uint8_t *piece = lemon__take_text(&tokens, &bytes);
         float score = i < n_scores ? lemon__float(lemon__take32(&scores)) : 0.0f;
         uint32_t kind = i < n_kinds ? lemon__take32(&kinds) : (uint32_t)LEMON__NORMAL;
@@ -12438,7 +12085,7 @@ static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *
     }
     while (!status && t->pieces.count > 0 && t->kinds[t->pieces.count - 1] == LEMON__UNUSED)
         t->blob_bytes = (int64_t)t->pieces.spans[--t->pieces.count].start;  /* they only fill up the vocabulary */
-    for (i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
+    for (int64_t i = 0; i < n_merges && t->rules.by_merges && !status; i++) {
         const uint8_t *text = lemon__take_text(&merges, &bytes);
         status = lemon__tokenizer_merge_text(u->ctx, t, u->source.name, text, bytes);
     }
@@ -12446,12 +12093,11 @@ static lemon_status lemon__gguf_pieces(const lemon__unpack *u, lemon_tokenizer *
 }
 
 static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
-    lemon_status status;
     *tokenizer = NULL;
     if (lemon__words_find(&u->key_names, "tokenizer.ggml.model", 20) < 0 ||
         lemon__gguf_is(u, "tokenizer.ggml.model", "no_vocab"))
         return LEMON_OK;
-    status = lemon__tokenizer_new(u->ctx, tokenizer);
+    lemon_status status = lemon__tokenizer_new(u->ctx, tokenizer);
     if (!status) status = lemon__gguf_pieces(u, *tokenizer);
     return lemon__tokenizer_done(u->ctx, status, tokenizer);
 }
@@ -12460,9 +12106,8 @@ static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tok
 static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t id) {
     int64_t start = out->count;
     uint8_t *room = lemon__put_room(out, 3 * t->pieces.spans[id].bytes);
-    size_t n;
     if (room == NULL) return;
-    n = lemon__piece_spelling(t, id, room);
+    size_t n = lemon__piece_spelling(t, id, room);
     if (t->rules.llama2c && (t->kinds[id] & LEMON__KIND) == LEMON__CONTROL && n > 2 && room[0] == '\n') {
         n -= 2;
         memmove(room, room + 1, n);
@@ -12486,13 +12131,13 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
                                        "tokenizer.ggml.unknown_token_id"};
     const int32_t ids[] = {t->rules.bos, t->rules.eos, t->rules.unknown};
     lemon__bytes *b = &pack->keys;
-    int32_t id, size = lemon_tokenizer_size(t);
-    int64_t i, from;
+    int32_t size = lemon_tokenizer_size(t);
+    int64_t from;
     const char *model = t->rules.split ? "gpt2" : "llama", *pattern = lemon__gguf_patterns[t->rules.split];
     lemon__gguf_put_text(pack, "tokenizer.ggml.model", model, strlen(model));
     lemon__gguf_put_text(pack, "tokenizer.ggml.pre", pattern, strlen(pattern));
     lemon__gguf_put_array(pack, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, (uint64_t)vocab_size);
-    for (id = 0; id < vocab_size; id++) {
+    for (int32_t id = 0; id < vocab_size; id++) {
         int named = id < size && ((t->kinds[id] & LEMON__KIND) != LEMON__UNUSED || t->pieces.spans[id].bytes > 0);
         from = lemon__put_open(b);
         if (named) lemon__put_spelling(b, t, id);
@@ -12501,13 +12146,13 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
     }
     if (!t->rules.split) {
         lemon__gguf_put_array(pack, "tokenizer.ggml.scores", LEMON__GGUF_F32, (uint64_t)vocab_size);
-        for (id = 0; id < vocab_size; id++) lemon__put_number(b, lemon__bits(id < size ? t->scores[id] : 0.0f), 4);
+        for (int32_t id = 0; id < vocab_size; id++) lemon__put_number(b, lemon__bits(id < size ? t->scores[id] : 0.0f), 4);
     }
     lemon__gguf_put_array(pack, "tokenizer.ggml.token_type", LEMON__GGUF_I32, (uint64_t)vocab_size);
-    for (id = 0; id < vocab_size; id++) lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
+    for (int32_t id = 0; id < vocab_size; id++) lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
     if (t->rules.split) {
         lemon__gguf_put_array(pack, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, (uint64_t)t->pairs.count);
-        for (i = 0; i < t->pairs.count; i++) {
+        for (int64_t i = 0; i < t->pairs.count; i++) {
             from = lemon__put_open(b);
             lemon__put_spelling(b, t, t->merges[i].left);
             lemon__put(b, " ", 1);
@@ -12515,7 +12160,7 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
             lemon__put_length(b, from);
         }
     }
-    for (i = 0; i < 3; i++)
+    for (int64_t i = 0; i < 3; i++)
         if (ids[i] >= 0) lemon__gguf_put(pack, keys[i], LEMON__GGUF_U32, (uint64_t)ids[i]);
     lemon__gguf_put(pack, "tokenizer.ggml.add_bos_token", LEMON__GGUF_BOOL, t->rules.add_bos && t->rules.bos >= 0);
     lemon__gguf_put(pack, "tokenizer.ggml.add_space_prefix", LEMON__GGUF_BOOL, t->rules.prefix != LEMON__PREFIX_NEVER);
@@ -12525,18 +12170,17 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
 
 /*  Tokens that were added to a tokenizer.model stand in added_tokens.json by their ids, which go on from its own. */
 static lemon_status lemon__tokenizer_added(lemon_ctx *ctx, const lemon_part *part, lemon_tokenizer *t) {
-    int64_t base = t->pieces.count, id, k;
-    lemon_status status;
+    int64_t base = t->pieces.count, id;
     lemon__json json;
     int32_t *names, i;
     if (part == NULL) return LEMON_OK;
-    status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
+    lemon_status status = lemon__json_parse(ctx, part->name, part->data, part->bytes, &json);
     if (status) return status;
     names = (int32_t *)lemon__calloc(ctx, (size_t)json.count * sizeof *names);
     if (names == NULL) status = LEMON_E_MEMORY;
     for (i = 1; names && json.nodes[0].type == LEMON__JSON_OBJECT && i < json.nodes[0].next; i = json.nodes[i + 1].next)
         if (lemon__json_int(&json, i + 1, &id) && id >= base && id - base < json.count) names[id - base] = i;
-    for (k = 0; !status && k < json.count && names[k] > 0; k++) {
+    for (int64_t k = 0; !status && k < json.count && names[k] > 0; k++) {
         size_t n;
         const uint8_t *text = lemon__json_string(&json, names[k], &n);
         status = text ? lemon__tokenizer_spell(ctx, t, LEMON__CONTROL, 0.0f, text, n) : LEMON_E_MEMORY;
@@ -12552,13 +12196,12 @@ static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *mode
     const lemon_part *json = lemon__part_find(model, "tokenizer.json"),
                      *part = json ? json : lemon__part_find(model, "tokenizer.model");
     lemon_reader reader;
-    lemon_status status;
     if (part == NULL) return LEMON_OK;
     memset(&reader, 0, sizeof reader);
     reader.name = part->name;
     reader.map = (const uint8_t *)part->data;
     reader.size = part->bytes;
-    status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
+    lemon_status status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
     if (status || json) return status;
     return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
 }
@@ -12577,7 +12220,6 @@ static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *fold
     lemon_tokenizer *t = model->tokenizer;
     lemon__json json;
     int64_t id;
-    int32_t node;
     if (status || t == NULL) return status && status != LEMON_E_MEMORY ? lemon__blame(ctx, folder, status) : status;
     status = lemon__part_json(ctx, model, "tokenizer_config.json", &json);
     if (status == LEMON_E_MEMORY) return status;
@@ -12588,7 +12230,7 @@ static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *fold
     if (lemon__json_int(&json, lemon__json_get(&json, 0, "bos_token_id"), &id) && id >= 0 && id < t->pieces.count &&
         t->rules.bos < 0)
         t->rules.bos = (int32_t)id;
-    node = lemon__json_get(&json, 0, "eos_token_id");
+    int32_t node = lemon__json_get(&json, 0, "eos_token_id");
     if (lemon__json_type_of(&json, node) == LEMON__JSON_ARRAY) node++;
     if (lemon__json_int(&json, node, &id) && id >= 0 && id < t->pieces.count) t->rules.eos = (int32_t)id;
     lemon__json_close(&json);
@@ -12607,11 +12249,10 @@ static int lemon__scored_order(const void *a, const void *b) {
 
 /*  Every way in which a piece is two pieces joined, where only scores are known. */
 static void lemon__scored_merges(const lemon_tokenizer *t, lemon__bytes *out) {
-    int32_t id;
-    for (id = 0; id < lemon_tokenizer_size(t); id++) {
-        size_t n, k;
+    for (int32_t id = 0; id < lemon_tokenizer_size(t); id++) {
+        size_t n;
         const uint8_t *piece = lemon__piece(t, id, &n);
-        for (k = 1; k < n && t->kinds[id] == LEMON__NORMAL; k++) {
+        for (size_t k = 1; k < n && t->kinds[id] == LEMON__NORMAL; k++) {
             lemon__scored s;
             s.score = t->scores[id];
             s.merge.id = id;
@@ -12635,22 +12276,22 @@ static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int3
     lemon__bytes_free(&piece);
 }
 
+#define LEMON__BLANK "\xe2\x96\x81"        /* U+2581 */
+
 /*  The steps before and behind the model: LLaMA's with blanks as U+2581 ... */
 static void lemon__json_sentencepiece(lemon__bytes *out, int prefix) {
     static const char replace[] = "{\"type\": \"Replace\", \"pattern\": {\"String\": \"%s\"}, \"content\": \"%s\"}";
-    static const char mark[] = "\xe2\x96\x81";
-    lemon__print(out, "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
-    if (prefix == LEMON__PREFIX_ALWAYS) lemon__print(out, "{\"type\": \"Prepend\", \"prepend\": \"%s\"}, ", mark);
-    lemon__print(out, replace, " ", mark);
+    lemon__print(out, "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [%s", prefix != LEMON__PREFIX_ALWAYS ? "" :
+                 "{\"type\": \"Prepend\", \"prepend\": \"" LEMON__BLANK "\"}, ");
+    lemon__print(out, replace, " ", LEMON__BLANK);
     lemon__print(out, "]},\n\"pre_tokenizer\": ");
     if (prefix <= LEMON__PREFIX_ALWAYS) lemon__print(out, "null");
-    else lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"%s\", \"prepend_scheme\": \"%s\", "
-                           "\"split\": false}", mark, prefix == LEMON__PREFIX_FIRST ? "first" : "always");
+    else lemon__print(out, "{\"type\": \"Metaspace\", \"replacement\": \"" LEMON__BLANK "\", \"prepend_scheme\": \"%s\", "
+                           "\"split\": false}", prefix == LEMON__PREFIX_FIRST ? "first" : "always");
     lemon__print(out, ",\n\"decoder\": {\"type\": \"Sequence\", \"decoders\": [");
-    lemon__print(out, replace, mark, " ");
-    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
-    if (prefix) lemon__print(out, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
-    lemon__print(out, "]},\n");
+    lemon__print(out, replace, LEMON__BLANK, " ");
+    lemon__print(out, ", {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}%s]},\n",
+                 prefix ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}" : "");
 }
 
 static const char *lemon__json_bool(int value) { return value ? "true" : "false"; }
@@ -12682,8 +12323,8 @@ static void lemon__json_template(lemon__bytes *out, const lemon_tokenizer *t) {
         ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": ",
         ", \"type_id\": 1}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {", ": {\"id\": ",
         ", \"tokens\": ["};
-    int k, added = t->rules.add_bos && t->rules.bos >= 0;
-    for (k = 0; k < 6 && added; k++) {
+    int added = t->rules.add_bos && t->rules.bos >= 0;
+    for (int k = 0; k < 6 && added; k++) {
         lemon__print(out, "%s", parts[k]);
         lemon__print_piece(out, t, t->rules.bos, -1);
     }
@@ -12694,10 +12335,9 @@ static void lemon__json_template(lemon__bytes *out, const lemon_tokenizer *t) {
 static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out) {
     lemon__bytes scored = lemon__bytes_in(out->ctx);
     int32_t id, size = lemon_tokenizer_size(t), n = 0;
-    int64_t i, n_merges;
     if (!t->rules.by_merges) lemon__scored_merges(t, &scored);
     if (scored.status) out->status = scored.status;
-    n_merges = t->rules.by_merges ? t->pairs.count : scored.count / (int64_t)sizeof(lemon__scored);
+    int64_t n_merges = t->rules.by_merges ? t->pairs.count : scored.count / (int64_t)sizeof(lemon__scored);
     lemon__print(out, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [");
     for (id = 0; id < size; id++) {
         int kind = t->kinds[id] & LEMON__KIND;
@@ -12725,7 +12365,7 @@ static void lemon__tokenizer_to_json(const lemon_tokenizer *t, lemon__bytes *out
         lemon__print(out, ": %ld", (long)id);
     }
     lemon__print(out, "},\n\"merges\": [");
-    for (i = 0; i < n_merges && !out->status; i++) {
+    for (int64_t i = 0; i < n_merges && !out->status; i++) {
         lemon__scored s;
         if (t->rules.by_merges) s.merge = t->merges[i];
         else memcpy(&s, scored.data + (size_t)i * sizeof s, sizeof s);
@@ -12747,9 +12387,9 @@ enum { LEMON__TAGS = sizeof lemon__tags / sizeof *lemon__tags };
 /*  A key that came with a GGUF file as a member of tokenizer_config.json; lists have no place there. */
 static void lemon__tag_to_config(const lemon_tokenizer *t, const lemon__key *key, lemon__bytes *out) {
     uint32_t number = key->type == LEMON__GGUF_U32 ? lemon__get32(key->value) : 0;
-    int k = 0, id;
+    int k = 0;
     while (k < LEMON__TAGS && !lemon__key_is(key, lemon__tags[k][1])) k++;
-    id = k > 1 && k < LEMON__TAGS;
+    int id = k > 1 && k < LEMON__TAGS;
     if ((key->type != LEMON__GGUF_U32 && key->type != LEMON__GGUF_BOOL && key->type != LEMON__GGUF_TEXT) ||
         (id && (key->type != LEMON__GGUF_U32 || number >= (uint32_t)lemon_tokenizer_size(t))))
         return;
@@ -12771,9 +12411,8 @@ static void lemon__tokenizer_to_config(const lemon_model *model, lemon__bytes *o
         {"bos_token", t->rules.bos}, {"eos_token", t->rules.eos}, {"unk_token", t->rules.unknown}};
     lemon__cursor c = lemon__cursor_at(part ? part->data : NULL, part ? part->bytes : 0);
     lemon__key key;
-    size_t i;
     lemon__print(out, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"");
-    for (i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 3; i++) {
         if (ends[i].id < 0) continue;
         lemon__print(out, ",\n  \"%s\": ", ends[i].name);
         lemon__print_piece(out, t, ends[i].id, -1);
@@ -12819,11 +12458,10 @@ static void lemon__tag_to_gguf(lemon__pack *pack, const lemon_tokenizer *t, lemo
 static void lemon__tags_to_gguf(lemon__pack *pack, const lemon_model *model) {
     const lemon_part *chat = lemon__part_find(model, "chat_template.jinja");
     lemon__json json;
-    int32_t i;
     if (chat) lemon__gguf_put_text(pack, lemon__tags[0][1], (const char *)chat->data, chat->bytes);
     if (lemon__part_json(pack->ctx, model, "tokenizer_config.json", &json) == LEMON_E_MEMORY) pack->status = LEMON_E_MEMORY;
     if (lemon__json_type_of(&json, 0) == LEMON__JSON_OBJECT)
-        for (i = 1; i < json.nodes[0].next; i = json.nodes[i + 1].next) lemon__tag_to_gguf(pack, model->tokenizer, &json, i);
+        for (int32_t i = 1; i < json.nodes[0].next; i = json.nodes[i + 1].next) lemon__tag_to_gguf(pack, model->tokenizer, &json, i);
     lemon__json_close(&json);
 }
 
@@ -12838,16 +12476,11 @@ static int lemon__looks_like_json(const uint8_t *p, size_t n) {
 
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
                                                    lemon_tokenizer **tokenizer) {
-    lemon_reader r;
-    lemon_status status;
-    int json, proto;
-    if (tokenizer == NULL || !lemon__reader_ok(ctx, reader))
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "lemon_tokenizer_load_reader: an argument, or what the reader must have, is NULL");
-    r = *reader;
-    status = LEMON__FORMATS ? lemon__hold(ctx, &r) : lemon__one_format(ctx, r.name);
-    json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
-    proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
+    if (lemon__lacks(ctx, __func__, tokenizer && lemon__reader_ok(reader))) return LEMON_E_ARG;
+    lemon_reader r = *reader;
+    lemon_status status = LEMON__FORMATS ? lemon__hold(ctx, &r) : lemon__one_format(ctx, r.name);
+    int json = !status && lemon__looks_like_json(r.map, (size_t)r.size);
+    int proto = !status && r.size > 3 && r.map[0] == 10 && r.map[2] == 10;      /* a piece, and its text */
     *tokenizer = NULL;
     if (!status && !json && vocab_size != 0 && (vocab_size < LEMON__FIRST_PIECE || vocab_size > LEMON__MAX_PIECES))
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
@@ -12866,10 +12499,9 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer) {
     lemon_reader reader;
-    lemon_status status;
-    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_load: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tokenizer != NULL)) return LEMON_E_ARG;
     *tokenizer = NULL;
-    status = lemon_file_reader(ctx, path, &reader);
+    lemon_status status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_tokenizer_load_reader(ctx, &reader, vocab_size, tokenizer);
 }
 
@@ -12878,11 +12510,10 @@ LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, in
 static lemon_status lemon__tokens_document(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
                                            size_t bytes, lemon_tokens *tokens) {
     int32_t bos = lemon_tokenizer_bos(tokenizer);
-    lemon_status status;
     while (bytes > 0 && lemon__is_space(text[bytes - 1])) bytes--;
     while (bytes > 0 && lemon__is_space(*text)) { text++; bytes--; }
     if (bytes == 0) return LEMON_OK;
-    status = bos < 0 ? LEMON_OK : lemon_tokens_push(ctx, tokens, bos);
+    lemon_status status = bos < 0 ? LEMON_OK : lemon_tokens_push(ctx, tokens, bos);
     return status ? status : lemon_encode(ctx, tokenizer, text, bytes, tokens);
 }
 
@@ -12895,13 +12526,11 @@ static int lemon__is_mark(const char *line, size_t bytes) {
 
 LEMON_API lemon_status lemon_tokens_from_text(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
                                               size_t bytes, lemon_tokens *tokens) {
-    size_t from = 0, line, next;
-    int64_t before;
+    size_t from = 0, next;
     lemon_status status = LEMON_OK;
-    if (tokenizer == NULL || tokens == NULL || (text == NULL && bytes > 0))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_from_text: an argument is NULL");
-    before = tokens->count;
-    for (line = 0; line < bytes && !status; line = next) {
+    if (lemon__lacks(ctx, __func__, tokenizer && tokens && (text || bytes == 0))) return LEMON_E_ARG;
+    int64_t before = tokens->count;
+    for (size_t line = 0; line < bytes && !status; line = next) {
         const char *newline = (const char *)memchr(text + line, '\n', bytes - line);
         size_t end = newline ? (size_t)(newline - text) : bytes;
         next = end + 1;
@@ -12933,39 +12562,31 @@ static lemon_status lemon__tokens_ids(lemon_ctx *ctx, const lemon_reader *reader
     return status;
 }
 
-static lemon_status lemon__tokens_prose(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const lemon_reader *reader,
-                                        int32_t vocab_size, lemon_tokens *tokens) {
-    if (tokenizer == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: is text, but there is no tokenizer to read it with; give --tokenizer "
-                           "FILE, or token ids in a .u16 or .u32 file", reader->name);
-    if (lemon_tokenizer_size(tokenizer) > vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
-                           reader->name, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
-    return lemon_tokens_from_text(ctx, tokenizer, (const char *)reader->map, (size_t)reader->size, tokens);
-}
-
 static lemon_status lemon__tokens_file(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size,
                                        const char *path, lemon_tokens *tokens) {
     size_t width = strcmp(lemon__ending(path), ".u16") == 0 ? 2 : strcmp(lemon__ending(path), ".u32") == 0 ? 4 : 0;
     lemon_reader reader;
     lemon_status status = lemon_file_reader(ctx, path, &reader);
-    if (status) return status;
-    status = lemon__hold(ctx, &reader);
+    if (!status) status = lemon__hold(ctx, &reader);
     if (!status && width) status = lemon__tokens_ids(ctx, &reader, width, vocab_size, tokens);
-    else if (!status) status = lemon__tokens_prose(ctx, tokenizer, &reader, vocab_size, tokens);
+    else if (!status && tokenizer == NULL)
+        status = lemon__fail(ctx, LEMON_E_ARG, "%s: is text, but there is no tokenizer to read it with; give --tokenizer "
+                             "FILE, or token ids in a .u16 or .u32 file", path);
+    else if (!status && lemon_tokenizer_size(tokenizer) > vocab_size)
+        status = lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
+                             path, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
+    else if (!status)
+        status = lemon_tokens_from_text(ctx, tokenizer, (const char *)reader.map, (size_t)reader.size, tokens);
     lemon__reader_close(&reader);
     return status;
 }
 
 LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size,
                                                const char *const *paths, int64_t n_paths, lemon_tokens *tokens) {
-    int64_t i, before;
     lemon_status status = LEMON_OK;
-    if (tokens == NULL || (paths == NULL && n_paths > 0) || vocab_size < 1)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "lemon_tokens_from_files: an argument is NULL, or vocab_size is not positive");
-    before = tokens->count;
-    for (i = 0; i < n_paths && !status; i++)
+    if (lemon__lacks(ctx, __func__, tokens && (paths || n_paths < 1) && vocab_size > 0)) return LEMON_E_ARG;
+    int64_t before = tokens->count;
+    for (int64_t i = 0; i < n_paths && !status; i++)
         status = paths[i] ? lemon__tokens_file(ctx, tokenizer, vocab_size, paths[i], tokens)
                           : lemon__fail(ctx, LEMON_E_ARG, "lemon_tokens_from_files: a path is NULL");
     if (status) tokens->count = before;
@@ -12982,13 +12603,11 @@ typedef struct lemon__tally {
 } lemon__tally;
 
 static lemon_status lemon__tally_add(lemon_ctx *ctx, lemon__tally *tally, size_t start, size_t bytes) {
-    int32_t i = lemon__words_find(&tally->words, tally->words.blob + start, bytes);
-    int64_t *counts;
+    const int32_t i = lemon__words_find(&tally->words, tally->words.blob + start, bytes);
+    const int64_t n = tally->words.count;
     if (i >= 0) { tally->counts[i]++; return LEMON_OK; }
-    counts = (int64_t *)lemon__reserve(ctx, tally->counts, &tally->capacity, tally->words.count + 1, sizeof *counts);
-    if (counts == NULL) return LEMON_E_MEMORY;
-    tally->counts = counts;
-    counts[tally->words.count] = 1;
+    if (!lemon__room(ctx, &tally->counts, &tally->capacity, n + 1, sizeof *tally->counts)) return LEMON_E_MEMORY;
+    tally->counts[n] = 1;
     return lemon__words_push(ctx, &tally->words, start, bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
 }
 
@@ -13012,7 +12631,7 @@ typedef struct lemon__learner {
     lemon__tally words;             /* the distinct words of the text */
     lemon__span *spelling;          /* word w is now symbols[start ... start+bytes-1] */
     int32_t *symbols;               /* ids; -1 is a character that has no piece */
-    size_t spelling_bytes, symbols_bytes;
+    int64_t spelling_capacity, n_symbols, symbols_capacity;
     lemon__words pair_names;
     lemon__pair *pairs;
     lemon__sighting *sightings;
@@ -13031,9 +12650,8 @@ static int lemon__char_class(uint8_t c) {
     character is a word of its own.  Whether two characters belong together depends on these two alone, so the
     encoder, which knows no words, cannot join across words either. */
 static size_t lemon__word_end(const uint8_t *text, size_t n, size_t at) {
-    int class_of_run;
     if (text[at] == ' ' && at + 1 < n && lemon__char_class(text[at + 1]) != 0) at++;
-    class_of_run = lemon__char_class(text[at++]);
+    int class_of_run = lemon__char_class(text[at++]);
     while (class_of_run != 0 && at < n && lemon__char_class(text[at]) == class_of_run) at++;
     return at;
 }
@@ -13050,20 +12668,20 @@ static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, s
     lemon__heap heap;
     uint64_t best;
     lemon_status status = LEMON_OK;
-    size_t at, bytes;
-    int64_t i, room = ((int64_t)size - LEMON__FIRST_PIECE + 1) / 2;
+    size_t bytes;
+    int64_t room = ((int64_t)size - LEMON__FIRST_PIECE + 1) / 2;
     memset(&chars, 0, sizeof chars);
     memset(&heap, 0, sizeof heap);
     chars.words.blob = text;
-    for (at = 0; at < n && !status; at += bytes) {
+    for (size_t at = 0; at < n && !status; at += bytes) {
         bytes = lemon__char_bytes(text + at, n - at);
         if (text[at] != ' ' && text[at] != 0 && (bytes > 1 || text[at] < 0x80))
             status = lemon__tally_add(l->ctx, &chars, at, bytes);
     }
-    for (i = 0; i < chars.words.count && !status; i++)
+    for (int64_t i = 0; i < chars.words.count && !status; i++)
         status = lemon__heap_push(l->ctx, &heap, lemon__learn_key(chars.counts[i], (uint64_t)i));
     if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, " ", 1);
-    for (i = 1; i < room && !status && lemon__heap_pop(&heap, &best); i++) {
+    for (int64_t i = 1; i < room && !status && lemon__heap_pop(&heap, &best); i++) {
         const lemon__span *span = &chars.words.spans[best & UINT32_MAX];
         status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, text + span->start, span->bytes);
     }
@@ -13074,54 +12692,40 @@ static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, s
 
 /*  The distinct words, each spelled in characters. */
 static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, size_t n) {
+    const lemon__words *words = &l->words.words;
     lemon_status status = LEMON_OK;
-    size_t at, end, total = 0;
-    int64_t w;
+    size_t end, bytes;
     l->words.words.blob = text;
-    for (at = 0; at < n && !status; at = end) {
+    for (size_t at = 0; at < n && !status; at = end) {
         end = lemon__word_end(text, n, at);
         status = lemon__tally_add(l->ctx, &l->words, at, end - at);
     }
-    if (status) return status;
-    for (w = 0; w < l->words.words.count; w++) total += l->words.words.spans[w].bytes;
-    l->spelling_bytes = (size_t)l->words.words.count * sizeof *l->spelling;
-    l->symbols_bytes = total < SIZE_MAX / 8 ? total * sizeof *l->symbols : SIZE_MAX;
-    l->spelling = (lemon__span *)lemon__malloc(l->ctx, l->spelling_bytes);
-    l->symbols = (int32_t *)lemon__malloc(l->ctx, l->symbols_bytes);
-    if (l->spelling == NULL || l->symbols == NULL) return LEMON_E_MEMORY;
-    for (total = 0, w = 0; w < l->words.words.count; w++) {
-        lemon__span *spelling = &l->spelling[w];
-        size_t bytes;
-        at = l->words.words.spans[w].start;
-        end = at + l->words.words.spans[w].bytes;
-        spelling->start = total;
-        for (; at < end; at += bytes) {
-            bytes = lemon__char_bytes(text + at, end - at);
-            l->symbols[total++] = lemon__words_find(&l->tokenizer->pieces, text + at, bytes);
+    if (status || !lemon__room(l->ctx, &l->spelling, &l->spelling_capacity, words->count, sizeof *l->spelling))
+        return LEMON_E_MEMORY;
+    for (int64_t w = 0; w < words->count; w++) {
+        const lemon__span word = words->spans[w];
+        l->spelling[w].start = (size_t)l->n_symbols;
+        for (size_t at = 0; at < word.bytes; at += bytes) {
+            bytes = lemon__char_bytes(text + word.start + at, word.bytes - at);
+            if (!lemon__room(l->ctx, &l->symbols, &l->symbols_capacity, l->n_symbols + 1, sizeof *l->symbols))
+                return LEMON_E_MEMORY;
+            l->symbols[l->n_symbols++] = lemon__words_find(&l->tokenizer->pieces, text + word.start + at, bytes);
         }
-        spelling->bytes = total - spelling->start;
+        l->spelling[w].bytes = (size_t)l->n_symbols - l->spelling[w].start;
     }
     return LEMON_OK;
 }
 
 /*  The pair of two symbols, made if it is new; NULL: no memory. */
 static lemon__pair *lemon__learn_pair(lemon__learner *l, int32_t left, int32_t right) {
-    int32_t key[2], i;
-    lemon__pair *pairs;
-    key[0] = left;
-    key[1] = right;
-    i = lemon__words_find(&l->pair_names, key, sizeof key);
+    const lemon__pair fresh = {left, right, 0, -1};
+    int32_t i = lemon__words_find(&l->pair_names, &fresh, 8);
     if (i >= 0) return &l->pairs[i];
     i = (int32_t)l->pair_names.count;
-    pairs = (lemon__pair *)lemon__reserve(l->ctx, l->pairs, &l->pairs_capacity, i + 1, sizeof *pairs);
-    if (pairs == NULL) return NULL;
-    l->pairs = pairs;
-    l->pair_names.blob = (const uint8_t *)pairs;
-    pairs[i].left = left;
-    pairs[i].right = right;
-    pairs[i].count = 0;
-    pairs[i].sighting = -1;
-    return lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof *pairs, sizeof key, 1) ? &pairs[i] : NULL;
+    if (!lemon__room(l->ctx, &l->pairs, &l->pairs_capacity, i + 1, sizeof fresh)) return NULL;
+    l->pair_names.blob = (const uint8_t *)l->pairs;
+    l->pairs[i] = fresh;
+    return lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof fresh, 8, 1) ? &l->pairs[i] : NULL;
 }
 
 static uint64_t lemon__pair_key(const lemon__pair *pair) {
@@ -13131,35 +12735,19 @@ static uint64_t lemon__pair_key(const lemon__pair *pair) {
 /*  Two neighbours appear in a word (sign 1) or go (sign -1).  Pairs that became more frequent are offered to the heap
     again; those that became rarer are put right when they come up. */
 static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
-    lemon__pair *pair;
-    lemon__sighting *s;
     if (left < 0 || right < 0) return LEMON_OK;
-    pair = lemon__learn_pair(l, left, right);
+    lemon__pair *pair = lemon__learn_pair(l, left, right);
     if (pair == NULL) return LEMON_E_MEMORY;
     pair->count += sign * l->words.counts[word];
     if (sign < 0) return LEMON_OK;
     if (pair->sighting < 0 || l->sightings[pair->sighting].word != word) {
-        s = (lemon__sighting *)lemon__reserve(l->ctx, l->sightings, &l->sightings_capacity, l->n_sightings + 1,
-                                              sizeof *s);
-        if (s == NULL) return LEMON_E_MEMORY;
-        l->sightings = s;
-        s[l->n_sightings].word = word;
-        s[l->n_sightings].older = pair->sighting;
+        const lemon__sighting seen = {pair->sighting, word};
+        if (!lemon__room(l->ctx, &l->sightings, &l->sightings_capacity, l->n_sightings + 1, sizeof seen))
+            return LEMON_E_MEMORY;
+        l->sightings[l->n_sightings] = seen;
         pair->sighting = l->n_sightings++;
     }
     return lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
-}
-
-static lemon_status lemon__learn_count_all(lemon__learner *l) {
-    lemon_status status = LEMON_OK;
-    int64_t w;
-    size_t i;
-    for (w = 0; w < l->words.words.count; w++) {
-        const int32_t *s = l->symbols + l->spelling[w].start;
-        for (i = 1; i < l->spelling[w].bytes && !status; i++)
-            status = lemon__learn_count(l, (int32_t)w, s[i - 1], s[i], 1);
-    }
-    return status;
 }
 
 /*  Joins a pair wherever it stands in a word, from the left, and counts what changes around it. */
@@ -13187,11 +12775,10 @@ static int32_t lemon__learn_piece(lemon__learner *l, int32_t left, int32_t right
     lemon_tokenizer *t = l->tokenizer;
     size_t a = t->pieces.spans[left].bytes, b = t->pieces.spans[right].bytes;
     uint8_t *room = lemon__tokenizer_room(l->ctx, t, a + b);
-    int32_t known;
     if (room == NULL) return -1;
     memcpy(room, t->blob + t->pieces.spans[left].start, a);
     memcpy(room + a, t->blob + t->pieces.spans[right].start, b);
-    known = lemon__words_find(&t->pieces, room, a + b);
+    int32_t known = lemon__words_find(&t->pieces, room, a + b);
     if (known >= 0) return known;
     return lemon__tokenizer_push(l->ctx, t, LEMON__NORMAL, score, a + b) ? -1 : lemon_tokenizer_size(t) - 1;
 }
@@ -13215,8 +12802,7 @@ static lemon_status lemon__learn_pieces(lemon__learner *l, int32_t size) {
     lemon_status status = LEMON_OK;
     lemon__pair *best;
     while ((known = lemon_tokenizer_size(l->tokenizer)) < size && !status) {
-        int32_t left, right, piece;
-        int64_t i;
+        int32_t left, right;
         status = lemon__learn_best(l, &best);
         if (status) return status;
         if (best == NULL)
@@ -13224,8 +12810,8 @@ static lemon_status lemon__learn_pieces(lemon__learner *l, int32_t size) {
                                "no more pairs to learn; give more text", (long)size, (long)known);
         left = best->left;
         right = best->right;
-        i = best->sighting;
-        piece = lemon__learn_piece(l, left, right, -(float)(known - first));
+        int64_t i = best->sighting;
+        int32_t piece = lemon__learn_piece(l, left, right, -(float)(known - first));
         if (piece < 0) return LEMON_E_MEMORY;
         for (; i >= 0 && !status; i = l->sightings[i].older)
             status = lemon__learn_join(l, l->sightings[i].word, left, right, piece);
@@ -13234,22 +12820,11 @@ static lemon_status lemon__learn_pieces(lemon__learner *l, int32_t size) {
     return status;
 }
 
-static void lemon__learner_free(lemon__learner *l) {
-    lemon__tally_free(l->ctx, &l->words);
-    lemon__free(l->ctx, l->spelling, l->spelling_bytes);
-    lemon__free(l->ctx, l->symbols, l->symbols_bytes);
-    lemon__words_free(l->ctx, &l->pair_names);
-    lemon__free(l->ctx, l->pairs, (size_t)l->pairs_capacity * sizeof *l->pairs);
-    lemon__free(l->ctx, l->sightings, (size_t)l->sightings_capacity * sizeof *l->sightings);
-    lemon__heap_free(l->ctx, &l->heap);
-}
-
 LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
                                              lemon_tokenizer **tokenizer) {
     const uint8_t *p = (const uint8_t *)text;
     lemon__learner l;
-    lemon_status status;
-    if (tokenizer == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_train: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, tokenizer != NULL)) return LEMON_E_ARG;
     *tokenizer = NULL;
     if (!LEMON__BPE) return lemon__no_bpe(ctx);
     if ((text == NULL && bytes > 0) || size <= LEMON__FIRST_PIECE || size > 65536)
@@ -13257,15 +12832,25 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                            LEMON__FIRST_PIECE + 1);
     memset(&l, 0, sizeof l);
     l.ctx = ctx;
-    status = lemon__tokenizer_new(ctx, &l.tokenizer);
+    lemon_status status = lemon__tokenizer_new(ctx, &l.tokenizer);
     if (!status) status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
     if (!status) status = lemon__learn_chars(&l, p, bytes, size);
     if (!status) status = lemon__learn_words(&l, p, bytes);
-    if (!status) status = lemon__learn_count_all(&l);
+    for (int64_t w = 0; w < l.words.words.count; w++) {
+        const int32_t *s = status ? NULL : l.symbols + l.spelling[w].start;
+        for (size_t i = 1; !status && i < l.spelling[w].bytes; i++)
+            status = lemon__learn_count(&l, (int32_t)w, s[i - 1], s[i], 1);
+    }
     if (!status) status = lemon__learn_pieces(&l, size);
     if (!status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
     if (!status) status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
-    lemon__learner_free(&l);
+    lemon__tally_free(ctx, &l.words);
+    lemon__free(ctx, l.spelling, (size_t)l.spelling_capacity * sizeof *l.spelling);
+    lemon__free(ctx, l.symbols, (size_t)l.symbols_capacity * sizeof *l.symbols);
+    lemon__words_free(ctx, &l.pair_names);
+    lemon__free(ctx, l.pairs, (size_t)l.pairs_capacity * sizeof *l.pairs);
+    lemon__free(ctx, l.sightings, (size_t)l.sightings_capacity * sizeof *l.sightings);
+    lemon__heap_free(ctx, &l.heap);
     *tokenizer = l.tokenizer;
     return lemon__tokenizer_done(ctx, status, tokenizer);
 }
@@ -13297,7 +12882,6 @@ struct lemon_session {
 static lemon_status lemon__session_memory(lemon_session *s) {
     const lemon_config *c = &s->model->config;
     const int64_t width = lemon_joint_size(c, LEMON_JOINT_KEY), n = s->o.max_seq;
-    int64_t i;
     lemon_status status = lemon__walk_open(s->ctx, &s->arena, s->model, s->o.prefill, n, &s->walk);
     if (status) return status;
     s->logits = lemon__floats(s->ctx, &s->arena, 1, c->vocab_size);
@@ -13308,7 +12892,7 @@ static lemon_status lemon__session_memory(lemon_session *s) {
         if (!s->keys || !s->values) return LEMON_E_MEMORY;
     }
     if (!s->logits || !s->cache) return LEMON_E_MEMORY;
-    for (i = 0; i < 2 * c->n_layers; i++) {
+    for (int64_t i = 0; i < 2 * c->n_layers; i++) {
         void *rows = lemon__numbers(s->ctx, &s->arena, n, width, lemon_row_bytes(s->o.cache, 1));
         if (rows == NULL) return LEMON_E_MEMORY;
         s->cache[i] = lemon__view(rows, s->o.cache, n, width);
@@ -13317,18 +12901,14 @@ static lemon_status lemon__session_memory(lemon_session *s) {
 }
 
 LEMON_API void lemon_session_defaults(lemon_session_options *options) {
-    if (options == NULL) return;
-    options->max_seq = 0;
-    options->prefill = 128;
-    options->cache = LEMON_F32;
+    static const lemon_session_options defaults = {0, 128, LEMON_F32};
+    if (options) *options = defaults;
 }
 
 LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model *model,
                                                const lemon_session_options *options, lemon_session **session) {
     lemon_session_options *o;
-    lemon_status status;
-    if (ctx == NULL || model == NULL || options == NULL || session == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, model && options && session)) return LEMON_E_ARG;
     *session = NULL;
     if (options->max_seq < 0 || options->prefill < 1 || (options->cache != LEMON_F32 && options->cache != LEMON_F16))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: max_seq is %lld, prefill %lld, cache %s, expected at "
@@ -13342,7 +12922,7 @@ LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model
     *o = *options;
     if (o->max_seq == 0 || o->max_seq > model->config.max_seq) o->max_seq = model->config.max_seq;
     o->prefill = lemon__min(o->prefill, o->max_seq);
-    status = lemon__session_memory(*session);
+    lemon_status status = lemon__session_memory(*session);
     if (status) {
         lemon_session_close(*session);
         *session = NULL;
@@ -13376,8 +12956,7 @@ LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t leng
 /*  Tells models of one shape apart: their norms. */
 static uint32_t lemon__model_mark(const lemon_model *model) {
     uint32_t crc = 0;
-    int64_t i;
-    for (i = 0; i < model->n_params; i++)
+    for (int64_t i = 0; i < model->n_params; i++)
         if (model->params[i].rows == 1) crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
     return crc;
 }
@@ -13390,23 +12969,19 @@ static void lemon__session_part(const lemon_session *s, int64_t i, char *name, s
 
 LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer) {
     lemon__pack pack;
-    lemon_status status;
     lemon_tensor t;
     char name[LEMON__NAME];
-    int64_t i;
-    if (session == NULL || !lemon__writer_ok(writer))
-        return lemon__fail(session ? session->ctx : NULL, LEMON_E_ARG,
-                           "lemon_session_save: an argument, or what the writer must have, is NULL");
+    if (lemon__lacks(session ? session->ctx : NULL, __func__, lemon__writer_ok(writer))) return LEMON_E_ARG;
     lemon__pack_open(session->ctx, &pack);
     lemon__pack_text(&pack, "requires", "session", 7);
     lemon__pack_config(&pack, "", &session->model->config);
     lemon__pack_int(&pack, "norms", lemon__model_mark(session->model));
     lemon__pack_int(&pack, "length", session->length);
-    for (i = 0; session->length > 0 && i < 2 * session->model->config.n_layers; i++) {
+    for (int64_t i = 0; session->length > 0 && i < 2 * session->model->config.n_layers; i++) {
         lemon__session_part(session, i, name, sizeof name, &t);
         lemon__pack_tensor(&pack, name, &t, t.dtype);
     }
-    status = lemon__pack_write(&pack, writer);
+    lemon_status status = lemon__pack_write(&pack, writer);
     lemon__pack_close(&pack);
     return status;
 }
@@ -13429,19 +13004,16 @@ static lemon_status lemon__session_check(const lemon_session *s, const lemon__un
 
 LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader) {
     lemon__unpack u;
-    lemon_status status;
     lemon_tensor t, found;
     char name[LEMON__NAME];
-    int64_t i, length = 0;
-    if (session == NULL || !lemon__reader_ok(session->ctx, reader))
-        return lemon__fail(session ? session->ctx : NULL, LEMON_E_ARG,
-                           "lemon_session_restore: an argument, or what the reader must have, is NULL");
+    int64_t length = 0;
+    if (lemon__lacks(session ? session->ctx : NULL, __func__, lemon__reader_ok(reader))) return LEMON_E_ARG;
     session->length = 0;
-    status = lemon__unpack_open(session->ctx, reader, "session", "session", &u);
+    lemon_status status = lemon__unpack_open(session->ctx, reader, "session", "session", &u);
     if (status) return status;
     status = lemon__session_check(session, &u, &length);
     session->length = length;
-    for (i = 0; !status && length > 0 && i < 2 * session->model->config.n_layers; i++) {
+    for (int64_t i = 0; !status && length > 0 && i < 2 * session->model->config.n_layers; i++) {
         lemon__session_part(session, i, name, sizeof name, &t);
         status = lemon__unpack_tensor(&u, name, &found);
         if (!status && found.dtype != t.dtype)
@@ -13462,30 +13034,26 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
 static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
     uint16_t *halves = (uint16_t *)cache->data;
     const size_t old = (size_t)(s->length * cache->cols), all = old + (size_t)(s->walk.seq * cache->cols);
-    size_t i;
-    for (i = old; i < all; i++) halves[i] = lemon_f16_from_f32(rows[i]);
-    for (i = 0; i < all; i++) rows[i] = lemon_f32_from_f16(halves[i]);
-}
-
-static void lemon__session_layer(lemon_session *s, int64_t layer) {
-    lemon_tensor *cache = &s->cache[2 * layer];
-    float *keys = s->keys ? s->keys : (float *)cache[0].data, *values = s->keys ? s->values : (float *)cache[1].data;
-    lemon__walk_look(&s->walk, layer, keys, values);
-    if (s->keys) lemon__session_keep(s, &cache[0], keys);
-    if (s->keys) lemon__session_keep(s, &cache[1], values);
-    lemon__walk_think(&s->walk, layer, keys, values);
+    for (size_t i = old; i < all; i++) halves[i] = lemon_f16_from_f32(rows[i]);
+    for (size_t i = 0; i < all; i++) rows[i] = lemon_f32_from_f16(halves[i]);
 }
 
 /*  n <= prefill tokens through all layers; walk.x then holds their stream. */
 static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
-    int64_t layer;
     LEMON_ASSERT(n <= s->o.prefill && s->length + n <= s->o.max_seq);
     s->walk.batch = 1;
     s->walk.seq = n;
     s->walk.pos = s->length;
     s->walk.kv_rows = s->o.max_seq;
     lemon__walk_embed(&s->walk, ids);
-    for (layer = 0; layer < s->model->config.n_layers; layer++) lemon__session_layer(s, layer);
+    for (int64_t layer = 0; layer < s->model->config.n_layers; layer++) {
+        lemon_tensor *cache = &s->cache[2 * layer];
+        float *keys = s->keys ? s->keys : (float *)cache[0].data, *values = s->keys ? s->values : (float *)cache[1].data;
+        lemon__walk_look(&s->walk, layer, keys, values);
+        if (s->keys) lemon__session_keep(s, &cache[0], keys);
+        if (s->keys) lemon__session_keep(s, &cache[1], values);
+        lemon__walk_think(&s->walk, layer, keys, values);
+    }
     s->length += n;
 }
 
@@ -13497,15 +13065,13 @@ static void lemon__session_logits(lemon_session *s) {
 }
 
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits) {
-    lemon_status status;
-    int64_t left;
     if (session == NULL) return LEMON_E_ARG;
-    left = session->o.max_seq - session->length;
+    int64_t left = session->o.max_seq - session->length;
     if (ids == NULL || n < 1 || n > left)
         return lemon__fail(session->ctx, LEMON_E_ARG,
                            "lemon_session_feed: n is %lld, expected 1 to %lld, what is left of the context",
                            (long long)n, (long long)left);
-    status = lemon__check_ids(session->ctx, session->model, ids, n);
+    lemon_status status = lemon__check_ids(session->ctx, session->model, ids, n);
     while (!status && n > 0) {
         int64_t piece = lemon__min(n, session->o.prefill);
         lemon__session_piece(session, ids, piece);
@@ -13521,11 +13087,8 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
 /* ---- sampling ---- */
 
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling) {
-    if (sampling == NULL) return;
-    memset(sampling, 0, sizeof *sampling);
-    sampling->temperature = 1.0f;
-    sampling->top_p = 0.9f;
-    sampling->seed = 1;
+    static const lemon_sampling defaults = {1.0f, 0, 0.9f, 0.0f, 1, NULL, 0};
+    if (sampling) *sampling = defaults;
 }
 
 static int32_t lemon__argmax(const float *x, int32_t n) {      /* exercise 1 */
@@ -13537,16 +13100,16 @@ static int32_t lemon__argmax(const float *x, int32_t n) {      /* exercise 1 */
 
 /*  Sorts ids by falling score, lower id first on ties: a merge sort, for it needs no global to compare through. */
 static void lemon__rank(const float *score, int32_t *ids, int32_t *other, int32_t n) {
-    int32_t width, i, *from = ids, *to = other, *swap;
-    for (width = 1; width < n; width = width > n / 2 ? n : width * 2) {
-        for (i = 0; i < n; i += 2 * width) {
+    int32_t *from = ids, *to = other;
+    for (int32_t width = 1; width < n; width = width > n / 2 ? n : width * 2) {
+        for (int32_t i = 0; i < n; i += 2 * width) {
             int32_t a = i, mid = n - i > width ? i + width : n, b = mid, end = n - mid > width ? mid + width : n,
                     out = i;
             while (a < mid || b < end)
                 to[out++] = b >= end || (a < mid && !(score[from[b]] > score[from[a]])) ? from[a++] : from[b++];
             if (end == n) break;
         }
-        swap = from; from = to; to = swap;
+        int32_t *swap = from; from = to; to = swap;
     }
     if (from != ids) memcpy(ids, from, (size_t)n * sizeof *ids);
 }
@@ -13555,10 +13118,10 @@ static void lemon__rank(const float *score, int32_t *ids, int32_t *other, int32_
     less than the n-th part of what top_p leaves out comes after those that reach top_p; the best one has p = 1. */
 static int32_t lemon__sample_ids(const float *p, int32_t n, const lemon_sampling *sampling, double total, int32_t *ids) {
     float least = sampling->min_p, left = (float)(0.999 * (1.0 - (double)sampling->top_p) * total / n);
-    int32_t count = 0, i;
+    int32_t count = 0;
     if (left > least) least = left;
     if (sampling->top_k > 0 || least > 1.0f) least = 0.0f;
-    for (i = 0; i < n; i++)
+    for (int32_t i = 0; i < n; i++)
         if (!(p[i] < least)) ids[count++] = i;
     return count;
 }
@@ -13580,22 +13143,21 @@ static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t 
 
 LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng,
                                int32_t *scratch) {
-    int32_t *ranked = scratch, keep, i;
-    double sum = 0.0, total = 0.0, target;
-    float top;
+    int32_t *ranked = scratch, i;
+    double sum = 0.0, total = 0.0;
     if (logits == NULL || sampling == NULL || n < 1) return -1;
     if (!(sampling->temperature > 0.0f)) return lemon__argmax(logits, n);
     if (rng == NULL || scratch == NULL) return -1;
-    top = lemon__max_one(logits, n);
+    float top = lemon__max_one(logits, n);
     for (i = 0; i < n; i++) {
         logits[i] = lemon__exp_one((logits[i] - top) / sampling->temperature);
         total += (double)logits[i];
     }
-    keep = lemon__sample_ids(logits, n, sampling, total, ranked);
+    int32_t keep = lemon__sample_ids(logits, n, sampling, total, ranked);
     lemon__rank(logits, ranked, scratch + n, keep);
     keep = lemon__candidates(logits, ranked, keep, sampling, total);
     for (i = 0; i < keep; i++) sum += (double)logits[ranked[i]];
-    target = lemon_rng_uniform(rng) * sum;
+    double target = lemon_rng_uniform(rng) * sum;
     for (i = 0, sum = 0.0; i < keep - 1; i++) {
         sum += (double)logits[ranked[i]];
         if (target < sum) break;
@@ -13639,11 +13201,10 @@ static void lemon__generation_close(lemon__generation *g) {
 
 /*  Where a stop stands in a text (*whole 1), else where the end of the text may begin one, else n. */
 static int64_t lemon__find_stop(const lemon_sampling *sampling, const char *text, int64_t n, int *whole) {
-    int64_t at, i, length;
     for (*whole = 1; *whole >= 0; --*whole)
-        for (at = 0; at < n; at++)
-            for (i = 0; i < sampling->n_stops; i++) {
-                length = sampling->stops[i] ? (int64_t)strlen(sampling->stops[i]) : 0;
+        for (int64_t at = 0; at < n; at++)
+            for (int64_t i = 0; i < sampling->n_stops; i++) {
+                int64_t length = sampling->stops[i] ? (int64_t)strlen(sampling->stops[i]) : 0;
                 if (length > 0 && (length > n - at ? !*whole : *whole) &&
                     memcmp(text + at, sampling->stops[i], (size_t)lemon__min(length, n - at)) == 0)
                     return at;
@@ -13655,22 +13216,19 @@ static int64_t lemon__find_stop(const lemon_sampling *sampling, const char *text
 /*  Hands a token's text to the caller, but for what must be held back; text NULL: the end, nothing is held any longer. */
 static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char *text, size_t bytes, int *ended,
                                     lemon_stop *stop) {
-    int64_t n;
     int whole = 0;
-    char *held = (char *)lemon__reserve(g->ctx, g->held, &g->capacity, g->n_held + (int64_t)bytes, 1);
-    if (held == NULL) return LEMON_E_MEMORY;
-    g->held = held;
-    if (text) memcpy(held + g->n_held, text, bytes);
+    if (!lemon__room(g->ctx, &g->held, &g->capacity, g->n_held + (int64_t)bytes, 1)) return LEMON_E_MEMORY;
+    if (text) memcpy(g->held + g->n_held, text, bytes);
     g->n_held += (int64_t)bytes;
-    n = text ? lemon__find_stop(g->sampling, held, g->n_held, &whole) : g->n_held;
+    int64_t n = text ? lemon__find_stop(g->sampling, g->held, g->n_held, &whole) : g->n_held;
     *ended = whole;
     if (whole) *stop = LEMON_STOP_TEXT;
-    if (g->on_token && (text || n > 0) && g->on_token(g->user, id, held, (size_t)n) && !*ended) {
+    if (g->on_token && (text || n > 0) && g->on_token(g->user, id, g->held, (size_t)n) && !*ended) {
         *ended = 1;
         *stop = LEMON_STOP_CALLER;
     }
     g->n_held -= n;
-    memmove(held, held + n, (size_t)g->n_held);
+    memmove(g->held, g->held + n, (size_t)g->n_held);
     if (whole) g->n_held = 0;
     return LEMON_OK;
 }
@@ -13721,18 +13279,16 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
                                       int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
                                       void *user, lemon_tokens *tokens, lemon_stop *stop) {
     lemon__generation g;
-    lemon_status status;
     lemon_stop ignored;
     float *logits = NULL;
-    if (ctx == NULL || model == NULL || sampling == NULL || tokens == NULL || (sampling->n_stops > 0 && !sampling->stops))
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_generate: an argument is NULL");
+    if (lemon__lacks(ctx, __func__, model && sampling && tokens && (sampling->n_stops < 1 || sampling->stops))) return LEMON_E_ARG;
     if (model->tokenizer == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
     if (lemon_tokenizer_size(model->tokenizer) > model->config.vocab_size)
         return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d",
                            (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
     tokens->count = 0;
-    status = lemon__generation_open(ctx, model, tokens, sampling, &g);
+    lemon_status status = lemon__generation_open(ctx, model, tokens, sampling, &g);
     g.on_token = on_token;
     g.user = user;
     if (!status) status = lemon__generate_prompt(&g, prompt, &logits);
@@ -13816,8 +13372,8 @@ static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, l
 /*  Fills a batch from token `at` on; places beyond the last target get target -1 and do not count.  Returns how many
     count. */
 static int64_t lemon__eval_fill(const lemon__objective *e, const int32_t *ids, int64_t n, int64_t at) {
-    int64_t i, counted = 0;
-    for (i = 0; i < e->batch * e->seq; i++) {
+    int64_t counted = 0;
+    for (int64_t i = 0; i < e->batch * e->seq; i++) {
         int inside = at + i + 1 < n;
         e->inputs[i] = inside ? ids[at + i] : 0;
         e->targets[i] = inside ? ids[at + i + 1] : -1;
@@ -13831,8 +13387,8 @@ static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon__objective *e, c
                                     const char *what, double *loss) {
     lemon_status status = LEMON_OK;
     double sum = 0.0;
-    int64_t at, step = e->batch * e->seq;
-    for (at = 0; !status && at < n - 1; at += step) {
+    int64_t step = e->batch * e->seq;
+    for (int64_t at = 0; !status && at < n - 1; at += step) {
         int64_t counted = lemon__eval_fill(e, ids, n, at), done = lemon__min(at + step, n - 1);
         status = lemon_tape_forward(e->tape);
         if (!status) sum += (double)lemon_tape_value(e->tape, e->loss)[0] * (double)counted;
@@ -13846,9 +13402,8 @@ static lemon_status lemon__eval_once(lemon_ctx *ctx, const lemon_model *model, c
                                      const char *what, double *loss) {
     lemon__objective e;
     lemon_arena arena = {NULL};
-    lemon_status status;
     memset(&e, 0, sizeof e);
-    status = lemon__eval_open(ctx, model, &arena, n, seq, &e);
+    lemon_status status = lemon__eval_open(ctx, model, &arena, n, seq, &e);
     if (!status) status = lemon__eval_run(ctx, &e, ids, n, what, loss);
     lemon_tape_close(e.tape);
     lemon_arena_free(ctx, &arena);
@@ -13857,13 +13412,11 @@ static lemon_status lemon__eval_once(lemon_ctx *ctx, const lemon_model *model, c
 
 LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, const lemon_tokens *tokens, int64_t seq,
                                   int64_t max_tokens, double *loss, int64_t *counted) {
-    int64_t n;
-    lemon_status status;
     if (lemon__lacks(ctx, __func__, model && tokens && loss)) return LEMON_E_ARG;
     if (seq < 0) return lemon__fail(ctx, LEMON_E_ARG, "seq is %lld, expected 0 or more", (long long)seq);
-    n = max_tokens > 0 ? lemon__min(max_tokens, tokens->count) : tokens->count;
+    int64_t n = max_tokens > 0 ? lemon__min(max_tokens, tokens->count) : tokens->count;
     seq = lemon__default_seq(&model->config, seq);
-    status = lemon__check_seq(ctx, &model->config, seq);
+    lemon_status status = lemon__check_seq(ctx, &model->config, seq);
     if (!status && n < 2)
         status = lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least 2", (long long)n);
     if (!status) status = lemon__check_ids(ctx, model, tokens->ids, n);
@@ -13929,10 +13482,9 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
         {"lr", o->lr, 0.0, 1e30},     {"min_lr", o->min_lr, 0.0, 1e30},  {"weight_decay", o->weight_decay, 0.0, 1e3},
         {"clip", o->clip, 0.0, 1e30}, {"distill", o->distill, 0.0, 1.0}, {"temperature", o->temperature, 1e-3, 1e3}};
     lemon_status status = lemon__check_seq(ctx, &model->config, o->seq);
-    size_t i;
-    for (i = 0; !status && i < sizeof whole / sizeof whole[0]; i++)
+    for (size_t i = 0; !status && i < sizeof whole / sizeof whole[0]; i++)
         status = lemon__check_whole(ctx, whole[i].name, whole[i].value, whole[i].low, whole[i].high);
-    for (i = 0; !status && i < sizeof real / sizeof real[0]; i++)
+    for (size_t i = 0; !status && i < sizeof real / sizeof real[0]; i++)
         if (!(real[i].value >= real[i].low && real[i].value <= real[i].high))
             status = lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", real[i].name, real[i].value,
                                  real[i].low, real[i].high);
@@ -13982,23 +13534,19 @@ static lemon_status lemon__adam_make(lemon_ctx *ctx, lemon_arena *arena, int64_t
 
 /*  Cuts `size` numbers from `begin` on, which belong to one parameter, into segments. */
 static void lemon__adam_segments(lemon__adam *a, int64_t begin, int64_t size, int64_t param, float decay) {
-    int64_t at;
-    for (at = 0; at < size; at += LEMON__SEGMENT) {
-        lemon__segment *s = &a->segments[a->n_segments++];
-        s->at = begin + at;
-        s->count = lemon__min(LEMON__SEGMENT, size - at);
-        s->param = param;
-        s->decay = decay;
+    for (int64_t at = 0; at < size; at += LEMON__SEGMENT) {
+        const lemon__segment s = {begin + at, lemon__min(LEMON__SEGMENT, size - at), param, decay};
+        a->segments[a->n_segments++] = s;
     }
 }
 
 static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, double decay,
                                      lemon__adam *a) {
-    int64_t i, layer, most = model->n_params + model->block_count / LEMON__SEGMENT;
+    int64_t layer, most = model->n_params + model->block_count / LEMON__SEGMENT;
     a->w = model->block;
     a->count = model->block_count;
     if (lemon__adam_make(ctx, arena, most, a)) return LEMON_E_MEMORY;
-    for (i = 0; i < model->n_params; i++) {
+    for (int64_t i = 0; i < model->n_params; i++) {
         const lemon_tensor *t = &model->params[i];
         int matrix = lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix;
         lemon__adam_segments(a, (const float *)t->data - model->block, t->rows * t->cols, i,
@@ -14007,41 +13555,66 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
     return LEMON_OK;
 }
 
-LEMON__INLINE void lemon__adam_segment_body(const lemon__adam *a, const lemon__segment *s) {
-    float *w = a->w + s->at, *g = a->g + s->at, *m = a->m + s->at, *v = a->v + s->at;
-    int64_t i;
-    for (i = 0; i < s->count; i++) {
-        float x = g[i] * a->scale;
-        m[i] = 0.9f * m[i] + 0.1f * x;
-        v[i] = 0.95f * v[i] + 0.05f * x * x;
-        w[i] -= a->rate * (m[i] * a->unbias_m / (sqrtf(v[i] * a->unbias_v) + 1e-8f) + s->decay * w[i]);
-    }
+/*  One pass over w, g, m, v; vectors by name, for compilers may not vectorise a square root that sets errno. */
+#define LEMON__SQRT_one sqrtf
+#define LEMON__SQRT_m256 _mm256_sqrt_ps
+#define LEMON__SQRT_m512(x) _mm512_maskz_sqrt_ps(0xffff, x)
+#define LEMON__SQRT_neon vsqrtq_f32
+#define LEMON__SQRT_wasm wasm_f32x4_sqrt
+#define LEMON__ADAM(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__blend_##V(float keep, LEMON__VEC_##V old, LEMON__VEC_##V more) { \
+    return LEMON__ADD_##V(LEMON__MUL_##V(LEMON__SET_##V(keep), old), more); \
+} \
+LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lemon__segment *s, int64_t i) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
+    float *w = a->w + s->at, *g = a->g + s->at, *m = a->m + s->at, *v = a->v + s->at; \
+    LEMON__VEC_##V x, mean, square, step; \
+    for (; i + lanes <= s->count; i += lanes) { \
+        x = LEMON__MUL_##V(LEMON__GET_##V(g + i), LEMON__SET_##V(a->scale)); \
+        mean = lemon__blend_##V(0.9f, LEMON__GET_##V(m + i), LEMON__MUL_##V(LEMON__SET_##V(0.1f), x)); \
+        square = LEMON__MUL_##V(LEMON__MUL_##V(LEMON__SET_##V(0.05f), x), x); \
+        square = lemon__blend_##V(0.95f, LEMON__GET_##V(v + i), square); \
+        step = LEMON__SQRT_##V(LEMON__MUL_##V(square, LEMON__SET_##V(a->unbias_v))); \
+        step = LEMON__DIV_##V(LEMON__MUL_##V(mean, LEMON__SET_##V(a->unbias_m)), \
+                              LEMON__ADD_##V(step, LEMON__SET_##V(1e-8f))); \
+        step = lemon__blend_##V(s->decay, LEMON__GET_##V(w + i), step); \
+        LEMON__PUT_##V(m + i, mean); \
+        LEMON__PUT_##V(v + i, square); \
+        LEMON__PUT_##V(w + i, LEMON__SUB_##V(LEMON__GET_##V(w + i), LEMON__MUL_##V(LEMON__SET_##V(a->rate), step))); \
+    } \
+    return i; \
 }
-LEMON__CLONES(lemon__adam_segment, (const lemon__adam *a, const lemon__segment *s), (a, s))
+LEMON__ADAM(one)
+LEMON__VECTORS(LEMON__ADAM)
+
+#define LEMON__ADAM_OF(V) if (a->isa == LEMON__ISA_##V) done = lemon__adam_##V(a, s, 0);
+static void lemon__adam_segment(const lemon__adam *a, const lemon__segment *s) {
+    int64_t done = 0;
+    LEMON__VECTORS(LEMON__ADAM_OF)
+    lemon__adam_one(a, s, done);
+}
 
 static void lemon__adam_task(void *arg, int64_t index, int worker) {
     const lemon__adam *a = (const lemon__adam *)arg;
     (void)worker;
-    lemon__adam_segment(a->isa)(a, &a->segments[index]);
+    lemon__adam_segment(a, &a->segments[index]);
 }
 
 static void lemon__square_task(void *arg, int64_t index, int worker) {
     const lemon__adam *a = (const lemon__adam *)arg;
     const lemon__segment *s = &a->segments[index];
     const float *g = a->g + s->at;
-    int64_t i;
     (void)worker;
     a->squares[index] = 0.0;
-    for (i = 0; i < s->count; i += 256)
+    for (int64_t i = 0; i < s->count; i += 256)
         a->squares[index] += (double)lemon__dot(g + i, g + i, lemon__min(256, s->count - i));
 }
 
 /*  The length of the whole gradient. */
 static double lemon__adam_norm(lemon_ctx *ctx, lemon__adam *a) {
     double sum = 0.0;
-    int64_t i;
     lemon__parallel(ctx, a->n_segments, lemon__square_task, a);
-    for (i = 0; i < a->n_segments; i++) sum += a->squares[i];
+    for (int64_t i = 0; i < a->n_segments; i++) sum += a->squares[i];
     return sqrt(sum);
 }
 
@@ -14067,24 +13640,19 @@ typedef struct lemon__windows {
 
 static lemon_status lemon__windows_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_tokens *tokens, int64_t seq,
                                         lemon_order order, uint64_t seed, lemon__windows *w) {
-    w->tokens = tokens;
-    w->seq = seq;
-    w->count = (tokens->count - 1) / seq;
-    w->order = order;
-    w->seed = seed;
-    w->epoch = -1;
+    const lemon__windows fresh = {tokens, seq, (tokens->count - 1) / seq, order, seed, -1, NULL};
+    *w = fresh;
     w->permutation = (int64_t *)lemon_arena_alloc(ctx, arena, (size_t)w->count * sizeof *w->permutation);
     return w->permutation ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 static void lemon__windows_shuffle(lemon__windows *w, int64_t epoch) {
     lemon_rng rng;
-    int64_t i, j, t;
     lemon_rng_seed(&rng, w->seed ^ (uint64_t)epoch * 0xd1342543de82ef95u);
-    for (i = 0; i < w->count; i++) w->permutation[i] = i;
-    for (i = w->count - 1; i > 0; i--) {
-        j = lemon_rng_below(&rng, i + 1);
-        t = w->permutation[i]; w->permutation[i] = w->permutation[j]; w->permutation[j] = t;
+    for (int64_t i = 0; i < w->count; i++) w->permutation[i] = i;
+    for (int64_t i = w->count - 1; i > 0; i--) {
+        int64_t j = lemon_rng_below(&rng, i + 1);
+        int64_t t = w->permutation[i]; w->permutation[i] = w->permutation[j]; w->permutation[j] = t;
     }
     w->epoch = epoch;
 }
@@ -14098,9 +13666,9 @@ static int64_t lemon__windows_at(lemon__windows *w, int64_t position) {
 
 /*  The windows from position on, as the tape reads them. */
 static void lemon__objective_fill(lemon__objective *q, lemon__windows *windows, int64_t position) {
-    int64_t i, seq = q->seq, row;
-    for (i = 0; i < q->batch; i++) {
-        row = lemon__windows_at(windows, position + i) * seq;
+    int64_t seq = q->seq;
+    for (int64_t i = 0; i < q->batch; i++) {
+        int64_t row = lemon__windows_at(windows, position + i) * seq;
         memcpy(q->inputs + i * seq, windows->tokens->ids + row, (size_t)seq * sizeof *q->inputs);
         memcpy(q->targets + i * seq, windows->tokens->ids + row + 1, (size_t)seq * sizeof *q->targets);
         if (q->taught)
@@ -14110,9 +13678,8 @@ static void lemon__objective_fill(lemon__objective *q, lemon__windows *windows, 
 
 /*  Loss and gradients on them. */
 static lemon_status lemon__objective_run(lemon__objective *q, lemon__windows *windows, int64_t position) {
-    lemon_status status;
     lemon__objective_fill(q, windows, position);
-    status = lemon_tape_forward(q->tape);
+    lemon_status status = lemon_tape_forward(q->tape);
     return status ? status : lemon_tape_backward(q->tape);
 }
 
@@ -14151,16 +13718,15 @@ static lemon_status lemon__run_open(lemon_ctx *ctx, lemon_arena *arena, const le
 static lemon_status lemon__trainer_ask(lemon__trainer *t, float *states) {
     const lemon_model *teacher = t->o.teacher;
     const int64_t seq = t->o.seq, most = lemon__max(1, 1024 / seq), d = teacher->config.d_model;
-    int64_t at, layer;
     lemon_arena arena = {NULL};
     lemon__run run;
     lemon__walk *w = &run.walk;
     lemon_status status = lemon__run_open(t->ctx, &arena, teacher, most, seq, &run);
-    for (at = 0; !status && at < t->windows.count; at += w->batch) {
+    for (int64_t at = 0; !status && at < t->windows.count; at += w->batch) {
         w->batch = lemon__min(most, t->windows.count - at);
         w->x = states + at * seq * d;
         lemon__walk_embed(w, t->windows.tokens->ids + at * seq);
-        for (layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(w, layer, run.k, run.v);
+        for (int64_t layer = 0; layer < teacher->config.n_layers; layer++) lemon__walk_layer(w, layer, run.k, run.v);
         lemon__walk_norm(w, LEMON_FINAL_NORM, 0);
         memcpy(w->x, w->y, (size_t)(lemon__walk_rows(w) * d) * sizeof *w->x);
         status = lemon__tick(t->ctx, "ask the teacher", at + w->batch, t->windows.count, (double)NAN);
@@ -14202,8 +13768,7 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
 
 static uint32_t lemon__model_crc(const lemon_model *model) {
     uint32_t crc = 0;
-    int64_t i;
-    for (i = 0; model && i < model->n_params; i++)
+    for (int64_t i = 0; model && i < model->n_params; i++)
         crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
     return crc;
 }
@@ -14271,16 +13836,15 @@ static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
     lemon__condition conditions[LEMON__CONDITIONS];
     lemon__pack pack;
     char path[4096];
-    int i;
     lemon_status status = lemon__resume_path(t, path, sizeof path);
     if (status) return status;
     lemon__pack_open(t->ctx, &pack);
     lemon__pack_text(&pack, "requires", "training", 8);
     lemon__pack_config(&pack, "", &t->model->config);
     lemon__train_conditions(t, conditions);
-    for (i = 0; i < LEMON__CONDITIONS; i++) lemon__pack_real(&pack, conditions[i].name, conditions[i].value);
+    for (int i = 0; i < LEMON__CONDITIONS; i++) lemon__pack_real(&pack, conditions[i].name, conditions[i].value);
     lemon__pack_int(&pack, "done", t->done);
-    for (i = 0; i < LEMON__STATES; i++) {
+    for (int i = 0; i < LEMON__STATES; i++) {
         lemon_tensor state = lemon__trainer_state(t, i);
         lemon__pack_tensor(&pack, lemon__state_names[i], &state, state.dtype);
     }
@@ -14291,9 +13855,8 @@ static lemon_status lemon__trainer_save_state(lemon__trainer *t) {
 
 /*  The model, and what a later run needs to go on. */
 static lemon_status lemon__trainer_save(lemon__trainer *t, int state) {
-    lemon_status status;
     if (t->o.save_path == NULL || t->ctx->options.rank > 0) return LEMON_OK;
-    status = lemon_save(t->ctx, t->o.save_path, t->model, LEMON_F32);
+    lemon_status status = lemon_save(t->ctx, t->o.save_path, t->model, LEMON_F32);
     return status || !state ? status : lemon__trainer_save_state(t);
 }
 
@@ -14301,30 +13864,17 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     lemon__condition now[LEMON__CONDITIONS];
     lemon_config config;
     double then = 0.0;
-    int i;
     lemon_status status = lemon__unpack_config(u, "", &config);
     if (!status && memcmp(&config, &t->model->config, sizeof config) != 0)
         status = lemon__refuse(u, LEMON_E_ARG,
                                "is of a model of another shape; give the model with which the run began");
     lemon__train_conditions(t, now);
-    for (i = 0; !status && i < LEMON__CONDITIONS; i++) {
+    for (int i = 0; !status && i < LEMON__CONDITIONS; i++) {
         status = lemon__unpack_real(u, now[i].name, &then);
         if (!status && (then < now[i].value || then > now[i].value))
             status = lemon__refuse(u, LEMON_E_ARG,
                                    "--%s is %.9g, expected %.9g, with which the run began; give the same, or begin "
                                    "anew without --resume", now[i].name, now[i].value, then);
-    }
-    return status;
-}
-
-static lemon_status lemon__resume_states(lemon__trainer *t, const lemon__unpack *u) {
-    lemon_tensor found;
-    lemon_status status = LEMON_OK;
-    int i;
-    for (i = 0; !status && i < LEMON__STATES; i++) {
-        lemon_tensor to = lemon__trainer_state(t, i);
-        status = lemon__unpack_shaped(u, lemon__state_names[i], to.dtype, 1, to.cols, "the model's size", &found);
-        if (!status) memcpy(to.data, found.data, lemon_tensor_bytes(&to));
     }
     return status;
 }
@@ -14343,7 +13893,11 @@ static lemon_status lemon__trainer_resume(lemon__trainer *t) {
     if (!status && (t->done < 0 || t->done > t->o.steps))
         status = lemon__fail(t->ctx, LEMON_E_ARG, "%s: %lld steps are done, expected at most --steps, which is %lld",
                              path, (long long)t->done, (long long)t->o.steps);
-    if (!status) status = lemon__resume_states(t, &u);
+    for (int i = 0; !status && i < LEMON__STATES; i++) {
+        lemon_tensor to = lemon__trainer_state(t, i), found;
+        status = lemon__unpack_shaped(&u, lemon__state_names[i], to.dtype, 1, to.cols, "the model's size", &found);
+        if (!status) memcpy(to.data, found.data, lemon_tensor_bytes(&to));
+    }
     lemon__unpack_close(&u);
     return status;
 }
@@ -14352,10 +13906,9 @@ static lemon_status lemon__trainer_resume(lemon__trainer *t) {
 
 /*  The gradient of a whole batch in adam.g, and the step's loss and KL. */
 static lemon_status lemon__trainer_gradient(lemon__trainer *t, lemon_step *step) {
-    int64_t part;
     lemon_status status = LEMON_OK;
     memset(t->adam.g, 0, (size_t)t->adam.count * sizeof(float));
-    for (part = t->ctx->options.rank; !status && part < t->o.accumulate; part += lemon__ranks(t->ctx)) {
+    for (int64_t part = t->ctx->options.rank; !status && part < t->o.accumulate; part += lemon__ranks(t->ctx)) {
         status = lemon__objective_run(&t->q, &t->windows, t->done * t->o.batch + part * t->q.batch);
         if (status) break;
         step->loss += (double)lemon_tape_value(t->q.tape, t->q.loss)[0] / (double)t->o.accumulate;
@@ -14411,14 +13964,14 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
 }
 
 static lemon_status lemon__trainer_finish(lemon__trainer *t, lemon_train_result *result) {
-    int64_t n = lemon__min(t->done, LEMON__RECENT), i;
+    int64_t n = lemon__min(t->done, LEMON__RECENT);
     lemon_status status = LEMON_OK;
     memset(result, 0, sizeof *result);
     result->steps = t->done;
     result->tokens = t->done * t->o.batch * t->o.seq;
     result->planned_bytes = t->planned;
     result->eval_loss = (double)NAN;
-    for (i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
+    for (int64_t i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
     if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
     result->seconds = lemon__seconds() - t->started;
     return status;
@@ -14428,7 +13981,6 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
                                    const lemon_train_options *options, lemon_train_result *result) {
     lemon__trainer t;
     lemon_train_result ignored;
-    lemon_status status;
     if (lemon__lacks(ctx, __func__, model && tokens && options)) return LEMON_E_ARG;
     if (model->block == NULL)
         return lemon__fail(ctx, LEMON_E_ARG,
@@ -14440,7 +13992,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     t.started = lemon__seconds();
     lemon__tick_begin(ctx, "train");
     lemon__train_resolve(&model->config, &t.o);
-    status = lemon__train_check(ctx, model, tokens, &t.o);
+    lemon_status status = lemon__train_check(ctx, model, tokens, &t.o);
     if (!status) status = lemon__trainer_open(&t, tokens);
     if (!status && t.o.resume) status = lemon__trainer_resume(&t);
     while (!status && t.done < t.o.steps) status = lemon__trainer_step(&t);
@@ -14538,11 +14090,10 @@ static int64_t lemon__map_channels(const lemon_operators *ops, const lemon_map *
 
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot) {
-    const lemon_map *map;
     if (operators == NULL || (unsigned)place >= LEMON_PLACE_COUNT || layer < 0 ||
         layer >= operators->student.n_layers || slot < 0 || slot >= operators->slots)
         return NULL;
-    map = lemon__own_map(operators, (int)place, layer, slot);
+    const lemon_map *map = lemon__own_map(operators, (int)place, layer, slot);
     return map->student ? map : lemon__own_map(operators, (int)place, layer, 0);
 }
 
@@ -14564,8 +14115,7 @@ static lemon_status lemon__operators_done(lemon_ctx *ctx, lemon_status status, l
 /*  Two configs agree in their fields from `from` on; the first that differs is named. */
 static lemon_status lemon__same_fields(lemon_ctx *ctx, const lemon_config *is, const lemon_config *expected, int from,
                                        const char *whose, const char *why) {
-    int i;
-    for (i = from; i < LEMON__SHAPE; i++)
+    for (int i = from; i < LEMON__SHAPE; i++)
         if (lemon__field_value(is, i) != lemon__field_value(expected, i))
             return lemon__fail(ctx, LEMON_E_ARG, "%s%s is %d, expected %d, %s", whose, lemon__fields[i].name,
                                (int)lemon__field_value(is, i), (int)lemon__field_value(expected, i), why);
@@ -14581,7 +14131,6 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
                                          int64_t slots, lemon_operators **out) {
     lemon_operators *ops = (lemon_operators *)lemon__calloc(ctx, sizeof *ops);
     size_t cells = (size_t)(student->n_layers * slots);
-    int64_t i;
     *out = ops;
     if (ops == NULL) return LEMON_E_MEMORY;
     ops->teacher = *teacher;
@@ -14594,7 +14143,7 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
                                                         (size_t)lemon__param_count(student) * sizeof *ops->correction);
     if (!ops->layer || !ops->layer_weight || !ops->maps || !ops->correction)
         return lemon__operators_done(ctx, LEMON_E_MEMORY, out);
-    for (i = 0; i < (int64_t)cells; i++) ops->layer[i] = -1;
+    for (int64_t i = 0; i < (int64_t)cells; i++) ops->layer[i] = -1;
     return LEMON_OK;
 }
 
@@ -14610,10 +14159,9 @@ static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_
 
 LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config *teacher, const lemon_config *student,
                                               int64_t slots, lemon_operators **operators) {
-    lemon_status status;
     if (lemon__lacks(ctx, __func__, teacher && student && operators)) return LEMON_E_ARG;
     *operators = NULL;
-    status = lemon_config_check(ctx, teacher);
+    lemon_status status = lemon_config_check(ctx, teacher);
     if (!status) status = lemon_config_check(ctx, student);
     if (!status) status = lemon__same_family(ctx, teacher, student);
     if (!status) status = lemon__check_whole(ctx, "slots", slots, 1, teacher->n_layers);
@@ -14622,18 +14170,15 @@ LEMON_API lemon_status lemon_operators_create(lemon_ctx *ctx, const lemon_config
 
 LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *operators, lemon_place place,
                                                int64_t layer, int64_t slot, int64_t field, lemon_map **map) {
-    lemon_map *at;
-    lemon_status status;
-    int each;
     if (lemon__lacks(ctx, __func__, operators && map)) return LEMON_E_ARG;
     *map = NULL;
-    status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
+    lemon_status status = lemon__check_whole(ctx, "place", (int64_t)place, 0, LEMON_PLACE_COUNT - 1);
     if (status) return status;
-    each = lemon__places[place].per_layer;
+    int each = lemon__places[place].per_layer;
     status = lemon__check_whole(ctx, "layer", layer, 0, each ? operators->student.n_layers - 1 : 0);
     if (!status) status = lemon__check_whole(ctx, "slot", slot, 0, each ? operators->slots - 1 : 0);
     if (status) return status;
-    at = lemon__own_map(operators, (int)place, layer, slot);
+    lemon_map *at = lemon__own_map(operators, (int)place, layer, slot);
     status = lemon__check_whole(ctx, "field", field, 0, lemon__map_channels(operators, at, &operators->teacher));
     if (!status) status = lemon__map_make(ctx, operators, at, field);
     if (!status) *map = at;
@@ -14643,20 +14188,20 @@ LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *
 /*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
 static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
     lemon_status status = LEMON_OK;
-    int64_t i, k, layer, side;
-    for (i = 0; !status && i < lemon__cells(ops); i++)
+    int64_t layer;
+    for (int64_t i = 0; !status && i < lemon__cells(ops); i++)
         status = lemon__check_whole(ctx, "layer", ops->layer[i], -1, ops->teacher.n_layers - 1);
-    for (i = 0; !status && i < lemon__map_count(ops); i++) {
+    for (int64_t i = 0; !status && i < lemon__map_count(ops); i++) {
         const lemon_map *map = &ops->maps[i];
-        for (k = 0; map->index && k < map->student * map->field; k++)
+        for (int64_t k = 0; map->index && k < map->student * map->field; k++)
             if (map->index[k] < 0 || map->index[k] >= map->teacher)
                 return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" has the index %d, expected 0 to %lld",
                                    lemon__places[lemon__map_place(ops, map)].name, (int)map->index[k],
                                    (long long)map->teacher - 1);
     }
-    for (i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
+    for (int64_t i = 0; !status && i < 2 * lemon__param_count(&ops->student); i++) {
         lemon_role role = lemon__param_role(&ops->student, i / 2, &layer);
-        side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
+        int64_t side = i % 2 ? lemon__role_places[role].out : lemon__role_places[role].in;
         if (side < LEMON_PLACE_COUNT && lemon_operators_map(ops, (lemon_place)side, layer, 0)->student == 0)
             return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" of student layer %lld is missing", lemon__places[side].name,
                                (long long)layer);
@@ -14666,14 +14211,13 @@ static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators
 
 /*  The map written out: dense [student, teacher]. */
 static void lemon__map_expand(const lemon_map *map, float *out) {
-    int64_t i, f;
     if (map->index == NULL && map->field > 0) {
         memcpy(out, map->value, (size_t)(map->student * map->teacher) * sizeof *out);
         return;
     }
     memset(out, 0, (size_t)(map->student * map->teacher) * sizeof *out);
-    for (i = 0; i < map->student; i++)
-        for (f = 0; f < map->field; f++)
+    for (int64_t i = 0; i < map->student; i++)
+        for (int64_t f = 0; f < map->field; f++)
             out[i * map->teacher + map->index[i * map->field + f]] += map->value[i * map->field + f];
 }
 
@@ -14681,16 +14225,15 @@ static void lemon__map_expand(const lemon_map *map, float *out) {
 
 /*  y[rows, student] = w[rows, teacher] * map^T + beta * y, beta 0 or 1. */
 static void lemon__map_cols(lemon_ctx *ctx, const lemon_map *map, const float *w, int64_t rows, float beta, float *y) {
-    int64_t r, i, f;
     if (map->index == NULL && map->field > 0) {
         lemon__gemm_threads(ctx, 0, 1, rows, map->student, map->teacher, 1.0f, w, map->teacher, map->value,
                             map->teacher, beta, y, map->student);
         return;
     }
-    for (r = 0; r < rows; r++, w += map->teacher, y += map->student)
-        for (i = 0; i < map->student; i++) {
+    for (int64_t r = 0; r < rows; r++, w += map->teacher, y += map->student)
+        for (int64_t i = 0; i < map->student; i++) {
             float sum = 0.0f;
-            for (f = 0; f < map->field; f++) sum += map->value[i * map->field + f] * w[map->index[i * map->field + f]];
+            for (int64_t f = 0; f < map->field; f++) sum += map->value[i * map->field + f] * w[map->index[i * map->field + f]];
             y[i] = beta > 0.0f ? y[i] + sum : sum;
         }
 }
@@ -14708,9 +14251,8 @@ static lemon_status lemon__folded_gain(lemon_ctx *ctx, lemon_arena *arena, const
 
 /*  Row `row` of a weight in f32, times a gain where there is one. */
 static void lemon__folded_row(const lemon_tensor *w, int64_t row, const float *gain, float *out) {
-    int64_t c;
     lemon_row_to_f32(w, row, out);
-    for (c = 0; gain && c < w->cols; c++) out[c] *= gain[c];
+    for (int64_t c = 0; gain && c < w->cols; c++) out[c] *= gain[c];
 }
 
 /*  Rows from ... from+count-1 of a weight so, shared by threads. */
@@ -14773,13 +14315,12 @@ static void lemon__term_task(void *arg, int64_t index, int worker) {
     const lemon__term *t = (const lemon__term *)arg;
     const int64_t field = t->write ? t->write->field : 1, cols = t->w->cols;
     float *out = t->panel + index * cols, *row = t->rows + worker * cols;
-    int64_t f, c;
     memset(out, 0, (size_t)cols * sizeof *out);
-    for (f = 0; f < field; f++) {
+    for (int64_t f = 0; f < field; f++) {
         const int64_t at = (t->from + index) * field + f;
         const float v = t->write ? t->weight * t->write->value[at] : t->weight;
         lemon__folded_row(t->w, t->write ? t->write->index[at] : at, t->gain, row);
-        for (c = 0; c < cols; c++) out[c] += v * row[c];
+        for (int64_t c = 0; c < cols; c++) out[c] += v * row[c];
     }
 }
 
@@ -14795,8 +14336,8 @@ static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
 /*  product [n, cols] = weight * out [n, rows] * W, as a sum over panels of W's rows. */
 static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, float weight, const lemon_tensor *w,
                                 const float *gain, float *panel, float *product) {
-    int64_t from, count;
-    for (from = 0; from < w->rows; from += count) {
+    int64_t count;
+    for (int64_t from = 0; from < w->rows; from += count) {
         count = lemon__min(LEMON__PANEL, w->rows - from);
         lemon__folded_rows(ctx, w, from, count, gain, panel);
         lemon__gemm_threads(ctx, 0, 0, n, w->cols, count, weight, out + from, w->rows, panel, w->cols,
@@ -14838,26 +14379,25 @@ static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops
 /*  One parameter of the student. */
 static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                        int correction, int64_t param, lemon_model *student) {
-    int64_t layer, slot, i;
+    int64_t layer;
     lemon_role role = lemon__param_role(&ops->student, param, &layer);
     lemon_tensor *out = &student->params[param];
     const float *extra = (const float *)ops->correction[param].data;
     float *w = (float *)out->data;
     lemon_status status = LEMON_OK;
     memset(w, 0, lemon_tensor_bytes(out));
-    if (lemon__gain_folded(ops, role)) for (i = 0; i < out->cols; i++) w[i] = 1.0f;
-    else for (slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
+    if (lemon__gain_folded(ops, role)) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
+    else for (int64_t slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
         status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
-    for (i = 0; !status && correction && extra && i < out->rows * out->cols; i++) w[i] += extra[i];
+    for (int64_t i = 0; !status && correction && extra && i < out->rows * out->cols; i++) w[i] += extra[i];
     return status;
 }
 
 /*  A student without weights, which get their places one by one: in scratch where there is some, else all at once. */
 static lemon_status lemon__student_create(lemon_ctx *ctx, const lemon_config *config, struct lemon__file *file,
                                           lemon_model **student) {
-    lemon_status status;
     if (file == NULL) return lemon_model_create(ctx, config, student);
-    status = lemon__model_new(ctx, config, student);
+    lemon_status status = lemon__model_new(ctx, config, student);
     if (status) lemon__scratch_close(file);
     return status ? status : lemon__arena_scratch(ctx, &(*student)->arena, file);
 }
@@ -14874,8 +14414,7 @@ static lemon_status lemon__student_place(lemon_model *student, int64_t param) {
 static lemon_status lemon__apply_all(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher, int correction,
                                      lemon_model *student, volatile int64_t *done) {
     lemon_status status = lemon__workspaces(ctx);
-    int64_t i;
-    for (i = 0; !status && i < student->n_params; i++) {
+    for (int64_t i = 0; !status && i < student->n_params; i++) {
         status = lemon__student_place(student, i);
         if (status || (done && i < *done)) continue;
         status = lemon__apply_param(ctx, ops, teacher, correction, i, student);
@@ -14889,11 +14428,10 @@ static lemon_status lemon__apply_all(lemon_ctx *ctx, const lemon_operators *ops,
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student) {
     struct lemon__file *file = NULL;
-    lemon_status status;
     if (lemon__lacks(ctx, __func__, operators && teacher && student)) return LEMON_E_ARG;
     *student = NULL;
-    status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
-                                "that of the operators' teacher");
+    lemon_status status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
+                                             "that of the operators' teacher");
     if (!status) status = lemon__operators_check(ctx, operators);
     if (!status && lemon__scratch_path(ctx))
         status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
@@ -14933,14 +14471,12 @@ static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, const
 
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators) {
     const lemon_operators *ops = operators;
-    lemon_tensor layer, weight;
+    lemon_tensor layer;
     lemon__pack pack;
-    lemon_status status;
-    int64_t i;
     char name[80];
     if (lemon__lacks(ctx, __func__, path && operators)) return LEMON_E_ARG;
     layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops));
-    weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
+    lemon_tensor weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "operators", 9);
     lemon__pack_config(&pack, "teacher.", &ops->teacher);
@@ -14950,13 +14486,13 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
     lemon__pack_int(&pack, "slots", ops->slots);
     lemon__pack_tensor(&pack, "layer", &layer, LEMON_I32);
     lemon__pack_tensor(&pack, "layer_weight", &weight, LEMON_F32);
-    for (i = 0; i < lemon__map_count(ops); i++) lemon__pack_map(&pack, ops, &ops->maps[i]);
-    for (i = 0; i < lemon__param_count(&ops->student); i++) {
+    for (int64_t i = 0; i < lemon__map_count(ops); i++) lemon__pack_map(&pack, ops, &ops->maps[i]);
+    for (int64_t i = 0; i < lemon__param_count(&ops->student); i++) {
         if (ops->correction[i].data == NULL) continue;
         lemon__correction_name(&ops->student, i, name, sizeof name);
         lemon__pack_tensor(&pack, name, &ops->correction[i], LEMON_F32);
     }
-    status = lemon__pack_write_file(&pack, path);
+    lemon_status status = lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
 }
@@ -14973,11 +14509,10 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     int64_t student = lemon__map_channels(ops, map, &ops->student), field,
             teacher = lemon__map_channels(ops, map, &ops->teacher);
     lemon_tensor value, index;
-    lemon_status status;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
     if (!lemon__unpack_has(u, name)) return LEMON_OK;
-    status = lemon__unpack_field_of(u, name, teacher, &field);
+    lemon_status status = lemon__unpack_field_of(u, name, teacher, &field);
     lemon__map_name(ops, map, "value", name, sizeof name);
     if (!status && field > 0) status = lemon__unpack_shaped(u, name, LEMON_F32, student, field, why, &value);
     lemon__map_name(ops, map, "index", name, sizeof name);
@@ -14993,12 +14528,11 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
 static lemon_status lemon__unpack_correction(const lemon__unpack *u, lemon_operators *ops, int64_t param) {
     lemon_tensor *c = &ops->correction[param], t;
     int64_t layer;
-    lemon_status status;
     char name[80];
     lemon__correction_name(&ops->student, param, name, sizeof name);
     if (lemon__words_find(&u->tensor_names, name, strlen(name)) < 0) return LEMON_OK;
     lemon__param_shape(&ops->student, lemon__param_role(&ops->student, param, &layer), &c->rows, &c->cols);
-    status = lemon__unpack_shaped(u, name, LEMON_F32, c->rows, c->cols, "the student's shape", &t);
+    lemon_status status = lemon__unpack_shaped(u, name, LEMON_F32, c->rows, c->cols, "the student's shape", &t);
     if (status) return status;
     c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
     if (c->data) memcpy(c->data, t.data, lemon_tensor_bytes(c));
@@ -15032,28 +14566,21 @@ static lemon_status lemon__unpack_operators(lemon_ctx *ctx, const lemon__unpack 
     return LEMON_OK;
 }
 
-static lemon_status lemon__operators_read(lemon_ctx *ctx, const lemon__unpack *u, lemon_operators **operators) {
-    lemon_status status = lemon__unpack_operators(ctx, u, operators);
-    lemon_operators *ops = *operators;
-    int64_t i;
-    for (i = 0; !status && i < lemon__map_count(ops); i++)
-        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
-            status = lemon__unpack_map(u, ops, &ops->maps[i]);
-    for (i = 0; !status && i < lemon__param_count(&ops->student); i++) status = lemon__unpack_correction(u, ops, i);
-    if (!status && lemon__operators_check(ctx, ops)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
-    return status;
-}
-
 LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, lemon_operators **operators) {
     lemon_reader reader;
     lemon__unpack u;
-    lemon_status status;
     if (lemon__lacks(ctx, __func__, path && operators)) return LEMON_E_ARG;
     *operators = NULL;
-    status = lemon_file_reader(ctx, path, &reader);
+    lemon_status status = lemon_file_reader(ctx, path, &reader);
     if (!status) status = lemon__unpack_open(ctx, &reader, "operators", "operators", &u);
     if (status) return status;
-    status = lemon__operators_read(ctx, &u, operators);
+    status = lemon__unpack_operators(ctx, &u, operators);
+    lemon_operators *ops = *operators;
+    for (int64_t i = 0; !status && i < lemon__map_count(ops); i++)
+        if (i % lemon__cells(ops) == 0 || lemon__places[i / lemon__cells(ops)].per_layer)
+            status = lemon__unpack_map(&u, ops, &ops->maps[i]);
+    for (int64_t i = 0; !status && i < lemon__param_count(&ops->student); i++) status = lemon__unpack_correction(&u, ops, i);
+    if (!status && lemon__operators_check(ctx, ops)) status = lemon__blame(ctx, u.source.name, LEMON_E_FORMAT);
     lemon__unpack_close(&u);
     return lemon__operators_done(ctx, status, operators);
 }
@@ -15080,8 +14607,7 @@ static const lemon__method lemon__methods[LEMON__METHODS] = {
     {"modegpt", LEMON__DECOMPOSES, 0, 1, 0, 1, 0, 1}, {"random", LEMON__MAKES_NEW, 0, 0, 0, 0, 0, 1}};
 
 static const lemon__method *lemon__method_find(const char *name) {
-    int i;
-    for (i = 0; name && i < LEMON__METHODS; i++)
+    for (int i = 0; name && i < LEMON__METHODS; i++)
         if (strcmp(name, lemon__methods[i].name) == 0) return &lemon__methods[i];
     return NULL;
 }
@@ -15201,13 +14727,12 @@ static uint32_t lemon__fuse_print(const lemon__fill *f) {
     const int64_t numbers[] = {f->ctx->isa, f->seq, f->windows, f->kept, f->learn, f->o->field_layers, f->o->field_dims,
                                f->o->solve, f->o->correction, (int64_t)f->o->seed, f->ops->slots};
     uint32_t crc = lemon_crc32(0, LEMON_VERSION, sizeof LEMON_VERSION);
-    int64_t i;
     crc = lemon_crc32(crc, f->method->name, strlen(f->method->name));
     crc = lemon_crc32(crc, numbers, sizeof numbers);
     crc = lemon_crc32(crc, f->tc, sizeof *f->tc);
     crc = lemon_crc32(crc, f->sc, sizeof *f->sc);
     if (f->ids) crc = lemon_crc32(crc, f->ids, (size_t)(f->windows * f->seq) * sizeof *f->ids);
-    for (i = 0; i < 2 * f->teacher->n_params; i++) {
+    for (int64_t i = 0; i < 2 * f->teacher->n_params; i++) {
         const lemon_tensor *w = &f->teacher->params[i / 2];
         crc = lemon_crc32(crc, lemon__row(w, i % 2 * (w->rows - 1)), lemon_row_bytes(w->dtype, w->cols));
     }
@@ -15217,12 +14742,10 @@ static uint32_t lemon__fuse_print(const lemon__fill *f) {
 /*  Opens scratch: as an earlier run of the same work left it, else anew. */
 static lemon_status lemon__stage_open(lemon__fill *f, size_t room, struct lemon__file **file) {
     uint32_t print = lemon__fuse_print(f);
-    int anew;
     lemon_status status = LEMON_OK;
-    for (anew = 0; anew < 2 && !status && f->stage == NULL; anew++) {
-        lemon__stage *stage;
+    for (int anew = 0; anew < 2 && !status && f->stage == NULL; anew++) {
         status = lemon__scratch_open(f->ctx, lemon__scratch_path(f->ctx), room, anew, 0, file);
-        stage = status ? NULL : (lemon__stage *)lemon__scratch_take(*file, LEMON__STAGE);
+        lemon__stage *stage = status ? NULL : (lemon__stage *)lemon__scratch_take(*file, LEMON__STAGE);
         if (stage && anew) stage->print = print, stage->size = sizeof *stage;
         if (stage && stage->print == print && stage->size == sizeof *stage) f->stage = stage;
         else if (!status) lemon__scratch_close(*file);
@@ -15238,8 +14761,7 @@ static lemon_status lemon__stage_open(lemon__fill *f, size_t room, struct lemon_
 /*  Places for the copies, and P, which is found once. */
 static lemon_status lemon__stage_places(lemon__fill *f, struct lemon__file *file) {
     size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    int k;
-    for (k = 0; k < 2; k++) {
+    for (int k = 0; k < 2; k++) {
         f->copy[k].t = (float *)lemon__scratch_take(file, rows * (size_t)f->dt);
         f->copy[k].s = (float *)lemon__scratch_take(file, rows * (size_t)f->ds);
         f->copy[k].measured = (double *)lemon__scratch_take(file, (size_t)lemon__measured(f) * sizeof(double));
@@ -15292,8 +14814,7 @@ static void lemon__stage_load(lemon__fill *f, int streams) {
 /*  Layers of a model will soon be read, or not again. */
 static void lemon__layer_pages(const lemon__fill *f, const lemon_model *model, int64_t layer, int advice) {
     const int64_t each = lemon__per_layer(&model->config);
-    int64_t i;
-    for (i = 1 + layer * each; layer < model->config.n_layers && i < 1 + (layer + 1) * each; i++)
+    for (int64_t i = 1 + layer * each; layer < model->config.n_layers && i < 1 + (layer + 1) * each; i++)
         lemon__pages(f->ctx, model->params[i].data, lemon_tensor_bytes(&model->params[i]), advice);
 }
 
@@ -15411,16 +14932,14 @@ static void lemon__adding_task(void *arg, int64_t index, int worker) {
     const lemon__adding *g = (const lemon__adding *)arg;
     const float *part = g->part + index * g->n;
     double *sum = g->sum + index * g->step;
-    int64_t c;
     (void)worker;
-    for (c = 0; c < g->n; c++) sum[c] += (double)part[c];
+    for (int64_t c = 0; c < g->n; c++) sum[c] += (double)part[c];
 }
 
 /*  Where a and b are the same rows, only what is right of the diagonal, by panels: half the work (SYRK). */
 static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
     lemon__adding g;
-    int64_t i;
-    for (i = 0; i < cov->m; i += LEMON__PANEL) {
+    for (int64_t i = 0; i < cov->m; i += LEMON__PANEL) {
         int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0;
         g.part = cov->part, g.sum = cov->sum + i * cov->n + from, g.n = cov->n - from, g.step = cov->n;
         lemon__gemm_threads(ctx, 1, 0, size, g.n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, g.n);
@@ -15430,28 +14949,26 @@ static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, cons
 
 /*  The lower triangle from the upper one, by squares, so that both are read and written a few rows at a time. */
 static void lemon__mirror_up(double *a, int64_t n) {
-    int64_t i, j, r, c;
-    for (i = 0; i < n; i += 32)
-        for (j = 0; j <= i; j += 32)
-            for (r = i; r < lemon__min(i + 32, n); r++)
-                for (c = j; c < lemon__min(j + 32, r); c++) a[r * n + c] = a[c * n + r];
+    for (int64_t i = 0; i < n; i += 32)
+        for (int64_t j = 0; j <= i; j += 32)
+            for (int64_t r = i; r < lemon__min(i + 32, n); r++)
+                for (int64_t c = j; c < lemon__min(j + 32, r); c++) a[r * n + c] = a[c * n + r];
 }
 
 LEMON__INLINE double lemon__dot64(const double *a, const double *b, int64_t n) {
     double lane[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    int64_t i, j;
+    int64_t i;
     for (i = 0; i + 8 <= n; i += 8)
-        for (j = 0; j < 8; j++) lane[j] += a[i + j] * b[i + j];
-    for (j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
+        for (int64_t j = 0; j < 8; j++) lane[j] += a[i + j] * b[i + j];
+    for (int64_t j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
     return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
 }
 
 /*  A = L L^T in place, lower triangle; *ok 0 if A is not positive definite. */
 LEMON__INLINE void lemon__cholesky_small_body(double *a, int64_t lda, int64_t n, int *ok) {
-    int64_t i, j;
     *ok = 1;
-    for (i = 0; i < n && *ok; i++) {
-        for (j = 0; j < i; j++)
+    for (int64_t i = 0; i < n && *ok; i++) {
+        for (int64_t j = 0; j < i; j++)
             a[i * lda + j] = (a[i * lda + j] - lemon__dot64(a + i * lda, a + j * lda, j)) / a[j * lda + j];
         a[i * lda + i] -= lemon__dot64(a + i * lda, a + i * lda, i);
         *ok = a[i * lda + i] > 0.0;
@@ -15462,11 +14979,10 @@ LEMON__CLONES(lemon__cholesky_small, (double *a, int64_t lda, int64_t n, int *ok
 
 /*  L^-1 of a lower triangle, by its columns: up [n, n] receives (L^-1)^T, so that both are read in order. */
 LEMON__INLINE void lemon__invert_small_body(const double *a, int64_t lda, int64_t n, double *up) {
-    int64_t i, j;
     memset(up, 0, (size_t)(n * n) * sizeof *up);
-    for (j = 0; j < n; j++) {
+    for (int64_t j = 0; j < n; j++) {
         up[j * n + j] = 1.0 / a[j * lda + j];
-        for (i = j + 1; i < n; i++)
+        for (int64_t i = j + 1; i < n; i++)
             up[j * n + i] = -lemon__dot64(a + i * lda + j, up + j * n + j, i - j) / a[i * lda + i];
     }
 }
@@ -15496,18 +15012,16 @@ static lemon_status lemon__factor_make(lemon_ctx *ctx, lemon_arena *arena, int64
 /*  x [rows, size] (ldx apart) = x * t, where t is [size, size], or its transpose. */
 static void lemon__factor_times(const lemon__factor *l, double *x, int64_t rows, int64_t ldx, const double *t,
                                 int64_t size, int trans) {
-    int64_t i;
     memset(l->spare, 0, (size_t)(rows * size) * sizeof *l->spare);
     lemon__gemm64(l->ctx, trans, 0, rows, size, size, 1.0, x, ldx, t, size, l->spare, size);
-    for (i = 0; i < rows; i++) memcpy(x + i * ldx, l->spare + i * size, (size_t)size * sizeof *x);
+    for (int64_t i = 0; i < rows; i++) memcpy(x + i * ldx, l->spare + i * size, (size_t)size * sizeof *x);
 }
 
 /*  L from the lower triangle of A; 0 if that is not positive definite. */
 static int lemon__factor_run(const lemon__factor *l) {
     const int64_t n = l->n;
-    int64_t j;
     int ok = 1;
-    for (j = 0; j < n && ok; j += LEMON__FACTOR) {
+    for (int64_t j = 0; j < n && ok; j += LEMON__FACTOR) {
         const int64_t size = lemon__min(LEMON__FACTOR, n - j), below = n - j - size;
         double *at = l->a + j * n + j, *inverse = l->inverse + j * LEMON__FACTOR;
         if (j > 0) lemon__gemm64(l->ctx, 1, 1, n - j, size, j, -1.0, at - j, n, at - j, n, at, n);
@@ -15522,13 +15036,13 @@ static int lemon__factor_run(const lemon__factor *l) {
 /*  x [rows, n] = x (L L^T)^-1, in place. */
 static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows) {
     const int64_t n = l->n;
-    int64_t j, size;
-    for (j = 0; j < n; j += size) {
+    int64_t size;
+    for (int64_t j = 0; j < n; j += size) {
         size = lemon__min(LEMON__FACTOR, n - j);
         if (j > 0) lemon__gemm64(l->ctx, 1, 0, rows, size, j, -1.0, x, n, l->a + j * n, n, x + j, n);
         lemon__factor_times(l, x + j, rows, n, l->inverse + j * LEMON__FACTOR, size, 0);
     }
-    for (j = (n - 1) / LEMON__FACTOR * LEMON__FACTOR; j >= 0; j -= LEMON__FACTOR) {
+    for (int64_t j = (n - 1) / LEMON__FACTOR * LEMON__FACTOR; j >= 0; j -= LEMON__FACTOR) {
         size = lemon__min(LEMON__FACTOR, n - j);
         if (j + size < n)
             lemon__gemm64(l->ctx, 0, 0, rows, size, n - j - size, -1.0, x + j + size, n, l->a + (j + size) * n + j, n,
@@ -15578,7 +15092,6 @@ static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__
     const int64_t block = lemon__max(lemon__min(most, LEMON__BLOCK_OF_TARGETS), 1), rows = f->batch * f->seq,
                   judges = lemon__min(block, LEMON__JUDGES);
     lemon__cov s;
-    int64_t i;
     memset(q, 0, sizeof *q);
     q->f = f;
     q->n = n;
@@ -15598,7 +15111,7 @@ static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
     lemon__sum_up(f, q->l.a, n * n);
-    for (i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
+    for (int64_t i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
 }
 
 /*  Leaves the factor at hand be, and goes on in other memory where there is enough; else the next one takes its place. */
@@ -15620,16 +15133,16 @@ static void lemon__squares_another(lemon__squares *q) {
 /*  Factors S + ridge; 0 where that is not positive definite. */
 static int lemon__squares_factor(lemon__squares *q, int ridge) {
     double mean = 0.0;
-    int64_t i, n = q->n;
+    int64_t n = q->n;
     if (q->ridge == ridge) return 1;
     if (q->of[ridge].a) {
         q->l = q->of[q->ridge = ridge];
         return 1;
     }
     lemon__squares_another(q);
-    for (i = 0; i < n; i++) mean += q->diagonal[i] / (double)n;
+    for (int64_t i = 0; i < n; i++) mean += q->diagonal[i] / (double)n;
     lemon__mirror_up(q->l.a, n);
-    for (i = 0; i < n; i++) q->l.a[i * n + i] = q->diagonal[i] + lemon__ridges[ridge] * mean + 1e-30;
+    for (int64_t i = 0; i < n; i++) q->l.a[i * n + i] = q->diagonal[i] + lemon__ridges[ridge] * mean + 1e-30;
     q->ridge = lemon__factor_run(&q->l) ? ridge : -1;
     if (q->ridge == ridge) q->of[ridge] = q->l;
     return q->ridge == ridge;
@@ -15637,14 +15150,13 @@ static int lemon__squares_factor(lemon__squares *q, int ridge) {
 
 /*  W0 of a block of targets, into q->w. */
 static void lemon__squares_from(lemon__squares *q, const lemon__target *t, int64_t count) {
-    int64_t i, c;
-    for (i = 0; i < t->m; i++) q->where[i] = -1;
-    for (c = 0; c < count; c++) q->where[q->ids[c]] = (int32_t)c;
+    for (int64_t i = 0; i < t->m; i++) q->where[i] = -1;
+    for (int64_t c = 0; c < count; c++) q->where[q->ids[c]] = (int32_t)c;
     if (t->w)
-        for (c = 0; c < count; c++) memcpy(q->w + c * q->n, t->w + q->ids[c] * q->n, (size_t)q->n * sizeof *q->w);
+        for (int64_t c = 0; c < count; c++) memcpy(q->w + c * q->n, t->w + q->ids[c] * q->n, (size_t)q->n * sizeof *q->w);
     if (t->w) return;
     memset(q->w, 0, (size_t)(count * q->n) * sizeof *q->w);
-    for (i = 0; i < t->select->student; i++) {
+    for (int64_t i = 0; i < t->select->student; i++) {
         int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
         if (to >= 0) q->w[to * q->n + i] = t->select->value[i];
     }
@@ -15656,10 +15168,9 @@ static void lemon__rest_task(void *arg, int64_t index, int worker) {
     const lemon__target *t = q->target;
     const float *target = lemon__batch(q->f, t->store) + index * t->m, *s = lemon__batch(q->f, LEMON__SOURCE) + index * q->n;
     float *rest = q->rest + index * q->count;
-    int64_t c, i;
     (void)worker;
-    for (c = 0; c < q->count; c++) rest[c] = target[q->ids[c]];
-    for (i = 0; !t->w && i < t->select->student; i++) {
+    for (int64_t c = 0; c < q->count; c++) rest[c] = target[q->ids[c]];
+    for (int64_t i = 0; !t->w && i < t->select->student; i++) {
         const int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
         if (to >= 0) rest[to] -= t->select->value[i] * s[i];
     }
@@ -15694,12 +15205,11 @@ static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int6
 static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
     double gain = 0.0;
-    int64_t i;
     for (lemon__rewind(f), f->first = f->kept; lemon__next_batch(f);) {
         lemon__squares_rest(q, t, count);
         lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, 1.0f, lemon__batch(f, LEMON__SOURCE), q->n, q->step,
                             q->n, 0.0f, q->guess, count);
-        for (i = 0; i < f->rows * count; i++)
+        for (int64_t i = 0; i < f->rows * count; i++)
             gain += (double)q->guess[i] * ((double)q->guess[i] - 2.0 * (double)q->rest[i]);
     }
     lemon__sum_up(f, &gain, 1);
@@ -15709,18 +15219,17 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
 /*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0. */
 static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
     const int64_t count = lemon__min(t->m, LEMON__JUDGES), numbers = count * q->n;
-    double least = 0.0, gain;
-    int64_t i;
-    int k, best = -1;
-    for (i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
+    double least = 0.0;
+    int best = -1;
+    for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
     lemon__squares_cross(q, t, count);
     memcpy(q->r, q->cov.sum, (size_t)numbers * sizeof *q->r);
-    for (k = 0; k < LEMON__RIDGES && !q->f->status; k++) {
+    for (int k = 0; k < LEMON__RIDGES && !q->f->status; k++) {
         if (!lemon__squares_factor(q, k)) continue;
         memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
         lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
-        gain = lemon__squares_gain(q, t, count);
+        for (int64_t i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
+        double gain = lemon__squares_gain(q, t, count);
         if (gain < least) least = gain, best = k;
     }
     return best;
@@ -15728,17 +15237,10 @@ static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
 
 /*  out[c * step + r] = in[r, c], by squares. */
 static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float *out, int64_t step) {
-    int64_t i, j, r, c;
-    for (i = 0; i < rows; i += 32)
-        for (j = 0; j < cols; j += 32)
-            for (c = j; c < lemon__min(j + 32, cols); c++)
-                for (r = i; r < lemon__min(i + 32, rows); r++) out[c * step + r] = in[r * cols + c];
-}
-
-/*  A block's W, to where the target wants it. */
-static void lemon__squares_put(lemon__squares *q, const lemon__target *t, int64_t from, int64_t count) {
-    if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
-    else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
+    for (int64_t i = 0; i < rows; i += 32)
+        for (int64_t j = 0; j < cols; j += 32)
+            for (int64_t c = j; c < lemon__min(j + 32, cols); c++)
+                for (int64_t r = i; r < lemon__min(i + 32, rows); r++) out[c * step + r] = in[r * cols + c];
 }
 
 /*  Target `index` of the block where a teacher channel is read from those student channels alone where P is not zero:
@@ -15750,41 +15252,41 @@ static void lemon__masked_task(void *arg, int64_t index, int worker) {
     const float *p = f->p + q->ids[index];
     int32_t *allowed = q->allowed + worker * ds;
     double *a = q->room + worker * ds * (ds + 1), *b = a + ds * ds, mean = 0.0;
-    int64_t i, j, n = 0;
+    int64_t n = 0;
     int ok;
-    for (i = 0; i < ds; i++)
+    for (int64_t i = 0; i < ds; i++)
         if (p[i * f->dt] < 0.0f || p[i * f->dt] > 0.0f) allowed[n++] = (int32_t)i;
-    for (i = 0; i < n; i++) mean += q->diagonal[allowed[i]] / (double)n;
-    for (i = 0; i < n; i++) {
-        for (j = 0; j < i; j++) a[i * n + j] = q->l.a[allowed[j] * ds + allowed[i]];
+    for (int64_t i = 0; i < n; i++) mean += q->diagonal[allowed[i]] / (double)n;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < i; j++) a[i * n + j] = q->l.a[allowed[j] * ds + allowed[i]];
         a[i * n + i] = q->diagonal[allowed[i]] + 1e-3 * mean + 1e-30;
         b[i] = q->cov.sum[index * ds + allowed[i]];
     }
     lemon__cholesky_small(f->ctx->isa)(a, n, n, &ok);
     if (!ok) return;
-    for (i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
-    for (i = n - 1; i >= 0; i--) {
+    for (int64_t i = 0; i < n; i++) b[i] = (b[i] - lemon__dot64(a + i * n, b, i)) / a[i * n + i];
+    for (int64_t i = n - 1; i >= 0; i--) {
         b[i] /= a[i * n + i];
-        for (j = 0; j < i; j++) b[j] -= a[i * n + j] * b[i];
+        for (int64_t j = 0; j < i; j++) b[j] -= a[i * n + j] * b[i];
     }
-    for (i = 0; i < n; i++) q->w[index * ds + allowed[i]] += (float)b[i];
+    for (int64_t i = 0; i < n; i++) q->w[index * ds + allowed[i]] += (float)b[i];
 }
 
 static void lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
-    int64_t from, count, i;
-    int best;
+    int64_t count;
     if (q->f->status) return;
-    best = q->room ? -1 : lemon__squares_choose(q, t);
+    int best = q->room ? -1 : lemon__squares_choose(q, t);
     if (best >= 0) lemon__squares_factor(q, best);
-    for (from = 0; !q->f->status && from < t->m; from += count) {
+    for (int64_t from = 0; !q->f->status && from < t->m; from += count) {
         count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
-        for (i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
+        for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
         if (q->room || best >= 0) lemon__squares_cross(q, t, count);
         else lemon__squares_from(q, t, count);
         if (q->room) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
         if (best >= 0) lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (i = 0; best >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
-        lemon__squares_put(q, t, from, count);
+        for (int64_t i = 0; best >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
+        if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
+        else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
     }
 }
 
@@ -15812,10 +15314,9 @@ typedef struct lemon__eigen_job {
 LEMON__INLINE void lemon__mirror_rows_body(const lemon__eigen_job *g, int64_t from, int64_t to) {
     const int64_t n = g->n, at = g->at;
     const double *v = g->v, *p = g->p;
-    int64_t i, j;
-    for (i = from; i < to; i++) {
+    for (int64_t i = from; i < to; i++) {
         double *row = g->a + i * n, vi = v[i], pi = p[i];
-        for (j = at; j < n; j++) row[j] -= vi * p[j] + pi * v[j];
+        for (int64_t j = at; j < n; j++) row[j] -= vi * p[j] + pi * v[j];
         g->next[i] = lemon__dot64(row + at, g->w + at, n - at);
     }
 }
@@ -15837,48 +15338,46 @@ static void lemon__eigen_rows(lemon__eigen_job *g, int64_t at, lemon__eigen_run 
 
 /*  x[0 ... n-1], a row beside the diagonal, -> the direction that is mirrored; what is left of it beside the diagonal */
 static double lemon__mirror_of(double *x, int64_t n) {
-    double norm = sqrt(lemon__dot64(x, x, n)), e = x[0] > 0.0 ? -norm : norm, size;
-    int64_t i;
+    double norm = sqrt(lemon__dot64(x, x, n)), e = x[0] > 0.0 ? -norm : norm;
     x[0] -= e;
-    size = sqrt(lemon__dot64(x, x, n));
-    for (i = 0; i < n; i++) x[i] = size > 0.0 ? x[i] / size : 0.0;
+    double size = sqrt(lemon__dot64(x, x, n));
+    for (int64_t i = 0; i < n; i++) x[i] = size > 0.0 ? x[i] / size : 0.0;
     return e;
 }
 
 /*  A [n, n] -> tridiagonal d, e with A = Q tridiag Q^T; row k of A keeps the k-th mirror, from column k + 1 on. */
 static void lemon__tridiagonal(lemon__eigen_job *g) {
-    int64_t n = g->n, k, i;
+    int64_t n = g->n;
     double *swap;
     g->w = g->v = g->p;                                     /* zeros: nothing to subtract at first */
-    for (k = 0; k + 2 < n; k++) {
+    for (int64_t k = 0; k + 2 < n; k++) {
         double *row = g->a + k * n, dot = 0.0;
-        for (i = k; i < n; i++) row[i] -= g->v[k] * g->p[i] + g->p[k] * g->v[i];
+        for (int64_t i = k; i < n; i++) row[i] -= g->v[k] * g->p[i] + g->p[k] * g->v[i];
         g->e[k] = lemon__mirror_of(row + k + 1, n - k - 1);
         g->w = row;
         lemon__eigen_rows(g, k + 1, lemon__mirror_rows(g->ctx->isa));
-        for (i = k + 1; i < n; i++) dot += g->next[i] * row[i];
-        for (i = k + 1; i < n; i++) g->next[i] = 2.0 * (g->next[i] - dot * row[i]);
+        for (int64_t i = k + 1; i < n; i++) dot += g->next[i] * row[i];
+        for (int64_t i = k + 1; i < n; i++) g->next[i] = 2.0 * (g->next[i] - dot * row[i]);
         g->v = row;
         swap = g->p, g->p = g->next, g->next = swap;
     }
     lemon__eigen_rows(g, lemon__max(0, n - 2), lemon__mirror_rows(g->ctx->isa));
     if (n > 1) g->e[n - 2] = g->a[(n - 2) * n + n - 1];
-    for (i = 0; i < n; i++) g->d[i] = g->a[i * n + i];
+    for (int64_t i = 0; i < n; i++) g->d[i] = g->a[i * n + i];
 }
 
 /*  Rows of z = Q^T, (..., mirror_1 e_i): each starts as the identity's and is mirrored from the last to the first. */
 LEMON__INLINE void lemon__mirrored_body(const lemon__eigen_job *g, int64_t from, int64_t to) {
     const int64_t n = g->n;
-    int64_t k, i, j;
-    for (i = from; i < to; i++) {
+    for (int64_t i = from; i < to; i++) {
         memset(g->z + i * n, 0, (size_t)n * sizeof *g->z);
         g->z[i * n + i] = 1.0;
     }
-    for (k = lemon__min(n - 3, to - 2); k >= 0; k--) {
+    for (int64_t k = lemon__min(n - 3, to - 2); k >= 0; k--) {
         const double *v = g->a + k * n;
-        for (i = lemon__max(from, k + 1); i < to; i++) {
+        for (int64_t i = lemon__max(from, k + 1); i < to; i++) {
             double *q = g->z + i * n, dot = 2.0 * lemon__dot64(q + k + 1, v + k + 1, n - k - 1);
-            for (j = k + 1; j < n; j++) q[j] -= dot * v[j];
+            for (int64_t j = k + 1; j < n; j++) q[j] -= dot * v[j];
         }
     }
 }
@@ -15913,12 +15412,11 @@ static void lemon__ql_step(lemon__eigen_job *job, int64_t l, int64_t m) {
 }
 
 LEMON__INLINE void lemon__turn_rows_body(const lemon__eigen_job *g, double *z, int64_t width) {
-    int64_t t, i, k;
-    for (t = 0; t < g->sweeps; t++) {
+    for (int64_t t = 0; t < g->sweeps; t++) {
         const double *turn = g->turns + t * 2 * g->n;
-        for (i = g->last[t] - 1; i >= g->first[t]; i--, turn += 2) {
+        for (int64_t i = g->last[t] - 1; i >= g->first[t]; i--, turn += 2) {
             double *z0 = z + i * width, *z1 = z0 + width, c = turn[0], s = turn[1];
-            for (k = 0; k < width; k++) {
+            for (int64_t k = 0; k < width; k++) {
                 double f = z1[k];
                 z1[k] = s * z0[k] + c * f;
                 z0[k] = c * z0[k] - s * f;
@@ -15935,10 +15433,9 @@ static void lemon__turn_task(void *arg, int64_t index, int worker) {
     const lemon__eigen_job *g = (const lemon__eigen_job *)arg;
     const int64_t n = g->n, from = index * lemon__turn_width(n), width = lemon__min(lemon__turn_width(n), n - from);
     double *z = (double *)(void *)lemon__workspace(g->ctx, worker);
-    int64_t i;
-    for (i = 0; i < n; i++) memcpy(z + i * width, g->z + i * n + from, (size_t)width * sizeof *z);
+    for (int64_t i = 0; i < n; i++) memcpy(z + i * width, g->z + i * n + from, (size_t)width * sizeof *z);
     lemon__turn_rows(g->ctx->isa)(g, z, width);
-    for (i = 0; i < n; i++) memcpy(g->z + i * n + from, z + i * width, (size_t)width * sizeof *z);
+    for (int64_t i = 0; i < n; i++) memcpy(g->z + i * n + from, z + i * width, (size_t)width * sizeof *z);
 }
 
 static void lemon__turn_all(lemon__eigen_job *g) {
@@ -15950,8 +15447,7 @@ static void lemon__turn_all(lemon__eigen_job *g) {
 static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d, double *z) {
     lemon__eigen_job g;
     size_t bytes = (size_t)((3 + 2 * LEMON__SWEEPS) * n) * sizeof(double);
-    int64_t l, m;
-    int step;
+    int64_t m;
     lemon_status status = n > LEMON__FLOATS64 / 2 ? LEMON_E_ARG : lemon__workspaces(ctx);
     if (status) return status;
     memset(&g, 0, sizeof g);
@@ -15961,8 +15457,8 @@ static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d
     g.p = g.e + n, g.next = g.p + n, g.turns = g.next + n;
     lemon__tridiagonal(&g);
     lemon__eigen_rows(&g, 0, lemon__mirrored(ctx->isa));
-    for (l = 0; l < n; l++)
-        for (step = 0; step < 100; step++) {
+    for (int64_t l = 0; l < n; l++)
+        for (int step = 0; step < 100; step++) {
             for (m = l; m + 1 < n && fabs(g.e[m]) > 1e-16 * (fabs(d[m]) + fabs(d[m + 1])); m++) {}
             if (m == l) break;
             lemon__ql_step(&g, l, m);
@@ -15980,18 +15476,18 @@ static void lemon__choose(lemon__fill *f, const double *score, int64_t total, in
     float *s = lemon__floats(f->ctx, &f->work, 1, total);
     int32_t *ids = lemon__ids(f->ctx, &f->work, 2, total);
     double top = 0.0;
-    int64_t i, n = 0;
+    int64_t n = 0;
     if (lemon__stuck(f, s && ids)) return;
-    for (i = 0; score == NULL && i < count; i++) out[i] = (int32_t)(i * total / count);
+    for (int64_t i = 0; score == NULL && i < count; i++) out[i] = (int32_t)(i * total / count);
     if (score == NULL) return;
-    for (i = 0; i < total; i++) top = score[i] > top ? score[i] : top;
-    for (i = 0; i < total; i++) {
+    for (int64_t i = 0; i < total; i++) top = score[i] > top ? score[i] : top;
+    for (int64_t i = 0; i < total; i++) {
         s[i] = top > 0.0 ? (float)(score[i] / top) : 0.0f;
         ids[i] = (int32_t)i;
     }
     lemon__rank(s, ids, ids + total, (int32_t)total);
-    for (i = 0; i < count; i++) s[ids[i]] = 2.0f;           /* above all others: marked, then gathered in order */
-    for (i = 0; i < total; i++)
+    for (int64_t i = 0; i < count; i++) s[ids[i]] = 2.0f;           /* above all others: marked, then gathered in order */
+    for (int64_t i = 0; i < total; i++)
         if (s[i] > 1.0f) out[n++] = (int32_t)i;
 }
 
@@ -16000,25 +15496,25 @@ static void lemon__choose(lemon__fill *f, const double *score, int64_t total, in
     and the best groups are taken.  Else the best heads, in order. */
 static void lemon__choose_heads(lemon__fill *f, const double *score, int32_t *query) {
     const lemon_config *t = f->tc, *s = f->sc;
-    int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s, g, i, j;
+    int64_t group_t = t->n_heads / t->kv_heads, group_s = s->n_heads / s->kv_heads, parts = group_t / group_s;
     int32_t *order = lemon__ids(f->ctx, &f->work, 1, t->n_heads), *groups = lemon__ids(f->ctx, &f->work, 1, s->kv_heads);
     double *total = lemon__doubles(f->ctx, &f->work, parts, t->kv_heads);
     if (parts * t->kv_heads < s->kv_heads) { lemon__choose(f, score, t->n_heads, s->n_heads, query); return; }
     if (lemon__stuck(f, order && groups && total)) return;
-    for (i = 0; i < t->n_heads; i++) order[i] = (int32_t)i;
-    for (g = 0; g < t->kv_heads; g++)                       /* this key-value head's queries, the best first */
-        for (i = 0; i < parts * group_s; i++) {
+    for (int64_t i = 0; i < t->n_heads; i++) order[i] = (int32_t)i;
+    for (int64_t g = 0; g < t->kv_heads; g++)                       /* this key-value head's queries, the best first */
+        for (int64_t i = 0; i < parts * group_s; i++) {
             int32_t *o = order + g * group_t, swap = o[i];
             int64_t best = i;
-            for (j = i + 1; score && j < group_t; j++)
+            for (int64_t j = i + 1; score && j < group_t; j++)
                 if (score[o[j]] > score[o[best]]) best = j;
             o[i] = o[best];
             o[best] = swap;
             total[g * parts + i / group_s] += score ? score[o[i]] : 0.0;
         }
     lemon__choose(f, score ? total : NULL, parts * t->kv_heads, s->kv_heads, groups);
-    for (g = 0; g < s->kv_heads; g++)
-        for (i = 0; i < group_s; i++)
+    for (int64_t g = 0; g < s->kv_heads; g++)
+        for (int64_t i = 0; i < group_s; i++)
             query[g * group_s + i] = order[groups[g] / parts * group_t + groups[g] % parts * group_s + i];
 }
 
@@ -16035,10 +15531,10 @@ static lemon_map *lemon__fill_map(lemon__fill *f, int place, int64_t layer, int6
     read: where the weights are the queries' energies this is the least-squares merge, min sum E|q|^2 |k - k_h|^2. */
 static void lemon__merge_channel(const lemon_config *t, const int32_t *query, int64_t group, const double *energy,
                                  int64_t stride, int64_t channel, int32_t *index, float *value) {
-    int64_t per = t->n_heads / t->kv_heads, i, j, used = 0;
+    int64_t per = t->n_heads / t->kv_heads, j, used = 0;
     double sum = 0.0;
-    for (i = 0; i < group; i++) sum += energy ? energy[query[i] * stride] : 1.0;
-    for (i = 0; i < group; i++) {
+    for (int64_t i = 0; i < group; i++) sum += energy ? energy[query[i] * stride] : 1.0;
+    for (int64_t i = 0; i < group; i++) {
         int32_t from = (int32_t)(query[i] / per * t->head_dim + channel);
         double part = sum > 0.0 ? (energy ? energy[query[i] * stride] : 1.0) / sum : 1.0 / (double)group;
         for (j = 0; j < used && index[j] != from; j++) {}
@@ -16054,8 +15550,7 @@ static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, cons
     const int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim;
     const int64_t width = lemon__min(lemon__min(group, f->tc->kv_heads), lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
     lemon_map *map = lemon__fill_map(f, place, layer, 0, width);
-    int64_t i;
-    for (i = 0; map && i < map->student; i++) {
+    for (int64_t i = 0; map && i < map->student; i++) {
         const int64_t c = i % f->sc->head_dim, plane = c / 2 * ratio;
         const int32_t *heads = query + i / f->sc->head_dim * group;
         if (place == LEMON_AT_KEY)
@@ -16070,8 +15565,7 @@ static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, cons
 /*  A selection: student channel i is scale times teacher channel index[i]. */
 static void lemon__select_at(lemon__fill *f, int place, int64_t layer, const int32_t *index, float scale) {
     lemon_map *map = lemon__fill_map(f, place, layer, 0, 1);
-    int64_t i;
-    for (i = 0; map && i < map->student; i++) {
+    for (int64_t i = 0; map && i < map->student; i++) {
         if (map->index) map->index[i] = index[i];
         map->value[i] = scale;
     }
@@ -16082,18 +15576,18 @@ static void lemon__select_at(lemon__fill *f, int place, int64_t layer, const int
     keep their scale.  planes, writes: the energies by which keys and values are merged. */
 static void lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query, const double *planes,
                              const double *writes, float read_scale) {
-    int64_t ratio = f->tc->head_dim / f->sc->head_dim, i;
+    int64_t ratio = f->tc->head_dim / f->sc->head_dim;
     int32_t *turning = lemon__ids(f->ctx, &f->work, 2, f->qs), *plain = turning ? turning + f->qs : NULL;
     const float shrink = 1.0f / sqrtf((float)ratio);
     if (lemon__stuck(f, turning != NULL)) return;
-    for (i = 0; i < f->qs; i++) {
+    for (int64_t i = 0; i < f->qs; i++) {
         int64_t from = (int64_t)query[i / f->sc->head_dim] * f->tc->head_dim, c = i % f->sc->head_dim;
         turning[i] = (int32_t)(from + c / 2 * ratio * 2 + c % 2);
         plain[i] = (int32_t)(from + c * ratio);
     }
     lemon__select_at(f, LEMON_AT_QUERY, layer, turning, shrink);
     lemon__select_at(f, LEMON_AT_READ_HEADS, layer, plain, read_scale);
-    for (i = 0; i < f->sc->head_dim; i++) plain[i] = (int32_t)(i / 2 * ratio * 2 + i % 2);
+    for (int64_t i = 0; i < f->sc->head_dim; i++) plain[i] = (int32_t)(i / 2 * ratio * 2 + i % 2);
     if (f->sc->qk_norm) lemon__select_at(f, LEMON_AT_QUERY_NORM, layer, plain, shrink);
     if (f->sc->qk_norm) lemon__select_at(f, LEMON_AT_KEY_NORM, layer, plain, 1.0f);
     lemon__map_key_values(f, LEMON_AT_KEY, layer, query, planes);
@@ -16109,26 +15603,23 @@ static void lemon__run_attend(lemon__run *run, int64_t layer) {
 }
 
 static void lemon__add_columns(const float *x, int64_t rows, int64_t cols, int absolute, double *sum) {
-    int64_t r, c;
-    for (r = 0; r < rows; r++, x += cols)
-        for (c = 0; c < cols; c++) sum[c] += absolute ? fabs((double)x[c]) : (double)x[c];
+    for (int64_t r = 0; r < rows; r++, x += cols)
+        for (int64_t c = 0; c < cols; c++) sum[c] += absolute ? fabs((double)x[c]) : (double)x[c];
 }
 
 static void lemon__add_lengths(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
-    int64_t r, g;
-    for (r = 0; r < rows; r++)
-        for (g = 0; g < groups; g++) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t g = 0; g < groups; g++) {
             const float *p = x + (r * groups + g) * each;
             sum[g] += sqrt((double)lemon__dot(p, p, each));
         }
 }
 
 static void lemon__add_squares(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
-    int64_t r, g, i;
-    for (r = 0; r < rows; r++)
-        for (g = 0; g < groups; g++, x += each) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t g = 0; g < groups; g++, x += each) {
             double square = 0.0;
-            for (i = 0; i < each; i++) square += (double)x[i] * (double)x[i];
+            for (int64_t i = 0; i < each; i++) square += (double)x[i] * (double)x[i];
             sum[g] += square;
         }
 }
@@ -16136,8 +15627,7 @@ static void lemon__add_squares(const float *x, int64_t rows, int64_t groups, int
 /*  1 - cosine between two streams, summed over rows. */
 static double lemon__turned(const float *before, const float *after, int64_t rows, int64_t n) {
     double sum = 0.0;
-    int64_t r;
-    for (r = 0; r < rows; r++, before += n, after += n) {
+    for (int64_t r = 0; r < rows; r++, before += n, after += n) {
         double both = (double)lemon__dot(before, after, n);
         double size = (double)lemon__dot(before, before, n) * (double)lemon__dot(after, after, n);
         sum += size > 0.0 ? 1.0 - both / sqrt(size) : 0.0;
@@ -16178,7 +15668,7 @@ static int64_t lemon__watched(const lemon__fill *f) {
     layer's weights are read once. */
 static void lemon__observe(lemon__fill *f) {
     lemon__cov cov;
-    int64_t layer, watched = lemon__watched(f);
+    int64_t watched = lemon__watched(f);
     float *before = lemon__floats(f->ctx, &f->work, f->batch * f->seq, f->dt);
     if (!f->status) f->status = lemon__rows_spill(f);
     if (!f->status) f->status = lemon__run_open(f->ctx, &f->solve, f->teacher, f->batch, f->seq, &f->t);
@@ -16195,7 +15685,7 @@ static void lemon__observe(lemon__fill *f) {
     lemon__stage_load(f, f->step < f->total);
     for (lemon__rewind(f); f->step == 0 && lemon__next_batch(f) && f->first < watched;)
         lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
-    for (layer = lemon__min(f->step, f->total); !f->status && layer < f->total; layer++) {
+    for (int64_t layer = lemon__min(f->step, f->total); !f->status && layer < f->total; layer++) {
         f->done = layer;
         lemon__layer_pages(f, f->teacher, layer + 1, LEMON__SOON);
         for (lemon__rewind(f); lemon__next_batch(f) && f->first < watched;) {
@@ -16220,13 +15710,12 @@ static float lemon__read_scale(const lemon__fill *f, int64_t teacher, int64_t st
 /*  Slot 0 is the main layer with weight 1; further slots are its nearest neighbours, with weight 0 until something is
     learned. */
 static void lemon__select_layers(lemon__fill *f) {
-    int64_t i, k, step;
-    for (i = 0; i < f->sc->n_layers; i++) {
+    for (int64_t i = 0; i < f->sc->n_layers; i++) {
         int32_t *layer = f->ops->layer + i * f->ops->slots;
         f->main[i] = f->method->spaced ? lemon__spaced(i, f->sc->n_layers, f->tc->n_layers) : i;
         layer[0] = (int32_t)f->main[i];
         f->ops->layer_weight[i * f->ops->slots] = 1.0f;
-        for (k = 1, step = 1; k < f->ops->slots && step <= f->tc->n_layers; step++) {
+        for (int64_t k = 1, step = 1; k < f->ops->slots && step <= f->tc->n_layers; step++) {
             if (f->main[i] - step >= 0) layer[k++] = (int32_t)(f->main[i] - step);
             if (k < f->ops->slots && f->main[i] + step < f->tc->n_layers) layer[k++] = (int32_t)(f->main[i] + step);
         }
@@ -16237,10 +15726,8 @@ static void lemon__select_residual(lemon__fill *f, const int32_t *channel) {
     static const int places[5] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN,
                                   LEMON_AT_READ_FFN};
     const float scale = lemon__read_scale(f, f->dt, f->ds);
-    int64_t layer;
-    int k;
-    for (k = 0; k < 5; k++)
-        for (layer = 0; layer < (lemon__places[places[k]].per_layer ? f->sc->n_layers : 1); layer++)
+    for (int k = 0; k < 5; k++)
+        for (int64_t layer = 0; layer < (lemon__places[places[k]].per_layer ? f->sc->n_layers : 1); layer++)
             lemon__select_at(f, places[k], layer, channel, k < 2 ? 1.0f : scale);
 }
 
@@ -16255,24 +15742,23 @@ static void lemon__select_layer(lemon__fill *f, int64_t layer, int32_t *index) {
 }
 
 static void lemon__fill_selected(lemon__fill *f) {
-    int64_t most = lemon__max(lemon__max(f->ds, f->ns), f->sc->n_heads), layer;
+    int64_t most = lemon__max(lemon__max(f->ds, f->ns), f->sc->n_heads);
     int32_t *index = lemon__ids(f->ctx, &f->arena, 1, most);
     if (f->method->ranked) lemon__observe(f);
     if (lemon__stuck(f, index != NULL)) return;
     lemon__select_layers(f);
     lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
     lemon__select_residual(f, index);
-    for (layer = 0; !f->status && layer < f->sc->n_layers; layer++) lemon__select_layer(f, layer, index);
+    for (int64_t layer = 0; !f->status && layer < f->sc->n_layers; layer++) lemon__select_layer(f, layer, index);
 }
 
 /* ---- lemon: the basis of the student's residual stream ---- */
 
 /*  The next block of channels: the one with most energy that is not taken yet, and those most correlated with it. */
 static void lemon__basis_block(const double *cov, int64_t n, char *taken, int64_t size, int32_t *block) {
-    int64_t i, j;
-    for (i = 0; i < size; i++) {
+    for (int64_t i = 0; i < size; i++) {
         double best = -1.0;
-        for (j = 0; j < n; j++) {
+        for (int64_t j = 0; j < n; j++) {
             double c = i == 0 ? cov[j * n + j] : fabs(cov[block[0] * n + j]) / sqrt(cov[j * n + j] + 1e-30);
             if (taken[j] || !(c > best)) continue;
             best = c;
@@ -16286,48 +15772,47 @@ static void lemon__basis_block(const double *cov, int64_t n, char *taken, int64_
     blocks of `field` channels.  So a student channel reads `field` teacher channels (one: a selection; all: the
     principal components), and the rows are orthogonal, which the norms need: |P x| must go with |x|. */
 static void lemon__basis(lemon__fill *f) {
-    int64_t n = f->dt, field = f->field, at, i, j;
+    int64_t n = f->dt, field = f->field;
     double *a = lemon__doubles(f->ctx, &f->work, field, field), *z = lemon__doubles(f->ctx, &f->work, field, field);
     double *d = lemon__doubles(f->ctx, &f->work, 1, n), *vectors = lemon__doubles(f->ctx, &f->work, n, n);
     int32_t *block = lemon__ids(f->ctx, &f->work, 1, field), *order = lemon__ids(f->ctx, &f->work, 1, n);
     char *taken = (char *)lemon_arena_alloc(f->ctx, &f->work, (size_t)n);
     if (lemon__stuck(f, a && z && d && vectors && block && order && taken)) return;
-    for (at = 0; at < n; at += field) {
+    for (int64_t at = 0; at < n; at += field) {
         int64_t size = lemon__min(field, n - at);
         lemon__basis_block(f->covariance, n, taken, size, block);
-        for (i = 0; i < size; i++)
-            for (j = 0; j < size; j++) a[i * size + j] = f->covariance[block[i] * n + block[j]];
+        for (int64_t i = 0; i < size; i++)
+            for (int64_t j = 0; j < size; j++) a[i * size + j] = f->covariance[block[i] * n + block[j]];
         if (lemon__stuck(f, !lemon__eigen(f->ctx, a, size, d + at, z))) return;
-        for (i = 0; i < size; i++)
-            for (j = 0; j < size; j++) vectors[(at + i) * n + block[j]] = z[i * size + j];
+        for (int64_t i = 0; i < size; i++)
+            for (int64_t j = 0; j < size; j++) vectors[(at + i) * n + block[j]] = z[i * size + j];
     }
     lemon__choose(f, d, n, f->ds, order);
-    for (i = 0; i < f->ds; i++)
-        for (j = 0; j < n; j++) f->p[i * n + j] = (float)vectors[order[i] * n + j];
+    for (int64_t i = 0; i < f->ds; i++)
+        for (int64_t j = 0; j < n; j++) f->p[i * n + j] = (float)vectors[order[i] * n + j];
 }
 
 /*  P scaled so that the student's stream is as large as the teacher's: the norms' eps keeps its meaning. */
 static void lemon__basis_scale(lemon__fill *f) {
-    int64_t n = f->dt, rows = f->ds, i;
-    float *c = lemon__floats(f->ctx, &f->work, n, n), *pc = lemon__floats(f->ctx, &f->work, rows, n), scale;
+    int64_t n = f->dt, rows = f->ds;
+    float *c = lemon__floats(f->ctx, &f->work, n, n), *pc = lemon__floats(f->ctx, &f->work, rows, n);
     double mine = 0.0, all = 0.0;
     if (lemon__stuck(f, c && pc)) return;
-    for (i = 0; i < n; i++) all += f->covariance[i * n + i];
-    for (i = 0; i < n * n; i++) c[i] = (float)f->covariance[i];
+    for (int64_t i = 0; i < n; i++) all += f->covariance[i * n + i];
+    for (int64_t i = 0; i < n * n; i++) c[i] = (float)f->covariance[i];
     lemon__gemm_threads(f->ctx, 0, 0, rows, n, n, 1.0f, f->p, n, c, n, 0.0f, pc, n);
-    for (i = 0; i < rows * n; i++) mine += (double)pc[i] * (double)f->p[i];
-    scale = (float)sqrt(all * (double)rows / (mine * (double)n));
-    for (i = 0; i < rows * n; i++) f->p[i] *= scale;
+    for (int64_t i = 0; i < rows * n; i++) mine += (double)pc[i] * (double)f->p[i];
+    float scale = (float)sqrt(all * (double)rows / (mine * (double)n));
+    for (int64_t i = 0; i < rows * n; i++) f->p[i] *= scale;
 }
 
 /*  A map from a dense matrix [student, teacher], keeping in each row the places where `pattern` is not zero. */
 static void lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, const float *pattern, int64_t field) {
-    int64_t i, c, n;
     if (!f->status) f->status = lemon__map_make(f->ctx, f->ops, map, field);
     if (f->status) return;
     if (map->index == NULL) memcpy(map->value, dense, (size_t)(map->student * map->teacher) * sizeof *dense);
-    for (i = 0; map->index && i < map->student; i++)
-        for (c = 0, n = 0; c < map->teacher && n < field; c++)
+    for (int64_t i = 0; map->index && i < map->student; i++)
+        for (int64_t c = 0, n = 0; c < map->teacher && n < field; c++)
             if (pattern[i * map->teacher + c] < 0.0f || pattern[i * map->teacher + c] > 0.0f) {
                 map->index[i * field + n] = (int32_t)c;
                 map->value[i * field + n++] = dense[i * map->teacher + c];
@@ -16337,26 +15822,25 @@ static void lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, 
 /*  The sum of squares of row i of P. */
 static double lemon__basis_size(const lemon__fill *f, int64_t i) {
     double sum = 0.0;
-    int64_t c;
-    for (c = 0; c < f->dt; c++) sum += (double)f->p[i * f->dt + c] * (double)f->p[i * f->dt + c];
+    for (int64_t c = 0; c < f->dt; c++) sum += (double)f->p[i * f->dt + c] * (double)f->p[i * f->dt + c];
     return sum;
 }
 
 /*  P, and the maps that follow from it alone; gains go by the squares of P, the best diagonal for P diag(g) P^T. */
 static void lemon__solve_basis(lemon__fill *f) {
-    int64_t n = f->dt, i, j;
+    int64_t n = f->dt;
     float *gain = lemon__floats(f->ctx, &f->work, f->ds, n);
     if (!f->p) f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
     f->field = f->method->kind == LEMON__SOLVES && f->o->field_dims > 0 ? lemon__min(f->o->field_dims, n) : n;
     if (lemon__stuck(f, gain && f->p)) return;
-    if (f->ds == n) for (i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
+    if (f->ds == n) for (int64_t i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
     else if (f->step <= f->tc->n_layers) {
         lemon__basis(f);
         lemon__basis_scale(f);
     }
-    for (i = 0; i < f->ds; i++) {
+    for (int64_t i = 0; i < f->ds; i++) {
         double size = lemon__basis_size(f, i);
-        for (j = 0; j < n; j++) gain[i * n + j] = (float)((double)f->p[i * n + j] * (double)f->p[i * n + j] / size);
+        for (int64_t j = 0; j < n; j++) gain[i * n + j] = (float)((double)f->p[i * n + j] * (double)f->p[i * n + j] / size);
     }
     lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
     lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
@@ -16368,10 +15852,9 @@ static void lemon__solve_basis(lemon__fill *f) {
 /*  P's own inverse, for a read map; NULL: no memory, or an error before. */
 static float *lemon__basis_inverse(lemon__fill *f) {
     float *matrix = f->status ? NULL : lemon__floats(f->ctx, &f->work, f->ds, f->dt);
-    int64_t i, c;
-    for (i = 0; matrix && i < f->ds; i++) {
+    for (int64_t i = 0; matrix && i < f->ds; i++) {
         double size = lemon__basis_size(f, i);
-        for (c = 0; c < f->dt; c++) matrix[i * f->dt + c] = (float)((double)f->p[i * f->dt + c] / size);
+        for (int64_t c = 0; c < f->dt; c++) matrix[i * f->dt + c] = (float)((double)f->p[i * f->dt + c] / size);
     }
     return matrix;
 }
@@ -16438,8 +15921,7 @@ static void lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon
 /*  What a matrix that writes to the stream is by its maps: inner read maps (heads, neurons) are solved first, from the
     selections that they hold now. */
 static void lemon__solve_inner(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
-    int64_t slot;
-    for (slot = 0; slot < lemon__slots_used(f, i); slot++) {
+    for (int64_t slot = 0; slot < lemon__slots_used(f, i); slot++) {
         lemon_map *map = lemon__own_map(f->ops, (int)lemon__role_places[role].in, i, slot);
         if (map->field > 0) lemon__solve_select(f, map, LEMON__TARGET + (int)slot, q);
     }
@@ -16458,8 +15940,7 @@ static float *lemon__correction_begin(lemon__fill *f, int64_t param) {
 /*  The difference is the correction, and the weight what both make: so applying the set gives the same bits. */
 static void lemon__correction_end(lemon__fill *f, int64_t param) {
     float *w = (float *)f->student->params[param].data, *extra = (float *)f->ops->correction[param].data;
-    int64_t c;
-    for (c = 0; c < f->ops->correction[param].rows * f->ops->correction[param].cols; c++) {
+    for (int64_t c = 0; c < f->ops->correction[param].rows * f->ops->correction[param].cols; c++) {
         const float plain = extra[c];
         extra[c] = w[c] - plain;
         w[c] = plain + extra[c];
@@ -16499,19 +15980,19 @@ static void lemon__solve_lack(lemon__fill *f) {
 
 /*  covariance of each head's outputs [H, C, C] += z^T z; part [C, C]. */
 static void lemon__head_covariance(lemon__fill *f, const float *z, float *part, double *sum) {
-    int64_t d = f->tc->head_dim, h, i;
-    for (h = 0; h < f->tc->n_heads; h++) {
+    int64_t d = f->tc->head_dim;
+    for (int64_t h = 0; h < f->tc->n_heads; h++) {
         lemon__gemm_threads(f->ctx, 1, 0, d, d, f->rows, 1.0f, z + h * d, f->qt, z + h * d, f->qt, 0.0f, part, d);
-        for (i = 0; i < d * d; i++) sum[h * d * d + i] += (double)part[i];
+        for (int64_t i = 0; i < d * d; i++) sum[h * d * d + i] += (double)part[i];
     }
 }
 
 /*  Energy of each head: E |P Wo_h z_h|^2 = sum over its channels of G * C, G = (P Wo_h)^T (P Wo_h), C = E[z_h z_h^T]. */
 static void lemon__head_energy(lemon__fill *f, int64_t layer, float *part, const double *sum) {
-    int64_t d = f->tc->head_dim, h, i;
+    int64_t d = f->tc->head_dim, i;
     const float *w = lemon__projected(f, LEMON_WO, layer);
     if (lemon__stuck(f, w != NULL)) return;
-    for (h = 0; h < f->tc->n_heads; h++) {
+    for (int64_t h = 0; h < f->tc->n_heads; h++) {
         lemon__gemm_threads(f->ctx, 1, 0, d, d, f->ds, 1.0f, w + h * d, f->qt, w + h * d, f->qt, 0.0f, part, d);
         for (i = 0, f->energy[h] = 0.0; i < d * d; i++) f->energy[h] += (double)part[i] * sum[h * d * d + i];
     }
@@ -16521,15 +16002,14 @@ static void lemon__head_energy(lemon__fill *f, int64_t layer, float *part, const
     b + W m, the latter as their correction.  mean: sums over the rows learned from, of y_t and then of y_s. */
 static void lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
     float *read = lemon__floats(f->ctx, &f->work, f->ds, f->dt), *lack = lemon__floats(f->ctx, &f->work, 1, f->dt);
-    int64_t c, i, which;
     if (lemon__stuck(f, read && lack)) return;
     lemon__map_expand(lemon__own_map(f->ops, LEMON_AT_READ_ATTN, layer, 0), read);
-    for (c = 0; c < f->dt; c++) {
+    for (int64_t c = 0; c < f->dt; c++) {
         double sum = mean[c];
-        for (i = 0; i < f->ds; i++) sum -= mean[f->dt + i] * (double)read[i * f->dt + c];
+        for (int64_t i = 0; i < f->ds; i++) sum -= mean[f->dt + i] * (double)read[i * f->dt + c];
         lack[c] = (float)(sum / (double)(f->kept_all * f->seq));
     }
-    for (which = 0; which < 3; which++) {
+    for (int64_t which = 0; which < 3; which++) {
         lemon_role role = (lemon_role)(LEMON_WQ + which);
         const lemon_map *write = lemon__own_map(f->ops, (int)lemon__role_places[role].out, layer, 0);
         float *w = lemon__teacher_weight(f->ctx, &f->work, f->teacher, role, f->main[layer], 1);
@@ -16547,13 +16027,12 @@ static void lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *
 /*  The read map of the student's attention, the teacher's main layer up to its attention, and which heads stay. */
 static void lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     int64_t d = f->tc->head_dim;
-    double *mean = lemon__doubles(f->ctx, &f->arena, 1, f->dt + f->ds), *planes, *sum;
-    float *part;
+    double *mean = lemon__doubles(f->ctx, &f->arena, 1, f->dt + f->ds);
     lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, mean);
     lemon_arena_free(f->ctx, &f->work);
-    planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
-    sum = lemon__doubles(f->ctx, &f->work, f->tc->n_heads, d * d);
-    part = lemon__floats(f->ctx, &f->work, d, d);
+    double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
+    double *sum = lemon__doubles(f->ctx, &f->work, f->tc->n_heads, d * d);
+    float *part = lemon__floats(f->ctx, &f->work, d, d);
     if (lemon__stuck(f, mean && planes && sum && part)) return;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, f->main[i]);
@@ -16571,8 +16050,7 @@ static void lemon__solve_attention_in(lemon__fill *f, int64_t i) {
 
 /*  The student's attention with what it has read, then its output matrix. */
 static void lemon__solve_attention_out(lemon__fill *f, int64_t i) {
-    int role;
-    for (role = LEMON_ATTN_NORM; role <= LEMON_K_NORM; role++)
+    for (int role = LEMON_ATTN_NORM; role <= LEMON_K_NORM; role++)
         if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
             lemon__solve_apply(f, (lemon_role)role, i);
     for (lemon__rewind(f); lemon__next_batch(f);) {
@@ -16588,11 +16066,10 @@ static void lemon__solve_attention_out(lemon__fill *f, int64_t i) {
 /*  The neurons' energies, E h^2 |P w_down|^2, into energy [F]; squares: E h^2. */
 static void lemon__neuron_energy(lemon__fill *f, int64_t layer, const double *squares, double *energy) {
     const float *w = lemon__projected(f, LEMON_W_DOWN, layer);
-    int64_t i, j;
     if (lemon__stuck(f, w != NULL)) return;
-    for (j = 0; j < f->nt; j++) energy[j] = 0.0;
-    for (i = 0; i < f->ds; i++, w += f->nt)
-        for (j = 0; j < f->nt; j++) energy[j] += (double)w[j] * (double)w[j] * squares[j];
+    for (int64_t j = 0; j < f->nt; j++) energy[j] = 0.0;
+    for (int64_t i = 0; i < f->ds; i++, w += f->nt)
+        for (int64_t j = 0; j < f->nt; j++) energy[j] += (double)w[j] * (double)w[j] * squares[j];
 }
 
 /*  One teacher layer of the field through its FFN; where it has a slot, its read map and its neurons' energies. */
@@ -16600,14 +16077,13 @@ static void lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
     const int64_t slot = layer - f->main[i];
     const int used = slot < lemon__slots_used(f, i);
     lemon__walk *t = &f->t.walk;
-    double *squares;
     for (lemon__rewind(f); slot > 0 && lemon__next_batch(f);) {
         lemon__run_attend(&f->t, layer);
         lemon__walk_write(t, LEMON_WO, layer, t->z);
     }
     if (used) lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, NULL);
     lemon_arena_free(f->ctx, &f->work);
-    squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
+    double *squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
     if (lemon__stuck(f, squares != NULL)) return;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(t, LEMON_FFN_NORM, layer);
@@ -16623,15 +16099,13 @@ static void lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
 /*  The best neurons of all slots together: each slot's maps select its own, and nothing where it has none. */
 static void lemon__solve_neurons(lemon__fill *f, int64_t i) {
     static const int places[2] = {LEMON_AT_FFN, LEMON_AT_READ_NEURONS};
-    int64_t slot, c;
-    int k;
     lemon__choose(f, f->energy, lemon__slots_used(f, i) * f->nt, f->ns, f->chosen);
-    for (slot = 0; !f->status && slot < f->ops->slots; slot++) {
+    for (int64_t slot = 0; !f->status && slot < f->ops->slots; slot++) {
         int64_t mine = 0;
-        for (c = 0; c < f->ns; c++) mine += f->chosen[c] / f->nt == slot;
-        for (k = 0; k < 2; k++) {
+        for (int64_t c = 0; c < f->ns; c++) mine += f->chosen[c] / f->nt == slot;
+        for (int k = 0; k < 2; k++) {
             lemon_map *map = lemon__fill_map(f, places[k], i, slot, mine > 0 ? 1 : 0);
-            for (c = 0; map && mine > 0 && c < f->ns; c++) {
+            for (int64_t c = 0; map && mine > 0 && c < f->ns; c++) {
                 if (map->index) map->index[c] = (int32_t)(f->chosen[c] % f->nt);
                 map->value[c] = f->chosen[c] / f->nt == slot ? 1.0f : 0.0f;
             }
@@ -16641,8 +16115,7 @@ static void lemon__solve_neurons(lemon__fill *f, int64_t i) {
 
 /*  The student's FFN with what it has read, then W_down against all that it still lacks at the field's end. */
 static void lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
-    int role;
-    for (role = LEMON_FFN_NORM; role <= LEMON_W_UP; role++) lemon__solve_apply(f, (lemon_role)role, i);
+    for (int role = LEMON_FFN_NORM; role <= LEMON_W_UP; role++) lemon__solve_apply(f, (lemon_role)role, i);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(&f->s.walk, LEMON_FFN_NORM, i);
         lemon__walk_neurons(&f->s.walk, i);
@@ -16655,17 +16128,15 @@ static void lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
 /*  All of a student layer gets its place at once, so that a later run finds it there. */
 static void lemon__solve_places(lemon__fill *f, int64_t i) {
     const int64_t each = lemon__per_layer(f->sc);
-    int64_t k;
     if (!f->status) f->status = lemon__student_place(f->student, 0);
-    for (k = 1 + i * each; !f->status && k < 1 + (i + 1) * each; k++) f->status = lemon__student_place(f->student, k);
+    for (int64_t k = 1 + i * each; !f->status && k < 1 + (i + 1) * each; k++) f->status = lemon__student_place(f->student, k);
 }
 
 static void lemon__solve_blocks(lemon__fill *f, int64_t i) {
-    int64_t layer;
     lemon__solve_attention_in(f, i);
     lemon_arena_free(f->ctx, &f->work);
     lemon__solve_attention_out(f, i);
-    for (layer = f->main[i]; !f->status && layer <= lemon__field_end(f, i); layer++) {
+    for (int64_t layer = f->main[i]; !f->status && layer <= lemon__field_end(f, i); layer++) {
         lemon_arena_free(f->ctx, &f->work);
         lemon__solve_ffn_in(f, i, layer);
     }
@@ -16678,22 +16149,20 @@ static void lemon__solve_blocks(lemon__fill *f, int64_t i) {
 /*  Forgets a layer's operators, which the student's weights hold now. */
 static void lemon__solve_forget(lemon__fill *f, int64_t i, void *until) {
     const int64_t each = lemon__per_layer(f->sc);
-    int64_t slot, k;
-    int place;
-    for (place = 0; place < LEMON_PLACE_COUNT; place++)
-        for (slot = 0; slot < f->ops->slots && lemon__places[place].per_layer; slot++)
+    for (int place = 0; place < LEMON_PLACE_COUNT; place++)
+        for (int64_t slot = 0; slot < f->ops->slots && lemon__places[place].per_layer; slot++)
             memset(lemon__own_map(f->ops, place, i, slot), 0, sizeof(lemon_map));
-    for (k = 1 + i * each; k < 1 + (i + 1) * each; k++) f->ops->correction[k].data = NULL;
+    for (int64_t k = 1 + i * each; k < 1 + (i + 1) * each; k++) f->ops->correction[k].data = NULL;
     lemon__arena_release(f->ctx, &f->ops->arena, until);
 }
 
 static void lemon__solve_layer(lemon__fill *f, int64_t i) {
     void *before = f->ops->arena.blocks;
-    int64_t layer, last = lemon__field_end(f, i);
+    int64_t last = lemon__field_end(f, i);
     lemon__solve_places(f, i);
-    for (layer = f->main[i]; layer <= last + 1; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__SOON);
+    for (int64_t layer = f->main[i]; layer <= last + 1; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__SOON);
     lemon__solve_blocks(f, i);
-    for (layer = f->main[i]; layer <= last; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
+    for (int64_t layer = f->main[i]; layer <= last; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
     if (!f->keep) lemon__solve_forget(f, i, before);
     lemon__stage_save(f, f->tc->n_layers + 2 + i);
     lemon__layer_pages(f, f->student, i, LEMON__GONE);
@@ -16708,8 +16177,7 @@ typedef struct lemon__gain {
 } lemon__gain;
 
 static void lemon__gain_make(lemon__fill *f, lemon__gain *g) {
-    int k;
-    for (k = 0; k < 2; k++) {
+    for (int k = 0; k < 2; k++) {
         g->a[k] = lemon__doubles(f->ctx, &f->work, f->ds, f->ds);
         g->b[k] = lemon__doubles(f->ctx, &f->work, 1, f->ds);
         lemon__stuck(f, g->a[k] && g->b[k] && !lemon__cov_make(f->ctx, &f->work, f->ds, f->ds, NULL, &g->s[k]) &&
@@ -16720,7 +16188,7 @@ static void lemon__gain_make(lemon__fill *f, lemon__gain *g) {
         lemon__cov_add(f->ctx, &g->s[f->held], s, s, f->rows);
         lemon__cov_add(f->ctx, &g->t[f->held], lemon__batch(f, LEMON__TARGET), s, f->rows);
     }
-    for (k = 0; k < 2 && !f->status; k++) {
+    for (int k = 0; k < 2 && !f->status; k++) {
         lemon__sum_up(f, g->s[k].sum, f->ds * f->ds);
         lemon__sum_up(f, g->t[k].sum, f->dt * f->ds);
         lemon__mirror_up(g->s[k].sum, f->ds);
@@ -16732,26 +16200,25 @@ static void lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
     const lemon_tensor *const from[2] = {&f->student->params[0], lemon_model_param(f->teacher, LEMON_OUTPUT, 0)};
     float *rows[2], *const to[2] = {ss, st};
     double *mean[2];
-    int64_t vocab = f->sc->vocab_size, at, n, r, c;
-    int k;
-    for (k = 0; k < 2; k++) {
+    int64_t vocab = f->sc->vocab_size, n;
+    for (int k = 0; k < 2; k++) {
         rows[k] = lemon__floats(f->ctx, &f->work, LEMON__PANEL, from[k]->cols);
         mean[k] = lemon__doubles(f->ctx, &f->work, 1, from[k]->cols);
         if (lemon__stuck(f, rows[k] && mean[k])) return;
-        for (r = 0; r < vocab; r++) {
+        for (int64_t r = 0; r < vocab; r++) {
             lemon_row_to_f32(from[k], r, rows[k]);
-            for (c = 0; c < from[k]->cols; c++) mean[k][c] += (double)rows[k][c] / (double)vocab;
+            for (int64_t c = 0; c < from[k]->cols; c++) mean[k][c] += (double)rows[k][c] / (double)vocab;
         }
     }
-    for (at = 0; at < vocab; at += n) {
+    for (int64_t at = 0; at < vocab; at += n) {
         n = lemon__min(LEMON__PANEL, vocab - at);
-        for (k = 0; k < 2; k++)
-            for (r = 0; r < n; r++) {
+        for (int k = 0; k < 2; k++)
+            for (int64_t r = 0; r < n; r++) {
                 float *row = rows[k] + r * from[k]->cols;
                 lemon_row_to_f32(from[k], at + r, row);
-                for (c = 0; c < from[k]->cols; c++) row[c] -= (float)mean[k][c];
+                for (int64_t c = 0; c < from[k]->cols; c++) row[c] -= (float)mean[k][c];
             }
-        for (k = 0; k < 2; k++)
+        for (int k = 0; k < 2; k++)
             lemon__gemm_threads(f->ctx, 1, 0, f->ds, from[k]->cols, n, 1.0f, rows[0], f->ds, rows[k], from[k]->cols,
                                 at > 0 ? 1.0f : 0.0f, to[k], from[k]->cols);
     }
@@ -16761,54 +16228,51 @@ static void lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
 static double lemon__gain_rest(const double *a, const double *b, const float *gain, const double *step, int64_t n,
                                double *rest) {
     double change = 0.0;
-    int64_t i, j;
-    for (i = 0; i < n; i++)
+    int64_t j;
+    for (int64_t i = 0; i < n; i++)
         for (j = 0, rest[i] = b[i]; j < n; j++) rest[i] -= a[i * n + j] * (double)gain[j];
-    for (i = 0; step && i < n; i++) change += step[i] * (lemon__dot64(a + i * n, step, n) - 2.0 * rest[i]);
+    for (int64_t i = 0; step && i < n; i++) change += step[i] * (lemon__dot64(a + i * n, step, n) - 2.0 * rest[i]);
     return change;
 }
 
 /*  The step of the ridge that does best on held-out rows, added to the gain. */
 static void lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain) {
-    int64_t n = f->ds, i;
+    int64_t n = f->ds;
     double *step = lemon__doubles(f->ctx, &f->work, 1, n), *best = lemon__doubles(f->ctx, &f->work, 1, n),
            *rest = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0, least = 0.0;
     lemon__factor l;
-    int k;
     if (lemon__stuck(f, step && best && rest && !lemon__factor_make(f->ctx, &f->work, n, 1, &l))) return;
-    for (i = 0; i < n; i++) mean += g->a[0][i * n + i] / (double)n;
-    for (k = 0; k < LEMON__RIDGES; k++) {
-        double change;
+    for (int64_t i = 0; i < n; i++) mean += g->a[0][i * n + i] / (double)n;
+    for (int k = 0; k < LEMON__RIDGES; k++) {
         memcpy(l.a, g->a[0], (size_t)(n * n) * sizeof *l.a);
-        for (i = 0; i < n; i++) l.a[i * n + i] += lemon__ridges[k] * mean + 1e-30;
+        for (int64_t i = 0; i < n; i++) l.a[i * n + i] += lemon__ridges[k] * mean + 1e-30;
         if (!lemon__factor_run(&l)) continue;
         lemon__gain_rest(g->a[0], g->b[0], gain, NULL, n, step);
         lemon__factor_solve(&l, step, 1);
-        change = lemon__gain_rest(g->a[1], g->b[1], gain, step, n, rest);
+        double change = lemon__gain_rest(g->a[1], g->b[1], gain, step, n, rest);
         if (!(change < least)) continue;
         least = change;
         memcpy(best, step, (size_t)n * sizeof *best);
     }
-    for (i = 0; i < n; i++) gain[i] += (float)best[i];
+    for (int64_t i = 0; i < n; i++) gain[i] += (float)best[i];
 }
 
 /*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2,
     whose normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
 static void lemon__solve_gain(lemon__fill *f) {
-    int64_t ds = f->ds, dt = f->dt, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0), i, j;
+    int64_t ds = f->ds, dt = f->dt, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0);
     float *ss = lemon__floats(f->ctx, &f->work, ds, ds), *st = lemon__floats(f->ctx, &f->work, ds, dt);
     float *gain = lemon__floats(f->ctx, &f->work, 1, dt);
     lemon__gain g;
-    int k;
     if (lemon__stuck(f, gain && ss && st) || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
     lemon__gain_make(f, &g);
     lemon__gain_logits(f, ss, st);
     if (f->status) return;
     lemon_row_to_f32(lemon_model_param(f->teacher, LEMON_FINAL_NORM, 0), 0, gain);
-    for (k = 0; k < 2; k++)
-        for (i = 0; i < ds; i++) {
-            for (j = 0; j < ds; j++) g.a[k][i * ds + j] = (double)ss[i * ds + j] * g.s[k].sum[i * ds + j];
-            for (j = 0; j < dt; j++)
+    for (int k = 0; k < 2; k++)
+        for (int64_t i = 0; i < ds; i++) {
+            for (int64_t j = 0; j < ds; j++) g.a[k][i * ds + j] = (double)ss[i * ds + j] * g.s[k].sum[i * ds + j];
+            for (int64_t j = 0; j < dt; j++)
                 g.b[k][i] += (double)st[i * dt + j] * (double)gain[j] * g.t[k].sum[j * ds + i];
         }
     lemon__gain_solve(f, &g, (float *)f->student->params[param].data);
@@ -16827,12 +16291,11 @@ static void lemon__solve_output(lemon__fill *f) {
 
 /*  Room for all that solving keeps of a row. */
 static void lemon__solve_memory(lemon__fill *f) {
-    int64_t slot;
     if (!f->status) f->status = lemon__run_open(f->ctx, &f->solve, f->student, f->batch, f->seq, &f->s);
     lemon__rows_make(f, LEMON__XS, f->ds);
     lemon__rows_make(f, LEMON__SOURCE, lemon__max(lemon__max(f->ds, f->qs), f->ns));
     lemon__rows_make(f, LEMON__LACK, f->ds);
-    for (slot = 0; slot < f->ops->slots; slot++)
+    for (int64_t slot = 0; slot < f->ops->slots; slot++)
         lemon__rows_make(f, LEMON__TARGET + (int)slot, lemon__max(lemon__max(f->dt, f->qt), f->nt));
     f->energy = lemon__doubles(f->ctx, &f->solve, 1, lemon__max(f->ops->slots * f->nt, f->tc->n_heads));
     f->chosen = lemon__ids(f->ctx, &f->solve, 1, lemon__max(f->ns, f->sc->n_heads));
@@ -16848,9 +16311,8 @@ static void lemon__pass_layers(lemon__fill *f, int64_t from, int64_t to) {
 /*  The streams after the embedding, and the teacher's after layers before the first that is kept; or what an earlier run
     left. */
 static void lemon__solve_begin(lemon__fill *f) {
-    int64_t layer;
     if (f->step > f->tc->n_layers) {
-        for (layer = 0; layer < f->step - f->tc->n_layers - 1; layer++) lemon__solve_places(f, layer);
+        for (int64_t layer = 0; layer < f->step - f->tc->n_layers - 1; layer++) lemon__solve_places(f, layer);
         lemon__stage_load(f, 1);
         if (!f->status) f->status = lemon__student_place(f->student, 0);
         return;
@@ -16868,12 +16330,11 @@ static void lemon__solve_begin(lemon__fill *f) {
     influence, Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours. */
 static void lemon__solve_layers(lemon__fill *f) {
     int32_t *chosen = lemon__ids(f->ctx, &f->work, 1, f->sc->n_layers);
-    int64_t i;
     if (lemon__stuck(f, chosen != NULL)) return;
     f->influence[f->tc->n_layers - 1] = 1e30;
     if (f->sc->n_layers > 1) f->influence[0] = 1e30;
     lemon__choose(f, f->influence, f->tc->n_layers, f->sc->n_layers, chosen);
-    for (i = 0; i < f->sc->n_layers; i++) f->main[i] = chosen[i];
+    for (int64_t i = 0; i < f->sc->n_layers; i++) f->main[i] = chosen[i];
 }
 
 /*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows.
@@ -16881,15 +16342,13 @@ static void lemon__solve_layers(lemon__fill *f) {
 static void lemon__solve_slots(lemon__fill *f) {
     static const int places[7] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
                                   LEMON_AT_READ_HEADS, LEMON_AT_QUERY_NORM, LEMON_AT_KEY_NORM};
-    int64_t i, slot;
-    int k;
-    for (i = 0; !f->status && i < f->sc->n_layers; i++) {
-        for (slot = 0; slot < lemon__slots_used(f, i); slot++) {
+    for (int64_t i = 0; !f->status && i < f->sc->n_layers; i++) {
+        for (int64_t slot = 0; slot < lemon__slots_used(f, i); slot++) {
             f->ops->layer[i * f->ops->slots + slot] = (int32_t)(f->main[i] + slot);
             f->ops->layer_weight[i * f->ops->slots + slot] = 1.0f;
         }
-        for (slot = 1; slot < f->ops->slots; slot++)
-            for (k = 0; k < (f->sc->qk_norm ? 7 : 5); k++) lemon__fill_map(f, places[k], i, slot, 0);
+        for (int64_t slot = 1; slot < f->ops->slots; slot++)
+            for (int k = 0; k < (f->sc->qk_norm ? 7 : 5); k++) lemon__fill_map(f, places[k], i, slot, 0);
     }
 }
 
@@ -16980,8 +16439,8 @@ static void lemon__parts_read(lemon__fill *f, int place, int64_t i) {
     (P Wo)^T (P Wo), the eigenvectors w of L^T H L give values L^-T w, and L w to read them by: the truncated SVD of
     sqrt(C) Wv Wo.  Heads whose values are merged from several are left as they are. */
 static void lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *values) {
-    int64_t dt = f->tc->head_dim, ds = f->sc->head_dim, kv = values->m, group = f->sc->n_heads / f->sc->kv_heads, h, q;
-    int64_t a, b, c, r, per = f->tc->n_heads / f->tc->kv_heads;
+    int64_t dt = f->tc->head_dim, ds = f->sc->head_dim, kv = values->m, group = f->sc->n_heads / f->sc->kv_heads;
+    int64_t b, c, r, per = f->tc->n_heads / f->tc->kv_heads;
     const float *w = lemon__projected(f, LEMON_WO, f->main[i]);
     lemon_map *write = lemon__own_map(f->ops, LEMON_AT_VALUE, i, 0), *read = lemon__own_map(f->ops, LEMON_AT_READ_HEADS, i, 0);
     float *v = lemon__floats(f->ctx, &f->work, write->student, kv), *o = lemon__floats(f->ctx, &f->work, f->qs, f->qt);
@@ -16990,24 +16449,24 @@ static void lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *val
     double *d = lemon__doubles(f->ctx, &f->work, 1, dt), *x = lemon__doubles(f->ctx, &f->work, 1, dt);
     int32_t *order = lemon__ids(f->ctx, &f->work, 1, ds);
     if (lemon__stuck(f, w && v && o && low && g && e && z && d && x && order)) return;
-    for (h = 0; h < f->sc->kv_heads; h++) {
+    for (int64_t h = 0; h < f->sc->kv_heads; h++) {
         int64_t from = f->chosen[h * group] / per * dt;
         double mean = 0.0;
         int ok = 1;
-        for (q = 1; q < group; q++) if (f->chosen[h * group + q] / per * dt != from) return;
-        for (a = 0; a < dt; a++) mean += values->sum[(from + a) * kv + from + a] / (double)dt;
+        for (int64_t q = 1; q < group; q++) if (f->chosen[h * group + q] / per * dt != from) return;
+        for (int64_t a = 0; a < dt; a++) mean += values->sum[(from + a) * kv + from + a] / (double)dt;
         memset(g, 0, (size_t)(dt * dt) * sizeof *g);
-        for (a = 0; a < dt; a++)
+        for (int64_t a = 0; a < dt; a++)
             for (b = 0; b < dt; b++) {
                 low[a * dt + b] = values->sum[(from + a) * kv + from + b] / mean + (a == b ? 1e-6 : 0.0);
-                for (q = 0; q < group; q++)
+                for (int64_t q = 0; q < group; q++)
                     for (r = 0, c = f->chosen[h * group + q] * dt; r < f->ds; r++)
                         g[a * dt + b] += (double)w[r * f->qt + c + a] * (double)w[r * f->qt + c + b];
             }
         lemon__cholesky_small(f->ctx->isa)(low, dt, dt, &ok);
         if (!ok) return;
         memset(e, 0, (size_t)(dt * dt) * sizeof *e);
-        for (a = 0; a < dt; a++)                            /* L^T H L */
+        for (int64_t a = 0; a < dt; a++)                            /* L^T H L */
             for (b = 0; b < dt; b++)
                 for (c = a; c < dt; c++)
                     for (r = b; r < dt; r++) e[a * dt + b] += low[c * dt + a] * g[c * dt + r] * low[r * dt + b];
@@ -17015,13 +16474,13 @@ static void lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *val
         lemon__choose(f, d, dt, ds, order);
         for (c = 0; c < ds; c++) {
             const double *u = z + order[c] * dt;
-            for (a = dt - 1; a >= 0; a--) {                 /* x = L^-T u */
+            for (int64_t a = dt - 1; a >= 0; a--) {                 /* x = L^-T u */
                 for (x[a] = u[a], b = a + 1; b < dt; b++) x[a] -= low[b * dt + a] * x[b];
                 x[a] /= low[a * dt + a];
                 v[(h * ds + c) * kv + from + a] = (float)x[a];
             }
-            for (q = 0; q < group; q++)
-                for (a = 0; a < dt; a++)
+            for (int64_t q = 0; q < group; q++)
+                for (int64_t a = 0; a < dt; a++)
                     for (b = 0; b <= a; b++)
                         o[((h * group + q) * ds + c) * f->qt + f->chosen[h * group + q] * dt + a] +=
                             (float)(low[a * dt + b] * u[b]);
@@ -17032,11 +16491,11 @@ static void lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *val
 }
 
 static void lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__pieces *p) {
-    int64_t per = f->tc->n_heads / f->tc->kv_heads, dim = f->tc->head_dim, h, c;
+    int64_t per = f->tc->n_heads / f->tc->kv_heads, dim = f->tc->head_dim, c;
     const int decomposes = f->method->kind == LEMON__DECOMPOSES;
     double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
     if (lemon__stuck(f, planes != NULL)) return;
-    for (h = 0; h < f->tc->n_heads; h++)
+    for (int64_t h = 0; h < f->tc->n_heads; h++)
         for (c = 0, f->energy[h] = 0.0; c < dim; c++) {
             planes[(h * dim + c) / 2] += p->queries[h * dim + c];
             f->energy[h] += sqrt(p->queries[h * dim + c] * p->keys[h / per * dim + c]);
@@ -17048,17 +16507,17 @@ static void lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__piece
 
 /*  Type I: scores diag(C (C + mean I)^-1), or sizes where C will not do. */
 static void lemon__parts_leverage(lemon__fill *f, const lemon__pieces *p) {
-    int64_t n = f->nt, a, b;
+    int64_t n = f->nt;
     double *low = lemon__doubles(f->ctx, &f->work, n, n), *column = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0;
     int ok;
     if (lemon__stuck(f, low && column)) return;
-    for (a = 0; a < n; a++) mean += p->neurons.sum[a * n + a] / (double)n;
+    for (int64_t a = 0; a < n; a++) mean += p->neurons.sum[a * n + a] / (double)n;
     memcpy(low, p->neurons.sum, (size_t)(n * n) * sizeof *low);
-    for (a = 0; a < n; a++) low[a * n + a] += mean;
+    for (int64_t a = 0; a < n; a++) low[a * n + a] += mean;
     lemon__cholesky_small(f->ctx->isa)(low, n, n, &ok);
-    for (a = 0; a < n; a++) {                       /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
+    for (int64_t a = 0; a < n; a++) {                       /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
         memset(column, 0, (size_t)n * sizeof *column);
-        for (b = a; ok && b < n; b++)
+        for (int64_t b = a; ok && b < n; b++)
             column[b] = ((a == b ? 1.0 : 0.0) - lemon__dot64(low + b * n + a, column + a, b - a)) / low[b * n + b];
         f->energy[a] = ok ? 1.0 - mean * lemon__dot64(column + a, column + a, n - a) : p->squares[a];
     }
@@ -17067,12 +16526,11 @@ static void lemon__parts_leverage(lemon__fill *f, const lemon__pieces *p) {
 /*  Then W_down' = W_down C S (S^T C S)^-1 for the neurons that are chosen. */
 static void lemon__parts_nystrom(lemon__fill *f, int64_t i) {
     lemon__squares q;
-    int64_t r, c;
     f->store[LEMON__SOURCE].width = f->ns;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         float *s = lemon__batch(f, LEMON__SOURCE), *t = lemon__batch(f, LEMON__TARGET);
-        for (r = 0; r < f->rows; r++)
-            for (c = 0; c < f->ns; c++) s[r * f->ns + c] = t[r * f->nt + f->chosen[c]];
+        for (int64_t r = 0; r < f->rows; r++)
+            for (int64_t c = 0; c < f->ns; c++) s[r * f->ns + c] = t[r * f->nt + f->chosen[c]];
     }
     lemon__squares_open(f, f->ns, f->nt, &q);
     lemon__solve_select(f, lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, 0), LEMON__TARGET, &q);
@@ -17090,10 +16548,9 @@ static void lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces 
 
 static void lemon__fill_parts(lemon__fill *f) {
     lemon__pieces p;
-    int64_t i;
     lemon__solve_open(f);
     for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
-    for (i = 0; !f->status && i < f->sc->n_layers; i++) {
+    for (int64_t i = 0; !f->status && i < f->sc->n_layers; i++) {
         lemon__pass_layers(f, i > 0 ? f->main[i - 1] + 1 : 0, f->main[i]);
         lemon__parts_make(f, &p);
         lemon__parts_watch(f, f->main[i], &p);
@@ -17133,23 +16590,23 @@ typedef struct lemon__learn {
     of its own in the order of activation (selected). */
 static void lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask) {
     lemon__fill *f = l->f;
-    int64_t n = map->teacher, i, j, half = f->o->field_dims / 2;
+    int64_t n = map->teacher, half = f->o->field_dims / 2;
     float *score = lemon__floats(f->ctx, &l->arena, 1, n);
     int32_t *order = lemon__ids(f->ctx, &l->arena, 2, n), *rank = order ? order + n : NULL;
     if (lemon__stuck(f, score && order)) return;
-    for (j = 0; j < n; j++) {
+    for (int64_t j = 0; j < n; j++) {
         score[j] = f->channel ? (float)f->channel[j] : 0.0f;
         order[j] = (int32_t)j;
     }
     lemon__rank(score, order, rank, (int32_t)n);
-    for (j = 0; j < n; j++) rank[order[j]] = (int32_t)j;
+    for (int64_t j = 0; j < n; j++) rank[order[j]] = (int32_t)j;
     lemon__map_expand(map, mask);
-    for (i = 0; i < map->student; i++) {
+    for (int64_t i = 0; i < map->student; i++) {
         int64_t own = map->index ? rank[map->index[i * map->field]] : rank[i];
-        for (j = 0; j < n; j++) {
+        for (int64_t j = 0; j < n; j++) {
             float now = mask[i * n + j];
-            int near = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
-            mask[i * n + j] = (lemon__solves(f) ? now < 0.0f || now > 0.0f : near) ? 1.0f : 0.0f;
+            int inside = rank[j] >= own - half && rank[j] < own - half + f->o->field_dims;
+            mask[i * n + j] = (lemon__solves(f) ? now < 0.0f || now > 0.0f : inside) ? 1.0f : 0.0f;
         }
     }
 }
@@ -17157,8 +16614,7 @@ static void lemon__learn_mask(lemon__learn *l, const lemon_map *map, float *mask
 /*  Where the maps that are learned stand in the block: all that matrices are made with. */
 static void lemon__learn_places(lemon__learn *l) {
     const lemon_operators *ops = l->f->ops;
-    int64_t i;
-    for (i = 0; i < lemon__map_count(ops); i++) {
+    for (int64_t i = 0; i < lemon__map_count(ops); i++) {
         int place = lemon__map_place(ops, &ops->maps[i]);
         l->at[i] = -1;
         if (ops->maps[i].field == 0 || place == LEMON_AT_GAIN) continue;
@@ -17170,8 +16626,8 @@ static void lemon__learn_places(lemon__learn *l) {
 
 static void lemon__learn_maps(lemon__learn *l) {
     const lemon_operators *ops = l->f->ops;
-    int64_t i, at;
-    for (i = 0; i < lemon__map_count(ops); i++) {
+    int64_t at;
+    for (int64_t i = 0; i < lemon__map_count(ops); i++) {
         const lemon_map *map = &ops->maps[i];
         if ((at = l->at[i]) < 0) continue;
         lemon__map_expand(map, l->adam.w + at);
@@ -17192,9 +16648,8 @@ static lemon_var lemon__learn_source(lemon__learn *l, lemon_role role, int64_t l
     lemon__fill *f = l->f;
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
     lemon_var *at = &l->source[role == LEMON_OUTPUT ? lemon__param_count(f->tc) : t - f->teacher->params];
-    float *w;
     if (*at >= 0) return *at;
-    w = lemon__teacher_weight(f->ctx, &l->arena, f->teacher, role, layer, f->ops->fold_gains);
+    float *w = lemon__teacher_weight(f->ctx, &l->arena, f->teacher, role, layer, f->ops->fold_gains);
     return *at = w ? lemon_tape_leaf(l->q.tape, w, NULL, t->rows, t->cols) : -1;
 }
 
@@ -17212,18 +16667,18 @@ static lemon_var lemon__learn_product(lemon__learn *l, lemon_role role, lemon_va
     mapped, and the layer operator is learned too.  Solved slots have maps of their own: mapped one by one and added. */
 static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t layer) {
     const lemon_operators *ops = l->f->ops;
-    int64_t slots = lemon__role_slots(ops, role), slot;
-    lemon_var sum = -1, term, *terms = lemon__ids(l->f->ctx, &l->arena, 1, slots);
+    int64_t slots = lemon__role_slots(ops, role);
+    lemon_var sum = -1, *terms = lemon__ids(l->f->ctx, &l->arena, 1, slots);
     if (terms == NULL) return -1;
     if (slots > 1 && lemon__own_map(ops, LEMON_AT_FFN, layer, 1)->student == 0) {
-        for (slot = 0; slot < slots; slot++)
+        for (int64_t slot = 0; slot < slots; slot++)
             terms[slot] = lemon__learn_source(l, role, ops->layer[layer * slots + slot]);
         return lemon__learn_product(l, role, lemon_tape_mix(l->q.tape, terms, slots, l->alpha[layer]), layer, 0);
     }
-    for (slot = 0; slot < slots; slot++) {
+    for (int64_t slot = 0; slot < slots; slot++) {
         int64_t source = lemon__slot_layer(ops, role, layer, slot);
         if (source < 0) continue;
-        term = lemon__learn_product(l, role, lemon__learn_source(l, role, source), layer, slot);
+        lemon_var term = lemon__learn_product(l, role, lemon__learn_source(l, role, source), layer, slot);
         if (term >= 0) sum = sum < 0 ? term : lemon_tape_add(l->q.tape, sum, term);
     }
     return sum;
@@ -17231,8 +16686,8 @@ static lemon_var lemon__learn_matrix(lemon__learn *l, lemon_role role, int64_t l
 
 /*  All weights of the student as variables; gains of the stream as they are, corrections added as constants. */
 static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, lemon_var *weights) {
-    int64_t i, layer;
-    for (i = 0; i < student->n_params; i++) {
+    int64_t layer;
+    for (int64_t i = 0; i < student->n_params; i++) {
         lemon_role role = lemon__param_role(l->f->sc, i, &layer);
         const lemon_tensor *c = &l->f->ops->correction[i];
         if (lemon__role_places[role].in == LEMON_AT_GAIN) {
@@ -17248,15 +16703,15 @@ static void lemon__learn_weights(lemon__learn *l, const lemon_model *student, le
 static void lemon__learn_block(lemon__learn *l) {
     lemon_operators *ops = l->f->ops;
     lemon_ctx *ctx = l->f->ctx;
-    int64_t at, i, sources = lemon__param_count(l->f->tc) + 1;
+    int64_t sources = lemon__param_count(l->f->tc) + 1;
     l->at = (int64_t *)lemon_arena_alloc(ctx, &l->arena, (size_t)lemon__map_count(ops) * sizeof *l->at);
     l->map = lemon__ids(ctx, &l->arena, 1, lemon__map_count(ops));
     l->alpha = lemon__ids(ctx, &l->arena, 1, ops->student.n_layers);
     l->source = lemon__ids(ctx, &l->arena, 1, sources);
     if (lemon__stuck(l->f, l->at && l->map && l->alpha && l->source)) return;
-    for (i = 0; i < sources; i++) l->source[i] = -1;
+    for (int64_t i = 0; i < sources; i++) l->source[i] = -1;
     lemon__learn_places(l);
-    at = l->adam.count;
+    int64_t at = l->adam.count;
     l->adam.count += lemon__cells(ops);
     l->adam.w = lemon__floats(ctx, &l->arena, 1, l->adam.count);
     l->mask = lemon__floats(ctx, &l->arena, 1, l->adam.count);
@@ -17264,18 +16719,16 @@ static void lemon__learn_block(lemon__learn *l) {
         l->f->status = lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam);
     if (lemon__stuck(l->f, l->adam.w && l->mask)) return;
     lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
-    for (i = 0; i < l->adam.count; i++) l->mask[i] = 1.0f;
+    for (int64_t i = 0; i < l->adam.count; i++) l->mask[i] = 1.0f;
     memcpy(l->adam.w + at, ops->layer_weight, (size_t)lemon__cells(ops) * sizeof(float));
-    for (i = 0; i < ops->student.n_layers; i++, at += ops->slots)
+    for (int64_t i = 0; i < ops->student.n_layers; i++, at += ops->slots)
         l->alpha[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, 1, ops->slots);
     lemon__learn_maps(l);
 }
 
 /*  The text that is learned from. */
 static lemon_tokens lemon__kept_text(const lemon__fill *f) {
-    lemon_tokens text;
-    text.ids = (int32_t *)lemon__unconst(f->ids);
-    text.count = text.capacity = f->kept * f->seq;
+    const lemon_tokens text = {(int32_t *)lemon__unconst(f->ids), f->kept * f->seq, f->kept * f->seq};
     return text;
 }
 
@@ -17299,19 +16752,18 @@ static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *studen
 static void lemon__learn_steps(lemon__learn *l) {
     lemon__fill *f = l->f;
     lemon_train_options o;
-    int64_t step, i;
     lemon_train_defaults(&o);
     o.steps = f->learn;
     o.lr = f->o->learn_lr < 0.0 ? 3e-3 : f->o->learn_lr;
     lemon__train_resolve(f->sc, &o);
-    for (step = 1; !f->status && step <= o.steps; step++) {
-        double norm, loss;
+    for (int64_t step = 1; !f->status && step <= o.steps; step++) {
+        double loss;
         memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
         f->status = lemon__objective_run(&l->q, &l->windows, (step - 1) * l->q.batch);
         if (f->status) return;
         loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
-        for (i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
-        norm = lemon__adam_norm(f->ctx, &l->adam);
+        for (int64_t i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
+        double norm = lemon__adam_norm(f->ctx, &l->adam);
         lemon__adam_step(f->ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
         f->status = lemon__finite(loss) && lemon__finite(norm) ? lemon__tick(f->ctx, "learn", step, o.steps, loss)
             : lemon__fail(f->ctx, LEMON_E_DIVERGED, "learning step %lld: the loss is %g; lower learn_lr",
@@ -17322,15 +16774,14 @@ static void lemon__learn_steps(lemon__learn *l) {
 /*  What was learned, back into the set: each map anew, so that the old ones are still there if they turn out better. */
 static void lemon__learn_write(lemon__learn *l) {
     lemon_operators *ops = l->f->ops;
-    int64_t which, i, j;
-    for (which = 0; which < lemon__map_count(ops); which++) {
+    for (int64_t which = 0; which < lemon__map_count(ops); which++) {
         lemon_map *map = &ops->maps[which];
         const float *w = l->adam.w + l->at[which], *mask = l->mask + l->at[which];
         int64_t field = 0;
         if (l->at[which] < 0) continue;
-        for (i = 0; i < map->student; i++) {
+        for (int64_t i = 0; i < map->student; i++) {
             int64_t n = 0;
-            for (j = 0; j < map->teacher; j++) n += mask[i * map->teacher + j] > 0.0f;
+            for (int64_t j = 0; j < map->teacher; j++) n += mask[i * map->teacher + j] > 0.0f;
             field = lemon__max(field, n);
         }
         lemon__map_from(l->f, map, w, mask, field);
@@ -17410,25 +16861,24 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
 /*  student - what stands in it without learning, added to the corrections. */
 static void lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
     lemon_operators *ops = f->ops;
-    int64_t i, j;
-    for (i = 0; i < student->n_params; i++) {
+    for (int64_t i = 0; i < student->n_params; i++) {
         const lemon_tensor *t = &student->params[i];
         const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
         float *c = (float *)ops->correction[i].data;
         if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
         if (lemon__stuck(f, c != NULL)) return;
-        for (j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
+        for (int64_t j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
         ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
     }
 }
 
 /*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
 static void lemon__settle(lemon__fill *f, double *before, double *after) {
-    lemon_model *settled = NULL, *worse;
+    lemon_model *settled = NULL;
     f->status = lemon_model_clone(f->ctx, f->student, &settled);
     if (!f->status) f->status = lemon__settle_train(f, settled);
     lemon__held_out_loss(f, settled, after);
-    worse = settled;
+    lemon_model *worse = settled;
     if (!f->status && *after < *before) {
         if (f->keep) lemon__settle_write(f, settled, f->student);
         worse = f->student;
@@ -17440,14 +16890,8 @@ static void lemon__settle(lemon__fill *f, double *before, double *after) {
 /* ---- options, text, and the calls ---- */
 
 LEMON_API void lemon_fuse_defaults(lemon_fuse_options *o) {
-    if (o == NULL) return;
-    memset(o, 0, sizeof *o);
-    o->method = "lemon";
-    o->solve = 1;
-    o->correction = 1;
-    o->learn_steps = -1;
-    o->learn_lr = -1.0;
-    o->seed = 1;
+    static const lemon_fuse_options defaults = {"lemon", 0, 0, 0, 0, 1, 1, -1, -1.0, 1};
+    if (o) *o = defaults;
 }
 
 /* ---- a shape for a budget: all that can be are tried ---- */
@@ -17475,16 +16919,15 @@ static double lemon__shape_distance(const lemon__shaping *g, const lemon_config 
                  group = share[2] - log((double)s->kv_heads / t->kv_heads),
                  unused = 10.0 * log((double)lemon_config_params(s) / (double)g->params);
     double mean = (share[0] + share[1] + share[2] + share[3]) / 4.0, sum = head * head + group * group + unused * unused;
-    int i;
-    for (i = 0; i < 4; i++) sum += (share[i] - mean) * (share[i] - mean);
+    for (int i = 0; i < 4; i++) sum += (share[i] - mean) * (share[i] - mean);
     return sum;
 }
 
 /*  Key-value heads, so that about as many query heads share one as in the teacher. */
 static int32_t lemon__shape_groups(const lemon_config *t, int32_t heads) {
     double group = (double)t->n_heads / t->kv_heads, least = 1e30;
-    int32_t k, best = 1;
-    for (k = 1; k <= heads && k <= t->kv_heads; k++) {
+    int32_t best = 1;
+    for (int32_t k = 1; k <= heads && k <= t->kv_heads; k++) {
         double off = fabs(log((double)heads / k / group));
         if (heads % k || !(off < least)) continue;
         least = off;
@@ -17495,15 +16938,14 @@ static int32_t lemon__shape_groups(const lemon_config *t, int32_t heads) {
 
 /*  A shape but for d_ffn, which takes what is left of the budget; 0 where nothing is left for it. */
 static int lemon__shape_try(lemon__shaping *g, lemon_config *s) {
-    int64_t step = lemon__shape_step(g->teacher->d_ffn), least, more;
-    double distance;
+    int64_t step = lemon__shape_step(g->teacher->d_ffn);
     s->d_ffn = g->want.d_ffn > 0 ? g->want.d_ffn : (int32_t)step;
-    least = lemon_config_params(s);
+    int64_t least = lemon_config_params(s);
     if (least > 0 && (g->least == 0 || least < g->least)) g->least = least;
     if (least == 0 || least > g->params) return 0;
-    more = (g->params - least) / (3 * step * s->d_model * s->n_layers) * step;
+    int64_t more = (g->params - least) / (3 * step * s->d_model * s->n_layers) * step;
     if (g->want.d_ffn == 0) s->d_ffn = (int32_t)lemon__min(g->teacher->d_ffn, s->d_ffn + more);
-    distance = lemon__shape_distance(g, s);
+    double distance = lemon__shape_distance(g, s);
     if (distance < g->distance) g->distance = distance, g->best = *s;
     return 1;
 }
@@ -17513,11 +16955,10 @@ static void lemon__shape_heads(lemon__shaping *g, lemon_config *s) {
     const lemon_config *t = g->teacher, *want = &g->want;
     const int tied = t->d_model == t->n_heads * t->head_dim;
     const int32_t step = lemon__shape_step(t->d_model), own = tied ? s->n_heads * s->head_dim : step;
-    int deep;
     if (tied && want->d_model > 0 && want->d_model != own) return;
     for (s->d_model = want->d_model > 0 ? want->d_model : own; s->d_model <= t->d_model; s->d_model += step) {
         s->n_layers = want->n_layers > 0 ? want->n_layers : 1;
-        for (deep = 1; deep && s->n_layers <= t->n_layers; s->n_layers++)
+        for (int deep = 1; deep && s->n_layers <= t->n_layers; s->n_layers++)
             deep = lemon__shape_try(g, s) && want->n_layers == 0;
         if (tied || want->d_model > 0) return;
     }
@@ -17526,17 +16967,15 @@ static void lemon__shape_heads(lemon__shaping *g, lemon_config *s) {
 LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
                                         lemon_config *student) {
     lemon__shaping g;
-    lemon_config s;
-    int64_t whole;
     if (lemon__lacks(ctx, __func__, teacher && student)) return LEMON_E_ARG;
     if (lemon_config_check(ctx, teacher)) return LEMON_E_ARG;
     memset(&g, 0, sizeof g);
     g.teacher = teacher, g.want = *student, g.params = params, g.distance = 1e30;
-    whole = lemon_config_params(teacher);
+    int64_t whole = lemon_config_params(teacher);
     if (params > whole)
         return lemon__fail(ctx, LEMON_E_ARG, "params is %lld, expected at most %lld, the teacher's", (long long)params,
                            (long long)whole);
-    s = *teacher;
+    lemon_config s = *teacher;
     for (s.head_dim = teacher->head_dim; s.head_dim >= 2; s.head_dim--) {
         if (teacher->head_dim % s.head_dim || s.head_dim % 2 || (g.want.head_dim > 0 && s.head_dim != g.want.head_dim))
             continue;
@@ -17563,11 +17002,10 @@ static int64_t lemon__field_slots(const lemon__fill *f) {
 /*  Shapes that can be had from this teacher; the message names the nearest one where this cannot. */
 static lemon_status lemon__fuse_check_shape(lemon_ctx *ctx, const lemon_config *t, const lemon_config *s,
                                             const lemon_fuse_options *o) {
-    int nearest, i;
-    lemon_status status;
+    int nearest;
     if (s->vocab_size == t->vocab_size && lemon__method_find(o->method)->kind == LEMON__MAKES_NEW) return LEMON_OK;
-    status = lemon__same_family(ctx, t, s);
-    for (i = 0; !status && i < LEMON__SIZES; i++) {
+    lemon_status status = lemon__same_family(ctx, t, s);
+    for (int i = 0; !status && i < LEMON__SIZES; i++) {
         int is = (int)lemon__field_value(s, i), most = (int)lemon__field_value(t, i);
         if (is > most && lemon__fields[i].offset != offsetof(lemon_config, kv_heads))      /* these can be copied */
             status = lemon__fail(ctx, LEMON_E_ARG,
@@ -17605,14 +17043,13 @@ static lemon_status lemon__sample_text(lemon_ctx *ctx, const lemon_model *teache
     const int32_t first = teacher->tokenizer ? lemon_tokenizer_bos(teacher->tokenizer) : vocab > 1;
     lemon_sampling plain;
     lemon__generation g;
-    float *logits;
+    float *logits = NULL;
     int64_t i;
     int32_t id;
-    lemon_status status;
     lemon_sampling_defaults(&plain);
     plain.top_p = 1.0f;
     plain.seed = seed;
-    status = lemon__generation_open(ctx, teacher, text, &plain, &g);
+    lemon_status status = lemon__generation_open(ctx, teacher, text, &plain, &g);
     while (!status && text->count < count) {
         lemon_session_rewind(g.session, 0);
         for (i = 0, id = first; !status && i < seq; i++) {
@@ -17768,13 +17205,12 @@ static void lemon__cost_solve(lemon__cost *p, const lemon__fill *f, double used)
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
     const int64_t slots = (int64_t)used;
-    int64_t slot;
-    for (slot = 0; slot <= slots; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    for (int64_t slot = 0; slot <= slots; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
     p->flops += 2.0 * (p->kept + p->held) * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
     p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + ns));
     lemon__cost_factors(p, qs), lemon__cost_targets(p, qs, qt, 0);
     lemon__cost_factors(p, ns);
-    for (slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, nt, 0);
+    for (int64_t slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, nt, 0);
     if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
 }
 
@@ -17792,7 +17228,6 @@ static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
     const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size,
                  lt = f->tc->n_layers, ls = f->sc->n_layers, teacher = lt * lemon__cost_layer(f->tc, f->seq),
                  student = ls * lemon__cost_layer(f->sc, f->seq);
-    int64_t i;
     p->kept = (double)f->kept * seq, p->held = (double)(f->windows - f->kept) * seq;
     p->flops += p->held * (student + 2.0 * vocab * ds);                     /* the loss */
     if (f->method->ranked && f->windows)
@@ -17801,7 +17236,7 @@ static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
     p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
     p->flops += 2.0 * ds * dt * (dt + (f->sc->tied_embeddings ? 1.0 : 2.0) * vocab);
     p->flops += (p->kept + p->held) * (teacher + student);
-    for (i = 0; i < f->sc->n_layers; i++)
+    for (int64_t i = 0; i < f->sc->n_layers; i++)
         lemon__cost_solve(p, f, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
     lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
 }
@@ -17812,8 +17247,7 @@ static double lemon__cost_speed(lemon_ctx *ctx) {
     lemon_arena arena = {NULL};
     float *a = lemon__floats(ctx, &arena, 3 * n, n);
     double best = 1e30;
-    int k;
-    for (k = 0; a && k < 3; k++) {
+    for (int k = 0; a && k < 3; k++) {
         double began = lemon__seconds(), flops = ctx->flops;
         lemon__gemm_threads(ctx, 0, 0, n, n, n, 1.0f, a, n, a + n * n, n, 0.0f, a + 2 * n * n, n);
         ctx->flops = flops;
@@ -17843,11 +17277,9 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     lemon__cost p = {0.0, 0.0, 0.0, 0.0};
     lemon_operators ops;
     lemon__fill f;
-    int64_t spared;
-    lemon_status status;
     if (lemon__lacks(ctx, __func__, teacher && student && options && forecast)) return LEMON_E_ARG;
     memset(forecast, 0, sizeof *forecast);
-    status = lemon__fuse_check(ctx, teacher, student, options);
+    lemon_status status = lemon__fuse_check(ctx, teacher, student, options);
     if (!status) status = lemon__workspaces(ctx);
     if (status) return status;
     lemon__fill_begin(&f, ctx, teacher, student, options);
@@ -17855,7 +17287,7 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     ops.slots = lemon__field_slots(&f);
     if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, f.tokens) : f.tokens);
     lemon__cost_learning(&p, &f);
-    spared = lemon__solves(&f) ? lemon__fill_spared(&f) : 0;
+    int64_t spared = lemon__solves(&f) ? lemon__fill_spared(&f) : 0;
     f.kept -= spared, f.windows -= spared;
     lemon__cost_all(&p, &f);
     lemon__plan_bytes(&f, forecast);
@@ -17978,29 +17410,29 @@ static lemon_status lemon__probe_walk(lemon__probe *p, int which, int64_t end) {
 /*  U-centred in place, and of length 1: then the product of two is CKA. */
 static void lemon__gram_centre(float *gram, int64_t n, double *sum) {
     double all = 0.0, square = 0.0;
-    int64_t i, j;
-    for (i = 0; i < n; i++) {
+    int64_t j;
+    for (int64_t i = 0; i < n; i++) {
         gram[i * n + i] = 0.0f;
         for (j = 0, sum[i] = 0.0; j < n; j++) sum[i] += (double)gram[i * n + j];
         all += sum[i];
     }
-    for (i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++)
         for (j = 0; j < n; j++) {
             double g = (double)gram[i * n + j] - (sum[i] + sum[j] - all / (double)(n - 1)) / (double)(n - 2);
             gram[i * n + j] = i == j ? 0.0f : (float)g;
             if (i != j) square += g * g;
         }
-    for (i = 0; i < n * n && square > 0.0; i++) gram[i] = (float)((double)gram[i] / sqrt(square));
+    for (int64_t i = 0; i < n * n && square > 0.0; i++) gram[i] = (float)((double)gram[i] / sqrt(square));
 }
 
 /*  [layers + 1, rows * rows] of a model's normalised stream; NULL: *status tells. */
 static float *lemon__grams(lemon__probe *p, int which, lemon_status *status) {
     lemon__walk *w = &p->run[which].walk;
-    int64_t layers = w->model->config.n_layers, d = w->model->config.d_model, n = p->rows, i;
+    int64_t layers = w->model->config.n_layers, d = w->model->config.d_model, n = p->rows;
     float *grams = lemon__floats(p->ctx, &p->arena, layers + 1, n * n), *g = grams;
     double *sum = lemon__doubles(p->ctx, &p->arena, 1, n);
     *status = grams && sum ? LEMON_OK : LEMON_E_MEMORY;
-    for (i = 0; !*status && i <= layers; i++, g += n * n) {
+    for (int64_t i = 0; !*status && i <= layers; i++, g += n * n) {
         *status = lemon__probe_walk(p, which, i);
         lemon__walk_norm(w, -1, 0);
         lemon__gemm_threads(p->ctx, 0, 1, n, n, d, 1.0f, w->y, d, w->y, d, 0.0f, g, n);
@@ -18012,11 +17444,10 @@ static float *lemon__grams(lemon__probe *p, int which, lemon_status *status) {
 LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lemon_model *b, const lemon_tokens *text,
                                  float *cka) {
     lemon__probe p;
-    float *of_a, *of_b;
-    lemon_status status;
+    float *of_b;
     if (lemon__lacks(ctx, __func__, a && b && cka)) return LEMON_E_ARG;
-    status = lemon__probe_open(ctx, a, b, text, &p);
-    of_a = of_b = status ? NULL : lemon__grams(&p, 0, &status);
+    lemon_status status = lemon__probe_open(ctx, a, b, text, &p);
+    float *of_a = of_b = status ? NULL : lemon__grams(&p, 0, &status);
     if (!status && a != b) of_b = lemon__grams(&p, 1, &status);
     if (!status)
         lemon__gemm_threads(ctx, 0, 1, a->config.n_layers + 1, b->config.n_layers + 1, p.rows * p.rows, 1.0f, of_a,
@@ -18029,9 +17460,8 @@ LEMON_API lemon_status lemon_cka(lemon_ctx *ctx, const lemon_model *a, const lem
 static float lemon__stream_error(lemon__probe *p, const lemon_map *write, float *x) {
     const lemon__walk *t = &p->run[0].walk, *s = &p->run[1].walk;
     double off = 0.0, all = 0.0;
-    int64_t i;
     lemon__map_cols(p->ctx, write, t->x, p->rows, 0.0f, x);
-    for (i = 0; i < p->rows * write->student; i++) {
+    for (int64_t i = 0; i < p->rows * write->student; i++) {
         off += ((double)x[i] - (double)s->x[i]) * ((double)x[i] - (double)s->x[i]);
         all += (double)x[i] * (double)x[i];
     }
@@ -18041,22 +17471,19 @@ static float lemon__stream_error(lemon__probe *p, const lemon_map *write, float 
 LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operators *operators, const lemon_model *teacher,
                                              const lemon_model *student, const lemon_tokens *text, float *error) {
     lemon__probe p;
-    float *x;
-    int64_t i, layers;
-    lemon_status status;
     if (lemon__lacks(ctx, __func__, operators && teacher && student && error)) return LEMON_E_ARG;
-    status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
-                                "that of the operators' teacher");
+    lemon_status status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
+                                             "that of the operators' teacher");
     if (!status)
         status = lemon__same_fields(ctx, &student->config, &operators->student, 0, "the student's ",
                                     "that of the operators' student");
     if (status) return status;
-    layers = student->config.n_layers;
+    int64_t layers = student->config.n_layers;
     status = lemon__probe_open(ctx, teacher, student, text, &p);
     if (!status && teacher == student) status = lemon__probe_model(&p, 1, student);
-    x = status ? NULL : lemon__floats(ctx, &p.arena, p.rows, student->config.d_model);
+    float *x = status ? NULL : lemon__floats(ctx, &p.arena, p.rows, student->config.d_model);
     if (!status && x == NULL) status = LEMON_E_MEMORY;
-    for (i = 0; !status && i <= layers; i++) {
+    for (int64_t i = 0; !status && i <= layers; i++) {
         int64_t end = i < layers ? operators->layer[i * operators->slots] : teacher->config.n_layers;
         status = lemon__probe_walk(&p, 0, i ? end : 0);
         if (!status) status = lemon__probe_walk(&p, 1, i);

@@ -110,6 +110,12 @@ if wanted "clang as MSVC" && ! missing "clang as MSVC" clang-19 x86_64-w64-mingw
     result $? "clang with Microsoft's extensions: no warning" "$(grep -m 1 -E 'error|warning' $work/log | cut -c 1-200)"
     row "clang-19 -fms-compatibility, MinGW headers" "$(grep -cE 'error|warning' $work/log) warnings" "(not run)"
 fi
+# Its names in capitals aside, windows.h defines words like max and near.
+if wanted "windows.h" && ! missing "windows.h" x86_64-w64-mingw32-gcc; then
+    { echo "#include <windows.h>" && cat $work/header.c; } > $work/windows.c
+    x86_64-w64-mingw32-gcc -std=c99 -Wall -Wextra -Werror -fsyntax-only $work/windows.c > $work/log 2>&1
+    result $? "MinGW behind windows.h: no warning" "$(grep -m 1 -E 'error|warning' $work/log | cut -c 1-200)"
+fi
 threads=
 target "MinGW-w64 gcc, Windows x86-64, wine" "c99 c11" "wine" x86_64-w64-mingw32-gcc -static
 

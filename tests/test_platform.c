@@ -115,18 +115,20 @@ static void test_allocations(void) {
 
 static void test_grow(void) {
     lemon_ctx *ctx = open_ctx(1);
-    uint8_t *p = (uint8_t *)lemon__calloc(ctx, 10), *q;
+    uint8_t *p = (uint8_t *)lemon__calloc(ctx, 10), *old = p;
+    int64_t room = 10;
     int i, bad = 0;
     for (i = 0; i < 10; i++) bad += p[i] != 0;
     check(bad == 0, "calloc zeroes");
     memset(p, 7, 10);
     heap.calls = 0;
     heap.fail_at = 1;
-    check(lemon__grow(ctx, p, 10, 1000) == NULL && p[9] == 7, "when a block cannot grow the old one stays");
+    check(!lemon__room(ctx, &p, &room, 1000, 1) && p == old && p[9] == 7 && room == 10,
+          "when an array cannot grow the old one stays");
     heap.fail_at = 0;
-    q = (uint8_t *)lemon__grow(ctx, p, 10, 1000);
-    check(q && q[0] == 7 && q[9] == 7, "a block that grows keeps its contents");
-    lemon__free(ctx, q, 1000);
+    check(lemon__room(ctx, &p, &room, 1000, 1) && p != old && p[0] == 7 && p[9] == 7 && room == 1000,
+          "an array that grows keeps its contents");
+    lemon__free(ctx, p, (size_t)room);
     lemon_close(ctx);
     check(heap.live == 0, "what was allocated was freed");
 }
