@@ -28,14 +28,14 @@
         2  Numbers         373   2293   bf16 and f16, random numbers, checksums
         3  Tensors         395   2401   a dense view, storage types, arenas
         4  GEMM            428   2645   the matrix product
-        5  Kernels           -   4428   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5542   reverse-mode automatic differentiation
-        7  Model           532   6208   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6818   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10046   text to ids and back; text files to training data
-       10  Inference       777  12857   the key-value cache, sampling
-       11  Training        840  13301   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  14008   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4429   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5543   reverse-mode automatic differentiation
+        7  Model           532   6209   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     661   6819   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      689  10047   text to ids and back; text files to training data
+       10  Inference       777  12858   the key-value cache, sampling
+       11  Training        840  13302   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          911  14009   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -2679,7 +2679,8 @@ static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int
    Packing copies a block into the very order in which the micro-kernel reads it, transposed or not: one stream, no
    wasted cache line, few pages.  It costs one pass over A for each nc columns and one over B: little when each element
    is used hundreds of times, much when the product is small.  So matrices that fit in L2 are read in place; the
-   micro-kernel takes strides and does not know the difference.  A panel of B is packed just before its first use, and
+   micro-kernel takes strides and does not know the difference.  So is A where it lies by rows: those of a panel are a few
+   streams, which the hardware follows, unless they are a power of two apart and fall on the same places of L1.  A panel of B is packed just before its first use, and
    while the panel before it is multiplied, the micro-kernel asks the cache for it: multiplying hides the reading.
 
    Few rows of A.  A transformer that generates text reads each weight for one token.  Each element of B is used m times
