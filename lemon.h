@@ -28,14 +28,14 @@
         2  Numbers         373   2293   bf16 and f16, random numbers, checksums
         3  Tensors         395   2401   a dense view, storage types, arenas
         4  GEMM            428   2645   the matrix product
-        5  Kernels           -   4424   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5502   reverse-mode automatic differentiation
-        7  Model           532   6168   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6778   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10006   text to ids and back; text files to training data
-       10  Inference       777  12817   the key-value cache, sampling
-       11  Training        840  13261   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  13940   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4428   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5542   reverse-mode automatic differentiation
+        7  Model           532   6208   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     661   6818   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      689  10046   text to ids and back; text files to training data
+       10  Inference       777  12857   the key-value cache, sampling
+       11  Training        840  13301   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          911  14008   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -3263,8 +3263,14 @@ LEMON__INLINE v128_t lemon__q8_wasm(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__WASM */
 
+#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
+#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
+#define LEMON__AHEAD_neon(x) __builtin_prefetch((const void *)(x));
+#define LEMON__AHEAD_wasm(x) (void)(x);
+
 /*  The twin of lemon__pack_plain, by squares of 8 or 4.  A panel's width is a multiple of that, so whole vectors may be
-    stored; lanes beyond the last are filled with anything, for no kernel uses them. */
+    stored; lanes beyond the last are filled with anything, for no kernel uses them.  Rows that lie far apart are streams
+    too short for the hardware to see, so the eighth from here is asked for. */
 #define LEMON__PACK_KERNEL(V) \
 LEMON__TARGET_##V static void lemon__pack_##V(float *out, int64_t width, const float *in, int64_t lane, int64_t step, \
                                               int64_t lanes, int64_t steps) { \
@@ -3273,6 +3279,7 @@ LEMON__TARGET_##V static void lemon__pack_##V(float *out, int64_t width, const f
     const float *row[square]; \
     int64_t l, s, r; \
     for (s = 0; lane == 1 && s < steps; s++, in += step, out += width) { \
+        LEMON__AHEAD_##V((uintptr_t)in + (uintptr_t)step * 8 * sizeof(float)) \
         for (l = 0; l + square <= lanes; l += square) LEMON__PUT_##V(out + l, LEMON__GET_##V(in + l)); \
         if (l < lanes) LEMON__PUT_##V(out + l, LEMON__LOAD_##V(in + l, rest)); \
     } \
@@ -3312,10 +3319,6 @@ LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int6
 #define LEMON__DOT_LOAD(V, type, j) \
     const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p); \
     LEMON__AHEAD_##V(w##j + ahead + LEMON__AT_##type(p))
-#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
-#define LEMON__AHEAD_m512 LEMON__AHEAD_m256
-#define LEMON__AHEAD_neon(x) __builtin_prefetch(x);
-#define LEMON__AHEAD_wasm(x) (void)(x);
 #define LEMON__AT_f32(p) 4 * (p)
 #define LEMON__AT_bf16(p) 2 * (p)
 #define LEMON__AT_q8(p) (p)
@@ -3685,11 +3688,12 @@ static int64_t lemon__mc(const lemon__product *g) {
     return lemon__max(1, floats / (g->block_k * g->machine->mr)) * g->rows;
 }
 
-/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place unless it is large and
-    read by many panels; B must lie by rows for that. */
+/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place if it is small, or if it
+    lies by rows that do not fall on the same places of L1 (NEON wants its columns); B must lie by rows for that. */
 static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
-    const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr;
+    const int streams = g->a_row != 1 && g->a_row % 1024 != 0 && !LEMON__NEON;
+    const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr && !streams;
     const int pack_b = !g->ready && (g->type != LEMON_F32 || g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
     g->rows = lemon__share(g->m, machine->mr, 1);
     g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
@@ -5102,7 +5106,7 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
 /* ---- causal grouped-query attention ----
         For each head:  S = Q K^T / sqrt(C),  P = softmax of each row over the keys up to its own position,  Y = P V.
         Nothing of size T x T is kept: a tile of LEMON__ROWS queries is done at a time, and aux keeps the log sum exp of
-        each row [N, H], from which backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
+        each row [H, N], from which backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
             dS = P * (dP - d),   dQ = dS K / sqrt(C),   dK = dS^T Q / sqrt(C),   dV = P^T dY.
         A tile is held as its transpose, [keys, LEMON__ROWS]: the softmax then goes down the columns, a vector of queries
         at a time, whatever the head_dim, and each product has a side of full vectors:
@@ -5113,7 +5117,8 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
 enum {
     LEMON__FEW_QUERIES = 4,             /* so many are done one by one */
     LEMON__KEYS = 128,                  /* keys of a block in backward: two of them stay in the L1 cache */
-    LEMON__HEAD_TASKS = 16              /* so many heads are work enough for all threads */
+    LEMON__HEAD_TASKS = 16,             /* so many heads are work enough for all threads */
+    LEMON__PAIR = 32                    /* floats of two cache lines, which come as one: heads in them are one thread's */
 };
 
 /*  Floats that a worker needs for tiles of up to so many rows and keys. */
@@ -5126,7 +5131,17 @@ static int64_t lemon__attention_scratch(const lemon__op *op, int backward) {
     return lemon__attention_floats(op->seq, op->pos + op->seq, op->head_dim, backward);
 }
 
-typedef struct lemon__attention_job { const lemon__op *op; lemon_ctx *ctx; int64_t tiles, blocks; } lemon__attention_job;
+typedef struct lemon__attention_job {
+    const lemon__op *op;
+    lemon_ctx *ctx;
+    int64_t tiles, blocks, together;    /* of queries and of keys in a sequence; heads of a task */
+} lemon__attention_job;
+
+static lemon__attention_job lemon__attention_job_of(lemon_ctx *ctx, const lemon__op *op) {
+    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), lemon__ceil_div(op->seq, LEMON__KEYS),
+                                lemon__max(1, LEMON__PAIR / op->head_dim)};
+    return job;
+}
 
 /*  Where one head of one sequence, and a tile of its queries, lie. */
 typedef struct lemon__query_tile {
@@ -5141,13 +5156,25 @@ typedef struct lemon__query_tile {
     int64_t window;                 /* how many of them a row sees */
     float *s, *ds;                  /* [keys, LEMON__ROWS] twice (ds: backward only, which holds a block of keys) */
     float *q, *y, *dy;              /* [C, LEMON__ROWS] queries, outputs (dQ in backward), dY (backward only) */
-    float *lse;                     /* of the tile's rows, H apart; NULL: not asked for */
+    float *lse;                     /* of the tile's rows; NULL: not asked for */
 } lemon__query_tile;
 
 /*  The tile's rows of q or dy, transposed; rows that it does not have are zero. */
 static void lemon__tile_turn(const lemon__query_tile *t, const float *from, float *turned) {
     if (t->rows < LEMON__ROWS) memset(turned, 0, (size_t)(LEMON__ROWS * t->op->head_dim) * sizeof(float));
     lemon__machine_of(t->isa)->pack(turned, LEMON__ROWS, from + t->q_at, t->q_width, 1, t->rows, t->op->head_dim);
+}
+
+/*  The way back: the tile's rows of y or dq from [C, LEMON__ROWS], by whole vectors where none reaches into the next head. */
+static void lemon__tile_turn_back(const lemon__query_tile *t, const float *turned, float *to, int add) {
+    const int64_t n = t->op->head_dim;
+    to += t->q_at;
+    if (n % 8 == 0 && !add) {
+        lemon__machine_of(t->isa)->pack(to, t->q_width, turned, LEMON__ROWS, 1, n, t->rows);
+        return;
+    }
+    for (int64_t r = 0; r < t->rows; r++, to += t->q_width)
+        for (int64_t c = 0; c < n; c++) to[c] = turned[c * LEMON__ROWS + r] + (add ? to[c] : 0.0f);
 }
 
 static lemon__query_tile lemon__attention_tile(const lemon__attention_job *job, int64_t sequence, int64_t head,
@@ -5174,7 +5201,7 @@ static lemon__query_tile lemon__attention_tile(const lemon__attention_job *job, 
     t.y = t.q + LEMON__ROWS * op->head_dim;
     t.dy = t.y + LEMON__ROWS * op->head_dim;
     t.ds = t.s + LEMON__ROWS * lemon__min(op->pos + op->seq, LEMON__KEYS);
-    t.lse = op->aux ? op->aux + t.row * op->n_heads + head : NULL;
+    t.lse = op->aux ? op->aux + head * op->rows + t.row : NULL;
     return t;
 }
 
@@ -5195,7 +5222,7 @@ static void lemon__attention_scores(const lemon__query_tile *t, int64_t from, in
 
 static void lemon__attend_tile(const lemon__query_tile *t) {
     const lemon__op *op = t->op;
-    float top[LEMON__ROWS], sum[LEMON__ROWS], *y = op->y + t->q_at;
+    float top[LEMON__ROWS], sum[LEMON__ROWS], inverse[LEMON__ROWS];
     int64_t n = op->head_dim;
     lemon__tile_turn(t, lemon__in(op, 0), t->q);
     lemon__attention_scores(t, 0, t->keys);
@@ -5203,11 +5230,11 @@ static void lemon__attend_tile(const lemon__query_tile *t) {
     lemon__loops_of(t->isa)->softmax_columns(t->s, t->keys, top, sum);
     lemon__attention_mask(t, t->s, 0, t->keys, 0.0f);
     lemon__gemm_near(t->isa, n, LEMON__ROWS, t->keys, 1.0f, t->v, 1, t->kv_width, t->s, LEMON__ROWS, 0.0f, t->y, LEMON__ROWS);
-    for (int64_t r = 0; r < t->rows; r++) {
-        float inverse = 1.0f / sum[r];
-        for (int64_t c = 0; c < n; c++) y[r * t->q_width + c] = t->y[c * LEMON__ROWS + r] * inverse;
-        if (t->lse) t->lse[r * op->n_heads] = top[r] + logf(sum[r]);
-    }
+    for (int64_t r = 0; r < LEMON__ROWS; r++) inverse[r] = 1.0f / sum[r];
+    for (int64_t c = 0; c < n; c++)
+        for (int64_t r = 0; r < LEMON__ROWS; r++) t->y[c * LEMON__ROWS + r] *= inverse[r];
+    lemon__tile_turn_back(t, t->y, op->y, 0);
+    for (int64_t r = 0; t->lse && r < t->rows; r++) t->lse[r] = top[r] + logf(sum[r]);
 }
 
 /*  One query alone, as in decoding: a tile would be nearly empty. */
@@ -5224,16 +5251,19 @@ static void lemon__attend_row(const lemon__query_tile *t, int64_t r, float *work
     float sum = loops->exp_sum(t->s, keys, 1.0f, top);
     lemon__gemm(t->isa, workspace, 0, 0, 1, n, keys, 1.0f, t->s, keys, t->v + hidden, t->kv_width, 0.0f, y, t->q_width);
     for (int64_t c = 0; c < n; c++) y[c] /= sum;
-    if (t->lse) t->lse[r * op->n_heads] = top + logf(sum);
+    if (t->lse) t->lse[r] = top + logf(sum);
 }
 
 static void lemon__attention_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
     const lemon__op *op = job->op;
-    int64_t sequence = index / (op->n_heads * job->tiles), head = index / job->tiles % op->n_heads;
-    lemon__query_tile t = lemon__attention_tile(job, sequence, head, index % job->tiles, worker);
-    if (!LEMON__SMALL && t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
-    else for (int64_t r = 0; r < t.rows; r++) lemon__attend_row(&t, r, lemon__workspace(job->ctx, worker));
+    const int64_t tasks = lemon__ceil_div(op->n_heads, job->together), sequence = index / (tasks * job->tiles);
+    const int64_t first = index / job->tiles % tasks * job->together;
+    for (int64_t head = first; head < lemon__min(first + job->together, op->n_heads); head++) {
+        lemon__query_tile t = lemon__attention_tile(job, sequence, head, index % job->tiles, worker);
+        if (!LEMON__SMALL && t.rows > LEMON__FEW_QUERIES) lemon__attend_tile(&t);
+        else for (int64_t r = 0; r < t.rows; r++) lemon__attend_row(&t, r, lemon__workspace(job->ctx, worker));
+    }
 }
 
 static double lemon__attention_flops(const lemon__op *op) {     /* two products, half of each masked away */
@@ -5243,9 +5273,10 @@ static double lemon__attention_flops(const lemon__op *op) {     /* two products,
 }
 
 static void lemon__attention_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), 0};
+    lemon__attention_job job = lemon__attention_job_of(ctx, op);
     ctx->flops += lemon__attention_flops(op);
-    lemon__parallel(ctx, op->rows / op->seq * op->n_heads * job.tiles, lemon__attention_task, &job);
+    lemon__parallel(ctx, op->rows / op->seq * lemon__ceil_div(op->n_heads, job.together) * job.tiles, lemon__attention_task,
+                    &job);
 }
 
 /*  What backward needs of a tile for all its blocks of keys. */
@@ -5256,7 +5287,7 @@ static void lemon__attention_back_open(const lemon__query_tile *t, lemon__tile_b
     const float *dy = op->dy + t->q_at, *y = op->y + t->q_at;
     memset(b, 0, sizeof *b);
     for (int64_t r = 0; r < t->rows; r++) {
-        b->lse[r] = t->lse[r * op->n_heads];
+        b->lse[r] = t->lse[r];
         b->d[r] = lemon__dot(dy + r * t->q_width, y + r * t->q_width, op->head_dim);
     }
     lemon__tile_turn(t, lemon__in(op, 0), t->q);
@@ -5288,7 +5319,6 @@ static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from,
 /*  A tile's dQ, gathered in t->y, transposed; keys: also what it adds to dK and dV. */
 static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
     const lemon__op *op = t->op;
-    float *dq = op->dx[0] + t->q_at;
     int64_t n = op->head_dim, to;
     lemon__tile_back b;
     lemon__attention_back_open(t, &b);
@@ -5300,8 +5330,7 @@ static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
                              LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
         if (keys) lemon__attention_back_keys(t, from, to);
     }
-    for (int64_t r = 0; op->dx[0] && r < t->rows; r++, dq += t->q_width)
-        for (int64_t c = 0; c < n; c++) dq[c] = t->y[c * LEMON__ROWS + r] + (op->add[0] ? dq[c] : 0.0f);
+    if (op->dx[0]) lemon__tile_turn_back(t, t->y, op->dx[0], op->add[0]);
 }
 
 /*  Makes dK and dV of some keys zero, if nobody wrote them before. */
@@ -5313,16 +5342,22 @@ static void lemon__attention_back_clear(const lemon__query_tile *t, int64_t from
 }
 
 /*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
-static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
-    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+static void lemon__attention_back_head(const lemon__attention_job *job, int64_t sequence, int64_t head, int worker) {
     const lemon__op *op = job->op;
-    int64_t sequence = index / op->kv_heads, group = op->n_heads / op->kv_heads, first = index % op->kv_heads * group;
+    int64_t group = op->n_heads / op->kv_heads, first = head * group;
     lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
     lemon__attention_back_clear(&t, 0, op->seq);
     for (int64_t i = 0; i < group * job->tiles; i++) {
         t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
         lemon__attention_back_tile(&t, 1);
     }
+}
+
+static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
+    const lemon__attention_job *job = (const lemon__attention_job *)arg;
+    const int64_t tasks = lemon__ceil_div(job->op->kv_heads, job->together), first = index % tasks * job->together;
+    for (int64_t head = first; head < lemon__min(first + job->together, job->op->kv_heads); head++)
+        lemon__attention_back_head(job, index / tasks, head, worker);
 }
 
 /*  Where heads are few, in two rounds: dQ by tiles of queries, then dK and dV by blocks of keys, whose scores are made
@@ -5356,11 +5391,11 @@ static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
 }
 
 static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__attention_job job = {op, ctx, lemon__ceil_div(op->seq, LEMON__ROWS), lemon__ceil_div(op->seq, LEMON__KEYS)};
-    const int64_t sequences = op->rows / op->seq;
+    lemon__attention_job job = lemon__attention_job_of(ctx, op);
+    const int64_t sequences = op->rows / op->seq, tasks = sequences * lemon__ceil_div(op->kv_heads, job.together);
     ctx->flops += 2.5 * lemon__attention_flops(op);
-    if (sequences * op->kv_heads >= LEMON__HEAD_TASKS || job.blocks == 1) {
-        lemon__parallel(ctx, sequences * op->kv_heads, lemon__attention_back_task, &job);
+    if (tasks >= LEMON__HEAD_TASKS || job.blocks == 1) {
+        lemon__parallel(ctx, tasks, lemon__attention_back_task, &job);
         return;
     }
     lemon__parallel(ctx, sequences * op->n_heads * job.tiles, lemon__attention_back_rows, &job);
@@ -5375,13 +5410,17 @@ static void lemon__swiglu_rows(const lemon__op *op, int64_t from, int64_t to) {
     op->loops->swiglu(lemon__in(op, 0) + at, lemon__in(op, 1) + at, op->y + at, n);
 }
 
+/*  By pieces, so that what is made zero is still in L1 when it is added to. */
 static void lemon__swiglu_back_rows(const lemon__op *op, int64_t from, int64_t to) {
-    const int64_t at = from * op->cols, n = (to - from) * op->cols;
-    const float *gate = lemon__in(op, 0) + at, *up = lemon__in(op, 1) + at, *dy = op->dy + at;
-    float *dgate = op->dx[0] ? op->dx[0] + at : NULL, *dup = op->dx[1] ? op->dx[1] + at : NULL;
-    if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
-    if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
-    lemon__swiglu_back_one(gate, up, dy, dgate, dup, op->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n), n);
+    int64_t n;
+    for (int64_t at = from * op->cols; at < to * op->cols; at += n) {
+        const float *gate = lemon__in(op, 0) + at, *up = lemon__in(op, 1) + at, *dy = op->dy + at;
+        float *dgate = op->dx[0] ? op->dx[0] + at : NULL, *dup = op->dx[1] ? op->dx[1] + at : NULL;
+        n = lemon__min(1024, to * op->cols - at);
+        if (dgate && !op->add[0]) memset(dgate, 0, (size_t)n * sizeof *dgate);
+        if (dup && !op->add[1]) memset(dup, 0, (size_t)n * sizeof *dup);
+        lemon__swiglu_back_one(gate, up, dy, dgate, dup, op->loops->swiglu_back(gate, up, dy, dgate, dup, 0, n), n);
+    }
 }
 
 static void lemon__swiglu_run(lemon_ctx *ctx, const lemon__op *op, lemon__band run) {
@@ -5404,11 +5443,12 @@ static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
         Inputs hidden [N, D], output [V, D], teacher hidden, teacher output; aux holds the CE and KL of each row as doubles. ---- */
 
 /*  Logits alive at once.  Each chunk of rows reads the output matrix twice and its gradient once, so chunks must be large
-    enough for the arithmetic to hide that: 256 rows of a vocabulary of 32,000 are 32 MB. */
-enum { LEMON__LOSS_FLOATS = 1 << 23 };
+    enough for the arithmetic to hide that where the matrix does not stay in the caches: 512 rows of a vocabulary of
+    32,000 are 64 MB. */
+enum { LEMON__LOSS_FLOATS = 1 << 24, LEMON__LOSS_LARGE = 8192 };
 
 static int64_t lemon__loss_chunk(int64_t vocab) {
-    return lemon__max(16, lemon__min(256, LEMON__LOSS_FLOATS / vocab / 16 * 16));
+    return lemon__max(16, lemon__min(vocab > LEMON__LOSS_LARGE ? 512 : 256, LEMON__LOSS_FLOATS / vocab / 16 * 16));
 }
 
 typedef struct lemon__loss_job {
@@ -13518,21 +13558,49 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
     return LEMON_OK;
 }
 
-LEMON__INLINE void lemon__adam_segment_body(const lemon__adam *a, const lemon__segment *s) {
-    float *w = a->w + s->at, *g = a->g + s->at, *m = a->m + s->at, *v = a->v + s->at;
-    for (int64_t i = 0; i < s->count; i++) {
-        float x = g[i] * a->scale;
-        m[i] = 0.9f * m[i] + 0.1f * x;
-        v[i] = 0.95f * v[i] + 0.05f * x * x;
-        w[i] -= a->rate * (m[i] * a->unbias_m / (sqrtf(v[i] * a->unbias_v) + 1e-8f) + s->decay * w[i]);
-    }
+/*  One pass over w, g, m, v; vectors by name, for compilers may not vectorise a square root that sets errno. */
+#define LEMON__SQRT_one sqrtf
+#define LEMON__SQRT_m256 _mm256_sqrt_ps
+#define LEMON__SQRT_m512(x) _mm512_maskz_sqrt_ps(0xffff, x)
+#define LEMON__SQRT_neon vsqrtq_f32
+#define LEMON__SQRT_wasm wasm_f32x4_sqrt
+#define LEMON__ADAM(V) \
+LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__blend_##V(float keep, LEMON__VEC_##V old, LEMON__VEC_##V more) { \
+    return LEMON__ADD_##V(LEMON__MUL_##V(LEMON__SET_##V(keep), old), more); \
+} \
+LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lemon__segment *s, int64_t i) { \
+    enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
+    float *w = a->w + s->at, *g = a->g + s->at, *m = a->m + s->at, *v = a->v + s->at; \
+    LEMON__VEC_##V x, mean, square, step; \
+    for (; i + lanes <= s->count; i += lanes) { \
+        x = LEMON__MUL_##V(LEMON__GET_##V(g + i), LEMON__SET_##V(a->scale)); \
+        mean = lemon__blend_##V(0.9f, LEMON__GET_##V(m + i), LEMON__MUL_##V(LEMON__SET_##V(0.1f), x)); \
+        square = LEMON__MUL_##V(LEMON__MUL_##V(LEMON__SET_##V(0.05f), x), x); \
+        square = lemon__blend_##V(0.95f, LEMON__GET_##V(v + i), square); \
+        step = LEMON__SQRT_##V(LEMON__MUL_##V(square, LEMON__SET_##V(a->unbias_v))); \
+        step = LEMON__DIV_##V(LEMON__MUL_##V(mean, LEMON__SET_##V(a->unbias_m)), \
+                              LEMON__ADD_##V(step, LEMON__SET_##V(1e-8f))); \
+        step = lemon__blend_##V(s->decay, LEMON__GET_##V(w + i), step); \
+        LEMON__PUT_##V(m + i, mean); \
+        LEMON__PUT_##V(v + i, square); \
+        LEMON__PUT_##V(w + i, LEMON__SUB_##V(LEMON__GET_##V(w + i), LEMON__MUL_##V(LEMON__SET_##V(a->rate), step))); \
+    } \
+    return i; \
 }
-LEMON__CLONES(lemon__adam_segment, (const lemon__adam *a, const lemon__segment *s), (a, s))
+LEMON__ADAM(one)
+LEMON__VECTORS(LEMON__ADAM)
+
+#define LEMON__ADAM_OF(V) if (a->isa == LEMON__ISA_##V) done = lemon__adam_##V(a, s, 0);
+static void lemon__adam_segment(const lemon__adam *a, const lemon__segment *s) {
+    int64_t done = 0;
+    LEMON__VECTORS(LEMON__ADAM_OF)
+    lemon__adam_one(a, s, done);
+}
 
 static void lemon__adam_task(void *arg, int64_t index, int worker) {
     const lemon__adam *a = (const lemon__adam *)arg;
     (void)worker;
-    lemon__adam_segment(a->isa)(a, &a->segments[index]);
+    lemon__adam_segment(a, &a->segments[index]);
 }
 
 static void lemon__square_task(void *arg, int64_t index, int worker) {

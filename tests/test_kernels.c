@@ -437,10 +437,23 @@ static void test_gradient_of_loss(void) {
     check(same, "gradient of the loss: AVX2 has the bits of plain C");
 }
 
-static void test_adam_clones(void) {
+static void test_clones(void) {
+    if (!lemon_isa_supported(LEMON_ISA_AVX2)) {
+        skip("AVX2 has the bits of plain C");
+        return;
+    }
+    test_bands();
+    test_gradient_of_loss();
+}
+#else
+static void test_clones(void) { skip("AVX2 has the bits of plain C"); }
+#endif
+
+static void test_adam(lemon_isa isa) {
     static float state[2][4][1000];
     lemon__adam a;
     lemon__segment s;
+    char name[80];
     int k, i;
     refill();
     memset(&a, 0, sizeof a);
@@ -459,25 +472,14 @@ static void test_adam_clones(void) {
         a.g = state[k][1];
         a.m = state[k][2];
         a.v = state[k][3];
-        (k ? lemon__adam_segment_avx2 : lemon__adam_segment_plain)(&a, &s);
+        a.isa = k ? isa : LEMON_ISA_SCALAR;
+        lemon__adam_segment(&a, &s);
     }
-    check(memcmp(state[0], state[1], sizeof state[0]) == 0, "AdamW: AVX2 has the bits of plain C");
+    snprintf(name, sizeof name, "AdamW: %s has the bits of plain C", lemon_isa_name(isa));
+    check(memcmp(state[0], state[1], sizeof state[0]) == 0, name);
     check(memcmp(state[0][0], in[0], 12) == 0 && memcmp(state[0][0] + 993, in[0] + 993, 28) == 0,
           "AdamW leaves alone what is outside its segment");
 }
-
-static void test_clones(void) {
-    if (!lemon_isa_supported(LEMON_ISA_AVX2)) {
-        skip("AVX2 has the bits of plain C");
-        return;
-    }
-    test_bands();
-    test_gradient_of_loss();
-    test_adam_clones();
-}
-#else
-static void test_clones(void) { skip("AVX2 has the bits of plain C"); }
-#endif
 
 int main(void) {
     static const attention_case cases[] = {
@@ -487,7 +489,7 @@ int main(void) {
         {1, 40, 17, 2, 1, 22, 200}};
     lemon_ctx *ctx = open_ctx(2);
     size_t i;
-    int dtype;
+    int dtype, isa;
     lemon_rng_seed(&rng, 1);
     lemon__workspaces(ctx);
     test_exp(lemon__loops_of(lemon_ctx_isa(NULL)), lemon_isa_name(lemon_ctx_isa(NULL)));
@@ -514,6 +516,7 @@ int main(void) {
         test_int8(ctx, (lemon_dtype)dtype, 5, 131, 100);
         test_int8(ctx, (lemon_dtype)dtype, 3, 1402, 1504);
     }
+    for (isa = LEMON_ISA_SCALAR; isa <= LEMON_ISA_WASM; isa++) if (lemon_isa_supported((lemon_isa)isa)) test_adam((lemon_isa)isa);
     test_clones();
     lemon_close(ctx);
     check(heap.live == 0, "nothing is left allocated");
