@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        253   1242   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         373   2293   bf16 and f16, random numbers, checksums
-        3  Tensors         395   2401   a dense view, storage types, arenas
-        4  GEMM            428   2645   the matrix product
-        5  Kernels           -   4428   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5542   reverse-mode automatic differentiation
-        7  Model           532   6208   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6818   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10046   text to ids and back; text files to training data
-       10  Inference       777  12857   the key-value cache, sampling
-       11  Training        840  13301   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  14008   operators, the methods that fill them, apply and learn
+        1  Platform        253   1243   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         373   2294   bf16 and f16, random numbers, checksums
+        3  Tensors         395   2402   a dense view, storage types, arenas
+        4  GEMM            428   2646   the matrix product
+        5  Kernels           -   4429   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5543   reverse-mode automatic differentiation
+        7  Model           532   6209   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     661   6819   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      689  10047   text to ids and back; text files to training data
+       10  Inference       777  12858   the key-value cache, sampling
+       11  Training        840  13304   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          911  14004   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
