@@ -10580,7 +10580,7 @@ typedef struct lemon__point { int32_t code, order, place; } lemon__point;
 /*  Appends a character in its smallest parts; out NULL: only counts them.  Korean syllables are computed: 19 beginnings,
     21 middles, 27 ends or none. */
 static size_t lemon__decompose(const lemon__forms *forms, int32_t c, lemon__point *out) {
-    int32_t low = 0, high = LEMON__FORMS, syllable = c - 0xac00;
+    int32_t low = 0, high = c < 0xc0 ? 0 : LEMON__FORMS, syllable = c - 0xac00;     /* U+00C0 is the list's first */
     size_t n;
     if (syllable >= 0 && syllable < 11172) {
         n = lemon__decompose(forms, 0x1100 + syllable / 588, out);
@@ -11628,7 +11628,7 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
     lemon_status status = lemon__vocabulary_check(ctx, source);
     if (!status) status = lemon_tokenizer_trim(ctx, source->tokenizer, ids, n, kept, &smaller);
     if (status) return status;
-    now.ids = kept->ids + before;
+    now.ids = kept->count ? kept->ids + before : NULL;      /* a tokenizer may have no piece at all */
     now.count = now.capacity = kept->count - before;
     config = source->config;
     config.vocab_size = (int32_t)now.count;
