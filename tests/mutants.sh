@@ -64,7 +64,7 @@ make_loops() {
       echo 'void mutants_tile(const lemon__tile *t, int rows) { lemon__tile_plain(t, rows); }'
       echo 'const lemon__loops *mutants_loops(void);'
       echo 'const lemon__loops *mutants_loops(void) { return &lemon__loops_one; }'; } > $work/loops.c
-    $cc -DLEMON_NO_SIMD -DLEMON_NO_THREADS -I.. -std=c99 -O2 -w -c $work/loops.c -o $work/all.o &&
+    $cc -DLEMON_NO_SIMD -DLEMON_NO_THREADS -I.. -std=c99 -O1 -w -c $work/loops.c -o $work/all.o &&
         objcopy --keep-global-symbol=mutants_tile --keep-global-symbol=mutants_loops $work/all.o $work/loops.o
 }
 use_loops='s/^LEMON__INLINE void lemon__tile_plain(const lemon__tile \*t, int rows) {$/void mutants_tile(const lemon__tile *t, int rows);\n&\n    mutants_tile(t, rows); return;/
