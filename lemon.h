@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        253   1242   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         373   2293   bf16 and f16, random numbers, checksums
-        3  Tensors         395   2401   a dense view, storage types, arenas
-        4  GEMM            428   2645   the matrix product
-        5  Kernels           -   4428   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5542   reverse-mode automatic differentiation
-        7  Model           532   6208   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6818   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10046   text to ids and back; text files to training data
-       10  Inference       777  12857   the key-value cache, sampling
-       11  Training        840  13301   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  14008   operators, the methods that fill them, apply and learn
+        1  Platform        253   1253   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         373   2304   bf16 and f16, random numbers, checksums
+        3  Tensors         395   2412   a dense view, storage types, arenas
+        4  GEMM            428   2656   the matrix product
+        5  Kernels           -   4439   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5553   reverse-mode automatic differentiation
+        7  Model           532   6219   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     661   6829   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      689  10059   text to ids and back; text files to training data
+       10  Inference       777  12872   the key-value cache, sampling
+       11  Training        840  13318   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          911  14019   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -803,8 +803,8 @@ LEMON_API int64_t lemon_session_length(const lemon_session *session);
 /*  Forgets all but the first `length` tokens. */
 LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t length);
 /*  The keys and values so far, as a file of .lemon's layout, and back into a session of the same model with the same type
-    of cache, whose tokens they replace (after an error it is empty); the reader is taken over and closed.  What follows has the same bits as if nothing had
-    been saved; for scores, rewind by one and feed the last token again. */
+    of cache, whose tokens they replace (after an error it is empty); the reader is taken over and closed.  What follows
+    has the same bits as if nothing had been saved; for scores, rewind by one and feed the last token again. */
 LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_writer *writer);
 LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon_reader *reader);
 
@@ -993,11 +993,12 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
     *student that are not 0 are kept; the others are chosen, and all else becomes the teacher's.
     The rule: among the shapes that do not exceed the budget, the one that keeps the teacher's proportions best.  Width,
     layers, heads and neurons shrink by one factor, as a family's smaller members are built: losses of equally large
-    models differ little over a wide range of proportions, and most at its ends (Kaplan et al. 2020, section 3.2); of eight
-    shapes of 0.3 M parameters from the shipped teacher, fused and trained for 150 steps, this rule's ended lowest.  The distance is the variance of
-    the logarithms of the four factors, plus the squared logarithms of what should not change (channels of a head, query
-    heads to a key-value head), plus that of the budget's share that is left over, a tenth counting as 1.  d_model is
-    n_heads * head_dim where it is so in the teacher, or a multiple of a power of two that the teacher's is, as d_ffn is.
+    models differ little over a wide range of proportions, and most at its ends (Kaplan et al. 2020, section 3.2); of
+    eight shapes of 0.3 M parameters from the shipped teacher, fused and trained for 150 steps, this rule's ended
+    lowest.  The distance is the variance of the logarithms of the four factors, plus the squared logarithms of what
+    should not change (channels of a head, query heads to a key-value head), plus that of the budget's share that is
+    left over, a tenth counting as 1.  d_model is n_heads * head_dim where it is so in the teacher, or a multiple of a
+    power of two that the teacher's is, as d_ffn is.
     LEMON_E_ARG above the teacher's size, and below the smallest that can be; the message names it. */
 LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
                                         lemon_config *student);
@@ -1225,6 +1226,16 @@ enum { LEMON__INT8 = 1 };
 #elif defined(_MSC_VER)
 #pragma warning(push)
 #pragma warning(disable : 4127 4505 4996)   /* constant conditions, the same, and that strerror has a sibling strerror_s */
+#endif
+
+/*  What reads and writes files or sets work up is half of the code, and nobody waits for it: gcc makes fewer passes over
+    it, which takes a quarter off the time of the whole.  What computes, and the encoder, stand outside of such parts. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define LEMON__BRIEF_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize (\"O1\")")
+#define LEMON__BRIEF_END _Pragma("GCC pop_options")
+#else
+#define LEMON__BRIEF_BEGIN
+#define LEMON__BRIEF_END
 #endif
 
 #ifndef LEMON_MALLOC
@@ -6930,6 +6941,7 @@ static void lemon__words_free(lemon_ctx *ctx, lemon__words *words) {
     memset(words, 0, sizeof *words);
 }
 
+LEMON__BRIEF_BEGIN
 /* ---- bytes in: a cursor that cannot run past the end ---- */
 
 /*  Reading past the end sets `bad` and gives zeros; so a whole record is read first, and checked once. */
@@ -10043,6 +10055,7 @@ LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_
     return lemon_save_with(ctx, path, model, &options);
 }
 
+LEMON__BRIEF_END
 /* ====================================================================================================================
    9  TOKENIZERS
 
@@ -11489,6 +11502,7 @@ LEMON_API void lemon_stream_free(lemon_ctx *ctx, lemon_stream *stream) {
     memset(stream, 0, sizeof *stream);
 }
 
+LEMON__BRIEF_BEGIN
 /* ---- smaller vocabularies ---- */
 
 /*  A piece can only come about if the pieces do that it is joined from; they are those that its own bytes pass on their
@@ -12593,6 +12607,7 @@ LEMON_API lemon_status lemon_tokens_from_files(lemon_ctx *ctx, const lemon_token
     return status;
 }
 
+LEMON__BRIEF_END
 /* ---- learning a vocabulary ---- */
 
 /*  How often each distinct piece of a text stands in it. */
@@ -12953,11 +12968,13 @@ LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t leng
     return LEMON_OK;
 }
 
-/*  Tells models of one shape apart: their norms. */
-static uint32_t lemon__model_mark(const lemon_model *model) {
+/*  A checksum of a model's weights, or of its norms alone, which tell models of one shape apart. */
+static uint32_t lemon__model_crc(const lemon_model *model, int norms) {
     uint32_t crc = 0;
-    for (int64_t i = 0; i < model->n_params; i++)
-        if (model->params[i].rows == 1) crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
+    for (int64_t i = 0; model && i < model->n_params; i++) {
+        const lemon_tensor *t = &model->params[i];
+        if (t->rows == 1 || !norms) crc = lemon_crc32(crc, t->data, lemon_tensor_bytes(t));
+    }
     return crc;
 }
 
@@ -12975,7 +12992,7 @@ LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_wr
     lemon__pack_open(session->ctx, &pack);
     lemon__pack_text(&pack, "requires", "session", 7);
     lemon__pack_config(&pack, "", &session->model->config);
-    lemon__pack_int(&pack, "norms", lemon__model_mark(session->model));
+    lemon__pack_int(&pack, "norms", lemon__model_crc(session->model, 1));
     lemon__pack_int(&pack, "length", session->length);
     for (int64_t i = 0; session->length > 0 && i < 2 * session->model->config.n_layers; i++) {
         lemon__session_part(session, i, name, sizeof name, &t);
@@ -12994,7 +13011,7 @@ static lemon_status lemon__session_check(const lemon_session *s, const lemon__un
     if (!status) status = lemon__unpack_int(u, "norms", &norms);
     if (!status) status = lemon__unpack_int(u, "length", length);
     if (status) return status;
-    if (memcmp(&config, &s->model->config, sizeof config) != 0 || norms != lemon__model_mark(s->model))
+    if (memcmp(&config, &s->model->config, sizeof config) != 0 || norms != lemon__model_crc(s->model, 1))
         return lemon__fail(s->ctx, LEMON_E_ARG, "%s: is of another model; give it to a session of its own", u->source.name);
     if (*length < 0 || *length > s->o.max_seq)
         return lemon__fail(s->ctx, LEMON_E_ARG, "%s: length is %lld, expected at most %lld, what this session can hold",
@@ -13766,13 +13783,6 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     return lemon_tape_plan(t->q.tape, 1, NULL);
 }
 
-static uint32_t lemon__model_crc(const lemon_model *model) {
-    uint32_t crc = 0;
-    for (int64_t i = 0; model && i < model->n_params; i++)
-        crc = lemon_crc32(crc, model->params[i].data, lemon_tensor_bytes(&model->params[i]));
-    return crc;
-}
-
 /*  All memory that the run will need. */
 static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens *tokens) {
     const lemon_tokens *e = t->o.eval_tokens;
@@ -13792,7 +13802,7 @@ static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *t
     if (!status && t->q.states) status = lemon__trainer_ask(t, t->q.states);
     if (status) return status;
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
-    t->teacher_crc = lemon__model_crc(t->o.teacher);
+    t->teacher_crc = lemon__model_crc(t->o.teacher, 0);
     t->planned = t->ctx->peak;          /* nothing is allocated from here on */
     if (t->o.on_plan) t->o.on_plan(t->o.user, t->planned);
     return LEMON_OK;
@@ -14005,6 +14015,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
 }
 
 #ifndef LEMON_NO_FUSE
+LEMON__BRIEF_BEGIN
 /* ====================================================================================================================
    12  FUSION
 
@@ -14035,10 +14046,11 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
         teacher layers up to the next one that is kept: so dropped layers are made up for, and errors do not pile up.
    Each solution is pulled towards plain fusion, by a ridge whose strength is chosen on a tenth of the text held out.
 
-   How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times through
-   the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are made once, and a
-   tenth as much towards the text; where they come to is the correction.  Small steps on soft targets get far more out of a little text than a pass of training does:
-   after this, solving needs only as many rows as its unknowns ask for.
+   How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times
+   through the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are
+   made once, and a tenth as much towards the text; where they come to is the correction.  Small steps on soft targets
+   get far more out of a little text than a pass of training does: after this, solving needs only as many rows as its
+   unknowns ask for.
    ================================================================================================================== */
 
 /* ---- places: which map stands at which side of which role ---- */
@@ -14838,6 +14850,7 @@ static void lemon__sum_up(lemon__fill *f, double *sums, int64_t count) {
     if (!f->status) f->status = lemon__all_reduce(f->ctx, sums, count, sizeof *sums);
 }
 
+LEMON__BRIEF_END
 /* ---- rows of activations ----
         A pass over the text goes batch by batch:  for (lemon__rewind(f); lemon__next_batch(f);) ...
         A store keeps some numbers of every row from one pass to the next. ---- */
@@ -15470,6 +15483,7 @@ static lemon_status lemon__eigen(lemon_ctx *ctx, double *a, int64_t n, double *d
     return LEMON_OK;
 }
 
+LEMON__BRIEF_BEGIN
 /* ---- choosing: the `count` best of `total`, in rising order; NULL scores: evenly spaced ---- */
 
 static void lemon__choose(lemon__fill *f, const double *score, int64_t total, int64_t count, int32_t *out) {
@@ -15597,8 +15611,7 @@ static void lemon__map_heads(lemon__fill *f, int64_t layer, const int32_t *query
 /* ---- watching the teacher ---- */
 
 static void lemon__run_attend(lemon__run *run, int64_t layer) {
-    lemon__walk_norm(&run->walk, LEMON_ATTN_NORM, layer);
-    lemon__walk_qkv(&run->walk, layer, run->k, run->v);
+    lemon__walk_look(&run->walk, layer, run->k, run->v);
     lemon__walk_attend(&run->walk, run->k, run->v);
 }
 
@@ -17492,6 +17505,7 @@ LEMON_API lemon_status lemon_operators_error(lemon_ctx *ctx, const lemon_operato
     lemon__probe_close(&p);
     return status;
 }
+LEMON__BRIEF_END
 #endif /* LEMON_NO_FUSE */
 #endif /* LEMON_NO_TRAIN */
 

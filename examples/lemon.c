@@ -1713,8 +1713,10 @@ static int fuse_forecast(run *r, const lemon_config *shape, const lemon_fuse_opt
     int code = check(r, lemon_fuse_plan(r->ctx, r->teacher, shape, r->set.n_data ? r->tokens.count : 0, options, &f));
     if (code == EXIT_DONE && !r->set.quiet && f.seconds > 5) {
         progress_clear(&r->bar);
-        fprintf(stderr, "lemon: about %.3g operations, %.1f minutes on this machine, %.2g GB of memory, %.2g GB in %s\n",
-                f.flops, f.seconds / 60, f.memory / 1e9, f.scratch / 1e9, r->scratch ? r->scratch : "no file");
+        fprintf(stderr, "lemon: about %s operations, %s on this machine, %s of memory, ", IN_COUNT(f.flops),
+                IN_TIME(f.seconds), IN_BYTES(f.memory));
+        if (r->scratch) fprintf(stderr, "%s in %s\n", IN_BYTES(f.scratch), r->scratch);
+        else fprintf(stderr, "no file\n");
     }
     return code;
 }

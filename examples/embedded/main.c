@@ -58,6 +58,9 @@ static void arena_free(void *p) {
 #ifndef COUNT
 #define COUNT 200
 #endif
+#ifndef CONTEXT
+#define CONTEXT 256
+#endif
 #ifndef CACHE
 #define CACHE LEMON_F16
 #endif
@@ -89,8 +92,9 @@ static int32_t likeliest(const float *scores, int32_t n) {
     return best;
 }
 
-/*  Feeds what is in `ids`, then goes on with the likeliest token, COUNT times. */
-static lemon_status talk(lemon_ctx *ctx, const lemon_model *m, lemon_session *s, lemon_tokens *ids, unsigned *each) {
+/*  Feeds the prompt, then goes on with the likeliest token, COUNT times or to the end of the context. */
+static lemon_status talk(lemon_ctx *ctx, const lemon_model *m, lemon_session *s, int64_t context, lemon_tokens *ids,
+                         unsigned *each) {
     const lemon_tokenizer *t = m->tokenizer;
     lemon_status status = lemon_tokens_push(ctx, ids, lemon_tokenizer_bos(t));
     float *scores = NULL;
@@ -106,7 +110,7 @@ static lemon_status talk(lemon_ctx *ctx, const lemon_model *m, lemon_session *s,
         if (status) break;
         board_put(text, bytes);
         status = lemon_tokens_push(ctx, ids, id);
-        if (status || i + 1 == COUNT) break;
+        if (status || i + 1 == COUNT || lemon_session_length(s) == context) break;
         status = lemon_session_feed(s, &id, 1, &scores);
         *each = board_instructions() - start;   /* of the last token, which looks back the farthest */
     }
@@ -135,12 +139,16 @@ int main(void) {
     reader.size = sizeof model_lemon;
     reader.map = model_lemon;
     lemon_session_defaults(&options);
-    options.max_seq = 256;
+    options.max_seq = CONTEXT;
     options.prefill = 8;
     options.cache = CACHE;
     status = lemon_load_reader(ctx, &reader, &m);
     if (!status) status = lemon_session_open_with(ctx, m, &options, &s);
-    if (!status) status = talk(ctx, m, s, &ids, &each);
+    while (status == LEMON_E_MEMORY && m && options.max_seq > 16) {         /* keys and values are most of the memory */
+        options.max_seq /= 2;
+        status = lemon_session_open_with(ctx, m, &options, &s);
+    }
+    if (!status) status = talk(ctx, m, s, options.max_seq, &ids, &each);
     say("\nids");
     for (i = 0; i < ids.count; i++) {
         char text[16];
@@ -149,6 +157,7 @@ int main(void) {
     say("\n");
     if (status) { say(lemon_error(ctx)); say("\n"); }
     lemon_memory(ctx, &peak);
+    say_number("tokens of context", (size_t)options.max_seq);
     say_number("bytes asked for at most", peak);
     say_number("bytes of the arena used", arena_top);
     say_number("instructions of a token", each);
