@@ -28,14 +28,14 @@
         2  Numbers         373   2304   bf16 and f16, random numbers, checksums
         3  Tensors         395   2412   a dense view, storage types, arenas
         4  GEMM            428   2656   the matrix product
-        5  Kernels           -   4440   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5554   reverse-mode automatic differentiation
-        7  Model           532   6220   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6830   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10060   text to ids and back; text files to training data
-       10  Inference       777  12873   the key-value cache, sampling
-       11  Training        840  13319   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  14020   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4441   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5555   reverse-mode automatic differentiation
+        7  Model           532   6221   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     661   6831   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      689  10061   text to ids and back; text files to training data
+       10  Inference       777  12874   the key-value cache, sampling
+       11  Training        840  13321   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          911  14022   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -1229,7 +1229,7 @@ enum { LEMON__INT8 = 1 };
 #endif
 
 /*  What reads and writes files or sets work up is half of the code, and nobody waits for it: gcc makes fewer passes over
-    it, which takes a quarter off the time of the whole.  What computes, and the encoder, stand outside of such parts. */
+    it, which takes a sixth off the time of the whole.  What computes, and the encoder, stand outside of such parts. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define LEMON__BRIEF_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize (\"O1\")")
 #define LEMON__BRIEF_END _Pragma("GCC pop_options")
@@ -2691,8 +2691,9 @@ static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int
    wasted cache line, few pages.  It costs one pass over A for each nc columns and one over B: little when each element
    is used hundreds of times, much when the product is small.  So matrices that fit in L2 are read in place; the
    micro-kernel takes strides and does not know the difference.  So is A where it lies by rows: those of a panel are a few
-   streams, which the hardware follows, unless they are a power of two apart and fall on the same places of L1.  A panel of B is packed just before its first use, and
-   while the panel before it is multiplied, the micro-kernel asks the cache for it: multiplying hides the reading.
+   streams, which the hardware follows, unless they are a multiple of 4 KB apart and fall on the same places of L1.  A panel
+   of B is packed just before its first use, and while the panel before it is multiplied, the micro-kernel asks the cache
+   for it: multiplying hides the reading.
 
    Few rows of A.  A transformer that generates text reads each weight for one token.  Each element of B is used m times
    only then, memory is the limit, and B must be read as the hardware likes it: several streams, each from end to end.
@@ -13299,7 +13300,8 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     lemon__generation g;
     lemon_stop ignored;
     float *logits = NULL;
-    if (lemon__lacks(ctx, __func__, model && sampling && tokens && (sampling->n_stops < 1 || sampling->stops))) return LEMON_E_ARG;
+    if (lemon__lacks(ctx, __func__, model && sampling && tokens && (sampling->n_stops < 1 || sampling->stops)))
+        return LEMON_E_ARG;
     if (model->tokenizer == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
     if (lemon_tokenizer_size(model->tokenizer) > model->config.vocab_size)

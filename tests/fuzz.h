@@ -78,15 +78,16 @@ static void fuzz_touch(const void *p, size_t n) {
     if (n && fuzz_hash((const uint8_t *)p, n) == 1) fuzz_runs = 0;
 }
 
-/*  Encodes; whole: what comes out has to decode to the same bytes. */
-static void fuzz_encode(const lemon_tokenizer *t, const char *text, size_t n, int whole) {
+/*  Encodes; whole: what comes out has to decode to the same bytes.  A tokenizer from a file may refuse a text. */
+static lemon_status fuzz_encode(const lemon_tokenizer *t, const char *text, size_t n, int whole) {
     lemon_tokens tokens;
     const char *piece;
     size_t bytes, at = 0;
     int64_t i;
     int32_t size = lemon_tokenizer_size(t);
     memset(&tokens, 0, sizeof tokens);
-    if (lemon_encode(fuzz_ctx, t, text, n, &tokens) == LEMON_E_MEMORY) fuzz_fail("encode");
+    lemon_status status = lemon_encode(fuzz_ctx, t, text, n, &tokens);
+    if (status == LEMON_E_MEMORY) fuzz_fail("encode");
     for (i = 0; i < tokens.count; i++) {
         if (tokens.ids[i] < 0 || tokens.ids[i] >= size) fuzz_fail("an id out of range");
         if (!whole) continue;
@@ -96,6 +97,7 @@ static void fuzz_encode(const lemon_tokenizer *t, const char *text, size_t n, in
     }
     if (whole && at != n) fuzz_fail("a text comes back cut short");
     lemon_tokens_free(fuzz_ctx, &tokens);
+    return status;
 }
 
 /*  The same with special tokens, and back by both ways. */
@@ -550,9 +552,9 @@ static void fuzz_text_in(const uint8_t *bytes, size_t n) {
     exact = (char *)malloc(n);
     memcpy(exact, bytes + 1, n - 1);
     memset(&tokens, 0, sizeof tokens);
-    fuzz_encode(t, exact, n - 1, whole);
+    if (fuzz_encode(t, exact, n - 1, whole)) fuzz_fail("encode");
     fuzz_encode_special(t, exact, n - 1);
-    if ((thorough || n % 4 == 0) && lemon_tokens_from_text(fuzz_ctx, t, exact, n - 1, &tokens)) fuzz_fail("tokens_from_text");
+    if (lemon_tokens_from_text(fuzz_ctx, t, exact, n - 1, &tokens)) fuzz_fail("tokens_from_text");
     lemon_tokens_free(fuzz_ctx, &tokens);
     if (thorough && !lemon_tokenizer_train(fuzz_ctx, exact, n - 1, 280, &learned)) fuzz_use_tokens(learned, exact, n - 1);
     lemon_tokenizer_free(fuzz_ctx, learned);
