@@ -28,14 +28,14 @@
         2  Numbers         373   2304   bf16 and f16, random numbers, checksums
         3  Tensors         395   2412   a dense view, storage types, arenas
         4  GEMM            428   2656   the matrix product
-        5  Kernels           -   4441   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5555   reverse-mode automatic differentiation
-        7  Model           532   6221   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6831   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10061   text to ids and back; text files to training data
-       10  Inference       777  12874   the key-value cache, sampling
-       11  Training        840  13321   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  14022   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4448   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            456   5562   reverse-mode automatic differentiation
+        7  Model           532   6228   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     661   6838   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      689  10068   text to ids and back; text files to training data
+       10  Inference       777  12881   the key-value cache, sampling
+       11  Training        840  13328   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          911  14029   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -4186,8 +4186,9 @@ static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, c
 
 #if !defined(LEMON_NO_TRAIN) && !defined(LEMON_NO_FUSE)
 /* ---- the same in float64, for the solvers of chapter 12: C += alpha * A * B ----
-        Tiles of a fixed size are the tasks, so bits do not depend on threads; each packs what it reads, zeros at the
-        edges, and computes C in blocks of mr x nr numbers that it then adds. ---- */
+        Tiles are the tasks, lower ones where they would be fewer than threads; each number is summed up in one order, so
+        bits do not depend on that.  A task packs what it reads, zeros at the edges, and computes C in blocks of mr x nr
+        numbers that it then adds. ---- */
 
 typedef struct lemon__machine64 {
     int64_t mr, nr;
@@ -4243,6 +4244,7 @@ typedef struct lemon__product64 {
     double *c, alpha;
     int64_t m, n, k, a_row, a_step, b_step, b_col, ldc;
     int lower;
+    int64_t tall;                   /* rows of a task's tile */
 } lemon__product64;
 
 /*  Panels of `width` rows of A or columns of B, step after step, with zeros beyond the last. */
@@ -4252,7 +4254,9 @@ static void lemon__pack64(double *out, int64_t width, const double *in, int64_t 
         int64_t used = lemon__min(width, lanes - at);
         if (used < width) memset(out, 0, (size_t)(width * steps) * sizeof *out);
         if (lane == 1) for (int64_t s = 0; s < steps; s++) for (int64_t l = 0; l < used; l++) out[s * width + l] = in[s * step + l];
-        else for (int64_t l = 0; l < used; l++) for (int64_t s = 0; s < steps; s++) out[s * width + l] = in[l * lane + s * step];
+        else for (int64_t s = 0; s < steps; s += 8)         /* a cache line of each row at a time: what is written stays near */
+            for (int64_t l = 0; l < used; l++)
+                for (int64_t i = s; i < lemon__min(s + 8, steps); i++) out[i * width + l] = in[l * lane + i * step];
     }
 }
 
@@ -4260,8 +4264,8 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
     const lemon__product64 *g = (const lemon__product64 *)arg;
     const lemon__machine64 machine = lemon__machine64_of(g->ctx->isa);
     const int64_t mr = machine.mr, nr = machine.nr, across = lemon__ceil_div(g->n, LEMON__TILE64);
-    const int64_t row = index / across * LEMON__TILE64, col = index % across * LEMON__TILE64;
-    const int64_t m = lemon__min(LEMON__TILE64, g->m - row), n = lemon__min(LEMON__TILE64, g->n - col);
+    const int64_t row = index / across * g->tall, col = index % across * LEMON__TILE64;
+    const int64_t m = lemon__min(g->tall, g->m - row), n = lemon__min(LEMON__TILE64, g->n - col);
     double *a = (double *)(void *)lemon__workspace(g->ctx, worker),
            *b = a + (LEMON__TILE64 + LEMON__PAD64) * LEMON__STEPS64, tile[14 * 16];
     if (g->lower && col > row + m - 1) return;
@@ -4286,9 +4290,12 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
 /*  c [m, n] += alpha * a * op(b) on all threads; b is [k, n], or [n, k] where trans_b is set. */
 static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int64_t n, int64_t k, double alpha,
                           const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc) {
-    lemon__product64 g = {ctx, a, b, c, alpha, m, n, k, lda, 1, trans_b ? 1 : ldb, trans_b ? ldb : 1, ldc, lower};
+    lemon__product64 g = {ctx, a, b, c, alpha, m, n, k, lda, 1, trans_b ? 1 : ldb, trans_b ? ldb : 1, ldc, lower,
+                           LEMON__TILE64};
+    const int64_t across = lemon__ceil_div(n, LEMON__TILE64);
+    while (g.tall > LEMON__TILE64 / 8 && lemon__ceil_div(m, g.tall) * across < lemon__threads(ctx)) g.tall /= 2;
     ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
-    lemon__parallel(ctx, lemon__ceil_div(m, LEMON__TILE64) * lemon__ceil_div(n, LEMON__TILE64), lemon__task64, &g);
+    lemon__parallel(ctx, lemon__ceil_div(m, g.tall) * across, lemon__task64, &g);
 }
 #endif
 

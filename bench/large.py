@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--keep]: fusion of models with random weights, from 0.1B to 7B parameters.
+"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep]: fusion of models with random weights, from 0.1B to 7B parameters.
 
 For each row a teacher is written (make_large), fused by the tool, and its memory sampled; then both go.  Rows stand in
 bench/results/large.csv as they come, so that a run that was broken off goes on, within a fusion at its last layer; from them
@@ -122,16 +122,18 @@ def figure(rows):
     return '\n'.join(parts + ['</svg>']) + '\n'
 
 
+def listed(flag, otherwise):
+    return sys.argv[sys.argv.index(flag) + 1].split(',') if flag in sys.argv else otherwise
+
+
 def main():
-    sizes = ['0.4B'] if '--quick' in sys.argv else list(SHAPES)
-    if '--sizes' in sys.argv:
-        sizes = sys.argv[sys.argv.index('--sizes') + 1].split(',')
+    sizes, tokens_of = listed('--sizes', list(SHAPES)), listed('--tokens', ['0', '8192', '32768'])
     os.makedirs(BUILD, exist_ok=True)
     os.makedirs(RESULTS, exist_ok=True)
     write_ids(os.path.join(BUILD, 'ids.u16'))
     quick = '--quick' in sys.argv
     rows = [] if quick else rows_so_far()
-    todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else [r for r in ROWS if r[0] in sizes]
+    todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else [r for r in ROWS if r[0] in sizes and str(r[2]) in tokens_of]
     for size, method, tokens in todo:
         if any((r['size'], r['method'], int(r['tokens'])) == (size, method, tokens) for r in rows):
             continue
