@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        253   1253   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         373   2304   bf16 and f16, random numbers, checksums
-        3  Tensors         395   2412   a dense view, storage types, arenas
-        4  GEMM            428   2656   the matrix product
-        5  Kernels           -   4441   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5555   reverse-mode automatic differentiation
-        7  Model           532   6221   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6831   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10061   text to ids and back; text files to training data
-       10  Inference       777  12874   the key-value cache, sampling
-       11  Training        840  13321   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  14022   operators, the methods that fill them, apply and learn
+        1  Platform        254   1254   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2303   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2411   a dense view, storage types, arenas
+        4  GEMM            429   2655   the matrix product
+        5  Kernels           -   4448   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5562   reverse-mode automatic differentiation
+        7  Model           533   6222   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6828   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10037   text to ids and back; text files to training data
+       10  Inference       778  12841   the key-value cache, sampling
+       11  Training        841  13284   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  13982   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
