@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        254   1254   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2303   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2411   a dense view, storage types, arenas
-        4  GEMM            429   2655   the matrix product
-        5  Kernels           -   4448   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5562   reverse-mode automatic differentiation
-        7  Model           533   6222   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6828   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10037   text to ids and back; text files to training data
-       10  Inference       778  12841   the key-value cache, sampling
-       11  Training        841  13284   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  13982   operators, the methods that fill them, apply and learn
+        1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2309   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2417   a dense view, storage types, arenas
+        4  GEMM            429   2661   the matrix product
+        5  Kernels           -   4454   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5568   reverse-mode automatic differentiation
+        7  Model           533   6228   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6834   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10046   text to ids and back; text files to training data
+       10  Inference       778  12850   the key-value cache, sampling
+       11  Training        841  13293   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  13991   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -1217,6 +1217,11 @@ enum { LEMON__INT8 = 0 };
 #else
 enum { LEMON__INT8 = 1 };
 #endif
+#if defined(__GNUC__) || defined(__clang__)
+#define LEMON__APART static __attribute__((noinline))   /* shorter than as a part of its caller, whose frame is large */
+#else
+#define LEMON__APART static
+#endif
 
 /*  What an option leaves out leaves helpers behind that nobody calls: no fault, and compilers drop them. */
 #if defined(__GNUC__) || defined(__clang__)
@@ -1385,7 +1390,7 @@ static void lemon__text_string(lemon__text *t, const char *p, int n) {
 }
 
 /*  A whole number, negative ones by their two's complement. */
-static uint64_t lemon__text_whole(va_list *args, int longs, int with_sign) {
+LEMON__APART uint64_t lemon__text_whole(va_list *args, int longs, int with_sign) {
     if (longs > 1) return with_sign ? (uint64_t)va_arg(*args, long long) : va_arg(*args, unsigned long long);
     if (longs) return with_sign ? (uint64_t)va_arg(*args, long) : va_arg(*args, unsigned long);
     return with_sign ? (uint64_t)va_arg(*args, int) : va_arg(*args, unsigned);
@@ -1504,8 +1509,9 @@ static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
                  most = limit > used ? limit - used : 0;
     char *raw = bytes > most || bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
     if (raw == NULL) {
-        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.4g MB were asked for, %.4g MB are in use%s", (double)bytes / 1e6,
-                    (double)used / 1e6, bytes > most ? ", and all of lemon_options.memory is not enough" : "");
+        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %llu KB were asked for, %llu KB are in use%s",
+                    (unsigned long long)bytes >> 10, (unsigned long long)used >> 10,
+                    bytes > most ? ", and all of lemon_options.memory is not enough" : "");
         return NULL;
     }
     char *p = raw + sizeof(void *);
@@ -7785,7 +7791,8 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     if (version != LEMON__FILE_VERSION)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version is %lu, expected %d; it is damaged, or a newer lemon.h "
                              "wrote it", (unsigned long)version, LEMON__FILE_VERSION);
-    if (crc != lemon_crc32(0, c.bytes, 60)) return lemon__unpack_bad(u, "header CRC-32", crc, lemon_crc32(0, c.bytes, 60));
+    const uint32_t right = lemon_crc32(0, c.bytes, 60);
+    if (crc != right) return lemon__unpack_bad(u, "header CRC-32", crc, right);
     if (flags != 0) return lemon__unpack_bad(u, "flags", flags, 0);
     if (reserved != 0) return lemon__unpack_bad(u, "reserved field", reserved, 0);
     if (h->keys_bytes > room) return lemon__unpack_bad(u, "keys_bytes", h->keys_bytes, room);
@@ -7865,13 +7872,14 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     t->dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
     t->rows = rows <= INT64_MAX ? (int64_t)rows : 0;
     t->cols = cols <= INT64_MAX ? (int64_t)cols : 0;
-    if (lemon_tensor_bytes(t) == 0 || lemon_tensor_bytes(t) != bytes)
+    const uint64_t takes = lemon_tensor_bytes(t), begin = lemon__pad(*end);
+    if (takes == 0 || takes != bytes)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s is %s [%llu, %llu] in %llu bytes, which cannot be; " LEMON__DAMAGED,
                              called, lemon_dtype_name(t->dtype), (unsigned long long)rows, (unsigned long long)cols,
                              (unsigned long long)bytes);
-    if (offset != lemon__pad(*end))
+    if (offset != begin)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
-                             called, (unsigned long long)offset, (unsigned long long)lemon__pad(*end));
+                             called, (unsigned long long)offset, (unsigned long long)begin);
     if (offset > h->data_bytes || bytes > h->data_bytes - offset || lemon__pad(bytes) > h->data_bytes - offset)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s ends at byte %llu of the data, which have only %llu; "
                              LEMON__DAMAGED, called, (unsigned long long)(offset + bytes),
@@ -7888,7 +7896,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     return lemon__unpack_push_tensor(u, &e);
 }
 
-static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
+LEMON__APART lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon_status status = LEMON_OK;
     uint64_t end = 0;
@@ -8000,8 +8008,8 @@ static lemon_status lemon__unpack_parts(const lemon__unpack *u, const char *know
 /*  Opens a container and checks all of it, checksums included.  Takes the reader over: it is closed by
     lemon__unpack_close, or at once on error.  known: the parts that the caller can read; needed: the one that must be
     there. */
-static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reader, const char *known,
-                                       const char *needed, lemon__unpack *u) {
+LEMON__APART lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reader, const char *known,
+                                             const char *needed, lemon__unpack *u) {
     lemon__header h;
     uint8_t magic[8];
     memset(&h, 0, sizeof h);
@@ -8049,7 +8057,7 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
     }
 }
 
-static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
+LEMON__APART lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
     char name[LEMON__NAME];
     lemon_status status = LEMON_OK;
     memset(config, 0, sizeof *config);
@@ -8218,7 +8226,7 @@ static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor;
-    const lemon__coding *coding = LEMON__FORMATS && e->coding && e->coding->decode ? e->coding : NULL;
+    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
     const int turn = from.dtype == LEMON_F32 && lemon__big_endian() && !e->turned;
     int64_t vector = from.rows == 1;
     *param = from;
@@ -8232,8 +8240,8 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     float *numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
     for (int64_t i = 0; to.data && numbers && i < from.rows; i++) {
         const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
-        int64_t row = LEMON__FORMATS && halves ? lemon__row_of_halves(i, halves) : i;
-        if (!LEMON__FORMATS || (!coding && to.dtype == from.dtype)) {      /* what a .lemon file has is what stays */
+        int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
+        if (!coding && to.dtype == from.dtype) {
             memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
             continue;
         }
@@ -8292,7 +8300,8 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
                     (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
         status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
                                lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (status) return status;
+    if (!status && !LEMON__FORMATS) *param = found;     /* what a .lemon file has is as it must be in memory */
+    if (status || !LEMON__FORMATS) return status;
     e.tensor.rows = param->rows;
     e.tensor.data = (uint8_t *)found.data + (size_t)first * lemon__entry_row_bytes(&e, found.cols);
     return lemon__adopt(u->ctx, model, &e, halves, param);
@@ -10756,7 +10765,7 @@ static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t
 }
 
 /*  To be called once, when all pieces, merges and rules are there: checks them, and makes what is made of them. */
-static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, lemon_tokenizer *t) {
+LEMON__APART lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, lemon_tokenizer *t) {
     int32_t id, size = lemon_tokenizer_size(t), byte;
     size_t n;
     for (byte = 0; byte < 256; byte++)
@@ -10937,7 +10946,7 @@ static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokeniz
     return pack->status;
 }
 
-static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
+LEMON__APART lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
     lemon_tensor scores, lengths, pieces, kinds;
     int64_t i;
     const char *why = "one for each score";
@@ -11026,7 +11035,7 @@ static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer 
     return status;
 }
 
-static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
+LEMON__APART lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
     lemon_status status = lemon__tokenizer_new(u->ctx, tokenizer);
     if (!status) status = lemon__unpack_type(u, *tokenizer);
     if (!status) status = lemon__unpack_pieces(u, *tokenizer);
@@ -13024,7 +13033,7 @@ static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, flo
 }
 
 /*  n <= prefill tokens through all layers; walk.x then holds their stream. */
-static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
+LEMON__APART void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
     LEMON_ASSERT(n <= s->o.prefill && s->length + n <= s->o.max_seq);
     s->walk.batch = 1;
     s->walk.seq = n;
