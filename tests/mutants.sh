@@ -1,7 +1,7 @@
 #!/bin/sh
 # mutants.sh [COUNT [SEED]]: breaks lemon.h in COUNT places (200), one at a time, and runs the tests of the chapter that was hit, then
 # those that use it, until one check fails.  Every mutant is a line of mutants.log ($MUTANTS_LOG is another log); those that all tests pass
-# have survived, and are judged in mutants.txt, by hand.
+# have survived, and want a look: a test is missing, or nothing is broken.
 # After `make coverage` it knows which programs reach a line, runs those, all of them if need be, and no others.
 # The places are lines with code picked at random; the changes are those below.  One that does not compile does not count, nor does a
 # line for other machines.  What tcc can compile (all but vectors and a few tests) it does, where it is: in a hundredth of the time; but
