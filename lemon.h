@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        253   1253   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         373   2304   bf16 and f16, random numbers, checksums
-        3  Tensors         395   2412   a dense view, storage types, arenas
-        4  GEMM            428   2656   the matrix product
-        5  Kernels           -   4441   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            456   5555   reverse-mode automatic differentiation
-        7  Model           532   6221   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     661   6831   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      689  10061   text to ids and back; text files to training data
-       10  Inference       777  12874   the key-value cache, sampling
-       11  Training        840  13321   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          911  14022   operators, the methods that fill them, apply and learn
+        1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2309   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2417   a dense view, storage types, arenas
+        4  GEMM            429   2661   the matrix product
+        5  Kernels           -   4454   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5568   reverse-mode automatic differentiation
+        7  Model           533   6228   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6834   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10046   text to ids and back; text files to training data
+       10  Inference       778  12850   the key-value cache, sampling
+       11  Training        841  13293   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  13991   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -168,7 +168,8 @@
                 lemon_model *model = NULL;
                 lemon_tokens text = {NULL, 0, 0};
                 status = lemon_load(ctx, path[i], &model);
-                if (!status) status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &data, 1, &text);
+                if (!status)
+                    status = lemon_tokens_from_files(ctx, model->tokenizer, model->config.vocab_size, &data, 1, &text);
                 if (!status) status = lemon_eval(ctx, model, &text, 0, 8192, &loss, NULL);
                 if (!status) printf("%s: loss %.4f\n", path[i], loss);
                 if (!status && i == 0) status = lemon_save(ctx, path[1], model, LEMON_Q8);
@@ -1216,6 +1217,11 @@ enum { LEMON__INT8 = 0 };
 #else
 enum { LEMON__INT8 = 1 };
 #endif
+#if defined(__GNUC__) || defined(__clang__)
+#define LEMON__APART static __attribute__((noinline))   /* shorter than as a part of its caller, whose frame is large */
+#else
+#define LEMON__APART static
+#endif
 
 /*  What an option leaves out leaves helpers behind that nobody calls: no fault, and compilers drop them. */
 #if defined(__GNUC__) || defined(__clang__)
@@ -1384,7 +1390,7 @@ static void lemon__text_string(lemon__text *t, const char *p, int n) {
 }
 
 /*  A whole number, negative ones by their two's complement. */
-static uint64_t lemon__text_whole(va_list *args, int longs, int with_sign) {
+LEMON__APART uint64_t lemon__text_whole(va_list *args, int longs, int with_sign) {
     if (longs > 1) return with_sign ? (uint64_t)va_arg(*args, long long) : va_arg(*args, unsigned long long);
     if (longs) return with_sign ? (uint64_t)va_arg(*args, long) : va_arg(*args, unsigned long);
     return with_sign ? (uint64_t)va_arg(*args, int) : va_arg(*args, unsigned);
@@ -1503,8 +1509,8 @@ static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
                  most = limit > used ? limit - used : 0;
     char *raw = bytes > most || bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
     if (raw == NULL) {
-        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %.4g MB were asked for, %.4g MB are in use%s",
-                    (double)bytes / 1e6, (double)used / 1e6,
+        lemon__fail(ctx, LEMON_E_MEMORY, "out of memory: %llu KB were asked for, %llu KB are in use%s",
+                    (unsigned long long)bytes >> 10, (unsigned long long)used >> 10,
                     bytes > most ? ", and all of lemon_options.memory is not enough" : "");
         return NULL;
     }
@@ -1579,8 +1585,7 @@ LEMON_API int lemon_isa_supported(lemon_isa isa) {
 #if LEMON__X86
     __builtin_cpu_init();   /* its answers include what the operating system saves (XGETBV) */
     if (isa == LEMON_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (isa == LEMON_ISA_AVX512)
-        return lemon_isa_supported(LEMON_ISA_AVX2) && __builtin_cpu_supports("avx512f");
+    if (isa == LEMON_ISA_AVX512) return lemon_isa_supported(LEMON_ISA_AVX2) && __builtin_cpu_supports("avx512f");
 #endif
     return 0;
 }
@@ -1679,8 +1684,7 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
     ctx->tick_last = now;
     progress.seconds = now - ctx->tick_start;
     if (ctx->options.progress(ctx->options.user, &progress) == 0) return LEMON_OK;
-    return lemon__fail(ctx, LEMON_E_CANCELLED, "%s was stopped after %lld of %lld", what, (long long)done,
-                       (long long)total);
+    return lemon__fail(ctx, LEMON_E_CANCELLED, "%s was stopped after %lld of %lld", what, (long long)done, (long long)total);
 }
 
 /* ---- threads: one pool a context.  A job is a count of tasks that workers take one by one from a shared counter.
@@ -1728,8 +1732,7 @@ static void lemon__pool_work(lemon__pool *pool, uint64_t ticket, int worker) {
         const lemon__task task = __atomic_load_n(&pool->task, __ATOMIC_RELAXED);
         void *arg = __atomic_load_n(&pool->arg, __ATOMIC_RELAXED);
         if (ticket >> 32 != job || (int64_t)(uint32_t)ticket >= count) return;
-        if (!__atomic_compare_exchange_n(&pool->ticket, &ticket, ticket + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-            continue;
+        if (!__atomic_compare_exchange_n(&pool->ticket, &ticket, ticket + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) continue;
         task(arg, (int64_t)(uint32_t)ticket, worker);
         if (__atomic_add_fetch(&pool->done, 1, __ATOMIC_SEQ_CST) < count) continue;
         if (!__atomic_load_n(&pool->waiting, __ATOMIC_SEQ_CST)) return;
@@ -1753,8 +1756,7 @@ static uint64_t lemon__pool_wait(lemon__pool *pool, uint64_t seen) {
     if (ticket >> 32 != seen >> 32) return ticket;
     pthread_mutex_lock(&pool->lock);
     __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
-    while ((ticket = lemon__pool_ticket(pool)) >> 32 == seen >> 32 && !pool->stop)
-        pthread_cond_wait(&pool->wake, &pool->lock);
+    while ((ticket = lemon__pool_ticket(pool)) >> 32 == seen >> 32 && !pool->stop) pthread_cond_wait(&pool->wake, &pool->lock);
     __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&pool->lock);
     return ticket;
@@ -1903,7 +1905,9 @@ LEMON_API void lemon_close(lemon_ctx *ctx) {
 }
 
 /*  Whether there are other processes on the same work, and sums over all of them. */
-static int lemon__ranks(const lemon_ctx *ctx) { return ctx->options.all_reduce && ctx->options.ranks > 1 ? ctx->options.ranks : 1; }
+static int lemon__ranks(const lemon_ctx *ctx) {
+    return ctx->options.all_reduce && ctx->options.ranks > 1 ? ctx->options.ranks : 1;
+}
 
 static lemon_status lemon__all_reduce(lemon_ctx *ctx, void *numbers, int64_t count, size_t bytes) {
     if (lemon__ranks(ctx) == 1 || ctx->options.all_reduce(ctx->options.user, numbers, count, bytes) == 0) return LEMON_OK;
@@ -2249,7 +2253,8 @@ static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t
     file->fd = open(path, O_RDWR | O_CREAT, 0666);
     if (file->fd < 0 || fstat(file->fd, &info) != 0) status = lemon__io_error(file, "open");
     else if (!lemon__scratch_lock(file->fd))
-        status = lemon__fail(ctx, LEMON_E_IO, "%s is in use by another process; wait for it, or give the result another name", path);
+        status = lemon__fail(ctx, LEMON_E_IO,
+                             "%s is in use by another process; wait for it, or give the result another name", path);
     else {
         file->filled = (size_t)info.st_size;
         file->map = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
@@ -2492,7 +2497,8 @@ static const uint8_t *lemon__row(const lemon_tensor *tensor, int64_t row) {
 
 static void lemon__blocks_decode(const uint8_t *in, float *out, int64_t cols, size_t block_bytes,
                                  void (*decode)(const uint8_t *, float *, int64_t)) {
-    for (int64_t i = 0; i < cols; i += LEMON__BLOCK, in += block_bytes) decode(in, out + i, lemon__min(LEMON__BLOCK, cols - i));
+    for (int64_t i = 0; i < cols; i += LEMON__BLOCK, in += block_bytes)
+        decode(in, out + i, lemon__min(LEMON__BLOCK, cols - i));
 }
 
 /*  A block with NaN or Inf in it is NaN as a whole: no byte stands for either. */
@@ -2622,8 +2628,7 @@ static void lemon__arena_release(lemon_ctx *ctx, lemon_arena *arena, void *until
 /*  rows * cols numbers of `each` bytes from an arena; the size is checked for overflow. */
 static void *lemon__numbers(lemon_ctx *ctx, lemon_arena *arena, int64_t rows, int64_t cols, size_t each) {
     size_t n = 0, bytes = 0;
-    if (rows < 0 || cols < 0 || !lemon__mul((size_t)rows, (size_t)cols, &n) || !lemon__mul(n, each, &bytes))
-        bytes = SIZE_MAX;
+    if (rows < 0 || cols < 0 || !lemon__mul((size_t)rows, (size_t)cols, &n) || !lemon__mul(n, each, &bytes)) bytes = SIZE_MAX;
     return lemon_arena_alloc(ctx, arena, bytes);
 }
 
@@ -3722,7 +3727,8 @@ static void lemon__plan(lemon__product *g) {
     g->path = lemon__path(g);
     if (LEMON__SMALL) return;
     g->thin = !g->ready && g->type == LEMON_F32 && g->b_col == 1 && g->m <= g->machine->mr && g->k * g->n > LEMON__FEW;
-    g->block_k = lemon__max(1, g->thin ? (int64_t)LEMON__THIN_K : lemon__share(g->k, g->machine->kc, g->type == LEMON_F32 ? 1 : (int64_t)LEMON__BLOCK));
+    const int64_t unit = g->type == LEMON_F32 ? 1 : LEMON__BLOCK;
+    g->block_k = lemon__max(1, g->thin ? (int64_t)LEMON__THIN_K : lemon__share(g->k, g->machine->kc, unit));
     lemon__plan_part(g);
 }
 
@@ -4055,11 +4061,13 @@ LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_m256(__m256i u, __m256i x)
 }
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_q8_m256(const uint8_t *w, const lemon__octets *x) {
     const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)w);
-    return lemon__octets_m256(_mm256_abs_epi8(v), _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(const void *)x->q), v));
+    const __m256i q = _mm256_loadu_si256((const __m256i *)(const void *)x->q);
+    return lemon__octets_m256(_mm256_abs_epi8(v), _mm256_sign_epi8(q, v));
 }
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_q4_m256(const uint8_t *w, const lemon__octets *x) {
     const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)w);
-    const __m256i u = _mm256_and_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(v), _mm_srli_epi16(v, 4), 1), _mm256_set1_epi8(15));
+    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(v), _mm_srli_epi16(v, 4), 1);
+    const __m256i u = _mm256_and_si256(both, _mm256_set1_epi8(15));
     const __m256 sum = lemon__octets_m256(u, _mm256_loadu_si256((const __m256i *)(const void *)x->q));
     return _mm256_sub_ps(sum, _mm256_set1_ps((float)x->sum));       /* 8 times x->sum, shared out to eight */
 }
@@ -4163,7 +4171,8 @@ static void lemon__octets_task(void *arg, int64_t index, int worker) {
         n = lemon__min(most, t->rows - r);
         for (int64_t i = 0; i < n; i++)
             for (int64_t b = 0; b < t->blocks; b++)
-                lemon__octets_of(t->x + (r + i) * k + b * LEMON__BLOCK, lemon__min(LEMON__BLOCK, k - b * LEMON__BLOCK), x + i * t->blocks + b);
+                lemon__octets_of(t->x + (r + i) * k + b * LEMON__BLOCK, lemon__min(LEMON__BLOCK, k - b * LEMON__BLOCK),
+                                 x + i * t->blocks + b);
         for (int64_t j = index * t->each; j < to; j += 4)
             for (int64_t i = 0; i < n; i++)
                 dots(lemon__row(t->w, j), lemon_row_bytes(t->w->dtype, k), lemon__min(4, to - j), x + i * t->blocks, t->blocks,
@@ -4251,8 +4260,12 @@ static void lemon__pack64(double *out, int64_t width, const double *in, int64_t 
     for (int64_t at = 0; at < lanes; at += width, in += width * lane, out += width * steps) {
         int64_t used = lemon__min(width, lanes - at);
         if (used < width) memset(out, 0, (size_t)(width * steps) * sizeof *out);
-        if (lane == 1) for (int64_t s = 0; s < steps; s++) for (int64_t l = 0; l < used; l++) out[s * width + l] = in[s * step + l];
-        else for (int64_t l = 0; l < used; l++) for (int64_t s = 0; s < steps; s++) out[s * width + l] = in[l * lane + s * step];
+        if (lane == 1)
+            for (int64_t s = 0; s < steps; s++)
+                for (int64_t l = 0; l < used; l++) out[s * width + l] = in[s * step + l];
+        else
+            for (int64_t l = 0; l < used; l++)
+                for (int64_t s = 0; s < steps; s++) out[s * width + l] = in[l * lane + s * step];
     }
 }
 
@@ -4989,7 +5002,7 @@ static void lemon__mix_backward(lemon_ctx *ctx, const lemon__op *op) {
 }
 
 /* ---- RMSNorm:  y_i = gain_i x_i / rms,  rms = sqrt(mean x^2 + eps).  aux keeps 1 / rms of each row.
-        With s = sum_i dy_i gain_i x_i:  dx_i = dy_i gain_i / rms - x_i s / (D rms^3),  dgain_i = sum over rows dy_i x_i / rms. ---- */
+        With s = sum dy_i gain_i x_i:  dx_i = dy_i gain_i / rms - x_i s / (D rms^3),  dgain_i = sum_rows dy_i x_i / rms ---- */
 
 LEMON__INLINE void lemon__norm_rows_body(const lemon__op *op, int64_t from, int64_t to) {      /* exercise 6 */
     const float *gain = lemon__in(op, 1);
@@ -5452,7 +5465,7 @@ static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
         With z the logits, p = softmax(z), t the target, q = softmax of the teacher's logits at temperature X:
             loss = (1-W) (-log p_t) + W X^2 sum_v q_v log(q_v / p^X_v),  p^X = softmax(z / X)
             dloss/dz_v = (1-W) (p_v - [v = t]) + W X (p^X_v - q_v).
-        Inputs hidden [N, D], output [V, D], teacher hidden, teacher output; aux holds the CE and KL of each row as doubles. ---- */
+        Inputs hidden [N, D], output [V, D], and the teacher's two; aux holds the CE and KL of each row as doubles. ---- */
 
 /*  Logits alive at once.  Each chunk of rows reads the output matrix twice and its gradient once, so chunks must be large
     enough for the arithmetic to hide that where the matrix does not stay in the caches: 512 rows of a vocabulary of
@@ -5747,8 +5760,7 @@ LEMON_API lemon_var lemon_tape_leaf(lemon_tape *tape, const float *data, float *
 LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const int32_t *tokens, int64_t rows) {
     const lemon_tensor *t = lemon__tape_tensor(tape, table, __func__);
     if (t == NULL) return -1;
-    if (tokens == NULL || rows < 1)
-        return lemon__tape_fail(tape, __func__, "tokens is NULL or rows is %lld", (long long)rows);
+    if (tokens == NULL || rows < 1) return lemon__tape_fail(tape, __func__, "tokens is NULL or rows is %lld", (long long)rows);
     lemon__tape_row *row = lemon__tape_push(tape, LEMON__EMBED, rows, t->cols, table, -1, -1, -1);
     row->op.ids = tokens;
     return row->out;
@@ -5757,8 +5769,7 @@ LEMON_API lemon_var lemon_tape_embed(lemon_tape *tape, lemon_var table, const in
 /*  1, and an error, where x wants a gradient that cannot pass a stored matrix. */
 static int lemon__tape_blocks(lemon_tape *tape, lemon_var x, const lemon_tensor *matrix, const char *call) {
     if (matrix->dtype == LEMON_F32 || !tape->values[x].wants) return 0;
-    lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32",
-                     lemon_dtype_name(matrix->dtype));
+    lemon__tape_fail(tape, call, "a gradient cannot pass a matrix of %s, expected f32", lemon_dtype_name(matrix->dtype));
     return 1;
 }
 
@@ -5775,8 +5786,7 @@ LEMON_API lemon_var lemon_tape_matmul(lemon_tape *tape, lemon_var a, int trans_a
         return lemon__tape_fail(tape, __func__, "a matrix is %s, expected f32 (other types only as b with trans_b)",
                                 lemon_dtype_name(ta->dtype != LEMON_F32 ? ta->dtype : tb->dtype));
     if (lemon__tape_blocks(tape, a, tb, __func__)) return -1;
-    row = lemon__tape_push(tape, LEMON__MATMUL, trans_a ? ta->cols : ta->rows, trans_b ? tb->rows : tb->cols, a, b, -1,
-                           -1);
+    row = lemon__tape_push(tape, LEMON__MATMUL, trans_a ? ta->cols : ta->rows, trans_b ? tb->rows : tb->cols, a, b, -1, -1);
     row->op.trans_a = trans_a;
     row->op.trans_b = trans_b;
     return row->out;
@@ -5804,8 +5814,7 @@ static lemon__tape_row *lemon__tape_vector(lemon_tape *tape, lemon__code code, l
                                            const char *call) {
     const lemon_tensor *tx = lemon__tape_tensor(tape, x, call), *tv = lemon__tape_tensor(tape, vector, call);
     if (!tx || !tv) return &tape->nowhere;
-    if (tv->rows == 1 && tv->dtype == LEMON_F32 && tx->cols % tv->cols == 0 &&
-        (tv->cols == tx->cols || code == LEMON__NORM))
+    if (tv->rows == 1 && tv->dtype == LEMON_F32 && tx->cols % tv->cols == 0 && (tv->cols == tx->cols || code == LEMON__NORM))
         return lemon__tape_push(tape, code, tx->rows, tx->cols, x, vector, -1, -1);
     lemon__tape_fail(tape, call, "%s is [%lld, %lld], expected [1, %lld] of f32", code == LEMON__NORM ? "gain" : "bias",
                      (long long)tv->rows, (long long)tv->cols, (long long)tx->cols);
@@ -5906,8 +5915,7 @@ static int lemon__output_fits(const lemon_tensor *hidden, const lemon_tensor *ou
 }
 
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
-                                    lemon_var teacher_hidden, lemon_var teacher_output,
-                                    const lemon_loss_options *options) {
+                                    lemon_var teacher_hidden, lemon_var teacher_output, const lemon_loss_options *options) {
     const lemon_tensor *h = lemon__tape_tensor(tape, hidden, __func__), *o = lemon__tape_tensor(tape, output, __func__);
     const int taught = teacher_hidden >= 0;
     lemon__tape_row *row;
@@ -6167,8 +6175,7 @@ static lemon_status lemon__tape_runnable(lemon_tape *tape, int backward, const c
     if (tape == NULL) return LEMON_E_ARG;
     if (tape->status) return tape->status;
     if (!tape->planned || (backward && !tape->backward))
-        return lemon__fail(tape->ctx, LEMON_E_ARG, "%s: the tape is not planned for this; call lemon_tape_plan first",
-                           call);
+        return lemon__fail(tape->ctx, LEMON_E_ARG, "%s: the tape is not planned for this; call lemon_tape_plan first", call);
     return LEMON_OK;
 }
 
@@ -6282,8 +6289,7 @@ LEMON_API void lemon_config_defaults(lemon_config *config) {
 }
 
 static const char *const lemon__rope_kinds[LEMON_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
-enum { LEMON__LINEAR = 1 << LEMON_ROPE_LINEAR, LEMON__LLAMA3 = 1 << LEMON_ROPE_LLAMA3,
-       LEMON__YARN = 1 << LEMON_ROPE_YARN };
+enum { LEMON__LINEAR = 1 << LEMON_ROPE_LINEAR, LEMON__LLAMA3 = 1 << LEMON_ROPE_LLAMA3, LEMON__YARN = 1 << LEMON_ROPE_YARN };
 
 /*  The fields of the config, with the range that a whole number may have: so large that no real model is refused, so
     small that no product of sizes overflows 64 bits. */
@@ -6356,8 +6362,7 @@ LEMON_API lemon_status lemon_config_check(lemon_ctx *ctx, const lemon_config *c)
         status = lemon__check_whole(ctx, lemon__fields[i].name, lemon__field_value(c, i), lemon__fields[i].low,
                                     lemon__fields[i].high);
     if (status) return status;
-    if (c->head_dim % 2)
-        return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
+    if (c->head_dim % 2) return lemon__fail(ctx, LEMON_E_ARG, "head_dim is %d, expected an even number", (int)c->head_dim);
     if (c->n_heads % c->kv_heads) {
         for (i = c->kv_heads - 1; c->n_heads % i; i--) {}
         return lemon__fail(ctx, LEMON_E_ARG, "kv_heads is %d, expected a divisor of n_heads, which is %d; %d is the nearest "
@@ -6521,8 +6526,7 @@ LEMON_API lemon_status lemon_model_init(lemon_ctx *ctx, lemon_model *model, uint
     lemon_rng rng;
     int64_t layer;
     if (ctx == NULL || model == NULL || model->block == NULL)
-        return lemon__fail(
-            ctx, LEMON_E_ARG,
+        return lemon__fail(ctx, LEMON_E_ARG,
             "lemon_model_init: the model is NULL or does not own f32 weights; lemon_model_clone makes one that does");
     lemon_rng_seed(&rng, seed);
     for (int64_t i = 0; i < model->n_params; i++) {
@@ -6549,8 +6553,7 @@ static const lemon_part *lemon__part_find(const lemon_model *model, const char *
 static lemon_status lemon__part_add(lemon_ctx *ctx, lemon_model *model, const char *name, size_t name_bytes,
                                     const void *data, size_t bytes) {
     lemon_part *part;
-    if (model->parts == NULL)
-        model->parts = (lemon_part *)lemon_arena_alloc(ctx, &model->arena, LEMON__PARTS * sizeof *part);
+    if (model->parts == NULL) model->parts = (lemon_part *)lemon_arena_alloc(ctx, &model->arena, LEMON__PARTS * sizeof *part);
     char *copy = model->parts ? (char *)lemon_arena_alloc(ctx, &model->arena, name_bytes + 1 + bytes) : NULL;
     if (copy == NULL) return LEMON_E_MEMORY;
     if (model->n_parts == LEMON__PARTS)
@@ -6693,7 +6696,7 @@ static lemon_status lemon__rows_fit(lemon_ctx *ctx, const lemon_model *model) {
     int64_t decoded = LEMON__SMALL ? model->n_params : 0;
     for (int64_t i = 0; i < decoded; i++)
         if (model->params[i].dtype != LEMON_F32 && model->params[i].cols > LEMON__DECODE_FLOATS)
-            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "rows of %lld numbers that are not f32: this build decodes %d at once",
+            return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "rows of %lld numbers not in f32: this build decodes %d at once",
                                (long long)model->params[i].cols, (int)LEMON__DECODE_FLOATS);
     return LEMON_OK;
 }
@@ -7122,10 +7125,7 @@ static int lemon__json_peek(lemon__json *json) {
 }
 
 static int lemon__hex_digit(int c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /*  The number of four hexadecimal digits, or -1. */
@@ -7256,8 +7256,7 @@ static lemon_status lemon__json_inside(lemon__json *json, int end, int depth) {
 }
 
 /*  name: of the file, for messages.  On error nothing needs to be closed; closing twice does no harm. */
-static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const void *text, size_t bytes,
-                                      lemon__json *json) {
+static lemon_status lemon__json_parse(lemon_ctx *ctx, const char *name, const void *text, size_t bytes, lemon__json *json) {
     memset(json, 0, sizeof *json);
     json->ctx = ctx;
     json->name = name;
@@ -7297,8 +7296,7 @@ static const uint8_t *lemon__json_string(lemon__json *json, int32_t node, size_t
 /*  Whether a value is this string; one that has escapes is not. */
 static int lemon__json_is(const lemon__json *json, int32_t node, const char *text) {
     return lemon__json_type_of(json, node) == LEMON__JSON_STRING && !json->nodes[node].escaped &&
-           json->nodes[node].bytes == strlen(text) &&
-           memcmp(json->text + json->nodes[node].start, text, strlen(text)) == 0;
+           json->nodes[node].bytes == strlen(text) && memcmp(json->text + json->nodes[node].start, text, strlen(text)) == 0;
 }
 
 /*  The value of a member; -1 where the node is no object or has no such member. */
@@ -7545,8 +7543,7 @@ static void lemon__pack_text(lemon__pack *pack, const char *name, const char *te
 }
 
 /*  A tensor to be stored as type `as`: its own, or any of f32, bf16, f16, q8, q4 from any of these. */
-static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor,
-                                         lemon_dtype as) {
+static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor, lemon_dtype as) {
     size_t n = strlen(name);
     lemon__packed *t;
     lemon_tensor stored = *tensor;
@@ -7794,8 +7791,8 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     if (version != LEMON__FILE_VERSION)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version is %lu, expected %d; it is damaged, or a newer lemon.h "
                              "wrote it", (unsigned long)version, LEMON__FILE_VERSION);
-    if (crc != lemon_crc32(0, c.bytes, 60))
-        return lemon__unpack_bad(u, "header CRC-32", crc, lemon_crc32(0, c.bytes, 60));
+    const uint32_t right = lemon_crc32(0, c.bytes, 60);
+    if (crc != right) return lemon__unpack_bad(u, "header CRC-32", crc, right);
     if (flags != 0) return lemon__unpack_bad(u, "flags", flags, 0);
     if (reserved != 0) return lemon__unpack_bad(u, "reserved field", reserved, 0);
     if (h->keys_bytes > room) return lemon__unpack_bad(u, "keys_bytes", h->keys_bytes, room);
@@ -7875,13 +7872,14 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     t->dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
     t->rows = rows <= INT64_MAX ? (int64_t)rows : 0;
     t->cols = cols <= INT64_MAX ? (int64_t)cols : 0;
-    if (lemon_tensor_bytes(t) == 0 || lemon_tensor_bytes(t) != bytes)
+    const uint64_t takes = lemon_tensor_bytes(t), begin = lemon__pad(*end);
+    if (takes == 0 || takes != bytes)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s is %s [%llu, %llu] in %llu bytes, which cannot be; " LEMON__DAMAGED,
                              called, lemon_dtype_name(t->dtype), (unsigned long long)rows, (unsigned long long)cols,
                              (unsigned long long)bytes);
-    if (offset != lemon__pad(*end))
+    if (offset != begin)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
-                             called, (unsigned long long)offset, (unsigned long long)lemon__pad(*end));
+                             called, (unsigned long long)offset, (unsigned long long)begin);
     if (offset > h->data_bytes || bytes > h->data_bytes - offset || lemon__pad(bytes) > h->data_bytes - offset)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s ends at byte %llu of the data, which have only %llu; "
                              LEMON__DAMAGED, called, (unsigned long long)(offset + bytes),
@@ -7898,7 +7896,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     return lemon__unpack_push_tensor(u, &e);
 }
 
-static lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
+LEMON__APART lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon_status status = LEMON_OK;
     uint64_t end = 0;
@@ -8010,8 +8008,8 @@ static lemon_status lemon__unpack_parts(const lemon__unpack *u, const char *know
 /*  Opens a container and checks all of it, checksums included.  Takes the reader over: it is closed by
     lemon__unpack_close, or at once on error.  known: the parts that the caller can read; needed: the one that must be
     there. */
-static lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reader, const char *known,
-                                       const char *needed, lemon__unpack *u) {
+LEMON__APART lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reader, const char *known,
+                                             const char *needed, lemon__unpack *u) {
     lemon__header h;
     uint8_t magic[8];
     memset(&h, 0, sizeof h);
@@ -8059,7 +8057,7 @@ static void lemon__pack_config(lemon__pack *pack, const char *prefix, const lemo
     }
 }
 
-static lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
+LEMON__APART lemon_status lemon__unpack_config(const lemon__unpack *u, const char *prefix, lemon_config *config) {
     char name[LEMON__NAME];
     lemon_status status = LEMON_OK;
     memset(config, 0, sizeof *config);
@@ -8228,7 +8226,7 @@ static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor;
-    const lemon__coding *coding = LEMON__FORMATS && e->coding && e->coding->decode ? e->coding : NULL;
+    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
     const int turn = from.dtype == LEMON_F32 && lemon__big_endian() && !e->turned;
     int64_t vector = from.rows == 1;
     *param = from;
@@ -8236,15 +8234,14 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
     size_t row_bytes = lemon__entry_row_bytes(e, from.cols);
     lemon_tensor to = from;
     if (vector) to.dtype = LEMON_F32;
-    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 &&
-        !turn)
+    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 && !turn)
         return LEMON_OK;
     to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
     float *numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
     for (int64_t i = 0; to.data && numbers && i < from.rows; i++) {
         const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
-        int64_t row = LEMON__FORMATS && halves ? lemon__row_of_halves(i, halves) : i;
-        if (!LEMON__FORMATS || (!coding && to.dtype == from.dtype)) {      /* what a .lemon file has is what stays */
+        int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
+        if (!coding && to.dtype == from.dtype) {
             memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
             continue;
         }
@@ -8303,7 +8300,8 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
                     (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
         status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
                                lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (status) return status;
+    if (!status && !LEMON__FORMATS) *param = found;     /* what a .lemon file has is as it must be in memory */
+    if (status || !LEMON__FORMATS) return status;
     e.tensor.rows = param->rows;
     e.tensor.data = (uint8_t *)found.data + (size_t)first * lemon__entry_row_bytes(&e, found.cols);
     return lemon__adopt(u->ctx, model, &e, halves, param);
@@ -8519,8 +8517,7 @@ static lemon_status lemon__llama2c_weights(lemon__llama2c *in, const lemon_model
         *size += count * (quantised ? n + n / (uint64_t)in->group * 4 : n * 4);
         if (model && role == LEMON__L2C_ROPE) lemon__take(&in->at, (size_t)(4 * n));
         for (uint64_t layer = 0; model && layer < count && n > 0 && role != LEMON__L2C_ROPE; layer++)
-            lemon__llama2c_read(in, quantised,
-                                (float *)lemon_model_param(model, (lemon_role)role, (int64_t)layer)->data, n);
+            lemon__llama2c_read(in, quantised, (float *)lemon_model_param(model, (lemon_role)role, (int64_t)layer)->data, n);
     }
     return LEMON_OK;
 }
@@ -8581,8 +8578,7 @@ static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const cha
 }
 
 /*  The same for a file that need not be there: *there says whether it is.  What keeps it from being read is an error. */
-static lemon_status lemon__open_if(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader,
-                                   int *there) {
+static lemon_status lemon__open_if(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader, int *there) {
     lemon_status status = lemon__open_in(ctx, folder, name, reader);
     *there = !status;
     return status == LEMON_E_IO && (errno == ENOENT || errno == ENOTDIR) ? LEMON_OK : status;
@@ -8712,8 +8708,7 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
         char name[256];
         if (file == NULL || n == 0 || n >= sizeof name || json->nodes[i + 1].escaped || memchr(file, '/', n) ||
             memchr(file, ':', n) || memchr(file, 0, n)) {
-            status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map has a value that is no file name",
-                                 json->name);
+            status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map has a value that is no file name", json->name);
         } else if (lemon__words_find(&seen, file, n) < 0) {
             memcpy(name, file, n);
             name[n] = 0;
@@ -8722,8 +8717,7 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
         }
     }
     lemon__words_free(json->ctx, &seen);
-    if (!status && shards->n == 0)
-        status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map names no file", json->name);
+    if (!status && shards->n == 0) status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map names no file", json->name);
     return status;
 }
 
@@ -8801,8 +8795,7 @@ static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
     if (lemon__json_type_of(json, node) <= LEMON__JSON_NULL) return LEMON_OK;
     if (type < 0 && lemon__json_get(json, node, "rope_theta") >= 0) return LEMON_OK;
     while (*kind < LEMON_ROPE_COUNT && !lemon__json_is(json, type, lemon__rope_kinds[*kind])) ++*kind;
-    if (*kind < LEMON_ROPE_COUNT && lemon__json_get(json, node, "truncate") < 0 &&
-        lemon__json_get(json, node, "mscale") < 0)
+    if (*kind < LEMON_ROPE_COUNT && lemon__json_get(json, node, "truncate") < 0 && lemon__json_get(json, node, "mscale") < 0)
         return LEMON_OK;
     return lemon__folder_bad(json, "rope_scaling", node, "expected rope_type default, linear, llama3 or yarn, without "
                              "truncate or mscale");
@@ -8846,8 +8839,7 @@ static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemo
     for (int i = 0; i < LEMON__CARRIED && !status; i++) {
         status = lemon__open_if(ctx, folder, lemon__carried[i], &reader, &there);
         if (!there) continue;
-        status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map,
-                                 (size_t)reader.size);
+        status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map, (size_t)reader.size);
         lemon__reader_close(&reader);
     }
     return status;
@@ -9147,8 +9139,7 @@ static lemon_status lemon__gguf_rope(const lemon__unpack *u, int *kind) {
     if (lemon__gguf_is(u, type, "none")) *kind = LEMON_ROPE_PLAIN;
     else if (lemon__gguf_is(u, type, "yarn")) *kind = LEMON_ROPE_YARN;
     else if (lemon__gguf_key(u, type) && !lemon__gguf_is(u, type, "linear"))
-        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is another than none, linear and yarn; lemon.h has no other",
-                             type);
+        return lemon__refuse(u, LEMON_E_UNSUPPORTED, "%s is another than none, linear and yarn; lemon.h has no other", type);
     return LEMON_OK;
 }
 
@@ -9420,7 +9411,7 @@ static void lemon__gguf_front(const lemon__pack *pack, lemon__bytes *out) {
 static const char *const lemon__origins[][2] = {
     {"license: ", "general.license"}, {"license_name: ", "general.license.name"},
     {"license_link: ", "general.license.link"}, {"base_model: ", "general.source.huggingface.repository"},
-    {"base_model: ", "general.base_model.0.repo_url"}};     /* with a host before it, only read where the former is not there */
+    {"base_model: ", "general.base_model.0.repo_url"}};     /* with a host before it; read where the former is missing */
 enum { LEMON__ORIGINS = sizeof lemon__origins / sizeof *lemon__origins };
 
 /*  Keys from the lines of that head; the first of a list stands in the next line, behind a dash.  One that came with the
@@ -9594,8 +9585,7 @@ static void lemon__llama2c_put_rope(const lemon_config *c, const lemon_writer *w
             }
 }
 
-static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
-                                         int version) {
+static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model, int version) {
     const lemon_config *c = &model->config;
     int64_t group = version == 2 ? 64 : 0;
     uint64_t count, n;
@@ -9706,8 +9696,7 @@ static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dt
 }
 
 /*  The weights, in so many files of at most `limit` bytes as they take, and their index where that is more than one. */
-static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_model *model, lemon_dtype dtype,
-                                              uint64_t limit) {
+static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_model *model, lemon_dtype dtype, uint64_t limit) {
     lemon__bytes index = lemon__bytes_in(f->ctx);
     lemon_status status = LEMON_OK;
     int64_t to, n = 0, k = 0;
@@ -9733,8 +9722,7 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
     }
     if (!status && n > 1) {
         lemon__bytes text = lemon__bytes_in(f->ctx);
-        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {",
-                     (unsigned long long)total);
+        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
         lemon__put(&text, index.data, (size_t)index.count);
         lemon__print(&text, "\n  }\n}\n");
         status = index.status ? index.status : lemon__folder_put_text(f, "model.safetensors.index.json", &text);
@@ -9746,9 +9734,8 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
 /*  Members of the config.json that the model came with, those that this one says itself left out, and lists and objects
     (but that of several EOS ids) because they may speak of layers that are gone. */
 static lemon_status lemon__folder_put_carried(const lemon_model *model, lemon__bytes *out) {
-    static const char *const ours[] = {"architectures", "model_type", "torch_dtype", "dtype", "hidden_act",
-                                       "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
-                                       "max_window_layers"};
+    static const char *const ours[] = {"architectures", "model_type", "torch_dtype", "dtype", "hidden_act", "attention_bias",
+                                       "mlp_bias", "sliding_window", "use_sliding_window", "max_window_layers"};
     const lemon_part *part = lemon__part_find(model, "config.json");
     lemon__json json;
     size_t start;
@@ -9906,8 +9893,7 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
         return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, but no architecture of Hugging Face's "
                            "has both", path);
     while (n > 1 && path[n - 1] == '/') n--;
-    if (n == 0 || n + 5 > LEMON__PATH)
-        return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
+    if (n == 0 || n + 5 > LEMON__PATH) return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
     memset(&f, 0, sizeof f);
     f.ctx = ctx;
     f.path = place;
@@ -10043,8 +10029,7 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     if (!LEMON__FORMATS && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__one_format(ctx, path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
     if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
-    if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
-        return lemon__save_folder(ctx, path, model, options);
+    if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__save_folder(ctx, path, model, options);
     status = lemon_file_writer(ctx, path, &writer);
     if (!status && strcmp(ending, ".h") == 0) status = lemon__array_open(ctx, path, &array, &writer);
     return status ? status : lemon_save_writer(ctx, &writer, model, options->dtype);
@@ -10578,8 +10563,7 @@ static lemon_status lemon__tokenizer_forms(lemon_ctx *ctx, lemon_tokenizer *t) {
         forms->list[i].whole = whole += (int32_t)(a / 3) + 1;
         forms->list[i].first = first += lemon__difference(b);
         if (a % 3) forms->list[i].second = second += lemon__difference(c);
-        if (!lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, a % 3 == 1))
-            return LEMON_E_MEMORY;
+        if (!lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, a % 3 == 1)) return LEMON_E_MEMORY;
     }
     while (lemon__table_next(&marks, &a) && lemon__table_next(&marks, &b) && lemon__table_next(&marks, &c)) {
         memset(forms->order + at + a, (int)c, b + 1);
@@ -10781,7 +10765,7 @@ static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t
 }
 
 /*  To be called once, when all pieces, merges and rules are there: checks them, and makes what is made of them. */
-static lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, lemon_tokenizer *t) {
+LEMON__APART lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *name, lemon_tokenizer *t) {
     int32_t id, size = lemon_tokenizer_size(t), byte;
     size_t n;
     for (byte = 0; byte < 256; byte++)
@@ -10865,8 +10849,7 @@ LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokeniz
 /* ---- files: llama2.c's tokenizer.bin ---- */
 
 /*  vocab_size 0: as many pieces as there are. */
-static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
-                                         lemon_tokenizer *t) {
+static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
     lemon__cursor c = lemon__cursor_over(reader);
     uint32_t longest = lemon__take32(&c);
     lemon_status status = LEMON_OK;
@@ -10963,7 +10946,7 @@ static lemon_status lemon__tokenizer_pack(lemon__pack *pack, const lemon_tokeniz
     return pack->status;
 }
 
-static lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
+LEMON__APART lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tokenizer *t) {
     lemon_tensor scores, lengths, pieces, kinds;
     int64_t i;
     const char *why = "one for each score";
@@ -11010,8 +10993,7 @@ static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer
         const int32_t *p = (const int32_t *)row.data + i;
         lemon__merge m;
         m.left = p[0]; m.right = p[1]; m.id = p[2];
-        if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size ||
-            !lemon__merge_joins(t, &m))
+        if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size || !lemon__merge_joins(t, &m))
             return lemon__refuse(u, LEMON_E_FORMAT, "merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
                                  (long long)i / 3);
         status = lemon__merge_push(u->ctx, t, &m);
@@ -11053,7 +11035,7 @@ static lemon_status lemon__unpack_rules(const lemon__unpack *u, lemon_tokenizer 
     return status;
 }
 
-static lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
+LEMON__APART lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_tokenizer **tokenizer) {
     lemon_status status = lemon__tokenizer_new(u->ctx, tokenizer);
     if (!status) status = lemon__unpack_type(u, *tokenizer);
     if (!status) status = lemon__unpack_pieces(u, *tokenizer);
@@ -11259,8 +11241,7 @@ static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, 
         i = (int32_t)(best & UINT32_MAX);
         if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) status = lemon__encoder_join(e, i);
     }
-    for (i = 0; i >= 0 && !status; i = e->symbols[i].right)
-        status = lemon_tokens_push(e->ctx, e->tokens, e->symbols[i].id);
+    for (i = 0; i >= 0 && !status; i = e->symbols[i].right) status = lemon_tokens_push(e->ctx, e->tokens, e->symbols[i].id);
     return status;
 }
 
@@ -11574,8 +11555,7 @@ static lemon_status lemon__trim_json(const lemon_part *part, const lemon_tokens 
         int list = lemon__json_is(&json, i, "added_tokens_decoder");    /* tokenizer.json has them too */
         for (int32_t k = i + 1; k < value->next; k++) {
             const lemon__json_node *number = &json.nodes[k];
-            if (!list && !(lemon__names_id(json.text + name->start, name->bytes) && lemon__json_int(&json, k, &id)))
-                continue;
+            if (!list && !(lemon__names_id(json.text + name->start, name->bytes) && lemon__json_int(&json, k, &id))) continue;
             lemon__put(out, json.text + at, number->start - at);
             id = list ? -1 : lemon__trim_id(kept, id);
             if (id < 0) lemon__print(out, list ? "{}" : "null");
@@ -11604,8 +11584,7 @@ static lemon_status lemon__trim_gguf(const lemon_part *part, const lemon_tokens 
 }
 
 static lemon_status lemon__trim_part(lemon_ctx *ctx, const lemon_part *part, const lemon_tokens *kept, lemon_model *to) {
-    static const char *const gone[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
-                                       "added_tokens.json"};
+    static const char *const gone[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json"};
     lemon__bytes text = lemon__bytes_in(ctx);
     lemon_status status = LEMON_OK;
     for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
@@ -11714,8 +11693,7 @@ static lemon_status lemon__hf_normalizer(lemon__hf *hf, int32_t node) {
     lemon__rules *rules = &hf->t->rules;
     int32_t pattern = lemon__json_get(&hf->json, lemon__json_get(&hf->json, node, "pattern"), "String");
     if (lemon__hf_is(hf, node, "NFC")) rules->nfc = 1;
-    else if (lemon__hf_is(hf, node, "Prepend") && lemon__hf_is_mark(hf, node, "prepend"))
-        rules->prefix = LEMON__PREFIX_ALWAYS;
+    else if (lemon__hf_is(hf, node, "Prepend") && lemon__hf_is_mark(hf, node, "prepend")) rules->prefix = LEMON__PREFIX_ALWAYS;
     else if (lemon__hf_is(hf, node, "Replace") && lemon__json_is(&hf->json, pattern, " ") &&
              lemon__hf_is_mark(hf, node, "content"))
         rules->blank_mark = 1;
@@ -11912,8 +11890,7 @@ static lemon_status lemon__hf_parse(lemon__hf *hf, int32_t vocab_size) {
     if (!status) status = lemon__hf_model(hf);
     if (!status && vocab_size > 0 && hf->size > vocab_size)
         status = lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: the largest id is %lld, expected at most %ld (vocab_size - "
-                             "1); it belongs to another model", hf->json.name, (long long)hf->size - 1,
-                             (long)vocab_size - 1);
+                             "1); it belongs to another model", hf->json.name, (long long)hf->size - 1, (long)vocab_size - 1);
     if (!status) status = lemon__tokenizer_finish(hf->ctx, hf->json.name, hf->t);
     if (!status) status = lemon__hf_steps(hf, "post_processor", "processors", lemon__hf_post_processor);
     if (!status) lemon__hf_ends(hf);
@@ -12019,8 +11996,7 @@ static lemon_status lemon__sp_load(lemon_ctx *ctx, const lemon_reader *reader, i
         c.bad |= part.number < 4 && part.bytes.bad;
     }
     if (!status && (c.bad || t->pieces.count == 0))
-        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: the file ends within a field, or is damaged; get it anew",
-                           reader->name);
+        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: the file ends within a field, or is damaged; get it anew", reader->name);
     for (int k = 0; k < LEMON__SP_FIELDS && !status; k++)
         if (lemon__sp_fields[k].expected >= 0 && said[k] != lemon__sp_fields[k].expected)
             return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: %s is %ld, expected %ld; lemon.h has no other",
@@ -12165,7 +12141,8 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
         for (int32_t id = 0; id < vocab_size; id++) lemon__put_number(b, lemon__bits(id < size ? t->scores[id] : 0.0f), 4);
     }
     lemon__gguf_put_array(pack, "tokenizer.ggml.token_type", LEMON__GGUF_I32, (uint64_t)vocab_size);
-    for (int32_t id = 0; id < vocab_size; id++) lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
+    for (int32_t id = 0; id < vocab_size; id++)
+        lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
     if (t->rules.split) {
         lemon__gguf_put_array(pack, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, (uint64_t)t->pairs.count);
         for (int64_t i = 0; i < t->pairs.count; i++) {
@@ -12318,8 +12295,7 @@ static void lemon__json_byte_level(lemon__bytes *out, const lemon__rules *rules)
     size_t i = 0;
     lemon__print(out, "\"normalizer\": %s,\n\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [",
                  rules->nfc ? "{\"type\": \"NFC\"}" : "null");
-    if (rules->split == LEMON__SPLIT_DIGITS)
-        lemon__print(out, "{\"type\": \"Digits\", \"individual_digits\": true}, ");
+    if (rules->split == LEMON__SPLIT_DIGITS) lemon__print(out, "{\"type\": \"Digits\", \"individual_digits\": true}, ");
     while (!own && lemon__patterns[i].split != rules->split) i++;
     if (!own) {
         lemon__print(out, "{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
@@ -12477,7 +12453,8 @@ static void lemon__tags_to_gguf(lemon__pack *pack, const lemon_model *model) {
     if (chat) lemon__gguf_put_text(pack, lemon__tags[0][1], (const char *)chat->data, chat->bytes);
     if (lemon__part_json(pack->ctx, model, "tokenizer_config.json", &json) == LEMON_E_MEMORY) pack->status = LEMON_E_MEMORY;
     if (lemon__json_type_of(&json, 0) == LEMON__JSON_OBJECT)
-        for (int32_t i = 1; i < json.nodes[0].next; i = json.nodes[i + 1].next) lemon__tag_to_gguf(pack, model->tokenizer, &json, i);
+        for (int32_t i = 1; i < json.nodes[0].next; i = json.nodes[i + 1].next)
+            lemon__tag_to_gguf(pack, model->tokenizer, &json, i);
     lemon__json_close(&json);
 }
 
@@ -12591,8 +12568,7 @@ static lemon_status lemon__tokens_file(lemon_ctx *ctx, const lemon_tokenizer *to
     else if (!status && lemon_tokenizer_size(tokenizer) > vocab_size)
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
                              path, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
-    else if (!status)
-        status = lemon_tokens_from_text(ctx, tokenizer, (const char *)reader.map, (size_t)reader.size, tokens);
+    else if (!status) status = lemon_tokens_from_text(ctx, tokenizer, (const char *)reader.map, (size_t)reader.size, tokens);
     lemon__reader_close(&reader);
     return status;
 }
@@ -12879,9 +12855,9 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
    pieces (prefill, matrix times matrix), then one token at a time (decoding, matrix times vector: as fast as the weights
    can be read from memory).  In each layer the new rows q [n, H*C] meet the cached keys and values [length, K*C].
 
-   The next id is drawn from  p_i = exp(z_i / temperature) / sum over j of exp(z_j / temperature),  z [V] being the scores, among
-   the top_k likeliest, of these the fewest that sum to top_p (nucleus sampling, Holtzman et al. 2020), of these what has at least
-   min_p times the best one's probability.
+   The next id is drawn from  p_i = exp(z_i / temperature) / sum over j of exp(z_j / temperature),  z [V] being the scores,
+   among the top_k likeliest, of these the fewest that sum to top_p (nucleus sampling, Holtzman et al. 2020), of these what
+   has at least min_p times the best one's probability.
    ================================================================================================================== */
 
 struct lemon_session {
@@ -13039,8 +13015,7 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
             status = lemon__fail(session->ctx, LEMON_E_ARG, "%s: the cache is %s, expected %s, this session's",
                                  u.source.name, lemon_dtype_name(found.dtype), lemon_dtype_name(t.dtype));
         if (!status)
-            status = lemon__unpack_shape(&u, name, &found, t.rows, t.cols,
-                                         "the session's length and the model's heads");
+            status = lemon__unpack_shape(&u, name, &found, t.rows, t.cols, "the session's length and the model's heads");
         if (!status) memcpy(t.data, found.data, lemon_tensor_bytes(&t));
     }
     if (status) session->length = 0;
@@ -13058,7 +13033,7 @@ static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, flo
 }
 
 /*  n <= prefill tokens through all layers; walk.x then holds their stream. */
-static void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
+LEMON__APART void lemon__session_piece(lemon_session *s, const int32_t *ids, int64_t n) {
     LEMON_ASSERT(n <= s->o.prefill && s->length + n <= s->o.max_seq);
     s->walk.batch = 1;
     s->walk.seq = n;
@@ -13122,8 +13097,7 @@ static void lemon__rank(const float *score, int32_t *ids, int32_t *other, int32_
     int32_t *from = ids, *to = other;
     for (int32_t width = 1; width < n; width = width > n / 2 ? n : width * 2) {
         for (int32_t i = 0; i < n; i += 2 * width) {
-            int32_t a = i, mid = n - i > width ? i + width : n, b = mid, end = n - mid > width ? mid + width : n,
-                    out = i;
+            int32_t a = i, mid = n - i > width ? i + width : n, b = mid, end = n - mid > width ? mid + width : n, out = i;
             while (a < mid || b < end)
                 to[out++] = b >= end || (a < mid && !(score[from[b]] > score[from[a]])) ? from[a++] : from[b++];
             if (end == n) break;
@@ -13160,8 +13134,7 @@ static int32_t lemon__candidates(const float *p, const int32_t *ranked, int32_t 
     return keep;
 }
 
-LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng,
-                               int32_t *scratch) {
+LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng, int32_t *scratch) {
     int32_t *ranked = scratch, i;
     double sum = 0.0, total = 0.0;
     if (logits == NULL || sampling == NULL || n < 1) return -1;
@@ -13285,8 +13258,7 @@ static lemon_status lemon__generate_prompt(lemon__generation *g, const char *pro
     lemon_status status = lemon_tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
     if (!status && prompt && *prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
     if (!status && g->tokens->count > g->model->config.max_seq)
-        status =
-            lemon__fail(g->ctx, LEMON_E_ARG,
+        status = lemon__fail(g->ctx, LEMON_E_ARG,
                         "the prompt has %lld tokens, expected at most %d, the model's context (max_seq); shorten it",
                         (long long)g->tokens->count, (int)g->model->config.max_seq);
     if (!status) status = lemon_session_feed(g->session, g->tokens->ids, g->tokens->count, logits);
@@ -13478,8 +13450,7 @@ static lemon_status lemon__train_check_fit(lemon_ctx *ctx, const lemon_model *mo
     const lemon_tokens *e = o->eval_tokens;
     lemon_status status = LEMON_OK;
     if (tokens->count < o->seq + 1)
-        return lemon__fail(ctx, LEMON_E_ARG,
-                           "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a "
+        return lemon__fail(ctx, LEMON_E_ARG, "the text has %lld tokens, expected at least %lld (seq + 1); give more text or a "
                            "smaller seq", (long long)tokens->count, (long long)o->seq + 1);
     status = lemon__check_ids(ctx, model, tokens->ids, tokens->count);
     if (!status && o->teacher && o->teacher->config.vocab_size != model->config.vocab_size)
@@ -13512,7 +13483,7 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
         status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld",
                              (long long)o->accumulate, (long long)o->batch);
     if (!status && o->accumulate % lemon__ranks(ctx))
-        status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a multiple of the number of processes, which is %d",
+        status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a multiple of the number of processes, %d",
                              (long long)o->accumulate, lemon__ranks(ctx));
     return status ? status : lemon__train_check_fit(ctx, model, tokens, o);
 }
@@ -13569,8 +13540,7 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
     for (int64_t i = 0; i < model->n_params; i++) {
         const lemon_tensor *t = &model->params[i];
         int matrix = lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix;
-        lemon__adam_segments(a, (const float *)t->data - model->block, t->rows * t->cols, i,
-                             matrix ? (float)decay : 0.0f);
+        lemon__adam_segments(a, (const float *)t->data - model->block, t->rows * t->cols, i, matrix ? (float)decay : 0.0f);
     }
     return LEMON_OK;
 }
@@ -13879,8 +13849,7 @@ static lemon_status lemon__resume_check(const lemon__trainer *t, const lemon__un
     double then = 0.0;
     lemon_status status = lemon__unpack_config(u, "", &config);
     if (!status && memcmp(&config, &t->model->config, sizeof config) != 0)
-        status = lemon__refuse(u, LEMON_E_ARG,
-                               "is of a model of another shape; give the model with which the run began");
+        status = lemon__refuse(u, LEMON_E_ARG, "is of a model of another shape; give the model with which the run began");
     lemon__train_conditions(t, now);
     for (int i = 0; !status && i < LEMON__CONDITIONS; i++) {
         status = lemon__unpack_real(u, now[i].name, &then);
@@ -14027,7 +13996,7 @@ LEMON__BRIEF_BEGIN
    each joint of the network, a write map on the output side of a matrix and a read map on its input side:
 
         W_student = sum over k in the field of  weight_k * Out_k * W_k * In_k^T   (+ a correction, where one was solved)
-        [out, in]                                          [out, out of the teacher] [both the teacher's] [the teacher's in, in]
+        [out, in]            Out_k [out, teacher's out], W_k [teacher's out, teacher's in], In_k [in, teacher's in]
 
    There is one type for them (lemon_operators), one function that applies them, and a row in a table for each method that
    fills them:
@@ -14458,8 +14427,7 @@ LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operato
 
 /* ---- saving and loading ---- */
 
-static void lemon__map_name(const lemon_operators *ops, const lemon_map *map, const char *part, char *out,
-                            size_t size) {
+static void lemon__map_name(const lemon_operators *ops, const lemon_map *map, const char *part, char *out, size_t size) {
     int64_t cell = (map - ops->maps) % lemon__cells(ops);
     lemon__format(out, size, "map.%s.%lld.%lld.%s", lemon__places[lemon__map_place(ops, map)].name,
              (long long)(cell / ops->slots), (long long)(cell % ops->slots), part);
@@ -14932,8 +14900,7 @@ typedef struct lemon__cov {
 } lemon__cov;
 
 /*  On sums that are there, or (NULL) new ones. */
-static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, double *sum,
-                                    lemon__cov *cov) {
+static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t m, int64_t n, double *sum, lemon__cov *cov) {
     cov->m = m;
     cov->n = n;
     cov->sum = sum ? sum : lemon__doubles(ctx, arena, m, n);
@@ -15562,8 +15529,7 @@ static void lemon__merge_channel(const lemon_config *t, const int32_t *query, in
 }
 
 /*  energy: how much each teacher head matters, for keys [H, C/2] in each plane, for values [H]; NULL: all alike. */
-static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query,
-                                  const double *energy) {
+static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, const int32_t *query, const double *energy) {
     const int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim;
     const int64_t width = lemon__min(lemon__min(group, f->tc->kv_heads), lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
     lemon_map *map = lemon__fill_map(f, place, layer, 0, width);
@@ -15574,8 +15540,7 @@ static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, cons
             lemon__merge_channel(f->tc, heads, group, energy ? energy + plane : NULL, f->tc->head_dim / 2,
                                  2 * plane + c % 2, map->index + i * width, map->value + i * width);
         else
-            lemon__merge_channel(f->tc, heads, group, energy, 1, c * ratio, map->index + i * width,
-                                 map->value + i * width);
+            lemon__merge_channel(f->tc, heads, group, energy, 1, c * ratio, map->index + i * width, map->value + i * width);
     }
 }
 
@@ -15918,7 +15883,8 @@ static void lemon__solve_apply(lemon__fill *f, lemon_role role, int64_t layer) {
 /*  P W [ds, n] of a teacher's matrix that writes to the stream; NULL: no memory. */
 static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t layer) {
     const lemon_tensor *t = lemon_model_param(f->teacher, role, layer);
-    float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols), *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
+    float *rows = lemon__floats(f->ctx, &f->work, LEMON__PANEL, t->cols);
+    float *pw = lemon__floats(f->ctx, &f->work, f->ds, t->cols);
     if (rows && pw) lemon__times_weight(f->ctx, f->p, f->ds, 1.0f, t, NULL, rows, pw);
     return rows ? pw : NULL;
 }
@@ -15980,8 +15946,7 @@ static void lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64
     lemon__squares_open(f, n, lemon__max(teacher, f->ds), &q);
     lemon__solve_inner(f, role, i, &q);
     lemon__solve_correction(f, role, i, &q);
-    for (lemon__rewind(f); lemon__next_batch(f);)
-        lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
+    for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
     lemon_arena_free(f->ctx, &f->work);
 }
 
@@ -16032,8 +15997,7 @@ static void lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *
         float *out = lemon__floats(f->ctx, &f->work, 1, write->teacher),
               *extra = lemon__floats(f->ctx, &f->ops->arena, 1, write->student);
         if (lemon__stuck(f, w && out && extra)) return;
-        lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out,
-                            write->teacher);
+        lemon__gemm_threads(f->ctx, 0, 1, 1, write->teacher, f->dt, 1.0f, lack, f->dt, w, f->dt, 0.0f, out, write->teacher);
         lemon__map_cols(f->ctx, write, out, 1, 0.0f, extra);
         f->ops->correction[lemon__param_index(f->sc, (lemon_role)(LEMON_BQ + which), layer)] =
             lemon__view(extra, LEMON_F32, 1, write->student);
@@ -16288,8 +16252,7 @@ static void lemon__solve_gain(lemon__fill *f) {
     for (int k = 0; k < 2; k++)
         for (int64_t i = 0; i < ds; i++) {
             for (int64_t j = 0; j < ds; j++) g.a[k][i * ds + j] = (double)ss[i * ds + j] * g.s[k].sum[i * ds + j];
-            for (int64_t j = 0; j < dt; j++)
-                g.b[k][i] += (double)st[i * dt + j] * (double)gain[j] * g.t[k].sum[j * ds + i];
+            for (int64_t j = 0; j < dt; j++) g.b[k][i] += (double)st[i * dt + j] * (double)gain[j] * g.t[k].sum[j * ds + i];
         }
     lemon__gain_solve(f, &g, (float *)f->student->params[param].data);
     lemon__correction_end(f, param);
@@ -16447,8 +16410,7 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
 /*  P's inverse reads everywhere. */
 static void lemon__parts_read(lemon__fill *f, int place, int64_t i) {
     float *inverse = lemon__basis_inverse(f);
-    if (!lemon__stuck(f, inverse != NULL))
-        lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt);
+    if (!lemon__stuck(f, inverse != NULL)) lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt);
 }
 
 /*  Type III for narrower heads: with G = E[v v^T] = L L^T of a key-value head and H = sum over its queries of
@@ -16931,8 +16893,7 @@ static double lemon__shape_distance(const lemon__shaping *g, const lemon_config 
     const lemon_config *t = g->teacher;
     const double share[4] = {log((double)s->d_model / t->d_model), log((double)s->n_layers / t->n_layers),
                              log((double)s->n_heads / t->n_heads), log((double)s->d_ffn / t->d_ffn)};
-    const double head = log((double)s->head_dim / t->head_dim),
-                 group = share[2] - log((double)s->kv_heads / t->kv_heads),
+    const double head = log((double)s->head_dim / t->head_dim), group = share[2] - log((double)s->kv_heads / t->kv_heads),
                  unused = 10.0 * log((double)lemon_config_params(s) / (double)g->params);
     double mean = (share[0] + share[1] + share[2] + share[3]) / 4.0, sum = head * head + group * group + unused * unused;
     for (int i = 0; i < 4; i++) sum += (share[i] - mean) * (share[i] - mean);
@@ -16980,8 +16941,7 @@ static void lemon__shape_heads(lemon__shaping *g, lemon_config *s) {
     }
 }
 
-LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params,
-                                        lemon_config *student) {
+LEMON_API lemon_status lemon_fuse_shape(lemon_ctx *ctx, const lemon_config *teacher, int64_t params, lemon_config *student) {
     lemon__shaping g;
     if (lemon__lacks(ctx, __func__, teacher && student)) return LEMON_E_ARG;
     if (lemon_config_check(ctx, teacher)) return LEMON_E_ARG;
@@ -17039,8 +16999,7 @@ static lemon_status lemon__fuse_check(lemon_ctx *ctx, const lemon_model *teacher
                                       const lemon_fuse_options *o) {
     lemon_status status = lemon_config_check(ctx, student);
     if (!status && lemon__method_find(o->method) == NULL)
-        status = lemon__fail(ctx, LEMON_E_ARG,
-                             "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, "
+        status = lemon__fail(ctx, LEMON_E_ARG, "method is \"%.40s\", expected lemon, ligo, subclone, select, drop, slicegpt, "
                              "modegpt or random", o->method ? o->method : "(NULL)");
     if (!status && o->tokens != 0 && o->tokens < 64)
         status = lemon__fail(ctx, LEMON_E_ARG, "tokens is %lld, expected 0 or at least 64", (long long)o->tokens);
@@ -17166,11 +17125,9 @@ static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_ope
     f->ops = *operators;
     memcpy(f->ops->method, f->method->name, strlen(f->method->name) + 1);
     f->main = (int64_t *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)f->sc->n_layers * sizeof *f->main);
-    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena,
-                                                (size_t)(LEMON__TARGET + f->ops->slots) * sizeof *f->store);
+    f->store = (lemon__rows *)lemon_arena_alloc(f->ctx, &f->arena, (size_t)(LEMON__TARGET + f->ops->slots) * sizeof *f->store);
     if (!lemon__stuck(f, f->main && f->store) && text == NULL && needs_text) {
-        f->status = lemon__sample_text(f->ctx, f->teacher, f->tokens, lemon__default_seq(f->tc, f->o->seq),
-                                       f->o->seed, &own);
+        f->status = lemon__sample_text(f->ctx, f->teacher, f->tokens, lemon__default_seq(f->tc, f->o->seq), f->o->seed, &own);
         text = &own;
     }
     if (!f->status && text) f->status = lemon__fill_text(f, text);
@@ -17235,8 +17192,7 @@ static void lemon__cost_learning(lemon__cost *p, const lemon__fill *f) {
     const double seq = (double)f->seq, steps = (double)f->learn, vocab = f->tc->vocab_size;
     const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * (double)f->ds;
     if (f->learn <= 0 || lemon__learns_maps(f)) return;
-    p->flops += seq * (steps * (3.0 * student + 2.0 * vocab * (double)f->dt) +
-                       (double)(f->windows - f->kept) * student);
+    p->flops += seq * (steps * (3.0 * student + 2.0 * vocab * (double)f->dt) + (double)(f->windows - f->kept) * student);
     p->flops += (double)(f->kept * f->seq) * f->tc->n_layers * lemon__cost_layer(f->tc, f->seq);
 }
 

@@ -148,23 +148,23 @@ static const char *human_time(char text[HUMAN], double s) {
     return text;
 }
 
-/*  Edits that turn one word into another (Levenshtein 1966); words of up to 31 letters. */
+/*  Edits that turn one word into another, neighbours that change places being one (Damerau 1964); of up to 31 letters. */
 static int word_distance(const char *a, const char *b) {
-    int row[32], i, j, n = (int)strlen(b);
+    int rows[3][32], i, j, n = (int)strlen(b);
     if (n > 31 || strlen(a) > 31) return 99;
-    for (j = 0; j <= n; j++) row[j] = j;
+    for (j = 0; j <= n; j++) rows[0][j] = j;
     for (i = 1; a[i - 1]; i++) {
-        int corner = row[0];
+        int *row = rows[i % 3], *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
         row[0] = i;
         for (j = 1; j <= n; j++) {
-            int change = corner + (a[i - 1] != b[j - 1]);
-            corner = row[j];
-            if (row[j] + 1 < change) change = row[j] + 1;
-            if (row[j - 1] + 1 < change) change = row[j - 1] + 1;
-            row[j] = change;
+            row[j] = last[j - 1] + (a[i - 1] != b[j - 1]);
+            if (last[j] + 1 < row[j]) row[j] = last[j] + 1;
+            if (row[j - 1] + 1 < row[j]) row[j] = row[j - 1] + 1;
+            if (i < 2 || j < 2 || a[i - 1] != b[j - 2] || a[i - 2] != b[j - 1]) continue;
+            if (before[j - 2] + 1 < row[j]) row[j] = before[j - 2] + 1;
         }
     }
-    return row[n];
+    return rows[(i - 1) % 3][n];
 }
 
 /*  The candidate nearest to a word that is not known, if it is near at all. */

@@ -65,6 +65,7 @@ for command in "" $commands; do
 done
 expect 2 "no command" bogus
 expect 2 "did you mean lemon fuse?" fus
+expect 2 "did you mean lemon fuse?" fues
 expect 2 "did you mean lemon compare?" compair
 expect 2 "did you mean --layers?" fuse a b --layer 3
 expect 2 "is no flag of lemon fuse, but of lemon train" fuse a b --steps 3
