@@ -1,12 +1,13 @@
 #!/bin/sh
 # coverage.sh PROGRAM...: the share of lemon.h's lines and branches that the test programs reach, all of them together, in all and by
 # chapter; then what the corpus alone reaches of the two chapters that read strangers' files.  A branch is a way out of a condition, each
-# part of && and || counted; a line that no test reaches stands in build/coverage/missed.
+# part of && and || counted; a line that no test reaches stands in build/coverage/missed, and which programs reach the others in reach.
 cd "$(dirname "$0")/build/coverage" || exit 1
 
-# FILE is a list of gcov's annotated sources, one behind the other; $2, if given, keeps to these chapters.
+# From a list of gcov's annotated sources, one behind the other, each after its program's name; $1, if given, keeps to these chapters.
 summary() {
-    awk -v only="$1" -v missed="$2" '
+    awk -v only="$1" -v missed="$2" -v reach="$3" '
+    /^program / { program = $2; next }
     /^ *-: *0:Source:/ { ours = $0 ~ /lemon\.h/; next }
     !ours { next }
     /^branch/ {
@@ -22,7 +23,10 @@ summary() {
         text[line] = substr($0, index($0, part[2] ":") + length(part[2]) + 1)
         if (part[1] ~ /-$/) { line_is_code = 0; next }
         seen[line] = 1
-        if (part[1] !~ /[#=]/) hit[line] = 1
+        if (part[1] !~ /[#=]/) {
+            hit[line] = 1
+            if (reach && by[line] !~ (" " program "$")) by[line] = by[line] " " program
+        }
         if (line > last) last = line
     }
     END {
@@ -33,6 +37,7 @@ summary() {
             if (only && only !~ (" " (c + 0) " ")) continue
             if (!(i in seen)) continue
             n[c]++; N++
+            if (reach && i in by) print i by[i] > reach
             if (i in hit) { m[c]++; M++ } else if (missed) print c ":" i ":" text[i] > missed
         }
         for (b in branches) {
@@ -46,6 +51,6 @@ summary() {
     }'
 }
 
-for program in "$@"; do gcov -b -c -t "$program.o" 2> /dev/null; done | summary "" missed
+for program in "$@"; do echo "program $program"; gcov -b -c -t "$program.o" 2> /dev/null; done | summary "" missed reach
 echo "# by the corpus alone:"
 gcov -b -c -t corpus.o 2> /dev/null | summary " 8 9 " missed-by-corpus

@@ -372,6 +372,10 @@ static void test_refusals(lemon_ctx *ctx) {
         {"\"llama\"", "\"qwen3\"", "layers.0.self_attn.q_norm.weight\" is missing", LEMON_E_FORMAT},
         {"\"llama\"", "\"phi3\"", "layers.0.self_attn.qkv_proj.weight\" is missing", LEMON_E_FORMAT},
         {"\"mlp_bias\": false", "\"sliding_window\": 16", "sliding_window is 16", LEMON_E_UNSUPPORTED},
+        {"\"model_type\": \"llama\"", "\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 16, "
+         "\"max_window_layers\": 1", "max_window_layers is 1, expected 0", LEMON_E_UNSUPPORTED},
+        {"\"model_type\": \"llama\"", "\"model_type\": \"mistral\", \"sliding_window\": 16, \"layer_types\": [\"sliding_attention\", "
+         "\"full_attention\"]", "expected a window for all layers", LEMON_E_UNSUPPORTED},
         {"\"mlp_bias\": false", "\"quantization_config\": {\"bits\": 4}", "quantization_config is", LEMON_E_UNSUPPORTED},
         {"\"silu\"", "\"gelu\"", "hidden_act is gelu", LEMON_E_UNSUPPORTED},
         {"\"hidden_size\": 32", "\"hidden_size\": 33", "\"model.embed_tokens.weight\" is [300, 32], expected [300, 33]",

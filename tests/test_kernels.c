@@ -174,6 +174,58 @@ static void test_attention(lemon_ctx *ctx, attention_case a) {
     free(room);
 }
 
+/*  What dy of one query makes of the gradients, by the definition; the keys are those from `hidden` on. */
+static void naive_back(const attention_case *a, const float *q, const float *k, const float *v, const float *dy, int64_t keys, double *dq,
+                       double *dk, double *dv) {
+    int64_t width = a->kv * a->dim, j, c;
+    double *p = (double *)malloc((size_t)keys * sizeof *p), sum = 0, mean = 0, scale = 1 / sqrt((double)a->dim);
+    for (j = 0; j < keys; j++) {
+        for (c = 0, p[j] = 0; c < a->dim; c++) p[j] += (double)q[c] * (double)k[j * width + c] * scale;
+        sum += p[j] = exp(p[j]);
+    }
+    for (j = 0; j < keys; j++)
+        for (c = 0, p[j] /= sum; c < a->dim; c++) mean += p[j] * (double)dy[c] * (double)v[j * width + c];
+    for (j = 0; j < keys; j++) {
+        double ds = -mean;
+        for (c = 0; c < a->dim; c++) ds += (double)dy[c] * (double)v[j * width + c];
+        for (c = 0, ds *= p[j] * scale; c < a->dim; c++) {
+            dv[j * width + c] += p[j] * (double)dy[c];
+            dq[c] += ds * (double)k[j * width + c];
+            dk[j * width + c] += ds * (double)q[c];
+        }
+    }
+    free(p);
+}
+
+/*  Few heads with many keys are shared out by tiles and blocks, many heads by heads: the same gradients. */
+static void test_attention_back(lemon_ctx *ctx, attention_case a, const char *name) {
+    int64_t rows = a.batch * a.seq, cols = a.heads * a.dim, width = a.kv * a.dim, most = rows * cols, r, h, i;
+    double *want = (double *)calloc((size_t)(3 * most), sizeof *want), worst = 0;
+    float *got = (float *)calloc((size_t)(3 * most), sizeof *got), *aux = (float *)malloc((size_t)(rows * a.heads) * sizeof *aux), *room;
+    lemon__op op = op_of(rows, cols);
+    refill();
+    op.n_heads = a.heads, op.kv_heads = a.kv, op.head_dim = a.dim, op.seq = a.seq, op.kv_rows = a.seq, op.window = a.window;
+    op.aux = aux;
+    op.scratch_each = lemon__attention_scratch(&op, 1);
+    op.scratch = room = (float *)malloc((size_t)(op.scratch_each * ctx->threads) * sizeof *room);
+    for (i = 0; i < 3; i++) op.dx[i] = got + i * most;
+    lemon__attention_forward(ctx, &op);
+    op.gradient = 1;
+    lemon__attention_backward(ctx, &op);
+    for (r = 0; r < rows; r++)
+        for (h = 0; h < a.heads; h++) {
+            int64_t keys = r % a.seq + 1, hidden = a.window && keys > a.window ? keys - a.window : 0, q = r * cols + h * a.dim,
+                    at = (r / a.seq * a.seq + hidden) * width + h / (a.heads / a.kv) * a.dim;
+            naive_back(&a, in[0] + q, in[1] + at, in[2] + at, in[4] + q, keys - hidden, want + q, want + most + at, want + 2 * most + at);
+        }
+    for (i = 0; i < 3 && worst < 1e-4; i++) worst = worst_of(got + i * most, want + i * most, i ? rows * width : most);
+    check(worst < 1e-4, name);
+    free(want);
+    free(got);
+    free(aux);
+    free(room);
+}
+
 /*  Scores of some hundreds: a softmax that did not take the maximum off would overflow. */
 static void test_steep_attention(lemon_ctx *ctx) {
     attention_case a = {1, 40, 0, 1, 1, 4, 0};
@@ -487,6 +539,7 @@ int main(void) {
         {1, 100, 0, 3, 3, 16, 0}, {1, 1, 70, 4, 2, 8, 0}, {1, 9, 64, 8, 4, 8, 0}, {1, 40, 17, 2, 1, 22, 0},
         {1, 9, 64, 8, 4, 8, 20}, {1, 100, 0, 4, 2, 8, 33}, {2, 70, 0, 2, 1, 6, 1}, {1, 1, 70, 4, 2, 8, 16},
         {1, 40, 17, 2, 1, 22, 200}};
+    static const attention_case few = {2, 150, 0, 2, 1, 6, 0}, window = {1, 150, 0, 3, 3, 4, 40}, many = {1, 150, 0, 16, 16, 4, 0};
     lemon_ctx *ctx = open_ctx(2);
     size_t i;
     int dtype, isa;
@@ -504,6 +557,9 @@ int main(void) {
     test_rope(ctx, 2, 6, 7, 300, 500000);
     for (i = 0; i < sizeof cases / sizeof cases[0]; i++) test_attention(ctx, cases[i]);
     test_steep_attention(ctx);
+    test_attention_back(ctx, few, "gradients of attention: 2 heads on 1, 150 keys");
+    test_attention_back(ctx, window, "gradients of attention: a window over the edge of two blocks");
+    test_attention_back(ctx, many, "gradients of attention: 16 heads, 150 keys");
     test_swiglu(ctx, 1, 1);
     test_swiglu(ctx, 40, 172);
     for (dtype = LEMON_F32; dtype <= LEMON_Q4; dtype++) {

@@ -567,6 +567,11 @@ static lemon_var wrong_keys(lemon_tape *t, lemon_var x, lemon_var row) {
     return lemon_tape_attention(t, x, row, row, 2, 2, 2, 3, 0);
 }
 static lemon_var wrong_mix(lemon_tape *t, lemon_var x, lemon_var row) { return lemon_tape_mix(t, &x, 1, row); }
+static lemon_var wrong_term(lemon_tape *t, lemon_var x, lemon_var row) {
+    static float weights[2];
+    const lemon_var terms[2] = {x, row};
+    return lemon_tape_mix(t, terms, 2, lemon_tape_leaf(t, weights, NULL, 1, 2));
+}
 static lemon_var wrong_embed(lemon_tape *t, lemon_var x, lemon_var row) {
     (void)row;
     return lemon_tape_embed(t, x, NULL, 3);
@@ -597,6 +602,7 @@ static void test_refusals(lemon_ctx *ctx) {
                   {"kv heads that do not divide", "lemon_tape_attention", wrong_heads},
                   {"keys of another length", "lemon_tape_attention", wrong_keys},
                   {"weights of another number", "expected [1, 1]", wrong_mix},
+                  {"terms of two shapes", "term 1 is [1, 4], expected [3, 4]", wrong_term},
                   {"no tokens", "tokens is NULL", wrong_embed},
                   {"a variable from nowhere", "variable 1000 is not on this tape", wrong_var},
                   {"temperature 0", "temperature", wrong_loss},

@@ -148,7 +148,7 @@ static void test_blocks(void) {
 /*  Types that are no weights decode to zeros and are not encoded. */
 /*  Files of strangers bring any bits; that blocks hold no NaN is no reason for an undefined conversion. */
 static void test_not_finite(void) {
-    static const float odd[] = {NAN, -INFINITY, 1e-45f, 1e-39f, 3e38f};
+    const float odd[] = {NAN, -INFINITY, 1e-45f, 1e-39f, 3e38f};
     float x[64], y[64];
     uint8_t bytes[80];
     lemon_tensor t;
