@@ -1091,6 +1091,48 @@ static int within_field(const lemon_operators *ops, int64_t limit) {
     return 1;
 }
 
+/*  Least squares in fields: each target's weights solve the rows of S that it may read, and no other weight moves. */
+static void test_masked(lemon_ctx *ctx) {
+    enum { DS = 6, DT = 5, MORE = 40 };
+    lemon__fill f;
+    lemon__squares q;
+    lemon_rng rng;
+    double x[MORE][DS], s[DS * DS], diagonal[DS], r[DT * DS], room[DS * (DS + 1)], mean, left;
+    float p[DS * DT], w[DT * DS];
+    int32_t ids[DT] = {3, 0, 4, 1, 2}, allowed[DS];
+    int i, j, k, n, ok = 1;
+    memset(&f, 0, sizeof f);
+    memset(&q, 0, sizeof q);
+    lemon_rng_seed(&rng, 5);
+    for (k = 0; k < MORE; k++)
+        for (i = 0; i < DS; i++) x[k][i] = lemon_rng_normal(&rng);
+    for (i = 0; i < DS; i++)
+        for (j = 0; j < DS; j++) {                              /* S stands above the diagonal only */
+            s[i * DS + j] = j > i ? 0.0 : 1e30;
+            for (k = 0; j > i && k < MORE; k++) s[i * DS + j] += x[k][i] * x[k][j];
+        }
+    for (i = 0; i < DS; i++)
+        for (k = 0, diagonal[i] = 0.0; k < MORE; k++) diagonal[i] += x[k][i] * x[k][i];
+    for (i = 0; i < DT * DS; i++) r[i] = lemon_rng_normal(&rng), w[i] = 0.5f;
+    for (i = 0; i < DS * DT; i++) p[i] = i % DT != 1 && i % 4 == 2 ? 0.0f : i % 3 ? -0.5f : 2.0f;
+    f.ctx = ctx, f.ds = DS, f.dt = DT, f.p = p;
+    q.f = &f, q.ids = ids, q.diagonal = diagonal, q.l.a = s, q.cov.sum = r, q.room = room, q.allowed = allowed, q.w = w;
+    for (k = 0; k < DT; k++) lemon__masked_task(&q, k, 0);
+    for (k = 0; k < DT; k++)
+        for (i = 0; i < DS; i++) {
+            if (p[i * DT + ids[k]] == 0.0f) { ok = ok && w[k * DS + i] == 0.5f; continue; }
+            for (j = n = 0, mean = 0.0, left = r[k * DS + i]; j < DS; j++) {
+                if (p[j * DT + ids[k]] == 0.0f) continue;
+                left -= (j == i ? diagonal[i] : s[lemon__min(i, j) * DS + lemon__max(i, j)]) * ((double)w[k * DS + j] - 0.5);
+                mean += diagonal[j], n++;
+            }
+            left -= 1e-3 * mean / n * ((double)w[k * DS + i] - 0.5);
+            if (ok) detail("target %d, channel %d: %g is left of %g", k, i, left, r[k * DS + i]);
+            ok = ok && fabs(left) < 1e-5;
+        }
+    check(ok, "least squares in fields: the equations of what may be read hold, nothing else moves");
+}
+
 static void test_fields(lemon_ctx *ctx) {
     static const struct {
         const char *name;
@@ -1299,6 +1341,7 @@ int main(void) {
     test_learned_gradients(ctx, "lemon", 1, 0, "lemon, solved");
     test_learned_gradients(ctx, "subclone", 1, 0, "subclone");
     test_own_text(ctx);
+    test_masked(ctx);
     test_fields(ctx);
     test_threads();
     test_memory(ctx, "select", 0);
