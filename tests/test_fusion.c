@@ -447,6 +447,41 @@ static double *naive_apply(const lemon_operators *ops, const lemon_model *from, 
     return all;
 }
 
+static double map_at(const lemon_map *map, int64_t student, int64_t channel) {
+    double sum = 0;
+    for (int64_t j = 0; j < map->field; j++)
+        if ((map->index ? map->index[student * map->field + j] : j) == channel) sum += (double)map->value[student * map->field + j];
+    return sum;
+}
+
+/*  By MoDeGPT narrower heads keep those directions of their values that weigh most, written by L^-T u and read by L u: what a channel
+    writes it reads whole, and of the others it reads nothing. */
+static void test_narrow_values(lemon_ctx *ctx) {
+    lemon_config shape = teacher_config(1);
+    lemon_fuse_options o = options_of("modegpt");
+    const lemon_map *write = NULL, *read = NULL;
+    lemon_operators *ops;
+    double worst = 1, loss;
+    shape.head_dim = 4;
+    ops = filled(ctx, teacher, &shape, &o);
+    if (ops) write = lemon_operators_map(ops, LEMON_AT_VALUE, 0, 0), read = lemon_operators_map(ops, LEMON_AT_READ_HEADS, 0, 0);
+    if (write && read && write->student == 8 && read->student == 16 && write->teacher == 16 && read->teacher == 32) {
+        worst = 0;
+        for (int64_t q = 0; q < 16; q++)                    /* a channel of a query's head, and all of its key-value head's */
+            for (int64_t c = 0; c < 4; c++) {
+                double sum = 0;
+                for (int64_t t = 0; t < 32; t++) sum += map_at(read, q, t) * map_at(write, q / 8 * 4 + c, t / 16 * 8 + t % 8);
+                worst = fmax(worst, fabs(sum - (q % 4 == c)));
+            }
+    }
+    detail("off by %g", worst);
+    check(worst < 1e-3, "by modegpt, narrower heads read whole what their values write");
+    lemon_operators_free(ctx, ops);
+    loss = fused_loss(ctx, teacher, &shape, &text, &o, 2000);
+    o = options_of("random");
+    check(loss < fused_loss(ctx, teacher, &shape, &text, &o, 2000), "and such a student is better than one by chance");
+}
+
 static void test_apply(lemon_ctx *ctx) {
     static const struct { const char *name, *method; int solve; int64_t field_layers, field_dims; } ways[] = {
         {"select", "select", 1, 0, 0}, {"subclone", "subclone", 1, 0, 0}, {"lemon, not solved", "lemon", 0, 3, 0},
@@ -1319,6 +1354,7 @@ int main(void) {
     test_dead(ctx);
     test_groups(ctx);
     test_head_dim(ctx);
+    test_narrow_values(ctx);
     test_apply(ctx);
     test_correction(ctx);
     test_saved(ctx, "lemon", 1, 0, "solved");

@@ -545,7 +545,7 @@ static void test_refusals(lemon_ctx *ctx) {
                   {offsetof(lemon_train_options, temperature), 0, 0, "temperature is 0"},
                   {offsetof(lemon_train_options, save_every), 1, -1, "save_every is -1"}};
     record r;
-    lemon_tokens few = {text_ids, 16, 16};
+    lemon_tokens few = {text_ids, 16, 16}, one = {text_ids, 1, 1};
     lemon_model *m = world_model(ctx), *mapped = NULL, *other = NULL;
     lemon_config c = world_config();
     lemon_train_options o;
@@ -563,6 +563,10 @@ static void test_refusals(lemon_ctx *ctx) {
     check(fails_with(ctx, lemon_train(ctx, m, &few, &o, NULL), LEMON_E_ARG,
                      "the text has 16 tokens, expected at least 17"),
           "train refuses a text without one window");
+    o.eval_tokens = &one;
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "the evaluation text has 1 tokens, expected at least 2"),
+          "train refuses an evaluation text of one token");
+    o = world_options(&r);
     c.vocab_size = 31;
     other = lively_model(ctx, &c, 1);
     o.teacher = other;
@@ -715,6 +719,11 @@ static void test_resume_damage(lemon_ctx *ctx) {
     check(lemon_train(ctx, m, &text, &o, NULL) == LEMON_E_FORMAT, "one with a flipped bit is refused");
     spill(scratch("cut.lemon.resume"), "", 0);
     check(lemon_train(ctx, m, &text, &o, NULL) != LEMON_OK, "an empty one is refused");
+    o.steps = 1;
+    o.save_path = scratch("whole.lemon");
+    check(lemon_train(ctx, m, &text, &o, NULL) == LEMON_E_ARG, "resume refuses fewer steps than are done");
+    o = world_options(&r);
+    o.resume = 1;
     c.d_ffn = 25;
     other = lively_model(ctx, &c, 1);
     o.save_path = scratch("whole.lemon");
