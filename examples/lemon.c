@@ -1772,7 +1772,8 @@ static void fuse_shapes(report *page, const lemon_config *teacher, const lemon_c
         values[4] = c->kv_heads, values[5] = c->head_dim, values[6] = c->d_ffn, values[7] = c->vocab_size;
         values[8] = c->tied_embeddings;
         for (i = 0; i < ROWS; i++) {
-            snprintf(text[i][k], sizeof text[i][k], "%lld", (long long)values[i]);
+            if (i == ROWS - 1) snprintf(text[i][k], sizeof text[i][k], "%s", values[i] ? "yes" : "no");
+            else snprintf(text[i][k], sizeof text[i][k], "%lld", (long long)values[i]);
             cells[3 * i] = names[i];
             cells[3 * i + 1 + k] = text[i][k];
         }
@@ -1806,7 +1807,7 @@ static void fuse_words(run *r, report *page, const lemon_fuse_result *result, do
         report_text(page, "The teacher's is %.4f there: the student begins with %.0f %% of the way from a guess to the teacher "
                     "behind it.", teacher_loss, 100 * (guess - result->init_loss) / (guess - teacher_loss));
     if (result->learned_from == result->learned_from)
-        report_text(page, "Learning the operators by gradients brought that loss down from %.4f.", result->learned_from);
+        report_text(page, "Learning by gradients brought that loss down from %.4f.", result->learned_from);
     if (r->whole)
         report_text(page, "Of the vocabulary, %lld of %d tokens were kept: those that %s needs.",
                     (long long)r->kept.count, (int)r->whole->config.vocab_size, r->set.trim_vocab);
