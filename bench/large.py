@@ -3,7 +3,7 @@
 
 For each row a teacher is written (make_large), fused by the tool, and its memory sampled; then both go.  Rows stand in
 bench/results/large.csv as they come, so that a run that was broken off goes on, within a fusion at its last layer; from them
-come large.md and large.svg.  Share of peak is operations over time and over what the cores do in a large product, where an
+come large.md and large.svg; `make -C bench large UPDATE=1` puts the table into README.md.  Share of peak is operations over time and over what the cores do in a large product, where an
 operation of float64 counts as two: by CPU time, which other programs on the machine disturb little, and by wall time."""
 import csv, json, math, os, random, shutil, struct, subprocess, sys, threading, time
 
@@ -140,6 +140,7 @@ def main():
         rows.append({k: str(v) for k, v in measure(size, method, tokens).items()})
         print(table(rows[-1:]), end='', flush=True)
         if not quick:
+            rows.sort(key=lambda r: ROWS.index((r['size'], r['method'], int(r['tokens']))))
             with open(TABLE, 'w', newline='') as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
