@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep]: fusion of models with random weights, from 0.1B to 7B parameters.
+"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep]
+
+Fusion of models with random weights, from 0.1B to 7B parameters.
 
 For each row a teacher is written (make_large), fused by the tool, and its memory sampled; then both go.  Rows stand in
 bench/results/large.csv as they come, so that a run that was broken off goes on, within a fusion at its last layer; from them
-come large.md and large.svg; `make -C bench large UPDATE=1` puts the table into README.md.  Share of peak is operations over time and over what the cores do in a large product, where an
-operation of float64 counts as two: by CPU time, which other programs on the machine disturb little, and by wall time."""
+come large.md and large.svg; `make -C bench large UPDATE=1` puts the table into README.md.  Share of peak is operations over
+time and over what the cores do in a large product, where an operation of float64 counts as two: by CPU time, which other
+programs on the machine disturb little, and by wall time."""
 import csv, json, math, os, random, shutil, struct, subprocess, sys, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -122,18 +125,19 @@ def figure(rows):
     return '\n'.join(parts + ['</svg>']) + '\n'
 
 
-def listed(flag, otherwise):
-    return sys.argv[sys.argv.index(flag) + 1].split(',') if flag in sys.argv else otherwise
+def asked(flag, value):
+    """Whether a row's value is among those of a flag; without the flag all are."""
+    return flag not in sys.argv or str(value) in sys.argv[sys.argv.index(flag) + 1].split(',')
 
 
 def main():
-    sizes, tokens_of = listed('--sizes', list(SHAPES)), listed('--tokens', ['0', '8192', '32768'])
     os.makedirs(BUILD, exist_ok=True)
     os.makedirs(RESULTS, exist_ok=True)
     write_ids(os.path.join(BUILD, 'ids.u16'))
     quick = '--quick' in sys.argv
     rows = [] if quick else rows_so_far()
-    todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else [r for r in ROWS if r[0] in sizes and str(r[2]) in tokens_of]
+    todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else ROWS
+    todo = [r for r in todo if asked('--sizes', r[0]) and asked('--tokens', r[2])]
     for size, method, tokens in todo:
         if any((r['size'], r['method'], int(r['tokens'])) == (size, method, tokens) for r in rows):
             continue

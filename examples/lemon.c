@@ -1761,23 +1761,22 @@ static void fuse_shapes(report *page, const lemon_config *teacher, const lemon_c
                                         "FFN neurons", "vocabulary", "embeddings tied"};
     enum { ROWS = 9 };
     const lemon_config *both[2];
-    char text[ROWS][2][24];
+    char text[ROWS - 1][2][24];
     const char *cells[3 * ROWS];
     int i, k;
     both[0] = teacher, both[1] = student;
     for (k = 0; k < 2; k++) {
         const lemon_config *c = both[k];
-        int64_t values[ROWS];
+        int64_t values[ROWS - 1];
         values[0] = lemon_config_params(c), values[1] = c->d_model, values[2] = c->n_layers, values[3] = c->n_heads;
         values[4] = c->kv_heads, values[5] = c->head_dim, values[6] = c->d_ffn, values[7] = c->vocab_size;
-        values[8] = c->tied_embeddings;
-        for (i = 0; i < ROWS; i++) {
-            if (i == ROWS - 1) snprintf(text[i][k], sizeof text[i][k], "%s", values[i] ? "yes" : "no");
-            else snprintf(text[i][k], sizeof text[i][k], "%lld", (long long)values[i]);
-            cells[3 * i] = names[i];
+        for (i = 0; i < ROWS - 1; i++) {
+            snprintf(text[i][k], sizeof text[i][k], "%lld", (long long)values[i]);
             cells[3 * i + 1 + k] = text[i][k];
         }
+        cells[3 * i + 1 + k] = c->tied_embeddings ? "yes" : "no";
     }
+    for (i = 0; i < ROWS; i++) cells[3 * i] = names[i];
     report_table(page, "Shapes", columns, 3, cells, ROWS);
 }
 
