@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep]
+"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep] [--table]
 
 Fusion of models with random weights, from 0.1B to 7B parameters.
 
 For each row a teacher is written (make_large), fused by the tool, and its memory sampled; then both go.  Rows stand in
 bench/results/large.csv as they come, so that a run that was broken off goes on, within a fusion at its last layer; from them
-come large.md and large.svg; `make -C bench large UPDATE=1` puts the table into README.md.  Share of peak is operations over
+come large.md, large.svg, and nodes.md, what many such machines would need of a network (--table: these alone, nothing is run);
+`make -C bench large UPDATE=1` puts both tables into README.md.  Share of peak is operations over
 time and over what the cores do in a large product, where an operation of float64 counts as two: by CPU time, which other
 programs on the machine disturb little, and by wall time."""
 import csv, json, math, os, random, shutil, struct, subprocess, sys, threading, time
@@ -92,14 +93,14 @@ def rows_so_far():
 
 
 def table(rows):
-    lines = ['| teacher | method | tokens | student | wall, s | CPU, s | TFLOP | forecast | peak RssAnon, MB | share of peak (CPU) | (wall) |',
-             '|' + '---|' * 11]
+    lines = ['| teacher | method | tokens | student | wall, s | CPU, s | TFLOP | forecast | peak RssAnon, MB | GFLOP/s a core | share of that (CPU) | (wall) |',
+             '|' + '---|' * 12]
     for r in rows:
         flops, forecast = float(r['flops']), float(r['forecast_flops'])
-        lines.append('| %s | %s | %s | %.2fB | %s | %s | %.1f | %s | %.0f | %s | %s |' % (
+        lines.append('| %s | %s | %s | %.2fB | %s | %s | %.1f | %s | %.0f | %s | %s | %s |' % (
             r['size'].split()[0], r['method'], r['tokens'], float(r['student_params']) / 1e9, r['wall_s'], r['cpu_s'], flops / 1e12,
             '%.2f' % (forecast / flops) if flops else '', float(r['peak_anon_bytes']) / 1e6,
-            r['share_cpu'] if flops else '', r['share_wall'] if flops else ''))
+            r['core_gflops'], r['share_cpu'] if flops else '', r['share_wall'] if flops else ''))
     return '\n'.join(lines) + '\n'
 
 
@@ -125,9 +126,40 @@ def figure(rows):
     return '\n'.join(parts + ['</svg>']) + '\n'
 
 
+def size(number):
+    return '%.1f GB' % (number / 1e9)
+
+
+def nodes(rows):
+    """What training in parallel asks of a network, by arithmetic: nodes of two cores, which are as fast as those that were measured.
+    A step sums P floats, of which a ring sends 2 (n-1)/n from each node, and computes 6 P operations for each token."""
+    if not rows:
+        return ''
+    speeds = sorted(float(r['core_gflops']) for r in rows)
+    node, tokens = 2e9 * speeds[len(speeds) // 2], 16384
+    lines = ['With %d tokens for each node and step, on nodes of two cores of %.0f GFLOP/s each, the median of the table above:' % (tokens, node / 2e9), '',
+             '| P | seconds of computing a step | bytes from each node: 8 nodes | 64 | 1024 | network for a tenth of the time, 1024 nodes |',
+             '|' + '---|' * 6]
+    for p in sorted({float(r['student_params']) for r in rows if r['method'] == 'lemon'}):
+        seconds = 6 * p * tokens / node
+        ring = [8 * p * (n - 1) / n for n in (8, 64, 1024)]
+        lines.append('| %.2fe9 | %.0f | %s | %s | %s | %.1f Gbit/s |' % (p / 1e9, seconds, *map(size, ring), 8 * ring[2] / (seconds / 10) / 1e9))
+    (dt, layers_t, _, nt), (ds, layers, _, ns) = SHAPES['7B']
+    reads = 2 * (ds * ds + ds * dt)                                  # S, and R of all targets, for attention and the neurons
+    writes = ds * ds + ds * dt + ds * ds + ns * ns + ns * nt + ns * ds
+    lines += ['', 'Calibrating 7B to 2.7B sums some %s for each layer, %.0f GB in all.' % (size(8 * (reads + writes)), 8e-9 * (reads + writes) * layers)]
+    return '\n'.join(lines) + '\n'
+
+
 def asked(flag, value):
     """Whether a row's value is among those of a flag; without the flag all are."""
     return flag not in sys.argv or str(value) in sys.argv[sys.argv.index(flag) + 1].split(',')
+
+
+def write_tables(rows):
+    for name, text in (('large.md', table(rows)), ('nodes.md', nodes(rows)), ('large.svg', figure(rows))):
+        with open(os.path.join(RESULTS, name), 'w') as file:
+            file.write(text)
 
 
 def main():
@@ -136,6 +168,9 @@ def main():
     write_ids(os.path.join(BUILD, 'ids.u16'))
     quick = '--quick' in sys.argv
     rows = [] if quick else rows_so_far()
+    if '--table' in sys.argv:
+        write_tables(rows)
+        return
     todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else ROWS
     todo = [r for r in todo if asked('--sizes', r[0]) and asked('--tokens', r[2])]
     for size, method, tokens in todo:
@@ -149,8 +184,7 @@ def main():
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
-            open(os.path.join(RESULTS, 'large.md'), 'w').write(table(rows))
-            open(os.path.join(RESULTS, 'large.svg'), 'w').write(figure(rows))
+            write_tables(rows)
     if '--keep' not in sys.argv:
         shutil.rmtree(BUILD)
 

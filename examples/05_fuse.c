@@ -11,7 +11,7 @@
 #ifndef LEMON_LINKED
 #define LEMON_IMPLEMENTATION
 #endif
-#include "../lemon.h"
+#include "lemon.h"
 #include <stdio.h>
 
 static int print_token(void *user, int32_t id, const char *text, size_t bytes) {
