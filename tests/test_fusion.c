@@ -1151,7 +1151,7 @@ static void test_masked(lemon_ctx *ctx) {
     for (i = 0; i < DT * DS; i++) r[i] = lemon_rng_normal(&rng), w[i] = 0.5f;
     for (i = 0; i < DS * DT; i++) p[i] = i % DT != 1 && i % 4 == 2 ? 0.0f : i % 3 ? -0.5f : 2.0f;
     f.ctx = ctx, f.ds = DS, f.dt = DT, f.p = p;
-    q.f = &f, q.ids = ids, q.diagonal = diagonal, q.l.a = s, q.cov.sum = r, q.room = room, q.allowed = allowed, q.w = w;
+    q.f = &f, q.ids = ids, q.diagonal = diagonal, q.s = s, q.cov.sum = r, q.room = room, q.allowed = allowed, q.w = w;
     for (k = 0; k < DT; k++) lemon__masked_task(&q, k, 0);
     for (k = 0; k < DT; k++)
         for (i = 0; i < DS; i++) {
