@@ -32,10 +32,10 @@
         6  Tape            457   5593   reverse-mode automatic differentiation
         7  Model           533   6253   the config, the table of parameters, the LLaMA forward pass
         8  Checkpoints     662   6859   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10071   text to ids and back; text files to training data
-       10  Inference       778  12875   the key-value cache, sampling
-       11  Training        841  13318   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  14016   operators, the methods that fill them, apply and learn
+        9  Tokenizers      690  10056   text to ids and back; text files to training data
+       10  Inference       778  12854   the key-value cache, sampling
+       11  Training        841  13291   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  13986   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -7361,14 +7361,13 @@ static int lemon__json_real(const lemon__json *json, int32_t node, double *value
 
 /*  An integer; 0 where the value is none, or is no int64. */
 static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value) {
-    char text[64], *end;
-    *value = 0;
-    if (!lemon__json_digits_of(json, node, text)) return 0;
+    char text[64] = "", *end;
+    int ok = lemon__json_digits_of(json, node, text);
     errno = 0;
-    *value = strtoll(text, &end, 10);
-    if (errno == 0 && *end == 0) return 1;
-    *value = 0;
-    return 0;
+    const int64_t whole = strtoll(text, &end, 10);
+    ok = ok && errno == 0 && *end == 0;
+    *value = ok ? whole : 0;
+    return ok;
 }
 
 /* ---- bytes out: headers and texts that grow ---- */
@@ -7835,7 +7834,8 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     return LEMON_OK;
 }
 
-/*  A name within the file, which must be printable and new; NULL stands for one that the file ends in. */
+/*  A name within the file, which must be printable and new (NULL stands for one that the file ends in), and room for the
+    key, or the tensor, that belongs to it: at names->count - 1. */
 static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, size_t bytes, lemon__words *names,
                                        const char *what) {
     if (name == NULL || !lemon__name_ok(name, bytes))
@@ -7844,21 +7844,11 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, si
     if (lemon__words_find(names, name, bytes) >= 0)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s \"%.*s\" is there twice; " LEMON__DAMAGED, what, (int)bytes,
                              (const char *)name);
-    return lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
-}
-
-/*  The key, or the tensor, that belongs to the name before. */
-static lemon_status lemon__unpack_push_key(lemon__unpack *u, const lemon__key *key) {
-    if (!lemon__room(u->ctx, &u->keys, &u->keys_capacity, u->key_names.count, sizeof *u->keys)) return LEMON_E_MEMORY;
-    u->keys[u->key_names.count - 1] = *key;
-    return LEMON_OK;
-}
-
-static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon__entry *entry) {
-    const int64_t n = u->tensor_names.count;
-    if (!lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, n, sizeof *u->tensors)) return LEMON_E_MEMORY;
-    u->tensors[n - 1] = *entry;
-    return LEMON_OK;
+    if (!lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1)) return LEMON_E_MEMORY;
+    const int there = names == &u->key_names
+        ? lemon__room(u->ctx, &u->keys, &u->keys_capacity, names->count, sizeof *u->keys)
+        : lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, names->count, sizeof *u->tensors);
+    return there ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
@@ -7875,7 +7865,8 @@ static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
     if (key.type < LEMON__INT || key.type > LEMON__TEXT)
         return lemon__unpack_bad(u, "type of a key", (uint64_t)key.type, LEMON__TEXT);
     if (key.type != LEMON__TEXT && key.bytes != 8) return lemon__unpack_bad(u, "bytes of a key's number", key.bytes, 8);
-    return lemon__unpack_push_key(u, &key);
+    u->keys[u->key_names.count - 1] = key;
+    return LEMON_OK;
 }
 
 /*  A row of the tensor table, and its data: where they must be, as many as the shape takes, under their checksum, zeros
@@ -7918,7 +7909,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     lemon__swap(t->dtype, t->data, (size_t)bytes);
     e.turned = 1;
     *end = offset + bytes;
-    return lemon__unpack_push_tensor(u, &e);
+    u->tensors[u->tensor_names.count - 1] = e;
+    return LEMON_OK;
 }
 
 LEMON__APART lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
@@ -8168,11 +8160,11 @@ static void lemon__tags_to_gguf(lemon__pack *pack, const lemon_model *model);
 static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model);
 
 /*  A tokenizer may be smaller than the model's vocabulary (some are padded), never larger. */
-static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *model) {
-    int32_t size = model->tokenizer ? lemon_tokenizer_size(model->tokenizer) : 0;
-    if (size <= model->config.vocab_size) return LEMON_OK;
+static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size) {
+    int32_t size = lemon_tokenizer_size(tokenizer);
+    if (size <= vocab_size) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_ARG, "tokenizer has %ld pieces, expected at most %ld, which is vocab_size",
-                       (long)size, (long)model->config.vocab_size);
+                       (long)size, (long)vocab_size);
 }
 
 /*  The storage type of a parameter in a file.  Vectors stay f32, for they are few and everything is multiplied by them,
@@ -8217,7 +8209,7 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
     if (!pack->status && (unsigned)dtype > LEMON_Q4)
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
                                    lemon_dtype_name(dtype));
-    if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
+    if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model->tokenizer, model->config.vocab_size);
     lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
     for (int64_t i = 0; i < model->n_parts; i++) {
@@ -8394,7 +8386,8 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     left of either. */
 static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, const char *format, lemon_model **model) {
     lemon_ctx *ctx = u->ctx;
-    if (!status && lemon__vocabulary_check(ctx, *model)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    if (!status && lemon__vocabulary_check(ctx, (*model)->tokenizer, (*model)->config.vocab_size))
+        status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status) {
         lemon__format((*model)->format, sizeof (*model)->format, "%s", format);
         (*model)->source = u->source;
@@ -8672,7 +8665,8 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     if (!ok || range[0] < 0 || range[1] <= range[0] || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
     e.offset = (uint64_t)range[0];
-    return lemon__unpack_push_tensor(u, &e);
+    u->tensors[u->tensor_names.count - 1] = e;
+    return LEMON_OK;
 }
 
 /*  The header of a file that is held in memory already. */
@@ -8765,12 +8759,6 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     return status;
 }
 
-/*  A number of an object; `other` where it has none. */
-static double lemon__json_number(const lemon__json *json, int32_t node, const char *name, double other) {
-    double value;
-    return lemon__json_real(json, lemon__json_get(json, node, name), &value) ? value : other;
-}
-
 /*  The object that says how RoPE is scaled: rope_scaling, in newer files rope_parameters. */
 static int32_t lemon__folder_scaling(const lemon__json *json) {
     int32_t node = lemon__json_get(json, 0, "rope_scaling");
@@ -8832,13 +8820,14 @@ static lemon_status lemon__folder_window(lemon__json *json, const char *family, 
     int64_t window;
     if (!lemon__json_int(json, node, &window) || window >= c->max_seq) return LEMON_OK;
     if (family[0] == 'q') {
-        double first = lemon__json_number(json, 0, "max_window_layers", 0);
+        double first;
+        const int32_t begins = lemon__json_get(json, 0, "max_window_layers");
+        lemon__json_real(json, begins, &first);             /* 0 where it says nothing */
         if (lemon__json_type_of(json, lemon__json_get(json, 0, "use_sliding_window")) != LEMON__JSON_TRUE ||
             first >= c->n_layers)
             return LEMON_OK;
         if (first > 0)
-            return lemon__folder_bad(json, "max_window_layers", lemon__json_get(json, 0, "max_window_layers"),
-                                     "expected 0, a window for all layers");
+            return lemon__folder_bad(json, "max_window_layers", begins, "expected 0, a window for all layers");
     }
     if (family[0] == 'l' || window < 1)
         return lemon__folder_bad(json, "sliding_window", node, "which a model of this type does not have");
@@ -9051,7 +9040,8 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     e.tensor.rows = (int64_t)size[1];
     e.tensor.cols = (int64_t)size[0];
     e.tensor.dtype = e.coding->dtype;
-    return lemon__unpack_push_tensor(u, &e);
+    u->tensors[u->tensor_names.count - 1] = e;
+    return LEMON_OK;
 }
 
 /*  A key, which counts as understood from now on; NULL where there is none. */
@@ -9131,7 +9121,7 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
             return lemon__refuse(u, LEMON_E_FORMAT, "the file ends within key %llu, or is damaged; get it anew",
                                  (unsigned long long)i);
         status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
-        if (!status) status = lemon__unpack_push_key(u, &key);
+        if (!status) u->keys[u->key_names.count - 1] = key;
     }
     for (uint64_t i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
     if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
@@ -9462,12 +9452,6 @@ static void lemon__gguf_put_origins(lemon__pack *pack, const lemon_model *model)
     }
 }
 
-/*  What GGUF calls a family: Mistral's is LLaMA there. */
-static const char *lemon__gguf_family(const lemon_config *c) {
-    const char *family = lemon_config_family(c);
-    return family[0] == 'q' ? family : "llama";
-}
-
 /*  A number of the architecture. */
 static void lemon__gguf_put_own(lemon__pack *pack, const char *family, const char *name, int real, double value) {
     char full[2 * LEMON__NAME];
@@ -9508,7 +9492,8 @@ static lemon_status lemon__gguf_fits(lemon_ctx *ctx, const char *path, const lem
 static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
     const lemon_config *c = &model->config;
-    const char *family = lemon__gguf_family(c);
+    const char *family = lemon_config_family(c);
+    if (family[0] == 'm') family = "llama";                     /* Mistral's is LLaMA there */
     lemon__gguf_put_text(pack, "general.architecture", family, strlen(family));
     lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
     lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
@@ -10048,7 +10033,7 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     if ((unsigned)options->dtype > LEMON_Q4)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
                            lemon_dtype_name(options->dtype));
-    lemon_status status = lemon__vocabulary_check(ctx, model);
+    lemon_status status = lemon__vocabulary_check(ctx, model->tokenizer, model->config.vocab_size);
     if (status) return lemon__blame(ctx, path, status);
     const char *ending = lemon__ending(path);
     if (!LEMON__FORMATS && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__one_format(ctx, path);
@@ -11139,9 +11124,9 @@ typedef struct lemon__encoder {
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
     lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
+    lemon_tokens *tokens;
     uint64_t *keys;                 /* of the joins that a long part begins with, and room to sort them */
     int64_t keys_capacity;
-    lemon_tokens *tokens;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
     size_t copy_bytes;
@@ -11445,8 +11430,8 @@ static int32_t lemon__special_named(const lemon_tokenizer *t, const char *text, 
 }
 
 LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes) {
-    int32_t id = tokenizer && text ? lemon__special_named(tokenizer, text, bytes) : -1;
     if (tokenizer == NULL || text == NULL) return -1;
+    int32_t id = lemon__special_named(tokenizer, text, bytes);
     return id >= 0 ? id : lemon__words_find(&tokenizer->pieces, text, bytes);
 }
 
@@ -11644,7 +11629,7 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
     if (lemon__lacks(ctx, __func__, source && source->tokenizer && (ids || n < 1) && kept && model)) return LEMON_E_ARG;
     *model = NULL;
     int64_t before = kept->count;
-    lemon_status status = lemon__vocabulary_check(ctx, source);
+    lemon_status status = lemon__vocabulary_check(ctx, source->tokenizer, source->config.vocab_size);
     if (!status) status = lemon_tokenizer_trim(ctx, source->tokenizer, ids, n, kept, &smaller);
     if (status) return status;
     now.ids = kept->count ? kept->ids + before : NULL;      /* a tokenizer may have no piece at all */
@@ -12213,12 +12198,8 @@ static lemon_status lemon__tokenizer_added(lemon_ctx *ctx, const lemon_part *par
 static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *model) {
     const lemon_part *json = lemon__part_find(model, "tokenizer.json"),
                      *part = json ? json : lemon__part_find(model, "tokenizer.model");
-    lemon_reader reader;
     if (part == NULL) return LEMON_OK;
-    memset(&reader, 0, sizeof reader);
-    reader.name = part->name;
-    reader.map = (const uint8_t *)part->data;
-    reader.size = part->bytes;
+    const lemon_reader reader = {NULL, part->name, part->bytes, (const uint8_t *)part->data, NULL, NULL};
     lemon_status status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
     if (status || json) return status;
     return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
@@ -12590,9 +12571,7 @@ static lemon_status lemon__tokens_file(lemon_ctx *ctx, const lemon_tokenizer *to
     else if (!status && tokenizer == NULL)
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: is text, but there is no tokenizer to read it with; give --tokenizer "
                              "FILE, or token ids in a .u16 or .u32 file", path);
-    else if (!status && lemon_tokenizer_size(tokenizer) > vocab_size)
-        status = lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
-                             path, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
+    else if (!status && lemon__vocabulary_check(ctx, tokenizer, vocab_size)) status = lemon__blame(ctx, path, LEMON_E_ARG);
     else if (!status) status = lemon_tokens_from_text(ctx, tokenizer, (const char *)reader.map, (size_t)reader.size, tokens);
     lemon__reader_close(&reader);
     return status;
@@ -13076,13 +13055,6 @@ LEMON__APART void lemon__session_piece(lemon_session *s, const int32_t *ids, int
     s->length += n;
 }
 
-/*  Scores after the last row of the last piece. */
-static void lemon__session_logits(lemon_session *s) {
-    lemon__walk_norm(&s->walk, LEMON_FINAL_NORM, 0);
-    lemon__weight_product(s->ctx, 1, s->walk.y + (s->walk.seq - 1) * s->model->config.d_model,
-                          lemon_model_param(s->model, LEMON_OUTPUT, 0), s->logits);
-}
-
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits) {
     if (session == NULL) return LEMON_E_ARG;
     int64_t left = session->o.max_seq - session->length;
@@ -13098,7 +13070,10 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
         n -= piece;
     }
     if (status || logits == NULL) return status;
-    lemon__session_logits(session);
+    const lemon__walk *w = &session->walk;
+    lemon__walk_norm(&session->walk, LEMON_FINAL_NORM, 0);
+    lemon__weight_product(w->ctx, 1, w->y + (w->seq - 1) * w->model->config.d_model,
+                          lemon_model_param(w->model, LEMON_OUTPUT, 0), session->logits);
     *logits = session->logits;
     return LEMON_OK;
 }
@@ -13301,9 +13276,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
         return LEMON_E_ARG;
     if (model->tokenizer == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
-    if (lemon_tokenizer_size(model->tokenizer) > model->config.vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d",
-                           (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
+    if (lemon__vocabulary_check(ctx, model->tokenizer, model->config.vocab_size)) return LEMON_E_ARG;
     tokens->count = 0;
     lemon_status status = lemon__generation_open(ctx, model, tokens, sampling, &g);
     g.on_token = on_token;
@@ -13603,16 +13576,13 @@ LEMON__ADAM(one)
 LEMON__VECTORS(LEMON__ADAM)
 
 #define LEMON__ADAM_OF(V) if (a->isa == LEMON__ISA_##V) done = lemon__adam_##V(a, s, 0);
-static void lemon__adam_segment(const lemon__adam *a, const lemon__segment *s) {
-    int64_t done = 0;
-    LEMON__VECTORS(LEMON__ADAM_OF)
-    lemon__adam_one(a, s, done);
-}
-
 static void lemon__adam_task(void *arg, int64_t index, int worker) {
     const lemon__adam *a = (const lemon__adam *)arg;
+    const lemon__segment *s = &a->segments[index];
+    int64_t done = 0;
     (void)worker;
-    lemon__adam_segment(a, &a->segments[index]);
+    LEMON__VECTORS(LEMON__ADAM_OF)
+    lemon__adam_one(a, s, done);
 }
 
 static void lemon__square_task(void *arg, int64_t index, int worker) {
