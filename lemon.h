@@ -27,15 +27,15 @@
         1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
         2  Numbers         374   2309   bf16 and f16, random numbers, checksums
         3  Tensors         396   2417   a dense view, storage types, arenas
-        4  GEMM            429   2661   the matrix product
-        5  Kernels           -   4460   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5574   reverse-mode automatic differentiation
-        7  Model           533   6234   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6840   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10037   text to ids and back; text files to training data
-       10  Inference       778  12835   the key-value cache, sampling
-       11  Training        841  13272   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  13967   operators, the methods that fill them, apply and learn
+        4  GEMM            429   2680   the matrix product
+        5  Kernels           -   4479   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5593   reverse-mode automatic differentiation
+        7  Model           533   6253   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6859   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10056   text to ids and back; text files to training data
+       10  Inference       778  12854   the key-value cache, sampling
+       11  Training        841  13291   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  13986   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -2546,6 +2546,25 @@ LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float
     }
 }
 
+/* ---- zeros: all threads write them where they are many, and so share the page faults of new memory ---- */
+
+enum { LEMON__ZEROED = 1 << 21 };
+
+typedef struct lemon__zeroing { char *p; size_t bytes; } lemon__zeroing;
+
+static void lemon__zero_task(void *arg, int64_t index, int worker) {
+    const lemon__zeroing *z = (const lemon__zeroing *)arg;
+    const size_t from = (size_t)index * LEMON__ZEROED, left = z->bytes - from;
+    (void)worker;
+    memset(z->p + from, 0, left < LEMON__ZEROED ? left : (size_t)LEMON__ZEROED);
+}
+
+static void lemon__zero(lemon_ctx *ctx, void *p, size_t bytes) {
+    lemon__zeroing z;
+    z.p = (char *)p, z.bytes = bytes;
+    lemon__parallel(ctx, (int64_t)((bytes + LEMON__ZEROED - 1) / LEMON__ZEROED), lemon__zero_task, &z);
+}
+
 /* ---- arenas: a chain of blocks, each with its size and the next in front ---- */
 
 typedef struct lemon__arena_block {
@@ -2573,7 +2592,7 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
     }
     char *p = (char *)block + block->used;
     block->used += need;
-    memset(p, 0, need);
+    lemon__zero(ctx, p, need);
     return p;
 }
 
@@ -14345,7 +14364,7 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     const float *extra = (const float *)ops->correction[param].data;
     float *w = (float *)out->data;
     lemon_status status = LEMON_OK;
-    memset(w, 0, lemon_tensor_bytes(out));
+    lemon__zero(ctx, w, lemon_tensor_bytes(out));
     if (lemon__gain_folded(ops, role)) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
     else for (int64_t slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
         status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
@@ -14907,11 +14926,22 @@ static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, cons
 }
 
 /*  The lower triangle from the upper one, by squares, so that both are read and written a few rows at a time. */
-static void lemon__mirror_up(double *a, int64_t n) {
-    for (int64_t i = 0; i < n; i += 32)
-        for (int64_t j = 0; j <= i; j += 32)
-            for (int64_t r = i; r < lemon__min(i + 32, n); r++)
-                for (int64_t c = j; c < lemon__min(j + 32, r); c++) a[r * n + c] = a[c * n + r];
+typedef struct lemon__mirror { const double *up; double *low; int64_t n; } lemon__mirror;
+
+static void lemon__mirror_task(void *arg, int64_t index, int worker) {
+    const lemon__mirror *m = (const lemon__mirror *)arg;
+    const int64_t i = 32 * index, n = m->n;
+    (void)worker;
+    for (int64_t j = 0; j <= i; j += 32)
+        for (int64_t r = i; r < lemon__min(i + 32, n); r++)
+            for (int64_t c = j; c < lemon__min(j + 32, r); c++) m->low[r * n + c] = m->up[c * n + r];
+}
+
+/*  low: of the same matrix or of another one. */
+static void lemon__mirror_up(lemon_ctx *ctx, const double *up, double *low, int64_t n) {
+    lemon__mirror m;
+    m.up = up, m.low = low, m.n = n;
+    lemon__parallel(ctx, lemon__ceil_div(n, 32), lemon__mirror_task, &m);
 }
 
 LEMON__INLINE double lemon__dot64(const double *a, const double *b, int64_t n) {
@@ -15031,7 +15061,8 @@ typedef struct lemon__target {
 typedef struct lemon__squares {
     lemon__fill *f;
     int64_t n;
-    lemon__factor l;                /* above its diagonal stands S */
+    lemon__factor l;
+    const double *s;                /* S above its diagonal; below it is the first factor's memory */
     double *diagonal;               /* of S */
     lemon__factor of[LEMON__RIDGES];        /* those that there was memory to keep; a NULL: none */
     int ridge;                      /* that l is of; -1: none yet */
@@ -15070,6 +15101,7 @@ static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
     lemon__sum_up(f, q->l.a, n * n);
+    q->s = q->l.a;
     for (int64_t i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
 }
 
@@ -15083,10 +15115,8 @@ static void lemon__squares_another(lemon__squares *q) {
         l.a = lemon__doubles(f->ctx, &f->work, q->n, q->n);
         l.inverse = lemon__doubles(f->ctx, &f->work, lemon__ceil_div(q->n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
     }
-    if (l.a && l.inverse && l.a != q->l.a) {
-        memcpy(l.a, q->l.a, bytes);
-        q->l = l;
-    } else q->of[q->ridge].a = NULL;
+    if (l.a && l.inverse && l.a != q->l.a) q->l = l;
+    else q->of[q->ridge].a = NULL;
 }
 
 /*  Factors S + ridge; 0 where that is not positive definite. */
@@ -15100,7 +15130,7 @@ static int lemon__squares_factor(lemon__squares *q, int ridge) {
     }
     lemon__squares_another(q);
     for (int64_t i = 0; i < n; i++) mean += q->diagonal[i] / (double)n;
-    lemon__mirror_up(q->l.a, n);
+    lemon__mirror_up(q->f->ctx, q->s, q->l.a, n);
     for (int64_t i = 0; i < n; i++) q->l.a[i * n + i] = q->diagonal[i] + lemon__ridges[ridge] * mean + 1e-30;
     q->ridge = lemon__factor_run(&q->l) ? ridge : -1;
     if (q->ridge == ridge) q->of[ridge] = q->l;
@@ -15150,7 +15180,7 @@ static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64
 static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
     q->cov.m = count;
-    memset(q->cov.sum, 0, (size_t)(count * q->n) * sizeof *q->cov.sum);
+    lemon__zero(f->ctx, q->cov.sum, (size_t)(count * q->n) * sizeof *q->cov.sum);
     lemon__squares_from(q, t, count);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         if (f->held) break;
@@ -15180,6 +15210,7 @@ static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
     const int64_t count = lemon__min(t->m, LEMON__JUDGES), numbers = count * q->n;
     double least = 0.0;
     int best = -1;
+    if (q->f->status) return best;
     for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
     lemon__squares_cross(q, t, count);
     memcpy(q->r, q->cov.sum, (size_t)numbers * sizeof *q->r);
@@ -15217,7 +15248,7 @@ static void lemon__masked_task(void *arg, int64_t index, int worker) {
         if (p[i * f->dt] < 0.0f || p[i * f->dt] > 0.0f) allowed[n++] = (int32_t)i;
     for (int64_t i = 0; i < n; i++) mean += q->diagonal[allowed[i]] / (double)n;
     for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < i; j++) a[i * n + j] = q->l.a[allowed[j] * ds + allowed[i]];
+        for (int64_t j = 0; j < i; j++) a[i * n + j] = q->s[allowed[j] * ds + allowed[i]];
         a[i * n + i] = q->diagonal[allowed[i]] + 1e-3 * mean + 1e-30;
         b[i] = q->cov.sum[index * ds + allowed[i]];
     }
@@ -15231,19 +15262,18 @@ static void lemon__masked_task(void *arg, int64_t index, int worker) {
     for (int64_t i = 0; i < n; i++) q->w[index * ds + allowed[i]] += (float)b[i];
 }
 
-static void lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
+/*  All targets by one ridge; -1: each in its own field. */
+static void lemon__squares_solve(lemon__squares *q, const lemon__target *t, int ridge) {
     int64_t count;
     if (q->f->status) return;
-    int best = q->room ? -1 : lemon__squares_choose(q, t);
-    if (best >= 0) lemon__squares_factor(q, best);
+    if (ridge >= 0) lemon__squares_factor(q, ridge);
     for (int64_t from = 0; !q->f->status && from < t->m; from += count) {
         count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
         for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
-        if (q->room || best >= 0) lemon__squares_cross(q, t, count);
-        else lemon__squares_from(q, t, count);
-        if (q->room) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
-        if (best >= 0) lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (int64_t i = 0; best >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
+        lemon__squares_cross(q, t, count);
+        if (ridge < 0) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
+        else lemon__factor_solve(&q->l, q->cov.sum, count);
+        for (int64_t i = 0; ridge >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
         if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
         else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
     }
@@ -15654,7 +15684,7 @@ static void lemon__observe(lemon__fill *f) {
     }
     if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
     lemon__sum_up(f, f->channel, lemon__measured(f));
-    lemon__mirror_up(f->covariance, f->dt);
+    lemon__mirror_up(f->ctx, f->covariance, f->covariance, f->dt);
     lemon_arena_free(f->ctx, &f->work);
 }
 
@@ -15842,7 +15872,8 @@ static void lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t 
     if (masked) q.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
     if (masked) q.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
     if (lemon__stuck(f, !masked || (q.room && q.allowed))) return;
-    lemon__squares_solve(&q, &t);
+    const int ridge = masked ? -1 : lemon__squares_choose(&q, &t);
+    if (masked || ridge >= 0) lemon__squares_solve(&q, &t, ridge);
     lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
     lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
@@ -15865,15 +15896,17 @@ static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t la
     return rows ? pw : NULL;
 }
 
-/*  A map that holds a selection becomes the dense one that is solved from there, for what the store has. */
+/*  A map that holds a selection becomes the dense one that is solved from there, for what the store has, if that is better. */
 static void lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon__squares *q) {
-    float *turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
-    const lemon__target t = {store, map->teacher, map, NULL, turned};
-    if (lemon__stuck(f, turned != NULL)) return;
-    lemon__squares_solve(q, &t);
+    lemon__target t = {store, map->teacher, map, NULL, NULL};
+    const int ridge = lemon__squares_choose(q, &t);
+    if (ridge < 0) return;
+    t.turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
+    if (lemon__stuck(f, t.turned != NULL)) return;
+    lemon__squares_solve(q, &t, ridge);
     map->field = map->teacher;
     map->index = NULL;
-    map->value = turned;
+    map->value = t.turned;
 }
 
 /*  What a matrix that writes to the stream is by its maps: inner read maps (heads, neurons) are solved first, from the
@@ -15911,7 +15944,8 @@ static void lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, 
     lemon__target t = {LEMON__LACK, f->ds, NULL, NULL, NULL};
     if (!f->o->correction || f->status || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
     t.w = (float *)f->student->params[param].data;
-    lemon__squares_solve(q, &t);
+    const int ridge = lemon__squares_choose(q, &t);
+    if (ridge >= 0) lemon__squares_solve(q, &t, ridge);
     lemon__correction_end(f, param);
 }
 
@@ -16147,7 +16181,7 @@ static void lemon__gain_make(lemon__fill *f, lemon__gain *g) {
     for (int k = 0; k < 2 && !f->status; k++) {
         lemon__sum_up(f, g->s[k].sum, f->ds * f->ds);
         lemon__sum_up(f, g->t[k].sum, f->dt * f->ds);
-        lemon__mirror_up(g->s[k].sum, f->ds);
+        lemon__mirror_up(f->ctx, g->s[k].sum, g->s[k].sum, f->ds);
     }
 }
 
@@ -16379,8 +16413,9 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
     if (f->status) return;
     lemon__sum_up(f, p->values.sum, p->values.m * p->values.m), lemon__sum_up(f, p->queries, f->qt);
     lemon__sum_up(f, p->keys, p->values.m), lemon__sum_up(f, p->squares, f->nt);
-    lemon__mirror_up(p->values.sum, p->values.m);
-    if (decomposes) lemon__sum_up(f, p->neurons.sum, f->nt * f->nt), lemon__mirror_up(p->neurons.sum, f->nt);
+    lemon__mirror_up(f->ctx, p->values.sum, p->values.sum, p->values.m);
+    if (decomposes) lemon__sum_up(f, p->neurons.sum, f->nt * f->nt);
+    if (decomposes) lemon__mirror_up(f->ctx, p->neurons.sum, p->neurons.sum, f->nt);
 }
 
 /*  P's inverse reads everywhere. */
@@ -17149,18 +17184,19 @@ static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
     p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
 }
 
-/*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
+/*  What solving does for each student layer; used: teacher layers whose neurons it reads.  Where no ridge is better than
+    what was there before, nothing is solved, which only the text can tell: of neurons and corrections half are counted. */
 static void lemon__cost_solve(lemon__cost *p, const lemon__fill *f, double used) {
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
     const int64_t slots = (int64_t)used;
     for (int64_t slot = 0; slot <= slots; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
     p->flops += 2.0 * (p->kept + p->held) * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
-    p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + ns));
+    p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + 0.5 * ns));
     lemon__cost_factors(p, qs), lemon__cost_targets(p, qs, qt, 0);
     lemon__cost_factors(p, ns);
-    for (int64_t slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, nt, 0);
-    if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
+    for (int64_t slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, 0.5 * nt, 0);
+    if (f->o->correction) lemon__cost_targets(p, qs, 0.5 * ds, 1), lemon__cost_targets(p, ns, 0.5 * ds, 1);
 }
 
 /*  Weights that settle: the teacher reads once, a window of the student goes forward and back each step, and a loss. */

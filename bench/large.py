@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep] [--table]
+"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep] [--kills COUNT] [--table]
 
 Fusion of models with random weights, from 0.1B to 7B parameters.
 
@@ -8,8 +8,11 @@ bench/results/large.csv as they come, so that a run that was broken off goes on,
 come large.md, large.svg, and nodes.md, what many such machines would need of a network (--table: these alone, nothing is run);
 `make -C bench large UPDATE=1` puts both tables into README.md.  Share of peak is operations over
 time and over what the cores do in a large product, where an operation of float64 counts as two: by CPU time, which other
-programs on the machine disturb little, and by wall time."""
-import csv, json, math, os, random, shutil, struct, subprocess, sys, threading, time
+programs on the machine disturb little, and by wall time.
+
+--kills COUNT measures nothing: it fuses once to the end, then again with so many SIGKILLs at random moments, each time by the
+same command, and compares the bytes of both students."""
+import csv, filecmp, json, math, os, random, shutil, struct, subprocess, sys, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD, RESULTS = os.path.join(ROOT, 'bench/build/large'), os.path.join(ROOT, 'bench/results')
@@ -57,17 +60,26 @@ def sample(pid, most):
         time.sleep(0.25)
 
 
-def measure(size, method, tokens):
-    teacher, student = SHAPES[size]
-    folder, out = os.path.join(BUILD, size.split()[0]), os.path.join(BUILD, 'student.lemon')
+def prepare(size):
+    """The folder of a row's teacher, written if it is not there."""
+    folder = os.path.join(BUILD, size.split()[0])
     if not os.path.exists(os.path.join(folder, 'config.json')):
-        run('bench/build/make_large', folder, *shape_flags(teacher), '--vocab', 32000)
+        run('bench/build/make_large', folder, *shape_flags(SHAPES[size][0]), '--vocab', 32000)
+    return folder
+
+
+def start(folder, out, student, method, tokens):
+    flags = ['--data', os.path.join(BUILD, 'ids.u16'), '--tokens', tokens, '--learn', 0] if tokens else []
+    return subprocess.Popen([str(a) for a in ['examples/lemon', 'fuse', folder, out, '--method', method, '--json', '--quiet',
+                                              *shape_flags(student), *flags]], cwd=ROOT, stdout=subprocess.PIPE)
+
+
+def measure(size, method, tokens):
+    student, folder, out = SHAPES[size][1], prepare(size), os.path.join(BUILD, 'student.lemon')
     plan = json.loads(run('bench/build/large_plan', folder, student[0], student[1], student[2], student[2], student[3],
                           tokens, method))
-    flags = ['--data', os.path.join(BUILD, 'ids.u16'), '--tokens', tokens, '--learn', 0] if tokens else []
     began, most = time.time(), [0]
-    child = subprocess.Popen([str(a) for a in ['examples/lemon', 'fuse', folder, out, '--method', method, '--json', '--quiet',
-                                               *shape_flags(student), *flags]], cwd=ROOT, stdout=subprocess.PIPE)
+    child = start(folder, out, student, method, tokens)
     watcher = threading.Thread(target=sample, args=(child.pid, most))
     watcher.start()
     text = child.stdout.read().decode()
@@ -83,6 +95,24 @@ def measure(size, method, tokens):
                               round(cpu, 1), result['flops'], plan['flops'], plan['flops64'], most[0], int(plan['memory']),
                               round(plan['core'] / 1e9, 1), round(work / cpu / plan['core'], 3),
                               round(work / wall / plan['core'] / plan['cores'], 3)]))
+
+
+def kills(size, method, tokens, count):
+    """Kills a fusion at random moments of the time that it took undisturbed; the bytes must be the same."""
+    student, folder, rng = SHAPES[size][1], prepare(size), random.Random(1)
+    outs = [os.path.join(BUILD, 'student%d.lemon' % i) for i in range(2)]
+    began = time.time()
+    if start(folder, outs[0], student, method, tokens).wait():
+        sys.exit('large: %s: the fusion failed' % size)
+    wall = time.time() - began
+    for i in range(count):
+        child, after = start(folder, outs[1], student, method, tokens), rng.uniform(0, 2 * wall / (count + 1))
+        time.sleep(after)
+        child.kill()
+        print('%s: kill %d of %d %s' % (size, i + 1, count, 'after %.0f s' % after if child.wait() else 'came too late'), flush=True)
+    same = not start(folder, outs[1], student, method, tokens).wait() and filecmp.cmp(*outs, shallow=False)
+    print('%s: after %d kills the student has %s' % (size, count, 'the same bytes' if same else 'OTHER BYTES'), flush=True)
+    return same
 
 
 def rows_so_far():
@@ -173,6 +203,9 @@ def main():
         return
     todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else ROWS
     todo = [r for r in todo if asked('--sizes', r[0]) and asked('--tokens', r[2])]
+    if '--kills' in sys.argv:
+        count = int(sys.argv[sys.argv.index('--kills') + 1])
+        sys.exit(0 if all([kills(*row, count) for row in todo]) else 1)
     for size, method, tokens in todo:
         if any((r['size'], r['method'], int(r['tokens'])) == (size, method, tokens) for r in rows):
             continue
