@@ -786,7 +786,7 @@ LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *mod
 /*  The same where memory is short.  Fill it with lemon_session_defaults, then change what you like. */
 typedef struct lemon_session_options {
     int64_t max_seq;          /* tokens that it can hold; 0, or more than the model's context: that */
-    int64_t prefill;          /* tokens of a prompt that go through at once: 128 */
+    int64_t prefill;          /* tokens of a prompt that go through at once: 256 */
     lemon_dtype cache;        /* of keys and values: f32, or f16 in half the memory */
 } lemon_session_options;
 LEMON_API void lemon_session_defaults(lemon_session_options *options);
@@ -12898,7 +12898,7 @@ static lemon_status lemon__session_memory(lemon_session *s) {
 }
 
 LEMON_API void lemon_session_defaults(lemon_session_options *options) {
-    static const lemon_session_options defaults = {0, 128, LEMON_F32};
+    static const lemon_session_options defaults = {0, 256, LEMON_F32};
     if (options) *options = defaults;
 }
 
