@@ -2562,7 +2562,8 @@ static void lemon__zero_task(void *arg, int64_t index, int worker) {
 static void lemon__zero(lemon_ctx *ctx, void *p, size_t bytes) {
     lemon__zeroing z;
     z.p = (char *)p, z.bytes = bytes;
-    lemon__parallel(ctx, (int64_t)((bytes + LEMON__ZEROED - 1) / LEMON__ZEROED), lemon__zero_task, &z);
+    if (LEMON__SMALL) memset(p, 0, bytes);
+    else lemon__parallel(ctx, (int64_t)((bytes + LEMON__ZEROED - 1) / LEMON__ZEROED), lemon__zero_task, &z);
 }
 
 /* ---- arenas: a chain of blocks, each with its size and the next in front ---- */
