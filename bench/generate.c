@@ -156,7 +156,7 @@ static double work_of(const job *j, int kind) {
     return weights_of(j, kind) * (j->prefill ? 2 : (double)lemon_row_bytes(dtype, 32) / 32);
 }
 
-/*  lemon__session_piece and lemon__session_logits with a clock. */
+/*  lemon__session_piece, and the scores that lemon_session_feed makes behind it, with a clock. */
 static void timed_piece(lemon_session *s, const int32_t *ids, int64_t n, double *spent) {
     lemon__walk *w = &s->walk;
     double clock = now();
