@@ -27,15 +27,15 @@
         1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
         2  Numbers         374   2309   bf16 and f16, random numbers, checksums
         3  Tensors         396   2417   a dense view, storage types, arenas
-        4  GEMM            429   2661   the matrix product
-        5  Kernels           -   4460   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5574   reverse-mode automatic differentiation
-        7  Model           533   6234   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6840   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10052   text to ids and back; text files to training data
-       10  Inference       778  12856   the key-value cache, sampling
-       11  Training        841  13299   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  13997   operators, the methods that fill them, apply and learn
+        4  GEMM            429   2680   the matrix product
+        5  Kernels           -   4479   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5593   reverse-mode automatic differentiation
+        7  Model           533   6253   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6859   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10056   text to ids and back; text files to training data
+       10  Inference       778  12854   the key-value cache, sampling
+       11  Training        841  13291   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  13986   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -786,7 +786,7 @@ LEMON_API lemon_status lemon_session_open(lemon_ctx *ctx, const lemon_model *mod
 /*  The same where memory is short.  Fill it with lemon_session_defaults, then change what you like. */
 typedef struct lemon_session_options {
     int64_t max_seq;          /* tokens that it can hold; 0, or more than the model's context: that */
-    int64_t prefill;          /* tokens of a prompt that go through at once: 128 */
+    int64_t prefill;          /* tokens of a prompt that go through at once: 256 */
     lemon_dtype cache;        /* of keys and values: f32, or f16 in half the memory */
 } lemon_session_options;
 LEMON_API void lemon_session_defaults(lemon_session_options *options);
@@ -2546,6 +2546,26 @@ LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float
     }
 }
 
+/* ---- zeros: all threads write them where they are many, and so share the page faults of new memory ---- */
+
+enum { LEMON__ZEROED = 1 << 21 };
+
+typedef struct lemon__zeroing { char *p; size_t bytes; } lemon__zeroing;
+
+static void lemon__zero_task(void *arg, int64_t index, int worker) {
+    const lemon__zeroing *z = (const lemon__zeroing *)arg;
+    const size_t from = (size_t)index * LEMON__ZEROED, left = z->bytes - from;
+    (void)worker;
+    memset(z->p + from, 0, left < LEMON__ZEROED ? left : (size_t)LEMON__ZEROED);
+}
+
+static void lemon__zero(lemon_ctx *ctx, void *p, size_t bytes) {
+    lemon__zeroing z;
+    z.p = (char *)p, z.bytes = bytes;
+    if (LEMON__SMALL) memset(p, 0, bytes);
+    else lemon__parallel(ctx, (int64_t)((bytes + LEMON__ZEROED - 1) / LEMON__ZEROED), lemon__zero_task, &z);
+}
+
 /* ---- arenas: a chain of blocks, each with its size and the next in front ---- */
 
 typedef struct lemon__arena_block {
@@ -2573,7 +2593,7 @@ LEMON_API void *lemon_arena_alloc(lemon_ctx *ctx, lemon_arena *arena, size_t byt
     }
     char *p = (char *)block + block->used;
     block->used += need;
-    memset(p, 0, need);
+    lemon__zero(ctx, p, need);
     return p;
 }
 
@@ -7342,14 +7362,13 @@ static int lemon__json_real(const lemon__json *json, int32_t node, double *value
 
 /*  An integer; 0 where the value is none, or is no int64. */
 static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value) {
-    char text[64], *end;
-    *value = 0;
-    if (!lemon__json_digits_of(json, node, text)) return 0;
+    char text[64] = "", *end;
+    int ok = lemon__json_digits_of(json, node, text);
     errno = 0;
-    *value = strtoll(text, &end, 10);
-    if (errno == 0 && *end == 0) return 1;
-    *value = 0;
-    return 0;
+    const int64_t whole = strtoll(text, &end, 10);
+    ok = ok && errno == 0 && *end == 0;
+    *value = ok ? whole : 0;
+    return ok;
 }
 
 /* ---- bytes out: headers and texts that grow ---- */
@@ -7816,7 +7835,8 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     return LEMON_OK;
 }
 
-/*  A name within the file, which must be printable and new; NULL stands for one that the file ends in. */
+/*  A name within the file, which must be printable and new (NULL stands for one that the file ends in), and room for the
+    key, or the tensor, that belongs to it: at names->count - 1. */
 static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, size_t bytes, lemon__words *names,
                                        const char *what) {
     if (name == NULL || !lemon__name_ok(name, bytes))
@@ -7825,21 +7845,11 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, si
     if (lemon__words_find(names, name, bytes) >= 0)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s \"%.*s\" is there twice; " LEMON__DAMAGED, what, (int)bytes,
                              (const char *)name);
-    return lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
-}
-
-/*  The key, or the tensor, that belongs to the name before. */
-static lemon_status lemon__unpack_push_key(lemon__unpack *u, const lemon__key *key) {
-    if (!lemon__room(u->ctx, &u->keys, &u->keys_capacity, u->key_names.count, sizeof *u->keys)) return LEMON_E_MEMORY;
-    u->keys[u->key_names.count - 1] = *key;
-    return LEMON_OK;
-}
-
-static lemon_status lemon__unpack_push_tensor(lemon__unpack *u, const lemon__entry *entry) {
-    const int64_t n = u->tensor_names.count;
-    if (!lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, n, sizeof *u->tensors)) return LEMON_E_MEMORY;
-    u->tensors[n - 1] = *entry;
-    return LEMON_OK;
+    if (!lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1)) return LEMON_E_MEMORY;
+    const int there = names == &u->key_names
+        ? lemon__room(u->ctx, &u->keys, &u->keys_capacity, names->count, sizeof *u->keys)
+        : lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, names->count, sizeof *u->tensors);
+    return there ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
@@ -7856,7 +7866,8 @@ static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
     if (key.type < LEMON__INT || key.type > LEMON__TEXT)
         return lemon__unpack_bad(u, "type of a key", (uint64_t)key.type, LEMON__TEXT);
     if (key.type != LEMON__TEXT && key.bytes != 8) return lemon__unpack_bad(u, "bytes of a key's number", key.bytes, 8);
-    return lemon__unpack_push_key(u, &key);
+    u->keys[u->key_names.count - 1] = key;
+    return LEMON_OK;
 }
 
 /*  A row of the tensor table, and its data: where they must be, as many as the shape takes, under their checksum, zeros
@@ -7899,7 +7910,8 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
     lemon__swap(t->dtype, t->data, (size_t)bytes);
     e.turned = 1;
     *end = offset + bytes;
-    return lemon__unpack_push_tensor(u, &e);
+    u->tensors[u->tensor_names.count - 1] = e;
+    return LEMON_OK;
 }
 
 LEMON__APART lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__header *h) {
@@ -8149,11 +8161,11 @@ static void lemon__tags_to_gguf(lemon__pack *pack, const lemon_model *model);
 static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *folder, lemon_model *model);
 
 /*  A tokenizer may be smaller than the model's vocabulary (some are padded), never larger. */
-static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_model *model) {
-    int32_t size = model->tokenizer ? lemon_tokenizer_size(model->tokenizer) : 0;
-    if (size <= model->config.vocab_size) return LEMON_OK;
+static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size) {
+    int32_t size = lemon_tokenizer_size(tokenizer);
+    if (size <= vocab_size) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_ARG, "tokenizer has %ld pieces, expected at most %ld, which is vocab_size",
-                       (long)size, (long)model->config.vocab_size);
+                       (long)size, (long)vocab_size);
 }
 
 /*  The storage type of a parameter in a file.  Vectors stay f32, for they are few and everything is multiplied by them,
@@ -8198,7 +8210,7 @@ static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon
     if (!pack->status && (unsigned)dtype > LEMON_Q4)
         pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
                                    lemon_dtype_name(dtype));
-    if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model);
+    if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model->tokenizer, model->config.vocab_size);
     lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
     for (int64_t i = 0; i < model->n_parts; i++) {
@@ -8375,7 +8387,8 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     left of either. */
 static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, const char *format, lemon_model **model) {
     lemon_ctx *ctx = u->ctx;
-    if (!status && lemon__vocabulary_check(ctx, *model)) status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
+    if (!status && lemon__vocabulary_check(ctx, (*model)->tokenizer, (*model)->config.vocab_size))
+        status = lemon__blame(ctx, u->source.name, LEMON_E_FORMAT);
     if (!status) {
         lemon__format((*model)->format, sizeof (*model)->format, "%s", format);
         (*model)->source = u->source;
@@ -8653,7 +8666,8 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     if (!ok || range[0] < 0 || range[1] <= range[0] || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
     e.offset = (uint64_t)range[0];
-    return lemon__unpack_push_tensor(u, &e);
+    u->tensors[u->tensor_names.count - 1] = e;
+    return LEMON_OK;
 }
 
 /*  The header of a file that is held in memory already. */
@@ -8746,12 +8760,6 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     return status;
 }
 
-/*  A number of an object; `other` where it has none. */
-static double lemon__json_number(const lemon__json *json, int32_t node, const char *name, double other) {
-    double value;
-    return lemon__json_real(json, lemon__json_get(json, node, name), &value) ? value : other;
-}
-
 /*  The object that says how RoPE is scaled: rope_scaling, in newer files rope_parameters. */
 static int32_t lemon__folder_scaling(const lemon__json *json) {
     int32_t node = lemon__json_get(json, 0, "rope_scaling");
@@ -8813,13 +8821,14 @@ static lemon_status lemon__folder_window(lemon__json *json, const char *family, 
     int64_t window;
     if (!lemon__json_int(json, node, &window) || window >= c->max_seq) return LEMON_OK;
     if (family[0] == 'q') {
-        double first = lemon__json_number(json, 0, "max_window_layers", 0);
+        double first;
+        const int32_t begins = lemon__json_get(json, 0, "max_window_layers");
+        lemon__json_real(json, begins, &first);             /* 0 where it says nothing */
         if (lemon__json_type_of(json, lemon__json_get(json, 0, "use_sliding_window")) != LEMON__JSON_TRUE ||
             first >= c->n_layers)
             return LEMON_OK;
         if (first > 0)
-            return lemon__folder_bad(json, "max_window_layers", lemon__json_get(json, 0, "max_window_layers"),
-                                     "expected 0, a window for all layers");
+            return lemon__folder_bad(json, "max_window_layers", begins, "expected 0, a window for all layers");
     }
     if (family[0] == 'l' || window < 1)
         return lemon__folder_bad(json, "sliding_window", node, "which a model of this type does not have");
@@ -9032,7 +9041,8 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     e.tensor.rows = (int64_t)size[1];
     e.tensor.cols = (int64_t)size[0];
     e.tensor.dtype = e.coding->dtype;
-    return lemon__unpack_push_tensor(u, &e);
+    u->tensors[u->tensor_names.count - 1] = e;
+    return LEMON_OK;
 }
 
 /*  A key, which counts as understood from now on; NULL where there is none. */
@@ -9112,7 +9122,7 @@ static lemon_status lemon__gguf_contents(lemon__unpack *u) {
             return lemon__refuse(u, LEMON_E_FORMAT, "the file ends within key %llu, or is damaged; get it anew",
                                  (unsigned long long)i);
         status = lemon__unpack_name(u, key.name, key.name_bytes, &u->key_names, "key");
-        if (!status) status = lemon__unpack_push_key(u, &key);
+        if (!status) u->keys[u->key_names.count - 1] = key;
     }
     for (uint64_t i = 0; i < n_tensors && !status; i++) status = lemon__gguf_tensor(u, &c);
     if (!status && lemon__gguf_number(u, "general.alignment", &align) == 0) align = 32;
@@ -9443,12 +9453,6 @@ static void lemon__gguf_put_origins(lemon__pack *pack, const lemon_model *model)
     }
 }
 
-/*  What GGUF calls a family: Mistral's is LLaMA there. */
-static const char *lemon__gguf_family(const lemon_config *c) {
-    const char *family = lemon_config_family(c);
-    return family[0] == 'q' ? family : "llama";
-}
-
 /*  A number of the architecture. */
 static void lemon__gguf_put_own(lemon__pack *pack, const char *family, const char *name, int real, double value) {
     char full[2 * LEMON__NAME];
@@ -9489,7 +9493,8 @@ static lemon_status lemon__gguf_fits(lemon_ctx *ctx, const char *path, const lem
 static void lemon__gguf_keys(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     static const uint8_t file_types[] = {0, 32, 1, 7, 2};       /* by lemon_dtype */
     const lemon_config *c = &model->config;
-    const char *family = lemon__gguf_family(c);
+    const char *family = lemon_config_family(c);
+    if (family[0] == 'm') family = "llama";                     /* Mistral's is LLaMA there */
     lemon__gguf_put_text(pack, "general.architecture", family, strlen(family));
     lemon__gguf_put(pack, "general.file_type", LEMON__GGUF_U32, file_types[dtype]);
     lemon__gguf_put(pack, "general.quantization_version", LEMON__GGUF_U32, 2);
@@ -10029,7 +10034,7 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     if ((unsigned)options->dtype > LEMON_Q4)
         return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
                            lemon_dtype_name(options->dtype));
-    lemon_status status = lemon__vocabulary_check(ctx, model);
+    lemon_status status = lemon__vocabulary_check(ctx, model->tokenizer, model->config.vocab_size);
     if (status) return lemon__blame(ctx, path, status);
     const char *ending = lemon__ending(path);
     if (!LEMON__FORMATS && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__one_format(ctx, path);
@@ -11120,9 +11125,9 @@ typedef struct lemon__encoder {
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
     lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
+    lemon_tokens *tokens;
     uint64_t *keys;                 /* of the joins that a long part begins with, and room to sort them */
     int64_t keys_capacity;
-    lemon_tokens *tokens;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
     size_t copy_bytes;
@@ -11426,8 +11431,8 @@ static int32_t lemon__special_named(const lemon_tokenizer *t, const char *text, 
 }
 
 LEMON_API int32_t lemon_tokenizer_find(const lemon_tokenizer *tokenizer, const char *text, size_t bytes) {
-    int32_t id = tokenizer && text ? lemon__special_named(tokenizer, text, bytes) : -1;
     if (tokenizer == NULL || text == NULL) return -1;
+    int32_t id = lemon__special_named(tokenizer, text, bytes);
     return id >= 0 ? id : lemon__words_find(&tokenizer->pieces, text, bytes);
 }
 
@@ -11625,7 +11630,7 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
     if (lemon__lacks(ctx, __func__, source && source->tokenizer && (ids || n < 1) && kept && model)) return LEMON_E_ARG;
     *model = NULL;
     int64_t before = kept->count;
-    lemon_status status = lemon__vocabulary_check(ctx, source);
+    lemon_status status = lemon__vocabulary_check(ctx, source->tokenizer, source->config.vocab_size);
     if (!status) status = lemon_tokenizer_trim(ctx, source->tokenizer, ids, n, kept, &smaller);
     if (status) return status;
     now.ids = kept->count ? kept->ids + before : NULL;      /* a tokenizer may have no piece at all */
@@ -12194,12 +12199,8 @@ static lemon_status lemon__tokenizer_added(lemon_ctx *ctx, const lemon_part *par
 static lemon_status lemon__tokenizer_of_folder(lemon_ctx *ctx, lemon_model *model) {
     const lemon_part *json = lemon__part_find(model, "tokenizer.json"),
                      *part = json ? json : lemon__part_find(model, "tokenizer.model");
-    lemon_reader reader;
     if (part == NULL) return LEMON_OK;
-    memset(&reader, 0, sizeof reader);
-    reader.name = part->name;
-    reader.map = (const uint8_t *)part->data;
-    reader.size = part->bytes;
+    const lemon_reader reader = {NULL, part->name, part->bytes, (const uint8_t *)part->data, NULL, NULL};
     lemon_status status = lemon_tokenizer_load_reader(ctx, &reader, model->config.vocab_size, &model->tokenizer);
     if (status || json) return status;
     return lemon__tokenizer_added(ctx, lemon__part_find(model, "added_tokens.json"), model->tokenizer);
@@ -12571,9 +12572,7 @@ static lemon_status lemon__tokens_file(lemon_ctx *ctx, const lemon_tokenizer *to
     else if (!status && tokenizer == NULL)
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: is text, but there is no tokenizer to read it with; give --tokenizer "
                              "FILE, or token ids in a .u16 or .u32 file", path);
-    else if (!status && lemon_tokenizer_size(tokenizer) > vocab_size)
-        status = lemon__fail(ctx, LEMON_E_ARG, "%s: the tokenizer has %ld pieces, expected at most %ld (vocab_size)",
-                             path, (long)lemon_tokenizer_size(tokenizer), (long)vocab_size);
+    else if (!status && lemon__vocabulary_check(ctx, tokenizer, vocab_size)) status = lemon__blame(ctx, path, LEMON_E_ARG);
     else if (!status) status = lemon_tokens_from_text(ctx, tokenizer, (const char *)reader.map, (size_t)reader.size, tokens);
     lemon__reader_close(&reader);
     return status;
@@ -12900,7 +12899,7 @@ static lemon_status lemon__session_memory(lemon_session *s) {
 }
 
 LEMON_API void lemon_session_defaults(lemon_session_options *options) {
-    static const lemon_session_options defaults = {0, 128, LEMON_F32};
+    static const lemon_session_options defaults = {0, 256, LEMON_F32};
     if (options) *options = defaults;
 }
 
@@ -13057,13 +13056,6 @@ LEMON__APART void lemon__session_piece(lemon_session *s, const int32_t *ids, int
     s->length += n;
 }
 
-/*  Scores after the last row of the last piece. */
-static void lemon__session_logits(lemon_session *s) {
-    lemon__walk_norm(&s->walk, LEMON_FINAL_NORM, 0);
-    lemon__weight_product(s->ctx, 1, s->walk.y + (s->walk.seq - 1) * s->model->config.d_model,
-                          lemon_model_param(s->model, LEMON_OUTPUT, 0), s->logits);
-}
-
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits) {
     if (session == NULL) return LEMON_E_ARG;
     int64_t left = session->o.max_seq - session->length;
@@ -13079,7 +13071,10 @@ LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t 
         n -= piece;
     }
     if (status || logits == NULL) return status;
-    lemon__session_logits(session);
+    const lemon__walk *w = &session->walk;
+    lemon__walk_norm(&session->walk, LEMON_FINAL_NORM, 0);
+    lemon__weight_product(w->ctx, 1, w->y + (w->seq - 1) * w->model->config.d_model,
+                          lemon_model_param(w->model, LEMON_OUTPUT, 0), session->logits);
     *logits = session->logits;
     return LEMON_OK;
 }
@@ -13282,9 +13277,7 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
         return LEMON_E_ARG;
     if (model->tokenizer == NULL)
         return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
-    if (lemon_tokenizer_size(model->tokenizer) > model->config.vocab_size)
-        return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %d tokens, expected at most vocab_size, which is %d",
-                           (int)lemon_tokenizer_size(model->tokenizer), (int)model->config.vocab_size);
+    if (lemon__vocabulary_check(ctx, model->tokenizer, model->config.vocab_size)) return LEMON_E_ARG;
     tokens->count = 0;
     lemon_status status = lemon__generation_open(ctx, model, tokens, sampling, &g);
     g.on_token = on_token;
@@ -13584,16 +13577,13 @@ LEMON__ADAM(one)
 LEMON__VECTORS(LEMON__ADAM)
 
 #define LEMON__ADAM_OF(V) if (a->isa == LEMON__ISA_##V) done = lemon__adam_##V(a, s, 0);
-static void lemon__adam_segment(const lemon__adam *a, const lemon__segment *s) {
-    int64_t done = 0;
-    LEMON__VECTORS(LEMON__ADAM_OF)
-    lemon__adam_one(a, s, done);
-}
-
 static void lemon__adam_task(void *arg, int64_t index, int worker) {
     const lemon__adam *a = (const lemon__adam *)arg;
+    const lemon__segment *s = &a->segments[index];
+    int64_t done = 0;
     (void)worker;
-    lemon__adam_segment(a, &a->segments[index]);
+    LEMON__VECTORS(LEMON__ADAM_OF)
+    lemon__adam_one(a, s, done);
 }
 
 static void lemon__square_task(void *arg, int64_t index, int worker) {
@@ -14375,7 +14365,7 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     const float *extra = (const float *)ops->correction[param].data;
     float *w = (float *)out->data;
     lemon_status status = LEMON_OK;
-    memset(w, 0, lemon_tensor_bytes(out));
+    lemon__zero(ctx, w, lemon_tensor_bytes(out));
     if (lemon__gain_folded(ops, role)) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
     else for (int64_t slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
         status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
@@ -14937,11 +14927,22 @@ static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, cons
 }
 
 /*  The lower triangle from the upper one, by squares, so that both are read and written a few rows at a time. */
-static void lemon__mirror_up(double *a, int64_t n) {
-    for (int64_t i = 0; i < n; i += 32)
-        for (int64_t j = 0; j <= i; j += 32)
-            for (int64_t r = i; r < lemon__min(i + 32, n); r++)
-                for (int64_t c = j; c < lemon__min(j + 32, r); c++) a[r * n + c] = a[c * n + r];
+typedef struct lemon__mirror { const double *up; double *low; int64_t n; } lemon__mirror;
+
+static void lemon__mirror_task(void *arg, int64_t index, int worker) {
+    const lemon__mirror *m = (const lemon__mirror *)arg;
+    const int64_t i = 32 * index, n = m->n;
+    (void)worker;
+    for (int64_t j = 0; j <= i; j += 32)
+        for (int64_t r = i; r < lemon__min(i + 32, n); r++)
+            for (int64_t c = j; c < lemon__min(j + 32, r); c++) m->low[r * n + c] = m->up[c * n + r];
+}
+
+/*  low: of the same matrix or of another one. */
+static void lemon__mirror_up(lemon_ctx *ctx, const double *up, double *low, int64_t n) {
+    lemon__mirror m;
+    m.up = up, m.low = low, m.n = n;
+    lemon__parallel(ctx, lemon__ceil_div(n, 32), lemon__mirror_task, &m);
 }
 
 LEMON__INLINE double lemon__dot64(const double *a, const double *b, int64_t n) {
@@ -15061,7 +15062,8 @@ typedef struct lemon__target {
 typedef struct lemon__squares {
     lemon__fill *f;
     int64_t n;
-    lemon__factor l;                /* above its diagonal stands S */
+    lemon__factor l;
+    const double *s;                /* S above its diagonal; below it is the first factor's memory */
     double *diagonal;               /* of S */
     lemon__factor of[LEMON__RIDGES];        /* those that there was memory to keep; a NULL: none */
     int ridge;                      /* that l is of; -1: none yet */
@@ -15100,6 +15102,7 @@ static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__
     for (lemon__rewind(f); lemon__next_batch(f);)
         if (!f->held) lemon__cov_add(f->ctx, &s, lemon__batch(f, LEMON__SOURCE), lemon__batch(f, LEMON__SOURCE), f->rows);
     lemon__sum_up(f, q->l.a, n * n);
+    q->s = q->l.a;
     for (int64_t i = 0; i < n; i++) q->diagonal[i] = q->l.a[i * n + i];
 }
 
@@ -15113,10 +15116,8 @@ static void lemon__squares_another(lemon__squares *q) {
         l.a = lemon__doubles(f->ctx, &f->work, q->n, q->n);
         l.inverse = lemon__doubles(f->ctx, &f->work, lemon__ceil_div(q->n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
     }
-    if (l.a && l.inverse && l.a != q->l.a) {
-        memcpy(l.a, q->l.a, bytes);
-        q->l = l;
-    } else q->of[q->ridge].a = NULL;
+    if (l.a && l.inverse && l.a != q->l.a) q->l = l;
+    else q->of[q->ridge].a = NULL;
 }
 
 /*  Factors S + ridge; 0 where that is not positive definite. */
@@ -15130,7 +15131,7 @@ static int lemon__squares_factor(lemon__squares *q, int ridge) {
     }
     lemon__squares_another(q);
     for (int64_t i = 0; i < n; i++) mean += q->diagonal[i] / (double)n;
-    lemon__mirror_up(q->l.a, n);
+    lemon__mirror_up(q->f->ctx, q->s, q->l.a, n);
     for (int64_t i = 0; i < n; i++) q->l.a[i * n + i] = q->diagonal[i] + lemon__ridges[ridge] * mean + 1e-30;
     q->ridge = lemon__factor_run(&q->l) ? ridge : -1;
     if (q->ridge == ridge) q->of[ridge] = q->l;
@@ -15180,7 +15181,7 @@ static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64
 static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
     q->cov.m = count;
-    memset(q->cov.sum, 0, (size_t)(count * q->n) * sizeof *q->cov.sum);
+    lemon__zero(f->ctx, q->cov.sum, (size_t)(count * q->n) * sizeof *q->cov.sum);
     lemon__squares_from(q, t, count);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         if (f->held) break;
@@ -15210,6 +15211,7 @@ static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
     const int64_t count = lemon__min(t->m, LEMON__JUDGES), numbers = count * q->n;
     double least = 0.0;
     int best = -1;
+    if (q->f->status) return best;
     for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
     lemon__squares_cross(q, t, count);
     memcpy(q->r, q->cov.sum, (size_t)numbers * sizeof *q->r);
@@ -15247,7 +15249,7 @@ static void lemon__masked_task(void *arg, int64_t index, int worker) {
         if (p[i * f->dt] < 0.0f || p[i * f->dt] > 0.0f) allowed[n++] = (int32_t)i;
     for (int64_t i = 0; i < n; i++) mean += q->diagonal[allowed[i]] / (double)n;
     for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < i; j++) a[i * n + j] = q->l.a[allowed[j] * ds + allowed[i]];
+        for (int64_t j = 0; j < i; j++) a[i * n + j] = q->s[allowed[j] * ds + allowed[i]];
         a[i * n + i] = q->diagonal[allowed[i]] + 1e-3 * mean + 1e-30;
         b[i] = q->cov.sum[index * ds + allowed[i]];
     }
@@ -15261,19 +15263,18 @@ static void lemon__masked_task(void *arg, int64_t index, int worker) {
     for (int64_t i = 0; i < n; i++) q->w[index * ds + allowed[i]] += (float)b[i];
 }
 
-static void lemon__squares_solve(lemon__squares *q, const lemon__target *t) {
+/*  All targets by one ridge; -1: each in its own field. */
+static void lemon__squares_solve(lemon__squares *q, const lemon__target *t, int ridge) {
     int64_t count;
     if (q->f->status) return;
-    int best = q->room ? -1 : lemon__squares_choose(q, t);
-    if (best >= 0) lemon__squares_factor(q, best);
+    if (ridge >= 0) lemon__squares_factor(q, ridge);
     for (int64_t from = 0; !q->f->status && from < t->m; from += count) {
         count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
         for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
-        if (q->room || best >= 0) lemon__squares_cross(q, t, count);
-        else lemon__squares_from(q, t, count);
-        if (q->room) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
-        if (best >= 0) lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (int64_t i = 0; best >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
+        lemon__squares_cross(q, t, count);
+        if (ridge < 0) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
+        else lemon__factor_solve(&q->l, q->cov.sum, count);
+        for (int64_t i = 0; ridge >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
         if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
         else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
     }
@@ -15684,7 +15685,7 @@ static void lemon__observe(lemon__fill *f) {
     }
     if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
     lemon__sum_up(f, f->channel, lemon__measured(f));
-    lemon__mirror_up(f->covariance, f->dt);
+    lemon__mirror_up(f->ctx, f->covariance, f->covariance, f->dt);
     lemon_arena_free(f->ctx, &f->work);
 }
 
@@ -15872,7 +15873,8 @@ static void lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t 
     if (masked) q.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
     if (masked) q.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
     if (lemon__stuck(f, !masked || (q.room && q.allowed))) return;
-    lemon__squares_solve(&q, &t);
+    const int ridge = masked ? -1 : lemon__squares_choose(&q, &t);
+    if (masked || ridge >= 0) lemon__squares_solve(&q, &t, ridge);
     lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
     lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
@@ -15895,15 +15897,17 @@ static const float *lemon__projected(lemon__fill *f, lemon_role role, int64_t la
     return rows ? pw : NULL;
 }
 
-/*  A map that holds a selection becomes the dense one that is solved from there, for what the store has. */
+/*  A map that holds a selection becomes the dense one that is solved from there, for what the store has, if that is better. */
 static void lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon__squares *q) {
-    float *turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
-    const lemon__target t = {store, map->teacher, map, NULL, turned};
-    if (lemon__stuck(f, turned != NULL)) return;
-    lemon__squares_solve(q, &t);
+    lemon__target t = {store, map->teacher, map, NULL, NULL};
+    const int ridge = lemon__squares_choose(q, &t);
+    if (ridge < 0) return;
+    t.turned = lemon__floats(f->ctx, &f->ops->arena, map->student, map->teacher);
+    if (lemon__stuck(f, t.turned != NULL)) return;
+    lemon__squares_solve(q, &t, ridge);
     map->field = map->teacher;
     map->index = NULL;
-    map->value = turned;
+    map->value = t.turned;
 }
 
 /*  What a matrix that writes to the stream is by its maps: inner read maps (heads, neurons) are solved first, from the
@@ -15941,7 +15945,8 @@ static void lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, 
     lemon__target t = {LEMON__LACK, f->ds, NULL, NULL, NULL};
     if (!f->o->correction || f->status || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
     t.w = (float *)f->student->params[param].data;
-    lemon__squares_solve(q, &t);
+    const int ridge = lemon__squares_choose(q, &t);
+    if (ridge >= 0) lemon__squares_solve(q, &t, ridge);
     lemon__correction_end(f, param);
 }
 
@@ -16177,7 +16182,7 @@ static void lemon__gain_make(lemon__fill *f, lemon__gain *g) {
     for (int k = 0; k < 2 && !f->status; k++) {
         lemon__sum_up(f, g->s[k].sum, f->ds * f->ds);
         lemon__sum_up(f, g->t[k].sum, f->dt * f->ds);
-        lemon__mirror_up(g->s[k].sum, f->ds);
+        lemon__mirror_up(f->ctx, g->s[k].sum, g->s[k].sum, f->ds);
     }
 }
 
@@ -16409,8 +16414,9 @@ static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) 
     if (f->status) return;
     lemon__sum_up(f, p->values.sum, p->values.m * p->values.m), lemon__sum_up(f, p->queries, f->qt);
     lemon__sum_up(f, p->keys, p->values.m), lemon__sum_up(f, p->squares, f->nt);
-    lemon__mirror_up(p->values.sum, p->values.m);
-    if (decomposes) lemon__sum_up(f, p->neurons.sum, f->nt * f->nt), lemon__mirror_up(p->neurons.sum, f->nt);
+    lemon__mirror_up(f->ctx, p->values.sum, p->values.sum, p->values.m);
+    if (decomposes) lemon__sum_up(f, p->neurons.sum, f->nt * f->nt);
+    if (decomposes) lemon__mirror_up(f->ctx, p->neurons.sum, p->neurons.sum, f->nt);
 }
 
 /*  P's inverse reads everywhere. */
@@ -17179,18 +17185,19 @@ static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
     p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
 }
 
-/*  What solving does for each student layer; used: teacher layers whose neurons it reads. */
+/*  What solving does for each student layer; used: teacher layers whose neurons it reads.  Where no ridge is better than
+    what was there before, nothing is solved, which only the text can tell: of neurons and corrections half are counted. */
 static void lemon__cost_solve(lemon__cost *p, const lemon__fill *f, double used) {
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
     const int64_t slots = (int64_t)used;
     for (int64_t slot = 0; slot <= slots; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
     p->flops += 2.0 * (p->kept + p->held) * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
-    p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + ns));
+    p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + 0.5 * ns));
     lemon__cost_factors(p, qs), lemon__cost_targets(p, qs, qt, 0);
     lemon__cost_factors(p, ns);
-    for (int64_t slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, nt, 0);
-    if (f->o->correction) lemon__cost_targets(p, qs, ds, 1), lemon__cost_targets(p, ns, ds, 1);
+    for (int64_t slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, 0.5 * nt, 0);
+    if (f->o->correction) lemon__cost_targets(p, qs, 0.5 * ds, 1), lemon__cost_targets(p, ns, 0.5 * ds, 1);
 }
 
 /*  Weights that settle: the teacher reads once, a window of the student goes forward and back each step, and a loss. */

@@ -354,7 +354,7 @@ def table(student, distill, out):
     if len(shown) < 2:
         return
     budgets = sorted({b for m in shown for b in all_points[m]} & set(BUDGETS))
-    out.append("**%s**, %s" % (STUDENTS[student][0].capitalize(),
+    out.append("**%s**, %s" % (STUDENTS[student][0][0].upper() + STUDENTS[student][0][1:],
                                "trained on the teacher's logits" if distill else "trained on text alone"))
     out.append("")
     out.append("| start | before training |" + "".join(" %d steps |" % b for b in budgets) + " fusion, GFLOP |")
@@ -375,6 +375,28 @@ def table(student, distill, out):
         for m in shown:
             if m != "lemon":
                 out.append("| %s |" % m + "".join(" %s |" % parts(all_points, m, b) for b in budgets))
+    out.append("")
+
+
+def learned(out):
+    """lemon beside other starts that learn as it does: the same text, as many steps."""
+    rows = []
+    for student in STUDENTS:
+        all_points = curves(student)
+        for distill in (0, 1):
+            for m in ("lemon", "modegpt-learn", "slicegpt-learn", "subclone-learn"):
+                points = all_points.get((m, distill))
+                if points and ("modegpt-learn", distill) in all_points:
+                    first = points[min(points)]
+                    rows.append((STUDENTS[student][0], "logits" if distill else "text", m.replace("-learn", ", then learned"), first["start"],
+                                 {b: cell(points[b]) for b in points}, first["fuse_flops"] / 1e9))
+    budgets = [b for b in BUDGETS if any(b in r[4] for r in rows if "learned" in r[2])]
+    if not rows:
+        return
+    out += ["**The same learning on other starts**, on the text and for the steps that lemon takes", "",
+            "| student | trained on | start | before training |" + "".join(" %d steps |" % b for b in budgets) + " fusion, GFLOP |",
+            "|---|---|---|---|" + "---|" * (len(budgets) + 1)]
+    out += ["| %s | %s | %s | %.3f |" % r[:4] + "".join(" %s |" % r[4].get(b, "") for b in budgets) + " %.1f |" % r[5] for r in rows]
     out.append("")
 
 
@@ -445,6 +467,7 @@ def report(readme):
             for distill in (0, 1):
                 table(student, distill, out)
             draw(student)
+    learned(out)
     if not readme:
         print("\n".join(out))
         return

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep]
+"""large.py [--quick] [--sizes 0.1B,0.4B,...] [--tokens 0,8192,...] [--keep] [--kills COUNT] [--table]
 
 Fusion of models with random weights, from 0.1B to 7B parameters.
 
 For each row a teacher is written (make_large), fused by the tool, and its memory sampled; then both go.  Rows stand in
 bench/results/large.csv as they come, so that a run that was broken off goes on, within a fusion at its last layer; from them
-come large.md and large.svg; `make -C bench large UPDATE=1` puts the table into README.md.  Share of peak is operations over
+come large.md, large.svg, and nodes.md, what many such machines would need of a network (--table: these alone, nothing is run);
+`make -C bench large UPDATE=1` puts both tables into README.md.  Share of peak is operations over
 time and over what the cores do in a large product, where an operation of float64 counts as two: by CPU time, which other
-programs on the machine disturb little, and by wall time."""
-import csv, json, math, os, random, shutil, struct, subprocess, sys, threading, time
+programs on the machine disturb little, and by wall time.
+
+--kills COUNT measures nothing: it fuses once to the end, then again with so many SIGKILLs at random moments, each time by the
+same command, and compares the bytes of both students."""
+import csv, filecmp, json, math, os, random, shutil, struct, subprocess, sys, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD, RESULTS = os.path.join(ROOT, 'bench/build/large'), os.path.join(ROOT, 'bench/results')
@@ -56,17 +60,26 @@ def sample(pid, most):
         time.sleep(0.25)
 
 
-def measure(size, method, tokens):
-    teacher, student = SHAPES[size]
-    folder, out = os.path.join(BUILD, size.split()[0]), os.path.join(BUILD, 'student.lemon')
+def prepare(size):
+    """The folder of a row's teacher, written if it is not there."""
+    folder = os.path.join(BUILD, size.split()[0])
     if not os.path.exists(os.path.join(folder, 'config.json')):
-        run('bench/build/make_large', folder, *shape_flags(teacher), '--vocab', 32000)
+        run('bench/build/make_large', folder, *shape_flags(SHAPES[size][0]), '--vocab', 32000)
+    return folder
+
+
+def start(folder, out, student, method, tokens):
+    flags = ['--data', os.path.join(BUILD, 'ids.u16'), '--tokens', tokens, '--learn', 0] if tokens else []
+    return subprocess.Popen([str(a) for a in ['examples/lemon', 'fuse', folder, out, '--method', method, '--json', '--quiet',
+                                              *shape_flags(student), *flags]], cwd=ROOT, stdout=subprocess.PIPE)
+
+
+def measure(size, method, tokens):
+    student, folder, out = SHAPES[size][1], prepare(size), os.path.join(BUILD, 'student.lemon')
     plan = json.loads(run('bench/build/large_plan', folder, student[0], student[1], student[2], student[2], student[3],
                           tokens, method))
-    flags = ['--data', os.path.join(BUILD, 'ids.u16'), '--tokens', tokens, '--learn', 0] if tokens else []
     began, most = time.time(), [0]
-    child = subprocess.Popen([str(a) for a in ['examples/lemon', 'fuse', folder, out, '--method', method, '--json', '--quiet',
-                                               *shape_flags(student), *flags]], cwd=ROOT, stdout=subprocess.PIPE)
+    child = start(folder, out, student, method, tokens)
     watcher = threading.Thread(target=sample, args=(child.pid, most))
     watcher.start()
     text = child.stdout.read().decode()
@@ -84,6 +97,24 @@ def measure(size, method, tokens):
                               round(work / wall / plan['core'] / plan['cores'], 3)]))
 
 
+def kills(size, method, tokens, count):
+    """Kills a fusion at random moments of the time that it took undisturbed; the bytes must be the same."""
+    student, folder, rng = SHAPES[size][1], prepare(size), random.Random(1)
+    outs = [os.path.join(BUILD, 'student%d.lemon' % i) for i in range(2)]
+    began = time.time()
+    if start(folder, outs[0], student, method, tokens).wait():
+        sys.exit('large: %s: the fusion failed' % size)
+    wall = time.time() - began
+    for i in range(count):
+        child, after = start(folder, outs[1], student, method, tokens), rng.uniform(0, 2 * wall / (count + 1))
+        time.sleep(after)
+        child.kill()
+        print('%s: kill %d of %d %s' % (size, i + 1, count, 'after %.0f s' % after if child.wait() else 'came too late'), flush=True)
+    same = not start(folder, outs[1], student, method, tokens).wait() and filecmp.cmp(*outs, shallow=False)
+    print('%s: after %d kills the student has %s' % (size, count, 'the same bytes' if same else 'OTHER BYTES'), flush=True)
+    return same
+
+
 def rows_so_far():
     if not os.path.exists(TABLE):
         return []
@@ -92,14 +123,14 @@ def rows_so_far():
 
 
 def table(rows):
-    lines = ['| teacher | method | tokens | student | wall, s | CPU, s | TFLOP | forecast | peak RssAnon, MB | share of peak (CPU) | (wall) |',
-             '|' + '---|' * 11]
+    lines = ['| teacher | method | tokens | student | wall, s | CPU, s | TFLOP | forecast | peak RssAnon, MB | GFLOP/s a core | share of that (CPU) | (wall) |',
+             '|' + '---|' * 12]
     for r in rows:
         flops, forecast = float(r['flops']), float(r['forecast_flops'])
-        lines.append('| %s | %s | %s | %.2fB | %s | %s | %.1f | %s | %.0f | %s | %s |' % (
+        lines.append('| %s | %s | %s | %.2fB | %s | %s | %.1f | %s | %.0f | %s | %s | %s |' % (
             r['size'].split()[0], r['method'], r['tokens'], float(r['student_params']) / 1e9, r['wall_s'], r['cpu_s'], flops / 1e12,
             '%.2f' % (forecast / flops) if flops else '', float(r['peak_anon_bytes']) / 1e6,
-            r['share_cpu'] if flops else '', r['share_wall'] if flops else ''))
+            r['core_gflops'], r['share_cpu'] if flops else '', r['share_wall'] if flops else ''))
     return '\n'.join(lines) + '\n'
 
 
@@ -125,9 +156,40 @@ def figure(rows):
     return '\n'.join(parts + ['</svg>']) + '\n'
 
 
+def size(number):
+    return '%.1f GB' % (number / 1e9)
+
+
+def nodes(rows):
+    """What training in parallel asks of a network, by arithmetic: nodes of two cores, which are as fast as those that were measured.
+    A step sums P floats, of which a ring sends 2 (n-1)/n from each node, and computes 6 P operations for each token."""
+    if not rows:
+        return ''
+    speeds = sorted(float(r['core_gflops']) for r in rows)
+    node, tokens = 2e9 * speeds[len(speeds) // 2], 16384
+    lines = ['With %d tokens for each node and step, on nodes of two cores of %.0f GFLOP/s each, the median of the table above:' % (tokens, node / 2e9), '',
+             '| P | seconds of computing a step | bytes from each node: 8 nodes | 64 | 1024 | network for a tenth of the time, 1024 nodes |',
+             '|' + '---|' * 6]
+    for p in sorted({float(r['student_params']) for r in rows if r['method'] == 'lemon'}):
+        seconds = 6 * p * tokens / node
+        ring = [8 * p * (n - 1) / n for n in (8, 64, 1024)]
+        lines.append('| %.2fe9 | %.0f | %s | %s | %s | %.1f Gbit/s |' % (p / 1e9, seconds, *map(size, ring), 8 * ring[2] / (seconds / 10) / 1e9))
+    (dt, layers_t, _, nt), (ds, layers, _, ns) = SHAPES['7B']
+    reads = 2 * (ds * ds + ds * dt)                                  # S, and R of all targets, for attention and the neurons
+    writes = ds * ds + ds * dt + ds * ds + ns * ns + ns * nt + ns * ds
+    lines += ['', 'Calibrating 7B to 2.7B sums some %s for each layer, %.0f GB in all.' % (size(8 * (reads + writes)), 8e-9 * (reads + writes) * layers)]
+    return '\n'.join(lines) + '\n'
+
+
 def asked(flag, value):
     """Whether a row's value is among those of a flag; without the flag all are."""
     return flag not in sys.argv or str(value) in sys.argv[sys.argv.index(flag) + 1].split(',')
+
+
+def write_tables(rows):
+    for name, text in (('large.md', table(rows)), ('nodes.md', nodes(rows)), ('large.svg', figure(rows))):
+        with open(os.path.join(RESULTS, name), 'w') as file:
+            file.write(text)
 
 
 def main():
@@ -136,8 +198,14 @@ def main():
     write_ids(os.path.join(BUILD, 'ids.u16'))
     quick = '--quick' in sys.argv
     rows = [] if quick else rows_so_far()
+    if '--table' in sys.argv:
+        write_tables(rows)
+        return
     todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else ROWS
     todo = [r for r in todo if asked('--sizes', r[0]) and asked('--tokens', r[2])]
+    if '--kills' in sys.argv:
+        count = int(sys.argv[sys.argv.index('--kills') + 1])
+        sys.exit(0 if all([kills(*row, count) for row in todo]) else 1)
     for size, method, tokens in todo:
         if any((r['size'], r['method'], int(r['tokens'])) == (size, method, tokens) for r in rows):
             continue
@@ -149,8 +217,7 @@ def main():
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
-            open(os.path.join(RESULTS, 'large.md'), 'w').write(table(rows))
-            open(os.path.join(RESULTS, 'large.svg'), 'w').write(figure(rows))
+            write_tables(rows)
     if '--keep' not in sys.argv:
         shutil.rmtree(BUILD)
 

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""readme.py: the README's picture and its table of the default job, from what was measured.
+"""readme.py: the README's picture, its table of the default job and that of the shipped teacher, from what was measured.
 
-    make -C bench readme     runs `make -C examples run`, puts its table into README.md, and draws bench/results/starts.svg
+    make -C bench readme     runs `make -C examples run`, puts its table and the teacher's into README.md, and draws
+                             bench/results/starts.svg
     readme.py --picture      the picture alone, from bench/results/effectiveness-b3.csv
+    readme.py --teacher      the teacher's table alone
 """
 import collections
 import csv
+import json
 import math
 import os
 import statistics
@@ -71,20 +74,40 @@ def picture():
 
 def table():
     """The rows that `make -C examples run` prints, between the marks in README.md."""
-    said = subprocess.run(["make", "-s", "-C", "examples", "run"], cwd=ROOT, stdout=subprocess.PIPE, check=True, encoding="utf-8").stdout
-    rows = [line.split() for line in said.split("\n")]
+    rows = [line.split() for line in said("make", "-s", "-C", "examples", "run").split("\n")]
     rows = [r[:5] for r in rows if len(r) == 6 and r[0] in ("random", "subclone", "lemon")]
     if len(rows) != 3:
         sys.exit("readme: `make -C examples run` printed no table of three starts")
     new = ["| `make -C examples run` | start loss | end loss | tokens to random's end | calibration tokens |", "|---|---|---|---|---|"]
-    new += ["| " + " | ".join(r) + " |" for r in rows]
-    path = os.path.join(ROOT, "README.md")
-    text = open(path, encoding="utf-8").read()
-    begin, end = text.index("<!-- measured:begin -->"), text.index("<!-- measured:end -->")
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(text[:begin] + "<!-- measured:begin -->\n\n" + "\n".join(new) + "\n\n" + text[end:])
+    put("measured", new + ["| " + " | ".join(r) + " |" for r in rows])
+
+
+def put(name, lines):
+    """Lines between the marks of that name in README.md."""
+    subprocess.run(["tests/into_readme.sh", name], cwd=ROOT, input="\n".join(lines) + "\n", check=True, encoding="utf-8")
+
+
+def said(*command):
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, encoding="utf-8").stdout
+
+
+def teacher():
+    """What examples/data/teacher.lemon is, and its loss on the text that is held out of all training."""
+    subprocess.run(["make", "-s", "-C", "examples", "lemon", "build/valid.txt"], cwd=ROOT, check=True)
+    path = "examples/data/teacher.lemon"
+    info = json.loads(said("examples/lemon", "info", path, "--json").splitlines()[-1])
+    loss = json.loads(said("examples/lemon", "eval", path, "--data", "examples/build/valid.txt", "--json", "--quiet").splitlines()[-1])
+    shown = [("parameters", info["params"]), ("width", info["d_model"]), ("layers", info["n_layers"]),
+             ("heads, for keys", "%d, %d" % (info["n_heads"], info["kv_heads"])), ("FFN neurons", info["d_ffn"]), ("vocabulary", info["vocab_size"]),
+             ("context", info["max_seq"]), ("type", info["dtype"]), ("MB", "%.1f" % (os.path.getsize(os.path.join(ROOT, path)) / 1e6)),
+             ("loss on valid.txt", "%.4f" % loss["loss"])]
+    put("teacher", ["| " + " | ".join(name for name, _ in shown) + " |", "|" + "---|" * len(shown),
+                    "| " + " | ".join(str(value) for _, value in shown) + " |"])
 
 
 if "--picture" not in sys.argv:
+    teacher()
+if not {"--picture", "--teacher"} & set(sys.argv):
     table()
-picture()
+if "--teacher" not in sys.argv:
+    picture()

@@ -13,7 +13,7 @@
 #ifndef LEMON_LINKED
 #define LEMON_IMPLEMENTATION
 #endif
-#include "../lemon.h"
+#include "lemon.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

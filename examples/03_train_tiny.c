@@ -11,7 +11,7 @@
 #ifndef LEMON_LINKED
 #define LEMON_IMPLEMENTATION
 #endif
-#include "../lemon.h"
+#include "lemon.h"
 #include <stdio.h>
 #include <stdlib.h>
 

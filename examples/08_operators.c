@@ -11,7 +11,7 @@
 #ifndef LEMON_LINKED
 #define LEMON_IMPLEMENTATION
 #endif
-#include "../lemon.h"
+#include "lemon.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,6 +76,7 @@ static lemon_status show(lemon_ctx *ctx, const lemon_model *teacher, const char 
     lemon_fuse_defaults(&options);
     options.method = method;
     options.tokens = 4096;       /* without a text, the teacher samples its own */
+    options.learn_steps = 0;     /* what is learned behind the operators is not drawn */
     status = lemon_operators_fill(ctx, teacher, &shape, NULL, &options, &operators, NULL);
     if (status) return status;
     printf("\n==== %s ====\n", method);

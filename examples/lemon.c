@@ -209,6 +209,7 @@ enum {
 };
 
 #define SOME_TEXT "@stories --seed 2 --count 500 > text.txt\n"
+#define OTHER_TEXT "@stories --seed 3 --count 20 > unseen.txt\n"
 static const command_row commands[] = {
     {"info", "MODEL", "what a checkpoint holds", "@lemon info @data/teacher.lemon", INFO, 1, command_info},
     {"fuse", "TEACHER OUT", "a small model from a large one by linear fusion",
@@ -217,17 +218,18 @@ static const command_row commands[] = {
      "    --data text.txt --report fusion.html",
      FUSE, 2, command_fuse},
     {"train", "MODEL OUT", "go on training a model, alone or with a teacher",
-     SOME_TEXT "@lemon train student.lemon better.lemon --data text.txt --steps 100 --lr 4e-3\n"
+     SOME_TEXT "@lemon fuse @data/teacher.lemon student.lemon --fraction 0.25 --data text.txt\n"
+     "@lemon train student.lemon better.lemon --data text.txt --steps 100 --lr 4e-3\n"
      "@lemon train student.lemon taught.lemon --data text.txt --steps 30 --teacher @data/teacher.lemon --distill 0.9",
      TRAIN, 2, command_train},
     {"compare", "A B", "two models side by side: loss, size, speed, text",
-     "@stories --seed 3 --count 20 > unseen.txt\n@lemon compare @data/teacher.lemon better.lemon --data unseen.txt", COMPARE,
-     2, command_compare},
-    {"generate", "MODEL", "text from a prompt", "@lemon generate better.lemon --prompt \"Once upon a time\"", GENERATE, 1,
-     command_generate},
-    {"chat", "MODEL", "a text written by turns: a line of yours, then the model goes on", "@lemon chat better.lemon -n 40",
-     CHAT, 1, command_chat},
-    {"eval", "MODEL", "loss and perplexity on text", "@lemon eval @data/teacher.lemon --data unseen.txt", EVAL, 1,
+     OTHER_TEXT "@lemon convert @data/teacher.lemon q4.lemon --dtype q4\n"
+     "@lemon compare @data/teacher.lemon q4.lemon --data unseen.txt", COMPARE, 2, command_compare},
+    {"generate", "MODEL", "text from a prompt", "@lemon generate @data/teacher.lemon --prompt \"Once upon a time\"", GENERATE,
+     1, command_generate},
+    {"chat", "MODEL", "a text written by turns: a line of yours, then the model goes on",
+     "@lemon chat @data/teacher.lemon -n 40", CHAT, 1, command_chat},
+    {"eval", "MODEL", "loss and perplexity on text", OTHER_TEXT "@lemon eval @data/teacher.lemon --data unseen.txt", EVAL, 1,
      command_eval},
     {"convert", "IN OUT", "a checkpoint in another format or number type",
      "@lemon convert @data/teacher.lemon teacher.gguf --dtype q8", CONVERT, 2, command_convert},
@@ -236,7 +238,7 @@ static const command_row commands[] = {
     {"vocab", "OUT", "a new vocabulary learned from text", SOME_TEXT "@lemon vocab tok.bin --data text.txt --size 512",
      VOCAB, 1, command_vocab},
     {"init", "OUT", "a new model with random weights",
-     "@lemon init new.lemon --dim 128 --layers 6 --heads 8 --kv-heads 4 --ffn 352 --tokenizer tok.bin", INIT, 1,
+     "@lemon init new.lemon --dim 128 --layers 6 --heads 8 --kv-heads 4 --ffn 352 --bytes", INIT, 1,
      command_init},
 };
 enum { N_COMMANDS = (int)(sizeof commands / sizeof commands[0]) };
@@ -268,8 +270,8 @@ static const flag flags[] = {
      "key-value heads, a divisor of H"},
     {"--ffn", "F", WHOLE, FIELD(ffn), NULL, 1, SIZE_MOST, FUSE | INIT, FUSE | INIT,
      "neurons of the feed-forward block"},
-    {"--head-dim", "d", WHOLE, FIELD(head_dim), NULL, 1, SIZE_MOST, FUSE | INIT, 0,
-     "channels of a head (fuse: the teacher's; init: D / H)"},
+    {"--head-dim", "d", WHOLE, FIELD(head_dim), NULL, 1, SIZE_MOST, FUSE, 0, "channels of a head (the teacher's)"},
+    {"--head-dim", "d", WHOLE, FIELD(head_dim), NULL, 1, SIZE_MOST, INIT, 0, "channels of a head (D / H)"},
     {"--params", "N", COUNT, FIELD(params), NULL, 1, 1e15, FUSE, 0,
      "a shape of at most about N parameters, found by itself; sizes that are given are kept"},
     {"--fraction", "X", REAL, FIELD(fraction), NULL, 0, 1, FUSE, 0, "the same, as a part of the teacher's"},
@@ -278,9 +280,11 @@ static const flag flags[] = {
     {"--bytes", NULL, SWITCH, FIELD(bytes), NULL, 0, 0, INIT, 0, "a byte-level tokenizer of 259 tokens"},
     {"--size", "N", COUNT, FIELD(size), NULL, 260, 65536, VOCAB, VOCAB, "tokens in the vocabulary"},
 
-    {"--data", "FILE...", FILES, FIELD(data), NULL, 0, 0, FUSE | TRAIN | EVAL | VOCAB | COMPARE,
-     TRAIN | EVAL | VOCAB | COMPARE,
-     "text, or token ids in .u16 and .u32 files (fuse: none means text sampled from the teacher)"},
+    {"--data", "FILE...", FILES, FIELD(data), NULL, 0, 0, FUSE, 0,
+     "text, or token ids in .u16 and .u32 files (text that the teacher samples)"},
+    {"--data", "FILE...", FILES, FIELD(data), NULL, 0, 0, TRAIN | EVAL | COMPARE, TRAIN | EVAL | COMPARE,
+     "text, or token ids in .u16 and .u32 files"},
+    {"--data", "FILE...", FILES, FIELD(data), NULL, 0, 0, VOCAB, VOCAB, "text"},
     {"--method", METHODS, CHOICE, FIELD(method), "lemon", 0, 0, FUSE, 0, "how the operators are found"},
     {"--tokens", "N", COUNT, FIELD(tokens), "0", 0, 1e12, FUSE, 0, "calibration tokens; a tenth is held out; 0: 65536 for lemon, else 32768"},
     {"--field-layers", "N", WHOLE, FIELD(field_layers), "0", 0, SIZE_MOST, FUSE, 0,
@@ -304,8 +308,9 @@ static const flag flags[] = {
 
     {"--steps", "N", COUNT, FIELD(steps), NULL, 1, 1e12, TRAIN, TRAIN, "steps in all"},
     {"--batch", "B", WHOLE, FIELD(batch), "8", 1, SIZE_MOST, TRAIN, 0, "windows a step"},
-    {"--seq", "T", WHOLE, FIELD(seq), "0", 0, SIZE_MOST, TRAIN | EVAL | INIT | COMPARE, 0,
-     "tokens a window, 0: 256 or the context, the smaller (init: the context, 0: 256)"},
+    {"--seq", "T", WHOLE, FIELD(seq), "0", 0, SIZE_MOST, TRAIN | EVAL | COMPARE, 0,
+     "tokens a window, 0: 256 or the context, the smaller"},
+    {"--seq", "T", WHOLE, FIELD(seq), "0", 0, SIZE_MOST, INIT, 0, "the context: tokens that it can look back over, 0: 256"},
     {"--lr", "X", REAL, FIELD(lr), "1e-3", 0, 1e30, TRAIN, 0, "learning rate"},
     {"--min-lr", "X", REAL, FIELD(min_lr), "-1", -1, 1e30, TRAIN, 0,
      "where a cosine schedule ends, -1: a tenth of --lr"},
@@ -659,14 +664,14 @@ static void help_flag(const flag *f, unsigned bit) {
 }
 
 static int help_command(const char *program, const command_row *c) {
-    int i, common;
+    int i, common, shown;
     printf("lemon %s - %s\n\nusage: lemon %s %s [flags]\n", c->name, c->what, c->name, c->arguments);
-    for (common = 0; common <= 1; common++) {
-        puts(common ? "\nfor all commands:" : "\nflags:");
-        for (i = 0; i < N_FLAGS; i++)
-            if ((flags[i].commands & c->bit) && ((flags[i].commands | VOCAB) == ALL) == common)
-                help_flag(&flags[i], c->bit);
-    }
+    for (common = 0; common <= 1; common++)
+        for (i = shown = 0; i < N_FLAGS; i++) {
+            if (!(flags[i].commands & c->bit) || ((flags[i].commands | VOCAB) == ALL) != common) continue;
+            if (!shown++) puts(common ? "\nfor all commands:" : "\nflags:");
+            help_flag(&flags[i], c->bit);
+        }
     puts("\nexample, on what is shipped:");
     help_example(program, c->example);
     return EXIT_DONE;

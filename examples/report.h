@@ -151,6 +151,7 @@ static const char report_style[] =
     ".grid.small td,.grid.small th{padding:.1rem .15rem}\n"
     "pre,blockquote{background:var(--box);border:1px solid var(--rule);border-radius:6px;margin:.6rem 0;"
     "padding:.7rem .9rem;white-space:pre-wrap;overflow-wrap:anywhere}pre{font:14px/1.5 ui-monospace,monospace}\n"
+    "pre span{white-space:nowrap}"
     "figure{margin:1rem 0}svg{display:block;max-width:100%;height:auto}svg text{fill:var(--ink);font:13px "
     "system-ui,sans-serif}.plot{width:44rem}.plot .rule{stroke:var(--rule)}.plot .line{fill:none;stroke-width:2;"
     "stroke-linejoin:round}.plot .hit{fill:transparent}.plot .tip{visibility:hidden}.plot .at{outline:none}"
@@ -261,21 +262,25 @@ static void report_add_word(buffer *b, const char *word) {
     buffer_put(b, "'");
 }
 
-/*  The command that gave this report. */
+/*  The command that gave this report; a line may end between its words, but not within a flag. */
 REPORT_API void report_command(report *page, const lemon_ctx *ctx, int argc, char **argv) {
-    buffer line;
+    buffer word;
     int i;
-    memset(&line, 0, sizeof line);
-    for (i = 0; i < argc; i++) {
-        if (i) buffer_put(&line, " ");
-        report_add_word(&line, argv[i]);
-    }
     report_heading(page, "How to repeat it");
-    report_element(page, "pre", line.text ? line.text : "");
+    buffer_put(&page->html, "<pre>");
+    for (i = 0; i < argc; i++) {
+        int flag = *argv[i] == '-' && !strchr(argv[i], '=');
+        memset(&word, 0, sizeof word);
+        report_add_word(&word, argv[i]);
+        buffer_print(&page->html, "%s%s", i ? " " : "", flag ? "<span>" : "");
+        report_escape_text(&page->html, word.text ? word.text : "");
+        buffer_put(&page->html, flag ? "</span>" : "");
+        page->html.failed |= word.failed;
+        buffer_free(&word);
+    }
+    buffer_put(&page->html, "</pre>\n");
     report_text(page, "By lemon.h %s with the %s kernels.  The same seed gives the same bits for any number of threads; other "
                 "kernels (LEMON_ISA) round differently.", LEMON_VERSION, lemon_isa_name(lemon_ctx_isa(ctx)));
-    page->html.failed |= line.failed;
-    buffer_free(&line);
 }
 
 REPORT_API void report_free(report *page) { buffer_free(&page->html); }

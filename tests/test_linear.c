@@ -180,7 +180,7 @@ static void test_covariance(lemon_ctx *ctx) {
     if (lemon__cov_make(ctx, &arena, N, N, NULL, &cov) == LEMON_OK) {
         lemon__cov_add(ctx, &cov, x, x, ROWS);
         lemon__cov_add(ctx, &cov, x, x, ROWS);
-        lemon__mirror_up(cov.sum, N);
+        lemon__mirror_up(ctx, cov.sum, cov.sum, N);
         for (i = 0; i < N; i++)
             for (j = 0; j < N; j++) {
                 double sum = 0.0;

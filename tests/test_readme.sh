@@ -39,6 +39,25 @@ for block in block.*; do
 done
 if ls block.*.sh block.*.c > /dev/null 2>&1; then ok "the README has blocks to run"; else fail "the README has blocks to run"; fi
 
+# Its tables are those that the scripts make of bench/results.
+between() { sed -n "/^<!-- $1:begin -->\$/,/^<!-- $1:end -->\$/p" README.md | sed '1,2d' | sed '$d' | sed '$d'; }
+sed -n 's/^<!-- \([a-z]*\):begin -->$/\1/p' README.md > marks
+check "there are tables that scripts fill" test "$(wc -l < marks)" -ge 8
+while read -r mark; do check "README: $mark is filled" test "$(between "$mark" | wc -l)" -ge 3; done < marks
+if command -v python3 > /dev/null; then
+    python3 bench/effectiveness.py --table | sed '$d' > effectiveness.md
+    python3 bench/large.py --table
+    for mark in effectiveness large nodes; do
+        [ -f $mark.md ] || cp bench/results/$mark.md $mark.md
+        between $mark > $mark.readme
+        check "README: $mark is what was measured" cmp -s $mark.md $mark.readme
+    done
+else
+    skip "README: no python3 to make its tables"
+fi
+between speed | grep '^|' | grep -v -F -x -f bench/results/speed.md > missing
+check "README: speed is what was measured" test ! -s missing
+
 # Targets that it names are there.
 grep -oE 'make -C (examples|tests|bench)( [a-z]+)?' README.md | sort -u > targets
 while read -r _ _ folder target; do

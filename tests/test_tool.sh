@@ -57,11 +57,12 @@ commands="info fuse train compare generate chat eval convert tokenize vocab init
 for command in $commands; do
     expect 0 "usage: lemon $command" $command --help
 done
-# What the help shows can be typed as it stands: run here, by the path that the tool was called by.
-mkdir -p typed
+# What the help shows can be typed as it stands, with nothing but what is shipped: run here, by the path that the tool was called by.
 for command in "" $commands; do
+    rm -rf typed
+    mkdir typed
     "$lemon" $command --help | sed -n '/^\(for example\|example\),/,/^[^ ]/p' | grep '^  ' > typed/lines.sh
-    check "the example of lemon $command runs" sh -c "cd typed && sed 's/--steps 100/--steps 2/; s/--steps 30/--steps 2/; s/--count 500/--count 60/; s/--fraction 0.25/& --tokens 2k/; s/--report/--tokens 2k &/' lines.sh > short.sh && test -s short.sh && sh -e short.sh < /dev/null"
+    check "the example of lemon $command runs" sh -c "cd typed && sed 's/--steps 100/--steps 2/; s/--steps 30/--steps 2/; s/--count 500/--count 60/; s/--fraction 0.25/& --tokens 2k --learn 2/; s/--report/--tokens 2k &/' lines.sh > short.sh && test -s short.sh && sh -e short.sh < /dev/null"
 done
 expect 2 "no command" bogus
 expect 2 "did you mean lemon fuse?" fus
