@@ -172,7 +172,7 @@ fit() {
         limit=300
         compile "$work/all" "$1" || { echo "# test_$1.c does not compile with all mutants" >&2; cat "$work/compile" >&2; }
         if run_test "$work/all/$1" 0; then
-            awk 'NR == 2 { gsub("[ms]", " "); print "yes", int(10 + 4 * (60 * $1 + $2 + 60 * $3 + $4)) }' "$work/times"
+            awk 'NR == 2 { gsub("[ms]", " "); print "yes", int(3 + 3 * (60 * $1 + $2 + 60 * $3 + $4)) }' "$work/times"
         else echo no 0; fi > "$work/all/$1.fit"
     fi
     read -r fits limit < "$work/all/$1.fit"
