@@ -2,6 +2,7 @@
 # coverage.sh PROGRAM...: the share of lemon.h's lines and branches that the test programs reach, all of them together, in all and by
 # chapter; then what the corpus alone reaches of the two chapters that read strangers' files.  A branch is a way out of a condition, each
 # part of && and || counted; a line that no test reaches stands in build/coverage/missed, and which programs reach the others in reach.
+# Why none does, uncovered.txt says by function; lines of others are shown.
 cd "$(dirname "$0")/build/coverage" || exit 1
 
 # From a list of gcov's annotated sources, one behind the other, each after its program's name; $1, if given, keeps to these chapters.
@@ -52,5 +53,13 @@ summary() {
 }
 
 for program in "$@"; do echo "program $program"; gcov -b -c -t "$program.o" 2> /dev/null; done | summary "" missed reach
+awk -F: '
+    FNR == 1 { file++ }
+    file == 1 && !/^#/ { n = split($NF, names, " "); for (i = 1; i <= n; i++) judged[names[i]] = 1 }
+    file == 2 { missed[$2] = 1 }
+    file < 3 { next }
+    /^[A-Za-z].*[a-z0-9_]\(/ && !/;$/ && !/^LEMON__PRINTF/ { name = $0; sub(/\(.*/, "", name); sub(/.*[ *]/, "", name) }
+    FNR in missed && !(name in judged) { print "# no verdict: line " FNR " in " name ": " $0; n_open++ }
+    END { print "# " n_open + 0 " lines that no test reaches have no verdict in uncovered.txt" }' ../../uncovered.txt missed ../../../lemon.h
 echo "# by the corpus alone:"
 gcov -b -c -t corpus.o 2> /dev/null | summary " 8 9 " missed-by-corpus

@@ -291,6 +291,38 @@ static void test_messages(lemon_ctx *ctx) {
     lemon_model_free(ctx, a);
 }
 
+/*  The same of what a tokenizer is made of, of where the data end, and of more parts than there may be. */
+static void test_tokenizer_messages(lemon_ctx *ctx) {
+    lemon_model *a = small_model(ctx, 1, 1);
+    memory m = saved(ctx, a, LEMON_F32);
+    const uint64_t data = lemon__get64(m.bytes + 40);
+    uint8_t *row = m.bytes + find_bytes(&m, "tokenizer.scores") - LEMON__TABLE_ROW, *last;
+    char name[8];
+    int i, status = 0;
+    row[2] = LEMON_I32;
+    check(message_has(ctx, &m, "tensor \"tokenizer.scores\" is i32, expected f32", ""), "another type than must be is named");
+    row[2] = LEMON_F32;
+    row = m.bytes + find_bytes(&m, "tokenizer.lengths") - LEMON__TABLE_ROW;
+    last = m.bytes + (m.size - data) + lemon__get64(row + 20) + lemon__get64(row + 28) - 4;
+    lemon__put32(last, lemon__get32(last) + 1);
+    lemon__put32(row + 36, lemon_crc32(0, last + 4 - lemon__get64(row + 28), (size_t)lemon__get64(row + 28)));
+    check(message_has(ctx, &m, "\"tokenizer.lengths\" does not add up", ""), "lengths of pieces must add up");
+    m.size -= 64;
+    lemon__put64(m.bytes + 40, data - 64);
+    check(message_has(ctx, &m, "ends at byte", "the data, which have only"), "a tensor ends within the data");
+    m.size += 128;
+    m.bytes = (uint8_t *)realloc(m.bytes, m.size);
+    memset(m.bytes + m.size - 64, 0, 64);
+    lemon__put64(m.bytes + 40, data + 64);
+    check(message_has(ctx, &m, "data_bytes is", "expected"), "data behind the last tensor are refused");
+    for (i = 0; i < LEMON__PARTS; i++)
+        status |= (int)lemon__part_add(ctx, a, name, (size_t)snprintf(name, sizeof name, "p%d", i), "x", 1);
+    check(!status && fails_with(ctx, lemon__part_add(ctx, a, "more", 4, "x", 1), LEMON_E_FORMAT, "part \"more\" is one too many"),
+          "so many parts and no more");
+    free(m.bytes);
+    lemon_model_free(ctx, a);
+}
+
 /* ---- the container by itself: operators and training states use it directly ---- */
 
 static void test_container(lemon_ctx *ctx) {
@@ -644,6 +676,24 @@ static void test_files(lemon_ctx *ctx) {
     free(m.bytes);
 }
 
+/*  A program without standard input, whose first file is number 0. */
+static void test_first_file(lemon_ctx *ctx) {
+#if LEMON__POSIX
+    lemon_model *a = small_model(ctx, 1, 0), *b = NULL;
+    int input = dup(0), ok;
+    close(0);
+    ok = fine(ctx, lemon_save(ctx, scratch("first.lemon"), a, LEMON_F32)) && fine(ctx, lemon_load(ctx, scratch("first.lemon"), &b));
+    if (input >= 0) dup2(input, 0);
+    check(ok && distance(a, b) >= 0 && distance(a, b) <= 0, "a file may be number 0");
+    if (input > 0) close(input);
+    lemon_model_free(ctx, b);
+    lemon_model_free(ctx, a);
+    remove(scratch("first.lemon"));
+#else
+    (void)ctx;
+#endif
+}
+
 static void test_real(lemon_ctx *ctx) {
     char path0[512], path1[512];
     lemon_model *a = NULL, *b = NULL;
@@ -679,6 +729,7 @@ int main(void) {
     test_flips(ctx);
     test_resealed(ctx);
     test_messages(ctx);
+    test_tokenizer_messages(ctx);
     test_container(ctx);
     test_writers(ctx);
     test_short_readers(ctx);
@@ -688,6 +739,7 @@ int main(void) {
     test_llama2c_hostile(ctx);
     test_strangers(ctx);
     test_files(ctx);
+    test_first_file(ctx);
     test_real(ctx);
     check(lemon_memory(ctx, NULL) == bytes, "no byte is counted as allocated that is not");
     return check_close(ctx);

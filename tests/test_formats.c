@@ -550,6 +550,7 @@ static void test_tags(lemon_ctx *ctx) {
     end = put_key(end, "tokenizer.ggml.eot_token_id", 4, "\5\0\0\0", 4);
     end = put_key(end, "tokenizer.ggml.padding_token_id", 4, "\2\0\0\0", 4);
     end = put_key(end, "tokenizer.ggml.add_eos_token", 7, "\1", 1);
+    end = put_key(end, "tokenizer.ggml.weight", 6, "\0\0\200\77", 4);
     lemon__part_add(ctx, a, "gguf.tokenizer", 14, keys, (size_t)(end - keys));
     lemon__part_add(ctx, a, "README.md", 9, card, sizeof card - 1);
     check(keys_through(ctx, a, keys, (size_t)(end - keys), &b), "GGUF keeps what goes with a vocabulary");
@@ -557,11 +558,13 @@ static void test_tags(lemon_ctx *ctx) {
               folder_has(folder, "tokenizer_config.json", "\"chat_template\": \"{{ \\\"a\\\\\\u000a\\\" }}\",") &&
               folder_has(folder, "tokenizer_config.json", "\"tokenizer.ggml.eot_token_id\": 5,") &&
               folder_has(folder, "tokenizer_config.json", "\"pad_token\": \"</s>\",") &&
-              folder_has(folder, "tokenizer_config.json", "\"add_eos_token\": true,"),
+              folder_has(folder, "tokenizer_config.json", "\"add_eos_token\": true") &&
+              !folder_has(folder, "tokenizer_config.json", "tokenizer.ggml.weight"),
           "a folder has it where Hugging Face looks for it");
     check(folder_has(folder, "README.md", "---\nlicense: mit\nbase_model: some/one\n---\n"), "and names licence and source");
     lemon_model_free(ctx, b);
     b = NULL;
+    end -= strlen("tokenizer.ggml.weight") + 16;        /* which has no place there */
     check(fine(ctx, lemon_load(ctx, folder, &b)) && keys_through(ctx, b, keys, (size_t)(end - keys), &c),
           "a folder gives back to GGUF what goes with a vocabulary");
     lemon_model_free(ctx, c);
@@ -610,6 +613,51 @@ static void test_gguf_keys(lemon_ctx *ctx) {
           "a damaged list of keys is not written");
     lemon_model_free(ctx, a);
     remove(path);
+}
+
+/*  Keys of GGUF that change what is computed, and headers that are none. */
+static void test_gguf_refusals(lemon_ctx *ctx) {
+    static const struct { const char *name, *value, *text; uint32_t type; size_t bytes; } cases[] = {
+        {"llama.expert_count", "\10\0\0\0", "llama.expert_count is 8, expected 0", 4, 4},
+        {"split.count", "\2\0\0\0", "split.count is 2, expected 1", 4, 4},
+        {"llama.rope.scaling.type", "longrope", "llama.rope.scaling.type is another than none, linear and yarn", 8, 8},
+        {"tokenizer.ggml.model", "gpt2", "tokenizer.ggml.pre is one that lemon.h does not know", 8, 4},
+        {"tokenizer.ggml.model", "bert", "tokenizer.ggml.model is one that lemon.h does not know", 8, 4}};
+    char folder[300], file[400], path[4085], joined[LEMON__PATH];
+    lemon_model *b = NULL;
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lemon_config c = odd_config(1, 8);
+        lemon_model *a = lively_model(ctx, &c, 5);
+        uint8_t keys[100], *end = put_key(keys, cases[i].name, cases[i].type, cases[i].value, cases[i].bytes);
+        lemon__part_add(ctx, a, "gguf.metadata", 13, keys, (size_t)(end - keys));
+        check(fine(ctx, lemon_save(ctx, scratch("other.gguf"), a, LEMON_F16)) &&
+              fails_with(ctx, lemon_load(ctx, scratch("other.gguf"), &b), LEMON_E_UNSUPPORTED, cases[i].text), cases[i].text);
+        lemon_model_free(ctx, a);
+    }
+    remove(scratch("other.gguf"));
+    b = odd_model(ctx, 1, 8);
+    snprintf(folder, sizeof folder, "%s", scratch("headless"));
+    snprintf(file, sizeof file, "%s/model.safetensors", folder);
+    check(fine(ctx, lemon_save(ctx, folder, b, LEMON_F32)), "a folder to damage");
+    memset(path, 'a', sizeof path - 1);
+    path[sizeof path - 1] = 0;
+    check(fails_with(ctx, lemon__join(ctx, path, "config.json", joined), LEMON_E_ARG, "is too long, expected less than 4096 bytes"),
+          "a path that is too long is refused");
+    lemon_model_free(ctx, b);
+    spill(file, "\2\0\0\0\0\0\0\0[]", 10);
+    check(fails_with(ctx, lemon_load(ctx, folder, &b), LEMON_E_FORMAT, "header is no JSON object"), "a header that is a list is refused");
+    remove_folder(folder);
+}
+
+/*  Tables of angles of a megabyte, which go out before they are whole. */
+static void test_long_context(lemon_ctx *ctx) {
+    lemon_config c = tiny_config(32, 2, 4, 2, 8, 44, 300, 1);
+    lemon_model *a;
+    c.max_seq = 1 << 16;
+    a = lively_model(ctx, &c, 5);
+    round_trip(ctx, a, scratch("long.bin"), LEMON_F32, "llama2c", 0);
+    lemon_model_free(ctx, a);
 }
 
 /* ---- vocabularies of GPT-2's family ---- */
@@ -891,6 +939,8 @@ int main(void) {
     test_carried(ctx);
     test_tags(ctx);
     test_gguf_keys(ctx);
+    test_gguf_refusals(ctx);
+    test_long_context(ctx);
     test_byte_level(ctx);
     test_gguf_hostile(ctx, 0, LEMON_Q4);
     test_gguf_hostile(ctx, 5, LEMON_F32);       /* LLaMA 3's factors */

@@ -803,6 +803,9 @@ static void test_budget_wishes(lemon_ctx *ctx) {
     check(fine(ctx, lemon_fuse_shape(ctx, &t, 300000, &s)) && s.n_layers == 6 && s.kv_heads == 1 && s.d_model == 16 * s.n_heads,
           "sizes that are given are kept");
     memset(&s, 0, sizeof s);
+    s.n_layers = 2;
+    check(fine(ctx, lemon_fuse_shape(ctx, &t, 300000, &s)) && s.n_layers == 2, "so is a depth that others would suit better");
+    memset(&s, 0, sizeof s);
     s.d_model = 72;
     check(fails_with(ctx, lemon_fuse_shape(ctx, &t, 300000, &s), LEMON_E_ARG, "leave one of them out"),
           "sizes that go with no shape are refused");
@@ -816,6 +819,7 @@ static void test_budget_wishes(lemon_ctx *ctx) {
           "the smallest that the message names can be had");
     memset(&s, 0, sizeof s);
     check(lemon_fuse_shape(ctx, &t, named - 1, &s) == LEMON_E_ARG, "one less cannot");
+    check(lemon__shape_step(256) == 16 && lemon__shape_step(255) == 1 && lemon__shape_step(4096) == 64, "sizes leave sixteen to choose from");
 }
 
 /* ---- what came of it ---- */
@@ -976,6 +980,28 @@ static void test_learning(lemon_ctx *ctx, const char *method, int solve, int64_t
           line);
     lemon_model_free(ctx, m);
     lemon_model_free(ctx, before);
+}
+
+/*  slicegpt turns the stream, and so reads all of it. */
+static void test_turned(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("slicegpt");
+    lemon_operators *ops = filled(ctx, teacher, &shape, &o);
+    check(ops && lemon_operators_map(ops, LEMON_AT_RESIDUAL, 0, 0)->field == teacher->config.d_model, "slicegpt turns the stream");
+    lemon_operators_free(ctx, ops);
+}
+
+/*  ligo's operators are what learns, not corrections beside them. */
+static void test_learned_maps(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("ligo");
+    lemon_operators *begun = filled(ctx, teacher, &shape, &o), *ops;
+    o.learn_steps = 10;
+    ops = filled(ctx, teacher, &shape, &o);
+    check(begun && ops && lemon_operators_map(begun, LEMON_AT_FFN, 0, 0)->field == 1 &&
+          lemon_operators_map(ops, LEMON_AT_FFN, 0, 0)->field == teacher->config.d_ffn, "ligo learns its operators");
+    lemon_operators_free(ctx, begun);
+    lemon_operators_free(ctx, ops);
 }
 
 /*  What the tape of learning makes of the operators, against finite differences of the naive apply and the naive model.
@@ -1315,6 +1341,37 @@ static int same_weights(const lemon_model *a, const lemon_model *b) {
     return a && b && same;
 }
 
+/*  Applied, filled and read from a folder: the bits are those without scratch. */
+static void test_all_in_scratch(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("lemon");
+    lemon_operators *ops = filled(ctx, teacher, &shape, &o), *again = NULL;
+    lemon_model *plain = NULL, *filed = NULL, *other = NULL;
+    lemon_options with;
+    lemon_ctx *other_ctx;
+    memset(&with, 0, sizeof with);
+    with.threads = 2;
+    with.scratch = "build/fused.part";
+    other_ctx = lemon_open(&with);
+    fine(ctx, lemon_operators_apply(ctx, ops, teacher, 1, &plain));
+    check(fine(other_ctx, lemon_operators_apply(other_ctx, ops, teacher, 1, &filed)) && same_weights(plain, filed),
+          "operators applied in scratch make the same bits");
+    lemon_model_free(other_ctx, filed);
+    check(fine(other_ctx, lemon_operators_fill(other_ctx, teacher, &shape, &text, &o, &again, NULL)) &&
+          fine(ctx, lemon_operators_apply(ctx, again, teacher, 1, &other)) && same_weights(plain, other),
+          "operators filled with scratch make the same bits");
+    lemon_operators_free(other_ctx, again);
+    filed = NULL;
+    check(fine(ctx, lemon_save(ctx, scratch("folder"), teacher, LEMON_F32)) &&
+          fine(other_ctx, lemon_load(other_ctx, scratch("folder"), &filed)) && distance(filed, teacher) >= 0 && distance(filed, teacher) <= 0,
+          "a folder is read into scratch");
+    lemon_model_free(other_ctx, filed);
+    lemon_close(other_ctx);
+    lemon_model_free(ctx, plain);
+    lemon_model_free(ctx, other);
+    lemon_operators_free(ctx, ops);
+}
+
 /*  As few tokens as a fusion of 7B has, 8,192 for the 6,912 unknowns of a row of W_down: what is solved is nearer to the real
     teacher on text of its own than a selection, at each layer. */
 static void test_few_tokens(lemon_ctx *ctx) {
@@ -1361,6 +1418,14 @@ static void test_scratch(lemon_ctx *ctx, const char *method) {
     fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &plain, &r));
     detail("%s: %g operations, %g were foretold", method, r.flops, f.flops);
     check(f.flops < 1.2 * r.flops && f.flops > r.flops / 1.2, "the operations of a fusion are foretold");
+    o.learn_steps = 10;
+    fine(ctx, lemon_fuse_plan(ctx, teacher, &shape, TEXT, &o, &f));
+    fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &filed, &r));
+    detail("%s: %g operations, %g were foretold", method, r.flops, f.flops);
+    check(f.flops < 1.2 * r.flops && f.flops > r.flops / 1.2, "and those of one that learns");
+    lemon_model_free(ctx, filed);
+    filed = NULL;
+    o.learn_steps = 0;
     remove(with.scratch);
     fine(other, lemon_fuse(other, teacher, &shape, &text, &o, &filed, NULL));
     check(same_weights(plain, filed), "a student in scratch has the same bits");
@@ -1401,6 +1466,8 @@ int main(void) {
     test_learning(ctx, "ligo", 1, 30, 1, "ligo");
     test_learning(ctx, "lemon", 0, 30, 1, "lemon, not solved");
     test_learning(ctx, "lemon", 1, 20, 0, "lemon, solved");
+    test_turned(ctx);
+    test_learned_maps(ctx);
     test_learned_gradients(ctx, "ligo", 1, 2, "ligo");
     test_learned_gradients(ctx, "lemon", 0, 3, "lemon, not solved");
     test_learned_gradients(ctx, "lemon", 1, 0, "lemon, solved");
@@ -1415,6 +1482,7 @@ int main(void) {
     test_few_tokens(ctx);
     test_scratch(ctx, "lemon");
     test_scratch(ctx, "subclone");
+    test_all_in_scratch(ctx);
     test_real(ctx);
     lemon_model_free(ctx, teacher);
     lemon_model_free(ctx, untied_teacher);

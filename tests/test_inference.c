@@ -227,6 +227,11 @@ static void test_stops(lemon_ctx *ctx) {
     lemon_generate(ctx, m, "abc", 4, &s, NULL, NULL, &tokens, &stop);
     check(stop == LEMON_STOP_COUNT && tokens.ids[tokens.count - 1] == 0,
           "with all scores equal the lowest id is taken");
+    m->config.vocab_size -= 200;
+    check(fails_with(ctx, lemon_generate(ctx, m, "abc", 4, &s, NULL, NULL, &tokens, &stop), LEMON_E_ARG, "the tokenizer has 259") &&
+          fails_with(ctx, lemon_save(ctx, scratch("small.lemon"), m, LEMON_F32), LEMON_E_ARG, "tokenizer has 259 pieces"),
+          "a tokenizer larger than the vocabulary is refused");
+    m->config.vocab_size += 200;
     lemon_tokenizer_free(ctx, m->tokenizer);
     m->tokenizer = NULL;
     check(

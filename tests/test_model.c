@@ -38,6 +38,10 @@ static void test_refusals(lemon_ctx *ctx) {
     c.rope_theta = (float)NAN;
     check(fails_with(ctx, lemon_config_check(ctx, &c), LEMON_E_ARG, "rope_theta"), "refused: rope_theta NaN");
     c = good;
+    c.n_heads = 4096, c.head_dim = 18;
+    check(fails_with(ctx, lemon_config_check(ctx, &c), LEMON_E_ARG, "n_heads times head_dim is 73728, expected at most 65536"),
+          "refused: heads that are too wide together");
+    c = good;
     c.rms_norm_eps = -1;
     check(fails_with(ctx, lemon_config_check(ctx, &c), LEMON_E_ARG, "rms_norm_eps"), "refused: rms_norm_eps -1");
     check(lemon_config_check(ctx, NULL) == LEMON_E_ARG, "refused: no config");

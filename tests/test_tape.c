@@ -56,6 +56,19 @@ static lemon_var record_attention(lemon_tape *t, const lemon_var *x) {
 }
 static void naive_attention(double *const *x, double *y) { ref_attention(x[0], x[1], x[2], ROWS, 6, 2, 4, SEQ, 0, y); }
 
+/*  Backward reads what attention gave; it must outlive the rows behind it. */
+static lemon_var record_first(lemon_tape *t, const lemon_var *x) {
+    lemon_var y = record_attention(t, x);
+    int i;
+    for (i = 0; i < 3; i++) y = lemon_tape_add(t, y, y);
+    return y;
+}
+static void naive_first(double *const *x, double *y) {
+    int i;
+    naive_attention(x, y);
+    for (i = 0; i < ROWS * 24; i++) y[i] *= 8;
+}
+
 static lemon_var record_window(lemon_tape *t, const lemon_var *x) {
     return lemon_tape_attention(t, x[0], x[1], x[2], 6, 2, 4, SEQ, 3);
 }
@@ -151,6 +164,7 @@ static const op_case cases[] = {
      24,
      record_attention,
      naive_attention},
+    {"attention, whose memory others would take", 3, {{ROWS, 24}, {ROWS, 8}, {ROWS, 8}}, 24, record_first, naive_first},
     {"attention, a window of 3", 3, {{ROWS, 24}, {ROWS, 8}, {ROWS, 8}}, 24, record_window, naive_window},
     {"bias", 2, {{ROWS, 19}, {1, 19}}, 19, record_bias, naive_bias},
     {"norm of each head, behind a bias", 3, {{ROWS, 12}, {1, 4}, {1, 12}}, 12, record_heads, naive_heads},
@@ -679,7 +693,9 @@ static void test_stored(lemon_ctx *ctx) {
     }
     check(near_to((double)out[1], (double)out[0], 1e-5), "q8 weights serve in embed, matmul and loss");
     fill_normal(&rng, plain, 40, 1);
-    for (kind = 0; kind < 2; kind++) {
+    for (kind = 0; kind < 3; kind++) {
+        static const char *const names[] = {"a gradient through a q8 weight is refused",
+                                            "a gradient through a q8 output matrix is refused", "q8 on the left is refused"};
         static const lemon_loss_options options = {0.0f, 1.0f, 1.0f};
         static const int32_t next[1] = {0};
         lemon_tape *tape = NULL;
@@ -687,10 +703,9 @@ static void test_stored(lemon_ctx *ctx) {
         lemon_tape_open(ctx, &tape);
         w = lemon_tape_weight(tape, &stored);
         x = lemon_tape_leaf(tape, plain, grad, 1, 40);
-        if (kind) lemon_tape_loss(tape, x, w, next, -1, -1, &options);
-        else lemon_tape_matmul(tape, x, 0, w, 1);
-        check(fails_with(ctx, lemon_tape_plan(tape, 1, NULL), LEMON_E_ARG, "q8"),
-              kind ? "a gradient through a q8 output matrix is refused" : "a gradient through a q8 weight is refused");
+        if (kind == 1) lemon_tape_loss(tape, x, w, next, -1, -1, &options);
+        else lemon_tape_matmul(tape, kind ? w : x, 0, kind ? x : w, 1);
+        check(fails_with(ctx, lemon_tape_plan(tape, 1, NULL), LEMON_E_ARG, "q8"), names[kind]);
         lemon_tape_close(tape);
     }
 }

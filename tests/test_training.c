@@ -550,7 +550,7 @@ static void test_refusals(lemon_ctx *ctx) {
     lemon_config c = world_config();
     lemon_train_options o;
     size_t i;
-    char name[96];
+    char name[96], path[5000];
     for (i = 0; i < sizeof wrongs / sizeof wrongs[0]; i++) {
         int64_t whole = (int64_t)(wrongs[i].whole ? wrongs[i].value : 0);
         o = world_options(&r);
@@ -574,6 +574,13 @@ static void test_refusals(lemon_ctx *ctx) {
     check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "vocab_size is 31, expected 30"),
           "train refuses a teacher of another vocabulary");
     o = world_options(&r);
+    memset(path, 'a', sizeof path - 1);
+    path[sizeof path - 1] = 0;
+    o.save_path = path;
+    o.resume = 1;
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "the path to save to has 4999 bytes"),
+          "train refuses a path that is too long");
+    o = world_options(&r);
     lemon_save(ctx, scratch("q8.lemon"), m, LEMON_Q8);
     lemon_load(ctx, scratch("q8.lemon"), &mapped);
     check(fails_with(ctx, lemon_train(ctx, mapped, &text, &o, NULL), LEMON_E_ARG, "does not own f32 weights"),
@@ -581,6 +588,33 @@ static void test_refusals(lemon_ctx *ctx) {
     lemon_model_free(ctx, m);
     lemon_model_free(ctx, other);
     lemon_model_free(ctx, mapped);
+}
+
+static int nobody(void *user, void *numbers, int64_t count, size_t bytes) {
+    (void)user, (void)numbers, (void)count, (void)bytes;
+    return 1;
+}
+
+/*  One process of two, of which the other never answers. */
+static void test_no_others(void) {
+    record r;
+    lemon_train_options o = world_options(&r);
+    lemon_options options;
+    lemon_ctx *ctx;
+    lemon_model *m;
+    memset(&options, 0, sizeof options);
+    options.threads = 1;
+    options.ranks = 2;
+    options.all_reduce = nobody;
+    ctx = lemon_open(&options);
+    m = world_model(ctx);
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "expected a multiple of the number of processes, 2"),
+          "two processes share an even number of parts");
+    o.accumulate = 2;
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_IO, "process 0 of 2 could not reach the others"),
+          "a process that cannot reach the others says so");
+    lemon_model_free(ctx, m);
+    lemon_close(ctx);
 }
 
 /* ---- resume ---- */
@@ -723,6 +757,15 @@ static void test_resume_damage(lemon_ctx *ctx) {
     o.save_path = scratch("whole.lemon");
     check(lemon_train(ctx, m, &text, &o, NULL) == LEMON_E_ARG, "resume refuses fewer steps than are done");
     o = world_options(&r);
+    o.schedule = LEMON_CONSTANT;
+    o.steps = o.save_every = 4;
+    o.save_path = scratch("constant.lemon");
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)), "a run whose rate does not fall");
+    o.resume = 1;
+    o.steps = 2;
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "4 steps are done, expected at most --steps, which is 2"),
+          "resumed with fewer steps it says how many are done");
+    o = world_options(&r);
     o.resume = 1;
     c.d_ffn = 25;
     other = lively_model(ctx, &c, 1);
@@ -837,6 +880,7 @@ int main(void) {
     test_memory(ctx);
     test_result(ctx);
     test_refusals(ctx);
+    test_no_others();
     test_killed();
     test_cancelled();
     test_resume_refusals(ctx);

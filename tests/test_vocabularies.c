@@ -551,6 +551,12 @@ static void test_sentencepiece_folder(lemon_ctx *ctx) {
           "   which go with it into another folder's tokenizer.json");
     lemon_model_free(ctx, m);
     lemon_model_free(ctx, back);
+    back = NULL;
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", scratch("spm"));
+    spill(path, "{}", 2);
+    check(fine(ctx, lemon_load(ctx, scratch("spm"), &back)) && lemon_tokenizer_adds_bos(back->tokenizer),
+          "   a text begins with BOS unless the folder says no");
+    lemon_model_free(ctx, back);
     snprintf(path, sizeof path, "%s", scratch("vocabulary.model"));
     spill(path, file, n);
     check(fine(ctx, lemon_tokenizer_load(ctx, path, 265, &t)), "   and the file may be given by itself");
