@@ -27,15 +27,15 @@
         1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
         2  Numbers         374   2309   bf16 and f16, random numbers, checksums
         3  Tensors         396   2417   a dense view, storage types, arenas
-        4  GEMM            429   2680   the matrix product
-        5  Kernels           -   4479   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5593   reverse-mode automatic differentiation
-        7  Model           533   6253   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6859   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10056   text to ids and back; text files to training data
-       10  Inference       778  12854   the key-value cache, sampling
-       11  Training        841  13291   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  13986   operators, the methods that fill them, apply and learn
+        4  GEMM            429   2681   the matrix product
+        5  Kernels           -   4480   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5594   reverse-mode automatic differentiation
+        7  Model           533   6254   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6860   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10057   text to ids and back; text files to training data
+       10  Inference       778  12855   the key-value cache, sampling
+       11  Training        841  13292   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  13987   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
