@@ -8164,7 +8164,7 @@ static lemon_status lemon__tokenizer_from_parts(lemon_ctx *ctx, const char *fold
 static lemon_status lemon__vocabulary_check(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, int32_t vocab_size) {
     int32_t size = lemon_tokenizer_size(tokenizer);
     if (size <= vocab_size) return LEMON_OK;
-    return lemon__fail(ctx, LEMON_E_ARG, "tokenizer has %ld pieces, expected at most %ld, which is vocab_size",
+    return lemon__fail(ctx, LEMON_E_ARG, "the tokenizer has %ld pieces, expected at most %ld, which is vocab_size",
                        (long)size, (long)vocab_size);
 }
 
