@@ -637,7 +637,8 @@ typedef struct lemon_model {
     lemon_part *parts;        /* what else its files brought */
     int64_t n_parts;
     char format[8];           /* what it was read from: "lemon", "gguf", "llama2c", "hf"; "" if made here */
-    lemon_dtype dtype;        /* of the matrices; where they differ, of most of their numbers */
+    lemon_dtype dtype;        /* of the matrices; where they differ, of most of their numbers; q8 of llama2.c's version 2,
+                                 though its groups are decoded to f32 */
     lemon_reader source;      /* keeps mapped weights alive */
     lemon_arena arena;        /* owns parts, and weights that could not stay in the file */
 } lemon_model;
@@ -683,6 +684,8 @@ typedef struct lemon_save_options {
 LEMON_API void lemon_save_defaults(lemon_save_options *options);
 LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options);
+/*  What lemon_save would refuse of a model of that shape, asked before the work that makes it. */
+LEMON_API lemon_status lemon_save_check(lemon_ctx *ctx, const char *path, const lemon_config *config, lemon_dtype dtype);
 /*  The .lemon bytes to any writer, which is committed, or aborted on error. */
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          lemon_dtype dtype);
@@ -2032,6 +2035,8 @@ static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
     if (file->fd < 0 || fstat(file->fd, &info) != 0) return lemon__io_error(file, "open");
     if (S_ISDIR(info.st_mode))
         return lemon__fail(file->ctx, LEMON_E_UNSUPPORTED, "%s: is a folder, expected a file", file->path);
+    if (!S_ISREG(info.st_mode))         /* its size is not known, and it cannot be read twice */
+        return lemon__fail(file->ctx, LEMON_E_UNSUPPORTED, "%s: is a pipe or a device, expected a file", file->path);
     *size = (uint64_t)info.st_size;
     if (info.st_size > 0 && (uint64_t)info.st_size <= SIZE_MAX) {
         file->map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, file->fd, 0);
@@ -2053,7 +2058,11 @@ static lemon_status lemon__file_append(void *user, const void *bytes, size_t cou
     return LEMON_OK;
 }
 
+/*  What is no file would be gone with the rename: /dev/null, for whoever may. */
 static lemon_status lemon__file_open_write(lemon__file *file) {
+    struct stat info;
+    if (stat(file->path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode))
+        return lemon__fail(file->ctx, LEMON_E_IO, "%s: is a pipe or a device, expected a file", file->path);
     file->fd = open(file->temporary, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     return file->fd < 0 ? lemon__io_error(file, "create") : LEMON_OK;
 }
@@ -8561,6 +8570,7 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     status = lemon_model_create(ctx, &in.config, model);
     if (!status) status = lemon__llama2c_weights(&in, *model, &size);
     if (!status) memcpy((*model)->format, "llama2c", 8);
+    if (!status && in.version == 2) (*model)->dtype = LEMON_Q8;         /* as the file has it; groups differ from ours */
     return status;
 }
 
@@ -9525,8 +9535,7 @@ static lemon_status lemon__save_gguf(lemon_ctx *ctx, const char *path, const lem
     pack.align = 32;
     lemon__gguf_keys(&pack, model, dtype);
     lemon__pack_params(&pack, model, 0, model->n_params, LEMON__STYLE_GGUF, dtype);
-    lemon_status status = lemon__gguf_fits(ctx, path, &model->config);
-    if (!status) status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
+    lemon_status status = pack.status ? lemon__blame(ctx, path, pack.status) : lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
     return status;
 }
@@ -9629,8 +9638,7 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
 
 static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
     lemon_writer writer;
-    lemon_status status = lemon__bin_fits(ctx, path, &model->config, dtype);
-    if (!status) status = lemon_file_writer(ctx, path, &writer);
+    lemon_status status = lemon_file_writer(ctx, path, &writer);
     if (status) return status;
     return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, dtype == LEMON_Q8 ? 2 : 0));
 }
@@ -9641,6 +9649,16 @@ static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const 
    there already (other people's files may be in it), the new files are moved into it one by one: the old config.json
    goes first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two
    renames leaves is whole, some of it in PATH.tmp. */
+
+static lemon_status lemon__folder_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
+    if (dtype > LEMON_F16)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
+                           "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(dtype));
+    if (c->qkv_bias && c->qk_norm)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, but no architecture of Hugging Face's "
+                           "has both", path);
+    return LEMON_OK;
+}
 
 #ifdef LEMON_NO_STDIO
 static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
@@ -9896,13 +9914,6 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     lemon__folder f;
     int n = (int)lemon__min((int64_t)strlen(path), LEMON__PATH);
     char place[LEMON__PATH];
-    if (options->dtype > LEMON_F16)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
-                           "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path,
-                           lemon_dtype_name(options->dtype));
-    if (model->config.qkv_bias && model->config.qk_norm)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, but no architecture of Hugging Face's "
-                           "has both", path);
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0 || n + 5 > LEMON__PATH) return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
     memset(&f, 0, sizeof f);
@@ -10026,18 +10037,29 @@ LEMON_API void lemon_save_defaults(lemon_save_options *options) {
     if (options) *options = defaults;
 }
 
+LEMON_API lemon_status lemon_save_check(lemon_ctx *ctx, const char *path, const lemon_config *config, lemon_dtype dtype) {
+    if (lemon__lacks(ctx, __func__, path && config)) return LEMON_E_ARG;
+    if ((unsigned)dtype > LEMON_Q4)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
+                           lemon_dtype_name(dtype));
+    const char *ending = lemon__ending(path);
+    if (strcmp(ending, ".lemon") == 0 || strcmp(ending, ".h") == 0) return LEMON_OK;
+    if (!LEMON__FORMATS) return lemon__one_format(ctx, path);
+    if (strcmp(ending, ".gguf") == 0) return lemon__gguf_fits(ctx, path, config);
+    if (strcmp(ending, ".bin") == 0) return lemon__bin_fits(ctx, path, config, dtype);
+    return lemon__folder_fits(ctx, path, config, dtype);
+}
+
 LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
     lemon_writer writer;
     lemon__array array;
     if (lemon__lacks(ctx, __func__, path && model && options)) return LEMON_E_ARG;
-    if ((unsigned)options->dtype > LEMON_Q4)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, expected f32, bf16, f16, q8 or q4", path,
-                           lemon_dtype_name(options->dtype));
-    lemon_status status = lemon__vocabulary_check(ctx, model->tokenizer, model->config.vocab_size);
+    lemon_status status = lemon_save_check(ctx, path, &model->config, options->dtype);
+    if (status) return status;
+    status = lemon__vocabulary_check(ctx, model->tokenizer, model->config.vocab_size);
     if (status) return lemon__blame(ctx, path, status);
     const char *ending = lemon__ending(path);
-    if (!LEMON__FORMATS && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__one_format(ctx, path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
     if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
     if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__save_folder(ctx, path, model, options);
@@ -13785,13 +13807,14 @@ enum { LEMON__CONDITIONS = 16 };
 
 static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *out) {
     const lemon_train_options *o = &t->o;
-    const int falls = o->schedule == LEMON_COSINE;      /* a constant rate may go on for longer */
+    const int falls = o->schedule == LEMON_COSINE;      /* a constant rate may go on for longer, and a warm-up of 1 is none */
+    const int64_t warmup = falls ? o->warmup : lemon__max(1, o->warmup);
     const lemon__condition list[LEMON__CONDITIONS] = {
-        {"batch", (double)o->batch}, {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
-        {"min-lr", falls ? o->min_lr : 0.0}, {"warmup", (double)o->warmup}, {"schedule", (double)o->schedule},
+        {"steps", falls ? (double)o->steps : 0.0}, {"batch", (double)o->batch}, {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
+        {"min-lr", falls ? o->min_lr : 0.0}, {"warmup", (double)warmup}, {"schedule", (double)o->schedule},
         {"weight-decay", o->weight_decay}, {"clip", o->clip}, {"distill", o->distill}, {"temperature", o->temperature},
         {"order", (double)o->order}, {"seed", (double)o->seed}, {"data", (double)t->data_crc},
-        {"teacher", (double)t->teacher_crc}, {"steps", falls ? (double)o->steps : 0.0}};
+        {"teacher", (double)t->teacher_crc}};
     memcpy(out, list, sizeof list);
 }
 
@@ -13975,7 +13998,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     if (!status && t.o.resume) status = lemon__trainer_resume(&t);
     while (!status && t.done < t.o.steps) status = lemon__trainer_step(&t);
     if (!status) status = lemon__trainer_finish(&t, result ? result : &ignored);
-    if (!status && t.o.save_every == 0) status = lemon__trainer_save(&t, 0);
+    if (!status && (t.o.save_every == 0 || t.o.resume)) status = lemon__trainer_save(&t, 0);   /* nothing was left to do */
     lemon_tape_close(t.q.tape);
     lemon_tape_close(t.eval.tape);
     lemon_arena_free(ctx, &t.arena);

@@ -797,7 +797,10 @@ static int load_tokens(run *r, const lemon_model *model, const char *path, const
 }
 
 static int load_data(run *r, const lemon_model *model, const char *path) {
-    return load_tokens(r, model, path, r->set.data, r->set.n_data, &r->tokens);
+    int code = load_tokens(r, model, path, r->set.data, r->set.n_data, &r->tokens);
+    if (code || r->set.n_data == 0 || r->tokens.count > 1) return code;
+    return complain(r, EXIT_FAILED, "%s: tokens is %lld, expected at least 2; give a file with text in it", r->set.data[0],
+                    (long long)r->tokens.count);
 }
 
 /*  --trim-vocab: *model becomes one with the tokens that the file needs; the one that was read moves to r->whole. */
@@ -1677,12 +1680,16 @@ static int operators_check(run *r) {
     return code;
 }
 
-/*  The part of the text that lemon_operators_fill would have held out: the last tenth of its windows. */
-static lemon_tokens held_out(const run *r) {
+/*  The part of the text that lemon_operators_fill holds out: the last tenth of its windows.  used: calibration tokens, where
+    that is known; of saved operators it is not, and no method takes more of itself than 65,536. */
+static lemon_tokens held_out(const run *r, int64_t used) {
     lemon_tokens held = r->tokens;
-    int64_t n = held.count < r->set.tokens ? held.count : r->set.tokens;
+    int64_t most = r->set.tokens ? r->set.tokens : r->set.operators ? 65536 : used ? used : 32768;
+    int64_t n = held.count < most ? held.count : most;
     int64_t seq = r->teacher->config.max_seq < 256 ? r->teacher->config.max_seq : 256;
-    int64_t windows = n / seq, last = windows < 10 ? windows : windows / 10;
+    int64_t windows, last;
+    while (n / seq < 10 && seq > 16) seq /= 2;
+    windows = n / seq, last = windows < 10 ? windows > 0 : windows / 10;
     held.ids = held.ids ? held.ids + (windows - last) * seq : NULL;
     held.count = last * seq;
     return held;
@@ -1690,7 +1697,7 @@ static lemon_tokens held_out(const run *r) {
 
 /*  Operators from a file; the student's loss, if there is text. */
 static int fuse_saved(run *r, lemon_fuse_result *result) {
-    lemon_tokens held = held_out(r);
+    lemon_tokens held = held_out(r, 0);
     int code = check(r, lemon_operators_load(r->ctx, r->set.operators, &r->operators));
     if (code == EXIT_DONE) code = operators_check(r);
     if (code == EXIT_DONE)
@@ -1731,6 +1738,7 @@ static int fuse_by_method(run *r, lemon_fuse_result *result) {
     lemon_fuse_options options = fuse_options(r);
     const lemon_tokens *text = r->set.n_data ? &r->tokens : NULL;
     int random = strcmp(options.method, "random") == 0, code = fuse_shape(r, &shape);
+    if (code == EXIT_DONE) code = check(r, lemon_save_check(r->ctx, r->plain[1], &shape, LEMON_F32));
     if (code) return code;
     if (random && r->set.save_operators)
         return complain(r, EXIT_USAGE, "--save-operators has nothing to save: --method random has no operators");
@@ -1857,7 +1865,7 @@ static int fuse_texts(run *r, report *page, const lemon_tokens *held) {
 
 static int fuse_report(run *r, const lemon_fuse_result *result) {
     report page;
-    lemon_tokens held = held_out(r);
+    lemon_tokens held = held_out(r, result->calibration_tokens);
     double teacher_loss = (double)NAN;
     int code = EXIT_DONE;
     if (r->set.report == NULL) return EXIT_DONE;
@@ -2046,6 +2054,7 @@ static int train_load(run *r) {
     int code = check_model_output(r, r->plain[1]);
     if (code == EXIT_DONE) code = check_output(r, r->set.report);
     if (code == EXIT_DONE) code = train_model(r);
+    if (code == EXIT_DONE) code = check(r, lemon_save_check(r->ctx, r->plain[1], &r->model->config, LEMON_F32));
     if (code == EXIT_DONE && r->set.teacher) code = check(r, lemon_load(r->ctx, r->set.teacher, &r->teacher));
     if (code == EXIT_DONE) code = load_data(r, r->model, r->plain[0]);
     if (code == EXIT_DONE && r->set.eval_data)

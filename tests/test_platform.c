@@ -293,6 +293,8 @@ static void test_writer_errors(lemon_ctx *ctx) {
     lemon_writer w;
     check(fails_with(ctx, lemon_file_writer(ctx, scratch("none/there.bin"), &w), LEMON_E_IO, "none/there.bin"),
           "a folder that is not there is named");
+    check(fails_with(ctx, lemon_file_writer(ctx, "/dev/null", &w), LEMON_E_IO, "/dev/null: is a pipe or a device") &&
+              !exists("/dev/null.tmp"), "a device is not replaced by a file");
     check(lemon_file_writer(ctx, NULL, &w) == LEMON_E_ARG && lemon_file_writer(NULL, "x", &w) == LEMON_E_ARG &&
               lemon_file_writer(ctx, "x", NULL) == LEMON_E_ARG,
           "arguments that are NULL are refused");
@@ -339,6 +341,8 @@ static void test_reader(lemon_ctx *ctx) {
     check(fails_with(ctx, lemon_file_reader(ctx, scratch("none.bin"), &r), LEMON_E_IO, "none.bin: could not open"),
           "a file that is not there is named");
     check(fails_with(ctx, lemon_file_reader(ctx, ".", &r), LEMON_E_UNSUPPORTED, "folder"), "a folder is not a file");
+    check(fails_with(ctx, lemon_file_reader(ctx, "/dev/null", &r), LEMON_E_UNSUPPORTED, "is a pipe or a device"),
+          "nor is a device, which has no size");
     spill(path, "", 0);
     check(fine(ctx, lemon_file_reader(ctx, path, &r)) && r.size == 0, "an empty file opens");
     r.close(r.user);

@@ -193,6 +193,14 @@ for method in random ligo; do
 done
 expect 0 "" fuse one.lemon g.lemon $shape --operators f.ops --quiet
 check "saved operators give the same student" cmp f.lemon g.lemon
+# At its own shape the student is the teacher, on the same text: the tenth that was held out, whoever says so.
+run fuse one.lemon same.lemon --dim 32 --layers 4 --heads 4 --kv-heads 2 --ffn 64 --data held.txt --learn 0 --save-operators same.ops \
+    --report same.html --json
+loss=$(field init_loss)
+said=$(sed -n 's/.*The teacher[^ ]* is \([0-9.]*\) there.*/\1/p' same.html)
+holds "the report has the teacher's loss on the text that was held out, $said" "(${said:-0} - ${loss:-1})^2 < 1e-6"
+run fuse one.lemon g.lemon --operators same.ops --data held.txt --json
+holds "saved operators tell the same loss" "($(field init_loss) - ${loss:-1})^2 < 1e-10"
 for method in lemon ligo subclone select drop slicegpt modegpt random; do
     run fuse one.lemon "$method.lemon" $shape --data text.txt --tokens 2000 --method $method --learn 2 --json
     check "fuse --method $method" test "$status" -eq 0
@@ -301,6 +309,9 @@ run convert one.lemon c.lemon --dtype q8 --quiet
 expect 0 "f32" convert c.lemon from-q8 --quiet
 run convert c.lemon q8.bin --json --quiet
 check "q8 as llama2.c's version 2" test "$(od -An -td4 -j4 -N4 q8.bin | tr -d ' ')" = 2
+check "which is q8" test "$(field dtype)" = '"q8"'
+run convert q8.bin again.bin --quiet
+check "and stays so where no type is given" test "$(od -An -td4 -j4 -N4 again.bin | tr -d ' ')" = 2
 if command -v python3 > /dev/null; then
     run convert out.gguf plain.lemon --dtype f32 --quiet
     python3 "$here/../examples/lemon_read.py" plain.lemon tok_embed > plain.txt
@@ -368,7 +379,7 @@ done
 expect 1 "none.txt" eval m.lemon --data none.txt
 : > empty.txt
 printf 'abc' > odd.u16
-expect 2 "tokens" eval m.lemon --data empty.txt
+expect 1 "empty.txt: tokens is 0, expected at least 2" eval m.lemon --data empty.txt
 expect 1 "odd.u16" eval m.lemon --data odd.u16
 
 # Questions: the likelihoods are those of eval, so a choice of what the model says greedily wins; ties are wrong.
@@ -385,6 +396,12 @@ for bad in '{"prompt": "a", "choices": ["b"], "answer": 0}' '{"prompt": "a", "ch
 done
 expect 2 "contradict" eval m.lemon --choices c.jsonl --data empty.txt
 expect 1 "none/out.lemon" convert one.lemon none/out.lemon
+# What the format of OUT cannot carry is said before the work, not after it.
+expect 2 "head_dim is 8, expected 4" fuse one.lemon early.bin --dim 16 --layers 2 --heads 4 --kv-heads 2 --ffn 32 --tokens 1000
+check "a fusion does not begin" test ! -e early.bin.part
+expect 0 "" init wide.lemon --dim 16 --layers 1 --heads 4 --kv-heads 2 --head-dim 8 --ffn 32 --seq 32 --bytes --quiet
+expect 2 "head_dim is 8, expected 4" train wide.lemon early.bin --data text.txt --steps 2 --log early.csv
+check "nor does training" test ! -e early.csv
 cp one.lemon keep.lemon
 expect 1 "cut.lemon" convert cut.lemon keep.lemon
 check "a failure leaves the old file as it was" cmp one.lemon keep.lemon

@@ -721,7 +721,7 @@ static void test_resume_refusals(lemon_ctx *ctx) {
         case 11: o.seed = 2; break;
         case 12: shorter.count = TEXT - 1; break;
         case 13: o.teacher = m; break;
-        default: o.steps = 13; break;
+        default: o.steps = 24; break;           /* not the warm-up that follows from it */
         }
         status = lemon_train(ctx, m, i == 12 ? &shorter : &text, &o, NULL);
         snprintf(flag, sizeof flag, "--%s is", names[i]);
@@ -765,6 +765,10 @@ static void test_resume_damage(lemon_ctx *ctx) {
     o.steps = 2;
     check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "4 steps are done, expected at most --steps, which is 2"),
           "resumed with fewer steps it says how many are done");
+    o.steps = 24;                                               /* whose twentieth is a warm-up of 1, not 0 */
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)), "resumed with more, for which the warm-up is the same, it goes on");
+    remove(o.save_path);
+    check(fine(ctx, lemon_train(ctx, m, &text, &o, NULL)) && exists(o.save_path), "once more: a model that is gone is there again");
     o = world_options(&r);
     o.resume = 1;
     c.d_ffn = 25;
