@@ -15251,24 +15251,34 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
     return gain;
 }
 
-/*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0. */
+/*  The gain of a ridge's step for the targets that judge; infinite where there is no factor. */
+static double lemon__squares_try(lemon__squares *q, const lemon__target *t, int64_t count, int ridge) {
+    const int64_t numbers = count * q->n;
+    if (q->f->status || !lemon__squares_factor(q, ridge)) return (double)INFINITY;
+    memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
+    lemon__factor_solve(&q->l, q->cov.sum, count);
+    for (int64_t i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
+    return lemon__squares_gain(q, t, count);
+}
+
+/*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0.  From the middle one
+    upwards, or else downwards, as long as it gets better: error falls and then rises again as a ridge grows. */
 static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
-    const int64_t count = lemon__min(t->m, LEMON__JUDGES), numbers = count * q->n;
-    double least = 0.0;
-    int best = -1;
-    if (q->f->status) return best;
+    const int64_t count = lemon__min(t->m, LEMON__JUDGES);
+    const int middle = LEMON__RIDGES / 2;
+    int best = middle;
+    if (q->f->status) return -1;
     for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
     lemon__squares_cross(q, t, count);
-    memcpy(q->r, q->cov.sum, (size_t)numbers * sizeof *q->r);
-    for (int k = 0; k < LEMON__RIDGES && !q->f->status; k++) {
-        if (!lemon__squares_factor(q, k)) continue;
-        memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
-        lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (int64_t i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
-        double gain = lemon__squares_gain(q, t, count);
-        if (gain < least) least = gain, best = k;
-    }
-    return best;
+    memcpy(q->r, q->cov.sum, (size_t)(count * q->n) * sizeof *q->r);
+    double least = lemon__squares_try(q, t, count, middle);
+    for (int up = 1; up >= -1 && best == middle; up -= 2)
+        for (int k = middle + up; k >= 0 && k < LEMON__RIDGES; k += up) {
+            double gain = lemon__squares_try(q, t, count, k);
+            if (!(gain < least)) break;
+            least = gain, best = k;
+        }
+    return least < 0.0 ? best : -1;
 }
 
 /*  out[c * step + r] = in[r, c], by squares. */
@@ -17216,15 +17226,18 @@ static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
 
 static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
 
-/*  Least squares with n unknowns: the factors, then m targets, choosing among ridges on some of them. */
+/*  Least squares with n unknowns: the factors, then m targets, choosing among ridges on some of them.  Three are tried
+    where the middle one or larger ones do best, four where smaller ones do: the mean is counted. */
+enum { LEMON__TRIED = LEMON__RIDGES - 1 };
+
 static void lemon__cost_factors(lemon__cost *p, double n) {
-    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
+    const double ridges = LEMON__TRIED - 0.5, factor = LEMON__FACTOR;
     p->flops += p->kept * lemon__cost_square(n);
     p->flops64 += ridges * n * n * (n / 3.0 + factor);
 }
 
 static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
-    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
+    const double ridges = LEMON__TRIED - 0.5, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
                  each = n * (dense ? 4.0 : 2.0);
     p->flops += each * ((judges + m) * p->kept + ridges * judges * p->held);
     p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
@@ -17298,7 +17311,7 @@ static void lemon__plan_bytes(const lemon__fill *f, lemon_fuse_forecast *forecas
     *(forecast->memory + rows <= most ? &forecast->memory : &forecast->scratch) += rows;
     if (!lemon__solves(f)) return;
     forecast->memory = fmax(forecast->memory,
-                            fmin(forecast->memory + 8.0 * (LEMON__RIDGES - 1) * (double)(f->ns * f->ns), most));
+                            fmin(forecast->memory + 8.0 * (LEMON__TRIED - 1) * (double)(f->ns * f->ns), most));
     if (scratch) forecast->scratch += 8.0 * (double)(f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f));
 }
 
