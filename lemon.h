@@ -27,15 +27,15 @@
         1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
         2  Numbers         374   2349   bf16 and f16, random numbers, checksums
         3  Tensors         396   2457   a dense view, storage types, arenas
-        4  GEMM            429   2722   the matrix product
-        5  Kernels           -   4521   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5635   reverse-mode automatic differentiation
-        7  Model           533   6295   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6901   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10098   text to ids and back; text files to training data
-       10  Inference       778  12896   the key-value cache, sampling
-       11  Training        841  13333   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  14028   operators, the methods that fill them, apply and learn
+        4  GEMM            429   2728   the matrix product
+        5  Kernels           -   4527   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5641   reverse-mode automatic differentiation
+        7  Model           533   6301   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6907   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10104   text to ids and back; text files to training data
+       10  Inference       778  12902   the key-value cache, sampling
+       11  Training        841  13339   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  14034   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -2586,24 +2586,30 @@ LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float
     }
 }
 
-/* ---- zeros: all threads write them where they are many, and so share the page faults of new memory ---- */
+/* ---- zeros and copies: all threads write them where they are many, and so share the page faults of new memory ---- */
 
-enum { LEMON__ZEROED = 1 << 21 };
+enum { LEMON__MOVED = 1 << 21 };
 
-typedef struct lemon__zeroing { char *p; size_t bytes; } lemon__zeroing;
+typedef struct lemon__moving { char *to; const char *from; size_t bytes; } lemon__moving;
 
-static void lemon__zero_task(void *arg, int64_t index, int worker) {
-    const lemon__zeroing *z = (const lemon__zeroing *)arg;
-    const size_t from = (size_t)index * LEMON__ZEROED, left = z->bytes - from;
+static void lemon__move_task(void *arg, int64_t index, int worker) {
+    const lemon__moving *g = (const lemon__moving *)arg;
+    const size_t at = (size_t)index * LEMON__MOVED, n = g->bytes - at < LEMON__MOVED ? g->bytes - at : (size_t)LEMON__MOVED;
     (void)worker;
-    memset(z->p + from, 0, left < LEMON__ZEROED ? left : (size_t)LEMON__ZEROED);
+    if (g->from) memcpy(g->to + at, g->from + at, n);
+    else memset(g->to + at, 0, n);
+}
+
+/*  from: NULL for zeros. */
+static void lemon__move(lemon_ctx *ctx, void *to, const void *from, size_t bytes) {
+    lemon__moving g;
+    g.to = (char *)to, g.from = (const char *)from, g.bytes = bytes;
+    lemon__parallel(ctx, (int64_t)((bytes + LEMON__MOVED - 1) / LEMON__MOVED), lemon__move_task, &g);
 }
 
 static void lemon__zero(lemon_ctx *ctx, void *p, size_t bytes) {
-    lemon__zeroing z;
-    z.p = (char *)p, z.bytes = bytes;
     if (LEMON__SMALL) memset(p, 0, bytes);
-    else lemon__parallel(ctx, (int64_t)((bytes + LEMON__ZEROED - 1) / LEMON__ZEROED), lemon__zero_task, &z);
+    else lemon__move(ctx, p, NULL, bytes);
 }
 
 /* ---- arenas: a chain of blocks, each with its size and the next in front ---- */
@@ -14735,7 +14741,7 @@ static void lemon__fill_end(lemon__fill *f) {
 
 /* ---- scratch: the student's weights, and where the work stands, so that it goes on there after a kill ---- */
 
-enum { LEMON__STAGE = 4096 };
+enum { LEMON__STAGE = 4096, LEMON__STAGE_SECONDS = 10 };
 
 /*  Numbers that are measured of the teacher: channels, neurons, heads, influence, covariance. */
 static int64_t lemon__measured(const lemon__fill *f) {
@@ -14807,14 +14813,21 @@ static void lemon__student_open(lemon__fill *f) {
     f->status = lemon__stage_places(f, file);
 }
 
+/*  Whether a step is not worth saving: watching a layer takes less time than that, so only some are.  The two copies take
+    turns, so it is one an odd number of steps after the last, and the last of those that watch. */
+static int lemon__stage_soon(const lemon__fill *f, int64_t step) {
+    const double since = lemon__seconds() - f->began - f->stage->seconds;
+    return (step - f->stage->step) % 2 == 0 || (step < f->tc->n_layers - 1 && since < LEMON__STAGE_SECONDS);
+}
+
 /*  Ends a step of so many: copies what the next one needs, and then says so. */
 static void lemon__stage_save(lemon__fill *f, int64_t step) {
     const lemon__copy *c = &f->copy[step % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    if (f->status || !f->stage || !c->t) return;
-    memcpy(c->t, f->store[0].data, rows * (size_t)f->dt);
-    if (step > f->tc->n_layers) memcpy(c->s, f->store[1].data, rows * (size_t)f->ds);
-    else memcpy(c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
+    if (f->status || !f->stage || !c->t || lemon__stage_soon(f, step)) return;
+    lemon__move(f->ctx, c->t, f->store[0].data, rows * (size_t)f->dt);
+    if (step > f->tc->n_layers) lemon__move(f->ctx, c->s, f->store[1].data, rows * (size_t)f->ds);
+    else lemon__move(f->ctx, c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
     f->stage->flops = f->ctx->flops - f->flops;
     f->stage->seconds = lemon__seconds() - f->began;
     f->status = lemon__scratch_flush(f->file);
