@@ -25,17 +25,17 @@
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
         1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2309   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2417   a dense view, storage types, arenas
-        4  GEMM            429   2681   the matrix product
-        5  Kernels           -   4480   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5594   reverse-mode automatic differentiation
-        7  Model           533   6254   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6860   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10057   text to ids and back; text files to training data
-       10  Inference       778  12855   the key-value cache, sampling
-       11  Training        841  13292   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  13987   operators, the methods that fill them, apply and learn
+        2  Numbers         374   2349   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2457   a dense view, storage types, arenas
+        4  GEMM            429   2728   the matrix product
+        5  Kernels           -   4527   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5641   reverse-mode automatic differentiation
+        7  Model           533   6301   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6907   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10104   text to ids and back; text files to training data
+       10  Inference       778  12902   the key-value cache, sampling
+       11  Training        841  13339   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  14034   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -1281,6 +1281,8 @@ struct lemon_ctx {
     lemon_isa isa;
     int threads;
     size_t bytes, peak;             /* allocated now, and at most */
+    struct lemon__spare *spare;     /* memory kept for the next who asks for as much, and its bytes: not among those */
+    size_t spared;
     double flops;
     double tick_start, tick_last;   /* of the piece of work that reports progress */
     const char *tick_what;
@@ -1505,9 +1507,56 @@ static void lemon__raw_free(lemon_ctx *ctx, void *p, size_t bytes) {
 
 static size_t lemon__raw_bytes(size_t bytes) { return bytes + lemon__align(bytes) + sizeof(void *); }
 
+static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
+    void *raw;
+    if (p == NULL) return;
+    memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
+    LEMON_ASSERT(ctx == NULL || bytes <= ctx->bytes);
+    lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
+    if (ctx) ctx->bytes -= bytes;
+}
+
+/*  Large memory that will soon be asked for again in the same size is kept: new pages are dear, since the system clears
+    each of them, and a virtual machine's host once more.  What is kept never raises the peak. */
+typedef struct lemon__spare { struct lemon__spare *next; size_t bytes; } lemon__spare;
+
+static void lemon__keep(lemon_ctx *ctx, void *p, size_t bytes) {
+    lemon__spare *spare = (lemon__spare *)p;
+    spare->next = ctx->spare;
+    spare->bytes = bytes;
+    ctx->spare = spare;
+    ctx->spared += bytes;
+    ctx->bytes -= bytes;
+}
+
+/*  Memory of just so many bytes out of what is kept; NULL: there is none. */
+static void *lemon__kept(lemon_ctx *ctx, size_t bytes) {
+    lemon__spare **at = &ctx->spare, *found;
+    while (*at && (*at)->bytes != bytes) at = &(*at)->next;
+    found = *at;
+    if (found == NULL) return NULL;
+    *at = found->next;
+    ctx->spared -= bytes;
+    ctx->bytes += bytes;
+    return found;
+}
+
+/*  Frees what is kept beyond `most` bytes. */
+static void lemon__spare_free(lemon_ctx *ctx, size_t most) {
+    while (ctx->spared > most) {
+        const size_t bytes = ctx->spare->bytes;
+        lemon__free(ctx, lemon__kept(ctx, bytes), bytes);
+    }
+}
+
 /*  bytes at a 64-byte boundary, not zeroed.  NULL with a message when there is no memory. */
 static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
     const size_t align = lemon__align(bytes);
+    if (!LEMON__SMALL && ctx && ctx->spared) {
+        void *kept = lemon__kept(ctx, bytes);
+        if (kept) return kept;
+        lemon__spare_free(ctx, ctx->peak - ctx->bytes > bytes ? ctx->peak - ctx->bytes - bytes : 0);
+    }
     const size_t limit = ctx ? ctx->options.memory : SIZE_MAX / 2, used = ctx ? ctx->bytes : 0,
                  most = limit > used ? limit - used : 0;
     char *raw = bytes > most || bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
@@ -1532,15 +1581,6 @@ static void *lemon__calloc(lemon_ctx *ctx, size_t bytes) {
     void *p = lemon__malloc(ctx, bytes);
     if (p) memset(p, 0, bytes);
     return p;
-}
-
-static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
-    void *raw;
-    if (p == NULL) return;
-    memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
-    LEMON_ASSERT(ctx == NULL || bytes <= ctx->bytes);
-    lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
-    if (ctx) ctx->bytes -= bytes;
 }
 
 /*  Room in an array for at least `need` elements of `each` bytes, twice as large as before if it had to grow; list: the
@@ -2555,24 +2595,30 @@ LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float
     }
 }
 
-/* ---- zeros: all threads write them where they are many, and so share the page faults of new memory ---- */
+/* ---- zeros and copies: all threads write them where they are many, and so share the page faults of new memory ---- */
 
-enum { LEMON__ZEROED = 1 << 21 };
+enum { LEMON__MOVED = 1 << 21 };
 
-typedef struct lemon__zeroing { char *p; size_t bytes; } lemon__zeroing;
+typedef struct lemon__moving { char *to; const char *from; size_t bytes; } lemon__moving;
 
-static void lemon__zero_task(void *arg, int64_t index, int worker) {
-    const lemon__zeroing *z = (const lemon__zeroing *)arg;
-    const size_t from = (size_t)index * LEMON__ZEROED, left = z->bytes - from;
+static void lemon__move_task(void *arg, int64_t index, int worker) {
+    const lemon__moving *g = (const lemon__moving *)arg;
+    const size_t at = (size_t)index * LEMON__MOVED, n = g->bytes - at < LEMON__MOVED ? g->bytes - at : (size_t)LEMON__MOVED;
     (void)worker;
-    memset(z->p + from, 0, left < LEMON__ZEROED ? left : (size_t)LEMON__ZEROED);
+    if (g->from) memcpy(g->to + at, g->from + at, n);
+    else memset(g->to + at, 0, n);
+}
+
+/*  from: NULL for zeros. */
+static void lemon__move(lemon_ctx *ctx, void *to, const void *from, size_t bytes) {
+    lemon__moving g;
+    g.to = (char *)to, g.from = (const char *)from, g.bytes = bytes;
+    lemon__parallel(ctx, (int64_t)((bytes + LEMON__MOVED - 1) / LEMON__MOVED), lemon__move_task, &g);
 }
 
 static void lemon__zero(lemon_ctx *ctx, void *p, size_t bytes) {
-    lemon__zeroing z;
-    z.p = (char *)p, z.bytes = bytes;
     if (LEMON__SMALL) memset(p, 0, bytes);
-    else lemon__parallel(ctx, (int64_t)((bytes + LEMON__ZEROED - 1) / LEMON__ZEROED), lemon__zero_task, &z);
+    else lemon__move(ctx, p, NULL, bytes);
 }
 
 /* ---- arenas: a chain of blocks, each with its size and the next in front ---- */
@@ -2645,12 +2691,13 @@ static lemon_status lemon__arena_scratch_beside(lemon_ctx *ctx, lemon_arena *are
     return status ? status : lemon__arena_scratch(ctx, arena, file);
 }
 
-/*  Frees what an arena in memory got since it had `until` as its newest block. */
+/*  Frees what an arena in memory got since it had `until` as its newest block; the context keeps large blocks. */
 static void lemon__arena_release(lemon_ctx *ctx, lemon_arena *arena, void *until) {
     while (arena->blocks != until) {
         lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
         arena->blocks = block->next;
-        lemon__free(ctx, block, block->bytes);
+        if (block->bytes > LEMON__HUGE) lemon__keep(ctx, block, block->bytes);
+        else lemon__free(ctx, block, block->bytes);
     }
 }
 
@@ -14712,11 +14759,12 @@ static void lemon__fill_end(lemon__fill *f) {
     lemon_arena_free(f->ctx, &f->work);
     lemon_arena_free(f->ctx, &f->solve);
     lemon_arena_free(f->ctx, &f->arena);
+    lemon__spare_free(f->ctx, 0);
 }
 
 /* ---- scratch: the student's weights, and where the work stands, so that it goes on there after a kill ---- */
 
-enum { LEMON__STAGE = 4096 };
+enum { LEMON__STAGE = 4096, LEMON__STAGE_SECONDS = 10 };
 
 /*  Numbers that are measured of the teacher: channels, neurons, heads, influence, covariance. */
 static int64_t lemon__measured(const lemon__fill *f) {
@@ -14788,14 +14836,21 @@ static void lemon__student_open(lemon__fill *f) {
     f->status = lemon__stage_places(f, file);
 }
 
+/*  Whether a step is not worth saving: watching a layer takes less time than that, so only some are.  The two copies take
+    turns, so it is one an odd number of steps after the last, and the last of those that watch. */
+static int lemon__stage_soon(const lemon__fill *f, int64_t step) {
+    const double since = lemon__seconds() - f->began - f->stage->seconds;
+    return (step - f->stage->step) % 2 == 0 || (step < f->tc->n_layers - 1 && since < LEMON__STAGE_SECONDS);
+}
+
 /*  Ends a step of so many: copies what the next one needs, and then says so. */
 static void lemon__stage_save(lemon__fill *f, int64_t step) {
     const lemon__copy *c = &f->copy[step % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    if (f->status || !f->stage || !c->t) return;
-    memcpy(c->t, f->store[0].data, rows * (size_t)f->dt);
-    if (step > f->tc->n_layers) memcpy(c->s, f->store[1].data, rows * (size_t)f->ds);
-    else memcpy(c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
+    if (f->status || !f->stage || !c->t || lemon__stage_soon(f, step)) return;
+    lemon__move(f->ctx, c->t, f->store[0].data, rows * (size_t)f->dt);
+    if (step > f->tc->n_layers) lemon__move(f->ctx, c->s, f->store[1].data, rows * (size_t)f->ds);
+    else lemon__move(f->ctx, c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
     f->stage->flops = f->ctx->flops - f->flops;
     f->stage->seconds = lemon__seconds() - f->began;
     f->status = lemon__scratch_flush(f->file);
@@ -15002,8 +15057,9 @@ LEMON__INLINE void lemon__invert_small_body(const double *a, int64_t lda, int64_
 LEMON__CLONES(lemon__invert_small, (const double *a, int64_t lda, int64_t n, double *up), (a, lda, n, up))
 
 /*  A Cholesky factor by blocks: all but the blocks on the diagonal is products (lemon__gemm64).  The inverses of those
-    blocks stand apart, so that solving is products too. */
-enum { LEMON__FACTOR = 128 };
+    blocks stand apart, so that solving is products too.  What came before is taken from a panel of blocks at a time, since
+    reading it is half of the time for one; in a panel, block after block. */
+enum { LEMON__FACTOR = 128, LEMON__FACTORS = 2 * LEMON__FACTOR };
 
 typedef struct lemon__factor {
     lemon_ctx *ctx;
@@ -15035,9 +15091,10 @@ static int lemon__factor_run(const lemon__factor *l) {
     const int64_t n = l->n;
     int ok = 1;
     for (int64_t j = 0; j < n && ok; j += LEMON__FACTOR) {
-        const int64_t size = lemon__min(LEMON__FACTOR, n - j), below = n - j - size;
+        const int64_t size = lemon__min(LEMON__FACTOR, n - j), below = n - j - size, in = j % LEMON__FACTORS,
+                      wide = in ? size : lemon__min(LEMON__FACTORS, n - j), k = in ? in : j;
         double *at = l->a + j * n + j, *inverse = l->inverse + j * LEMON__FACTOR;
-        if (j > 0) lemon__gemm64(l->ctx, 1, 1, n - j, size, j, -1.0, at - j, n, at - j, n, at, n);
+        if (k > 0) lemon__gemm64(l->ctx, 1, 1, n - j, wide, k, -1.0, at - k, n, at - k, n, at, n);
         lemon__cholesky_small(l->ctx->isa)(at, n, size, &ok);
         if (!ok) break;
         lemon__invert_small(l->ctx->isa)(at, n, size, inverse);
@@ -15048,18 +15105,19 @@ static int lemon__factor_run(const lemon__factor *l) {
 
 /*  x [rows, n] = x (L L^T)^-1, in place. */
 static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows) {
-    const int64_t n = l->n;
-    int64_t size;
-    for (int64_t j = 0; j < n; j += size) {
-        size = lemon__min(LEMON__FACTOR, n - j);
-        if (j > 0) lemon__gemm64(l->ctx, 1, 0, rows, size, j, -1.0, x, n, l->a + j * n, n, x + j, n);
+    const int64_t n = l->n, last = (n - 1) / LEMON__FACTOR * LEMON__FACTOR;
+    for (int64_t j = 0; j < n; j += LEMON__FACTOR) {
+        const int64_t size = lemon__min(LEMON__FACTOR, n - j), in = j % LEMON__FACTORS,
+                      wide = in ? size : lemon__min(LEMON__FACTORS, n - j), k = in ? in : j;
+        if (k > 0) lemon__gemm64(l->ctx, 1, 0, rows, wide, k, -1.0, x + j - k, n, l->a + j * n + j - k, n, x + j, n);
         lemon__factor_times(l, x + j, rows, n, l->inverse + j * LEMON__FACTOR, size, 0);
     }
-    for (int64_t j = (n - 1) / LEMON__FACTOR * LEMON__FACTOR; j >= 0; j -= LEMON__FACTOR) {
-        size = lemon__min(LEMON__FACTOR, n - j);
-        if (j + size < n)
-            lemon__gemm64(l->ctx, 0, 0, rows, size, n - j - size, -1.0, x + j + size, n, l->a + (j + size) * n + j, n,
-                          x + j, n);
+    for (int64_t j = last; j >= 0; j -= LEMON__FACTOR) {
+        const int64_t size = lemon__min(LEMON__FACTOR, n - j), panel = j - j % LEMON__FACTORS,
+                      end = lemon__min(panel + LEMON__FACTORS, n), whole = j + size == end,
+                      to = whole ? panel : j, from = j + size, k = whole ? n - end : end - from;
+        if (k > 0)
+            lemon__gemm64(l->ctx, 0, 0, rows, from - to, k, -1.0, x + from, n, l->a + from * n + to, n, x + to, n);
         lemon__factor_times(l, x + j, rows, n, l->inverse + j * LEMON__FACTOR, size, 1);
     }
 }
@@ -15229,24 +15287,34 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
     return gain;
 }
 
-/*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0. */
+/*  The gain of a ridge's step for the targets that judge; infinite where there is no factor. */
+static double lemon__squares_try(lemon__squares *q, const lemon__target *t, int64_t count, int ridge) {
+    const int64_t numbers = count * q->n;
+    if (q->f->status || !lemon__squares_factor(q, ridge)) return (double)INFINITY;
+    memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
+    lemon__factor_solve(&q->l, q->cov.sum, count);
+    for (int64_t i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
+    return lemon__squares_gain(q, t, count);
+}
+
+/*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0.  From the middle one
+    upwards, or else downwards, as long as it gets better: error falls and then rises again as a ridge grows. */
 static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
-    const int64_t count = lemon__min(t->m, LEMON__JUDGES), numbers = count * q->n;
-    double least = 0.0;
-    int best = -1;
-    if (q->f->status) return best;
+    const int64_t count = lemon__min(t->m, LEMON__JUDGES);
+    const int middle = LEMON__RIDGES / 2;
+    int best = middle;
+    if (q->f->status) return -1;
     for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
     lemon__squares_cross(q, t, count);
-    memcpy(q->r, q->cov.sum, (size_t)numbers * sizeof *q->r);
-    for (int k = 0; k < LEMON__RIDGES && !q->f->status; k++) {
-        if (!lemon__squares_factor(q, k)) continue;
-        memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
-        lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (int64_t i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
-        double gain = lemon__squares_gain(q, t, count);
-        if (gain < least) least = gain, best = k;
-    }
-    return best;
+    memcpy(q->r, q->cov.sum, (size_t)(count * q->n) * sizeof *q->r);
+    double least = lemon__squares_try(q, t, count, middle);
+    for (int up = 1; up >= -1 && best == middle; up -= 2)
+        for (int k = middle + up; k >= 0 && k < LEMON__RIDGES; k += up) {
+            double gain = lemon__squares_try(q, t, count, k);
+            if (!(gain < least)) break;
+            least = gain, best = k;
+        }
+    return least < 0.0 ? best : -1;
 }
 
 /*  out[c * step + r] = in[r, c], by squares. */
@@ -15709,7 +15777,7 @@ static void lemon__observe(lemon__fill *f) {
     if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
     lemon__sum_up(f, f->channel, lemon__measured(f));
     lemon__mirror_up(f->ctx, f->covariance, f->covariance, f->dt);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /* ---- methods that select: select, drop, subclone, and the start of those that learn ---- */
@@ -15855,7 +15923,7 @@ static void lemon__solve_basis(lemon__fill *f) {
     }
     lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
     lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /* ---- lemon: read maps ---- */
@@ -15981,7 +16049,7 @@ static void lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64
     lemon__solve_inner(f, role, i, &q);
     lemon__solve_correction(f, role, i, &q);
     for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /*  What the student's stream lacks on the batch at hand: P x_t - x_s. */
@@ -16043,7 +16111,7 @@ static void lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     int64_t d = f->tc->head_dim;
     double *mean = lemon__doubles(f->ctx, &f->arena, 1, f->dt + f->ds);
     lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, mean);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
     double *sum = lemon__doubles(f->ctx, &f->work, f->tc->n_heads, d * d);
     float *part = lemon__floats(f->ctx, &f->work, d, d);
@@ -16096,7 +16164,7 @@ static void lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
         lemon__walk_write(t, LEMON_WO, layer, t->z);
     }
     if (used) lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, NULL);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     double *squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
     if (lemon__stuck(f, squares != NULL)) return;
     for (lemon__rewind(f); lemon__next_batch(f);) {
@@ -16148,16 +16216,16 @@ static void lemon__solve_places(lemon__fill *f, int64_t i) {
 
 static void lemon__solve_blocks(lemon__fill *f, int64_t i) {
     lemon__solve_attention_in(f, i);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     lemon__solve_attention_out(f, i);
     for (int64_t layer = f->main[i]; !f->status && layer <= lemon__field_end(f, i); layer++) {
-        lemon_arena_free(f->ctx, &f->work);
+        lemon__arena_release(f->ctx, &f->work, NULL);
         lemon__solve_ffn_in(f, i, layer);
     }
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     lemon__solve_neurons(f, i);
     lemon__solve_ffn_out(f, i);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /*  Forgets a layer's operators, which the student's weights hold now. */
@@ -16294,7 +16362,7 @@ static void lemon__solve_gain(lemon__fill *f) {
 
 static void lemon__solve_output(lemon__fill *f) {
     lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
     if (!f->sc->tied_embeddings) lemon__solve_apply(f, LEMON_OUTPUT, 0);
     else if (f->o->correction) lemon__solve_gain(f);
@@ -16571,12 +16639,12 @@ static void lemon__fill_parts(lemon__fill *f) {
         lemon__parts_read(f, LEMON_AT_READ_FFN, i);
         lemon__parts_attention(f, i, &p);
         lemon__parts_neurons(f, i, &p);
-        lemon_arena_free(f->ctx, &f->work);
+        lemon__arena_release(f->ctx, &f->work, NULL);
         f->done = i + 1;
     }
     if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     lemon__parts_read(f, LEMON_AT_READ_OUTPUT, 0);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     lemon_arena_free(f->ctx, &f->solve);
 }
 
@@ -17139,7 +17207,7 @@ static void lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
     if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) lemon__fill_parts(f);
     else if (lemon__solves(f)) lemon__fill_some(f);
     else lemon__fill_selected(f);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     if (f->status || f->ids == NULL) return;
     lemon__student_apply(f);
     lemon__held_out_loss(f, f->student, &result->init_loss);
@@ -17194,15 +17262,18 @@ static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
 
 static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
 
-/*  Least squares with n unknowns: the factors, then m targets, choosing among ridges on some of them. */
+/*  Least squares with n unknowns: the factors, then m targets, choosing among ridges on some of them.  Three are tried
+    where the middle one or larger ones do best, four where smaller ones do: the mean is counted. */
+enum { LEMON__TRIED = LEMON__RIDGES - 1 };
+
 static void lemon__cost_factors(lemon__cost *p, double n) {
-    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
+    const double ridges = LEMON__TRIED - 0.5, factor = LEMON__FACTOR;
     p->flops += p->kept * lemon__cost_square(n);
     p->flops64 += ridges * n * n * (n / 3.0 + factor);
 }
 
 static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
-    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
+    const double ridges = LEMON__TRIED - 0.5, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
                  each = n * (dense ? 4.0 : 2.0);
     p->flops += each * ((judges + m) * p->kept + ridges * judges * p->held);
     p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
@@ -17276,7 +17347,7 @@ static void lemon__plan_bytes(const lemon__fill *f, lemon_fuse_forecast *forecas
     *(forecast->memory + rows <= most ? &forecast->memory : &forecast->scratch) += rows;
     if (!lemon__solves(f)) return;
     forecast->memory = fmax(forecast->memory,
-                            fmin(forecast->memory + 8.0 * (LEMON__RIDGES - 1) * (double)(f->ns * f->ns), most));
+                            fmin(forecast->memory + 8.0 * (LEMON__TRIED - 1) * (double)(f->ns * f->ns), most));
     if (scratch) forecast->scratch += 8.0 * (double)(f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f));
 }
 
