@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2349   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2457   a dense view, storage types, arenas
-        4  GEMM            429   2728   the matrix product
-        5  Kernels           -   4527   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5641   reverse-mode automatic differentiation
-        7  Model           533   6301   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6907   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10104   text to ids and back; text files to training data
-       10  Inference       778  12902   the key-value cache, sampling
-       11  Training        841  13339   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  14034   operators, the methods that fill them, apply and learn
+        1  Platform        254   1261   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2358   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2466   a dense view, storage types, arenas
+        4  GEMM            429   2737   the matrix product
+        5  Kernels           -   4538   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5653   reverse-mode automatic differentiation
+        7  Model           533   6313   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6920   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10117   text to ids and back; text files to training data
+       10  Inference       779  12918   the key-value cache, sampling
+       11  Training        842  13359   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          913  14057   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
