@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        254   1262   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2358   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2466   a dense view, storage types, arenas
-        4  GEMM            429   2737   the matrix product
-        5  Kernels           -   4536   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5650   reverse-mode automatic differentiation
-        7  Model           533   6310   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     663   6916   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      693  10126   text to ids and back; text files to training data
-       10  Inference       781  12924   the key-value cache, sampling
-       11  Training        844  13361   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          915  14057   operators, the methods that fill them, apply and learn
+        1  Platform        254   1264   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2367   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2475   a dense view, storage types, arenas
+        4  GEMM            429   2746   the matrix product
+        5  Kernels           -   4547   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5662   reverse-mode automatic differentiation
+        7  Model           533   6322   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     663   6929   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      693  10139   text to ids and back; text files to training data
+       10  Inference       782  12940   the key-value cache, sampling
+       11  Training        845  13381   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          916  14080   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -749,7 +749,8 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
                                         lemon_tokens *kept, lemon_model **model);
 
 /*  Appends the ids of `text` to tokens; no BOS is added.  Special tokens cannot be spelled out in a text by whoever wrote
-    it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does). */
+    it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does).  Where a
+    vocabulary wants form C, the first text with marks leaves 200 KB of tables in the context, for all that follow. */
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
                                     lemon_tokens *tokens);
 LEMON_API lemon_status lemon_encode_special(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
@@ -1237,10 +1238,11 @@ enum { LEMON__INT8 = 1 };
 #pragma warning(disable : 4127 4505 4996)   /* constant conditions, the same, and that strerror has a sibling strerror_s */
 #endif
 
-/*  What reads and writes files or sets work up is half of the code, and nobody waits for it: gcc makes fewer passes over
-    it, which takes a sixth off the time of the whole.  What computes, and the encoder, stand outside of such parts. */
+/*  What reads and writes files or sets work up is two thirds of the code, and nobody waits for it: gcc makes as few passes
+    over it as for a debugger, which takes a fifth off the time of the whole.  What computes, and the encoder, stand outside
+    of such parts. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#define LEMON__BRIEF_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize (\"O1\")")
+#define LEMON__BRIEF_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize (\"Og\")")
 #define LEMON__BRIEF_END _Pragma("GCC pop_options")
 #else
 #define LEMON__BRIEF_BEGIN
@@ -1289,6 +1291,7 @@ struct lemon_ctx {
     lemon__pool *pool;              /* NULL: one thread */
     float **workspace;              /* [threads] packing buffers of chapter 4, made when first needed */
     struct lemon__file *mapped;     /* files whose pages are mapped now */
+    struct lemon__forms *forms;     /* tables of chapter 9, made when first needed */
     char message[LEMON__MESSAGE];
 };
 
@@ -1296,6 +1299,7 @@ struct lemon_ctx {
 static float *lemon__workspace(lemon_ctx *ctx, int worker);
 static lemon_status lemon__workspaces(lemon_ctx *ctx);
 static void lemon__workspaces_free(lemon_ctx *ctx);
+static void lemon__forms_free(lemon_ctx *ctx, struct lemon__forms *forms);
 
 /* ---- small helpers that every chapter uses ---- */
 
@@ -1329,6 +1333,7 @@ static void lemon__put64(uint8_t *p, uint64_t v) {
     lemon__put32(p + 4, (uint32_t)(v >> 32));
 }
 
+LEMON__BRIEF_BEGIN
 /* ---- text: the part of printf's notation that is used here.  Not every board has a printf, not every one that there is
         knows %lld, and a decimal point is a point here in any locale. ---- */
 
@@ -1730,6 +1735,7 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
     return lemon__fail(ctx, LEMON_E_CANCELLED, "%s was stopped after %lld of %lld", what, (long long)done, (long long)total);
 }
 
+LEMON__BRIEF_END
 /* ---- threads: one pool a context.  A job is a count of tasks that workers take one by one from a shared counter.
         Who takes a task cannot matter for its result: tasks write to places of their own. ---- */
 
@@ -1910,6 +1916,7 @@ static size_t lemon__machine_memory(void) {
     return SIZE_MAX / 2;
 }
 
+LEMON__BRIEF_BEGIN
 /* ---- contexts ---- */
 
 LEMON_API lemon_ctx *lemon_open(const lemon_options *options) {
@@ -1943,6 +1950,7 @@ LEMON_API void lemon_close(lemon_ctx *ctx) {
     if (ctx->pool) lemon__pool_close(ctx, ctx->pool);
 #endif
     lemon__workspaces_free(ctx);
+    lemon__forms_free(ctx, ctx->forms);
     last = *ctx;                    /* the allocator's hook outlives the block it is written in */
     lemon__free(&last, ctx, sizeof *ctx);
 }
@@ -2355,6 +2363,7 @@ static void lemon__scratch_close(struct lemon__file *file) { (void)file; }
 /*  Where scratch is asked for and can be. */
 static const char *lemon__scratch_path(const lemon_ctx *ctx) { return LEMON__POSIX ? ctx->options.scratch : NULL; }
 
+LEMON__BRIEF_END
 /* ====================================================================================================================
    2  NUMBERS
 
@@ -3397,15 +3406,17 @@ LEMON__INLINE int64_t lemon__dots_ahead(const lemon__product *g, int64_t cols) {
     return next <= 65536 ? next : 1024;
 }
 
-/*  The steps of k that filled no vector, and the row of C. */
-LEMON__INLINE void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
-                                      int64_t k) {
+#if LEMON__X86 || LEMON__NEON || LEMON__WASM
+/*  The steps of k that filled no vector, and the row of C; one function for all kernels, which would be twice as long. */
+LEMON__APART void lemon__dots_finish(const lemon__product *g, int64_t row, int64_t col, int64_t columns, float *sum,
+                                     int64_t k) {
     const float *a = g->a + row * g->a_row;
     for (int64_t j = 0; j < columns; j++) {
         for (int64_t p = k; p < g->k; p++) sum[j] += a[p] * lemon__b_at(g, lemon__b_row(g, col + j), p);
         lemon__finish(g->c + row * g->ldc + col + j, sum[j], g->alpha, g->beta);
     }
 }
+#endif
 
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
 #define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
@@ -5647,6 +5658,7 @@ static void lemon__loss_run(lemon_ctx *ctx, const lemon__op *op) {
 }
 
 #ifndef LEMON_NO_TRAIN
+LEMON__BRIEF_BEGIN
 /* ====================================================================================================================
    6  TAPE
 
@@ -6567,8 +6579,8 @@ static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config,
 
 static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
     int64_t count = lemon_config_params(&model->config), at = 0;
-    size_t bytes;
-    if (!lemon__mul((size_t)count, sizeof(float), &bytes)) bytes = SIZE_MAX;
+    size_t bytes = SIZE_MAX;                        /* stays so where it overflows */
+    lemon__mul((size_t)count, sizeof(float), &bytes);
     model->block = (float *)lemon__calloc(ctx, bytes);
     if (model->block == NULL) return LEMON_E_MEMORY;
     model->block_count = count;
@@ -6913,6 +6925,7 @@ static void lemon__walk_layer(lemon__walk *w, int64_t layer, float *k, float *v)
     lemon__walk_think(w, layer, k, v);
 }
 
+LEMON__BRIEF_END
 /* ====================================================================================================================
    8  CHECKPOINTS
 
@@ -10207,12 +10220,9 @@ struct lemon_tokenizer {
     int64_t n_specials, specials_capacity;
     lemon__special *specials;       /* sorted by their bytes */
     uint8_t *classes;               /* of characters; NULL without a pattern */
-    struct lemon__forms *forms;     /* NULL where texts are taken as they stand */
 };
 
 /* ---- making and freeing ---- */
-
-static void lemon__forms_free(lemon_ctx *ctx, struct lemon__forms *forms);
 
 LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) {
     lemon_tokenizer *t = tokenizer;
@@ -10223,7 +10233,6 @@ LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) 
     lemon__free(ctx, t->merges, (size_t)t->merges_capacity * sizeof *t->merges);
     lemon__free(ctx, t->specials, (size_t)t->specials_capacity * sizeof *t->specials);
     lemon__free(ctx, t->classes, LEMON__CLASS_BYTES);
-    lemon__forms_free(ctx, t->forms);
     lemon__words_free(ctx, &t->pieces);
     lemon__words_free(ctx, &t->pairs);
     lemon__free(ctx, t, sizeof *t);
@@ -10631,25 +10640,29 @@ static void lemon__forms_free(lemon_ctx *ctx, lemon__forms *forms) {
     lemon__free(ctx, forms, sizeof *forms);
 }
 
-static lemon_status lemon__tokenizer_forms(lemon_ctx *ctx, lemon_tokenizer *t) {
+/*  Made for the first text that is not in form C by its looks, and kept with the context; NULL: no memory. */
+static const lemon__forms *lemon__forms_of(lemon_ctx *ctx) {
     lemon__table in = LEMON__TABLE(lemon__form_list), marks = LEMON__TABLE(lemon__mark_list);
-    lemon__forms *forms = t->forms = (lemon__forms *)lemon__calloc(ctx, sizeof *forms);
     int32_t whole = -1, first = 0, second = 0;
     uint32_t a, b, c = 0, at = 0;
-    if (forms == NULL) return LEMON_E_MEMORY;
+    if (ctx->forms) return ctx->forms;
+    lemon__forms *forms = (lemon__forms *)lemon__calloc(ctx, sizeof *forms);
+    if (forms == NULL) return NULL;
     forms->pairs.blob = (const uint8_t *)forms->list;
     for (int32_t i = 0; i < LEMON__FORMS && lemon__table_next(&in, &a); i++) {
         if (!lemon__table_next(&in, &b) || (a % 3 && !lemon__table_next(&in, &c))) break;
         forms->list[i].whole = whole += (int32_t)(a / 3) + 1;
         forms->list[i].first = first += lemon__difference(b);
         if (a % 3) forms->list[i].second = second += lemon__difference(c);
-        if (!lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, a % 3 == 1)) return LEMON_E_MEMORY;
+        if (lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, a % 3 == 1)) continue;
+        lemon__forms_free(ctx, forms);
+        return NULL;
     }
     while (lemon__table_next(&marks, &a) && lemon__table_next(&marks, &b) && lemon__table_next(&marks, &c)) {
         memset(forms->order + at + a, (int)c, b + 1);
         at += a + b + 1;
     }
-    return LEMON_OK;
+    return ctx->forms = forms;
 }
 
 /*  A character on its way; a byte that is none has the code -1 - byte. */
@@ -10718,10 +10731,11 @@ static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_
 }
 
 /*  A text in form C, in a block of *bytes that the caller frees, of which *size are used; NULL: no memory. */
-static uint8_t *lemon__form_c(lemon_ctx *ctx, const lemon__forms *forms, const uint8_t *text, size_t n, size_t *size,
-                              size_t *bytes) {
+static uint8_t *lemon__form_c(lemon_ctx *ctx, const uint8_t *text, size_t n, size_t *size, size_t *bytes) {
+    const lemon__forms *forms = lemon__forms_of(ctx);
     size_t at, k, count = 0, room = 0;
     lemon__point *p = NULL;
+    if (forms == NULL) return NULL;
     for (size_t pass = 0; pass < 2; pass++) {
         for (count = 0, at = 0; at < n; at += k) {
             long c = lemon__char_code(text + at, k = lemon__char_bytes(text + at, n - at));
@@ -10822,6 +10836,7 @@ static size_t lemon__word(const lemon_tokenizer *t, const uint8_t *p, size_t n, 
     return t->rules.split <= LEMON__SPLIT_DIGITS ? lemon__word_gpt2(t, p, n, at) : lemon__word_llama3(t, p, n, at);
 }
 
+LEMON__BRIEF_BEGIN
 /* ---- what the encoder needs besides the pieces ---- */
 
 static int lemon__special_order(const void *a, const void *b) {
@@ -10869,7 +10884,6 @@ LEMON__APART lemon_status lemon__tokenizer_finish(lemon_ctx *ctx, const char *na
     }
     lemon_status status = LEMON__BPE ? lemon__tokenizer_specials(ctx, t) : LEMON_OK;
     if (!status && LEMON__BPE && t->rules.split) status = lemon__tokenizer_classes(ctx, t);
-    if (!status && LEMON__BPE && t->rules.nfc) status = lemon__tokenizer_forms(ctx, t);
     return status;
 }
 
@@ -11126,6 +11140,7 @@ LEMON__APART lemon_status lemon__tokenizer_unpack(const lemon__unpack *u, lemon_
     return lemon__tokenizer_done(u->ctx, status, tokenizer);
 }
 
+LEMON__BRIEF_END
 /* ---- a heap: the lowest number first ---- */
 
 typedef struct lemon__heap {
@@ -11380,7 +11395,7 @@ static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text,
     if (n == 0) return LEMON_OK;
     while (rules->nfc && at < n && text[at] < 0xcc) at++;
     if (rules->nfc && at < n) {
-        formed = lemon__form_c(e->ctx, e->t->forms, text, n, &size, &bytes);
+        formed = lemon__form_c(e->ctx, text, n, &size, &bytes);
         if (formed == NULL) return LEMON_E_MEMORY;
         text = formed;
         n = size;
@@ -12921,6 +12936,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     *tokenizer = l.tokenizer;
     return lemon__tokenizer_done(ctx, status, tokenizer);
 }
+LEMON__BRIEF_BEGIN
 /* ====================================================================================================================
    10  INFERENCE
 
@@ -13097,6 +13113,7 @@ LEMON_API lemon_status lemon_session_restore(lemon_session *session, const lemon
     return status;
 }
 
+LEMON__BRIEF_END
 /*  Stores the newest rows, and gives all of them back as they are stored: what is computed must not depend on the pieces
     in which a text came. */
 static void lemon__session_keep(const lemon_session *s, lemon_tensor *cache, float *rows) {
@@ -13227,6 +13244,7 @@ LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *s
     return ranked[i];
 }
 
+LEMON__BRIEF_BEGIN
 /* ---- text from a prompt ---- */
 
 typedef struct lemon__generation {
@@ -13357,7 +13375,9 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
     return status;
 }
 
+LEMON__BRIEF_END
 #ifndef LEMON_NO_TRAIN
+LEMON__BRIEF_BEGIN
 /* ====================================================================================================================
    11  TRAINING
 
@@ -13565,6 +13585,7 @@ static double lemon__rate(const lemon_train_options *o, int64_t s) {      /* exe
     return o->min_lr + 0.5 * (o->lr - o->min_lr) * (1.0 + cos(3.141592653589793 * t));
 }
 
+LEMON__BRIEF_END
 /* ---- the optimiser: the weights cut into segments that lie within one parameter each ---- */
 
 enum { LEMON__SEGMENT = 16384, LEMON__RECENT = 10 };
@@ -13682,6 +13703,7 @@ static void lemon__adam_step(lemon_ctx *ctx, lemon__adam *a, int64_t step, doubl
     lemon__parallel(ctx, a->n_segments, lemon__adam_task, a);
 }
 
+LEMON__BRIEF_BEGIN
 /* ---- which windows a step takes ---- */
 
 typedef struct lemon__windows {
@@ -14052,6 +14074,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     return status;
 }
 
+LEMON__BRIEF_END
 #ifndef LEMON_NO_FUSE
 LEMON__BRIEF_BEGIN
 /* ====================================================================================================================

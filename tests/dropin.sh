@@ -71,6 +71,8 @@ if command -v python3 > /dev/null; then
         python3 ../examples/bindings/lemon.py "$work/liblemon.so" ../examples/data/teacher.lemon "$work/py.lemon" > "$work/py.out" 2>> "$work/log"
     result $? "lemon.py runs" "$(log)"
     binding Python "$work/py.out" "$work/py.lemon"
+    [ "$(wc -l < ../examples/bindings/lemon.py)" -le 100 ]
+    result $? "lemon.py has at most 100 lines" "$(wc -l < ../examples/bindings/lemon.py)"
     nm -D --defined-only "$work/liblemon.so" | awk '{ print $NF }' | grep -v '^lemon_' > "$work/names"
     [ ! -s "$work/names" ]
     result $? "the shared library exports only lemon_" "$(head -n 3 "$work/names")"
@@ -83,10 +85,12 @@ printf '#define LEMON_IMPLEMENTATION\n#include "lemon.h"\nint main(void) { retur
 if command -v cmake > /dev/null && [ -s "$work/head" ]; then
     mkdir -p "$work/cmake"
     cp "$work/app.c" "$work/cmake"
-    { printf 'cmake_minimum_required(VERSION 3.14)\nproject(app C)\nadd_executable(app app.c)\n'
+    { printf 'cmake_minimum_required(VERSION 3.14)\nproject(app C)\nadd_executable(app app.c)\ntarget_link_libraries(app m pthread)\n'
       lines cmake | sed "s|https://example.org/lemon.h.git|file://$root|; s|GIT_TAG [^)]*|GIT_TAG $(cat "$work/head")|"; } > "$work/cmake/CMakeLists.txt"
     cmake -S "$work/cmake" -B "$work/cmake/build" > "$work/log" 2>&1 && cmake --build "$work/cmake/build" >> "$work/log" 2>&1 && "$work/cmake/build/app"
     result $? "the README's lines for CMake" "$(log)"
+    [ "$(lines cmake | wc -l)" -le 3 ]
+    result $? "they are three" "$(lines cmake | wc -l)"
 else skip "CMake: it is not there, or this is no clone"; fi
 if command -v meson > /dev/null && command -v ninja > /dev/null && [ -s "$work/head" ]; then
     mkdir -p "$work/meson/subprojects/packagefiles/lemon"
@@ -96,6 +100,8 @@ if command -v meson > /dev/null && command -v ninja > /dev/null && [ -s "$work/h
     printf "project('app', 'c')\nexecutable('app', 'app.c', dependencies: subproject('lemon').get_variable('lemon'))\n" > "$work/meson/meson.build"
     (cd "$work/meson" && meson setup build && ninja -C build) > "$work/log" 2>&1 && "$work/meson/build/app"
     result $? "the README's lines for Meson" "$(log)"
+    [ "$(lines ini | grep -c =)" -le 3 ] && [ "$(lines meson | wc -l)" -le 3 ]
+    result $? "they are three and three" "$(lines ini | grep -c =), $(lines meson | wc -l)"
 else skip "Meson: it is not there, or this is no clone"; fi
 # And without either: the README's three lines of shell.
 mkdir -p "$work/your/project"

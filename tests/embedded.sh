@@ -16,16 +16,13 @@ result() { # STATUS NAME MORE
 make -s -C ../examples lemon || exit 1
 lemon=../examples/lemon work=$PWD/build/embedded
 mkdir -p "$work"
-model=$PWD/../examples/data/teacher.lemon tokenizer='' name="the shipped teacher" types="q8 q8-int8 q4 q4-int8" reference= count=60
-for folder in "$LEMON_DATA" ../../shared/data ../shared/data; do
-    [ -n "$folder" ] && [ -f "$folder/stories260K.bin" ] || continue
-    folder=$(cd "$folder" && pwd)
-    model=$folder/stories260K.bin tokenizer=$folder/tok512.bin name=stories260K types="f32 q8 q8-int8 q4 q4-int8" reference=$folder/greedy_empty.ids count=200
-    break
-done
-[ -n "$reference" ] || { echo "skip the reference continuation: there is no stories260K.bin"; skipped=1; }
 : > "$work/table"
-for type in $types; do
+measure() { # NAME MODEL TOKENIZER REFERENCE COUNT TYPE...: each type is a row of the table; TOKENIZER, REFERENCE: '' for none
+    name=$1 model=$2 tokenizer=$3 reference=$4 count=$5
+    shift 5
+    for type in "$@"; do one_type; done
+}
+one_type() {
     dtype=${type%-int8} defines="-DCOUNT=$count" flags='' isa=''
     [ "$type" = "$dtype" ] || { defines="$defines -DINT8 -DISA=LEMON_ISA_SCALAR" flags=--int8 isa=scalar; }
     board() { make -s -C ../examples/embedded B="$work/$type" MODEL="$model" TOKENIZER="$tokenizer" DTYPE="$dtype" DEFINES="$defines" "$@"; }
@@ -55,10 +52,20 @@ for type in $types; do
     fi
     [ "$(arm-none-eabi-nm "$work/$type/board.elf" | grep -cE ' [TtWw] (_?malloc|_?free|_?sbrk|_malloc_r|fopen|printf)$')" -eq 0 ]
     result $? "$name, $type: neither malloc nor a file is linked" "$(arm-none-eabi-nm "$work/$type/board.elf" | grep -E ' (malloc|fopen|printf)$')"
-    arm-none-eabi-size "$work/$type/board.elf" | awk -v t="$type" -v arena="$(sed -n 's/^bytes of the arena used //p' "$work/board.out" | tr -d '\r')" \
+    arm-none-eabi-size "$work/$type/board.elf" | awk -v t="$name, $type" -v arena="$(sed -n 's/^bytes of the arena used //p' "$work/board.out" | tr -d '\r')" \
         -v each="$(sed -n 's/^instructions of a token //p' "$work/board.out" | tr -d '\r')" \
-        'NR == 2 { printf "| %s | %d | %d | %d |\n", t, $1 + $2, arena, each }' >> "$work/table"
+        -v context="$(sed -n 's/^tokens of context //p' "$work/board.out" | tr -d '\r')" \
+        'NR == 2 { printf "| %s | %d | %d | %d | %d |\n", t, $1 + $2, arena, each, context }' >> "$work/table"
+}
+teacher=$PWD/../examples/data/teacher.lemon
+for folder in "$LEMON_DATA" ../../shared/data ../shared/data; do
+    [ -n "$folder" ] && [ -f "$folder/stories260K.bin" ] || continue
+    folder=$(cd "$folder" && pwd)
+    measure stories260K "$folder/stories260K.bin" "$folder/tok512.bin" "$folder/greedy_empty.ids" 200 f32 q8 q8-int8 q4 q4-int8
+    break
 done
+[ -s "$work/table" ] || { echo "skip the reference continuation: there is no stories260K.bin"; skipped=1; }
+measure "the teacher" "$teacher" '' '' 60 q8 q8-int8 q4 q4-int8
 
 # Which board has room for what, and an estimate of its speed: an instruction a cycle.  Flash and contiguous RAM in KB, by the
 # makers' data sheets; of the RAM 24 KB are the stack.
@@ -78,7 +85,8 @@ i.MX RT1062 of a Teensy 4.1 (M7)|600|7936|512
 LIST
 }
 {
-    printf '| %s, context 256, f16 cache | bytes of flash, program included | bytes of the arena | instructions of the last token |\n|---|---|---|---|\n' "$name"
+    echo "| f16 cache | bytes of flash, program included | bytes of the arena | instructions of the last token | tokens of context |"
+    echo "|---|---|---|---|---|"
     cat "$work/table"
     printf '\nTokens a second, an estimate that was measured on none of them: clock / instructions.\n\n'
     boards

@@ -83,8 +83,8 @@ echo "|---|---|---|---|---|"
 # shellcheck disable=SC2086
 {
     sizes "ids in, text out, LEMON_NO_BPE" $work/ids.c $small -DLEMON_NO_BPE -fno-pie
-    ids=$x86 ids_arm=$arm
     sizes "ids in, text out" $work/ids.c $small -fno-pie
+    ids=$x86 ids_arm=$arm
     sizes "text in, text out, sampling" $work/text.c $small -fno-pie
 }
 seconds() { # COMMAND...: time of the processor, the best of three, in milliseconds

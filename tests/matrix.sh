@@ -127,6 +127,7 @@ if [ -z "$quick" ]; then
     threads=-pthread
     target "gcc, aarch64 (NEON)" "c99 c11" qemu-aarch64 aarch64-linux-gnu-gcc -static
     target "gcc, armv7 hard-float" "c99 c11" qemu-arm arm-linux-gnueabihf-gcc -static
+    target "gcc, armv7 hard-float, the compiler's NEON" "c99 c11" qemu-arm arm-linux-gnueabihf-gcc -mfpu=neon-vfpv4 -O3 -static
     target "gcc, riscv64" "c99 c11" qemu-riscv64 riscv64-linux-gnu-gcc -static
     target "gcc, s390x (big-endian)" "gnu99 gnu11" qemu-s390x s390x-linux-gnu-gcc -static
     target "gcc, Cortex-M7, freestanding" "c99 c11" none arm-none-eabi-gcc -mcpu=cortex-m7 -mthumb -mfloat-abi=hard -mfpu=fpv5-sp-d16 -DLEMON_NO_STDIO

@@ -5,7 +5,7 @@ import {execFileSync} from "node:child_process";
 import {createServer} from "node:http";
 import {readFileSync} from "node:fs";
 import {createRequire} from "node:module";
-import {Lemon} from "../examples/web/node.mjs";
+import {Lemon} from "../examples/bindings/lemon.mjs";
 
 const [job, teacher, text, ...more] = process.argv.slice(2);
 const folder = new URL("../examples/web/build/", import.meta.url), work = new URL("build/web/", import.meta.url);
@@ -130,6 +130,13 @@ async function page() {
   const unnamed = await view.$$eval("input, select, textarea, button, canvas, progress", all => all.filter(e =>
     !(e.labels?.length || e.getAttribute("aria-label") || e.textContent.trim())).map(e => e.id));
   ok(unnamed.length === 0, "each control has a name for screen readers", unnamed.join());
+  const {nodes} = await (await view.context().newCDPSession(view)).send("Accessibility.getFullAXTree");
+  const tree = nodes.filter(n => !n.ignored).map(n => ({role: n.role?.value, name: n.name?.value ?? "", live: n.properties?.find(p => p.name === "live")?.value.value}));
+  const roles = ["heading", "button", "textbox", "slider", "spinbutton", "combobox", /ima?g/, "progressbar", /region/, "log"];
+  const wrong = roles.filter(r => { const all = tree.filter(n => n.role?.match(r)); return !all.length || all.some(n => !n.name.trim()); });
+  ok(wrong.length === 0, "what a screen reader is told: all roles are there, each with its name", `${wrong.join()}: ${JSON.stringify(tree.filter(n => !n.name))}`);
+  const live = tree.filter(n => n.live && n.live !== "off").map(n => n.live).sort().join();
+  ok(/^assertive(,polite){2,}$/.test(live), "and it is told when the text, the work or an error changes", live);
   for (const [name, width, height, colorScheme] of [["phone", 360, 740, "light"], ["tablet", 820, 1180, "dark"], ["desk", 1440, 900, "light"]]) {
     await view.setViewportSize({width, height});
     await view.emulateMedia({colorScheme});

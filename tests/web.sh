@@ -31,8 +31,8 @@ init=$(tool fuse $teacher "$work/student.lemon" --dim 64 --layers 3 --heads 4 --
 trained=$(tool train "$work/student.lemon" "$work/trained.lemon" --data "$work/text.txt" --steps 30 --batch 4 --seq 64 --lr 2e-3 | tail -n 1)
 loss=$(echo "$trained" | json train_loss)
 
-node $web/node.mjs $teacher "$work/node.lemon" > "$work/node.out" 2> "$work/log"
-result $? "node.mjs runs" "$(tail -n 1 "$work/log")"
+node ../examples/bindings/lemon.mjs $teacher "$work/node.lemon" > "$work/node.out" 2> "$work/log"
+result $? "lemon.mjs runs" "$(tail -n 1 "$work/log")"
 grep -qxF "text$text" "$work/node.out"
 result $? "Node generates what the tool generates" "$(head -n 1 "$work/node.out"), expected $text"
 params=$(tool info "$work/node.lemon" | json params)
@@ -40,6 +40,8 @@ grep -qxF "student $params" "$work/node.out"
 result $? "Node fuses and saves what the tool reads" "$(grep student "$work/node.out"), expected $params"
 grep -q '^error the file: ' "$work/node.out"
 result $? "Node is told errors" "$(tail -n 1 "$work/node.out")"
+[ "$(wc -l < ../examples/bindings/lemon.mjs)" -le 100 ]
+result $? "lemon.mjs has at most 100 lines" "$(wc -l < ../examples/bindings/lemon.mjs)"
 
 # Speed beside the native tool's on one thread, told, not judged: with UPDATE of each instruction set, the best of three runs,
 # else of the fastest, once.

@@ -3,7 +3,7 @@
     cc -O3 -shared -fPIC -DLEMON_IMPLEMENTATION -x c ../../lemon.h -o liblemon.so -lm -pthread
     python3 lemon.py ./liblemon.so ../data/teacher.lemon /tmp/student.lemon
 
-A pattern to copy from: the structs below are those of lemon.h, field by field, for its version 0.1.  """
+A pattern to copy from: the structs are those of lemon.h 0.1, field by field.  """
 import ctypes
 import sys
 from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
@@ -26,13 +26,7 @@ FuseOptions = struct("FuseOptions", method=c_char_p, tokens=c_int64, seq=c_int64
 OnToken = ctypes.CFUNCTYPE(c_int, c_void_p, c_int32, POINTER(ctypes.c_char), c_size_t)
 
 
-class Error(RuntimeError):
-    pass
-
-
-class Lemon:
-    """The library and a context."""
-
+class Lemon:                                    # the library and a context
     def __init__(self, path):
         self.c = ctypes.CDLL(path)
         self.c.lemon_open.restype = c_void_p
@@ -40,11 +34,11 @@ class Lemon:
         self.c.lemon_config_params.restype = c_int64
         self.ctx = c_void_p(self.c.lemon_open(None))
         if not self.ctx:
-            raise Error("a context does not open")
+            raise RuntimeError("a context does not open")
 
     def check(self, status):
         if status:
-            raise Error(self.c.lemon_error(self.ctx).decode())
+            raise RuntimeError(self.c.lemon_error(self.ctx).decode())
 
     def close(self):
         self.c.lemon_close(self.ctx)
@@ -63,24 +57,19 @@ class Model:
     def close(self):
         self.lemon.c.lemon_model_free(self.lemon.ctx, self.pointer)
 
-    def params(self):
-        return self.lemon.c.lemon_config_params(byref(self.config))
-
     def save(self, path, dtype=0):
         self.lemon.check(self.lemon.c.lemon_save(self.lemon.ctx, path.encode(), self.pointer, dtype))
 
-    def generate(self, prompt, n, temperature=0.0, seed=1):
-        """The ids of prompt and continuation, and the continuation's text."""
+    def generate(self, prompt, n, temperature=0.0, seed=1):     # the ids of all, and the continuation's text
         pieces, tokens = [], Tokens()
         sampling = Sampling(temperature, top_p=1.0, seed=seed)
         hear = OnToken(lambda user, id, text, count: pieces.append(text[:count]) or 0)
-        c = self.lemon.c
         try:
-            self.lemon.check(c.lemon_generate(self.lemon.ctx, self.pointer, prompt.encode(), c_int64(n), byref(sampling),
-                                              hear, None, byref(tokens), None))
+            self.lemon.check(self.lemon.c.lemon_generate(self.lemon.ctx, self.pointer, prompt.encode(), c_int64(n),
+                                                         byref(sampling), hear, None, byref(tokens), None))
             return tokens.ids[:tokens.count], b"".join(pieces).decode(errors="replace")
         finally:
-            c.lemon_tokens_free(self.lemon.ctx, byref(tokens))
+            self.lemon.c.lemon_tokens_free(self.lemon.ctx, byref(tokens))
 
     def fuse(self, tokens=2048, **shape):
         options, student, config = FuseOptions(), c_void_p(), Config.from_buffer_copy(self.config)
@@ -93,22 +82,19 @@ class Model:
         return Model(self.lemon, student)
 
 
-def main(library, teacher_path, student_path):
+if __name__ == "__main__":
+    library, teacher_path, student_path = sys.argv[1:4]
     lemon = Lemon(library)
     teacher = lemon.load(teacher_path)
     print("text" + teacher.generate("Once upon a time", 20)[1])
     student = teacher.fuse(d_model=32, n_layers=2, n_heads=2, kv_heads=1, d_ffn=64)
     student.save(student_path)
     again = lemon.load(student_path)
-    print("student", again.params())
+    print("student", lemon.c.lemon_config_params(byref(again.config)))
     try:
         lemon.load("there is no such file")
-    except Error as error:
+    except RuntimeError as error:
         print("error", error)
     for model in (again, student, teacher):
         model.close()
     lemon.close()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:4])

@@ -1,5 +1,5 @@
-/*  web.c - lemon.h for index.html and node.mjs: one teacher, one student and one text, driven by calls that take numbers and
-    pointers into the module's memory.  No JavaScript of Emscripten's is needed: the module imports four functions,
+/*  web.c - lemon.h for index.html and bindings/lemon.mjs: one teacher, one student and one text, driven by calls that take
+    numbers and pointers into the module's memory.  No JavaScript of Emscripten's is needed: the module imports four functions,
         seconds() -> f64                  a clock
         progress(what, done, total, loss) where long work stands; `what` is a C string
         step(step, loss, rate)            a step of training is done

@@ -1,5 +1,5 @@
-// node.mjs TEACHER STUDENT - lemon.h from Node (and with it from Deno and Bun) by the page's wasm: loads, generates, fuses, saves.
-//     make -C examples/web && node node.mjs ../data/teacher.lemon /tmp/student.lemon
+// lemon.mjs TEACHER STUDENT - lemon.h from Node (and with it from Deno and Bun) by the wasm of examples/web: loads, generates,
+// fuses, saves.   make -C ../web && node lemon.mjs ../data/teacher.lemon /tmp/student.lemon
 import {readFileSync, writeFileSync} from "node:fs";
 
 export class Lemon {
@@ -55,7 +55,7 @@ export class Lemon {
 }
 
 function main(teacher, student) {
-  const lemon = new Lemon(readFileSync(new URL("build/lemon.wasm", import.meta.url)));
+  const lemon = new Lemon(readFileSync(new URL("../web/build/lemon.wasm", import.meta.url)));
   lemon.load(0, readFileSync(teacher));
   console.log("text" + lemon.generate(0, "Once upon a time", 20));
   lemon.fuse({d_model: 32, n_layers: 2, n_heads: 2, kv_heads: 1, d_ffn: 64});
