@@ -25,17 +25,17 @@
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
         1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2309   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2417   a dense view, storage types, arenas
-        4  GEMM            429   2681   the matrix product
-        5  Kernels           -   4480   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5594   reverse-mode automatic differentiation
-        7  Model           533   6254   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6860   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10057   text to ids and back; text files to training data
-       10  Inference       778  12855   the key-value cache, sampling
-       11  Training        841  13292   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  13987   operators, the methods that fill them, apply and learn
+        2  Numbers         374   2349   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2457   a dense view, storage types, arenas
+        4  GEMM            429   2722   the matrix product
+        5  Kernels           -   4521   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5635   reverse-mode automatic differentiation
+        7  Model           533   6295   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6901   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10098   text to ids and back; text files to training data
+       10  Inference       778  12896   the key-value cache, sampling
+       11  Training        841  13333   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  14028   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -1278,6 +1278,8 @@ struct lemon_ctx {
     lemon_isa isa;
     int threads;
     size_t bytes, peak;             /* allocated now, and at most */
+    struct lemon__spare *spare;     /* memory kept for the next who asks for as much, and its bytes: not among those */
+    size_t spared;
     double flops;
     double tick_start, tick_last;   /* of the piece of work that reports progress */
     const char *tick_what;
@@ -1502,9 +1504,56 @@ static void lemon__raw_free(lemon_ctx *ctx, void *p, size_t bytes) {
 
 static size_t lemon__raw_bytes(size_t bytes) { return bytes + lemon__align(bytes) + sizeof(void *); }
 
+static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
+    void *raw;
+    if (p == NULL) return;
+    memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
+    LEMON_ASSERT(ctx == NULL || bytes <= ctx->bytes);
+    lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
+    if (ctx) ctx->bytes -= bytes;
+}
+
+/*  Large memory that will soon be asked for again in the same size is kept: new pages are dear, since the system clears
+    each of them, and a virtual machine's host once more.  What is kept never raises the peak. */
+typedef struct lemon__spare { struct lemon__spare *next; size_t bytes; } lemon__spare;
+
+static void lemon__keep(lemon_ctx *ctx, void *p, size_t bytes) {
+    lemon__spare *spare = (lemon__spare *)p;
+    spare->next = ctx->spare;
+    spare->bytes = bytes;
+    ctx->spare = spare;
+    ctx->spared += bytes;
+    ctx->bytes -= bytes;
+}
+
+/*  Memory of just so many bytes out of what is kept; NULL: there is none. */
+static void *lemon__kept(lemon_ctx *ctx, size_t bytes) {
+    lemon__spare **at = &ctx->spare, *found;
+    while (*at && (*at)->bytes != bytes) at = &(*at)->next;
+    found = *at;
+    if (found == NULL) return NULL;
+    *at = found->next;
+    ctx->spared -= bytes;
+    ctx->bytes += bytes;
+    return found;
+}
+
+/*  Frees what is kept beyond `most` bytes. */
+static void lemon__spare_free(lemon_ctx *ctx, size_t most) {
+    while (ctx->spared > most) {
+        const size_t bytes = ctx->spare->bytes;
+        lemon__free(ctx, lemon__kept(ctx, bytes), bytes);
+    }
+}
+
 /*  bytes at a 64-byte boundary, not zeroed.  NULL with a message when there is no memory. */
 static void *lemon__malloc(lemon_ctx *ctx, size_t bytes) {
     const size_t align = lemon__align(bytes);
+    if (!LEMON__SMALL && ctx && ctx->spared) {
+        void *kept = lemon__kept(ctx, bytes);
+        if (kept) return kept;
+        lemon__spare_free(ctx, ctx->peak - ctx->bytes > bytes ? ctx->peak - ctx->bytes - bytes : 0);
+    }
     const size_t limit = ctx ? ctx->options.memory : SIZE_MAX / 2, used = ctx ? ctx->bytes : 0,
                  most = limit > used ? limit - used : 0;
     char *raw = bytes > most || bytes > SIZE_MAX / 2 ? NULL : (char *)lemon__raw_alloc(ctx, lemon__raw_bytes(bytes));
@@ -1529,15 +1578,6 @@ static void *lemon__calloc(lemon_ctx *ctx, size_t bytes) {
     void *p = lemon__malloc(ctx, bytes);
     if (p) memset(p, 0, bytes);
     return p;
-}
-
-static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
-    void *raw;
-    if (p == NULL) return;
-    memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
-    LEMON_ASSERT(ctx == NULL || bytes <= ctx->bytes);
-    lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
-    if (ctx) ctx->bytes -= bytes;
 }
 
 /*  Room in an array for at least `need` elements of `each` bytes, twice as large as before if it had to grow; list: the
@@ -2636,12 +2676,13 @@ static lemon_status lemon__arena_scratch_beside(lemon_ctx *ctx, lemon_arena *are
     return status ? status : lemon__arena_scratch(ctx, arena, file);
 }
 
-/*  Frees what an arena in memory got since it had `until` as its newest block. */
+/*  Frees what an arena in memory got since it had `until` as its newest block; the context keeps large blocks. */
 static void lemon__arena_release(lemon_ctx *ctx, lemon_arena *arena, void *until) {
     while (arena->blocks != until) {
         lemon__arena_block *block = (lemon__arena_block *)arena->blocks;
         arena->blocks = block->next;
-        lemon__free(ctx, block, block->bytes);
+        if (block->bytes > LEMON__HUGE) lemon__keep(ctx, block, block->bytes);
+        else lemon__free(ctx, block, block->bytes);
     }
 }
 
@@ -14689,6 +14730,7 @@ static void lemon__fill_end(lemon__fill *f) {
     lemon_arena_free(f->ctx, &f->work);
     lemon_arena_free(f->ctx, &f->solve);
     lemon_arena_free(f->ctx, &f->arena);
+    lemon__spare_free(f->ctx, 0);
 }
 
 /* ---- scratch: the student's weights, and where the work stands, so that it goes on there after a kill ---- */
@@ -14979,8 +15021,9 @@ LEMON__INLINE void lemon__invert_small_body(const double *a, int64_t lda, int64_
 LEMON__CLONES(lemon__invert_small, (const double *a, int64_t lda, int64_t n, double *up), (a, lda, n, up))
 
 /*  A Cholesky factor by blocks: all but the blocks on the diagonal is products (lemon__gemm64).  The inverses of those
-    blocks stand apart, so that solving is products too. */
-enum { LEMON__FACTOR = 128 };
+    blocks stand apart, so that solving is products too.  What came before is taken from a panel of blocks at a time, since
+    reading it is half of the time for one; in a panel, block after block. */
+enum { LEMON__FACTOR = 128, LEMON__FACTORS = 2 * LEMON__FACTOR };
 
 typedef struct lemon__factor {
     lemon_ctx *ctx;
@@ -15012,9 +15055,10 @@ static int lemon__factor_run(const lemon__factor *l) {
     const int64_t n = l->n;
     int ok = 1;
     for (int64_t j = 0; j < n && ok; j += LEMON__FACTOR) {
-        const int64_t size = lemon__min(LEMON__FACTOR, n - j), below = n - j - size;
+        const int64_t size = lemon__min(LEMON__FACTOR, n - j), below = n - j - size, in = j % LEMON__FACTORS,
+                      wide = in ? size : lemon__min(LEMON__FACTORS, n - j), k = in ? in : j;
         double *at = l->a + j * n + j, *inverse = l->inverse + j * LEMON__FACTOR;
-        if (j > 0) lemon__gemm64(l->ctx, 1, 1, n - j, size, j, -1.0, at - j, n, at - j, n, at, n);
+        if (k > 0) lemon__gemm64(l->ctx, 1, 1, n - j, wide, k, -1.0, at - k, n, at - k, n, at, n);
         lemon__cholesky_small(l->ctx->isa)(at, n, size, &ok);
         if (!ok) break;
         lemon__invert_small(l->ctx->isa)(at, n, size, inverse);
@@ -15025,18 +15069,19 @@ static int lemon__factor_run(const lemon__factor *l) {
 
 /*  x [rows, n] = x (L L^T)^-1, in place. */
 static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows) {
-    const int64_t n = l->n;
-    int64_t size;
-    for (int64_t j = 0; j < n; j += size) {
-        size = lemon__min(LEMON__FACTOR, n - j);
-        if (j > 0) lemon__gemm64(l->ctx, 1, 0, rows, size, j, -1.0, x, n, l->a + j * n, n, x + j, n);
+    const int64_t n = l->n, last = (n - 1) / LEMON__FACTOR * LEMON__FACTOR;
+    for (int64_t j = 0; j < n; j += LEMON__FACTOR) {
+        const int64_t size = lemon__min(LEMON__FACTOR, n - j), in = j % LEMON__FACTORS,
+                      wide = in ? size : lemon__min(LEMON__FACTORS, n - j), k = in ? in : j;
+        if (k > 0) lemon__gemm64(l->ctx, 1, 0, rows, wide, k, -1.0, x + j - k, n, l->a + j * n + j - k, n, x + j, n);
         lemon__factor_times(l, x + j, rows, n, l->inverse + j * LEMON__FACTOR, size, 0);
     }
-    for (int64_t j = (n - 1) / LEMON__FACTOR * LEMON__FACTOR; j >= 0; j -= LEMON__FACTOR) {
-        size = lemon__min(LEMON__FACTOR, n - j);
-        if (j + size < n)
-            lemon__gemm64(l->ctx, 0, 0, rows, size, n - j - size, -1.0, x + j + size, n, l->a + (j + size) * n + j, n,
-                          x + j, n);
+    for (int64_t j = last; j >= 0; j -= LEMON__FACTOR) {
+        const int64_t size = lemon__min(LEMON__FACTOR, n - j), panel = j - j % LEMON__FACTORS,
+                      end = lemon__min(panel + LEMON__FACTORS, n), whole = j + size == end,
+                      to = whole ? panel : j, from = j + size, k = whole ? n - end : end - from;
+        if (k > 0)
+            lemon__gemm64(l->ctx, 0, 0, rows, from - to, k, -1.0, x + from, n, l->a + from * n + to, n, x + to, n);
         lemon__factor_times(l, x + j, rows, n, l->inverse + j * LEMON__FACTOR, size, 1);
     }
 }
@@ -15686,7 +15731,7 @@ static void lemon__observe(lemon__fill *f) {
     if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->total, f->total, (double)NAN);
     lemon__sum_up(f, f->channel, lemon__measured(f));
     lemon__mirror_up(f->ctx, f->covariance, f->covariance, f->dt);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /* ---- methods that select: select, drop, subclone, and the start of those that learn ---- */
@@ -15832,7 +15877,7 @@ static void lemon__solve_basis(lemon__fill *f) {
     }
     lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
     lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /* ---- lemon: read maps ---- */
@@ -15958,7 +16003,7 @@ static void lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64
     lemon__solve_inner(f, role, i, &q);
     lemon__solve_correction(f, role, i, &q);
     for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /*  What the student's stream lacks on the batch at hand: P x_t - x_s. */
@@ -16020,7 +16065,7 @@ static void lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     int64_t d = f->tc->head_dim;
     double *mean = lemon__doubles(f->ctx, &f->arena, 1, f->dt + f->ds);
     lemon__solve_read(f, LEMON_AT_READ_ATTN, i, 0, mean);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     double *planes = lemon__doubles(f->ctx, &f->work, 1, f->qt / 2);
     double *sum = lemon__doubles(f->ctx, &f->work, f->tc->n_heads, d * d);
     float *part = lemon__floats(f->ctx, &f->work, d, d);
@@ -16073,7 +16118,7 @@ static void lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
         lemon__walk_write(t, LEMON_WO, layer, t->z);
     }
     if (used) lemon__solve_read(f, LEMON_AT_READ_FFN, i, slot, NULL);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     double *squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
     if (lemon__stuck(f, squares != NULL)) return;
     for (lemon__rewind(f); lemon__next_batch(f);) {
@@ -16125,16 +16170,16 @@ static void lemon__solve_places(lemon__fill *f, int64_t i) {
 
 static void lemon__solve_blocks(lemon__fill *f, int64_t i) {
     lemon__solve_attention_in(f, i);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     lemon__solve_attention_out(f, i);
     for (int64_t layer = f->main[i]; !f->status && layer <= lemon__field_end(f, i); layer++) {
-        lemon_arena_free(f->ctx, &f->work);
+        lemon__arena_release(f->ctx, &f->work, NULL);
         lemon__solve_ffn_in(f, i, layer);
     }
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     lemon__solve_neurons(f, i);
     lemon__solve_ffn_out(f, i);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /*  Forgets a layer's operators, which the student's weights hold now. */
@@ -16271,7 +16316,7 @@ static void lemon__solve_gain(lemon__fill *f) {
 
 static void lemon__solve_output(lemon__fill *f) {
     lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
     if (!f->sc->tied_embeddings) lemon__solve_apply(f, LEMON_OUTPUT, 0);
     else if (f->o->correction) lemon__solve_gain(f);
@@ -16548,12 +16593,12 @@ static void lemon__fill_parts(lemon__fill *f) {
         lemon__parts_read(f, LEMON_AT_READ_FFN, i);
         lemon__parts_attention(f, i, &p);
         lemon__parts_neurons(f, i, &p);
-        lemon_arena_free(f->ctx, &f->work);
+        lemon__arena_release(f->ctx, &f->work, NULL);
         f->done = i + 1;
     }
     if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     lemon__parts_read(f, LEMON_AT_READ_OUTPUT, 0);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     lemon_arena_free(f->ctx, &f->solve);
 }
 
@@ -17116,7 +17161,7 @@ static void lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
     if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) lemon__fill_parts(f);
     else if (lemon__solves(f)) lemon__fill_some(f);
     else lemon__fill_selected(f);
-    lemon_arena_free(f->ctx, &f->work);
+    lemon__arena_release(f->ctx, &f->work, NULL);
     if (f->status || f->ids == NULL) return;
     lemon__student_apply(f);
     lemon__held_out_loss(f, f->student, &result->init_loss);
