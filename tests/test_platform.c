@@ -369,6 +369,15 @@ static void test_pages(lemon_ctx *ctx) {
 #endif
 }
 
+/*  Where a file cannot be locked, as on some disks in a network, none is: here for want of the right to write. */
+static void test_no_locks(void) {
+#if LEMON__POSIX
+    int fd = open("/dev/null", O_RDONLY);
+    check(fd >= 0 && lemon__scratch_lock(fd), "scratch that cannot be locked is used without");
+    close(fd);
+#endif
+}
+
 static void test_file_memory(lemon_ctx *ctx) {
     lemon_reader r;
     lemon_writer w;
@@ -407,6 +416,7 @@ int main(void) {
     test_reader(ctx);
     test_file_memory(ctx);
     test_pages(ctx);
+    test_no_locks();
     lemon_close(ctx);
     check(heap.live == 0, "nothing is left allocated");
     return check_done();
