@@ -27,15 +27,15 @@
         1  Platform        254   1259   contexts, status, memory, threads, CPU features, time, files
         2  Numbers         374   2349   bf16 and f16, random numbers, checksums
         3  Tensors         396   2457   a dense view, storage types, arenas
-        4  GEMM            429   2722   the matrix product
-        5  Kernels           -   4521   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5635   reverse-mode automatic differentiation
-        7  Model           533   6295   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6901   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      690  10098   text to ids and back; text files to training data
-       10  Inference       778  12896   the key-value cache, sampling
-       11  Training        841  13333   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          912  14028   operators, the methods that fill them, apply and learn
+        4  GEMM            429   2728   the matrix product
+        5  Kernels           -   4527   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5641   reverse-mode automatic differentiation
+        7  Model           533   6301   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6907   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      690  10104   text to ids and back; text files to training data
+       10  Inference       778  12902   the key-value cache, sampling
+       11  Training        841  13339   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          912  14034   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -2586,24 +2586,30 @@ LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float
     }
 }
 
-/* ---- zeros: all threads write them where they are many, and so share the page faults of new memory ---- */
+/* ---- zeros and copies: all threads write them where they are many, and so share the page faults of new memory ---- */
 
-enum { LEMON__ZEROED = 1 << 21 };
+enum { LEMON__MOVED = 1 << 21 };
 
-typedef struct lemon__zeroing { char *p; size_t bytes; } lemon__zeroing;
+typedef struct lemon__moving { char *to; const char *from; size_t bytes; } lemon__moving;
 
-static void lemon__zero_task(void *arg, int64_t index, int worker) {
-    const lemon__zeroing *z = (const lemon__zeroing *)arg;
-    const size_t from = (size_t)index * LEMON__ZEROED, left = z->bytes - from;
+static void lemon__move_task(void *arg, int64_t index, int worker) {
+    const lemon__moving *g = (const lemon__moving *)arg;
+    const size_t at = (size_t)index * LEMON__MOVED, n = g->bytes - at < LEMON__MOVED ? g->bytes - at : (size_t)LEMON__MOVED;
     (void)worker;
-    memset(z->p + from, 0, left < LEMON__ZEROED ? left : (size_t)LEMON__ZEROED);
+    if (g->from) memcpy(g->to + at, g->from + at, n);
+    else memset(g->to + at, 0, n);
+}
+
+/*  from: NULL for zeros. */
+static void lemon__move(lemon_ctx *ctx, void *to, const void *from, size_t bytes) {
+    lemon__moving g;
+    g.to = (char *)to, g.from = (const char *)from, g.bytes = bytes;
+    lemon__parallel(ctx, (int64_t)((bytes + LEMON__MOVED - 1) / LEMON__MOVED), lemon__move_task, &g);
 }
 
 static void lemon__zero(lemon_ctx *ctx, void *p, size_t bytes) {
-    lemon__zeroing z;
-    z.p = (char *)p, z.bytes = bytes;
     if (LEMON__SMALL) memset(p, 0, bytes);
-    else lemon__parallel(ctx, (int64_t)((bytes + LEMON__ZEROED - 1) / LEMON__ZEROED), lemon__zero_task, &z);
+    else lemon__move(ctx, p, NULL, bytes);
 }
 
 /* ---- arenas: a chain of blocks, each with its size and the next in front ---- */
@@ -14735,7 +14741,7 @@ static void lemon__fill_end(lemon__fill *f) {
 
 /* ---- scratch: the student's weights, and where the work stands, so that it goes on there after a kill ---- */
 
-enum { LEMON__STAGE = 4096 };
+enum { LEMON__STAGE = 4096, LEMON__STAGE_SECONDS = 10 };
 
 /*  Numbers that are measured of the teacher: channels, neurons, heads, influence, covariance. */
 static int64_t lemon__measured(const lemon__fill *f) {
@@ -14807,14 +14813,21 @@ static void lemon__student_open(lemon__fill *f) {
     f->status = lemon__stage_places(f, file);
 }
 
+/*  Whether a step is not worth saving: watching a layer takes less time than that, so only some are.  The two copies take
+    turns, so it is one an odd number of steps after the last, and the last of those that watch. */
+static int lemon__stage_soon(const lemon__fill *f, int64_t step) {
+    const double since = lemon__seconds() - f->began - f->stage->seconds;
+    return (step - f->stage->step) % 2 == 0 || (step < f->tc->n_layers - 1 && since < LEMON__STAGE_SECONDS);
+}
+
 /*  Ends a step of so many: copies what the next one needs, and then says so. */
 static void lemon__stage_save(lemon__fill *f, int64_t step) {
     const lemon__copy *c = &f->copy[step % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    if (f->status || !f->stage || !c->t) return;
-    memcpy(c->t, f->store[0].data, rows * (size_t)f->dt);
-    if (step > f->tc->n_layers) memcpy(c->s, f->store[1].data, rows * (size_t)f->ds);
-    else memcpy(c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
+    if (f->status || !f->stage || !c->t || lemon__stage_soon(f, step)) return;
+    lemon__move(f->ctx, c->t, f->store[0].data, rows * (size_t)f->dt);
+    if (step > f->tc->n_layers) lemon__move(f->ctx, c->s, f->store[1].data, rows * (size_t)f->ds);
+    else lemon__move(f->ctx, c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
     f->stage->flops = f->ctx->flops - f->flops;
     f->stage->seconds = lemon__seconds() - f->began;
     f->status = lemon__scratch_flush(f->file);
@@ -15251,24 +15264,34 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
     return gain;
 }
 
-/*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0. */
+/*  The gain of a ridge's step for the targets that judge; infinite where there is no factor. */
+static double lemon__squares_try(lemon__squares *q, const lemon__target *t, int64_t count, int ridge) {
+    const int64_t numbers = count * q->n;
+    if (q->f->status || !lemon__squares_factor(q, ridge)) return (double)INFINITY;
+    memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
+    lemon__factor_solve(&q->l, q->cov.sum, count);
+    for (int64_t i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
+    return lemon__squares_gain(q, t, count);
+}
+
+/*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0.  From the middle one
+    upwards, or else downwards, as long as it gets better: error falls and then rises again as a ridge grows. */
 static int lemon__squares_choose(lemon__squares *q, const lemon__target *t) {
-    const int64_t count = lemon__min(t->m, LEMON__JUDGES), numbers = count * q->n;
-    double least = 0.0;
-    int best = -1;
-    if (q->f->status) return best;
+    const int64_t count = lemon__min(t->m, LEMON__JUDGES);
+    const int middle = LEMON__RIDGES / 2;
+    int best = middle;
+    if (q->f->status) return -1;
     for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(i * t->m / count);
     lemon__squares_cross(q, t, count);
-    memcpy(q->r, q->cov.sum, (size_t)numbers * sizeof *q->r);
-    for (int k = 0; k < LEMON__RIDGES && !q->f->status; k++) {
-        if (!lemon__squares_factor(q, k)) continue;
-        memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
-        lemon__factor_solve(&q->l, q->cov.sum, count);
-        for (int64_t i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
-        double gain = lemon__squares_gain(q, t, count);
-        if (gain < least) least = gain, best = k;
-    }
-    return best;
+    memcpy(q->r, q->cov.sum, (size_t)(count * q->n) * sizeof *q->r);
+    double least = lemon__squares_try(q, t, count, middle);
+    for (int up = 1; up >= -1 && best == middle; up -= 2)
+        for (int k = middle + up; k >= 0 && k < LEMON__RIDGES; k += up) {
+            double gain = lemon__squares_try(q, t, count, k);
+            if (!(gain < least)) break;
+            least = gain, best = k;
+        }
+    return least < 0.0 ? best : -1;
 }
 
 /*  out[c * step + r] = in[r, c], by squares. */
@@ -17216,15 +17239,18 @@ static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
 
 static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANEL)); }
 
-/*  Least squares with n unknowns: the factors, then m targets, choosing among ridges on some of them. */
+/*  Least squares with n unknowns: the factors, then m targets, choosing among ridges on some of them.  Three are tried
+    where the middle one or larger ones do best, four where smaller ones do: the mean is counted. */
+enum { LEMON__TRIED = LEMON__RIDGES - 1 };
+
 static void lemon__cost_factors(lemon__cost *p, double n) {
-    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR;
+    const double ridges = LEMON__TRIED - 0.5, factor = LEMON__FACTOR;
     p->flops += p->kept * lemon__cost_square(n);
     p->flops64 += ridges * n * n * (n / 3.0 + factor);
 }
 
 static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
-    const double ridges = LEMON__RIDGES, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
+    const double ridges = LEMON__TRIED - 0.5, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
                  each = n * (dense ? 4.0 : 2.0);
     p->flops += each * ((judges + m) * p->kept + ridges * judges * p->held);
     p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
@@ -17298,7 +17324,7 @@ static void lemon__plan_bytes(const lemon__fill *f, lemon_fuse_forecast *forecas
     *(forecast->memory + rows <= most ? &forecast->memory : &forecast->scratch) += rows;
     if (!lemon__solves(f)) return;
     forecast->memory = fmax(forecast->memory,
-                            fmin(forecast->memory + 8.0 * (LEMON__RIDGES - 1) * (double)(f->ns * f->ns), most));
+                            fmin(forecast->memory + 8.0 * (LEMON__TRIED - 1) * (double)(f->ns * f->ns), most));
     if (scratch) forecast->scratch += 8.0 * (double)(f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f));
 }
 
