@@ -191,6 +191,36 @@ CHECK_UNUSED static char *slurp(const char *path, size_t *n) {
     return p;
 }
 
+/*  A copy whose last byte is the last before a page that nobody may read: what reads behind it ends the program. */
+#if LEMON__LINUX
+enum { CHECK_PAGE = 65536 };                            /* no page is larger */
+CHECK_UNUSED static size_t edge_room(size_t n) { return (n + CHECK_PAGE - 1) / CHECK_PAGE * CHECK_PAGE; }
+CHECK_UNUSED static uint8_t *at_edge(const void *bytes, size_t n) {
+    const size_t room = edge_room(n);
+    void *p;
+    if (posix_memalign(&p, CHECK_PAGE, room + CHECK_PAGE) != 0 || mprotect((uint8_t *)p + room, CHECK_PAGE, PROT_NONE) != 0) {
+        printf("FAIL a page behind a copy\n");
+        exit(1);
+    }
+    if (n) memcpy((uint8_t *)p + room - n, bytes, n);
+    return (uint8_t *)p + room - n;
+}
+CHECK_UNUSED static void edge_free(uint8_t *p, size_t n) {
+    mprotect(p + n, CHECK_PAGE, PROT_READ | PROT_WRITE);
+    free(p + n - edge_room(n));
+}
+#else
+CHECK_UNUSED static uint8_t *at_edge(const void *bytes, size_t n) {
+    uint8_t *p = (uint8_t *)malloc(n ? n : 1);
+    if (n) memcpy(p, bytes, n);
+    return p;
+}
+CHECK_UNUSED static void edge_free(uint8_t *p, size_t n) {
+    (void)n;
+    free(p);
+}
+#endif
+
 CHECK_UNUSED static void spill(const char *path, const void *bytes, size_t n) {
     FILE *f = fopen(path, "wb");
     if (f == NULL) return;

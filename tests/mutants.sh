@@ -2,6 +2,7 @@
 # mutants.sh [COUNT [SEED]]: breaks lemon.h in COUNT places (200), one at a time, and runs the tests of the chapter that was hit, then
 # those that use it, until one check fails.  Every mutant is a line of mutants.log ($MUTANTS_LOG is another log); those that all tests pass
 # have survived, and want a look: a test is missing, or nothing is broken.
+# mutants.sh again [NAME...]: those of mutants.txt, or some of them, once more, wherever their lines stand by now.
 # After `make coverage` it knows which programs reach a line, runs those, all of them if need be, and no others.
 # The places are lines with code picked at random; the changes are those below.  One that does not compile does not count, nor does a
 # line for other machines.  All mutants of functions are in one lemon.h, as copies of the function beside the unbroken one, so that each
@@ -9,6 +10,7 @@
 cd "$(dirname "$0")" || exit 1
 count=${1:-200}
 seed=${2:-1}
+[ "$count" != again ] || { shift; again="$*" seed=again; }
 work=build/mutants/$seed
 rm -rf "$work"
 mkdir -p "$work/scratch" "$work/all/tests/build" "$work/one"
@@ -91,6 +93,27 @@ choose() {
         ! bare < "$work/one/lemon.h" | cmp -s - "$work/original" || continue
         made=$((made + 1))
         printf '%s %s %s\t%s\n' $made $line "$chapter" "$changed"
+    done
+}
+
+# The same of mutants.txt, with the name that a mutant has there; of equal lines the nearest to where it stood.
+choose_again() {
+    bare < ../lemon.h > "$work/original"
+    awk -v wanted=" $again " '
+    FNR == 1 { file++ }
+    { line = $0; sub(/^ */, "", line) }
+    file == 1 { at[line] = at[line] " " FNR; indent[FNR] = substr($0, 1, length($0) - length(line)); next }
+    /^[0-9]+\.[0-9]+ line / { name = $1; stood = $3 + 0 }
+    /^    < / { old = substr($0, 7) }
+    /^    > / && (wanted == "  " || index(wanted, " " name " ")) {
+        best = 0
+        for (i = split(at[old], all, " "); i > 0; i--)
+            if (!best || (all[i] - stood) ^ 2 < (best - stood) ^ 2) best = all[i]
+        if (best) print ++made, best, name "\t" indent[best] substr($0, 7)
+        else print "# " name ": its line is gone" > "/dev/stderr"
+    }' ../lemon.h mutants.txt | while IFS=$tab read -r where changed; do
+        set -- $where
+        printf '%s %s %s %s\t%s\n' "$1" "$2" "$(chapter_of "$2")" "$3" "$changed"
     done
 }
 
@@ -206,20 +229,20 @@ leave_out_broken() {
 cp check.h reference.h vfs.h fuzz.h test_*.c "$work/all/tests"                # beside the broken lemon.h
 cp build/hostile.inc "$work/all/tests/build"
 cp -r "$work/all/tests" "$work/one"
-choose > "$work/list"
+tab=$(printf '\t')
+if [ "$seed" = again ]; then choose_again; else choose; fi > "$work/list"
 leave_out_broken
 made=0 caught=0
-tab=$(printf '\t')
 while IFS=$tab read -r where changed; do
     set -- $where
     start=$(sed -n "s/^$1 //p" "$work/placed")
     replaced "$2" "$changed" > "$work/one/lemon.h"
-    result=$(run_mutant "$@" "${start:-0}" < /dev/null)
+    result=$(run_mutant "$1" "$2" "$3" "${start:-0}" < /dev/null)
     [ "$result" = no ] && continue
     made=$((made + 1))
     [ "$result" = survived ] || caught=$((caught + 1))
-    { echo "seed $seed, mutant $1, line $2, chapter $3: $result"
-      diff ../lemon.h "$work/one/lemon.h" | sed -n 's/^\([<>]\) */    \1 /p'; } | tee -a "$log" | sed -n 's/^seed/# seed/p'
+    { echo "${4:-$seed.$1} line $2, chapter $3: $result"
+      diff ../lemon.h "$work/one/lemon.h" | sed -n 's/^\([<>]\) */    \1 /p'; } | tee -a "$log" | sed -n 's/^[0-9]/# &/p'
 done < "$work/list"
 echo "# seed $seed: $caught of $made mutants were caught, $((made - caught)) survived" >> "$log"
 echo "$caught of $made mutants were caught, $((made - caught)) survived"

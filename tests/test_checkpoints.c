@@ -299,6 +299,10 @@ static void test_tokenizer_messages(lemon_ctx *ctx) {
     uint8_t *row = m.bytes + find_bytes(&m, "tokenizer.scores") - LEMON__TABLE_ROW, *last;
     char name[8];
     int i, status = 0;
+    m.bytes[find_bytes(&m, "llama2c") + 6] = 'd';
+    check(message_has(ctx, &m, "tokenizer.type is \"llama2d\", expected \"llama2c\"", ""),
+          "a tokenizer of another type is refused by name");
+    m.bytes[find_bytes(&m, "llama2d") + 6] = 'c';
     row[2] = LEMON_I32;
     check(message_has(ctx, &m, "tensor \"tokenizer.scores\" is i32, expected f32", ""), "another type than must be is named");
     row[2] = LEMON_F32;
@@ -381,6 +385,26 @@ static void test_container(lemon_ctx *ctx) {
               strstr(lemon_error(ctx), "out.lemon: tensor \"f64\""),
           "a conversion that cannot be is refused");
     lemon__pack_close(&pack);
+    free(m.bytes);
+    w = memory_writer(&m);
+    lemon__pack_open(ctx, &pack);
+    lemon__pack_tensor(&pack, "i 32", &t, LEMON_I32);
+    check(lemon__pack_write(&pack, &w) == LEMON_E_ARG && m.aborted == 1 && strstr(lemon_error(ctx), "tensor \"i 32\""),
+          "so is a name with a blank");
+    lemon__pack_close(&pack);
+    free(m.bytes);
+}
+
+/*  Words are counted in 32 bits: a list that is full takes no more, and is not written to. */
+static void test_words(lemon_ctx *ctx) {
+    lemon__words words;
+    lemon__span first = {5, 6};
+    memset(&words, 0, sizeof words);
+    words.spans = &first;
+    words.capacity = INT32_MAX, words.count = INT32_MAX - 1;
+    check(!lemon__words_push(ctx, &words, 0, 1, 0) && strstr(lemon_error(ctx), "more than 2^31 words") &&
+              words.count == INT32_MAX - 1 && words.n_slots == 0,
+          "2^31 words and no more");
 }
 
 /* ---- writers that fail; memory that runs out ---- */
@@ -731,6 +755,7 @@ int main(void) {
     test_messages(ctx);
     test_tokenizer_messages(ctx);
     test_container(ctx);
+    test_words(ctx);
     test_writers(ctx);
     test_short_readers(ctx);
     test_memory(ctx);

@@ -65,6 +65,9 @@ static void test_json_refused(lemon_ctx *ctx) {
     }
     check(fails_with(ctx, lemon__json_parse(ctx, "some.json", "[1]\0", 4, &json), LEMON_E_FORMAT, "the end"),
           "a zero byte is no white space");
+    check(fails_with(ctx, lemon__json_parse(ctx, "some.json", "!", INT32_MAX, &json), LEMON_E_FORMAT, "line 1, column 1") &&
+              fails_with(ctx, lemon__json_parse(ctx, "some.json", "!", (size_t)INT32_MAX + 1, &json), LEMON_E_UNSUPPORTED, "less than 2 GB"),
+          "a text of 2 GB is not read, one that is a byte shorter is");
     memset(deep, '[', 200);
     memset(deep + 200, ']', 200);
     check(fails_with(ctx, lemon__json_parse(ctx, "some.json", deep, 400, &json), LEMON_E_FORMAT, "64 levels"),
@@ -408,6 +411,18 @@ static void test_refusals(lemon_ctx *ctx) {
     check(fine(ctx, lemon_load(ctx, path, &b)), "default scaling and a window as long as the context change nothing");
     lemon_model_free(ctx, b);
     spill(file, config, n);
+    edit(file, "\"mlp_bias\": false",
+         "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 32}");
+    check(fine(ctx, lemon_load(ctx, path, &b)) && near_to((double)b->config.rope_fast, 32, 0) && near_to((double)b->config.rope_slow, 1, 0),
+          "YaRN's bounds where a config leaves them out");
+    lemon_model_free(ctx, b);
+    spill(file, config, n);
+    edit(file, "\"mlp_bias\": false",
+         "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"original_max_position_embeddings\": 32}");
+    check(fine(ctx, lemon_load(ctx, path, &b)) && near_to((double)b->config.rope_fast, 4, 0) && near_to((double)b->config.rope_slow, 1, 0),
+          "and LLaMA 3's");
+    lemon_model_free(ctx, b);
+    spill(file, config, n);
     edit(file, "\"rope_theta\": 500000", "\"rope_parameters\": {\"rope_theta\": 500000, \"rope_type\": \"default\"}");
     check(fine(ctx, lemon_load(ctx, path, &b)) && distance(a, b) >= 0, "rope_theta as newer configs have it");
     lemon_model_free(ctx, b);
@@ -611,6 +626,57 @@ static void test_gguf_keys(lemon_ctx *ctx) {
     lemon__part_add(ctx, a, "gguf.tokenizer", 14, kept, 20);
     check(fails_with(ctx, lemon_save(ctx, path, a, LEMON_Q8), LEMON_E_ARG, "no list of GGUF keys"),
           "a damaged list of keys is not written");
+    lemon_model_free(ctx, a);
+    remove(path);
+}
+
+/*  Scaling as older GGUF files tell it, and YaRN's own factor. */
+static void test_gguf_scaling(lemon_ctx *ctx) {
+    static const double magnitude = (0.1 * 1.3862943611198906 + 1) * 1.5;       /* 0.1 ln 4 + 1, as llama.cpp has it */
+    const char *path = scratch("scaled.gguf");
+    char two[4], four[4], half[4];
+    int i;
+    lemon__put32((uint8_t *)two, lemon__bits(2.0f));
+    lemon__put32((uint8_t *)four, lemon__bits(4.0f));
+    lemon__put32((uint8_t *)half, lemon__bits(1.5f));
+    for (i = 0; i < 2; i++) {
+        lemon_config c = odd_config(1, 8);
+        lemon_model *a = lively_model(ctx, &c, 5), *b = NULL;
+        uint8_t keys[400], *end = keys;
+        if (i == 0) end = put_key(end, "llama.rope.scale_linear", 6, two, 4);
+        else {
+            end = put_key(end, "llama.rope.scaling.type", 8, "yarn", 4);
+            end = put_key(end, "llama.rope.scaling.factor", 6, four, 4);
+            end = put_key(end, "llama.rope.scaling.original_context_length", 4, "\30\0\0\0", 4);
+            end = put_key(end, "llama.rope.scaling.attn_factor", 6, half, 4);
+        }
+        lemon__part_add(ctx, a, "gguf.metadata", 13, keys, (size_t)(end - keys));
+        if (!fine(ctx, lemon_save(ctx, path, a, LEMON_F16)) || !fine(ctx, lemon_load(ctx, path, &b))) check(0, "a GGUF file with scaling");
+        else if (i == 0)
+            check(b->config.rope_scaling == LEMON_ROPE_LINEAR && near_to((double)b->config.rope_factor, 2, 0), "linear scaling as older GGUF files have it");
+        else
+            check(b->config.rope_scaling == LEMON_ROPE_YARN && near_to((double)b->config.rope_magnitude, magnitude, 1e-6),
+                  "GGUF's attn_factor multiplies what YaRN multiplies by");
+        lemon_model_free(ctx, a);
+        lemon_model_free(ctx, b);
+    }
+    remove(path);
+}
+
+/*  More pieces than the matrix has rows: such a file is another model's, in part. */
+static void test_gguf_vocabulary(lemon_ctx *ctx) {
+    lemon_model *a = odd_model(ctx, 1, 8), *b = NULL;
+    const char *path = scratch("pieces.gguf");
+    size_t n = 0, i, changed = 0;
+    char *bytes = fine(ctx, lemon_save(ctx, path, a, LEMON_F16)) ? slurp(path, &n) : NULL;
+    for (i = 0; bytes && i + 40 < n; i++) {
+        if (memcmp(bytes + i, "llama.vocab_size", 16) == 0) lemon__put32((uint8_t *)bytes + i + 20, 258), changed++;
+        if (memcmp(bytes + i, "token_embd.weight", 17) == 0) lemon__put64((uint8_t *)bytes + i + 29, 258), changed++;
+    }
+    if (bytes) spill(path, bytes, n);
+    check(changed == 2 && fails_with(ctx, lemon_load(ctx, path, &b), LEMON_E_FORMAT, "259 pieces, expected at most 258") && b == NULL,
+          "a GGUF file with more pieces than rows is refused");
+    free(bytes);
     lemon_model_free(ctx, a);
     remove(path);
 }
@@ -939,6 +1005,8 @@ int main(void) {
     test_carried(ctx);
     test_tags(ctx);
     test_gguf_keys(ctx);
+    test_gguf_scaling(ctx);
+    test_gguf_vocabulary(ctx);
     test_gguf_refusals(ctx);
     test_long_context(ctx);
     test_byte_level(ctx);

@@ -1,6 +1,11 @@
 /*  Chapter 12: each method gives a teacher of its own shape back; what the fillers promise; apply against a naive product
     in double; gradients of learned operators against finite differences; saving, refusals, fields, threads. */
 #include "reference.h"
+#include <limits.h>
+#if LEMON__LINUX
+#include <signal.h>
+#include <sys/wait.h>
+#endif
 
 /* ---- a small world: a teacher that has learned something, and its text ---- */
 
@@ -270,6 +275,25 @@ static void test_dead(lemon_ctx *ctx) {
     lemon_model_free(ctx, m);
 }
 
+/*  A layer of the field whose neurons do nothing gets none, and no map. */
+static void test_empty_slot(lemon_ctx *ctx) {
+    lemon_model *m = NULL;
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("lemon");
+    lemon_operators *ops;
+    int ok;
+    lemon_model_clone(ctx, teacher, &m);
+    memset(lemon_model_param(m, LEMON_W_DOWN, 1)->data, 0, 24 * 40 * sizeof(float));
+    o.field_layers = 2;
+    ops = filled(ctx, m, &shape, &o);
+    ok = ops && ops->slots == 2 && ops->layer[0] == 0 && ops->layer[1] == 1;
+    check(ok && lemon_operators_map(ops, LEMON_AT_FFN, 0, 0)->field > 0 && lemon_operators_map(ops, LEMON_AT_FFN, 0, 1)->field == 0 &&
+              lemon_operators_map(ops, LEMON_AT_READ_NEURONS, 0, 1)->field == 0,
+          "a layer of dead neurons has no place in a student's");
+    lemon_operators_free(ctx, ops);
+    lemon_model_free(ctx, m);
+}
+
 /* ---- heads ---- */
 
 static void test_groups(lemon_ctx *ctx) {
@@ -482,6 +506,54 @@ static void test_narrow_values(lemon_ctx *ctx) {
     check(loss < fused_loss(ctx, teacher, &shape, &text, &o, 2000), "and such a student is better than one by chance");
 }
 
+/*  Where heads write from four of their eight channels alone, four channels of a student lose nothing of it. */
+static void test_kept_values(lemon_ctx *ctx) {
+    lemon_config shape = teacher_config(1);
+    lemon_fuse_options o = options_of("modegpt");
+    lemon_model *m = NULL;
+    lemon_operators *ops;
+    double worst = 0;
+    int64_t layer, i, q, a, b, c;
+    shape.head_dim = 4;
+    lemon_model_clone(ctx, teacher, &m);
+    for (layer = 0; layer < 4; layer++)
+        for (i = 0; i < 24 * 32; i++)
+            if (i % 2 == 0) ((float *)lemon_model_param(m, LEMON_WO, layer)->data)[i] = 0;
+    ops = filled(ctx, m, &shape, &o);
+    for (layer = 0; ops && layer < 4; layer++) {
+        const lemon_map *write = lemon_operators_map(ops, LEMON_AT_VALUE, layer, 0);
+        const lemon_map *read = lemon_operators_map(ops, LEMON_AT_READ_HEADS, layer, 0);
+        for (q = 0; q < 4; q++)
+            for (a = 1; a < 8; a += 2)
+                for (b = 0; b < 8; b++) {
+                    double sum = 0;
+                    for (c = 0; c < 4; c++) {               /* of a teacher's head or another, of one only */
+                        double from = 0, to = 0;
+                        for (i = 0; i < 4; i++) to += map_at(read, q * 4 + c, i * 8 + a);
+                        for (i = 0; i < 2; i++) from += map_at(write, q / 2 * 4 + c, i * 8 + b);
+                        sum += to * from;
+                    }
+                    worst = fmax(worst, fabs(sum - (a == b)));
+                }
+    }
+    detail("off by %g", worst);
+    check(ops && worst < 1e-3, "and keep the directions that are written");
+    lemon_operators_free(ctx, ops);
+    lemon_model_free(ctx, m);
+}
+
+/*  A selection writes its own rows. */
+static void test_selected_rows(lemon_ctx *ctx) {
+    const float w[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+    float value[2] = {1, 10}, y[6] = {0, 0, 0, 0, -1, -1};
+    int32_t index[2] = {2, 0};
+    lemon_map map;
+    map.student = 2, map.teacher = 3, map.field = 1, map.index = index, map.value = value;
+    lemon__map_cols(ctx, &map, w, 2, 0.0f, y);
+    check(y[0] == 3 && y[1] == 10 && y[2] == 6 && y[3] == 40 && y[4] == -1 && y[5] == -1,
+          "a selection of columns writes its rows and no more");
+}
+
 static void test_apply(lemon_ctx *ctx) {
     static const struct { const char *name, *method; int solve; int64_t field_layers, field_dims; } ways[] = {
         {"select", "select", 1, 0, 0}, {"subclone", "subclone", 1, 0, 0}, {"lemon, not solved", "lemon", 0, 3, 0},
@@ -610,6 +682,15 @@ static void test_saved_wrong(lemon_ctx *ctx) {
     }
     check(bytes && bad == 0, "damaged operator files are refused");
     free(bytes);
+    shape = student_config();
+    ops = filled(ctx, teacher, &shape, &o);
+    lemon__own_map(ops, LEMON_AT_FFN, 0, 0)->student--;         /* a file that is whole, with a map that is too small */
+    check(fine(ctx, lemon_operators_save(ctx, scratch("bent.lemon"), ops)) &&
+              fails_with(ctx, lemon_operators_load(ctx, scratch("bent.lemon"), &back), LEMON_E_FORMAT,
+                         "the student's shape and the map's field") && back == NULL,
+          "a map of another size than its student's is refused");
+    lemon__own_map(ops, LEMON_AT_FFN, 0, 0)->student++;
+    lemon_operators_free(ctx, ops);
 }
 
 /* ---- a method of one's own ---- */
@@ -744,6 +825,11 @@ static void test_refusals(lemon_ctx *ctx) {
                   ops == NULL,
               "refused: operators of the random method");
     }
+    o = options_of("ligo");
+    o.learn_steps = 5;
+    few.count = 40;                     /* a window to learn from and one to hold out, of 16 tokens each */
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &few, &o, &m, NULL), LEMON_E_ARG, "too short to learn from") && m == NULL,
+          "a text that leaves nothing to learn from is refused");
 }
 
 /* ---- shapes for a budget ---- */
@@ -1194,6 +1280,44 @@ static void test_masked(lemon_ctx *ctx) {
     check(ok, "least squares in fields: the equations of what may be read hold, nothing else moves");
 }
 
+/*  What the gain at the end is solved from: sums over the rows to learn from, and over those held out. */
+static void test_gain(lemon_ctx *ctx) {
+    enum { DS = 3, DT = 5, SEQ = 2, WINDOWS = 4, KEPT = 3 };
+    lemon__fill f;
+    lemon__rows store[LEMON__TARGET + 1];
+    lemon__gain g;
+    lemon_rng rng;
+    double worst = 0, s, t;
+    int64_t k, i, j, r;
+    memset(&f, 0, sizeof f);
+    memset(store, 0, sizeof store);
+    f.ctx = ctx, f.store = store, f.what = "gain";
+    f.ds = DS, f.dt = DT, f.seq = SEQ, f.windows = WINDOWS, f.kept = KEPT, f.batch = 2;
+    lemon__workspaces(ctx);
+    lemon__rows_make(&f, LEMON__XT, DT);
+    lemon__rows_make(&f, LEMON__SOURCE, DS);
+    lemon__rows_make(&f, LEMON__TARGET, DT);
+    lemon_rng_seed(&rng, 8);
+    fill_normal(&rng, store[LEMON__SOURCE].data, WINDOWS * SEQ * DS, 1);
+    fill_normal(&rng, store[LEMON__TARGET].data, WINDOWS * SEQ * DT, 1);
+    lemon__gain_make(&f, &g);
+    for (k = 0; !f.status && k < 2; k++)
+        for (j = 0; j < DS; j++)
+            for (i = 0; i < DT; i++) {
+                for (r = k ? KEPT * SEQ : 0, s = t = 0; r < (k ? WINDOWS : KEPT) * SEQ; r++) {
+                    const double source = (double)store[LEMON__SOURCE].data[r * DS + j];
+                    if (i < DS) s += source * (double)store[LEMON__SOURCE].data[r * DS + i];
+                    t += source * (double)store[LEMON__TARGET].data[r * DT + i];
+                }
+                if (i < DS) worst = fmax(worst, fabs(g.s[k].sum[i * DS + j] - s));
+                worst = fmax(worst, fabs(g.t[k].sum[i * DS + j] - t));
+            }
+    detail("off by %g", worst);
+    check(!f.status && worst < 1e-5, "the final gain is solved from sums over all rows, each on its side");
+    lemon_arena_free(ctx, &f.work);
+    lemon_arena_free(ctx, &f.solve);
+}
+
 static void test_fields(lemon_ctx *ctx) {
     static const struct {
         const char *name;
@@ -1252,6 +1376,33 @@ static void test_threads(void) {
         snprintf(name, sizeof name, "1 and 2 threads fuse the same bits: %s", ways[k].name);
         check(same, name);
     }
+}
+
+/*  Each allocation in turn, of heads so wide that matrices between them have memory of their own. */
+static void test_memory_wide(lemon_ctx *ctx) {
+    lemon_config wide = tiny_config(16, 1, 32, 2, 16, 8, 40, 1), shape = wide;
+    lemon_model *from = lively_model(ctx, &wide, 3);
+    lemon_fuse_options o = options_of("modegpt");
+    long live = heap.live, n;
+    int bad = 0, done = 0;
+    shape.head_dim = 8;
+    o.tokens = 160;
+    o.seq = 16;
+    for (n = 1; !done && n < 1000; n++) {
+        lemon_model *m = NULL;
+        lemon_status status;
+        heap.calls = 0;
+        heap.fail_at = n;
+        status = lemon_fuse(ctx, from, &shape, &text, &o, &m, NULL);
+        heap.fail_at = 0;
+        done = status == LEMON_OK;
+        bad += !done && (status != LEMON_E_MEMORY || m != NULL);
+        lemon_model_free(ctx, m);
+        bad += heap.live != live;
+    }
+    detail("%ld allocations", n);
+    check(done && bad == 0 && n > 10, "fusion by modegpt survives each failed allocation");
+    lemon_model_free(ctx, from);
 }
 
 static void test_memory(lemon_ctx *ctx, const char *method, int64_t learn) {
@@ -1401,6 +1552,158 @@ static void test_few_tokens(lemon_ctx *ctx) {
     lemon_model_free(ctx, real);
 }
 
+/*  Of a layer pages are let go, and of no other tensor. */
+static void test_layer_pages(lemon_ctx *ctx) {
+#if LEMON__LINUX
+    lemon_config c = tiny_config(16, 3, 2, 2, 8, 16, 40, 0);
+    lemon_model *m = lively_model(ctx, &c, 1);
+    const int64_t each = lemon__per_layer(&c), n = m->n_params;
+    const size_t bytes = (size_t)n * CHECK_PAGE;
+    uint8_t *p = (uint8_t *)mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    lemon__file file;
+    lemon__fill f;
+    int64_t layer, i, bad = 0;
+    memset(&file, 0, sizeof file);
+    memset(&f, 0, sizeof f);
+    f.ctx = ctx;
+    file.map = p, file.map_bytes = bytes, file.next = ctx->mapped;
+    ctx->mapped = &file;
+    for (i = 0; i < n; i++) m->params[i].data = p + i * CHECK_PAGE;     /* a page each, of no file: what is let go is 0 */
+    for (layer = 0; layer <= c.n_layers; layer++) {
+        for (i = 0; i < n; i++) p[i * CHECK_PAGE] = 7;
+        lemon__layer_pages(&f, m, layer, LEMON__GONE);
+        for (i = 0; i < n; i++) {
+            const int its = layer < c.n_layers && i > layer * each && i <= (layer + 1) * each;
+            bad += p[i * CHECK_PAGE] != (its ? 0 : 7);
+        }
+    }
+    detail("%d wrong", (int)bad);
+    check(bad == 0 && n > 1 + c.n_layers * each, "a layer's pages are let go, and no other's");
+    ctx->mapped = file.next;
+    munmap(p, bytes);
+    lemon_model_free(ctx, m);
+#else
+    (void)ctx;
+#endif
+}
+
+#if LEMON__LINUX
+/*  An allocator that kills the program when its turn comes. */
+static void *dying_resize(void *user, void *old, size_t old_bytes, size_t new_bytes) {
+    if (new_bytes && --*(long *)user == 0) kill(getpid(), SIGKILL);
+    return heap_resize(&heap, old, old_bytes, new_bytes);
+}
+
+static lemon_status fuse_in(const char *path, long lives, long *left, lemon_model **m, lemon_ctx **ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("lemon");
+    lemon_options with;
+    memset(&with, 0, sizeof with);
+    *left = lives;
+    with.threads = 1, with.scratch = path, with.resize = dying_resize, with.user = left;
+    *ctx = lemon_open(&with);
+    return lemon_fuse(*ctx, teacher, &shape, &text, &o, m, NULL);
+}
+
+/*  How far scratch says that the work came. */
+static int64_t step_in(const char *path) {
+    lemon__stage stage;
+    FILE *f = fopen(path, "rb");
+    size_t got = f ? fread(&stage, sizeof stage, 1, f) : 0;
+    if (f) fclose(f);
+    return got == 1 ? stage.step : 0;
+}
+#endif
+
+/*  Killed at any time, a fusion goes on from the step where scratch says it was, to the same bits. */
+static void test_killed(void) {
+#if LEMON__LINUX
+    const long kills = light() ? 4 : 8;
+    char path[300];
+    lemon_model *whole = NULL, *m = NULL;
+    lemon_ctx *ctx, *other;
+    long left, lives, k;
+    int64_t most = 0;
+    int same;
+    snprintf(path, sizeof path, "%s", scratch("killed.part"));
+    remove(path);
+    same = fuse_in(path, LONG_MAX, &left, &whole, &ctx) == LEMON_OK;
+    lives = LONG_MAX - left;
+    if (same) {                                             /* what a fusion of 7B needs of it is more than the reserve */
+        const lemon__file *file = ((lemon__arena_block *)whole->arena.blocks)->file;
+        detail("%g KB of %g", (double)file->used / 1024, ((double)file->map_bytes - LEMON__SCRATCH_MORE) / 1024);
+        check(file->used + LEMON__SCRATCH_MORE <= file->map_bytes + 2 * LEMON__STAGE, "scratch has room for all that goes there");
+    }
+    for (k = 1; same && k < kills; k++) {
+        pid_t child;
+        int status = 0;
+        remove(path);
+        child = fork();
+        if (child == 0) {
+            fuse_in(path, lives * k / kills, &left, &m, &other);
+            _exit(0);
+        }
+        same = child > 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+        most = lemon__max(most, step_in(path));
+        same = same && fuse_in(path, LONG_MAX, &left, &m, &other) == LEMON_OK && same_weights(whole, m);
+        detail("killed at %ld of %ld allocations, in step %d", lives * k / kills, lives, (int)most);
+        lemon_model_free(other, m);
+        lemon_close(other);
+        m = NULL;
+    }
+    printf("# the last kill came after step %d\n", (int)most);
+    check(same && most >= 4 + 2, "a fusion killed at any time goes on to the same bits, from a later layer too");
+    lemon_model_free(ctx, whole);
+    lemon_close(ctx);
+    remove(path);
+#endif
+}
+
+/*  What another process writes into is left to it. */
+static void test_in_use(void) {
+#if LEMON__LINUX
+    char path[300], byte = 0;
+    lemon_model *m = NULL;
+    lemon_ctx *ctx = NULL;
+    lemon_status status;
+    long left;
+    int ready[2], done[2];
+    pid_t child;
+    snprintf(path, sizeof path, "%s", scratch("used.part"));
+    if (pipe(ready) || pipe(done)) { check(0, "pipes"); return; }
+    child = fork();
+    if (child == 0) {
+        struct flock all;
+        int fd = open(path, O_RDWR | O_CREAT, 0666);
+        memset(&all, 0, sizeof all);
+        all.l_type = F_WRLCK;
+        close(done[1]);
+        if (fd < 0 || fcntl(fd, F_SETLK, &all) != 0 || write(ready[1], "x", 1) != 1) _exit(1);
+        _exit(read(done[0], &byte, 1) != 0);                /* 0 once the parent closes its end */
+    }
+    close(ready[1]);
+    status = read(ready[0], &byte, 1) == 1 ? fuse_in(path, LONG_MAX, &left, &m, &ctx) : LEMON_OK;
+    check(child > 0 && byte == 'x' && fails_with(ctx, status, LEMON_E_IO, "is in use by another process") && m == NULL,
+          "scratch that another process has is refused by name");
+    close(done[1]);
+    waitpid(child, NULL, 0);
+    lemon_close(ctx);
+    close(ready[0]);
+    close(done[0]);
+    remove(path);
+#endif
+}
+
+/*  Twice the text is twice the work of looking at it: all windows that are kept are counted. */
+static void test_plan_counts(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("subclone");
+    lemon_fuse_forecast once, twice;
+    check(fine(ctx, lemon_fuse_plan(ctx, teacher, &shape, 640, &o, &once)) &&
+              fine(ctx, lemon_fuse_plan(ctx, teacher, &shape, 1280, &o, &twice)) && once.flops > 0 && near_to(twice.flops / once.flops, 2, 1e-9),
+          "twice the text is foretold to be twice the work");
+}
+
 /*  Scratch changes no bit; and the forecast holds. */
 static void test_scratch(lemon_ctx *ctx, const char *method) {
     lemon_config shape = student_config();
@@ -1446,9 +1749,12 @@ int main(void) {
     test_spaced(ctx);
     test_subclone(ctx);
     test_dead(ctx);
+    test_empty_slot(ctx);
     test_groups(ctx);
     test_head_dim(ctx);
     test_narrow_values(ctx);
+    test_kept_values(ctx);
+    test_selected_rows(ctx);
     test_apply(ctx);
     test_correction(ctx);
     test_saved(ctx, "lemon", 1, 0, "solved");
@@ -1474,15 +1780,21 @@ int main(void) {
     test_learned_gradients(ctx, "subclone", 1, 0, "subclone");
     test_own_text(ctx);
     test_masked(ctx);
+    test_gain(ctx);
     test_fields(ctx);
     test_threads();
     test_memory(ctx, "select", 0);
     test_memory(ctx, "lemon", 0);
     test_memory(ctx, "ligo", 1);
+    test_memory_wide(ctx);
     test_few_tokens(ctx);
     test_scratch(ctx, "lemon");
     test_scratch(ctx, "subclone");
     test_all_in_scratch(ctx);
+    test_layer_pages(ctx);
+    test_killed();
+    test_in_use();
+    test_plan_counts(ctx);
     test_real(ctx);
     lemon_model_free(ctx, teacher);
     lemon_model_free(ctx, untied_teacher);

@@ -146,7 +146,7 @@ static void test_greedy_ties(void) {
     lemon_sampling s = {0.0f, 0, 1.0f, 0.0f, 1, NULL, 0};
     float x[6] = {-1, 3, 2, 3, 3, 0};
     lemon_rng rng;
-    int32_t room[12];
+    int32_t room[12], i;
     check(lemon_sample(x, 6, &s, NULL, NULL) == 1,
           "temperature 0 takes the best, the lowest id on ties, and needs no numbers");
     lemon_rng_seed(&rng, 1);
@@ -156,6 +156,8 @@ static void test_greedy_ties(void) {
     check(lemon_sample(NULL, 6, &s, &rng, room) == -1 && lemon_sample(x, 0, &s, &rng, room) == -1 &&
               lemon_sample(x, 6, &s, NULL, room) == -1,
           "what cannot be drawn is -1");
+    for (i = 0; i < 6; i++) x[i] = (float)NAN;              /* a model that is no good: no id from elsewhere */
+    check(lemon_sample(x, 6, &s, &rng, room) == 0, "of numbers that are none top-k 1 takes the first");
     lemon_sampling_defaults(&s);
     check(near_to((double)s.temperature, 1, 0) && near_to((double)s.top_p, 0.9, 1e-7) && s.top_k == 0 && s.seed == 1,
           "defaults are as documented");

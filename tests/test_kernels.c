@@ -341,6 +341,23 @@ static void test_int8(lemon_ctx *ctx, lemon_dtype dtype, int64_t rows, int64_t n
     free(want);
 }
 
+/*  A task has its own rows, for another thread has the next ones. */
+static void test_int8_task(lemon_ctx *ctx) {
+    float x[32], y[8];
+    uint8_t bytes[8 * LEMON__Q8_BYTES];
+    lemon_tensor w;
+    lemon__octets_job job;
+    int i, mine = 0;
+    w.dtype = LEMON_Q8, w.rows = 8, w.cols = 32, w.data = bytes;
+    for (i = 0; i < 32; i++) x[i] = 1;
+    for (i = 0; i < 8; i++) lemon_row_from_f32(&w, i, x), y[i] = -1;
+    job.ctx = ctx, job.w = &w, job.x = x, job.y = y, job.rows = 1, job.each = 4, job.blocks = 1;
+    lemon__workspaces(ctx);
+    lemon__octets_task(&job, 0, 0);
+    for (i = 0; i < 8; i++) mine += i < 4 ? fabsf(y[i] - 32) < 0.1f : y[i] == -1;
+    check(mine == 8, "a task of a product of bytes writes its own rows");
+}
+
 /* ---- loops of the ISA against those of plain C, their twins but for the rounding of fused operations ---- */
 
 static double furthest(const float *a, const float *b, int64_t n) {
@@ -573,6 +590,7 @@ int main(void) {
         test_int8(ctx, (lemon_dtype)dtype, 5, 131, 100);
         test_int8(ctx, (lemon_dtype)dtype, 3, 1402, 1504);
     }
+    test_int8_task(ctx);
     for (isa = LEMON_ISA_SCALAR; isa <= LEMON_ISA_WASM; isa++) if (lemon_isa_supported((lemon_isa)isa)) test_adam((lemon_isa)isa);
     test_clones();
     lemon_close(ctx);

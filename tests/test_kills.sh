@@ -71,7 +71,8 @@ while [ $done -lt "$kills" ]; do
         sleep "$(awk -v ms="$(random $((length * 2 / 3 + 5)))" 'BEGIN { print ms / 1000 }')"
         kill -9 $child 2> /dev/null
         wait $child 2> /dev/null
-        if [ -f "$scratch/run.lemon.part" ] && [ "$(od -An -j8 -N4 -tu4 "$scratch/run.lemon.part" 2> /dev/null || echo 0)" -gt 0 ]; then resumed=$((resumed + 1)); fi
+        step=$(od -An -j8 -N4 -tu4 "$scratch/run.lemon.part" 2> /dev/null)
+        if [ "${step:-0}" -gt 0 ]; then resumed=$((resumed + 1)); fi
     done
     (fusing "$scratch/run.lemon") > "$scratch/out" 2>&1 || broken=$(tail -n 1 "$scratch/out")
     [ ! -e "$scratch/run.lemon.part" ] || broken="run.lemon.part is still there"

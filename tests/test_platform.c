@@ -87,6 +87,9 @@ static void test_messages(void) {
     check(lemon__fail(ctx, LEMON_E_IO, "%s", longest) == LEMON_E_IO && strlen(lemon_error(ctx)) == LEMON__MESSAGE - 1,
           "a long message is cut");
     check(lemon__fail(NULL, LEMON_E_ARG, "%d", 1) == LEMON_E_ARG, "a failure without a context is its code");
+    memset(longest, 'x', 8);
+    check(lemon__format(longest, 4, "%s%d", "ab", 3456) == 6 && memcmp(longest, "ab3\0xxxx", 8) == 0,
+          "nothing is written behind the room for a text");
     lemon_close(ctx);
 }
 
@@ -108,6 +111,7 @@ static void test_allocations(void) {
     lemon_memory(ctx, &i);
     check(lemon_memory(ctx, NULL) == before && i == peak && peak == before + 8 + 37 * 28,
           "the peak stays when they go");
+    check(lemon_memory(NULL, &i) == 0 && i == 0, "no context has no bytes, nor had it any");
     check(lemon__malloc(ctx, SIZE_MAX - 10) == NULL && strstr(lemon_error(ctx), "out of memory"),
           "a size that would overflow is no memory");
     lemon_close(ctx);
@@ -348,6 +352,36 @@ static void test_reader(lemon_ctx *ctx) {
     r.close(r.user);
 }
 
+/*  Of a mapped file pages are let go, of what lies behind it none. */
+static void test_pages(lemon_ctx *ctx) {
+#if LEMON__LINUX
+    lemon__file file;
+    uint8_t *p = (uint8_t *)mmap(NULL, 2 * CHECK_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int kept;
+    memset(&file, 0, sizeof file);
+    file.map = p, file.map_bytes = CHECK_PAGE, file.next = ctx->mapped;
+    ctx->mapped = &file;
+    p[CHECK_PAGE - 1] = p[CHECK_PAGE] = 7;
+    lemon__pages(ctx, p + CHECK_PAGE, CHECK_PAGE, LEMON__GONE);
+    kept = p[CHECK_PAGE - 1] == 7 && p[CHECK_PAGE] == 7;
+    lemon__pages(ctx, p, CHECK_PAGE, LEMON__GONE);          /* without a file behind it such a page is zeros then */
+    check(kept && p[CHECK_PAGE - 1] == 0 && p[CHECK_PAGE] == 7, "a file's pages are let go, not those of its neighbour");
+    ctx->mapped = file.next;
+    munmap(p, 2 * CHECK_PAGE);
+#else
+    (void)ctx;
+#endif
+}
+
+/*  Where a file cannot be locked, as on some disks in a network, none is: here for want of the right to write. */
+static void test_no_locks(void) {
+#if LEMON__POSIX
+    int fd = open("/dev/null", O_RDONLY);
+    check(fd >= 0 && lemon__scratch_lock(fd), "scratch that cannot be locked is used without");
+    close(fd);
+#endif
+}
+
 static void test_file_memory(lemon_ctx *ctx) {
     lemon_reader r;
     lemon_writer w;
@@ -385,6 +419,8 @@ int main(void) {
     test_rename_error(ctx);
     test_reader(ctx);
     test_file_memory(ctx);
+    test_pages(ctx);
+    test_no_locks();
     lemon_close(ctx);
     check(heap.live == 0, "nothing is left allocated");
     return check_done();

@@ -290,6 +290,21 @@ static void test_operation(lemon_ctx *ctx, const op_case *op) {
     check(ok && gradients_hold(&b, 2), name);
 }
 
+/*  What the first row gave lives until its backward has read it, wherever the plan puts it. */
+static void test_first_row(lemon_ctx *ctx) {
+    const op_case *op = cases;
+    bench b;
+    lemon_tape *tape = NULL;
+    while (op->record != record_first) op++;
+    bench_fill(&b, op, 17);
+    lemon_tape_open(ctx, &tape);
+    bench_record(&b, tape);
+    check(fine(ctx, lemon_tape_plan(tape, 1, NULL)) && tape->rows[0].code == LEMON__ATTENTION && tape->rows[0].back > tape->n_rows &&
+              tape->values[tape->rows[0].out].dies == tape->rows[0].back,
+          "what the first row gave lives until backward has read it");
+    lemon_tape_close(tape);
+}
+
 static void test_losses(lemon_ctx *ctx) {
     static const struct { const char *name; int taught; float distill, temperature, scale;
     } losses[] = {{"cross-entropy, scaled", 0, 0.0f, 1.0f, 0.25f},
@@ -732,6 +747,7 @@ int main(void) {
     size_t i;
     lemon__workspaces(ctx);
     for (i = 0; i < sizeof cases / sizeof cases[0]; i++) test_operation(ctx, &cases[i]);
+    test_first_row(ctx);
     test_losses(ctx);
     test_accumulation(ctx);
     test_ignored(ctx);

@@ -8,7 +8,8 @@ static void test_names(void) {
     for (i = 0; i < LEMON_DTYPE_COUNT; i++) bad += lemon_dtype_parse(lemon_dtype_name((lemon_dtype)i)) != i;
     check(bad == 0, "names of types are read back");
     check(lemon_dtype_parse("f8") == -1 && lemon_dtype_parse(NULL) == -1, "unknown names are -1");
-    check(strcmp(lemon_dtype_name((lemon_dtype)99), "unknown") == 0, "types out of range have no name");
+    check(strcmp(lemon_dtype_name((lemon_dtype)99), "unknown") == 0 && strcmp(lemon_dtype_name(LEMON_DTYPE_COUNT), "unknown") == 0,
+          "types out of range have no name");
 }
 
 static void test_sizes(void) {
@@ -143,6 +144,9 @@ static void test_blocks(void) {
     check(lemon__get16(bytes) == lemon_f16_from_f32(-11.0f / 8) && (bytes[2] & 15) == 14 && bytes[2] >> 4 == 2 &&
               (bytes[2 + 3] >> 4) == 0 && (bytes[2 + 15] & 15) == 3 && bytes[2 + 15] >> 4 == 8,
           "q4 has GGUF's Q4_0 layout: low nibbles first, the largest at -8, padding 8");
+    x[4] = -11;
+    lemon_row_from_f32(&t, 0, x);
+    check(lemon__get16(bytes) == lemon_f16_from_f32(11.0f / 8) && (bytes[2 + 4] & 15) == 0, "of two as large the first is at -8, as there");
 }
 
 /*  Types that are no weights decode to zeros and are not encoded. */
@@ -214,6 +218,9 @@ static void test_arena_memory(lemon_ctx *ctx) {
     size_t before = lemon_memory(ctx, NULL);
     check(lemon_arena_alloc(ctx, &arena, SIZE_MAX) == NULL && strstr(lemon_error(ctx), "out of memory") != NULL,
           "a piece that cannot be is no memory");
+    check(lemon_arena_alloc(ctx, &arena, SIZE_MAX / 2) == NULL &&
+              (sizeof(size_t) < 8 || strstr(lemon_error(ctx), "9007199254740992 KB were asked for")),
+          "nor is half the address space, and the message says how much it was");
     check(lemon__floats(ctx, &arena, INT64_MAX / 2, 8) == NULL && lemon__floats(ctx, &arena, -1, 8) == NULL,
           "nor are sizes that overflow or are negative");
     heap.calls = 0;

@@ -379,6 +379,11 @@ static void test_llama(lemon_ctx *ctx) {
               gives(ctx, t, 1, "a</s>a", 6, once, 3) && gives(ctx, t, 1, " a</s>a", 7, once, 3),
           "Metaspace puts a blank before the text, once, if there is none");
     lemon_tokenizer_free(ctx, t);
+    check(fails_with(ctx, load_json(ctx, json, make_llama(json, "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}",
+                                                          "null"), &t), LEMON_E_UNSUPPORTED, "normalizer is Replace") &&
+              fails_with(ctx, load_json(ctx, json, make_llama(json, "null", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"split\":false}"),
+                                        &t), LEMON_E_UNSUPPORTED, "U+2581 for blanks") && t == NULL,
+          "another mark than U+2581 for blanks is refused");
 }
 
 /* ---- SentencePiece's tokenizer.model ---- */
@@ -448,6 +453,29 @@ static lemon_status load_sp(lemon_ctx *ctx, const uint8_t *bytes, size_t n, lemo
     return lemon_tokenizer_load_reader(ctx, &r, 0, t);
 }
 
+/*  The same with a better score for "ab" than for a blank and "a"; and more pieces than there may be. */
+static void test_scores(lemon_ctx *ctx, const uint8_t *file, size_t n) {
+    static const int32_t want[] = {259, 263};
+    static uint8_t turned[16384], one[64];
+    lemon_tokenizer *t = NULL;
+    lemon__proto piece;
+    size_t at = 0;
+    memcpy(turned, file, n);
+    while (at + 7 < n && memcmp(turned + at, "\2ab\25", 4) != 0) at++;
+    lemon__put32(turned + at + 4, lemon__bits(1.0f));
+    check(at + 7 < n && fine(ctx, load_sp(ctx, turned, n, &t)) && gives(ctx, t, 0, "ab", 2, want, 2), "   and pieces go by their scores, not their order");
+    lemon_tokenizer_free(ctx, t);
+    t = NULL;
+    memset(&piece, 0, sizeof piece);
+    piece.bytes = lemon__cursor_at(one, (size_t)(put_field(one, 1, "z", 1) - one));
+    if (!fine(ctx, lemon__tokenizer_new(ctx, &t))) { check(0, "   a tokenizer to fill"); return; }
+    t->pieces.count = LEMON__MAX_PIECES;
+    check(fails_with(ctx, lemon__sp_piece(ctx, "large.model", piece, t), LEMON_E_FORMAT, "large.model: piece 16777216 is none, or one too many"),
+          "   2^24 pieces and no more");
+    t->pieces.count = 0;
+    lemon_tokenizer_free(ctx, t);
+}
+
 static void test_sentencepiece(lemon_ctx *ctx) {
     static const int32_t plain[] = {262, 261, 259, 262, 261, 13, 264, 198, 187}, bare[] = {263, 262, 261};
     static const struct { sp_file file; const char *text; } refused[] = {
@@ -485,6 +513,7 @@ static void test_sentencepiece(lemon_ctx *ctx) {
         lemon_tokens_free(ctx, &ids);
     }
     check(bad == 0, "   its ids are those of the same vocabulary in tokenizer.json");
+    test_scores(ctx, file, n);
     lemon_tokenizer_free(ctx, json);
     lemon_tokenizer_free(ctx, t);
     o.prefix = 0;
@@ -858,6 +887,21 @@ static void test_trim_memory(lemon_ctx *ctx) {
 
 /* ---- damage, want of memory, speed ---- */
 
+/*  Digits one by one and GPT-2's pattern go together, as in SmolLM; digits alone do not. */
+static void test_digits(lemon_ctx *ctx) {
+    static const char digits[] = "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":"
+                                 "true},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":%s}]}";
+    static char json[65536];
+    char pre[300];
+    lemon_tokenizer *t = NULL;
+    snprintf(pre, sizeof pre, digits, "false");
+    check(fails_with(ctx, load_json(ctx, json, make_json(json, pre, "", 0), &t), LEMON_E_UNSUPPORTED, "one pattern, not none or two") &&
+              t == NULL, "digits without a pattern are refused");
+    snprintf(pre, sizeof pre, digits, "true");
+    check(fine(ctx, load_json(ctx, json, make_json(json, pre, "", 0), &t)) && t->rules.split == LEMON__SPLIT_DIGITS, "with one they are SmolLM's");
+    lemon_tokenizer_free(ctx, t);
+}
+
 static void test_refused(lemon_ctx *ctx) {
     static const struct { const char *from, *to, *message; } cases[] = {
         {"\"type\":\"BPE\"", "\"type\":\"WordPiece\"", "model is WordPiece, expected \"BPE\""},
@@ -898,6 +942,33 @@ static void test_refused(lemon_ctx *ctx) {
     }
 }
 
+static lemon_status no_read(void *user, uint64_t offset, void *out, size_t n) {
+    (void)user, (void)offset, (void)out, (void)n;
+    return LEMON_E_IO;
+}
+static lemon_status some_read(void *user, uint64_t offset, void *out, size_t n) {
+    memcpy(out, (const char *)user + offset, n);
+    return LEMON_OK;
+}
+
+/*  A reader that says to have nearly as many bytes as there are addresses, and one whose name ends where memory does. */
+static void test_strange_reader(lemon_ctx *ctx) {
+    static char llama[16384];
+    lemon_tokenizer *t = NULL;
+    lemon_reader r;
+    uint8_t *name = at_edge("edge.json", 10);
+    memset(&r, 0, sizeof r);
+    r.name = "endless.json", r.read = no_read, r.size = SIZE_MAX - 40;
+    check(fails_with(ctx, lemon_tokenizer_load_reader(ctx, &r, 0, &t), LEMON_E_MEMORY, "endless.json: size is ") &&
+              strstr(lemon_error(ctx), "too much for this machine") && t == NULL,
+          "a file as large as the address space is refused before it is read");
+    r.name = (const char *)name, r.read = some_read, r.user = llama;
+    r.size = make_llama(llama, "null", "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\",\"split\":false}");
+    check(fine(ctx, lemon_tokenizer_load_reader(ctx, &r, 0, &t)) && t, "of a name nothing is read behind its end");
+    lemon_tokenizer_free(ctx, t);
+    edge_free(name, 10);
+}
+
 static void test_hostile(lemon_ctx *ctx) {
     static char json[65536], llama[16384];
     const char *files[2];
@@ -909,12 +980,12 @@ static void test_hostile(lemon_ctx *ctx) {
     files[1] = llama; sizes[1] = make_llama(llama, "null", "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\",\"split\":false}");
     for (f = 0; f < 2; f++)
         for (i = 0; i < sizes[f]; i += light() ? 13 : 3) {
-            char *exact = (char *)malloc(i ? i : 1);
-            memcpy(exact, files[f], i);
-            bad += load_json(ctx, exact, i, &t) == LEMON_OK || t != NULL;
-            free(exact);
+            uint8_t *exact = at_edge(files[f], i);
+            bad += load_json(ctx, (const char *)exact, i, &t) == LEMON_OK || t != NULL;
+            edge_free(exact, i);
         }
-    check(bad == 0, "every truncation is refused");
+    check(bad == 0, "every truncation is refused, and nothing behind it is read");
+    test_strange_reader(ctx);
     lemon_rng_seed(&rng, 3);
     for (round = 0; round < (light() ? 500 : 6000); round++) {
         char *exact;
@@ -1058,6 +1129,7 @@ int main(void) {
     test_trim_model(ctx);
     test_trim_parts(ctx);
     test_trim_memory(ctx);
+    test_digits(ctx);
     test_refused(ctx);
     test_hostile(ctx);
     test_memory();
