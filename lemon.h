@@ -13879,11 +13879,11 @@ static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *o
     const int falls = o->schedule == LEMON_COSINE;      /* a constant rate may go on for longer, and a warm-up of 1 is none */
     const int64_t warmup = falls ? o->warmup : lemon__max(1, o->warmup);
     const lemon__condition list[LEMON__CONDITIONS] = {
-        {"steps", falls ? (double)o->steps : 0.0}, {"batch", (double)o->batch}, {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
-        {"min-lr", falls ? o->min_lr : 0.0}, {"warmup", (double)warmup}, {"schedule", (double)o->schedule},
-        {"weight-decay", o->weight_decay}, {"clip", o->clip}, {"distill", o->distill}, {"temperature", o->temperature},
-        {"order", (double)o->order}, {"seed", (double)o->seed}, {"data", (double)t->data_crc},
-        {"teacher", (double)t->teacher_crc}};
+        {"steps", falls ? (double)o->steps : 0.0}, {"batch", (double)o->batch}, {"seq", (double)o->seq},
+        {"accumulate", (double)o->accumulate}, {"lr", o->lr}, {"min-lr", falls ? o->min_lr : 0.0},
+        {"warmup", (double)warmup}, {"schedule", (double)o->schedule}, {"weight-decay", o->weight_decay}, {"clip", o->clip},
+        {"distill", o->distill}, {"temperature", o->temperature}, {"order", (double)o->order}, {"seed", (double)o->seed},
+        {"data", (double)t->data_crc}, {"teacher", (double)t->teacher_crc}};
     memcpy(out, list, sizeof list);
 }
 
