@@ -750,7 +750,7 @@ LEMON_API lemon_status lemon_model_trim(lemon_ctx *ctx, const lemon_model *sourc
 
 /*  Appends the ids of `text` to tokens; no BOS is added.  Special tokens cannot be spelled out in a text by whoever wrote
     it: only lemon_encode_special looks for them, as chat templates need it (and as Hugging Face always does).  Where a
-    vocabulary wants form C, the first text with marks leaves 200 KB of tables in the context, for all that follow. */
+    vocabulary wants form C, the first text with marks leaves 200 KB of tables in the context, until a tokenizer is freed. */
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
                                     lemon_tokens *tokens);
 LEMON_API lemon_status lemon_encode_special(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text,
@@ -1299,7 +1299,7 @@ struct lemon_ctx {
 static float *lemon__workspace(lemon_ctx *ctx, int worker);
 static lemon_status lemon__workspaces(lemon_ctx *ctx);
 static void lemon__workspaces_free(lemon_ctx *ctx);
-static void lemon__forms_free(lemon_ctx *ctx, struct lemon__forms *forms);
+static void lemon__forms_free(lemon_ctx *ctx);
 
 /* ---- small helpers that every chapter uses ---- */
 
@@ -1950,7 +1950,7 @@ LEMON_API void lemon_close(lemon_ctx *ctx) {
     if (ctx->pool) lemon__pool_close(ctx, ctx->pool);
 #endif
     lemon__workspaces_free(ctx);
-    lemon__forms_free(ctx, ctx->forms);
+    lemon__forms_free(ctx);
     last = *ctx;                    /* the allocator's hook outlives the block it is written in */
     lemon__free(&last, ctx, sizeof *ctx);
 }
@@ -10236,6 +10236,7 @@ LEMON_API void lemon_tokenizer_free(lemon_ctx *ctx, lemon_tokenizer *tokenizer) 
     lemon__words_free(ctx, &t->pieces);
     lemon__words_free(ctx, &t->pairs);
     lemon__free(ctx, t, sizeof *t);
+    if (ctx) lemon__forms_free(ctx);
 }
 
 LEMON_API int32_t lemon_tokenizer_size(const lemon_tokenizer *tokenizer) {
@@ -10635,18 +10636,20 @@ static const char *const lemon__mark_list[] = {
 
 static int32_t lemon__difference(uint32_t n) { return n % 2 ? -(int32_t)(n / 2) - 1 : (int32_t)(n / 2); }
 
-static void lemon__forms_free(lemon_ctx *ctx, lemon__forms *forms) {
-    if (forms) lemon__words_free(ctx, &forms->pairs);
-    lemon__free(ctx, forms, sizeof *forms);
+static void lemon__forms_free(lemon_ctx *ctx) {
+    if (ctx->forms) lemon__words_free(ctx, &ctx->forms->pairs);
+    lemon__free(ctx, ctx->forms, sizeof *ctx->forms);
+    ctx->forms = NULL;
 }
 
-/*  Made for the first text that is not in form C by its looks, and kept with the context; NULL: no memory. */
+/*  Made for the first text that is not in form C by its looks, and kept with the context until a tokenizer is freed; NULL:
+    no memory. */
 static const lemon__forms *lemon__forms_of(lemon_ctx *ctx) {
     lemon__table in = LEMON__TABLE(lemon__form_list), marks = LEMON__TABLE(lemon__mark_list);
     int32_t whole = -1, first = 0, second = 0;
     uint32_t a, b, c = 0, at = 0;
     if (ctx->forms) return ctx->forms;
-    lemon__forms *forms = (lemon__forms *)lemon__calloc(ctx, sizeof *forms);
+    lemon__forms *forms = ctx->forms = (lemon__forms *)lemon__calloc(ctx, sizeof *forms);
     if (forms == NULL) return NULL;
     forms->pairs.blob = (const uint8_t *)forms->list;
     for (int32_t i = 0; i < LEMON__FORMS && lemon__table_next(&in, &a); i++) {
@@ -10655,14 +10658,14 @@ static const lemon__forms *lemon__forms_of(lemon_ctx *ctx) {
         forms->list[i].first = first += lemon__difference(b);
         if (a % 3) forms->list[i].second = second += lemon__difference(c);
         if (lemon__words_push(ctx, &forms->pairs, (size_t)i * sizeof *forms->list, 8, a % 3 == 1)) continue;
-        lemon__forms_free(ctx, forms);
+        lemon__forms_free(ctx);
         return NULL;
     }
     while (lemon__table_next(&marks, &a) && lemon__table_next(&marks, &b) && lemon__table_next(&marks, &c)) {
         memset(forms->order + at + a, (int)c, b + 1);
         at += a + b + 1;
     }
-    return ctx->forms = forms;
+    return forms;
 }
 
 /*  A character on its way; a byte that is none has the code -1 - byte. */
