@@ -221,7 +221,7 @@
             your own must do it too, KV head by KV head, weights and biases.
         output.weight is missing, or there twice.  The embeddings are tied: one matrix reads and writes.  tied_embeddings
             says so; a student can have an output of its own all the same (set it to 0; --untie).
-        Loss or gradients are NaN.  LEMON_E_DIVERGED; the weights are those before that step.  A lower lr, a longer warmup,
+        Loss or gradients are NaN.  LEMON_E_DIVERGED; the weights are the last that did well.  A lower lr, a longer warmup,
             clip not 0.  A model that is NaN at once was so in its file, or was f16 out of range: try bf16.
         It needs too much memory.  on_plan tells before the first step.  Smaller batch or seq, accumulate, recompute; a
             session with fewer max_seq, an f16 cache; lemon_options.memory is a limit that is kept, LEMON_E_MEMORY beyond.
@@ -906,7 +906,7 @@ typedef struct lemon_train_result {
 
 /*  Trains a model that owns f32 weights, in place, with AdamW (Loshchilov and Hutter 2019): beta 0.9 / 0.95, eps 1e-8,
     decoupled decay on matrices only.  The objective is that of lemon_tape_loss.
-    LEMON_E_DIVERGED: loss or gradient became NaN or Inf; the weights are those before that step, and are saved if
+    LEMON_E_DIVERGED: loss or gradient became NaN or Inf; the weights are the last that gave finite states, and are saved if
     save_path is set.  LEMON_E_CANCELLED: the progress callback stopped it; the state is saved likewise.
     Same seed, same data, same bits for any number of threads, resumed or not. */
 LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lemon_tokens *tokens,
@@ -13410,7 +13410,7 @@ static lemon_status lemon__check_seq(lemon_ctx *ctx, const lemon_config *c, int6
 
 typedef struct lemon__objective {
     lemon_tape *tape;
-    lemon_var loss;
+    lemon_var hidden, loss;             /* the last states, normed; the loss */
     int32_t *inputs, *targets;          /* [batch * seq] */
     float *taught;                      /* [batch * seq, width] of `states`, the teacher's for the whole text, */
     float *states;                      /*   where these are kept */
@@ -13431,8 +13431,8 @@ static lemon_status lemon__objective_open(lemon_ctx *ctx, lemon_arena *arena, in
 
 static void lemon__objective_loss(lemon__objective *q, const lemon_config *c, const lemon_var *weights,
                                   lemon_var taught, lemon_var teaching, const lemon_loss_options *options) {
-    lemon_var hidden = lemon__tape_llama(q->tape, c, weights, q->inputs, q->batch, q->seq, q->recompute);
-    q->loss = lemon_tape_loss(q->tape, hidden, weights[lemon__param_index(c, LEMON_OUTPUT, 0)], q->targets, taught,
+    q->hidden = lemon__tape_llama(q->tape, c, weights, q->inputs, q->batch, q->seq, q->recompute);
+    q->loss = lemon_tape_loss(q->tape, q->hidden, weights[lemon__param_index(c, LEMON_OUTPUT, 0)], q->targets, taught,
                               teaching, options);
 }
 
@@ -13637,7 +13637,7 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
     return LEMON_OK;
 }
 
-/*  One pass over w, g, m, v; vectors by name, for compilers may not vectorise a square root that sets errno. */
+/*  One pass over w, g, m, v, which leaves what w was in g; vectors by name, for compilers may not vectorise a square root that sets errno. */
 #define LEMON__SQRT_one sqrtf
 #define LEMON__SQRT_m256 _mm256_sqrt_ps
 #define LEMON__SQRT_m512(x) _mm512_maskz_sqrt_ps(0xffff, x)
@@ -13662,6 +13662,7 @@ LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lem
         step = lemon__blend_##V(s->decay, LEMON__GET_##V(w + i), step); \
         LEMON__PUT_##V(m + i, mean); \
         LEMON__PUT_##V(v + i, square); \
+        LEMON__PUT_##V(g + i, LEMON__GET_##V(w + i)); \
         LEMON__PUT_##V(w + i, LEMON__SUB_##V(LEMON__GET_##V(w + i), LEMON__MUL_##V(LEMON__SET_##V(a->rate), step))); \
     } \
     return i; \
@@ -13778,6 +13779,7 @@ typedef struct lemon__trainer {
     double recent[LEMON__RECENT];       /* losses of the last steps */
     double started;
     size_t planned;
+    int stepped;                        /* adam.g holds the weights of before the last step */
 } lemon__trainer;
 
 /*  A forward pass over whole sequences, some at a time, and the keys and values of the layer at hand. */
@@ -13977,12 +13979,32 @@ static lemon_status lemon__trainer_resume(lemon__trainer *t) {
 
 /* ---- one step, and all of them ---- */
 
+/*  Weights that give states which are not finite are taken back: those of before the last step gave a loss.  Not with
+    several processes, which would have to agree on it. */
+static int lemon__trainer_undo(lemon__trainer *t) {
+    const float *states = (const float *)t->q.tape->values[t->q.hidden].tensor.data;       /* the loss has yet to read them */
+    const int64_t d = t->model->config.d_model;
+    int64_t row = 0;
+    while (row < t->q.batch * t->q.seq && lemon__finite((double)lemon__dot(states + row * d, states + row * d, d))) row++;
+    if (row == t->q.batch * t->q.seq || !t->stepped || lemon__ranks(t->ctx) > 1) return 0;
+    memcpy(t->adam.w, t->adam.g, (size_t)t->adam.count * sizeof *t->adam.w);
+    t->done--;
+    return 1;
+}
+
 /*  The gradient of a whole batch in adam.g, and the step's loss and KL. */
 static lemon_status lemon__trainer_gradient(lemon__trainer *t, lemon_step *step) {
+    const int64_t first = t->ctx->options.rank;
     lemon_status status = LEMON_OK;
-    memset(t->adam.g, 0, (size_t)t->adam.count * sizeof(float));
-    for (int64_t part = t->ctx->options.rank; !status && part < t->o.accumulate; part += lemon__ranks(t->ctx)) {
-        status = lemon__objective_run(&t->q, &t->windows, t->done * t->o.batch + part * t->q.batch);
+    if (first >= t->o.accumulate) memset(t->adam.g, 0, (size_t)t->adam.count * sizeof *t->adam.g);
+    for (int64_t part = first; !status && part < t->o.accumulate; part += lemon__ranks(t->ctx)) {
+        lemon__objective_fill(&t->q, &t->windows, t->done * t->o.batch + part * t->q.batch);
+        status = lemon_tape_forward(t->q.tape);
+        if (!status && part == first) {
+            if (lemon__trainer_undo(t)) { step->loss = (double)NAN; return LEMON_OK; }
+            memset(t->adam.g, 0, (size_t)t->adam.count * sizeof *t->adam.g);
+        }
+        if (!status) status = lemon_tape_backward(t->q.tape);
         if (status) break;
         step->loss += (double)lemon_tape_value(t->q.tape, t->q.loss)[0] / (double)t->o.accumulate;
         step->kl += (double)lemon_tape_value(t->q.tape, t->q.loss)[1] / (double)t->o.accumulate;
@@ -13998,10 +14020,11 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     for (i = 0; i < t->adam.n_segments && lemon__finite(t->adam.squares[i]); i++) {}
     if (i < t->adam.n_segments)
         lemon__param_name(t->model, t->adam.segments[i].param, LEMON__STYLE_LEMON, NULL, name, sizeof name);
-    lemon__trainer_save(t, 1);
+    lemon__trainer_save(t, t->done + 1 == step->step);          /* moments are not taken back: then there is no going on */
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are "
-                       "those before this step; lower lr or clip more", (long long)step->step, step->loss, name);
+                       "those after step %lld; lower lr or clip more", (long long)step->step, step->loss, name,
+                       (long long)t->done);
 }
 
 static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
@@ -14018,6 +14041,7 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
     if (!lemon__finite(step.loss) || !lemon__finite(step.kl) || !lemon__finite(step.grad_norm))
         return lemon__trainer_diverged(t, &step);
     lemon__adam_step(t->ctx, &t->adam, step.step, step.lr, step.grad_norm, t->o.clip);
+    t->stepped = 1;
     t->recent[t->done % LEMON__RECENT] = step.loss;
     t->done++;
     if (t->o.eval_tokens && t->o.eval_every > 0 && t->done % t->o.eval_every == 0)

@@ -38,8 +38,9 @@ typedef struct record {
     lemon_step steps[LOG];
     int n;
     lemon_model *model;
-    float *snapshot;            /* of the weights, taken after each step */
-    int poison_at, exit_at;
+    float *snapshot;            /* of the weights, taken after each step until `until` */
+    int until, poison_at, exit_at;
+    float poison;               /* all weights times that */
     long calls[LOG];
 } record;
 
@@ -50,9 +51,9 @@ static void on_step(void *user, const lemon_step *step) {
     if (step->step == r->exit_at) kill(getpid(), SIGKILL);
     if (step->step == r->poison_at) {
         int64_t i;
-        for (i = 0; i < r->model->block_count; i++) r->model->block[i] *= 1e25f;
+        for (i = 0; i < r->model->block_count; i++) r->model->block[i] *= r->poison;
     }
-    if (r->snapshot) memcpy(r->snapshot, r->model->block, (size_t)r->model->block_count * sizeof(float));
+    if (r->snapshot && step->step <= r->until) memcpy(r->snapshot, r->model->block, (size_t)r->model->block_count * sizeof(float));
 }
 
 static lemon_train_options world_options(record *r) {
@@ -786,22 +787,34 @@ static void test_resume_damage(lemon_ctx *ctx) {
 
 /* ---- divergence ---- */
 
-static void test_diverged(lemon_ctx *ctx) {
+/*  After step 3 all weights are multiplied: by 1e25, which gives a loss and infinite gradients, or by NaN, which gives none.
+    The weights at the end are those after step `after`. */
+static void test_diverged(lemon_ctx *ctx, float poison, int after, const char *says) {
     record r;
     lemon_train_options o = world_options(&r);
     lemon_model *m = world_model(ctx), *saved = NULL;
     size_t bytes = (size_t)m->block_count * sizeof(float);
     float *last = (float *)malloc(bytes);
+    double loss = 0;
     r.model = m;
     r.snapshot = last;
+    r.until = after;
     r.poison_at = 3;
+    r.poison = poison;
     o.save_path = scratch("diverged.lemon");
-    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_DIVERGED, "step 4: the loss is") && r.n == 3,
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_DIVERGED, "step 4: the loss is") && r.n == 3 &&
+              strstr(lemon_error(ctx), says) != NULL,
           "a loss or gradient that is not finite stops the run");
-    check(memcmp(last, m->block, bytes) == 0, "with the weights as they were before that step");
+    check(memcmp(last, m->block, bytes) == 0, "with the last weights that gave a loss");
     check(fine(ctx, lemon_load(ctx, o.save_path, &saved)) &&
-              memcmp(lemon_model_param(saved, LEMON_TOK_EMBED, 0)->data, last, 30 * 16 * 4) == 0,
+              memcmp(lemon_model_param(saved, LEMON_TOK_EMBED, 0)->data, last, 30 * 16 * 4) == 0 &&
+              fine(ctx, lemon_eval(ctx, saved, &text, 0, 0, &loss, NULL)) && loss < 10,
           "which are saved");
+    m->block[0] = (float)NAN;           /* a run that begins so has nothing to go back to */
+    r.n = r.poison_at = 0;
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_DIVERGED, "step 1: the loss is") && r.n == 0 &&
+              strstr(lemon_error(ctx), "after step 0") != NULL,
+          "weights that are not numbers stop it at once");
     free(last);
     lemon_model_free(ctx, saved);
     lemon_model_free(ctx, m);
@@ -889,7 +902,8 @@ int main(void) {
     test_cancelled();
     test_resume_refusals(ctx);
     test_resume_damage(ctx);
-    test_diverged(ctx);
+    test_diverged(ctx, 1e25f, 3, "after step 3");
+    test_diverged(ctx, (float)NAN, 2, "after step 2");
     test_distillation(ctx);
     lemon_close(ctx);
     check(heap.live == 0, "nothing is left allocated");
