@@ -33,9 +33,9 @@
         7  Model           533   6322   the config, the table of parameters, the LLaMA forward pass
         8  Checkpoints     663   6929   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
         9  Tokenizers      693  10139   text to ids and back; text files to training data
-       10  Inference       782  12940   the key-value cache, sampling
-       11  Training        845  13381   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          916  14080   operators, the methods that fill them, apply and learn
+       10  Inference       782  12943   the key-value cache, sampling
+       11  Training        845  13384   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          916  14107   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
