@@ -14890,7 +14890,7 @@ static void lemon__student_open(lemon__fill *f) {
     turns, so it is one an odd number of steps after the last, and the last of those that watch. */
 static int lemon__stage_soon(const lemon__fill *f, int64_t step) {
     const double since = lemon__seconds() - f->began - f->stage->seconds;
-    return (step - f->stage->step) % 2 == 0 || (step < f->tc->n_layers - 1 && since < LEMON__STAGE_SECONDS);
+    return (step - f->stage->step) % 2 == 0 || (step < f->tc->n_layers - 1 && since < (double)LEMON__STAGE_SECONDS);
 }
 
 /*  Ends a step of so many: copies what the next one needs, and then says so. */
@@ -17317,13 +17317,13 @@ static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANE
 enum { LEMON__TRIED = LEMON__RIDGES - 1 };
 
 static void lemon__cost_factors(lemon__cost *p, double n) {
-    const double ridges = LEMON__TRIED - 0.5, factor = LEMON__FACTOR;
+    const double ridges = (double)LEMON__TRIED - 0.5, factor = LEMON__FACTOR;
     p->flops += p->kept * lemon__cost_square(n);
     p->flops64 += ridges * n * n * (n / 3.0 + factor);
 }
 
 static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
-    const double ridges = LEMON__TRIED - 0.5, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
+    const double ridges = (double)LEMON__TRIED - 0.5, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
                  each = n * (dense ? 4.0 : 2.0);
     p->flops += each * ((judges + m) * p->kept + ridges * judges * p->held);
     p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
