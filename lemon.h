@@ -30,12 +30,12 @@
         4  GEMM            429   2746   the matrix product
         5  Kernels           -   4547   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
         6  Tape            457   5662   reverse-mode automatic differentiation
-        7  Model           533   6322   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     663   6929   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      693  10139   text to ids and back; text files to training data
-       10  Inference       782  12943   the key-value cache, sampling
-       11  Training        845  13384   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          916  14107   operators, the methods that fill them, apply and learn
+        7  Model           533   6324   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     663   6931   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      693  10141   text to ids and back; text files to training data
+       10  Inference       782  12945   the key-value cache, sampling
+       11  Training        845  13386   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          916  14109   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -6317,7 +6317,9 @@ LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
     const lemon__value *v = lemon__tape_kept(tape, x);
     return v ? v->grad : NULL;
 }
+LEMON__BRIEF_END
 #endif /* LEMON_NO_TRAIN */
+LEMON__BRIEF_BEGIN
 
 /* ====================================================================================================================
    7  MODEL
