@@ -35,7 +35,7 @@
         9  Tokenizers      693  10141   text to ids and back; text files to training data
        10  Inference       782  12945   the key-value cache, sampling
        11  Training        845  13386   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          916  14109   operators, the methods that fill them, apply and learn
+       12  Fusion          916  14110   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -13987,8 +13987,9 @@ static int lemon__trainer_undo(lemon__trainer *t) {
     const float *states = (const float *)t->q.tape->values[t->q.hidden].tensor.data;       /* the loss has yet to read them */
     const int64_t d = t->model->config.d_model;
     int64_t row = 0;
+    if (!t->stepped || lemon__ranks(t->ctx) > 1) return 0;
     while (row < t->q.batch * t->q.seq && lemon__finite((double)lemon__dot(states + row * d, states + row * d, d))) row++;
-    if (row == t->q.batch * t->q.seq || !t->stepped || lemon__ranks(t->ctx) > 1) return 0;
+    if (row == t->q.batch * t->q.seq) return 0;
     memcpy(t->adam.w, t->adam.g, (size_t)t->adam.count * sizeof *t->adam.w);
     t->done--;
     return 1;

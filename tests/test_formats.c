@@ -395,6 +395,11 @@ static void test_refusals(lemon_ctx *ctx) {
         {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": 0.5", "tie_word_embeddings is 0.5", LEMON_E_FORMAT},
         {"{", "[", "config.json: line ", LEMON_E_FORMAT}};
     lemon_model *a = odd_model(ctx, 0, 8), *b = NULL;
+    static const struct { const char *scaling; double fast; const char *name; } bounds[] = {
+        {"\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 32}", 32,
+         "YaRN's bounds where a config leaves them out"},
+        {"\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"original_max_position_embeddings\": 32}", 4,
+         "and LLaMA 3's"}};
     char path[300], file[400], copy[400];
     size_t i, n;
     char *config;
@@ -412,18 +417,13 @@ static void test_refusals(lemon_ctx *ctx) {
     check(fine(ctx, lemon_load(ctx, path, &b)), "default scaling and a window as long as the context change nothing");
     lemon_model_free(ctx, b);
     spill(file, config, n);
-    edit(file, "\"mlp_bias\": false",
-         "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 32}");
-    check(fine(ctx, lemon_load(ctx, path, &b)) && near_to((double)b->config.rope_fast, 32, 0) && near_to((double)b->config.rope_slow, 1, 0),
-          "YaRN's bounds where a config leaves them out");
-    lemon_model_free(ctx, b);
-    spill(file, config, n);
-    edit(file, "\"mlp_bias\": false",
-         "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"original_max_position_embeddings\": 32}");
-    check(fine(ctx, lemon_load(ctx, path, &b)) && near_to((double)b->config.rope_fast, 4, 0) && near_to((double)b->config.rope_slow, 1, 0),
-          "and LLaMA 3's");
-    lemon_model_free(ctx, b);
-    spill(file, config, n);
+    for (i = 0; i < 2; i++) {
+        edit(file, "\"mlp_bias\": false", bounds[i].scaling);
+        check(fine(ctx, lemon_load(ctx, path, &b)) && near_to((double)b->config.rope_fast, bounds[i].fast, 0) &&
+                  near_to((double)b->config.rope_slow, 1, 0), bounds[i].name);
+        lemon_model_free(ctx, b);
+        spill(file, config, n);
+    }
     edit(file, "\"rope_theta\": 500000", "\"rope_parameters\": {\"rope_theta\": 500000, \"rope_type\": \"default\"}");
     check(fine(ctx, lemon_load(ctx, path, &b)) && distance(a, b) >= 0, "rope_theta as newer configs have it");
     lemon_model_free(ctx, b);
