@@ -1139,11 +1139,16 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #define LEMON__TARGET(isa)
 #endif
 
-/*  Every AArch64 CPU has NEON and FMA.  32-bit ARM computes by plain C: its NEON may lack FMA (VFPv4) and flushes
-    subnormal numbers. */
-#if (defined(__GNUC__) || defined(__clang__)) && defined(__AARCH64EL__) && defined(__ARM_NEON) && !defined(LEMON_NO_SIMD)
-#define LEMON__NEON 1
+/*  Every AArch64 CPU has NEON and FMA.  32-bit ARM has FMA with VFPv4 (-mfpu=neon-vfpv4), and half the registers; its NEON
+    takes subnormal numbers for zero. */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__ARM_BIG_ENDIAN) && defined(__ARM_NEON) && \
+    defined(__ARM_FEATURE_FMA) && !defined(LEMON_NO_SIMD)
 #include <arm_neon.h>
+#ifdef __aarch64__
+#define LEMON__NEON 64
+#else
+#define LEMON__NEON 32
+#endif
 #else
 #define LEMON__NEON 0
 #endif
@@ -1152,22 +1157,22 @@ int lemon__madvise(void *at, size_t bytes, int advice) __asm__("madvise");
 #if LEMON__NEON && defined(__ARM_FEATURE_DOTPROD)
 #define LEMON__SDOT 1
 #define LEMON__TARGET_sdot
-#elif LEMON__NEON && LEMON__LINUX && !defined(__clang__)
+#elif LEMON__NEON == 64 && LEMON__LINUX && !defined(__clang__)
 #define LEMON__SDOT (getauxval(16 /* AT_HWCAP */) >> 20 & 1)    /* HWCAP_ASIMDDP */
 #define LEMON__TARGET_sdot __attribute__((target("arch=armv8.2-a+dotprod")))
 #include <sys/auxv.h>
 #endif
 
 /*  32-bit ARM adds two products of 16 bits at once; Cortex-M4 and M7 have that, and no other vectors. */
-#if defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_BIG_ENDIAN) && !defined(LEMON_NO_SIMD)
+#if defined(__ARM_FEATURE_SIMD32) && !LEMON__NEON && !defined(__ARM_BIG_ENDIAN) && !defined(LEMON_NO_SIMD)
 #define LEMON__SMLAD 1
 #include <arm_acle.h>
 #else
 #define LEMON__SMLAD 0
 #endif
 
-/*  32-bit ARM whose compiler was told to let it convert f16 (-mfp16-format=ieee). */
-#if defined(__arm__) && defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && !defined(LEMON_NO_SIMD)
+/*  ARM converts f16; 32-bit ARM where its compiler was told so (-mfp16-format=ieee). */
+#if defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && !defined(LEMON_NO_SIMD)
 #define LEMON__FP16 1
 typedef __fp16 lemon__fp16;
 #else
@@ -1628,7 +1633,7 @@ LEMON_API int lemon_isa_parse(const char *name) {
 
 LEMON_API int lemon_isa_supported(lemon_isa isa) {
     if (isa == LEMON_ISA_AUTO || isa == LEMON_ISA_SCALAR) return 1;
-    if (isa == LEMON_ISA_NEON) return LEMON__NEON;
+    if (isa == LEMON_ISA_NEON) return LEMON__NEON != 0;
     if (isa == LEMON_ISA_WASM) return LEMON__WASM;
 #if LEMON__X86
     __builtin_cpu_init();   /* its answers include what the operating system saves (XGETBV) */
@@ -2758,6 +2763,7 @@ static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int
        AVX2      6 x 16   12 of 16 registers hold C, 2 a row of B, 1 a broadcast element of A:   8 loads, 12 FMAs
        AVX-512  14 x 32   28 of 32 registers hold C, 2 a row of B, 1 a broadcast element of A:  16 loads, 28 FMAs
        NEON      8 x 12   24 of 32 registers hold C, 3 a row of B, 2 a column of A, by its lanes: 5 loads, 24 FMAs
+       ARMv7     6 x 8    12 of 16 registers hold C, as AVX2 does
 
    An FMA takes four cycles or five and two start in each, so at least ten must be under way: 12 and 28 independent sums
    are enough.  These are the largest tiles that fit, two vectors wide so that each broadcast is used twice.
@@ -2960,10 +2966,10 @@ static void lemon__scale(const lemon__product *g) {
     }
 }
 
-/* ---- vectors: x86-64 with AVX2 and FMA or with AVX-512, AArch64 with NEON, WebAssembly with SIMD128 ---- */
+/* ---- vectors: x86-64 with AVX2 and FMA or with AVX-512, ARM with NEON, WebAssembly with SIMD128 ---- */
 
 /*  The kernels are written once for all.  V is m256, m512, neon or wasm, which yields the type LEMON__VEC_m256, that is
-    __m256, the operation LEMON__FMA_m256 (which in wasm rounds twice) and so on; only the wide micro-kernel of NEON
+    __m256, the operation LEMON__FMA_m256 (which in wasm rounds twice) and so on; only the wide micro-kernel of AArch64
     differs in form.  Compilers keep a tile in registers only if each of its accumulators is a variable of its own, so the
     rows are unrolled by LEMON__ROWS_r(X, V), which is X(V, 0, ...) X(V, 1, ...) ... for r rows.  Every third row has a
     pointer; the two behind it are one and two strides away, which an address holds for nothing: p3[row * 2]. */
@@ -3084,9 +3090,11 @@ LEMON__PART_OF_VECTOR(wasm, wasm_v128_load32_lane, wasm_v128_store32_lane)
 #define LEMON__ROW_FETCH(V, i, at) LEMON__FETCH_ROW_##V((uintptr_t)(t->c + i * t->ldc))
 #define LEMON__FETCH_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T1);
 #define LEMON__FETCH_m512(x) LEMON__FETCH_m256(x) LEMON__FETCH_m256((x) + 64)
+#define LEMON__FETCH_neon(x) __builtin_prefetch((const void *)(x), 0, 2);
 #define LEMON__FETCH_wasm(x)
 #define LEMON__FETCH_ROW_m256(x) LEMON__FETCH_m512(x)
 #define LEMON__FETCH_ROW_m512(x) LEMON__FETCH_m512(x)
+#define LEMON__FETCH_ROW_neon(x) __builtin_prefetch((const void *)(x), 1);
 #define LEMON__FETCH_ROW_wasm(x)
 #define LEMON__WIDE_ZERO(V, i, at) LEMON__VEC_##V x##i = LEMON__SET_##V(0), y##i = x##i;
 #define LEMON__WIDE_ADD(V, i, at) \
@@ -3244,12 +3252,15 @@ LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__q8_##V(const uint8_t *w, i
 LEMON__VECTORS(LEMON__Q8_OF_BLOCK)
 #endif /* LEMON__X86 */
 
-#if LEMON__NEON
+#if LEMON__NEON == 64
+#define lemon__pairs_neon vpaddq_f32
+#define lemon__high_neon vmlal_high_s8
+#define LEMON__SQRT_neon vsqrtq_f32
 /*  Three vectors are a row of the tile.  An FMA of NEON takes its factor from any lane of a register, so where a column
     of A lies in a row (packed, or transposed in place), two loads bring all of it: the second one ends with the last
     row, so that nothing beyond is read.  Elsewhere, and for less than four rows, each element of A is loaded alone. */
 #define LEMON__NEON_ZERO(rows, i, at) float32x4_t x##i = vdupq_n_f32(0), y##i = x##i, z##i = x##i;
-#define LEMON__NEON_FETCH(rows, i, at) __builtin_prefetch(t->c + i * t->ldc, 1);
+#define LEMON__NEON_FETCH(rows, i, at) LEMON__ROW_FETCH(neon, i, at)
 #define LEMON__NEON_FMA(rows, i, at) \
     x##i = vfmaq_n_f32(x##i, b0, at); \
     y##i = vfmaq_n_f32(y##i, b1, at); \
@@ -3269,7 +3280,7 @@ LEMON__VECTORS(LEMON__Q8_OF_BLOCK)
 #define LEMON__NEON_LOOP(step_of_k) \
     for (left = t->k; left > 0; left -= t->run, next += t->next_jump) \
         for (k = lemon__min(t->run, left); k > 0; k--) { \
-            __builtin_prefetch((const void *)next, 0, 2); \
+            LEMON__FETCH_neon(next) \
             next += next_step; \
             b0 = vld1q_f32(b); \
             b1 = vld1q_f32(b + 4); \
@@ -3306,7 +3317,26 @@ static void lemon__wide_neon_##rows(const lemon__tile *t) { \
         LEMON__ROWS_##rows(LEMON__NEON_STORE, rows) \
     } \
 }
+#define LEMON__NEON_KERNELS(rows) LEMON__NEON_KERNEL(rows) LEMON__NARROW_KERNEL(neon, rows)
+LEMON__NEON_KERNELS(1) LEMON__NEON_KERNELS(2) LEMON__NEON_KERNELS(3) LEMON__NEON_KERNELS(4)
+LEMON__NEON_KERNELS(5) LEMON__NEON_KERNELS(6) LEMON__NEON_KERNELS(7) LEMON__NEON_KERNELS(8)
+#elif LEMON__NEON
+LEMON__KERNELS(neon, 1) LEMON__KERNELS(neon, 2) LEMON__KERNELS(neon, 3)
+LEMON__KERNELS(neon, 4) LEMON__KERNELS(neon, 5) LEMON__KERNELS(neon, 6)
 
+/*  What AArch64 has instructions for. */
+#define lemon__high_neon(sum, x, y) vmlal_s8(sum, vget_high_s8(x), vget_high_s8(y))
+#define LEMON__SQRT_neon lemon__sqrt_neon
+LEMON__INLINE float32x4_t lemon__pairs_neon(float32x4_t x, float32x4_t y) {
+    return vcombine_f32(vpadd_f32(vget_low_f32(x), vget_high_f32(x)), vpadd_f32(vget_low_f32(y), vget_high_f32(y)));
+}
+LEMON__INLINE float32x4_t lemon__sqrt_neon(float32x4_t x) {
+    for (int i = 0; i < 4; i++) x[i] = sqrtf(x[i]);
+    return x;
+}
+#endif
+
+#if LEMON__NEON
 LEMON__INLINE void lemon__transpose_neon(float *out, int64_t width, const float *const in[4], int64_t s) {
     const float32x4x2_t x = vtrnq_f32(vld1q_f32(in[0] + s), vld1q_f32(in[1] + s));
     const float32x4x2_t y = vtrnq_f32(vld1q_f32(in[2] + s), vld1q_f32(in[3] + s));
@@ -3317,17 +3347,21 @@ LEMON__INLINE void lemon__transpose_neon(float *out, int64_t width, const float 
 }
 
 LEMON__INLINE void lemon__sum4_neon(float *out, float32x4_t w, float32x4_t x, float32x4_t y, float32x4_t z) {
-    vst1q_f32(out, vpaddq_f32(vpaddq_f32(w, x), vpaddq_f32(y, z)));
+    vst1q_f32(out, lemon__pairs_neon(lemon__pairs_neon(w, x), lemon__pairs_neon(y, z)));
 }
 LEMON__INLINE float32x4_t lemon__bf16_neon(const uint8_t *w, int64_t p) {
     const uint16x4_t x = vreinterpret_u16_u8(vld1_u8(w + 2 * p));
     return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(x), 16));
 }
+LEMON__INLINE float lemon__half_neon(const uint8_t *w) {
+    lemon__fp16 half;
+    memcpy(&half, w, sizeof half);
+    return LEMON__FP16 ? (float)half : lemon_f32_from_f16(lemon__get16(w));
+}
 LEMON__INLINE float32x4_t lemon__q8_neon(const uint8_t *w, int64_t p) {
     const uint8_t *block = w + p / LEMON__BLOCK * LEMON__Q8_BYTES;
-    const float32x4_t scale = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(lemon__get16(block))));
     const int8x8_t x = vreinterpret_s8_u32(vdup_n_u32(lemon__get32(block + 2 + p % LEMON__BLOCK)));
-    return vmulq_f32(scale, vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(x)))));
+    return vmulq_f32(vdupq_n_f32(lemon__half_neon(block)), vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(x)))));
 }
 #endif /* LEMON__NEON */
 
@@ -3533,12 +3567,17 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
 /*  The kernels for few rows of A, by their numbers of rows and of columns or steps. */
 #define LEMON__DOTS_m256(X, type) X(m256, type, 1, 8) X(m256, type, 2, 4) X(m256, type, 3, 3) X(m256, type, 4, 3)
 #define LEMON__DOTS_m512(X, type) X(m512, type, 1, 8) X(m512, type, 2, 8) X(m512, type, 3, 6) X(m512, type, 4, 6)
-#define LEMON__DOTS_neon(X, type) X(neon, type, 1, 8) X(neon, type, 2, 8) X(neon, type, 3, 6) X(neon, type, 4, 6)
 #define LEMON__DOTS_wasm(X, type) X(wasm, type, 1, 8) X(wasm, type, 2, 4) X(wasm, type, 3, 3)
 #define LEMON__SUMS_m256(X) X(m256, 1, 8) X(m256, 2, 4)
 #define LEMON__SUMS_m512(X) X(m512, 1, 8) X(m512, 2, 8)
-#define LEMON__SUMS_neon(X) X(neon, 1, 8) X(neon, 2, 8) X(neon, 3, 4) X(neon, 4, 4)
 #define LEMON__SUMS_wasm(X) X(wasm, 1, 8) X(wasm, 2, 4)
+#if LEMON__NEON == 64
+#define LEMON__DOTS_neon(X, type) X(neon, type, 1, 8) X(neon, type, 2, 8) X(neon, type, 3, 6) X(neon, type, 4, 6)
+#define LEMON__SUMS_neon(X) X(neon, 1, 8) X(neon, 2, 8) X(neon, 3, 4) X(neon, 4, 4)
+#else
+#define LEMON__DOTS_neon(X, type) X(neon, type, 1, 8) X(neon, type, 2, 4) X(neon, type, 3, 3)
+#define LEMON__SUMS_neon(X) X(neon, 1, 8) X(neon, 2, 4)
+#endif
 #define LEMON__FEW_KERNELS(V) \
     LEMON__DOTS_##V(LEMON__DOT_KERNEL, f32) LEMON__DOTS_##V(LEMON__DOT_KERNEL, bf16) LEMON__SUMS_##V(LEMON__SUM_KERNEL)
 LEMON__VECTORS(LEMON__FEW_KERNELS)
@@ -3549,9 +3588,6 @@ LEMON__BLOCK_KERNEL(m256, 1, 8) LEMON__BLOCK_KERNEL(m256, 2, 4) LEMON__DOT_KERNE
 LEMON__DOT_KERNEL(m256, q8, 4, 3) LEMON__BLOCK_KERNEL(m512, 1, 8) LEMON__BLOCK_KERNEL(m512, 2, 8)
 LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)
 #elif LEMON__NEON
-#define LEMON__NEON_KERNELS(rows) LEMON__NEON_KERNEL(rows) LEMON__NARROW_KERNEL(neon, rows)
-LEMON__NEON_KERNELS(1) LEMON__NEON_KERNELS(2) LEMON__NEON_KERNELS(3) LEMON__NEON_KERNELS(4)
-LEMON__NEON_KERNELS(5) LEMON__NEON_KERNELS(6) LEMON__NEON_KERNELS(7) LEMON__NEON_KERNELS(8)
 LEMON__DOTS_neon(LEMON__DOT_KERNEL, q8) LEMON__PACK_KERNEL(neon)
 #elif LEMON__WASM
 LEMON__DOTS_wasm(LEMON__DOT_KERNEL, q8) LEMON__PACK_KERNEL(wasm)
@@ -3597,8 +3633,10 @@ static const lemon__machine lemon__machine_##V = { \
 #if LEMON__X86
 LEMON__MACHINE(m256, 6, lemon__pack_m256, 6, 16, 8, 8, 512, 1024, 8, 4, 8, 2)
 LEMON__MACHINE(m512, 14, lemon__pack_m256, 14, 32, 16, 16, 1024, 1024, 12, 4, 4, 2)
-#elif LEMON__NEON
+#elif LEMON__NEON == 64
 LEMON__MACHINE(neon, 8, lemon__pack_neon, 8, 12, 4, 8, 512, 1020, 8, 4, 4, 4)
+#elif LEMON__NEON
+LEMON__MACHINE(neon, 6, lemon__pack_neon, 6, 8, 4, 8, 512, 1024, 8, 3, 4, 2)
 #elif LEMON__WASM
 LEMON__MACHINE(wasm, 4, lemon__pack_wasm, 4, 8, 4, 4, 512, 1024, 8, 3, 4, 2)
 #endif
@@ -4166,12 +4204,9 @@ LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__octets_q4_m256(const uint8_t *w, 
 #define LEMON__FMA_sdot(a, b, c) vfmaq_f32(c, a, b)
 #define lemon__sum4_sdot lemon__sum4_neon
 #define lemon__half_sdot lemon__half_neon
-LEMON__INLINE float lemon__half_neon(const uint8_t *w) {
-    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(lemon__get16(w)))), 0);
-}
 LEMON__INLINE int32x4_t lemon__dot16_neon(int8x16_t w, const int8_t *q) {
     const int8x16_t x = vld1q_s8(q);
-    return vpaddlq_s16(vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x));      /* below 2 * 128 * 127 */
+    return vpaddlq_s16(lemon__high_neon(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x));      /* below 2 * 128 * 127 */
 }
 #ifdef LEMON__SDOT
 LEMON__TARGET_sdot LEMON__INLINE int32x4_t lemon__dot16_sdot(int8x16_t w, const int8_t *q) {
@@ -4641,7 +4676,7 @@ LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
 #define LEMON__DIV_one(a, b) ((a) / (b))
 #define LEMON__DIV_m256 _mm256_div_ps
 #define LEMON__DIV_m512 _mm512_div_ps
-#define LEMON__DIV_neon vdivq_f32
+#define LEMON__DIV_neon(a, b) ((a) / (b))
 #define LEMON__DIV_wasm wasm_f32x4_div
 #define LEMON__FMA_one(a, b, c) ((a) * (b) + (c))
 #define LEMON__MAX_one(a, b) ((b) < (a) ? (a) : (b))    /* NaN in b stays, here and in the vectors */
@@ -13643,7 +13678,6 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
 #define LEMON__SQRT_one sqrtf
 #define LEMON__SQRT_m256 _mm256_sqrt_ps
 #define LEMON__SQRT_m512(x) _mm512_maskz_sqrt_ps(0xffff, x)
-#define LEMON__SQRT_neon vsqrtq_f32
 #define LEMON__SQRT_wasm wasm_f32x4_sqrt
 #define LEMON__ADAM(V) \
 LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__blend_##V(float keep, LEMON__VEC_##V old, LEMON__VEC_##V more) { \

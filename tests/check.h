@@ -31,7 +31,16 @@ static char check_detail[2048];
     leaves out the real data too. */
 CHECK_UNUSED static int light(void) {
     const char *text = getenv("CHECK_LIGHT");
+#ifdef __EMSCRIPTEN__
+    return 1;                                       /* which shows a program no environment */
+#endif
     return text ? (int)strtol(text, NULL, 10) : 0;
+}
+
+/*  n rounds, or a CHECK_FEWERth of them: matrix.sh asks for that where an emulator repeats what other machines do in full. */
+CHECK_UNUSED static int rounds(int n) {
+    const char *text = getenv("CHECK_FEWER");
+    return text ? n / (int)strtol(text, NULL, 10) : n;
 }
 
 LEMON__PRINTF(1, 2)
