@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        254   1269   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2372   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2480   a dense view, storage types, arenas
-        4  GEMM            429   2751   the matrix product
-        5  Kernels           -   4582   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5697   reverse-mode automatic differentiation
-        7  Model           533   6359   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     663   6966   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      693  10176   text to ids and back; text files to training data
-       10  Inference       782  12980   the key-value cache, sampling
-       11  Training        845  13421   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          916  14144   operators, the methods that fill them, apply and learn
+        1  Platform        254   1270   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2373   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2481   a dense view, storage types, arenas
+        4  GEMM            429   2752   the matrix product
+        5  Kernels           -   4601   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5716   reverse-mode automatic differentiation
+        7  Model           533   6378   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     663   6985   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      693  10195   text to ids and back; text files to training data
+       10  Inference       782  12999   the key-value cache, sampling
+       11  Training        845  13440   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          916  14163   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -956,7 +956,8 @@ typedef struct lemon_operators {
     int32_t *layer;           /* [L of the student, slots] teacher layer, or -1: empty */
     float *layer_weight;      /* [L of the student, slots] */
     lemon_map *maps;          /* [LEMON_PLACE_COUNT, L of the student, slots]; see lemon_operators_map */
-    lemon_tensor *correction; /* per parameter of the student: what least squares adds; data NULL where nothing */
+    lemon_tensor *correction; /* per parameter of the student: what least squares adds (f32) or learning came to beyond the
+                                 maps (f64, so that it has the same bits again); data NULL where nothing */
     lemon_arena arena;        /* owns all of the above */
 } lemon_operators;
 
@@ -4317,20 +4318,21 @@ static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, c
 
 #if !defined(LEMON_NO_TRAIN) && !defined(LEMON_NO_FUSE)
 /* ---- the same in float64, for the solvers of chapter 12: C += alpha * A * B ----
-        Tiles are the tasks, lower ones where they would be fewer than threads; each number is summed up in one order, so
-        bits do not depend on that.  A task packs what it reads, zeros at the edges, and computes C in blocks of mr x nr
-        numbers that it then adds. ---- */
+        Tiles are the tasks, as tall as gives every thread as many; each number is summed up in one order, so bits do not
+        depend on that.  A task packs what it reads, zeros at the edges, and computes C in blocks of mr x nr
+        numbers, at the edges beside C. ---- */
 
 typedef struct lemon__machine64 {
     int64_t mr, nr;
-    void (*tile)(const double *a, const double *b, int64_t k, double *out);     /* out [mr, nr] = a * b, both packed */
+    /* c [mr, nr] += alpha * a * b, both packed */
+    void (*tile)(const double *a, const double *b, int64_t k, double alpha, double *c, int64_t ldc);
 } lemon__machine64;
 
-static void lemon__tile64_plain(const double *a, const double *b, int64_t k, double *out) {
-    for (int64_t i = 0; i < 16; i++) out[i] = 0.0;
+static void lemon__tile64_plain(const double *a, const double *b, int64_t k, double alpha, double *c, int64_t ldc) {
+    double sum[16] = {0};
     for (; k > 0; k--, a += 4, b += 4)
-        for (int64_t i = 0; i < 4; i++)
-            for (int64_t j = 0; j < 4; j++) out[i * 4 + j] += a[i] * b[j];
+        for (int64_t i = 0; i < 16; i++) sum[i] += a[i / 4] * b[i % 4];
+    for (int64_t i = 0; i < 16; i++) c[i / 4 * ldc + i % 4] += alpha * sum[i];
 }
 
 #if LEMON__X86
@@ -4340,10 +4342,12 @@ static void lemon__tile64_plain(const double *a, const double *b, int64_t k, dou
     x##i = _m##V##_fmadd_pd(v, b0, x##i); \
     y##i = _m##V##_fmadd_pd(v, b1, y##i);
 #define LEMON__PUT64(V, i, at) \
-    _m##V##_storeu_pd(out + i * 2 * lanes, x##i); \
-    _m##V##_storeu_pd(out + (i * 2 + 1) * lanes, y##i);
+    _m##V##_storeu_pd(c, _m##V##_add_pd(_m##V##_loadu_pd(c), _m##V##_mul_pd(v, x##i))); \
+    _m##V##_storeu_pd(c + lanes, _m##V##_add_pd(_m##V##_loadu_pd(c + lanes), _m##V##_mul_pd(v, y##i))); \
+    c += ldc;
 #define LEMON__KERNEL64(V, rows) \
-LEMON__TARGET_##V static void lemon__tile64_##V(const double *a, const double *b, int64_t k, double *out) { \
+LEMON__TARGET_##V static void lemon__tile64_##V(const double *a, const double *b, int64_t k, double alpha, double *c, \
+                                                int64_t ldc) { \
     enum { lanes = sizeof(__##V##d) / sizeof(double) }; \
     __##V##d v, b0, b1; \
     LEMON__ROWS_##rows(LEMON__ZERO64, V) \
@@ -4352,6 +4356,7 @@ LEMON__TARGET_##V static void lemon__tile64_##V(const double *a, const double *b
         b1 = _m##V##_loadu_pd(b + lanes); \
         LEMON__ROWS_##rows(LEMON__ADD64, V) \
     } \
+    v = _m##V##_set1_pd(alpha); \
     LEMON__ROWS_##rows(LEMON__PUT64, V) \
 }
 LEMON__KERNEL64(m256, 6)
@@ -4378,19 +4383,28 @@ typedef struct lemon__product64 {
     int64_t tall;                   /* rows of a task's tile */
 } lemon__product64;
 
-/*  Panels of `width` rows of A or columns of B, step after step, with zeros beyond the last. */
+#if LEMON__X86
+#define LEMON__AHEAD64(x, doubles) LEMON__AHEAD_m256((uintptr_t)(x) + (uintptr_t)(doubles) * sizeof(double))
+#else
+#define LEMON__AHEAD64(x, doubles)
+#endif
+
+/*  Panels of `width` rows of A or columns of B, step after step, with zeros beyond the last; the next is asked for ahead. */
 static void lemon__pack64(double *out, int64_t width, const double *in, int64_t lane, int64_t step, int64_t lanes,
                           int64_t steps) {
     for (int64_t at = 0; at < lanes; at += width, in += width * lane, out += width * steps) {
         int64_t used = lemon__min(width, lanes - at);
         if (used < width) memset(out, 0, (size_t)(width * steps) * sizeof *out);
-        if (lane == 1)
-            for (int64_t s = 0; s < steps; s++)
-                for (int64_t l = 0; l < used; l++) out[s * width + l] = in[s * step + l];
-        else        /* a cache line of each row at a time: what is written stays near */
-            for (int64_t s = 0; s < steps; s += 8)
-                for (int64_t l = 0; l < used; l++)
-                    for (int64_t i = s; i < lemon__min(s + 8, steps); i++) out[i * width + l] = in[l * lane + i * step];
+        for (int64_t s = 0; s < steps && lane == 1; s++) {
+            LEMON__AHEAD64(in + s * step, width)
+            memcpy(out + s * width, in + s * step, (size_t)used * sizeof *out);
+        }
+        for (int64_t s = 0; s < steps && lane != 1; s += 8)     /* a line of each row at a time: what is written stays near */
+            for (int64_t l = 0; l < used; l++) {
+                const double *from = in + l * lane + s;
+                LEMON__AHEAD64(from, width * lane)
+                for (int64_t i = s; i < lemon__min(s + 8, steps); i++) out[i * width + l] = *from++;
+            }
     }
 }
 
@@ -4409,14 +4423,18 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
         lemon__pack64(b, nr, g->b + col * g->b_col + p * g->b_step, g->b_col, g->b_step, n, k);
         for (int64_t j = 0; j < n; j += nr)
             for (int64_t i = 0; i < m; i += mr) {
+                const int64_t under = g->lower ? row + i - col - j : nr;        /* rows from the diagonal down */
                 double *c = g->c + (row + i) * g->ldc + col + j;
-                if (g->lower && col + j > row + i + mr - 1) continue;
-                machine.tile(a + i * k, b + j * k, k, tile);
-                for (int64_t x = 0; x < lemon__min(mr, m - i); x++) {
-                    int64_t end = lemon__min(nr, n - j);
-                    if (g->lower) end = lemon__min(end, row + i + x + 1 - col - j);
-                    for (int64_t y = 0; y < end; y++) c[x * g->ldc + y] += g->alpha * tile[x * nr + y];
+                if (under <= -mr) continue;
+                if (i + mr <= m && j + nr <= n && under >= nr - 1) {
+                    machine.tile(a + i * k, b + j * k, k, g->alpha, c, g->ldc);
+                    continue;
                 }
+                memset(tile, 0, sizeof tile);
+                machine.tile(a + i * k, b + j * k, k, g->alpha, tile, nr);
+                for (int64_t x = 0; x < lemon__min(mr, m - i); x++)
+                    for (int64_t y = 0; y < lemon__min(lemon__min(nr, n - j), under + x + 1); y++)
+                        c[x * g->ldc + y] += tile[x * nr + y];
             }
     }
 }
@@ -4424,10 +4442,11 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
 /*  c [m, n] += alpha * a * op(b) on all threads; b is [k, n], or [n, k] where trans_b is set. */
 static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int64_t n, int64_t k, double alpha,
                           const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc) {
+    const int64_t across = lemon__ceil_div(n, LEMON__TILE64), mr = lemon__machine64_of(ctx->isa).mr,
+                  tasks = lemon__threads(ctx) * lemon__ceil_div(m * across, LEMON__TILE64 * lemon__threads(ctx)),
+                  tall = lemon__ceil_div(lemon__ceil_div(m * across, tasks), mr) * mr;
     lemon__product64 g = {ctx, a, b, c, alpha, m, n, k, lda, 1, trans_b ? 1 : ldb, trans_b ? ldb : 1, ldc, lower,
-                           LEMON__TILE64};
-    const int64_t across = lemon__ceil_div(n, LEMON__TILE64);
-    while (g.tall > LEMON__TILE64 / 8 && lemon__ceil_div(m, g.tall) * across < lemon__threads(ctx)) g.tall /= 2;
+                           lemon__max(LEMON__TILE64 / 8, lemon__min(tall, LEMON__TILE64))};
     ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, g.tall) * across, lemon__task64, &g);
 }
@@ -14513,20 +14532,27 @@ static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops
     return status;
 }
 
+/*  w + c: f32 by f32 as solving does it; an f64 is the exact difference to some float, which it gives back. */
+static void lemon__correct(const lemon_tensor *c, float *w) {
+    const float *f32 = c->dtype == LEMON_F32 ? (const float *)c->data : NULL;
+    const double *f64 = c->dtype == LEMON_F64 ? (const double *)c->data : NULL;
+    for (int64_t i = 0; f32 && i < c->rows * c->cols; i++) w[i] += f32[i];
+    for (int64_t i = 0; f64 && i < c->rows * c->cols; i++) w[i] = (float)((double)w[i] + f64[i]);
+}
+
 /*  One parameter of the student. */
 static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                        int correction, int64_t param, lemon_model *student) {
     int64_t layer;
     lemon_role role = lemon__param_role(&ops->student, param, &layer);
     lemon_tensor *out = &student->params[param];
-    const float *extra = (const float *)ops->correction[param].data;
     float *w = (float *)out->data;
     lemon_status status = LEMON_OK;
     lemon__zero(ctx, w, lemon_tensor_bytes(out));
     if (lemon__gain_folded(ops, role)) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
     else for (int64_t slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
         status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
-    for (int64_t i = 0; !status && correction && extra && i < out->rows * out->cols; i++) w[i] += extra[i];
+    if (!status && correction) lemon__correct(&ops->correction[param], w);
     return status;
 }
 
@@ -14626,7 +14652,7 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
     for (int64_t i = 0; i < lemon__param_count(&ops->student); i++) {
         if (ops->correction[i].data == NULL) continue;
         lemon__correction_name(&ops->student, i, name, sizeof name);
-        lemon__pack_tensor(&pack, name, &ops->correction[i], LEMON_F32);
+        lemon__pack_tensor(&pack, name, &ops->correction[i], ops->correction[i].dtype);
     }
     lemon_status status = lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
@@ -14668,9 +14694,11 @@ static lemon_status lemon__unpack_correction(const lemon__unpack *u, lemon_opera
     lemon__correction_name(&ops->student, param, name, sizeof name);
     if (lemon__words_find(&u->tensor_names, name, strlen(name)) < 0) return LEMON_OK;
     lemon__param_shape(&ops->student, lemon__param_role(&ops->student, param, &layer), &c->rows, &c->cols);
-    lemon_status status = lemon__unpack_shaped(u, name, LEMON_F32, c->rows, c->cols, "the student's shape", &t);
+    lemon_status status = lemon__unpack_tensor(u, name, &t);
+    c->dtype = t.dtype == LEMON_F64 ? LEMON_F64 : LEMON_F32;
+    if (!status) status = lemon__unpack_shaped(u, name, c->dtype, c->rows, c->cols, "the student's shape", &t);
     if (status) return status;
-    c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
+    c->data = lemon_arena_alloc(u->ctx, &ops->arena, lemon_tensor_bytes(c));
     if (c->data) memcpy(c->data, t.data, lemon_tensor_bytes(c));
     return c->data ? LEMON_OK : LEMON_E_MEMORY;
 }
@@ -17026,18 +17054,20 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
     return lemon_train(f->ctx, student, &text, &o, NULL);
 }
 
-/*  student - what stands in it without learning, added to the corrections. */
-static void lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
+/*  What a student that settled has beyond its maps, exactly: applying the set gives its bits. */
+static void lemon__settle_write(lemon__fill *f, const lemon_model *student) {
     lemon_operators *ops = f->ops;
-    for (int64_t i = 0; i < student->n_params; i++) {
+    lemon_model *plain = NULL;
+    f->status = lemon_operators_apply(f->ctx, ops, f->teacher, 0, &plain);
+    for (int64_t i = 0; !f->status && i < student->n_params; i++) {
         const lemon_tensor *t = &student->params[i];
-        const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
-        float *c = (float *)ops->correction[i].data;
-        if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
-        if (lemon__stuck(f, c != NULL)) return;
-        for (int64_t j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
-        ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
+        const float *now = (const float *)t->data, *maps = (const float *)plain->params[i].data;
+        double *c = lemon__doubles(f->ctx, &ops->arena, t->rows, t->cols);
+        if (lemon__stuck(f, c != NULL)) break;
+        for (int64_t j = 0; j < t->rows * t->cols; j++) c[j] = (double)now[j] - (double)maps[j];
+        ops->correction[i] = lemon__view(c, LEMON_F64, t->rows, t->cols);
     }
+    lemon_model_free(f->ctx, plain);
 }
 
 /*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
@@ -17048,7 +17078,7 @@ static void lemon__settle(lemon__fill *f, double *before, double *after) {
     lemon__held_out_loss(f, settled, after);
     lemon_model *worse = settled;
     if (!f->status && *after < *before) {
-        if (f->keep) lemon__settle_write(f, settled, f->student);
+        if (!f->fusing) lemon__settle_write(f, settled);
         worse = f->student;
         f->student = settled;
     } else *after = *before;

@@ -203,7 +203,7 @@ static void test_resealed(lemon_ctx *ctx) {
     lemon_rng rng;
     int round, k, accepted = 0, bad = 0;
     lemon_rng_seed(&rng, 3);
-    for (round = 0; round < fewer(40000); round++) {
+    for (round = 0; round < rounds_of(40000); round++) {
         lemon_reader r;
         memset(&m, 0, sizeof m);
         m.size = good.size;

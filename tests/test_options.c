@@ -142,7 +142,7 @@ static void test_memory(lemon_ctx *ctx, const lemon_model *m) {
     static const lemon_dtype types[] = {LEMON_F32, LEMON_BF16, LEMON_F16, LEMON_Q8, LEMON_Q4};
     static const int least[] = {TEXT, 20, TEXT, 2, 0};      /* tokens that the storage type leaves as they were */
     lemon_session_options o;
-    int i, most = fewer(TEXT);
+    int i, most = rounds_of(TEXT);
     lemon_session_defaults(&o);
     for (i = 0; i < 5; i++) {
         memory out;
@@ -346,7 +346,7 @@ static void test_parts(lemon_ctx *ctx, const lemon_model *m) {
         lemon_fuse_result result;
         lemon_fuse_defaults(&f);
         memset(&result, 0, sizeof result);
-        f.tokens = fewer(512);
+        f.tokens = rounds_of(512);
         f.seq = 64;
         check(fine(ctx, lemon_fuse(ctx, m, &c, &ids, &f, &student, &result)) && result.init_loss < 30.0, "fusion");
     }

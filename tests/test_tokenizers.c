@@ -113,7 +113,7 @@ static void test_random(lemon_ctx *ctx, const lemon_tokenizer *t, const char *sa
     char text[800];
     int round, bad = 0, lost = 0;
     lemon_rng_seed(&rng, 11);
-    for (round = 0; round < fewer(1500); round++) {
+    for (round = 0; round < rounds_of(1500); round++) {
         size_t n = 0, want = (size_t)lemon_rng_below(&rng, round % 10 ? 60 : 300), k;
         while (n < want) {
             int64_t kind = lemon_rng_below(&rng, 4);
@@ -474,7 +474,7 @@ static void test_hostile(lemon_ctx *ctx) {
           "a vocabulary without bytes is refused by name");
     file[marks[68] + 8] = '<';
     lemon_rng_seed(&rng, 9);
-    for (bad = 0, round = 0; round < fewer(20000); round++) {
+    for (bad = 0, round = 0; round < rounds_of(20000); round++) {
         size_t at = (size_t)lemon_rng_below(&rng, (int64_t)n);
         uint8_t keep = file[at];
         file[at] = (uint8_t)lemon_rng_next(&rng);
