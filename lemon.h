@@ -4405,9 +4405,11 @@ static lemon_status lemon__check_matrix(lemon_ctx *ctx, char name, const float *
     if (ld < cols)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: ld%c is %lld, expected at least %lld (a row of %c)", name,
                            (long long)ld, (long long)cols, name);
-    if (!data && used && rows > 0 && cols > 0)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is NULL, expected %lld x %lld floats", name,
-                           (long long)rows, (long long)cols);
+    const int64_t most = PTRDIFF_MAX / (int64_t)sizeof *data;
+    const int none = !data || cols > most || (rows > 1 && ld > (most - cols) / (rows - 1));
+    if (none && used && rows > 0 && cols > 0)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %s, expected %lld x %lld floats", name,
+                           data ? "larger than all memory" : "NULL", (long long)rows, (long long)cols);
     return LEMON_OK;
 }
 
@@ -13887,9 +13889,9 @@ static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *o
     const int falls = o->schedule == LEMON_COSINE;      /* a constant rate may go on for longer, and a warm-up of 1 is none */
     const int64_t warmup = falls ? o->warmup : lemon__max(1, o->warmup);
     const lemon__condition list[LEMON__CONDITIONS] = {
-        {"steps", falls ? (double)o->steps : 0.0}, {"batch", (double)o->batch}, {"seq", (double)o->seq},
-        {"accumulate", (double)o->accumulate}, {"lr", o->lr}, {"min-lr", falls ? o->min_lr : 0.0},
-        {"warmup", (double)warmup}, {"schedule", (double)o->schedule}, {"weight-decay", o->weight_decay}, {"clip", o->clip},
+        {"schedule", (double)o->schedule}, {"steps", falls ? (double)o->steps : 0.0}, {"batch", (double)o->batch},
+        {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
+        {"min-lr", falls ? o->min_lr : 0.0}, {"warmup", (double)warmup}, {"weight-decay", o->weight_decay}, {"clip", o->clip},
         {"distill", o->distill}, {"temperature", o->temperature}, {"order", (double)o->order}, {"seed", (double)o->seed},
         {"data", (double)t->data_crc}, {"teacher", (double)t->teacher_crc}};
     memcpy(out, list, sizeof list);
@@ -14027,8 +14029,8 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     lemon__trainer_save(t, t->done + 1 == step->step);          /* moments are not taken back: then there is no going on */
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are "
-                       "those after step %lld; lower lr or clip more", (long long)step->step, step->loss, name,
-                       (long long)t->done);
+                       "those after step %lld; %s", (long long)step->step, step->loss, name, (long long)t->done,
+                       step->step > 1 ? "lower lr or clip more" : "look for NaN or Inf in the model and its teacher");
 }
 
 static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {
