@@ -28,14 +28,14 @@
         2  Numbers         374   2368   bf16 and f16, random numbers, checksums
         3  Tensors         396   2476   a dense view, storage types, arenas
         4  GEMM            429   2747   the matrix product
-        5  Kernels           -   4566   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5681   reverse-mode automatic differentiation
-        7  Model           533   6343   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     663   6950   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      693  10160   text to ids and back; text files to training data
-       10  Inference       782  12964   the key-value cache, sampling
-       11  Training        845  13405   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          916  14129   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4568   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5683   reverse-mode automatic differentiation
+        7  Model           533   6345   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     663   6952   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      693  10162   text to ids and back; text files to training data
+       10  Inference       782  12966   the key-value cache, sampling
+       11  Training        845  13407   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          916  14131   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
