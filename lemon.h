@@ -511,7 +511,7 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options);
-/*  Keeps a value (and its gradient) readable after the run; otherwise its memory may serve others. */
+/*  Keeps a value readable after the run; otherwise its memory may serve others. */
 LEMON_API void lemon_tape_keep(lemon_tape *tape, lemon_var x);
 /*  Begins a segment of what is recorded from here on.  again 1: what is made and used within the segment is not kept for
     backward, but made once more when backward comes there, with the same bits (activation recomputation, Chen et al. 2016):
@@ -525,9 +525,8 @@ LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *b
 LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape);
 /*  After lemon_tape_forward: computes the loss and adds its gradient to every leaf's grad. */
 LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape);
-/*  The value and gradient of a variable (kept ones, leaves, the loss); NULL if there is none. */
+/*  The value of a variable, [rows, cols], that is still there after the run (kept ones, leaves of f32, the loss); else NULL. */
 LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x);
-LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x);
 #endif /* LEMON_NO_TRAIN */
 
 /* ====================================================================================================================
@@ -1638,12 +1637,6 @@ LEMON_API int lemon_isa_supported(lemon_isa isa) {
     return 0;
 }
 
-static lemon_isa lemon__best_isa(void) {
-    if (lemon_isa_supported(LEMON_ISA_AVX512)) return LEMON_ISA_AVX512;
-    if (lemon_isa_supported(LEMON_ISA_AVX2)) return LEMON_ISA_AVX2;
-    return LEMON__NEON ? LEMON_ISA_NEON : LEMON__WASM ? LEMON_ISA_WASM : LEMON_ISA_SCALAR;
-}
-
 /*  What the environment says; NULL: nothing. */
 static const char *lemon__environment(const char *name) {
 #ifdef LEMON_NO_STDIO
@@ -1667,7 +1660,10 @@ static long lemon__once(long *known, long (*ask)(void)) {
 /*  What AUTO means here: LEMON_ISA of the environment, else the best. */
 static long lemon__ask_isa(void) {
     int isa = lemon_isa_parse(lemon__environment("LEMON_ISA"));
-    return isa > 0 ? isa : (long)lemon__best_isa();
+    if (isa > 0) return isa;
+    if (lemon_isa_supported(LEMON_ISA_AVX512)) return LEMON_ISA_AVX512;
+    if (lemon_isa_supported(LEMON_ISA_AVX2)) return LEMON_ISA_AVX2;
+    return LEMON__NEON ? LEMON_ISA_NEON : LEMON__WASM ? LEMON_ISA_WASM : LEMON_ISA_SCALAR;
 }
 
 static lemon_isa lemon__default_isa(void) {
@@ -1689,15 +1685,13 @@ static int64_t lemon__l2_bytes(void) {
     return lemon__once(&known, lemon__ask_l2);
 }
 
-static lemon_isa lemon__isa(const lemon_ctx *ctx) {
+LEMON_API lemon_isa lemon_ctx_isa(const lemon_ctx *ctx) {
     if (ctx) return ctx->isa;
     lemon_isa isa = lemon__default_isa();
     return lemon_isa_supported(isa) ? isa : LEMON_ISA_SCALAR;
 }
 
-static int lemon__threads(const lemon_ctx *ctx) { return ctx ? ctx->threads : 1; }
-LEMON_API lemon_isa lemon_ctx_isa(const lemon_ctx *ctx) { return lemon__isa(ctx); }
-LEMON_API int lemon_ctx_threads(const lemon_ctx *ctx) { return lemon__threads(ctx); }
+LEMON_API int lemon_ctx_threads(const lemon_ctx *ctx) { return ctx ? ctx->threads : 1; }
 
 /* ---- time and progress ---- */
 
@@ -2042,11 +2036,7 @@ static lemon_status lemon__io_error(lemon__file *file, const char *what) {
 extern int fsync(int fd);           /* strict -std=c99 hides it */
 #endif
 
-static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
-    if (mkdir(path, 0777) == 0 || errno == EEXIST) return LEMON_OK;
-    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
-}
-
+static int lemon__mkdir(const char *path) { return mkdir(path, 0777); }
 static void lemon__folder_remove(const char *path) { rmdir(path); }
 static void lemon__file_remove(const char *path) { remove(path); }
 static int lemon__rename(const char *from, const char *to) { return rename(from, to); }
@@ -2174,11 +2164,6 @@ static int lemon__rename(const char *from, const char *to) {
 }
 #endif
 
-static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
-    if (lemon__mkdir(path) == 0 || errno == EEXIST) return LEMON_OK;
-    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
-}
-
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
     if (lemon__fseek(file->stream, (int64_t)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
@@ -2213,6 +2198,11 @@ static int lemon__file_flush_close(lemon__file *file) {
     return bad;
 }
 #endif
+
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    if (lemon__mkdir(path) == 0 || errno == EEXIST) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
+}
 
 /*  `to` is replaced. */
 static lemon_status lemon__file_move(lemon_ctx *ctx, const char *from, const char *to) {
@@ -3729,19 +3719,15 @@ static void lemon__block(const lemon__product *g, lemon__tile *t, const lemon__p
     }
 }
 
-/*  B packed before: all its panels, in one order for each block of k; those of a part of C begin at `ready`. */
-static float *lemon__ready(const lemon__product *g, int64_t p, int64_t j) {
-    return g->ready + p * g->ready_n + j * g->block_k;
-}
-
-/*  The outer three loops. */
+/*  The outer three loops.  B packed before has all its panels, in one order for each block of k; those of a part of C begin
+    at `ready`. */
 static void lemon__tiles(const lemon__product *g, float *workspace) {
     float *packed_a = g->packed_a ? workspace : NULL, *packed_b = g->packed_b ? workspace + g->packed_a : NULL;
     for (int64_t j = 0; j < g->n; j += g->block_n)
         for (int64_t p = 0; p < g->k; p += g->block_k) {
             const int64_t n = lemon__min(g->block_n, g->n - j), k = lemon__min(g->block_k, g->k - p);
             const lemon__place_of at = {j, p};
-            if (g->ready) packed_b = lemon__ready(g, p, j);
+            if (g->ready) packed_b = g->ready + p * g->ready_n + j * g->block_k;
             for (int64_t i = 0; i < g->m; i += g->block_m) {
                 const int64_t m = lemon__min(g->block_m, g->m - i);
                 const lemon__panels a = lemon__pack_a(g, packed_a, g->a + i * g->a_row + p * g->a_step, m, k);
@@ -3999,7 +3985,7 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 
 /*  A planned product on all threads of the context. lemon__workspaces() has returned LEMON_OK before. */
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
-    const int threads = lemon__threads(ctx);
+    const int threads = lemon_ctx_threads(ctx);
     int64_t parts = lemon__parts(g, threads);
     lemon__grid grid = {ctx, g, 1, 1};
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
@@ -4031,7 +4017,7 @@ static int lemon__cblas(int trans_a, int trans_b, int64_t m, int64_t n, int64_t 
 static void lemon__gemm_threads(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                                 const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                                 int64_t ldc) {
-    lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
+    lemon__product g = lemon__product_of(lemon_ctx_isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
                                          ldc);
 #ifdef LEMON_USE_BLIS
     if (lemon__cblas(trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)) {
@@ -4270,7 +4256,7 @@ static void lemon__octets_task(void *arg, int64_t index, int worker) {
 /*  y[rows, out] = x[rows, in] * W^T; 0 if not so asked for, if W is not of bytes, or if a row is too long for the buffer. */
 static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     const double work = (double)rows * (double)w->rows * (double)w->cols;
-    const int64_t parts = work < 8 * (double)LEMON__PARALLEL ? 1 : lemon__threads(ctx);
+    const int64_t parts = work < 8 * (double)LEMON__PARALLEL ? 1 : lemon_ctx_threads(ctx);
     const int64_t each = lemon__ceil_div(lemon__ceil_div(w->rows, parts), 4) * 4;
     lemon__octets_job job = {ctx, w, x, y, rows, each, lemon__ceil_div(w->cols, LEMON__BLOCK)};
     if (!LEMON__INT8 || !ctx->options.int8 || (w->dtype != LEMON_Q8 && w->dtype != LEMON_Q4)) return 0;
@@ -4392,7 +4378,7 @@ static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int
     lemon__product64 g = {ctx, a, b, c, alpha, m, n, k, lda, 1, trans_b ? 1 : ldb, trans_b ? ldb : 1, ldc, lower,
                            LEMON__TILE64};
     const int64_t across = lemon__ceil_div(n, LEMON__TILE64);
-    while (g.tall > LEMON__TILE64 / 8 && lemon__ceil_div(m, g.tall) * across < lemon__threads(ctx)) g.tall /= 2;
+    while (g.tall > LEMON__TILE64 / 8 && lemon__ceil_div(m, g.tall) * across < lemon_ctx_threads(ctx)) g.tall /= 2;
     ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, g.tall) * across, lemon__task64, &g);
 }
@@ -4441,12 +4427,10 @@ static lemon_status lemon__product_alone(const lemon__product *g) {
     return LEMON_OK;
 }
 
-/*  C = alpha * op(A) * op(B) + beta * C, single precision, row-major, with the meaning of cblas_sgemm; the public
-    declaration says the rest. */
 LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
                                    float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                                    float *c, int64_t ldc) {
-    lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
+    lemon__product g = lemon__product_of(lemon_ctx_isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
                                          ldc);
     lemon_status status = lemon__check_product(ctx, &g, trans_a, lda, trans_b, ldb, 0);
     if (status || m == 0 || n == 0) return status;
@@ -4486,7 +4470,7 @@ static void lemon__pack_task(void *arg, int64_t index, int worker) {
 
 LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, int64_t k, const float *b, int64_t ldb,
                                         lemon_packed **packed) {
-    lemon__product g = lemon__product_of(lemon__isa(ctx), 0, trans_b, 1, n, k, 1, b, k, b, ldb, 0, NULL, n);
+    lemon__product g = lemon__product_of(lemon_ctx_isa(ctx), 0, trans_b, 1, n, k, 1, b, k, b, ldb, 0, NULL, n);
     const int64_t nr = g.machine->nr;
     lemon_packed *v = NULL;
     lemon__pack_job job;
@@ -4499,7 +4483,7 @@ LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, 
         v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
     if (v) {
         g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
-        v->isa = lemon__isa(ctx);
+        v->isa = lemon_ctx_isa(ctx);
         v->n = n;
         v->k = k;
         v->block_k = g.block_k;
@@ -4528,9 +4512,9 @@ LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {
 LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m, float alpha, const float *a,
                                           int64_t lda, const lemon_packed *packed, float beta, float *c, int64_t ldc) {
     lemon__product g;
-    if (!packed || packed->isa != lemon__isa(ctx))
+    if (!packed || packed->isa != lemon_ctx_isa(ctx))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_packed: B is %s, expected one packed for %s",
-                           packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon__isa(ctx)));
+                           packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon_ctx_isa(ctx)));
     g = lemon__product_of(packed->isa, trans_a, LEMON__SMALL, m, packed->n, packed->k, alpha, a, lda, packed->data,
                           LEMON__SMALL ? packed->k : 0, beta, c, ldc);
     g.ready = LEMON__SMALL ? NULL : packed->data;       /* panels of one column are the rows of B transposed */
@@ -4929,13 +4913,10 @@ static void operation(lemon_ctx *ctx, const lemon__op *op) { \
 
 /* ---- embedding: y[r] = table[ids[r]].  Backward: each task owns a range of ids and looks through all rows. ---- */
 
-static void lemon__embed_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__embed_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     for (; from < to; from++) lemon_row_to_f32(&op->in[0], op->ids[from], op->y + from * op->cols);
 }
-
-static void lemon__embed_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__embed_body, op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__embed_forward, lemon__embed_rows)
 
 static void lemon__embed_back_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t n = op->cols;
@@ -5192,16 +5173,13 @@ static const float *lemon__rope_row(const lemon__op *op, int64_t row) {
     return op->angles + (op->pos + row % op->seq) * op->head_dim;
 }
 
-static void lemon__rope_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__rope_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     for (; from < to; from++)
         for (int64_t h = 0; h < op->cols; h += op->head_dim)
             lemon__rotate(lemon__in(op, 0) + from * op->cols + h, lemon__rope_row(op, from), 1.0f,
                           op->y + from * op->cols + h, op->head_dim);
 }
-
-static void lemon__rope_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__rope_body, op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__rope_forward, lemon__rope_rows)
 
 static void lemon__rope_back_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t c = op->head_dim;
@@ -6145,7 +6123,7 @@ static void lemon__plan_lives(lemon_tape *tape) {
         }
     }
     for (int64_t i = 0; i < tape->n_values; i++)
-        if (tape->values[i].keep) tape->values[i].dies = tape->values[i].grad_dies = INT64_MAX;
+        if (tape->values[i].keep) tape->values[i].dies = INT64_MAX;
 }
 
 /*  Values and their gradients, then what the rows need besides. */
@@ -6302,20 +6280,9 @@ LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {      /* exercise 
     return status;
 }
 
-/*  A value that is still there after the run, or NULL. */
-static const lemon__value *lemon__tape_kept(const lemon_tape *tape, lemon_var x) {
-    const lemon__value *v = tape && x >= 0 && x < tape->n_values ? &tape->values[x] : NULL;
-    return v && (v->leaf || v->keep) ? v : NULL;
-}
-
 LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x) {
-    const lemon__value *v = lemon__tape_kept(tape, x);
-    return v && v->tensor.dtype == LEMON_F32 ? (const float *)v->tensor.data : NULL;
-}
-
-LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
-    const lemon__value *v = lemon__tape_kept(tape, x);
-    return v ? v->grad : NULL;
+    const lemon__value *v = tape && x >= 0 && x < tape->n_values ? &tape->values[x] : NULL;
+    return v && (v->leaf || v->keep) && v->tensor.dtype == LEMON_F32 ? (const float *)v->tensor.data : NULL;
 }
 LEMON__BRIEF_END
 #endif /* LEMON_NO_TRAIN */
@@ -6579,26 +6546,23 @@ static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config,
     return lemon__model_done(ctx, m->params ? LEMON_OK : LEMON_E_MEMORY, model);
 }
 
-static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
-    int64_t count = lemon_config_params(&model->config), at = 0;
-    size_t bytes = SIZE_MAX;                        /* stays so where it overflows */
-    lemon__mul((size_t)count, sizeof(float), &bytes);
-    model->block = (float *)lemon__calloc(ctx, bytes);
-    if (model->block == NULL) return LEMON_E_MEMORY;
-    model->block_count = count;
-    for (int64_t i = 0; i < model->n_params; i++) {
-        model->params[i].data = model->block + at;
-        model->params[i].dtype = LEMON_F32;
-        at += model->params[i].rows * model->params[i].cols;
-    }
-    return LEMON_OK;
-}
-
 LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
+    size_t bytes = SIZE_MAX;                        /* stays so where it overflows */
     if (lemon__lacks(ctx, __func__, model != NULL)) return LEMON_E_ARG;
     lemon_status status = lemon__model_new(ctx, config, model);
-    if (!status) status = lemon__model_block(ctx, *model);
-    return lemon__model_done(ctx, status, model);
+    if (status) return status;
+    lemon_model *m = *model;
+    int64_t count = lemon_config_params(config), at = 0;
+    lemon__mul((size_t)count, sizeof(float), &bytes);
+    m->block = (float *)lemon__calloc(ctx, bytes);
+    if (m->block == NULL) return lemon__model_done(ctx, LEMON_E_MEMORY, model);
+    m->block_count = count;
+    for (int64_t i = 0; i < m->n_params; i++) {
+        m->params[i].data = m->block + at;
+        m->params[i].dtype = LEMON_F32;
+        at += m->params[i].rows * m->params[i].cols;
+    }
+    return LEMON_OK;
 }
 
 LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
@@ -13759,13 +13723,6 @@ static void lemon__objective_fill(lemon__objective *q, lemon__windows *windows, 
     }
 }
 
-/*  Loss and gradients on them. */
-static lemon_status lemon__objective_run(lemon__objective *q, lemon__windows *windows, int64_t position) {
-    lemon__objective_fill(q, windows, position);
-    lemon_status status = lemon_tape_forward(q->tape);
-    return status ? status : lemon_tape_backward(q->tape);
-}
-
 /* ---- the trainer ---- */
 
 typedef struct lemon__trainer {
@@ -16893,7 +16850,9 @@ static void lemon__learn_steps(lemon__learn *l) {
     for (int64_t step = 1; !f->status && step <= o.steps; step++) {
         double loss;
         memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
-        f->status = lemon__objective_run(&l->q, &l->windows, (step - 1) * l->q.batch);
+        lemon__objective_fill(&l->q, &l->windows, (step - 1) * l->q.batch);
+        f->status = lemon_tape_forward(l->q.tape);
+        if (!f->status) f->status = lemon_tape_backward(l->q.tape);
         if (f->status) return;
         loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (int64_t i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
