@@ -4543,6 +4543,13 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
    Threads take blocks of rows, heads or columns.  A block's borders depend on shapes only, and no two tasks add to the
    same number, so the bits are the same for any number of threads.
 
+        rms_norm    x * gain / sqrt(mean x^2 + eps)                          Zhang and Sennrich 2019
+        rope        pairs of channels turn by position * theta^(-2i/C)       Su et al. 2021
+        attention   softmax(Q K^T / sqrt(C)) V, causal, H heads over K       Vaswani et al. 2017, Ainslie et al. 2023;
+                    by tiles that keep no T x T matrix                       Dao et al. 2022
+        swiglu      silu(gate) * up                                          Shazeer 2020
+        loss        cross-entropy, and KL from a teacher                     Hinton et al. 2015
+
    SIMD: the bodies are plain C, written so that compilers vectorise them (no branches in inner loops, sums in 16 lanes),
    and compiled twice: for any CPU, and for AVX2.  Without FMA both give the same bits: the plain one is the other's twin.
    ================================================================================================================== */
