@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        254   1264   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2367   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2475   a dense view, storage types, arenas
-        4  GEMM            429   2746   the matrix product
-        5  Kernels           -   4547   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5662   reverse-mode automatic differentiation
-        7  Model           533   6324   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     663   6931   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      693  10141   text to ids and back; text files to training data
-       10  Inference       782  12945   the key-value cache, sampling
-       11  Training        845  13386   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          916  14110   operators, the methods that fill them, apply and learn
+        1  Platform        254   1265   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2368   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2476   a dense view, storage types, arenas
+        4  GEMM            429   2747   the matrix product
+        5  Kernels           -   4548   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5663   reverse-mode automatic differentiation
+        7  Model           533   6325   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     663   6932   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      693  10142   text to ids and back; text files to training data
+       10  Inference       782  12946   the key-value cache, sampling
+       11  Training        845  13387   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          916  14111   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -955,7 +955,8 @@ typedef struct lemon_operators {
     int32_t *layer;           /* [L of the student, slots] teacher layer, or -1: empty */
     float *layer_weight;      /* [L of the student, slots] */
     lemon_map *maps;          /* [LEMON_PLACE_COUNT, L of the student, slots]; see lemon_operators_map */
-    lemon_tensor *correction; /* per parameter of the student: what least squares adds; data NULL where nothing */
+    lemon_tensor *correction; /* per parameter of the student: what least squares adds (f32) or learning came to beyond the
+                                 maps (f64, so that it has the same bits again); data NULL where nothing */
     lemon_arena arena;        /* owns all of the above */
 } lemon_operators;
 
@@ -14443,20 +14444,27 @@ static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops
     return status;
 }
 
+/*  w + c: f32 by f32 as solving does it; an f64 is the exact difference to some float, which it gives back. */
+static void lemon__correct(const lemon_tensor *c, float *w) {
+    const float *f32 = c->dtype == LEMON_F32 ? (const float *)c->data : NULL;
+    const double *f64 = c->dtype == LEMON_F64 ? (const double *)c->data : NULL;
+    for (int64_t i = 0; f32 && i < c->rows * c->cols; i++) w[i] += f32[i];
+    for (int64_t i = 0; f64 && i < c->rows * c->cols; i++) w[i] = (float)((double)w[i] + f64[i]);
+}
+
 /*  One parameter of the student. */
 static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                        int correction, int64_t param, lemon_model *student) {
     int64_t layer;
     lemon_role role = lemon__param_role(&ops->student, param, &layer);
     lemon_tensor *out = &student->params[param];
-    const float *extra = (const float *)ops->correction[param].data;
     float *w = (float *)out->data;
     lemon_status status = LEMON_OK;
     lemon__zero(ctx, w, lemon_tensor_bytes(out));
     if (lemon__gain_folded(ops, role)) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
     else for (int64_t slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
         status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
-    for (int64_t i = 0; !status && correction && extra && i < out->rows * out->cols; i++) w[i] += extra[i];
+    if (!status && correction) lemon__correct(&ops->correction[param], w);
     return status;
 }
 
@@ -14556,7 +14564,7 @@ LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, co
     for (int64_t i = 0; i < lemon__param_count(&ops->student); i++) {
         if (ops->correction[i].data == NULL) continue;
         lemon__correction_name(&ops->student, i, name, sizeof name);
-        lemon__pack_tensor(&pack, name, &ops->correction[i], LEMON_F32);
+        lemon__pack_tensor(&pack, name, &ops->correction[i], ops->correction[i].dtype);
     }
     lemon_status status = lemon__pack_write_file(&pack, path);
     lemon__pack_close(&pack);
@@ -14598,9 +14606,11 @@ static lemon_status lemon__unpack_correction(const lemon__unpack *u, lemon_opera
     lemon__correction_name(&ops->student, param, name, sizeof name);
     if (lemon__words_find(&u->tensor_names, name, strlen(name)) < 0) return LEMON_OK;
     lemon__param_shape(&ops->student, lemon__param_role(&ops->student, param, &layer), &c->rows, &c->cols);
-    lemon_status status = lemon__unpack_shaped(u, name, LEMON_F32, c->rows, c->cols, "the student's shape", &t);
+    lemon_status status = lemon__unpack_tensor(u, name, &t);
+    c->dtype = t.dtype == LEMON_F64 ? LEMON_F64 : LEMON_F32;
+    if (!status) status = lemon__unpack_shaped(u, name, c->dtype, c->rows, c->cols, "the student's shape", &t);
     if (status) return status;
-    c->data = lemon__floats(u->ctx, &ops->arena, c->rows, c->cols);
+    c->data = lemon_arena_alloc(u->ctx, &ops->arena, lemon_tensor_bytes(c));
     if (c->data) memcpy(c->data, t.data, lemon_tensor_bytes(c));
     return c->data ? LEMON_OK : LEMON_E_MEMORY;
 }
@@ -16958,18 +16968,20 @@ static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
     return lemon_train(f->ctx, student, &text, &o, NULL);
 }
 
-/*  student - what stands in it without learning, added to the corrections. */
-static void lemon__settle_write(lemon__fill *f, const lemon_model *student, const lemon_model *before) {
+/*  What a student that settled has beyond its maps, exactly: applying the set gives its bits. */
+static void lemon__settle_write(lemon__fill *f, const lemon_model *student) {
     lemon_operators *ops = f->ops;
-    for (int64_t i = 0; i < student->n_params; i++) {
+    lemon_model *plain = NULL;
+    f->status = lemon_operators_apply(f->ctx, ops, f->teacher, 0, &plain);
+    for (int64_t i = 0; !f->status && i < student->n_params; i++) {
         const lemon_tensor *t = &student->params[i];
-        const float *now = (const float *)t->data, *then = (const float *)before->params[i].data;
-        float *c = (float *)ops->correction[i].data;
-        if (c == NULL) c = lemon__floats(f->ctx, &ops->arena, t->rows, t->cols);
-        if (lemon__stuck(f, c != NULL)) return;
-        for (int64_t j = 0; j < t->rows * t->cols; j++) c[j] += now[j] - then[j];
-        ops->correction[i] = lemon__view(c, LEMON_F32, t->rows, t->cols);
+        const float *now = (const float *)t->data, *maps = (const float *)plain->params[i].data;
+        double *c = lemon__doubles(f->ctx, &ops->arena, t->rows, t->cols);
+        if (lemon__stuck(f, c != NULL)) break;
+        for (int64_t j = 0; j < t->rows * t->cols; j++) c[j] = (double)now[j] - (double)maps[j];
+        ops->correction[i] = lemon__view(c, LEMON_F64, t->rows, t->cols);
     }
+    lemon_model_free(f->ctx, plain);
 }
 
 /*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
@@ -16980,7 +16992,7 @@ static void lemon__settle(lemon__fill *f, double *before, double *after) {
     lemon__held_out_loss(f, settled, after);
     lemon_model *worse = settled;
     if (!f->status && *after < *before) {
-        if (f->keep) lemon__settle_write(f, settled, f->student);
+        if (!f->fusing) lemon__settle_write(f, settled);
         worse = f->student;
         f->student = settled;
     } else *after = *before;

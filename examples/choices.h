@@ -76,7 +76,23 @@ static char *choice_list(char *p, choice_item *item) {
     }
 }
 
-/*  One line, which ends in 0, as an item; 0: it is none. */
+/*  What comes behind a value of any kind, which is passed over, not checked; NULL: there is none. */
+static char *choice_skip(char *p, int depth) {
+    const char close = *p == '{' ? '}' : *p == '[' ? ']' : '"';
+    size_t n = strspn(p, "+-.0123456789Eaeflnrstu");    /* numbers, true, false, null */
+    if (n) return p + n;
+    if ((*p != '"' && close == '"') || depth == 0) return NULL;
+    for (p = choice_blanks(p + 1); *p != close; p = choice_blanks(p)) {
+        if (*p == 0) return NULL;
+        if (close == '"') { p += 1 + (*p == '\\' && p[1]); continue; }
+        if ((p = choice_skip(p, depth - 1)) == NULL) return NULL;
+        p = choice_blanks(p);
+        p += *p == ',' || *p == ':';
+    }
+    return p + 1;
+}
+
+/*  One line, which ends in 0, as an item; keys that mean nothing here are passed over.  0: it is none. */
 static int choice_parse(char *p, choice_item *item) {
     const char *key;
     memset(item, 0, sizeof *item);
@@ -89,9 +105,9 @@ static int choice_parse(char *p, choice_item *item) {
         if (*p != ':') return 0;
         p = choice_blanks(p + 1);
         if (strcmp(key, "prompt") == 0) p = choice_string(p, &item->prompt);
-        else if (strcmp(key, "choices") == 0 && item->n_choices == 0) p = choice_list(p, item);
-        else if (strcmp(key, "answer") == 0 && *p >= '0' && *p <= '9') item->answer = strtol(p, &p, 10);
-        else return 0;
+        else if (strcmp(key, "choices") == 0) p = item->n_choices ? NULL : choice_list(p, item);
+        else if (strcmp(key, "answer") == 0) item->answer = *p >= '0' && *p <= '9' ? strtol(p, &p, 10) : -1;
+        else p = choice_skip(p, 64);
         if (p == NULL) return 0;
         p = choice_blanks(p);
     } while (*p == ',');

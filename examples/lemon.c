@@ -33,7 +33,9 @@
 #include "progress.h"
 #include "report.h"
 
+#include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 
 /* ====================================================================================================================
@@ -83,7 +85,8 @@ typedef struct run {
     double log_seconds;                                  /* how long that one took */
     report_series loss, kl, held_out;                    /* what a training report draws */
     int64_t first_step, tokens_before;                   /* of this run; 0 before its first step */
-    lemon_step last_step;
+    lemon_step last_step, best_step;
+    double first_loss;
 } run;
 
 struct command_row {
@@ -551,13 +554,19 @@ static int parse_plain(run *r, const char *word, const flag **list) {
                     r->command->name, r->command->arguments, r->command->name);
 }
 
+/*  -n or --seed, not "-" or a text such as "- an item". */
+static int looks_like_flag(const char *word) {
+    const char *name = word[0] == '-' && word[1] == '-' ? word + 2 : word + 1;
+    return word[0] == '-' && (*name == '-' || isalpha((unsigned char)*name));
+}
+
 static int parse_arguments(run *r) {
     const flag *list = NULL;
     int i, only_plain = 0, code = set_fallbacks(r);
     for (i = 2; i < r->argc && code == EXIT_DONE; i++) {
         const char *word = r->argv[i];
         if (!only_plain && strcmp(word, "--") == 0) only_plain = 1, list = NULL;
-        else if (!only_plain && word[0] == '-' && word[1]) code = parse_flag(r, &i, &list);
+        else if (!only_plain && looks_like_flag(word)) code = parse_flag(r, &i, &list);
         else code = parse_plain(r, word, &list);
     }
     return code;
@@ -796,11 +805,17 @@ static int load_tokens(run *r, const lemon_model *model, const char *path, const
                  lemon_tokens_from_files(r->ctx, model->tokenizer, model->config.vocab_size, files, n_files, tokens));
 }
 
+/*  The same, with something in them to predict. */
+static int load_text(run *r, const lemon_model *model, const char *path, const char *const *files, int64_t n_files,
+                     lemon_tokens *tokens) {
+    int code = load_tokens(r, model, path, files, n_files, tokens);
+    if (code || n_files == 0 || tokens->count > 1) return code;
+    return complain(r, EXIT_FAILED, "%s: tokens is %lld, expected at least 2; give a file with text in it", files[0],
+                    (long long)tokens->count);
+}
+
 static int load_data(run *r, const lemon_model *model, const char *path) {
-    int code = load_tokens(r, model, path, r->set.data, r->set.n_data, &r->tokens);
-    if (code || r->set.n_data == 0 || r->tokens.count > 1) return code;
-    return complain(r, EXIT_FAILED, "%s: tokens is %lld, expected at least 2; give a file with text in it", r->set.data[0],
-                    (long long)r->tokens.count);
+    return load_text(r, model, path, r->set.data, r->set.n_data, &r->tokens);
 }
 
 /*  --trim-vocab: *model becomes one with the tokens that the file needs; the one that was read moves to r->whole. */
@@ -1591,7 +1606,7 @@ static int compare_both(run *r, compared *c) {
     for (i = 0; i < 2 && r->set.seq == 0; i++)
         if (i == 0 || c[i].model->config.max_seq < seq) seq = c[i].model->config.max_seq < 256 ? c[i].model->config.max_seq : 256;
     code = load_data(r, c[0].model, c[0].path);
-    if (code == EXIT_DONE) code = load_tokens(r, c[1].model, c[1].path, r->set.data, r->set.n_data, &r->eval_tokens);
+    if (code == EXIT_DONE) code = load_text(r, c[1].model, c[1].path, r->set.data, r->set.n_data, &r->eval_tokens);
     for (i = 0; i < 2 && code == EXIT_DONE; i++) code = compare_loss(r, &c[i], seq);
     writes = c[0].model->tokenizer && c[1].model->tokenizer;
     if (code == EXIT_DONE && writes) code = first_words(r, c[0].model, c[0].tokens);
@@ -1995,7 +2010,9 @@ static void on_step(void *user, const lemon_step *step) {
     if (r->first_step == 0) {
         r->first_step = step->step;
         r->tokens_before = step->tokens - step->tokens / step->step;    /* steps are equally long */
+        r->first_loss = step->loss;
     }
+    if (step->step == r->first_step || step->loss < r->best_step.loss) r->best_step = *step;
     if (r->set.report == NULL) return;
     report_point(&r->loss, (double)step->tokens, step->loss);
     if (r->teacher) report_point(&r->kl, (double)step->tokens, step->kl);
@@ -2058,7 +2075,7 @@ static int train_load(run *r) {
     if (code == EXIT_DONE && r->set.teacher) code = check(r, lemon_load(r->ctx, r->set.teacher, &r->teacher));
     if (code == EXIT_DONE) code = load_data(r, r->model, r->plain[0]);
     if (code == EXIT_DONE && r->set.eval_data)
-        code = load_tokens(r, r->model, r->plain[0], &r->set.eval_data, 1, &r->eval_tokens);
+        code = load_text(r, r->model, r->plain[0], &r->set.eval_data, 1, &r->eval_tokens);
     if (code == EXIT_DONE && r->set.log) code = log_open(r);
     return code;
 }
@@ -2113,6 +2130,14 @@ static void train_print(const run *r, const lemon_train_result *result) {
     if (result->eval_loss == result->eval_loss) printf("  loss on %s %.4f nats\n", r->set.eval_data, result->eval_loss);
 }
 
+/*  A run that ends far above where it began has spoiled its model, with numbers that are all finite: no other error. */
+static void train_warn(const run *r, const lemon_train_result *result) {
+    if (r->set.quiet || !r->first_step || !(result->train_loss > r->first_loss + 0.5)) return;
+    fprintf(stderr, "lemon: warning: the loss rose from %.4f at step %lld to %.4f; it was lowest at step %lld, %.4f; a lower --lr "
+            "may help\n", r->first_loss, (long long)r->first_step, result->train_loss, (long long)r->best_step.step,
+            r->best_step.loss);
+}
+
 /*  What is known of a run that ended early. */
 static void train_partial(const run *r, lemon_train_result *result) {
     memset(result, 0, sizeof *result);
@@ -2131,7 +2156,9 @@ static int command_train(run *r) {
     code = check(r, lemon_train(r->ctx, r->model, &r->tokens, &options, &result));
     if (code) train_partial(r, &result);
     else code = save_vocabulary(r, r->plain[1], r->model);
-    if (code == EXIT_INTERRUPTED && !r->set.quiet)
+    if (code == EXIT_INTERRUPTED && !r->set.quiet && !r->first_step)
+        fprintf(stderr, "lemon: no step was done, so nothing was saved; the same command begins again\n");
+    else if (code == EXIT_INTERRUPTED && !r->set.quiet)
         fprintf(stderr, "lemon: saved; the same command with --resume goes on from %s.resume\n", r->plain[1]);
     reported = r->first_step ? train_report(r, &result) : EXIT_DONE;
     if (r->log && ferror(r->log) && code == EXIT_DONE)
@@ -2139,6 +2166,7 @@ static int command_train(run *r) {
     if (code || reported) return code ? code : reported;
     progress_clear(&r->bar);
     train_print(r, &result);
+    train_warn(r, &result);
     return r->set.json ? train_json(r, &result) : EXIT_DONE;
 }
 
@@ -2202,31 +2230,46 @@ static void run_close(run *r) {
     free((void *)r->set.data);
 }
 
+static int tell_version(void) {
+    puts("lemon " LEMON_VERSION);
+    return EXIT_DONE;
+}
+
 static int run_command(run *r) {
     int code = parse_arguments(r);
     if (r->set.help) return help_command(r->argv[0], r->command);
-    if (r->set.version) return puts("lemon " LEMON_VERSION) < 0;
+    if (r->set.version) return tell_version();
     if (code == EXIT_DONE) code = check_arguments(r);
     if (code == EXIT_DONE) code = run_open(r);
     if (code == EXIT_DONE) code = r->command->go(r);
     progress_clear(&r->bar);
-    if (code == EXIT_DONE && (fflush(stdout) || ferror(stdout)))
-        code = complain(r, EXIT_FAILED, "the output could not be written: %s", strerror(errno));
     return code;
+}
+
+/*  Were descriptors 0 to 2 closed, files would get them, and what is printed would go into these. */
+static void hold_descriptors(void) {
+#ifndef _WIN32
+    int file = 0;
+    while (file >= 0 && file < 3) file = open("/dev/null", O_RDONLY);
+    if (file >= 0) close(file);
+#endif
 }
 
 int main(int argc, char **argv) {
     run r;
     int i, code;
+    hold_descriptors();
     memset(&r, 0, sizeof r);
     r.argc = argc;
     r.argv = argv;
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
-        return help_short(argc > 0 ? argv[0] : "lemon");
-    if (strcmp(argv[1], "--version") == 0) return puts("lemon " LEMON_VERSION) < 0;
-    for (i = 0; i < N_COMMANDS; i++)
+    for (i = 0; argc > 1 && i < N_COMMANDS; i++)
         if (strcmp(argv[1], commands[i].name) == 0) r.command = &commands[i];
-    code = r.command ? run_command(&r) : unknown_command(&r, argv[1]);
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+        code = help_short(argc > 0 ? argv[0] : "lemon");
+    else if (strcmp(argv[1], "--version") == 0) code = tell_version();
+    else code = r.command ? run_command(&r) : unknown_command(&r, argv[1]);
+    if (code == EXIT_DONE && (fflush(stdout) || ferror(stdout)))
+        code = complain(&r, EXIT_FAILED, "the output could not be written: %s", strerror(errno));
     run_close(&r);
     return code;
 }

@@ -101,6 +101,7 @@ holds "info: $(field params) parameters as the formula has it" \
     "$(field params) == 300 * 32 + 32 + 4 * (2 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32)"
 run tokenize m.lemon "Hello, you"
 check "tokenize writes one line of ids, BOS first" grep -qE '^1( [0-9]+)+$' out
+expect 0 "" tokenize m.lemon "- no flag"
 
 # Hugging Face's kind of vocabulary, without BOS, in place of the model's own and in a new model
 awk 'BEGIN {
@@ -123,7 +124,13 @@ fields "train --json" steps tokens train_loss eval_loss tokens_per_second peak_b
 holds "train: steps and tokens" "$(field steps) == 12 && $(field tokens) == 12 * 4 * 32"
 check "the log has its head" grep -qx 'step,tokens,loss,kl,lr,grad_norm,seconds' log.csv
 holds "and a line a step" "$(grep -c '^[0-9]*,[0-9]*,' log.csv) == 12"
+cut -d, -f1-6 log.csv > whole.csv
 loss=$(field eval_loss)
+"$lemon" $train --eval-every 1 --eval-data held.txt --log log.csv < /dev/null >&- 2>&-
+check "a closed output is exit 1" test $? -eq 1
+"$lemon" train --help 2> /dev/null >&-
+check "of help too" test $? -eq 1
+check "and what would go there goes into no file" sh -c 'cut -d, -f1-6 log.csv | cmp - whole.csv && "$0" info t.lemon > /dev/null' "$lemon"
 run eval t.lemon --data held.txt --seq 32 --json
 fields "eval --json" loss ppl tokens
 holds "eval has the loss that training ended with" "($loss - $(field loss))^2 < 1e-10"
@@ -164,11 +171,18 @@ if command -v timeout > /dev/null; then
     rm -f i.lemon i.lemon.resume
     run $long --steps $more --quiet --warmup 50000
     check "resumed, it ends with the bits of the run that was never stopped" cmp resumed.lemon i.lemon
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do cat text.txt text.txt; done > much.txt
+    rm -f i.lemon i.lemon.resume
+    timeout --preserve-status -s INT 0.3 "$lemon" train m.lemon i.lemon --data much.txt --steps 1000000 --seq 32 --teacher m.lemon \
+        --keep-teacher > out 2> err < /dev/null
+    check "stopped before its first step, it is exit 3 and says that nothing was saved" \
+        sh -c "test $? -eq 3 -a ! -e i.lemon.resume && grep -q 'nothing was saved' err"
 else
     skip "an interrupt is exit 3"
 fi
 expect 4 "not finite" train m.lemon n.lemon --data text.txt --steps 50 --batch 2 --seq 32 --lr 1000 --clip 0 --weight-decay 1000
 expect 0 "" info n.lemon
+expect 0 "lemon: warning: the loss rose from" train m.lemon n.lemon --data text.txt --steps 20 --batch 2 --seq 32 --lr 20
 
 # ---- fusing ----
 
@@ -193,6 +207,8 @@ for method in random ligo; do
 done
 expect 0 "" fuse one.lemon g.lemon $shape --operators f.ops --quiet
 check "saved operators give the same student" cmp f.lemon g.lemon
+expect 0 "" fuse one.lemon g.lemon $shape --data text.txt --tokens 3000 --quiet
+check "which is that of a run that saved and reported nothing" cmp f.lemon g.lemon
 # At its own shape the student is the teacher, on the same text: the tenth that was held out, whoever says so.
 run fuse one.lemon same.lemon --dim 32 --layers 4 --heads 4 --kv-heads 2 --ffn 64 --data held.txt --learn 0 --save-operators same.ops \
     --report same.html --json
@@ -381,16 +397,19 @@ expect 1 "none.txt" eval m.lemon --data none.txt
 printf 'abc' > odd.u16
 expect 1 "empty.txt: tokens is 0, expected at least 2" eval m.lemon --data empty.txt
 expect 1 "odd.u16" eval m.lemon --data odd.u16
+expect 1 "empty.txt: tokens is 0, expected at least 2" train m.lemon o.lemon --data text.txt --steps 2 --eval-data empty.txt
 
 # Questions: the likelihoods are those of eval, so a choice of what the model says greedily wins; ties are wrong.
 said=$("$lemon" generate m.lemon --prompt "a" --temp 0 -n 1 --json --quiet | tail -n 1 | sed 's/.*"text": \("[^"]*"\).*/\1/')
-printf '{"prompt": "a", "choices": [%s, "\\u00e9\\n"], "answer": 0}\n\n{"answer":1,"choices":["x","x"],"prompt":""}\n' \
-    "$said" > c.jsonl
+printf '{"id": 7, "of": {"a": [1.5e3 , "\\"]}"], "b": {}}, "prompt": "a", "choices": [%s, "\\u00e9\\n"], "answer": 0}\n\n%s\n' "$said" \
+    '{"answer":1,"choices":["x","x"],"prompt":"","why":null}' > c.jsonl
 run eval m.lemon --choices c.jsonl --json
 fields "eval --choices" accuracy accuracy_normalised items
 holds "what is said greedily wins, a tie is wrong" "$(field items) == 2 && $(field accuracy) == 0.5"
 for bad in '{"prompt": "a", "choices": ["b"], "answer": 0}' '{"prompt": "a", "choices": ["b", "c"], "answer": 2}' \
-    '{"prompt": "a", "choices": ["b", "c\ud800"], "answer": 0}' '{"prompt": "a", "choices": ["b", "c"], "answer": 0} x' '['; do
+    '{"prompt": "a", "choices": ["b", "c\ud800"], "answer": 0}' '{"prompt": "a", "choices": ["b", "c"], "answer": 0} x' '[' \
+    '{"prompt": "a", "choices": ["b", "c"], "answer": "0"}' '{"more": [1, {"prompt": "a", "choices": ["b", "c"], "answer": 0}' \
+    '{"more": "a, "prompt": "a", "choices": ["b", "c"], "answer": 0}' '{"more": }' '{"more": "'; do
     printf '%s\n' "$bad" > c.jsonl
     expect 1 "c.jsonl: line 1" eval m.lemon --choices c.jsonl
 done
