@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        254   1265   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2368   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2476   a dense view, storage types, arenas
-        4  GEMM            429   2747   the matrix product
-        5  Kernels           -   4548   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5663   reverse-mode automatic differentiation
-        7  Model           533   6325   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     663   6932   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      693  10142   text to ids and back; text files to training data
-       10  Inference       782  12946   the key-value cache, sampling
-       11  Training        845  13387   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          916  14111   operators, the methods that fill them, apply and learn
+        1  Platform        254   1264   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2358   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2466   a dense view, storage types, arenas
+        4  GEMM            429   2737   the matrix product
+        5  Kernels           -   4527   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5643   reverse-mode automatic differentiation
+        7  Model           532   6294   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6898   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      692  10101   text to ids and back; text files to training data
+       10  Inference       781  12887   the key-value cache, sampling
+       11  Training        844  13328   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          915  14045   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -3773,21 +3773,16 @@ static int lemon__path(const lemon__product *g) {
     return LEMON__BY_TILES;
 }
 
-/*  Rows of A in a block: what fills a good half of L2. */
-static int64_t lemon__mc(const lemon__product *g) {
-    const int64_t floats = lemon__l2_bytes() / (int64_t)sizeof(float) * 9 / 16;
-    return lemon__max(1, floats / (g->block_k * g->machine->mr)) * g->rows;
-}
-
-/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place if it is small, or if it
+/*  What depends on the size of a part: its blocks (rows of A: what fills a good half of L2), and what of it is packed.  A goes in place if it is small, or if it
     lies by rows that do not fall on the same places of L1 (NEON wants its columns); B must lie by rows for that. */
 static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int streams = g->a_row != 1 && g->a_row % 1024 != 0 && !LEMON__NEON;
     const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr && !streams;
     const int pack_b = !g->ready && (g->type != LEMON_F32 || g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
+    const int64_t half_l2 = lemon__l2_bytes() / (int64_t)sizeof(float) * 9 / 16;
     g->rows = lemon__share(g->m, machine->mr, 1);
-    g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
+    g->block_m = lemon__share(g->m, lemon__max(1, half_l2 / (g->block_k * machine->mr)) * g->rows, g->rows);
     g->block_n = g->thin ? LEMON__THIN_N / machine->nr * machine->nr : lemon__share(g->n, machine->nc, machine->nr);
     g->panel_b = g->block_m < g->m || g->ready ? g->block_k : 0;
     g->packed_a = pack_a ? (g->block_m / g->rows * machine->a_width * g->block_k + 15) / 16 * 16 : 0;
@@ -8520,8 +8515,6 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
         lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
     c->head_dim = (int32_t)(field[0] / field[3]);
     c->tied_embeddings = tied;
-    c->rope_theta = 10000.0f;
-    c->rms_norm_eps = 1e-5f;
     return lemon_config_check(in->ctx, c) ? lemon__blame(in->ctx, in->name, LEMON_E_FORMAT) : LEMON_OK;
 }
 
@@ -9670,13 +9663,6 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
     return status;
 }
 
-static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
-    lemon_writer writer;
-    lemon_status status = lemon_file_writer(ctx, path, &writer);
-    if (status) return status;
-    return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, dtype == LEMON_Q8 ? 2 : 0));
-}
-
 /* ---- Hugging Face folders out ----
 
    A folder is written beside its place, as PATH.tmp, and then renamed; so it appears whole.  Where a folder stands
@@ -10095,9 +10081,11 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     if (status) return lemon__blame(ctx, path, status);
     const char *ending = lemon__ending(path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
-    if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
-    if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__save_folder(ctx, path, model, options);
+    if (strcmp(ending, ".bin") != 0 && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
+        return lemon__save_folder(ctx, path, model, options);
     status = lemon_file_writer(ctx, path, &writer);
+    if (!status && strcmp(ending, ".bin") == 0)
+        return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, options->dtype == LEMON_Q8 ? 2 : 0));
     if (!status && strcmp(ending, ".h") == 0) status = lemon__array_open(ctx, path, &array, &writer);
     return status ? status : lemon_save_writer(ctx, &writer, model, options->dtype);
 }
@@ -10453,28 +10441,24 @@ static int lemon__table_next(lemon__table *in, uint32_t *value) {
 enum { LEMON__OTHER = 0, LEMON__LETTER, LEMON__NUMBER, LEMON__MARK, LEMON__SPACE, LEMON__END };
 
 static const char *const lemon__class_runs[] = {
-    "|&I:p#6p#x&#:(!#*$#!,!}!!k$!sj!.PW3:#!#dl13!'&/!#6#!+!#!q!!s,!r5!=z9!n%&#6z%>s&!%!)!)!%>t#./{#N2i&w!I.'%h/!#=&9')",
-    "!1'I+&#`#%g$v#&r-N#WIs$F'.#&%&y!1#F#-#5h!l#-.L2h#!7>Fe&j#!u$|'-#k!#=H)&I!a-!@&'&y!!;!#*/&%#=&)&-#>%.'!+)&I'&8&#!%",
-    "&-!7.'&y!!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y!!;!'!3&%#B!-!-&#[')&IC#9!-!@&'&y!!;!'!3&%#=&)&-:-.'!+)&I!#8G%#!7*+!/",
-    "*'!#!'*'*+*P.5*-!1&#6%WUS5@!+!}!!a&%#=!-!1:)!+&#&')&I><!#-!@!+!}!!H!3&%#=!-!1:)6'!')&I!'%O1D!+!z%)#=!-!1#2+%<+)&n",
-    "!!7!-!i!*h#!D!#&;*%.9!%!B6I&)S}&%'=2;B!Iq%'!#!3!h#!#!H%'F#&3!#!=!I&/n$#|!)6r!!%!%!%.)@!f%.s!!)3N!h%C%n(i&s!#I671/",
-    "-#-'=+1TR#%I1&n%!#2#&i&!sU!/&;!#!/&z%!/&s$!/&;!#!/&]!o(!/&e*&-Cr!*a`f-&7*qk#&e!!p#2l+*,@:i!1Cm!-Ki!)OT!+!)Ot'q$*#",
-    ".#%&I6Id-!%I6r-:3)w$%#2q*Gk$!R.RGIg$&3Km&.p#6Mi%}!5.x'J!e$&%I6IS#>m$g'5y&g!@*IdFO-g$V'Im&ZOf%s!>I*+If%&L2i&&+`-!w",
-    "!/%7%'-#2e>t)xL&7&n%&7&@!#!#!#!k$&x'!;!#*+!;*/&7.T2+!;u1$#&82#I6To'u$d#.#&H!#*36#!#!#!/!L&/23.#!q''4o|#|(w+z!fm#h",
-    "$nr&|D6/-'C$&n%!#2#&k(:#[%}!C;!;!;!;!;!;!;!;!q$x&#ll!'$k#E9!3&,'.f-&)&+!v-!/2i&!m.*0Go$|&an$If$A!^n$Iq%^pSeqJq)og",
-    "}$})u&&mK*aI'p!y&1!J!k$)q*I)i%D&x/&e*&'!#!@t!a%+%/%}!5.%*8Gt'O)l'k!GI6k!7*#!'%Ix#B&}!VO|#*1y&ZW#I63%HI3!z%ZC+%@)&",
-    "I6}!*#-l'%#-')3)#%#g#+&L5&+)G7&7&7C;!;!i&!X6v1B!)&I6yxh!O}!.h'snVzZ&k0m%;O32#%H!T!3!#!'!'!s0r$nZh!r)&|'u%P.c`cq)3",
-    "!{4l!I:p#6p#Kr-*7&7&7&+z$P!p#!m!!'!]&Xv$}2Or&Op(d(m1%f4|#*h'[%u#.o$0Cq!$@$2n%52g$&f%.@!4}%s8&I6f%.f%.v%>t'OL!]!;!",
-    "'!L!]!;!'*t'OfRCy!G@g#7!e&!Dl*7&#!m&!'*#&}!&A}!&<k$>E|&m!!'24y!8.p#p*k(.('b&v&#-!)21/!+!|#&-.%E|!|#(!|#,n$@!x#).4",
-    "`|'Gy!&Am!2Ai!|!<f,}*f(p'Sp':8f%1>I6Ix#*5!}!hCl$!e&!)*'`+f(1|#I#>y!N0s#i!1}%u!<p!}!C-x'_Kh$%')#C1q&N:%Sl#:I6-f%Z!",
-    "I.#)#>{$%&#C-}&Z/.1!)I#!#.r!Ki!!l#R6%'%i);!#!/!]!H:y&R2I61!@&'&y!!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!n%!#F!%&%!1!5#%#",
-    "S){#x'k!/2I.%+f$}&s!'!#>Iy9y&=&F|!/)v$}&g!*#KIm%i&V#:I6r!w#t#&_.Q.;z<m&_o/r)n!O@&#&@!'!h#9!)&1#%#)OIp*@&r%=&=#!#%",
-    "s##Jv%=#1>%>#Nu&c*#h!}*g@s$[I6D!j%B!B#[}#2g$&{!!Z|*;!'!n%9*%!)!=#%>I67!'!o$5!)!5#:IzQm!1C)#%T!w$=*5SI%z,#[v!h&yi%",
-    "s/g1du>ei0y.[yh&`%7_Gqz82se#yfLg$k!Ivn*m|!:k$!I6|+!I6g$&5K}&=C/OI!<!u!2m!nf!q&*I|>r)e#f0l+.%#i(:1Tq)'!#%K)WfsG>nj",
-    "'y%HzpY/!;!'!zN[#{#+&#W/>u`rf.o02T*D:H*)se:Iht!w&&f#}w!5*9>B&=f$1|6-|2r!Or!r0m#z4{,!u*!'&#&'&/!P!#!;!v)!/&@!;!x#!",
-    "/!3!#*;!vV&l#!l#!k$!l#!k$!l#!k$!l#!k$!l#!@&m'is!i(.n'>%W%x!5!_{m&k$67mB=!g!&=!)!52j)r$%i1q&*=;&I.#tSg$%dm&1Ipl!x#",
-    "1IqBg$)#Izn!;!/!'!]!y>&E=y%i*=#.Iym$x(!,!0o+r&!^l>/!t#!'!#&#!H!/!#!#6#.#!#!#!+!'!#&#!#!#!#!#!'!#&/!;!/!/!#!H!e!2+",
-    "!3!e!fe#Uih1If{%qvj*n$|z96yC&jiEW}gP[yk#yf/ex!j|(r{>2eh:"
+    "|&I:p#6p#x&#:(!#*$#!,!}!!k$!sj!.PW3:#!#dl13!'&/!#6#!+!#!q!!s,!r5!=z9!n%&#6z%>s&!%!)!)!%>t#./{#N2i&w!I.'%h/!#=&9')!1'I+&#`#%g$v#&r-N#WIs$F'.#&%",
+    "&y!1#F#-#5h!l#-.L2h#!7>Fe&j#!u$|'-#k!#=H)&I!a-!@&'&y!!;!#*/&%#=&)&-#>%.'!+)&I'&8&#!%&-!7.'&y!!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y!!;!'!3&%#B!-!",
+    "-&#[')&IC#9!-!@&'&y!!;!'!3&%#=&)&-:-.'!+)&I!#8G%#!7*+!/*'!#!'*'*+*P.5*-!1&#6%WUS5@!+!}!!a&%#=!-!1:)!+&#&')&I><!#-!@!+!}!!H!3&%#=!-!1:)6'!')&I!",
+    "'%O1D!+!z%)#=!-!1#2+%<+)&n!!7!-!i!*h#!D!#&;*%.9!%!B6I&)S}&%'=2;B!Iq%'!#!3!h#!#!H%'F#&3!#!=!I&/n$#|!)6r!!%!%!%.)@!f%.s!!)3N!h%C%n(i&s!#I671/-#-",
+    "'=+1TR#%I1&n%!#2#&i&!sU!/&;!#!/&z%!/&s$!/&;!#!/&]!o(!/&e*&-Cr!*a`f-&7*qk#&e!!p#2l+*,@:i!1Cm!-Ki!)OT!+!)Ot'q$*#.#%&I6Id-!%I6r-:3)w$%#2q*Gk$!R.R",
+    "GIg$&3Km&.p#6Mi%}!5.x'J!e$&%I6IS#>m$g'5y&g!@*IdFO-g$V'Im&ZOf%s!>I*+If%&L2i&&+`-!w!/%7%'-#2e>t)xL&7&n%&7&@!#!#!#!k$&x'!;!#*+!;*/&7.T2+!;u1$#&82",
+    "#I6To'u$d#.#&H!#*36#!#!#!/!L&/23.#!q''4o|#|(w+z!fm#h$nr&|D6/-'C$&n%!#2#&k(:#[%}!C;!;!;!;!;!;!;!;!q$x&#ll!'$k#E9!3&,'.f-&)&+!v-!/2i&!m.*0Go$|&a",
+    "n$If$A!^n$Iq%^pSeqJq)og}$})u&&mK*aI'p!y&1!J!k$)q*I)i%D&x/&e*&'!#!@t!a%+%/%}!5.%*8Gt'O)l'k!GI6k!7*#!'%Ix#B&}!VO|#*1y&ZW#I63%HI3!z%ZC+%@)&I6}!*#",
+    "-l'%#-')3)#%#g#+&L5&+)G7&7&7C;!;!i&!X6v1B!)&I6yxh!O}!.h'snVzZ&k0m%;O32#%H!T!3!#!'!'!s0r$nZh!r)&|'u%P.c`cq)3!{4l!I:p#6p#Kr-*7&7&7&+z$P!p#!m!!'!",
+    "]&Xv$}2Or&Op(d(m1%f4|#*h'[%u#.o$0Cq!$@$2n%52g$&f%.@!4}%s8&I6f%.f%.v%>t'OL!]!;!'!L!]!;!'*t'OfRCy!G@g#7!e&!Dl*7&#!m&!'*#&}!&A}!&<k$>E|&m!!'24y!8",
+    ".p#p*k(.('b&v&#-!)21/!+!|#&-.%E|!|#(!|#,n$@!x#).4`|'Gy!&Am!2Ai!|!<f,}*f(p'Sp':8f%1>I6Ix#*5!}!hCl$!e&!)*'`+f(1|#I#>y!N0s#i!1}%u!<p!}!C-x'_Kh$%'",
+    ")#C1q&N:%Sl#:I6-f%Z!I.#)#>{$%&#C-}&Z/.1!)I#!#.r!Ki!!l#R6%'%i);!#!/!]!H:y&R2I61!@&'&y!!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!n%!#F!%&%!1!5#%#S){#x'k!/",
+    "2I.%+f$}&s!'!#>Iy9y&=&F|!/)v$}&g!*#KIm%i&V#:I6r!w#t#&_.Q.;z<m&_o/r)n!O@&#&@!'!h#9!)&1#%#)OIp*@&r%=&=#!#%s##Jv%=#1>%>#Nu&c*#h!}*g@s$[I6D!j%B!B#",
+    "[}#2g$&{!!Z|*;!'!n%9*%!)!=#%>I67!'!o$5!)!5#:IzQm!1C)#%T!w$=*5SI%z,#[v!h&yi%s/g1du>ei0y.[yh&`%7_Gqz82se#yfLg$k!Ivn*m|!:k$!I6|+!I6g$&5K}&=C/OI!<",
+    "!u!2m!nf!q&*I|>r)e#f0l+.%#i(:1Tq)'!#%K)WfsG>nj'y%HzpY/!;!'!zN[#{#+&#W/>u`rf.o02T*D:H*)se:Iht!w&&f#}w!5*9>B&=f$1|6-|2r!Or!r0m#z4{,!u*!'&#&'&/!P",
+    "!#!;!v)!/&@!;!x#!/!3!#*;!vV&l#!l#!k$!l#!k$!l#!k$!l#!k$!l#!@&m'is!i(.n'>%W%x!5!_{m&k$67mB=!g!&=!)!52j)r$%i1q&*=;&I.#tSg$%dm&1Ipl!x#1IqBg$)#Izn!",
+    ";!/!'!]!y>&E=y%i*=#.Iym$x(!,!0o+r&!^l>/!t#!'!#&#!H!/!#!#6#.#!#!#!+!'!#&#!#!#!#!#!'!#&/!;!/!/!#!H!e!2+!3!e!fe#Uih1If{%qvj*n$|z96yC&jiEW}gP[yk#y",
+    "f/ex!j|(r{>2eh:"
 };
 
 static lemon_status lemon__tokenizer_classes(lemon_ctx *ctx, lemon_tokenizer *t) {
@@ -10527,85 +10511,71 @@ typedef struct lemon__forms {
     joined again, 2 if not; its first part, less that of the one before; its second part likewise.  Differences d are 2d,
     or -2d - 1. */
 static const char *const lemon__form_list[] = {
-    "q6t$z^#!$#!$#!$#!,#!&&&^#&q!#!$#!$#!.#*1#!$#!$#!.&,+#$'#!$#!$#!$#!,).1#!$#!$#!.#*/)2##!$#!$#!$#!,#!&&&^#&q!#!$#!$",
-    "#!.#*1#!$#!$#!.&,+#$'#!$#!$#!$#!,).1#!$#!$#!.#*/&!0#z#)#d!#c&#d!#ch!#d!#_q!#d!#c$#d!#c,#d!#c,#d!#a!#d!)a1#d!#c&#d",
-    "!#c$#d!#cf!#d!#cZ#d!#_5#d!#c*#d!#c$#d!#cd#d!#am!#d!)a$#d!#c$#d!#c&#d!#ch!#d!#ce!,$+#d!#an!#d!&ao!#d!#cp!#d!#cX#d!",
-    "/_7#d!#cp!#d!#cX#d!,a1#d!#c&#d!#c,#d!)]5#d!#cp!#d!#cX#d!#a7#d!#c$#d!#cn!#d!#cX#d!#aY#d!#cX#d!)a3#d!#c$#d!#c&#d!#c",
-    "*#d!#c$#d!#c^#d!#_o!#d!#_!#d!#c.#$/#d!#c.#d!#c,#d!o#y!A#d!KV!#d!y!r#@#d!#R!#d!#V!#d!#V!#d!#u'1#d!#c'#d!#c8#d!#c9#",
-    "d!&z#*#d!#i9!#$!#t;!#d!)g,2#d!#Z!#d!#Z[#d!#w=k!#$!#r#2#|0!#rL!,i!7#d!)T##d!#n&$#d!#a!#d!#=!#d!#e.>#d!#c&#d!#Z%#d!",
-    "#c&#d!#Z%#d!#c&#d!#V%#d!#c&#d!#]%#d!#c&#d!#]%#d!#c&#d!#g!M#d!#a!#d!){!V#d!5q!+#d!#Zd#d!#p(i!#d!#e!!#d!#u,(#d!#iD'",
-    "#$!#}E!#d!s@iT!$%G$7'f%v%=oS5h(!#e]!!xZ#h[!#&!#&!&.!&.!#*!#f!!p!l#0#:!#:/#*!#&!#&!#G!p!F0#:!#-/#.!#*!/4!#!0t$x$1#",
-    "!2&%/,;0/K/#%##8.B7!i#d!g!'-#!2&%/,j!0/Z/#%##8.j!m#4#$!j(}&3#d!Ko!!#d!#c&#d!)X%#d!)p,&#$!#}.!#d!#a!#d!)a)#d!#c*#d",
-    "!#V!#d!)e-!#$!#o.!#d!#w!)#d!#c*#d!#c(#d!#Z'#d!)Z!#d!}CqFzd#!$#f!!#e!$#j!#y1r*!&J!TE!gi!kP|[82!)(!v#_!$$!$$!$,!$,!",
-    "$$!$4!$*!l,s+y)#!URo!X$$!'<!p){)u)*.!s#g!!$$!$,!*A!o;h6}5)!R#!URo!X$$!|%n(y+y%s#T#$!##Uj.u)s)w-g)s)50!#!$&!J#*Is.",
-    "m)y'#$!##Un0i+t(&!,#(+#'MjKl<iF@6!0,!0,!0,!IX%@m#w$'!&$t$:'$!<u$!Xf!y#@6!0,!0,!0,!IX%o,m+g)ou,hj(km(&&!&&!&&!&&!,",
-    "*!k$v!!&&!)&!#$!&(!pu!oo5ie3#d!#a_#d!#c[#d!#c>#d!#q'j##d!#o,.#d!#c[#d!#c>#d!#c5#d!#c.#d!#m-}!#$!##$#$!#z/|!#d!#c(",
-    "#d!#qDw!#$!#eG$#d!#a'#d!#a(#d!#c[#d!#cX#d!#cb#d!#c0#d!#a&#d!#s'h##d!#q,!#d!#ch!#d!#c>#d!#a=#d!#qv7a#$!#gy7e##d!#c",
-    ")#d!#a{!#d!#c.#d!#c[#d!#aZ#d!#c[#d!#c>#d!#c)#d!#u'{!#d!#c0#d!#n&1#$!##$#$!#t3!#d!#c.#d!#_!#d!#c[#d!#{x7a#$!#q{7e#",
-    "#d!#aw!#d!#c[#d!#{1Z#$!#,!#$!#of7!#$!#}{7!#d!#c[#d!#c>#d!#c)#d!#a3#d!#c:#d!#c'#d!#z2{!#$!#$0#$!#r5+#d!#cd#d!#ai!#",
-    "d!#c$#d!#c0#d!#c##d!#c[#d!#aZ#d!#c$#d!#a##d!#a+#d!#cf!#d!#c>#d!#F!#:u!#(&#&!&n4'/y8[#d!#cV#d!#i'1#d!#c##d!#c4#d!#",
-    "c-#d!#ru7##$!#es7##$!####$!##4#$!##-#$!#{r7(#$!#hi8^#d!#cV#d!#c-#d!#q'%#d!#c##d!#c4#d!#c-#d!#yv7##$!#wj80#d!#cW#d",
-    "!#V!#d!#cV#d!#q'1#d!#c##d!#c4#d!#c-#d!#tw7##$!#{i7##$!####$!##4#$!##-#$!##d#$!#|9!#d!#cV#d!#r81#$!####$!##4#$!##-",
-    "#$!##d#$!#y:i!#d!#cj!#d!#cV#d!#c-#d!5mcC#!$#vu5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#$!#fv5h##!$#uv5J#$!##",
-    "$#$!)ky5G#!$#zy5J#$!##$#$!)iw5G#!$#xw5J#$!##$#$!##t$#$!#nz5h##!$#}z5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#",
-    "$!#q{5h##!$#g|5J#$!##$#$!##t$#$!#gy5h##!$#vy5J#$!##$#$!)l|5G#!$#{|5J#$!##$#$!){y5G#!$#qz5J#$!##$#$!##t$#$!&g}5f#&",
-    "x}5J&!$&!t$#zz5h##!$#p{5J#$!##$#$!##t$#$!#fe6h##!$#ue6J#$!##$#$!##t$#$!#fe6u$$!$#*#$!$#&#$!$#&#$!$#.#$!$#.#$!$#*#",
-    "$!$)xs5z$#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#E!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#m#!#$!#$!#",
-    "$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#re6o$#!%#ue6t$#te6!#+!&,'#kk6(#xm6o$#!%#!)$!$#!z$%t!)i`'#hr8(#pe6!#3!&4'#f",
-    "l6(#wn6{$$!$#&#$!$#!z$#fn6{$#!$#!t$#lk6i$#!%#E)$!$)Dt$#E!#l#i$#!%#!)$!$&|r6##!$#!t$#no6i$#!%#.)$!$#5G#!$#*g##.!#o",
-    "!i$#!%#!)$!$#)I#k^J$!$!h%)rx8z$#u}5!#,!&+'#pn6(#xq6{$$!$#6#$!$#!z$!|](r|8!$pCer6+mf!$5g$u,ss:g##&!Z&!f#j$!#*!#%!v",
-    "%m#!/,!)(!j!S!&&!s!Q!)0!)&!&(!g!si;!&tk;!BJ!#fj;!#&!#xk;!#$!)<!#$!)(!#$!5(!#$!)0!#$!)(!#$!r#Y!#.!#$!#&!j%h#!#$!#K",
-    "!#$!5d!#$!#$!#$!q&lj*!$xw(lr#!n}%tw#xpE&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(##!$&(##!$g!",
-    "t##>n&!K>!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(##!$&(##!$g!t##)k%!#$!#$!#$!,8!rfh)ggl!!z",
-    "z=!k|@!qI!fz7!pe:!h}#!fm_!!!}zY!rsN!gvQ!ln!!io&!jf0!}w&!iy$!w=!z8!zq%!{z>!z`!fn!!k_!vv,!kg*!fl&!kg_!xm#!{s2!tg%!p",
-    "w/!w{2!snU!pr.!sj1!|j!!e|>!qw8!}o$!zhB!og&!|p$!qz#!hw7!mxU!lM!e7!}|-!qk$!uj%!rk#!yw&!vj$!l&!rq%!g{&!jx!!qT!||=!z2",
-    "!}u!!sm$!mx+!rv(!eo/!ujI!km$!vm7!wu!!mz*!tr$!nu/!pu'!tiS!{i!!yq*!xn!!h8!vz*!r4!re3!jsW!ywE!prF!B!emA!yk!!nn$!tp.!",
-    "xk(!wtA!zi%!|l:!|fR!sq*!xv!!{j/!rG!yo;!om>!zfB!mm,!ew-!gq8!pl%!fv2!uiB!wf#!zn8!oi*!fr$!}t8!{w<!ng<!wg'!xo9!x{8!mz",
-    "-!ke@!mX!g'!v{1!ie0!vy#!ii&!re%!sxS!f:!wr#!qx#!u{$!xu'!ky&!mu6!pi#!|v!!y#!|v_!py/!qh#!ew<!pnH!ga!n(!vU!i|'!oL!}c!",
-    "et#!vv!!jS!xm+!uu'!|p(!}a!uvU!t*!pK!wk6!p|2!pG!ekD!o7!si!!me&!tz,!lq&!kk=!|{%!nm#!xE!jQ!rm/!f.!tp(!i-!t}-!zi#!}%!",
-    "f0!jw[!nyB!o}2!ho#!eoL!lm.!gP!ln(!{%!||&!w{!!gv%!t|!!en+!|v(!}t+!heO!kmG!wvW!np0!e)!fu#!i;!rw#!l:!l`!rg#!tu5!koZ!",
-    "re-!lhK!h{Y!j{)!yf-!nr:!ulG!vC!i{$!uu(!h};!plX!lG!hh&!uj'!t8!g;!jx!!oh%!qF!yh'!t|&!G!ft&!sp#!svW!jy5!og5!ut7!nY!o",
-    "r-!t|,!j}#!hO!onM!pn$!mx/!fh%!j&!e=!qm'!pL!ij5!m|Q!ykK!soH!p#!{t)!|v!!ht4!vs:!yv-!wr$!oqA!n}$!jx*!uw)!klC!no*!s}!",
-    "(vU%jz*(}h0!ms:!uk!!qR!h!!0!x!!kv7!eg5!x^%gq$%wl#(|s#!i/+hy%!<!|!!re#!ky)!ig$!iqZ!p8!s'!y=!Y!h(!pO!y'!k'!iF!w'!{m",
-    "!!6!nv!!n0!p!!o'!lf!!i+!o-!oH!vm#!p,!r4!pO!r.!uH!j|!!k-!8!#!2!.!0!k#!$!u-!t$!|8!rM!M!{#!y7!i+!pG!t*!!!uF!hi#!h*!p",
-    "<!{#!jA!u#!lW!y)!}w$!h6!j$!t}M!prg/!r}}-(jzJ!lj!!r%!oG!uD!h$!s9!q#!oV!h%!z$!k%!}R!r&!e+!C!e5!k/!pl!!0!|*!z$!m7!z(",
-    "!}$!h*!f#!g+!v$!o@!p&!w#!j4!l6!p,!*!h$!hv!!t$!v>!jA!B!n&!s3!l:!zn$!{w#!i)!k)!s9!m+!u#!q1!&!g-!E!U!l&!5!g@!jG!g5!n",
-    ".!m1!u+!y9!m/!ee!!}+!{i!!{D!|$!C!i7!}#!}!!w#!'!D!q%!{%!}=!jM!r8!e7!g1!ys!!u'!t(!f*!l!!:!k#!sZ!ne#!q}h,!-!lx(!xmy/",
-    "!i}!!f!!gru0!e|'!}h;!yhe/!o%r'ljm$zoC'U(C36$!$$vlm'#$!$$unm'7$!$$!*$$!$$!$$!$$!$$!$$!'&!$$!$$!$$!$$!'&!'&!$$!'&!$",
-    "$!'&!$$!$$!$$!$$!$L'$).$6!$4!sp9sxe(ief(&&!N6!f/t*h(#$!hbfKjK#!UnLe=y;#!5&!<s=y3x2#$!szq(y}o%wfp%$$!$04$!$$!$$!$$",
-    "!$y)t&;$$!$$4$$!$#$$$!uzw-lw}+!+!4!wrr-!wtq-!u%!<!g%!e)!b!u%!R!wn6!gwr.!tjt-!0!C!I!ois-!ewq.!xx6!p!!oks-!sjs-!<!t",
-    "Z!l[!4!kli2!ggi2!>!ii7!vm7!8!|!!,!hn7!st7!&!Y!O!8!$!E!o#!2!4!U!6!&!!!!!quu-!w|v,!gx6!M!vmv-!vlv-!.!M!s+!r'!C!d!f$",
-    "!h&!W!x$!C!f!!!!M!G!2!A!t:!h5!k5!j/!j!!e|!!x|$!o6!p!!U!x)!x,!#!k)!ejz-!n}y-!,!A!K!2!r$!tf{-!v$!yyz-!i#!:!v%!x*!xm",
-    "<!>!uy<!w#!!!rg|-!zu{-!M!A!:!|s|-!|r|-!0!ee!!wb!rl=!rq=!>!}%!p#!{ne.!ly}-!qy}-!ev}-!'!E!q'!$!pi>!uk>!z!!M!|!!ip>!",
-    "x}l/!u{l/!ys>!(!(!K!yfm2!t{l2!pwg.!!!nf},!rz;!!!{v>!gxz/!v{F!vwh0!4!qz>!le@!q#!6!h!!l*!xp@!_!wt@!poi.!mki.!w)!*!&",
-    "!%!g#!K!l!!=!8!i#!K!*!W!8!v$!h&!j!!m)!ztj.!mvj.!s$!f(!Y!i'!m{j.!mvj.!y&!Z!{kB!l{B!M!b!o!!owB!woC!^!{}l.!mtl.!s5!n",
-    "-!zuC!u{C!}|C!k!!{z1!(!fz0!n'!ku4!hhR!ii<!*!.!l$!7!iqn.!fsy/!v{D!w(!y/!q#!lfn.!ren.!k(!e3!qrE!jvE!i'!g%!t.!ygn.!v",
-    "|m.!ftF!vyF!ono.!ljo.!oyF!z{F!e#!Y!$!}op.!vp7!py7!{lp.!|wq.!znq.!>!r'!o-!t!!}#!v#!t!!A!<!{fq.!mmq.!q3!p$!ttH!g|H!",
-    ")!|oq.!ngr.!k=!zmq.!k#!tjq.!t(!X!'!evI!yyI!q#!-!w#!|tr,!whr,!emr.!efr.!lgs.!fur.!<!Y!lpt.!olt.!M!ziu.!k1!miu.!E!i",
-    "tK!lvK!luK!!!liL!M!M!K!|$!ykL!fsL!|iw.!ygw.!jow.!ikw.!tfm-!xrl-!fky.!Q!t*!sft0!:!jlM!zsy.!#!r!!W!suy.!$!!!z!!hoM!",
-    "ntM!lsM!y%!gwv0!|f{.!n$!r$!ogN!thx0!q{{.!yk|.!z!!uj|.!x&!lxN!hfO!6!,!|y}.!m7!!!gle/!h|N!vw{0!toe/!(!vqO!xl|0!jke/",
-    "!j}O!efP!+!^!qsg/!rkg/!fhP!gpP!h$!x$!fvP!ggg1!b!sfg1!lrg1!ykh/!|sh/!wqh/!q'!8!xpi/!k%!loi/!}yi/!uxi/!zsr-!ekr/!{h",
-    "R!{%!ekR!xoR!sz>!lmq0!>!feK!4!tqq-!(!}o*!p{^!jjS!-!G!urG!ltG!&!6!v!!rml/!sml/!{#!e%!m%!o*!w+!x!!n(!i4!|(!&!C!zml/",
-    "!h8!n+!pjn1!qrT!&!j!!|rq/!ulq/!hrm/!n}o1!*!wnp1!r6!elq1!ppU!:!8!&!r$!e!!h*!{!!q+!z%!x$!Y!sgV!{nV!d!vnV!mvV!(!z}p/",
-    "!rtp/!0!s{V!z}V!wlf!!xnl2!h.!sjw1!4!|zW!s%!}+!u/!h{r/!jtr/!O!t&!x&!vet/!|{i#!nhv+!@!s#!{vv+!t}u+!o'!vex/!Y!}}v/!z",
-    "&!d!vtw/!zsw/!j6!h,!$!w&!{=![!igy/!j{w/!fr_!tu_!j}x/!{fl2!sk`!gfO!ymO!e|z/!p0!}oo2!2!zv`!ts|/!jyp2!pkq2!m{|/!!!`!",
-    "ew}/!ih}/!m|`!fia!q)!Y!j$!uma!|wu2!ryf0!s7!r.!r}b!b!sjc!zqi0!goy2!rsy2!t4!{)!vzi0!m}c!mid!,!0!6!0!n!!ykl0"
+    "q6t$z^#!$#!$#!$#!,#!&&&^#&q!#!$#!$#!.#*1#!$#!$#!.&,+#$'#!$#!$#!$#!,).1#!$#!$#!.#*/)2##!$#!$#!$#!,#!&&&^#&q!#!$#!$#!.#*1#!$#!$#!.&,+#$'#!$#!$#!",
+    "$#!,).1#!$#!$#!.#*/&!0#z#)#d!#c&#d!#ch!#d!#_q!#d!#c$#d!#c,#d!#c,#d!#a!#d!)a1#d!#c&#d!#c$#d!#cf!#d!#cZ#d!#_5#d!#c*#d!#c$#d!#cd#d!#am!#d!)a$#d!#",
+    "c$#d!#c&#d!#ch!#d!#ce!,$+#d!#an!#d!&ao!#d!#cp!#d!#cX#d!/_7#d!#cp!#d!#cX#d!,a1#d!#c&#d!#c,#d!)]5#d!#cp!#d!#cX#d!#a7#d!#c$#d!#cn!#d!#cX#d!#aY#d!",
+    "#cX#d!)a3#d!#c$#d!#c&#d!#c*#d!#c$#d!#c^#d!#_o!#d!#_!#d!#c.#$/#d!#c.#d!#c,#d!o#y!A#d!KV!#d!y!r#@#d!#R!#d!#V!#d!#V!#d!#u'1#d!#c'#d!#c8#d!#c9#d!&",
+    "z#*#d!#i9!#$!#t;!#d!)g,2#d!#Z!#d!#Z[#d!#w=k!#$!#r#2#|0!#rL!,i!7#d!)T##d!#n&$#d!#a!#d!#=!#d!#e.>#d!#c&#d!#Z%#d!#c&#d!#Z%#d!#c&#d!#V%#d!#c&#d!#]",
+    "%#d!#c&#d!#]%#d!#c&#d!#g!M#d!#a!#d!){!V#d!5q!+#d!#Zd#d!#p(i!#d!#e!!#d!#u,(#d!#iD'#$!#}E!#d!s@iT!$%G$7'f%v%=oS5h(!#e]!!xZ#h[!#&!#&!&.!&.!#*!#f!",
+    "!p!l#0#:!#:/#*!#&!#&!#G!p!F0#:!#-/#.!#*!/4!#!0t$x$1#!2&%/,;0/K/#%##8.B7!i#d!g!'-#!2&%/,j!0/Z/#%##8.j!m#4#$!j(}&3#d!Ko!!#d!#c&#d!)X%#d!)p,&#$!#",
+    "}.!#d!#a!#d!)a)#d!#c*#d!#V!#d!)e-!#$!#o.!#d!#w!)#d!#c*#d!#c(#d!#Z'#d!)Z!#d!}CqFzd#!$#f!!#e!$#j!#y1r*!&J!TE!gi!kP|[82!)(!v#_!$$!$$!$,!$,!$$!$4!",
+    "$*!l,s+y)#!URo!X$$!'<!p){)u)*.!s#g!!$$!$,!*A!o;h6}5)!R#!URo!X$$!|%n(y+y%s#T#$!##Uj.u)s)w-g)s)50!#!$&!J#*Is.m)y'#$!##Un0i+t(&!,#(+#'MjKl<iF@6!0",
+    ",!0,!0,!IX%@m#w$'!&$t$:'$!<u$!Xf!y#@6!0,!0,!0,!IX%o,m+g)ou,hj(km(&&!&&!&&!&&!,*!k$v!!&&!)&!#$!&(!pu!oo5ie3#d!#a_#d!#c[#d!#c>#d!#q'j##d!#o,.#d!",
+    "#c[#d!#c>#d!#c5#d!#c.#d!#m-}!#$!##$#$!#z/|!#d!#c(#d!#qDw!#$!#eG$#d!#a'#d!#a(#d!#c[#d!#cX#d!#cb#d!#c0#d!#a&#d!#s'h##d!#q,!#d!#ch!#d!#c>#d!#a=#d",
+    "!#qv7a#$!#gy7e##d!#c)#d!#a{!#d!#c.#d!#c[#d!#aZ#d!#c[#d!#c>#d!#c)#d!#u'{!#d!#c0#d!#n&1#$!##$#$!#t3!#d!#c.#d!#_!#d!#c[#d!#{x7a#$!#q{7e##d!#aw!#d",
+    "!#c[#d!#{1Z#$!#,!#$!#of7!#$!#}{7!#d!#c[#d!#c>#d!#c)#d!#a3#d!#c:#d!#c'#d!#z2{!#$!#$0#$!#r5+#d!#cd#d!#ai!#d!#c$#d!#c0#d!#c##d!#c[#d!#aZ#d!#c$#d!",
+    "#a##d!#a+#d!#cf!#d!#c>#d!#F!#:u!#(&#&!&n4'/y8[#d!#cV#d!#i'1#d!#c##d!#c4#d!#c-#d!#ru7##$!#es7##$!####$!##4#$!##-#$!#{r7(#$!#hi8^#d!#cV#d!#c-#d!",
+    "#q'%#d!#c##d!#c4#d!#c-#d!#yv7##$!#wj80#d!#cW#d!#V!#d!#cV#d!#q'1#d!#c##d!#c4#d!#c-#d!#tw7##$!#{i7##$!####$!##4#$!##-#$!##d#$!#|9!#d!#cV#d!#r81#",
+    "$!####$!##4#$!##-#$!##d#$!#y:i!#d!#cj!#d!#cV#d!#c-#d!5mcC#!$#vu5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#$!#fv5h##!$#uv5J#$!##$#$!)ky5G#!$",
+    "#zy5J#$!##$#$!)iw5G#!$#xw5J#$!##$#$!##t$#$!#nz5h##!$#}z5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#$!#q{5h##!$#g|5J#$!##$#$!##t$#$!#gy5h##!$",
+    "#vy5J#$!##$#$!)l|5G#!$#{|5J#$!##$#$!){y5G#!$#qz5J#$!##$#$!##t$#$!&g}5f#&x}5J&!$&!t$#zz5h##!$#p{5J#$!##$#$!##t$#$!#fe6h##!$#ue6J#$!##$#$!##t$#$",
+    "!#fe6u$$!$#*#$!$#&#$!$#&#$!$#.#$!$#.#$!$#*#$!$)xs5z$#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#E!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!",
+    "#$!#m#!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#re6o$#!%#ue6t$#te6!#+!&,'#kk6(#xm6o$#!%#!)$!$#!z$%t!)i`'#hr8(#pe6!#3!&4'#fl6(#wn6{$$!$#&#",
+    "$!$#!z$#fn6{$#!$#!t$#lk6i$#!%#E)$!$)Dt$#E!#l#i$#!%#!)$!$&|r6##!$#!t$#no6i$#!%#.)$!$#5G#!$#*g##.!#o!i$#!%#!)$!$#)I#k^J$!$!h%)rx8z$#u}5!#,!&+'#p",
+    "n6(#xq6{$$!$#6#$!$#!z$!|](r|8!$pCer6+mf!$5g$u,ss:g##&!Z&!f#j$!#*!#%!v%m#!/,!)(!j!S!&&!s!Q!)0!)&!&(!g!si;!&tk;!BJ!#fj;!#&!#xk;!#$!)<!#$!)(!#$!5",
+    "(!#$!)0!#$!)(!#$!r#Y!#.!#$!#&!j%h#!#$!#K!#$!5d!#$!#$!#$!q&lj*!$xw(lr#!n}%tw#xpE&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(#",
+    "#!$&(##!$g!t##>n&!K>!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(##!$&(##!$g!t##)k%!#$!#$!#$!,8!rfh)ggl!!zz=!k|@!qI!fz7!pe:!",
+    "h}#!fm_!!!}zY!rsN!gvQ!ln!!io&!jf0!}w&!iy$!w=!z8!zq%!{z>!z`!fn!!k_!vv,!kg*!fl&!kg_!xm#!{s2!tg%!pw/!w{2!snU!pr.!sj1!|j!!e|>!qw8!}o$!zhB!og&!|p$!",
+    "qz#!hw7!mxU!lM!e7!}|-!qk$!uj%!rk#!yw&!vj$!l&!rq%!g{&!jx!!qT!||=!z2!}u!!sm$!mx+!rv(!eo/!ujI!km$!vm7!wu!!mz*!tr$!nu/!pu'!tiS!{i!!yq*!xn!!h8!vz*!",
+    "r4!re3!jsW!ywE!prF!B!emA!yk!!nn$!tp.!xk(!wtA!zi%!|l:!|fR!sq*!xv!!{j/!rG!yo;!om>!zfB!mm,!ew-!gq8!pl%!fv2!uiB!wf#!zn8!oi*!fr$!}t8!{w<!ng<!wg'!xo",
+    "9!x{8!mz-!ke@!mX!g'!v{1!ie0!vy#!ii&!re%!sxS!f:!wr#!qx#!u{$!xu'!ky&!mu6!pi#!|v!!y#!|v_!py/!qh#!ew<!pnH!ga!n(!vU!i|'!oL!}c!et#!vv!!jS!xm+!uu'!|p",
+    "(!}a!uvU!t*!pK!wk6!p|2!pG!ekD!o7!si!!me&!tz,!lq&!kk=!|{%!nm#!xE!jQ!rm/!f.!tp(!i-!t}-!zi#!}%!f0!jw[!nyB!o}2!ho#!eoL!lm.!gP!ln(!{%!||&!w{!!gv%!t",
+    "|!!en+!|v(!}t+!heO!kmG!wvW!np0!e)!fu#!i;!rw#!l:!l`!rg#!tu5!koZ!re-!lhK!h{Y!j{)!yf-!nr:!ulG!vC!i{$!uu(!h};!plX!lG!hh&!uj'!t8!g;!jx!!oh%!qF!yh'!",
+    "t|&!G!ft&!sp#!svW!jy5!og5!ut7!nY!or-!t|,!j}#!hO!onM!pn$!mx/!fh%!j&!e=!qm'!pL!ij5!m|Q!ykK!soH!p#!{t)!|v!!ht4!vs:!yv-!wr$!oqA!n}$!jx*!uw)!klC!no",
+    "*!s}!(vU%jz*(}h0!ms:!uk!!qR!h!!0!x!!kv7!eg5!x^%gq$%wl#(|s#!i/+hy%!<!|!!re#!ky)!ig$!iqZ!p8!s'!y=!Y!h(!pO!y'!k'!iF!w'!{m!!6!nv!!n0!p!!o'!lf!!i+!",
+    "o-!oH!vm#!p,!r4!pO!r.!uH!j|!!k-!8!#!2!.!0!k#!$!u-!t$!|8!rM!M!{#!y7!i+!pG!t*!!!uF!hi#!h*!p<!{#!jA!u#!lW!y)!}w$!h6!j$!t}M!prg/!r}}-(jzJ!lj!!r%!o",
+    "G!uD!h$!s9!q#!oV!h%!z$!k%!}R!r&!e+!C!e5!k/!pl!!0!|*!z$!m7!z(!}$!h*!f#!g+!v$!o@!p&!w#!j4!l6!p,!*!h$!hv!!t$!v>!jA!B!n&!s3!l:!zn$!{w#!i)!k)!s9!m+",
+    "!u#!q1!&!g-!E!U!l&!5!g@!jG!g5!n.!m1!u+!y9!m/!ee!!}+!{i!!{D!|$!C!i7!}#!}!!w#!'!D!q%!{%!}=!jM!r8!e7!g1!ys!!u'!t(!f*!l!!:!k#!sZ!ne#!q}h,!-!lx(!xm",
+    "y/!i}!!f!!gru0!e|'!}h;!yhe/!o%r'ljm$zoC'U(C36$!$$vlm'#$!$$unm'7$!$$!*$$!$$!$$!$$!$$!$$!'&!$$!$$!$$!$$!'&!'&!$$!'&!$$!'&!$$!$$!$$!$$!$L'$).$6!$",
+    "4!sp9sxe(ief(&&!N6!f/t*h(#$!hbfKjK#!UnLe=y;#!5&!<s=y3x2#$!szq(y}o%wfp%$$!$04$!$$!$$!$$!$y)t&;$$!$$4$$!$#$$$!uzw-lw}+!+!4!wrr-!wtq-!u%!<!g%!e)!",
+    "b!u%!R!wn6!gwr.!tjt-!0!C!I!ois-!ewq.!xx6!p!!oks-!sjs-!<!tZ!l[!4!kli2!ggi2!>!ii7!vm7!8!|!!,!hn7!st7!&!Y!O!8!$!E!o#!2!4!U!6!&!!!!!quu-!w|v,!gx6!",
+    "M!vmv-!vlv-!.!M!s+!r'!C!d!f$!h&!W!x$!C!f!!!!M!G!2!A!t:!h5!k5!j/!j!!e|!!x|$!o6!p!!U!x)!x,!#!k)!ejz-!n}y-!,!A!K!2!r$!tf{-!v$!yyz-!i#!:!v%!x*!xm<",
+    "!>!uy<!w#!!!rg|-!zu{-!M!A!:!|s|-!|r|-!0!ee!!wb!rl=!rq=!>!}%!p#!{ne.!ly}-!qy}-!ev}-!'!E!q'!$!pi>!uk>!z!!M!|!!ip>!x}l/!u{l/!ys>!(!(!K!yfm2!t{l2!",
+    "pwg.!!!nf},!rz;!!!{v>!gxz/!v{F!vwh0!4!qz>!le@!q#!6!h!!l*!xp@!_!wt@!poi.!mki.!w)!*!&!%!g#!K!l!!=!8!i#!K!*!W!8!v$!h&!j!!m)!ztj.!mvj.!s$!f(!Y!i'!",
+    "m{j.!mvj.!y&!Z!{kB!l{B!M!b!o!!owB!woC!^!{}l.!mtl.!s5!n-!zuC!u{C!}|C!k!!{z1!(!fz0!n'!ku4!hhR!ii<!*!.!l$!7!iqn.!fsy/!v{D!w(!y/!q#!lfn.!ren.!k(!e",
+    "3!qrE!jvE!i'!g%!t.!ygn.!v|m.!ftF!vyF!ono.!ljo.!oyF!z{F!e#!Y!$!}op.!vp7!py7!{lp.!|wq.!znq.!>!r'!o-!t!!}#!v#!t!!A!<!{fq.!mmq.!q3!p$!ttH!g|H!)!|o",
+    "q.!ngr.!k=!zmq.!k#!tjq.!t(!X!'!evI!yyI!q#!-!w#!|tr,!whr,!emr.!efr.!lgs.!fur.!<!Y!lpt.!olt.!M!ziu.!k1!miu.!E!itK!lvK!luK!!!liL!M!M!K!|$!ykL!fsL",
+    "!|iw.!ygw.!jow.!ikw.!tfm-!xrl-!fky.!Q!t*!sft0!:!jlM!zsy.!#!r!!W!suy.!$!!!z!!hoM!ntM!lsM!y%!gwv0!|f{.!n$!r$!ogN!thx0!q{{.!yk|.!z!!uj|.!x&!lxN!h",
+    "fO!6!,!|y}.!m7!!!gle/!h|N!vw{0!toe/!(!vqO!xl|0!jke/!j}O!efP!+!^!qsg/!rkg/!fhP!gpP!h$!x$!fvP!ggg1!b!sfg1!lrg1!ykh/!|sh/!wqh/!q'!8!xpi/!k%!loi/!",
+    "}yi/!uxi/!zsr-!ekr/!{hR!{%!ekR!xoR!sz>!lmq0!>!feK!4!tqq-!(!}o*!p{^!jjS!-!G!urG!ltG!&!6!v!!rml/!sml/!{#!e%!m%!o*!w+!x!!n(!i4!|(!&!C!zml/!h8!n+!",
+    "pjn1!qrT!&!j!!|rq/!ulq/!hrm/!n}o1!*!wnp1!r6!elq1!ppU!:!8!&!r$!e!!h*!{!!q+!z%!x$!Y!sgV!{nV!d!vnV!mvV!(!z}p/!rtp/!0!s{V!z}V!wlf!!xnl2!h.!sjw1!4!",
+    "|zW!s%!}+!u/!h{r/!jtr/!O!t&!x&!vet/!|{i#!nhv+!@!s#!{vv+!t}u+!o'!vex/!Y!}}v/!z&!d!vtw/!zsw/!j6!h,!$!w&!{=![!igy/!j{w/!fr_!tu_!j}x/!{fl2!sk`!gfO",
+    "!ymO!e|z/!p0!}oo2!2!zv`!ts|/!jyp2!pkq2!m{|/!!!`!ew}/!ih}/!m|`!fia!q)!Y!j$!uma!|wu2!ryf0!s7!r.!r}b!b!sjc!zqi0!goy2!rsy2!t4!{)!vzi0!m}c!mid!,!0!",
+    "6!0!n!!ykl0"
 };
 
 /*  Runs of marks of one class: how far from the one before, length less one, class. */
 static const char *const lemon__mark_list[] = {
-    "h>6t(!!v(!%j(!!v(!!f(!&j(!#q'!%j(!#q'!,j(!&#!%j(!)t(!!e)!!t(!$j(!$t(!#j(#$t(!%j(!!t(!!v(!#j(!!t(!!w(!#x(!!w(!#x(!",
-    "!w(!.t(o*&t(e*!j(!%t(!!j(!$t(!!l(!!j(!'t(!'j(!#t(!!j(!#t(!!l(!!r(!!t(!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9#!",
-    ":!!;#!t(!!j(#!4l!)t(!!A!!B!!CS!=!!>!!@!!A!!B!!C!!D!!E!#t(!#j(!&t(!!j(!#t(!!j(2!Fp#(t($%t(!!j(!!t($#t(#!j(!#t(!!j(",
-    "F!GA!t(!!j(!#t(!!j(!#t(!$j(!!t(!#j(!!t(!!j(!$t(!!j(!!t(!!j(!!t(!!j(!!t(!!j(!#t(y%(t(!!j(!!t(E%t(#*t(#$t(#&t(N$j(j",
-    "$/t(#!j(!#t(!!j(!#t(!!j(!$t(!$j(!!=!!>!!@!$t(!!j(!#t(!#j(!&t(`!)2!+%!t(!!j(!#t(r#!)2!+y#!)2!+y#!)2!+y#!)2!+q$!+q$",
-    "!+)!x!!!f#p#!)2!+q$!+n$!+x##r#!!+/%v#w##h$0%l$p!#j(=!j(#!j(#!f(Z!s$!!t$#!v$'%t$$!t$##t(!!+##t(b!j({#!)##+v!!j(i<$",
-    "t(mF!+B!+v%!+,!t(r'!r(h%!l(!!t(!!j(i(!t(!!j(k!!+6)t($!j(S&t(!'j(!#t(!!j(h$!)1!+I!t(!!j(!(t(Y#+^!)-#+g!!)q%$t(#!#!",
-    "&j(!#t(!%j(!!t(#(#&!j((!t(%#t(m'#t(!!j(!(t(!!j(!#t(!!x(!!}'!!j(!!q'!Gt('!t(!!w(!!j(!!t(!!j(j<#t(!##!%t(!$#!#t(&!t",
-    "(%##!!t(!!j(!!t(!##!%j(!!t(jj$$t(f%!+k#Bt(s5!h(!!r(!!v(!!l(!#n(t##*}rP!t(&+t(C#t(t!#t(p*!+}&!+=3t(]$j(H!+j#!).!+}",
-    "(!t(##t(!!j($#t('#t(#!t(W!+k)!+lw@!<i>(t(!(j(!#t(mG!j(p(!j(n%&t(vd!j(#!t(K!t(!!#!!j(&!+e&!t(!!j(oW!+[!+]!+!!)i!$t",
-    "(S#+b!)p!!++!)u#!+!!)r&!)!!+u!!)2!+:(t(%&t(t'!+%!)m$!+!!)p)!+!!)p$!+h$!+!!)e$!+nT!+ir@&#_(t(}tA!#hy'#f(!$#%!p(!&f",
-    "(*)j($&t(!#j(A%t(m%$t(e|$(t(#2t($(t(##t(#&t(|y!(j(x#'t(!!)"
+    "h>6t(!!v(!%j(!!v(!!f(!&j(!#q'!%j(!#q'!,j(!&#!%j(!)t(!!e)!!t(!$j(!$t(!#j(#$t(!%j(!!t(!!v(!#j(!!t(!!w(!#x(!!w(!#x(!!w(!.t(o*&t(e*!j(!%t(!!j(!$t(",
+    "!!l(!!j(!'t(!'j(!#t(!!j(!#t(!!l(!!r(!!t(!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9#!:!!;#!t(!!j(#!4l!)t(!!A!!B!!CS!=!!>!!@!!A!!B!!C!!D!!E!#t(!",
+    "#j(!&t(!!j(!#t(!!j(2!Fp#(t($%t(!!j(!!t($#t(#!j(!#t(!!j(F!GA!t(!!j(!#t(!!j(!#t(!$j(!!t(!#j(!!t(!!j(!$t(!!j(!!t(!!j(!!t(!!j(!!t(!!j(!#t(y%(t(!!j",
+    "(!!t(E%t(#*t(#$t(#&t(N$j(j$/t(#!j(!#t(!!j(!#t(!!j(!$t(!$j(!!=!!>!!@!$t(!!j(!#t(!#j(!&t(`!)2!+%!t(!!j(!#t(r#!)2!+y#!)2!+y#!)2!+y#!)2!+q$!+q$!+)",
+    "!x!!!f#p#!)2!+q$!+n$!+x##r#!!+/%v#w##h$0%l$p!#j(=!j(#!j(#!f(Z!s$!!t$#!v$'%t$$!t$##t(!!+##t(b!j({#!)##+v!!j(i<$t(mF!+B!+v%!+,!t(r'!r(h%!l(!!t(!",
+    "!j(i(!t(!!j(k!!+6)t($!j(S&t(!'j(!#t(!!j(h$!)1!+I!t(!!j(!(t(Y#+^!)-#+g!!)q%$t(#!#!&j(!#t(!%j(!!t(#(#&!j((!t(%#t(m'#t(!!j(!(t(!!j(!#t(!!x(!!}'!!",
+    "j(!!q'!Gt('!t(!!w(!!j(!!t(!!j(j<#t(!##!%t(!$#!#t(&!t(%##!!t(!!j(!!t(!##!%j(!!t(jj$$t(f%!+k#Bt(s5!h(!!r(!!v(!!l(!#n(t##*}rP!t(&+t(C#t(t!#t(p*!+",
+    "}&!+=3t(]$j(H!+j#!).!+}(!t(##t(!!j($#t('#t(#!t(W!+k)!+lw@!<i>(t(!(j(!#t(mG!j(p(!j(n%&t(vd!j(#!t(K!t(!!#!!j(&!+e&!t(!!j(oW!+[!+]!+!!)i!$t(S#+b!",
+    ")p!!++!)u#!+!!)r&!)!!+u!!)2!+:(t(%&t(t'!+%!)m$!+!!)p)!+!!)p$!+h$!+!!)e$!+nT!+ir@&#_(t(}tA!#hy'#f(!$#%!p(!&f(*)j($&t(!#j(A%t(m%$t(e|$(t(#2t($(t",
+    "(##t(#&t(|y!(j(x#'t(!!)"
 };
 
 static int32_t lemon__difference(uint32_t n) { return n % 2 ? -(int32_t)(n / 2) - 1 : (int32_t)(n / 2); }
@@ -14349,12 +14319,6 @@ static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const le
     return out;
 }
 
-/*  Whether a student norm starts at 1, its gain being in the matrices that read it. */
-static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
-    return ops->fold_gains && lemon__role_places[role].in == LEMON_AT_GAIN &&
-           (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
-}
-
 /*  How many slots a role sums over, and the teacher layer of one: -1 where the slot is empty. */
 static int64_t lemon__role_slots(const lemon_operators *ops, lemon_role role) {
     return lemon__roles[role].per_layer ? ops->slots : 1;
@@ -14458,10 +14422,12 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     int64_t layer;
     lemon_role role = lemon__param_role(&ops->student, param, &layer);
     lemon_tensor *out = &student->params[param];
+    const int folded = ops->fold_gains && lemon__role_places[role].in == LEMON_AT_GAIN &&
+                       (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);     /* a norm's gain is in its readers */
     float *w = (float *)out->data;
     lemon_status status = LEMON_OK;
     lemon__zero(ctx, w, lemon_tensor_bytes(out));
-    if (lemon__gain_folded(ops, role)) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
+    if (folded) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
     else for (int64_t slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
         status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
     if (!status && correction) lemon__correct(&ops->correction[param], w);
