@@ -698,7 +698,7 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
     tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2,
     LLaMA 3, Qwen 2 to 3.5, SmolLM); and SentencePiece's own tokenizer.model, BPE with byte pieces and no normalizer, as
     LLaMA 1 and 2 and Mistral have it.  What else such a file asks for is refused by name.
-    vocab_size is that of the model, to check against; 0: as many ids as the file has. */
+    vocab_size is that of the model, to check against; 0: as many ids as the file has.  A reader is taken over: it is closed. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
@@ -974,7 +974,7 @@ LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *
 /*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot);
-LEMON_API const char *lemon_place_name(lemon_place place);
+LEMON_API const char *lemon_place_name(lemon_place place);     /* as files of operators have it; "unknown" for what is none */
 
 /*  How to fuse.  Fill it with lemon_fuse_defaults, then change what you like. */
 typedef struct lemon_fuse_options {
