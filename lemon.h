@@ -28,14 +28,14 @@
         2  Numbers         374   2358   bf16 and f16, random numbers, checksums
         3  Tensors         396   2466   a dense view, storage types, arenas
         4  GEMM            429   2737   the matrix product
-        5  Kernels           -   4527   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5643   reverse-mode automatic differentiation
-        7  Model           532   6294   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6898   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      692  10101   text to ids and back; text files to training data
-       10  Inference       781  12887   the key-value cache, sampling
-       11  Training        844  13328   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          915  14045   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4545   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5661   reverse-mode automatic differentiation
+        7  Model           532   6312   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6916   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      692  10119   text to ids and back; text files to training data
+       10  Inference       781  12905   the key-value cache, sampling
+       11  Training        844  13346   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          915  14063   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -4264,20 +4264,21 @@ static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, c
 
 #if !defined(LEMON_NO_TRAIN) && !defined(LEMON_NO_FUSE)
 /* ---- the same in float64, for the solvers of chapter 12: C += alpha * A * B ----
-        Tiles are the tasks, lower ones where they would be fewer than threads; each number is summed up in one order, so
-        bits do not depend on that.  A task packs what it reads, zeros at the edges, and computes C in blocks of mr x nr
-        numbers that it then adds. ---- */
+        Tiles are the tasks, as tall as gives every thread as many; each number is summed up in one order, so bits do not
+        depend on that.  A task packs what it reads, zeros at the edges, and computes C in blocks of mr x nr
+        numbers, at the edges beside C. ---- */
 
 typedef struct lemon__machine64 {
     int64_t mr, nr;
-    void (*tile)(const double *a, const double *b, int64_t k, double *out);     /* out [mr, nr] = a * b, both packed */
+    /* c [mr, nr] += alpha * a * b, both packed */
+    void (*tile)(const double *a, const double *b, int64_t k, double alpha, double *c, int64_t ldc);
 } lemon__machine64;
 
-static void lemon__tile64_plain(const double *a, const double *b, int64_t k, double *out) {
-    for (int64_t i = 0; i < 16; i++) out[i] = 0.0;
+static void lemon__tile64_plain(const double *a, const double *b, int64_t k, double alpha, double *c, int64_t ldc) {
+    double sum[16] = {0};
     for (; k > 0; k--, a += 4, b += 4)
-        for (int64_t i = 0; i < 4; i++)
-            for (int64_t j = 0; j < 4; j++) out[i * 4 + j] += a[i] * b[j];
+        for (int64_t i = 0; i < 16; i++) sum[i] += a[i / 4] * b[i % 4];
+    for (int64_t i = 0; i < 16; i++) c[i / 4 * ldc + i % 4] += alpha * sum[i];
 }
 
 #if LEMON__X86
@@ -4287,10 +4288,12 @@ static void lemon__tile64_plain(const double *a, const double *b, int64_t k, dou
     x##i = _m##V##_fmadd_pd(v, b0, x##i); \
     y##i = _m##V##_fmadd_pd(v, b1, y##i);
 #define LEMON__PUT64(V, i, at) \
-    _m##V##_storeu_pd(out + i * 2 * lanes, x##i); \
-    _m##V##_storeu_pd(out + (i * 2 + 1) * lanes, y##i);
+    _m##V##_storeu_pd(c, _m##V##_add_pd(_m##V##_loadu_pd(c), _m##V##_mul_pd(v, x##i))); \
+    _m##V##_storeu_pd(c + lanes, _m##V##_add_pd(_m##V##_loadu_pd(c + lanes), _m##V##_mul_pd(v, y##i))); \
+    c += ldc;
 #define LEMON__KERNEL64(V, rows) \
-LEMON__TARGET_##V static void lemon__tile64_##V(const double *a, const double *b, int64_t k, double *out) { \
+LEMON__TARGET_##V static void lemon__tile64_##V(const double *a, const double *b, int64_t k, double alpha, double *c, \
+                                                int64_t ldc) { \
     enum { lanes = sizeof(__##V##d) / sizeof(double) }; \
     __##V##d v, b0, b1; \
     LEMON__ROWS_##rows(LEMON__ZERO64, V) \
@@ -4299,6 +4302,7 @@ LEMON__TARGET_##V static void lemon__tile64_##V(const double *a, const double *b
         b1 = _m##V##_loadu_pd(b + lanes); \
         LEMON__ROWS_##rows(LEMON__ADD64, V) \
     } \
+    v = _m##V##_set1_pd(alpha); \
     LEMON__ROWS_##rows(LEMON__PUT64, V) \
 }
 LEMON__KERNEL64(m256, 6)
@@ -4325,19 +4329,28 @@ typedef struct lemon__product64 {
     int64_t tall;                   /* rows of a task's tile */
 } lemon__product64;
 
-/*  Panels of `width` rows of A or columns of B, step after step, with zeros beyond the last. */
+#if LEMON__X86
+#define LEMON__AHEAD64(x, doubles) LEMON__AHEAD_m256((uintptr_t)(x) + (uintptr_t)(doubles) * sizeof(double))
+#else
+#define LEMON__AHEAD64(x, doubles)
+#endif
+
+/*  Panels of `width` rows of A or columns of B, step after step, with zeros beyond the last; the next is asked for ahead. */
 static void lemon__pack64(double *out, int64_t width, const double *in, int64_t lane, int64_t step, int64_t lanes,
                           int64_t steps) {
     for (int64_t at = 0; at < lanes; at += width, in += width * lane, out += width * steps) {
         int64_t used = lemon__min(width, lanes - at);
         if (used < width) memset(out, 0, (size_t)(width * steps) * sizeof *out);
-        if (lane == 1)
-            for (int64_t s = 0; s < steps; s++)
-                for (int64_t l = 0; l < used; l++) out[s * width + l] = in[s * step + l];
-        else        /* a cache line of each row at a time: what is written stays near */
-            for (int64_t s = 0; s < steps; s += 8)
-                for (int64_t l = 0; l < used; l++)
-                    for (int64_t i = s; i < lemon__min(s + 8, steps); i++) out[i * width + l] = in[l * lane + i * step];
+        for (int64_t s = 0; s < steps && lane == 1; s++) {
+            LEMON__AHEAD64(in + s * step, width)
+            memcpy(out + s * width, in + s * step, (size_t)used * sizeof *out);
+        }
+        for (int64_t s = 0; s < steps && lane != 1; s += 8)     /* a line of each row at a time: what is written stays near */
+            for (int64_t l = 0; l < used; l++) {
+                const double *from = in + l * lane + s;
+                LEMON__AHEAD64(from, width * lane)
+                for (int64_t i = s; i < lemon__min(s + 8, steps); i++) out[i * width + l] = *from++;
+            }
     }
 }
 
@@ -4356,14 +4369,18 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
         lemon__pack64(b, nr, g->b + col * g->b_col + p * g->b_step, g->b_col, g->b_step, n, k);
         for (int64_t j = 0; j < n; j += nr)
             for (int64_t i = 0; i < m; i += mr) {
+                const int64_t under = g->lower ? row + i - col - j : nr;        /* rows from the diagonal down */
                 double *c = g->c + (row + i) * g->ldc + col + j;
-                if (g->lower && col + j > row + i + mr - 1) continue;
-                machine.tile(a + i * k, b + j * k, k, tile);
-                for (int64_t x = 0; x < lemon__min(mr, m - i); x++) {
-                    int64_t end = lemon__min(nr, n - j);
-                    if (g->lower) end = lemon__min(end, row + i + x + 1 - col - j);
-                    for (int64_t y = 0; y < end; y++) c[x * g->ldc + y] += g->alpha * tile[x * nr + y];
+                if (under <= -mr) continue;
+                if (i + mr <= m && j + nr <= n && under >= nr - 1) {
+                    machine.tile(a + i * k, b + j * k, k, g->alpha, c, g->ldc);
+                    continue;
                 }
+                memset(tile, 0, sizeof tile);
+                machine.tile(a + i * k, b + j * k, k, g->alpha, tile, nr);
+                for (int64_t x = 0; x < lemon__min(mr, m - i); x++)
+                    for (int64_t y = 0; y < lemon__min(lemon__min(nr, n - j), under + x + 1); y++)
+                        c[x * g->ldc + y] += tile[x * nr + y];
             }
     }
 }
@@ -4371,10 +4388,11 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
 /*  c [m, n] += alpha * a * op(b) on all threads; b is [k, n], or [n, k] where trans_b is set. */
 static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int64_t n, int64_t k, double alpha,
                           const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc) {
+    const int64_t across = lemon__ceil_div(n, LEMON__TILE64), mr = lemon__machine64_of(ctx->isa).mr,
+                  tasks = lemon_ctx_threads(ctx) * lemon__ceil_div(m * across, LEMON__TILE64 * lemon_ctx_threads(ctx)),
+                  tall = lemon__ceil_div(lemon__ceil_div(m * across, tasks), mr) * mr;
     lemon__product64 g = {ctx, a, b, c, alpha, m, n, k, lda, 1, trans_b ? 1 : ldb, trans_b ? ldb : 1, ldc, lower,
-                           LEMON__TILE64};
-    const int64_t across = lemon__ceil_div(n, LEMON__TILE64);
-    while (g.tall > LEMON__TILE64 / 8 && lemon__ceil_div(m, g.tall) * across < lemon_ctx_threads(ctx)) g.tall /= 2;
+                           lemon__max(LEMON__TILE64 / 8, lemon__min(tall, LEMON__TILE64))};
     ctx->flops += 2.0 * ((double)m - (lower ? 0.5 * (double)n : 0.0)) * (double)n * (double)k;
     lemon__parallel(ctx, lemon__ceil_div(m, g.tall) * across, lemon__task64, &g);
 }

@@ -1378,6 +1378,35 @@ static void test_threads(void) {
     }
 }
 
+/*  What was just enough is enough again: factors of least squares are then made anew, not kept.  Half of it is not. */
+static void test_less_memory(void) {
+    size_t peak = 0, bytes = 0;
+    float *first = NULL;
+    for (int k = 0; k < 3; k++) {
+        lemon_options options;
+        lemon_config shape = student_config();
+        lemon_fuse_options o = options_of("lemon");
+        lemon_model *m = NULL;
+        memset(&options, 0, sizeof options);
+        options.threads = 1;
+        options.memory = k < 2 ? peak : peak / 2;
+        lemon_ctx *ctx = lemon_open(&options);
+        lemon_status status = lemon_fuse(ctx, teacher, &shape, &text, &o, &m, NULL);
+        if (k == 2) check(status == LEMON_E_MEMORY && m == NULL && strstr(lemon_error(ctx), "lemon_options.memory") != NULL,
+                          "half of that is too little, and the message says of what");
+        if (k == 1) check(!status && first && memcmp(first, m->block, bytes) == 0,
+                          "a fusion within the memory that it took before has the same bits");
+        if (k == 0 && !status) {
+            bytes = (size_t)m->block_count * sizeof(float);
+            memcpy(first = (float *)malloc(bytes), m->block, bytes);
+            lemon_memory(ctx, &peak);
+        }
+        lemon_model_free(ctx, m);
+        lemon_close(ctx);
+    }
+    free(first);
+}
+
 /*  Each allocation in turn, of heads so wide that matrices between them have memory of their own. */
 static void test_memory_wide(lemon_ctx *ctx) {
     lemon_config wide = tiny_config(16, 1, 32, 2, 16, 8, 40, 1), shape = wide;
@@ -1783,6 +1812,7 @@ int main(void) {
     test_gain(ctx);
     test_fields(ctx);
     test_threads();
+    test_less_memory();
     test_memory(ctx, "select", 0);
     test_memory(ctx, "lemon", 0);
     test_memory(ctx, "ligo", 1);

@@ -232,6 +232,31 @@ static void test_arena_memory(lemon_ctx *ctx) {
     check(lemon_memory(ctx, NULL) == before, "nothing is left of it");
 }
 
+/*  Large blocks that an arena gave back serve those who ask for as much; for others they go, before the peak would rise. */
+static void test_arena_kept(lemon_ctx *ctx) {
+    const size_t size = LEMON__HUGE + 4096, before = lemon_memory(ctx, NULL);
+    lemon_arena arena = {NULL};
+    size_t peak, zero = 0;
+    int64_t live = heap.live;
+    uint8_t *first = (uint8_t *)lemon_arena_alloc(ctx, &arena, size), *second;
+    lemon_memory(ctx, &peak);
+    if (first) memset(first, 1, size);
+    lemon__arena_release(ctx, &arena, NULL);
+    check(lemon_memory(ctx, NULL) == before && heap.live > live, "a large block that is released is kept, and does not count");
+    heap.calls = 0;
+    second = (uint8_t *)lemon_arena_alloc(ctx, &arena, size);
+    for (size_t i = 0; second && i < size; i++) zero += second[i] != 0;
+    check(second == first && heap.calls == 0 && zero == 0, "and is the next of that size, zeroed");
+    check(lemon_memory(ctx, &zero) > before + size && zero == peak, "counted again, without a higher peak");
+    lemon__arena_release(ctx, &arena, NULL);
+    first = (uint8_t *)lemon_arena_alloc(ctx, &arena, size - 1024);
+    lemon_memory(ctx, &zero);
+    check(first != NULL && zero == peak && ctx->spared == 0, "for one of another size it goes first");
+    lemon__arena_release(ctx, &arena, NULL);
+    lemon__spare_free(ctx, 0);
+    check(heap.live == live && ctx->spared == 0, "and what is kept can be let go");
+}
+
 int main(void) {
     lemon_ctx *ctx = open_ctx(1);
     int dtype;
@@ -243,6 +268,7 @@ int main(void) {
     test_no_weights();
     test_arena(ctx);
     test_arena_memory(ctx);
+    test_arena_kept(ctx);
     lemon_close(ctx);
     check(heap.live == 0, "nothing is left allocated");
     return check_done();
