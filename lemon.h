@@ -28,14 +28,14 @@
         2  Numbers         374   2358   bf16 and f16, random numbers, checksums
         3  Tensors         396   2466   a dense view, storage types, arenas
         4  GEMM            429   2737   the matrix product
-        5  Kernels           -   4545   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5661   reverse-mode automatic differentiation
-        7  Model           532   6312   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6916   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      692  10119   text to ids and back; text files to training data
-       10  Inference       781  12905   the key-value cache, sampling
-       11  Training        844  13346   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          915  14063   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4547   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5663   reverse-mode automatic differentiation
+        7  Model           532   6314   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6918   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      692  10121   text to ids and back; text files to training data
+       10  Inference       781  12907   the key-value cache, sampling
+       11  Training        844  13348   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          915  14065   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -4404,9 +4404,11 @@ static lemon_status lemon__check_matrix(lemon_ctx *ctx, char name, const float *
     if (ld < cols)
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: ld%c is %lld, expected at least %lld (a row of %c)", name,
                            (long long)ld, (long long)cols, name);
-    if (!data && used && rows > 0 && cols > 0)
-        return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is NULL, expected %lld x %lld floats", name,
-                           (long long)rows, (long long)cols);
+    const int64_t most = PTRDIFF_MAX / (int64_t)sizeof *data;
+    const int none = !data || cols > most || (rows > 1 && ld > (most - cols) / (rows - 1));
+    if (none && used && rows > 0 && cols > 0)
+        return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm: %c is %s, expected %lld x %lld floats", name,
+                           data ? "larger than all memory" : "NULL", (long long)rows, (long long)cols);
     return LEMON_OK;
 }
 
@@ -13839,9 +13841,9 @@ static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *o
     const int falls = o->schedule == LEMON_COSINE;      /* a constant rate may go on for longer, and a warm-up of 1 is none */
     const int64_t warmup = falls ? o->warmup : lemon__max(1, o->warmup);
     const lemon__condition list[LEMON__CONDITIONS] = {
-        {"steps", falls ? (double)o->steps : 0.0}, {"batch", (double)o->batch}, {"seq", (double)o->seq},
-        {"accumulate", (double)o->accumulate}, {"lr", o->lr}, {"min-lr", falls ? o->min_lr : 0.0},
-        {"warmup", (double)warmup}, {"schedule", (double)o->schedule}, {"weight-decay", o->weight_decay}, {"clip", o->clip},
+        {"schedule", (double)o->schedule}, {"steps", falls ? (double)o->steps : 0.0}, {"batch", (double)o->batch},
+        {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
+        {"min-lr", falls ? o->min_lr : 0.0}, {"warmup", (double)warmup}, {"weight-decay", o->weight_decay}, {"clip", o->clip},
         {"distill", o->distill}, {"temperature", o->temperature}, {"order", (double)o->order}, {"seed", (double)o->seed},
         {"data", (double)t->data_crc}, {"teacher", (double)t->teacher_crc}};
     memcpy(out, list, sizeof list);
@@ -13979,8 +13981,8 @@ static lemon_status lemon__trainer_diverged(lemon__trainer *t, const lemon_step 
     lemon__trainer_save(t, t->done + 1 == step->step);          /* moments are not taken back: then there is no going on */
     return lemon__fail(t->ctx, LEMON_E_DIVERGED,
                        "step %lld: the loss is %g, the gradient of \"%s\" is not finite; the weights are "
-                       "those after step %lld; lower lr or clip more", (long long)step->step, step->loss, name,
-                       (long long)t->done);
+                       "those after step %lld; %s", (long long)step->step, step->loss, name, (long long)t->done,
+                       step->step > 1 ? "lower lr or clip more" : "look for NaN or Inf in the model and its teacher");
 }
 
 static lemon_status lemon__trainer_eval(lemon__trainer *t, double *loss) {

@@ -246,6 +246,8 @@ static void test_arguments(lemon_ctx *ctx, const char *name) {
     ok &= refused(ctx, lemon_sgemm(ctx, 0, 0, 4, 2, 3, 1, x, 3, x, 1, 0, x, 2), "ldb is 1, expected at least 2");
     ok &= refused(ctx, lemon_sgemm(ctx, 0, 1, 4, 2, 3, 1, x, 3, x, 2, 0, x, 2), "ldb is 2, expected at least 3");
     ok &= refused(ctx, lemon_sgemm(ctx, 0, 0, 4, 2, 3, 1, x, 3, x, 2, 0, x, 1), "ldc is 1, expected at least 2");
+    ok &= refused(ctx, lemon_sgemm(ctx, 0, 0, 4, 2, 3, 1, x, INT64_MAX / 4, x, 2, 0, x, 2), "a is larger than all memory");
+    ok &= refused(ctx, lemon_sgemm(ctx, 0, 0, 1, INT64_MAX, 3, 1, x, 3, x, INT64_MAX, 0, x, INT64_MAX), "c is larger");
     ok &= refused(ctx, lemon_sgemm(ctx, 0, 0, 4, 2, 3, 1, NULL, 3, x, 2, 0, x, 2), "a is NULL");
     ok &= refused(ctx, lemon_sgemm(ctx, 0, 0, 4, 2, 3, 1, x, 3, NULL, 2, 0, x, 2), "b is NULL");
     ok &= refused(ctx, lemon_sgemm(ctx, 0, 0, 4, 2, 3, 1, x, 3, x, 2, 0, NULL, 2), "c is NULL");
