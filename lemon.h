@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        254   1270   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2373   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2481   a dense view, storage types, arenas
-        4  GEMM            429   2752   the matrix product
-        5  Kernels           -   4603   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5718   reverse-mode automatic differentiation
-        7  Model           533   6380   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     663   6987   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      693  10197   text to ids and back; text files to training data
-       10  Inference       782  13001   the key-value cache, sampling
-       11  Training        845  13442   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          916  14165   operators, the methods that fill them, apply and learn
+        1  Platform        254   1269   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         374   2363   bf16 and f16, random numbers, checksums
+        3  Tensors         396   2471   a dense view, storage types, arenas
+        4  GEMM            429   2742   the matrix product
+        5  Kernels           -   4582   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5698   reverse-mode automatic differentiation
+        7  Model           532   6349   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6953   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      692  10156   text to ids and back; text files to training data
+       10  Inference       781  12942   the key-value cache, sampling
+       11  Training        844  13383   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          915  14099   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -511,7 +511,7 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options);
-/*  Keeps a value (and its gradient) readable after the run; otherwise its memory may serve others. */
+/*  Keeps a value readable after the run; otherwise its memory may serve others. */
 LEMON_API void lemon_tape_keep(lemon_tape *tape, lemon_var x);
 /*  Begins a segment of what is recorded from here on.  again 1: what is made and used within the segment is not kept for
     backward, but made once more when backward comes there, with the same bits (activation recomputation, Chen et al. 2016):
@@ -525,9 +525,8 @@ LEMON_API lemon_status lemon_tape_plan(lemon_tape *tape, int backward, size_t *b
 LEMON_API lemon_status lemon_tape_forward(lemon_tape *tape);
 /*  After lemon_tape_forward: computes the loss and adds its gradient to every leaf's grad. */
 LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape);
-/*  The value and gradient of a variable (kept ones, leaves, the loss); NULL if there is none. */
+/*  The value of a variable, [rows, cols], that is still there after the run (kept ones, leaves of f32, the loss); else NULL. */
 LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x);
-LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x);
 #endif /* LEMON_NO_TRAIN */
 
 /* ====================================================================================================================
@@ -699,7 +698,7 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
     tokenizer.json with a model "BPE", of SentencePiece's family (LLaMA 1 and 2, TinyLlama) or of GPT-2's (GPT-2,
     LLaMA 3, Qwen 2 to 3.5, SmolLM); and SentencePiece's own tokenizer.model, BPE with byte pieces and no normalizer, as
     LLaMA 1 and 2 and Mistral have it.  What else such a file asks for is refused by name.
-    vocab_size is that of the model, to check against; 0: as many ids as the file has. */
+    vocab_size is that of the model, to check against; 0: as many ids as the file has.  A reader is taken over: it is closed. */
 LEMON_API lemon_status lemon_tokenizer_load(lemon_ctx *ctx, const char *path, int32_t vocab_size,
                                             lemon_tokenizer **tokenizer);
 LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size,
@@ -975,7 +974,7 @@ LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *
 /*  The map at a place, for a student layer (0 for places that are one per model) and a slot of its field. */
 LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators, lemon_place place, int64_t layer,
                                                int64_t slot);
-LEMON_API const char *lemon_place_name(lemon_place place);
+LEMON_API const char *lemon_place_name(lemon_place place);     /* as files of operators have it; "unknown" for what is none */
 
 /*  How to fuse.  Fill it with lemon_fuse_defaults, then change what you like. */
 typedef struct lemon_fuse_options {
@@ -1644,12 +1643,6 @@ LEMON_API int lemon_isa_supported(lemon_isa isa) {
     return 0;
 }
 
-static lemon_isa lemon__best_isa(void) {
-    if (lemon_isa_supported(LEMON_ISA_AVX512)) return LEMON_ISA_AVX512;
-    if (lemon_isa_supported(LEMON_ISA_AVX2)) return LEMON_ISA_AVX2;
-    return LEMON__NEON ? LEMON_ISA_NEON : LEMON__WASM ? LEMON_ISA_WASM : LEMON_ISA_SCALAR;
-}
-
 /*  What the environment says; NULL: nothing. */
 static const char *lemon__environment(const char *name) {
 #ifdef LEMON_NO_STDIO
@@ -1673,7 +1666,10 @@ static long lemon__once(long *known, long (*ask)(void)) {
 /*  What AUTO means here: LEMON_ISA of the environment, else the best. */
 static long lemon__ask_isa(void) {
     int isa = lemon_isa_parse(lemon__environment("LEMON_ISA"));
-    return isa > 0 ? isa : (long)lemon__best_isa();
+    if (isa > 0) return isa;
+    if (lemon_isa_supported(LEMON_ISA_AVX512)) return LEMON_ISA_AVX512;
+    if (lemon_isa_supported(LEMON_ISA_AVX2)) return LEMON_ISA_AVX2;
+    return LEMON__NEON ? LEMON_ISA_NEON : LEMON__WASM ? LEMON_ISA_WASM : LEMON_ISA_SCALAR;
 }
 
 static lemon_isa lemon__default_isa(void) {
@@ -1695,15 +1691,13 @@ static int64_t lemon__l2_bytes(void) {
     return lemon__once(&known, lemon__ask_l2);
 }
 
-static lemon_isa lemon__isa(const lemon_ctx *ctx) {
+LEMON_API lemon_isa lemon_ctx_isa(const lemon_ctx *ctx) {
     if (ctx) return ctx->isa;
     lemon_isa isa = lemon__default_isa();
     return lemon_isa_supported(isa) ? isa : LEMON_ISA_SCALAR;
 }
 
-static int lemon__threads(const lemon_ctx *ctx) { return ctx ? ctx->threads : 1; }
-LEMON_API lemon_isa lemon_ctx_isa(const lemon_ctx *ctx) { return lemon__isa(ctx); }
-LEMON_API int lemon_ctx_threads(const lemon_ctx *ctx) { return lemon__threads(ctx); }
+LEMON_API int lemon_ctx_threads(const lemon_ctx *ctx) { return ctx ? ctx->threads : 1; }
 
 /* ---- time and progress ---- */
 
@@ -2048,11 +2042,7 @@ static lemon_status lemon__io_error(lemon__file *file, const char *what) {
 extern int fsync(int fd);           /* strict -std=c99 hides it */
 #endif
 
-static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
-    if (mkdir(path, 0777) == 0 || errno == EEXIST) return LEMON_OK;
-    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
-}
-
+static int lemon__mkdir(const char *path) { return mkdir(path, 0777); }
 static void lemon__folder_remove(const char *path) { rmdir(path); }
 static void lemon__file_remove(const char *path) { remove(path); }
 static int lemon__rename(const char *from, const char *to) { return rename(from, to); }
@@ -2180,11 +2170,6 @@ static int lemon__rename(const char *from, const char *to) {
 }
 #endif
 
-static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
-    if (lemon__mkdir(path) == 0 || errno == EEXIST) return LEMON_OK;
-    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
-}
-
 static lemon_status lemon__file_read(void *user, uint64_t offset, void *buffer, size_t bytes) {
     lemon__file *file = (lemon__file *)user;
     if (lemon__fseek(file->stream, (int64_t)offset, SEEK_SET) != 0) return lemon__io_error(file, "seek");
@@ -2219,6 +2204,11 @@ static int lemon__file_flush_close(lemon__file *file) {
     return bad;
 }
 #endif
+
+static lemon_status lemon__folder_make(lemon_ctx *ctx, const char *path) {
+    if (lemon__mkdir(path) == 0 || errno == EEXIST) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_IO, "%s: could not be made: %s", path, strerror(errno));
+}
 
 /*  `to` is replaced. */
 static lemon_status lemon__file_move(lemon_ctx *ctx, const char *from, const char *to) {
@@ -3768,19 +3758,15 @@ static void lemon__block(const lemon__product *g, lemon__tile *t, const lemon__p
     }
 }
 
-/*  B packed before: all its panels, in one order for each block of k; those of a part of C begin at `ready`. */
-static float *lemon__ready(const lemon__product *g, int64_t p, int64_t j) {
-    return g->ready + p * g->ready_n + j * g->block_k;
-}
-
-/*  The outer three loops. */
+/*  The outer three loops.  B packed before has all its panels, in one order for each block of k; those of a part of C begin
+    at `ready`. */
 static void lemon__tiles(const lemon__product *g, float *workspace) {
     float *packed_a = g->packed_a ? workspace : NULL, *packed_b = g->packed_b ? workspace + g->packed_a : NULL;
     for (int64_t j = 0; j < g->n; j += g->block_n)
         for (int64_t p = 0; p < g->k; p += g->block_k) {
             const int64_t n = lemon__min(g->block_n, g->n - j), k = lemon__min(g->block_k, g->k - p);
             const lemon__place_of at = {j, p};
-            if (g->ready) packed_b = lemon__ready(g, p, j);
+            if (g->ready) packed_b = g->ready + p * g->ready_n + j * g->block_k;
             for (int64_t i = 0; i < g->m; i += g->block_m) {
                 const int64_t m = lemon__min(g->block_m, g->m - i);
                 const lemon__panels a = lemon__pack_a(g, packed_a, g->a + i * g->a_row + p * g->a_step, m, k);
@@ -3825,21 +3811,16 @@ static int lemon__path(const lemon__product *g) {
     return LEMON__BY_TILES;
 }
 
-/*  Rows of A in a block: what fills a good half of L2. */
-static int64_t lemon__mc(const lemon__product *g) {
-    const int64_t floats = lemon__l2_bytes() / (int64_t)sizeof(float) * 9 / 16;
-    return lemon__max(1, floats / (g->block_k * g->machine->mr)) * g->rows;
-}
-
-/*  What depends on the size of a part: its blocks, and what of it is packed.  A goes in place if it is small, or if it
+/*  What depends on the size of a part: its blocks (rows of A: what fills a good half of L2), and what of it is packed.  A goes in place if it is small, or if it
     lies by rows that do not fall on the same places of L1 (NEON wants its columns); B must lie by rows for that. */
 static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int streams = g->a_row != 1 && g->a_row % 1024 != 0 && !LEMON__NEON;
     const int pack_a = g->m * g->k > LEMON__LARGE && g->n > 4 * machine->nr && !streams;
     const int pack_b = !g->ready && (g->type != LEMON_F32 || g->b_col != 1 || (!g->thin && g->k * g->n > LEMON__LARGE));
+    const int64_t half_l2 = lemon__l2_bytes() / (int64_t)sizeof(float) * 9 / 16;
     g->rows = lemon__share(g->m, machine->mr, 1);
-    g->block_m = lemon__share(g->m, lemon__mc(g), g->rows);
+    g->block_m = lemon__share(g->m, lemon__max(1, half_l2 / (g->block_k * machine->mr)) * g->rows, g->rows);
     g->block_n = g->thin ? LEMON__THIN_N / machine->nr * machine->nr : lemon__share(g->n, machine->nc, machine->nr);
     g->panel_b = g->block_m < g->m || g->ready ? g->block_k : 0;
     g->packed_a = pack_a ? (g->block_m / g->rows * machine->a_width * g->block_k + 15) / 16 * 16 : 0;
@@ -4038,7 +4019,7 @@ static int64_t lemon__parts(const lemon__product *g, int threads) {
 
 /*  A planned product on all threads of the context. lemon__workspaces() has returned LEMON_OK before. */
 static void lemon__product_threads(lemon_ctx *ctx, const lemon__product *g) {
-    const int threads = lemon__threads(ctx);
+    const int threads = lemon_ctx_threads(ctx);
     int64_t parts = lemon__parts(g, threads);
     lemon__grid grid = {ctx, g, 1, 1};
     if (g->path != LEMON__BY_SCALE) ctx->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
@@ -4070,7 +4051,7 @@ static int lemon__cblas(int trans_a, int trans_b, int64_t m, int64_t n, int64_t 
 static void lemon__gemm_threads(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                                 const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                                 int64_t ldc) {
-    lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
+    lemon__product g = lemon__product_of(lemon_ctx_isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
                                          ldc);
 #ifdef LEMON_USE_BLIS
     if (lemon__cblas(trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)) {
@@ -4306,7 +4287,7 @@ static void lemon__octets_task(void *arg, int64_t index, int worker) {
 /*  y[rows, out] = x[rows, in] * W^T; 0 if not so asked for, if W is not of bytes, or if a row is too long for the buffer. */
 static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, const lemon_tensor *w, float *y) {
     const double work = (double)rows * (double)w->rows * (double)w->cols;
-    const int64_t parts = work < 8 * (double)LEMON__PARALLEL ? 1 : lemon__threads(ctx);
+    const int64_t parts = work < 8 * (double)LEMON__PARALLEL ? 1 : lemon_ctx_threads(ctx);
     const int64_t each = lemon__ceil_div(lemon__ceil_div(w->rows, parts), 4) * 4;
     lemon__octets_job job = {ctx, w, x, y, rows, each, lemon__ceil_div(w->cols, LEMON__BLOCK)};
     if (!LEMON__INT8 || !ctx->options.int8 || (w->dtype != LEMON_Q8 && w->dtype != LEMON_Q4)) return 0;
@@ -4443,7 +4424,7 @@ static void lemon__task64(void *arg, int64_t index, int worker) {
 static void lemon__gemm64(lemon_ctx *ctx, int trans_b, int lower, int64_t m, int64_t n, int64_t k, double alpha,
                           const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc) {
     const int64_t across = lemon__ceil_div(n, LEMON__TILE64), mr = lemon__machine64_of(ctx->isa).mr,
-                  tasks = lemon__threads(ctx) * lemon__ceil_div(m * across, LEMON__TILE64 * lemon__threads(ctx)),
+                  tasks = lemon_ctx_threads(ctx) * lemon__ceil_div(m * across, LEMON__TILE64 * lemon_ctx_threads(ctx)),
                   tall = lemon__ceil_div(lemon__ceil_div(m * across, tasks), mr) * mr;
     lemon__product64 g = {ctx, a, b, c, alpha, m, n, k, lda, 1, trans_b ? 1 : ldb, trans_b ? ldb : 1, ldc, lower,
                            lemon__max(LEMON__TILE64 / 8, lemon__min(tall, LEMON__TILE64))};
@@ -4497,12 +4478,10 @@ static lemon_status lemon__product_alone(const lemon__product *g) {
     return LEMON_OK;
 }
 
-/*  C = alpha * op(A) * op(B) + beta * C, single precision, row-major, with the meaning of cblas_sgemm; the public
-    declaration says the rest. */
 LEMON_API lemon_status lemon_sgemm(lemon_ctx *ctx, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
                                    float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                                    float *c, int64_t ldc) {
-    lemon__product g = lemon__product_of(lemon__isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
+    lemon__product g = lemon__product_of(lemon_ctx_isa(ctx), trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c,
                                          ldc);
     lemon_status status = lemon__check_product(ctx, &g, trans_a, lda, trans_b, ldb, 0);
     if (status || m == 0 || n == 0) return status;
@@ -4542,7 +4521,7 @@ static void lemon__pack_task(void *arg, int64_t index, int worker) {
 
 LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, int64_t k, const float *b, int64_t ldb,
                                         lemon_packed **packed) {
-    lemon__product g = lemon__product_of(lemon__isa(ctx), 0, trans_b, 1, n, k, 1, b, k, b, ldb, 0, NULL, n);
+    lemon__product g = lemon__product_of(lemon_ctx_isa(ctx), 0, trans_b, 1, n, k, 1, b, k, b, ldb, 0, NULL, n);
     const int64_t nr = g.machine->nr;
     lemon_packed *v = NULL;
     lemon__pack_job job;
@@ -4555,7 +4534,7 @@ LEMON_API lemon_status lemon_sgemm_pack(lemon_ctx *ctx, int trans_b, int64_t n, 
         v = (lemon_packed *)lemon__calloc(ctx, sizeof *v);
     if (v) {
         g.block_k = lemon__max(1, lemon__share(k, g.machine->kc, 1));
-        v->isa = lemon__isa(ctx);
+        v->isa = lemon_ctx_isa(ctx);
         v->n = n;
         v->k = k;
         v->block_k = g.block_k;
@@ -4584,9 +4563,9 @@ LEMON_API void lemon_packed_free(lemon_ctx *ctx, lemon_packed *packed) {
 LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m, float alpha, const float *a,
                                           int64_t lda, const lemon_packed *packed, float beta, float *c, int64_t ldc) {
     lemon__product g;
-    if (!packed || packed->isa != lemon__isa(ctx))
+    if (!packed || packed->isa != lemon_ctx_isa(ctx))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_sgemm_packed: B is %s, expected one packed for %s",
-                           packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon__isa(ctx)));
+                           packed ? lemon_isa_name(packed->isa) : "NULL", lemon_isa_name(lemon_ctx_isa(ctx)));
     g = lemon__product_of(packed->isa, trans_a, LEMON__SMALL, m, packed->n, packed->k, alpha, a, lda, packed->data,
                           LEMON__SMALL ? packed->k : 0, beta, c, ldc);
     g.ready = LEMON__SMALL ? NULL : packed->data;       /* panels of one column are the rows of B transposed */
@@ -4614,6 +4593,13 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
 
    Threads take blocks of rows, heads or columns.  A block's borders depend on shapes only, and no two tasks add to the
    same number, so the bits are the same for any number of threads.
+
+        rms_norm    x * gain / sqrt(mean x^2 + eps)                          Zhang and Sennrich 2019
+        rope        pairs of channels turn by position * theta^(-2i/C)       Su et al. 2021
+        attention   softmax(Q K^T / sqrt(C)) V, causal, H heads over K       Vaswani et al. 2017, Ainslie et al. 2023;
+                    by tiles that keep no T x T matrix                       Dao et al. 2022
+        swiglu      silu(gate) * up                                          Shazeer 2020
+        loss        cross-entropy, and KL from a teacher                     Hinton et al. 2015
 
    SIMD: the bodies are plain C, written so that compilers vectorise them (no branches in inner loops, sums in 16 lanes),
    and compiled twice: for any CPU, and for AVX2.  Without FMA both give the same bits: the plain one is the other's twin.
@@ -4985,13 +4971,10 @@ static void operation(lemon_ctx *ctx, const lemon__op *op) { \
 
 /* ---- embedding: y[r] = table[ids[r]].  Backward: each task owns a range of ids and looks through all rows. ---- */
 
-static void lemon__embed_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__embed_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     for (; from < to; from++) lemon_row_to_f32(&op->in[0], op->ids[from], op->y + from * op->cols);
 }
-
-static void lemon__embed_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__embed_body, op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__embed_forward, lemon__embed_rows)
 
 static void lemon__embed_back_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t n = op->cols;
@@ -5248,16 +5231,13 @@ static const float *lemon__rope_row(const lemon__op *op, int64_t row) {
     return op->angles + (op->pos + row % op->seq) * op->head_dim;
 }
 
-static void lemon__rope_body(const lemon__op *op, int64_t from, int64_t to) {
+LEMON__INLINE void lemon__rope_rows_body(const lemon__op *op, int64_t from, int64_t to) {
     for (; from < to; from++)
         for (int64_t h = 0; h < op->cols; h += op->head_dim)
             lemon__rotate(lemon__in(op, 0) + from * op->cols + h, lemon__rope_row(op, from), 1.0f,
                           op->y + from * op->cols + h, op->head_dim);
 }
-
-static void lemon__rope_forward(lemon_ctx *ctx, const lemon__op *op) {
-    lemon__over(ctx, op, lemon__rope_body, op->rows, LEMON__ROWS);
-}
+LEMON__OVER_ROWS(lemon__rope_forward, lemon__rope_rows)
 
 static void lemon__rope_back_body(const lemon__op *op, int64_t from, int64_t to) {
     int64_t c = op->head_dim;
@@ -6201,7 +6181,7 @@ static void lemon__plan_lives(lemon_tape *tape) {
         }
     }
     for (int64_t i = 0; i < tape->n_values; i++)
-        if (tape->values[i].keep) tape->values[i].dies = tape->values[i].grad_dies = INT64_MAX;
+        if (tape->values[i].keep) tape->values[i].dies = INT64_MAX;
 }
 
 /*  Values and their gradients, then what the rows need besides. */
@@ -6358,20 +6338,9 @@ LEMON_API lemon_status lemon_tape_backward(lemon_tape *tape) {      /* exercise 
     return status;
 }
 
-/*  A value that is still there after the run, or NULL. */
-static const lemon__value *lemon__tape_kept(const lemon_tape *tape, lemon_var x) {
-    const lemon__value *v = tape && x >= 0 && x < tape->n_values ? &tape->values[x] : NULL;
-    return v && (v->leaf || v->keep) ? v : NULL;
-}
-
 LEMON_API const float *lemon_tape_value(const lemon_tape *tape, lemon_var x) {
-    const lemon__value *v = lemon__tape_kept(tape, x);
-    return v && v->tensor.dtype == LEMON_F32 ? (const float *)v->tensor.data : NULL;
-}
-
-LEMON_API const float *lemon_tape_grad(const lemon_tape *tape, lemon_var x) {
-    const lemon__value *v = lemon__tape_kept(tape, x);
-    return v ? v->grad : NULL;
+    const lemon__value *v = tape && x >= 0 && x < tape->n_values ? &tape->values[x] : NULL;
+    return v && (v->leaf || v->keep) && v->tensor.dtype == LEMON_F32 ? (const float *)v->tensor.data : NULL;
 }
 LEMON__BRIEF_END
 #endif /* LEMON_NO_TRAIN */
@@ -6635,26 +6604,23 @@ static lemon_status lemon__model_new(lemon_ctx *ctx, const lemon_config *config,
     return lemon__model_done(ctx, m->params ? LEMON_OK : LEMON_E_MEMORY, model);
 }
 
-static lemon_status lemon__model_block(lemon_ctx *ctx, lemon_model *model) {
-    int64_t count = lemon_config_params(&model->config), at = 0;
-    size_t bytes = SIZE_MAX;                        /* stays so where it overflows */
-    lemon__mul((size_t)count, sizeof(float), &bytes);
-    model->block = (float *)lemon__calloc(ctx, bytes);
-    if (model->block == NULL) return LEMON_E_MEMORY;
-    model->block_count = count;
-    for (int64_t i = 0; i < model->n_params; i++) {
-        model->params[i].data = model->block + at;
-        model->params[i].dtype = LEMON_F32;
-        at += model->params[i].rows * model->params[i].cols;
-    }
-    return LEMON_OK;
-}
-
 LEMON_API lemon_status lemon_model_create(lemon_ctx *ctx, const lemon_config *config, lemon_model **model) {
+    size_t bytes = SIZE_MAX;                        /* stays so where it overflows */
     if (lemon__lacks(ctx, __func__, model != NULL)) return LEMON_E_ARG;
     lemon_status status = lemon__model_new(ctx, config, model);
-    if (!status) status = lemon__model_block(ctx, *model);
-    return lemon__model_done(ctx, status, model);
+    if (status) return status;
+    lemon_model *m = *model;
+    int64_t count = lemon_config_params(config), at = 0;
+    lemon__mul((size_t)count, sizeof(float), &bytes);
+    m->block = (float *)lemon__calloc(ctx, bytes);
+    if (m->block == NULL) return lemon__model_done(ctx, LEMON_E_MEMORY, model);
+    m->block_count = count;
+    for (int64_t i = 0; i < m->n_params; i++) {
+        m->params[i].data = m->block + at;
+        m->params[i].dtype = LEMON_F32;
+        at += m->params[i].rows * m->params[i].cols;
+    }
+    return LEMON_OK;
 }
 
 LEMON_API void lemon_model_free(lemon_ctx *ctx, lemon_model *model) {
@@ -8604,8 +8570,6 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
         lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
     c->head_dim = (int32_t)(field[0] / field[3]);
     c->tied_embeddings = tied;
-    c->rope_theta = 10000.0f;
-    c->rms_norm_eps = 1e-5f;
     return lemon_config_check(in->ctx, c) ? lemon__blame(in->ctx, in->name, LEMON_E_FORMAT) : LEMON_OK;
 }
 
@@ -9754,13 +9718,6 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
     return status;
 }
 
-static lemon_status lemon__save_llama2c(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
-    lemon_writer writer;
-    lemon_status status = lemon_file_writer(ctx, path, &writer);
-    if (status) return status;
-    return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, dtype == LEMON_Q8 ? 2 : 0));
-}
-
 /* ---- Hugging Face folders out ----
 
    A folder is written beside its place, as PATH.tmp, and then renamed; so it appears whole.  Where a folder stands
@@ -10179,9 +10136,11 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     if (status) return lemon__blame(ctx, path, status);
     const char *ending = lemon__ending(path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
-    if (strcmp(ending, ".bin") == 0) return lemon__save_llama2c(ctx, path, model, options->dtype);
-    if (strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0) return lemon__save_folder(ctx, path, model, options);
+    if (strcmp(ending, ".bin") != 0 && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
+        return lemon__save_folder(ctx, path, model, options);
     status = lemon_file_writer(ctx, path, &writer);
+    if (!status && strcmp(ending, ".bin") == 0)
+        return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, options->dtype == LEMON_Q8 ? 2 : 0));
     if (!status && strcmp(ending, ".h") == 0) status = lemon__array_open(ctx, path, &array, &writer);
     return status ? status : lemon_save_writer(ctx, &writer, model, options->dtype);
 }
@@ -10537,28 +10496,24 @@ static int lemon__table_next(lemon__table *in, uint32_t *value) {
 enum { LEMON__OTHER = 0, LEMON__LETTER, LEMON__NUMBER, LEMON__MARK, LEMON__SPACE, LEMON__END };
 
 static const char *const lemon__class_runs[] = {
-    "|&I:p#6p#x&#:(!#*$#!,!}!!k$!sj!.PW3:#!#dl13!'&/!#6#!+!#!q!!s,!r5!=z9!n%&#6z%>s&!%!)!)!%>t#./{#N2i&w!I.'%h/!#=&9')",
-    "!1'I+&#`#%g$v#&r-N#WIs$F'.#&%&y!1#F#-#5h!l#-.L2h#!7>Fe&j#!u$|'-#k!#=H)&I!a-!@&'&y!!;!#*/&%#=&)&-#>%.'!+)&I'&8&#!%",
-    "&-!7.'&y!!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y!!;!'!3&%#B!-!-&#[')&IC#9!-!@&'&y!!;!'!3&%#=&)&-:-.'!+)&I!#8G%#!7*+!/",
-    "*'!#!'*'*+*P.5*-!1&#6%WUS5@!+!}!!a&%#=!-!1:)!+&#&')&I><!#-!@!+!}!!H!3&%#=!-!1:)6'!')&I!'%O1D!+!z%)#=!-!1#2+%<+)&n",
-    "!!7!-!i!*h#!D!#&;*%.9!%!B6I&)S}&%'=2;B!Iq%'!#!3!h#!#!H%'F#&3!#!=!I&/n$#|!)6r!!%!%!%.)@!f%.s!!)3N!h%C%n(i&s!#I671/",
-    "-#-'=+1TR#%I1&n%!#2#&i&!sU!/&;!#!/&z%!/&s$!/&;!#!/&]!o(!/&e*&-Cr!*a`f-&7*qk#&e!!p#2l+*,@:i!1Cm!-Ki!)OT!+!)Ot'q$*#",
-    ".#%&I6Id-!%I6r-:3)w$%#2q*Gk$!R.RGIg$&3Km&.p#6Mi%}!5.x'J!e$&%I6IS#>m$g'5y&g!@*IdFO-g$V'Im&ZOf%s!>I*+If%&L2i&&+`-!w",
-    "!/%7%'-#2e>t)xL&7&n%&7&@!#!#!#!k$&x'!;!#*+!;*/&7.T2+!;u1$#&82#I6To'u$d#.#&H!#*36#!#!#!/!L&/23.#!q''4o|#|(w+z!fm#h",
-    "$nr&|D6/-'C$&n%!#2#&k(:#[%}!C;!;!;!;!;!;!;!;!q$x&#ll!'$k#E9!3&,'.f-&)&+!v-!/2i&!m.*0Go$|&an$If$A!^n$Iq%^pSeqJq)og",
-    "}$})u&&mK*aI'p!y&1!J!k$)q*I)i%D&x/&e*&'!#!@t!a%+%/%}!5.%*8Gt'O)l'k!GI6k!7*#!'%Ix#B&}!VO|#*1y&ZW#I63%HI3!z%ZC+%@)&",
-    "I6}!*#-l'%#-')3)#%#g#+&L5&+)G7&7&7C;!;!i&!X6v1B!)&I6yxh!O}!.h'snVzZ&k0m%;O32#%H!T!3!#!'!'!s0r$nZh!r)&|'u%P.c`cq)3",
-    "!{4l!I:p#6p#Kr-*7&7&7&+z$P!p#!m!!'!]&Xv$}2Or&Op(d(m1%f4|#*h'[%u#.o$0Cq!$@$2n%52g$&f%.@!4}%s8&I6f%.f%.v%>t'OL!]!;!",
-    "'!L!]!;!'*t'OfRCy!G@g#7!e&!Dl*7&#!m&!'*#&}!&A}!&<k$>E|&m!!'24y!8.p#p*k(.('b&v&#-!)21/!+!|#&-.%E|!|#(!|#,n$@!x#).4",
-    "`|'Gy!&Am!2Ai!|!<f,}*f(p'Sp':8f%1>I6Ix#*5!}!hCl$!e&!)*'`+f(1|#I#>y!N0s#i!1}%u!<p!}!C-x'_Kh$%')#C1q&N:%Sl#:I6-f%Z!",
-    "I.#)#>{$%&#C-}&Z/.1!)I#!#.r!Ki!!l#R6%'%i);!#!/!]!H:y&R2I61!@&'&y!!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!n%!#F!%&%!1!5#%#",
-    "S){#x'k!/2I.%+f$}&s!'!#>Iy9y&=&F|!/)v$}&g!*#KIm%i&V#:I6r!w#t#&_.Q.;z<m&_o/r)n!O@&#&@!'!h#9!)&1#%#)OIp*@&r%=&=#!#%",
-    "s##Jv%=#1>%>#Nu&c*#h!}*g@s$[I6D!j%B!B#[}#2g$&{!!Z|*;!'!n%9*%!)!=#%>I67!'!o$5!)!5#:IzQm!1C)#%T!w$=*5SI%z,#[v!h&yi%",
-    "s/g1du>ei0y.[yh&`%7_Gqz82se#yfLg$k!Ivn*m|!:k$!I6|+!I6g$&5K}&=C/OI!<!u!2m!nf!q&*I|>r)e#f0l+.%#i(:1Tq)'!#%K)WfsG>nj",
-    "'y%HzpY/!;!'!zN[#{#+&#W/>u`rf.o02T*D:H*)se:Iht!w&&f#}w!5*9>B&=f$1|6-|2r!Or!r0m#z4{,!u*!'&#&'&/!P!#!;!v)!/&@!;!x#!",
-    "/!3!#*;!vV&l#!l#!k$!l#!k$!l#!k$!l#!k$!l#!@&m'is!i(.n'>%W%x!5!_{m&k$67mB=!g!&=!)!52j)r$%i1q&*=;&I.#tSg$%dm&1Ipl!x#",
-    "1IqBg$)#Izn!;!/!'!]!y>&E=y%i*=#.Iym$x(!,!0o+r&!^l>/!t#!'!#&#!H!/!#!#6#.#!#!#!+!'!#&#!#!#!#!#!'!#&/!;!/!/!#!H!e!2+",
-    "!3!e!fe#Uih1If{%qvj*n$|z96yC&jiEW}gP[yk#yf/ex!j|(r{>2eh:"
+    "|&I:p#6p#x&#:(!#*$#!,!}!!k$!sj!.PW3:#!#dl13!'&/!#6#!+!#!q!!s,!r5!=z9!n%&#6z%>s&!%!)!)!%>t#./{#N2i&w!I.'%h/!#=&9')!1'I+&#`#%g$v#&r-N#WIs$F'.#&%",
+    "&y!1#F#-#5h!l#-.L2h#!7>Fe&j#!u$|'-#k!#=H)&I!a-!@&'&y!!;!#*/&%#=&)&-#>%.'!+)&I'&8&#!%&-!7.'&y!!;!'!'!'&%!5.)&-*%:/!#:I)+%K-!D!+!y!!;!'!3&%#B!-!",
+    "-&#[')&IC#9!-!@&'&y!!;!'!3&%#=&)&-:-.'!+)&I!#8G%#!7*+!/*'!#!'*'*+*P.5*-!1&#6%WUS5@!+!}!!a&%#=!-!1:)!+&#&')&I><!#-!@!+!}!!H!3&%#=!-!1:)6'!')&I!",
+    "'%O1D!+!z%)#=!-!1#2+%<+)&n!!7!-!i!*h#!D!#&;*%.9!%!B6I&)S}&%'=2;B!Iq%'!#!3!h#!#!H%'F#&3!#!=!I&/n$#|!)6r!!%!%!%.)@!f%.s!!)3N!h%C%n(i&s!#I671/-#-",
+    "'=+1TR#%I1&n%!#2#&i&!sU!/&;!#!/&z%!/&s$!/&;!#!/&]!o(!/&e*&-Cr!*a`f-&7*qk#&e!!p#2l+*,@:i!1Cm!-Ki!)OT!+!)Ot'q$*#.#%&I6Id-!%I6r-:3)w$%#2q*Gk$!R.R",
+    "GIg$&3Km&.p#6Mi%}!5.x'J!e$&%I6IS#>m$g'5y&g!@*IdFO-g$V'Im&ZOf%s!>I*+If%&L2i&&+`-!w!/%7%'-#2e>t)xL&7&n%&7&@!#!#!#!k$&x'!;!#*+!;*/&7.T2+!;u1$#&82",
+    "#I6To'u$d#.#&H!#*36#!#!#!/!L&/23.#!q''4o|#|(w+z!fm#h$nr&|D6/-'C$&n%!#2#&k(:#[%}!C;!;!;!;!;!;!;!;!q$x&#ll!'$k#E9!3&,'.f-&)&+!v-!/2i&!m.*0Go$|&a",
+    "n$If$A!^n$Iq%^pSeqJq)og}$})u&&mK*aI'p!y&1!J!k$)q*I)i%D&x/&e*&'!#!@t!a%+%/%}!5.%*8Gt'O)l'k!GI6k!7*#!'%Ix#B&}!VO|#*1y&ZW#I63%HI3!z%ZC+%@)&I6}!*#",
+    "-l'%#-')3)#%#g#+&L5&+)G7&7&7C;!;!i&!X6v1B!)&I6yxh!O}!.h'snVzZ&k0m%;O32#%H!T!3!#!'!'!s0r$nZh!r)&|'u%P.c`cq)3!{4l!I:p#6p#Kr-*7&7&7&+z$P!p#!m!!'!",
+    "]&Xv$}2Or&Op(d(m1%f4|#*h'[%u#.o$0Cq!$@$2n%52g$&f%.@!4}%s8&I6f%.f%.v%>t'OL!]!;!'!L!]!;!'*t'OfRCy!G@g#7!e&!Dl*7&#!m&!'*#&}!&A}!&<k$>E|&m!!'24y!8",
+    ".p#p*k(.('b&v&#-!)21/!+!|#&-.%E|!|#(!|#,n$@!x#).4`|'Gy!&Am!2Ai!|!<f,}*f(p'Sp':8f%1>I6Ix#*5!}!hCl$!e&!)*'`+f(1|#I#>y!N0s#i!1}%u!<p!}!C-x'_Kh$%'",
+    ")#C1q&N:%Sl#:I6-f%Z!I.#)#>{$%&#C-}&Z/.1!)I#!#.r!Ki!!l#R6%'%i);!#!/!]!H:y&R2I61!@&'&y!!;!'!3!)#=&)&-&#6%23)&=*5KH!#&#!n%!#F!%&%!1!5#%#S){#x'k!/",
+    "2I.%+f$}&s!'!#>Iy9y&=&F|!/)v$}&g!*#KIm%i&V#:I6r!w#t#&_.Q.;z<m&_o/r)n!O@&#&@!'!h#9!)&1#%#)OIp*@&r%=&=#!#%s##Jv%=#1>%>#Nu&c*#h!}*g@s$[I6D!j%B!B#",
+    "[}#2g$&{!!Z|*;!'!n%9*%!)!=#%>I67!'!o$5!)!5#:IzQm!1C)#%T!w$=*5SI%z,#[v!h&yi%s/g1du>ei0y.[yh&`%7_Gqz82se#yfLg$k!Ivn*m|!:k$!I6|+!I6g$&5K}&=C/OI!<",
+    "!u!2m!nf!q&*I|>r)e#f0l+.%#i(:1Tq)'!#%K)WfsG>nj'y%HzpY/!;!'!zN[#{#+&#W/>u`rf.o02T*D:H*)se:Iht!w&&f#}w!5*9>B&=f$1|6-|2r!Or!r0m#z4{,!u*!'&#&'&/!P",
+    "!#!;!v)!/&@!;!x#!/!3!#*;!vV&l#!l#!k$!l#!k$!l#!k$!l#!k$!l#!@&m'is!i(.n'>%W%x!5!_{m&k$67mB=!g!&=!)!52j)r$%i1q&*=;&I.#tSg$%dm&1Ipl!x#1IqBg$)#Izn!",
+    ";!/!'!]!y>&E=y%i*=#.Iym$x(!,!0o+r&!^l>/!t#!'!#&#!H!/!#!#6#.#!#!#!+!'!#&#!#!#!#!#!'!#&/!;!/!/!#!H!e!2+!3!e!fe#Uih1If{%qvj*n$|z96yC&jiEW}gP[yk#y",
+    "f/ex!j|(r{>2eh:"
 };
 
 static lemon_status lemon__tokenizer_classes(lemon_ctx *ctx, lemon_tokenizer *t) {
@@ -10611,85 +10566,71 @@ typedef struct lemon__forms {
     joined again, 2 if not; its first part, less that of the one before; its second part likewise.  Differences d are 2d,
     or -2d - 1. */
 static const char *const lemon__form_list[] = {
-    "q6t$z^#!$#!$#!$#!,#!&&&^#&q!#!$#!$#!.#*1#!$#!$#!.&,+#$'#!$#!$#!$#!,).1#!$#!$#!.#*/)2##!$#!$#!$#!,#!&&&^#&q!#!$#!$",
-    "#!.#*1#!$#!$#!.&,+#$'#!$#!$#!$#!,).1#!$#!$#!.#*/&!0#z#)#d!#c&#d!#ch!#d!#_q!#d!#c$#d!#c,#d!#c,#d!#a!#d!)a1#d!#c&#d",
-    "!#c$#d!#cf!#d!#cZ#d!#_5#d!#c*#d!#c$#d!#cd#d!#am!#d!)a$#d!#c$#d!#c&#d!#ch!#d!#ce!,$+#d!#an!#d!&ao!#d!#cp!#d!#cX#d!",
-    "/_7#d!#cp!#d!#cX#d!,a1#d!#c&#d!#c,#d!)]5#d!#cp!#d!#cX#d!#a7#d!#c$#d!#cn!#d!#cX#d!#aY#d!#cX#d!)a3#d!#c$#d!#c&#d!#c",
-    "*#d!#c$#d!#c^#d!#_o!#d!#_!#d!#c.#$/#d!#c.#d!#c,#d!o#y!A#d!KV!#d!y!r#@#d!#R!#d!#V!#d!#V!#d!#u'1#d!#c'#d!#c8#d!#c9#",
-    "d!&z#*#d!#i9!#$!#t;!#d!)g,2#d!#Z!#d!#Z[#d!#w=k!#$!#r#2#|0!#rL!,i!7#d!)T##d!#n&$#d!#a!#d!#=!#d!#e.>#d!#c&#d!#Z%#d!",
-    "#c&#d!#Z%#d!#c&#d!#V%#d!#c&#d!#]%#d!#c&#d!#]%#d!#c&#d!#g!M#d!#a!#d!){!V#d!5q!+#d!#Zd#d!#p(i!#d!#e!!#d!#u,(#d!#iD'",
-    "#$!#}E!#d!s@iT!$%G$7'f%v%=oS5h(!#e]!!xZ#h[!#&!#&!&.!&.!#*!#f!!p!l#0#:!#:/#*!#&!#&!#G!p!F0#:!#-/#.!#*!/4!#!0t$x$1#",
-    "!2&%/,;0/K/#%##8.B7!i#d!g!'-#!2&%/,j!0/Z/#%##8.j!m#4#$!j(}&3#d!Ko!!#d!#c&#d!)X%#d!)p,&#$!#}.!#d!#a!#d!)a)#d!#c*#d",
-    "!#V!#d!)e-!#$!#o.!#d!#w!)#d!#c*#d!#c(#d!#Z'#d!)Z!#d!}CqFzd#!$#f!!#e!$#j!#y1r*!&J!TE!gi!kP|[82!)(!v#_!$$!$$!$,!$,!",
-    "$$!$4!$*!l,s+y)#!URo!X$$!'<!p){)u)*.!s#g!!$$!$,!*A!o;h6}5)!R#!URo!X$$!|%n(y+y%s#T#$!##Uj.u)s)w-g)s)50!#!$&!J#*Is.",
-    "m)y'#$!##Un0i+t(&!,#(+#'MjKl<iF@6!0,!0,!0,!IX%@m#w$'!&$t$:'$!<u$!Xf!y#@6!0,!0,!0,!IX%o,m+g)ou,hj(km(&&!&&!&&!&&!,",
-    "*!k$v!!&&!)&!#$!&(!pu!oo5ie3#d!#a_#d!#c[#d!#c>#d!#q'j##d!#o,.#d!#c[#d!#c>#d!#c5#d!#c.#d!#m-}!#$!##$#$!#z/|!#d!#c(",
-    "#d!#qDw!#$!#eG$#d!#a'#d!#a(#d!#c[#d!#cX#d!#cb#d!#c0#d!#a&#d!#s'h##d!#q,!#d!#ch!#d!#c>#d!#a=#d!#qv7a#$!#gy7e##d!#c",
-    ")#d!#a{!#d!#c.#d!#c[#d!#aZ#d!#c[#d!#c>#d!#c)#d!#u'{!#d!#c0#d!#n&1#$!##$#$!#t3!#d!#c.#d!#_!#d!#c[#d!#{x7a#$!#q{7e#",
-    "#d!#aw!#d!#c[#d!#{1Z#$!#,!#$!#of7!#$!#}{7!#d!#c[#d!#c>#d!#c)#d!#a3#d!#c:#d!#c'#d!#z2{!#$!#$0#$!#r5+#d!#cd#d!#ai!#",
-    "d!#c$#d!#c0#d!#c##d!#c[#d!#aZ#d!#c$#d!#a##d!#a+#d!#cf!#d!#c>#d!#F!#:u!#(&#&!&n4'/y8[#d!#cV#d!#i'1#d!#c##d!#c4#d!#",
-    "c-#d!#ru7##$!#es7##$!####$!##4#$!##-#$!#{r7(#$!#hi8^#d!#cV#d!#c-#d!#q'%#d!#c##d!#c4#d!#c-#d!#yv7##$!#wj80#d!#cW#d",
-    "!#V!#d!#cV#d!#q'1#d!#c##d!#c4#d!#c-#d!#tw7##$!#{i7##$!####$!##4#$!##-#$!##d#$!#|9!#d!#cV#d!#r81#$!####$!##4#$!##-",
-    "#$!##d#$!#y:i!#d!#cj!#d!#cV#d!#c-#d!5mcC#!$#vu5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#$!#fv5h##!$#uv5J#$!##",
-    "$#$!)ky5G#!$#zy5J#$!##$#$!)iw5G#!$#xw5J#$!##$#$!##t$#$!#nz5h##!$#}z5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#",
-    "$!#q{5h##!$#g|5J#$!##$#$!##t$#$!#gy5h##!$#vy5J#$!##$#$!)l|5G#!$#{|5J#$!##$#$!){y5G#!$#qz5J#$!##$#$!##t$#$!&g}5f#&",
-    "x}5J&!$&!t$#zz5h##!$#p{5J#$!##$#$!##t$#$!#fe6h##!$#ue6J#$!##$#$!##t$#$!#fe6u$$!$#*#$!$#&#$!$#&#$!$#.#$!$#.#$!$#*#",
-    "$!$)xs5z$#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#E!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#m#!#$!#$!#",
-    "$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#re6o$#!%#ue6t$#te6!#+!&,'#kk6(#xm6o$#!%#!)$!$#!z$%t!)i`'#hr8(#pe6!#3!&4'#f",
-    "l6(#wn6{$$!$#&#$!$#!z$#fn6{$#!$#!t$#lk6i$#!%#E)$!$)Dt$#E!#l#i$#!%#!)$!$&|r6##!$#!t$#no6i$#!%#.)$!$#5G#!$#*g##.!#o",
-    "!i$#!%#!)$!$#)I#k^J$!$!h%)rx8z$#u}5!#,!&+'#pn6(#xq6{$$!$#6#$!$#!z$!|](r|8!$pCer6+mf!$5g$u,ss:g##&!Z&!f#j$!#*!#%!v",
-    "%m#!/,!)(!j!S!&&!s!Q!)0!)&!&(!g!si;!&tk;!BJ!#fj;!#&!#xk;!#$!)<!#$!)(!#$!5(!#$!)0!#$!)(!#$!r#Y!#.!#$!#&!j%h#!#$!#K",
-    "!#$!5d!#$!#$!#$!q&lj*!$xw(lr#!n}%tw#xpE&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(##!$&(##!$g!",
-    "t##>n&!K>!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(##!$&(##!$g!t##)k%!#$!#$!#$!,8!rfh)ggl!!z",
-    "z=!k|@!qI!fz7!pe:!h}#!fm_!!!}zY!rsN!gvQ!ln!!io&!jf0!}w&!iy$!w=!z8!zq%!{z>!z`!fn!!k_!vv,!kg*!fl&!kg_!xm#!{s2!tg%!p",
-    "w/!w{2!snU!pr.!sj1!|j!!e|>!qw8!}o$!zhB!og&!|p$!qz#!hw7!mxU!lM!e7!}|-!qk$!uj%!rk#!yw&!vj$!l&!rq%!g{&!jx!!qT!||=!z2",
-    "!}u!!sm$!mx+!rv(!eo/!ujI!km$!vm7!wu!!mz*!tr$!nu/!pu'!tiS!{i!!yq*!xn!!h8!vz*!r4!re3!jsW!ywE!prF!B!emA!yk!!nn$!tp.!",
-    "xk(!wtA!zi%!|l:!|fR!sq*!xv!!{j/!rG!yo;!om>!zfB!mm,!ew-!gq8!pl%!fv2!uiB!wf#!zn8!oi*!fr$!}t8!{w<!ng<!wg'!xo9!x{8!mz",
-    "-!ke@!mX!g'!v{1!ie0!vy#!ii&!re%!sxS!f:!wr#!qx#!u{$!xu'!ky&!mu6!pi#!|v!!y#!|v_!py/!qh#!ew<!pnH!ga!n(!vU!i|'!oL!}c!",
-    "et#!vv!!jS!xm+!uu'!|p(!}a!uvU!t*!pK!wk6!p|2!pG!ekD!o7!si!!me&!tz,!lq&!kk=!|{%!nm#!xE!jQ!rm/!f.!tp(!i-!t}-!zi#!}%!",
-    "f0!jw[!nyB!o}2!ho#!eoL!lm.!gP!ln(!{%!||&!w{!!gv%!t|!!en+!|v(!}t+!heO!kmG!wvW!np0!e)!fu#!i;!rw#!l:!l`!rg#!tu5!koZ!",
-    "re-!lhK!h{Y!j{)!yf-!nr:!ulG!vC!i{$!uu(!h};!plX!lG!hh&!uj'!t8!g;!jx!!oh%!qF!yh'!t|&!G!ft&!sp#!svW!jy5!og5!ut7!nY!o",
-    "r-!t|,!j}#!hO!onM!pn$!mx/!fh%!j&!e=!qm'!pL!ij5!m|Q!ykK!soH!p#!{t)!|v!!ht4!vs:!yv-!wr$!oqA!n}$!jx*!uw)!klC!no*!s}!",
-    "(vU%jz*(}h0!ms:!uk!!qR!h!!0!x!!kv7!eg5!x^%gq$%wl#(|s#!i/+hy%!<!|!!re#!ky)!ig$!iqZ!p8!s'!y=!Y!h(!pO!y'!k'!iF!w'!{m",
-    "!!6!nv!!n0!p!!o'!lf!!i+!o-!oH!vm#!p,!r4!pO!r.!uH!j|!!k-!8!#!2!.!0!k#!$!u-!t$!|8!rM!M!{#!y7!i+!pG!t*!!!uF!hi#!h*!p",
-    "<!{#!jA!u#!lW!y)!}w$!h6!j$!t}M!prg/!r}}-(jzJ!lj!!r%!oG!uD!h$!s9!q#!oV!h%!z$!k%!}R!r&!e+!C!e5!k/!pl!!0!|*!z$!m7!z(",
-    "!}$!h*!f#!g+!v$!o@!p&!w#!j4!l6!p,!*!h$!hv!!t$!v>!jA!B!n&!s3!l:!zn$!{w#!i)!k)!s9!m+!u#!q1!&!g-!E!U!l&!5!g@!jG!g5!n",
-    ".!m1!u+!y9!m/!ee!!}+!{i!!{D!|$!C!i7!}#!}!!w#!'!D!q%!{%!}=!jM!r8!e7!g1!ys!!u'!t(!f*!l!!:!k#!sZ!ne#!q}h,!-!lx(!xmy/",
-    "!i}!!f!!gru0!e|'!}h;!yhe/!o%r'ljm$zoC'U(C36$!$$vlm'#$!$$unm'7$!$$!*$$!$$!$$!$$!$$!$$!'&!$$!$$!$$!$$!'&!'&!$$!'&!$",
-    "$!'&!$$!$$!$$!$$!$L'$).$6!$4!sp9sxe(ief(&&!N6!f/t*h(#$!hbfKjK#!UnLe=y;#!5&!<s=y3x2#$!szq(y}o%wfp%$$!$04$!$$!$$!$$",
-    "!$y)t&;$$!$$4$$!$#$$$!uzw-lw}+!+!4!wrr-!wtq-!u%!<!g%!e)!b!u%!R!wn6!gwr.!tjt-!0!C!I!ois-!ewq.!xx6!p!!oks-!sjs-!<!t",
-    "Z!l[!4!kli2!ggi2!>!ii7!vm7!8!|!!,!hn7!st7!&!Y!O!8!$!E!o#!2!4!U!6!&!!!!!quu-!w|v,!gx6!M!vmv-!vlv-!.!M!s+!r'!C!d!f$",
-    "!h&!W!x$!C!f!!!!M!G!2!A!t:!h5!k5!j/!j!!e|!!x|$!o6!p!!U!x)!x,!#!k)!ejz-!n}y-!,!A!K!2!r$!tf{-!v$!yyz-!i#!:!v%!x*!xm",
-    "<!>!uy<!w#!!!rg|-!zu{-!M!A!:!|s|-!|r|-!0!ee!!wb!rl=!rq=!>!}%!p#!{ne.!ly}-!qy}-!ev}-!'!E!q'!$!pi>!uk>!z!!M!|!!ip>!",
-    "x}l/!u{l/!ys>!(!(!K!yfm2!t{l2!pwg.!!!nf},!rz;!!!{v>!gxz/!v{F!vwh0!4!qz>!le@!q#!6!h!!l*!xp@!_!wt@!poi.!mki.!w)!*!&",
-    "!%!g#!K!l!!=!8!i#!K!*!W!8!v$!h&!j!!m)!ztj.!mvj.!s$!f(!Y!i'!m{j.!mvj.!y&!Z!{kB!l{B!M!b!o!!owB!woC!^!{}l.!mtl.!s5!n",
-    "-!zuC!u{C!}|C!k!!{z1!(!fz0!n'!ku4!hhR!ii<!*!.!l$!7!iqn.!fsy/!v{D!w(!y/!q#!lfn.!ren.!k(!e3!qrE!jvE!i'!g%!t.!ygn.!v",
-    "|m.!ftF!vyF!ono.!ljo.!oyF!z{F!e#!Y!$!}op.!vp7!py7!{lp.!|wq.!znq.!>!r'!o-!t!!}#!v#!t!!A!<!{fq.!mmq.!q3!p$!ttH!g|H!",
-    ")!|oq.!ngr.!k=!zmq.!k#!tjq.!t(!X!'!evI!yyI!q#!-!w#!|tr,!whr,!emr.!efr.!lgs.!fur.!<!Y!lpt.!olt.!M!ziu.!k1!miu.!E!i",
-    "tK!lvK!luK!!!liL!M!M!K!|$!ykL!fsL!|iw.!ygw.!jow.!ikw.!tfm-!xrl-!fky.!Q!t*!sft0!:!jlM!zsy.!#!r!!W!suy.!$!!!z!!hoM!",
-    "ntM!lsM!y%!gwv0!|f{.!n$!r$!ogN!thx0!q{{.!yk|.!z!!uj|.!x&!lxN!hfO!6!,!|y}.!m7!!!gle/!h|N!vw{0!toe/!(!vqO!xl|0!jke/",
-    "!j}O!efP!+!^!qsg/!rkg/!fhP!gpP!h$!x$!fvP!ggg1!b!sfg1!lrg1!ykh/!|sh/!wqh/!q'!8!xpi/!k%!loi/!}yi/!uxi/!zsr-!ekr/!{h",
-    "R!{%!ekR!xoR!sz>!lmq0!>!feK!4!tqq-!(!}o*!p{^!jjS!-!G!urG!ltG!&!6!v!!rml/!sml/!{#!e%!m%!o*!w+!x!!n(!i4!|(!&!C!zml/",
-    "!h8!n+!pjn1!qrT!&!j!!|rq/!ulq/!hrm/!n}o1!*!wnp1!r6!elq1!ppU!:!8!&!r$!e!!h*!{!!q+!z%!x$!Y!sgV!{nV!d!vnV!mvV!(!z}p/",
-    "!rtp/!0!s{V!z}V!wlf!!xnl2!h.!sjw1!4!|zW!s%!}+!u/!h{r/!jtr/!O!t&!x&!vet/!|{i#!nhv+!@!s#!{vv+!t}u+!o'!vex/!Y!}}v/!z",
-    "&!d!vtw/!zsw/!j6!h,!$!w&!{=![!igy/!j{w/!fr_!tu_!j}x/!{fl2!sk`!gfO!ymO!e|z/!p0!}oo2!2!zv`!ts|/!jyp2!pkq2!m{|/!!!`!",
-    "ew}/!ih}/!m|`!fia!q)!Y!j$!uma!|wu2!ryf0!s7!r.!r}b!b!sjc!zqi0!goy2!rsy2!t4!{)!vzi0!m}c!mid!,!0!6!0!n!!ykl0"
+    "q6t$z^#!$#!$#!$#!,#!&&&^#&q!#!$#!$#!.#*1#!$#!$#!.&,+#$'#!$#!$#!$#!,).1#!$#!$#!.#*/)2##!$#!$#!$#!,#!&&&^#&q!#!$#!$#!.#*1#!$#!$#!.&,+#$'#!$#!$#!",
+    "$#!,).1#!$#!$#!.#*/&!0#z#)#d!#c&#d!#ch!#d!#_q!#d!#c$#d!#c,#d!#c,#d!#a!#d!)a1#d!#c&#d!#c$#d!#cf!#d!#cZ#d!#_5#d!#c*#d!#c$#d!#cd#d!#am!#d!)a$#d!#",
+    "c$#d!#c&#d!#ch!#d!#ce!,$+#d!#an!#d!&ao!#d!#cp!#d!#cX#d!/_7#d!#cp!#d!#cX#d!,a1#d!#c&#d!#c,#d!)]5#d!#cp!#d!#cX#d!#a7#d!#c$#d!#cn!#d!#cX#d!#aY#d!",
+    "#cX#d!)a3#d!#c$#d!#c&#d!#c*#d!#c$#d!#c^#d!#_o!#d!#_!#d!#c.#$/#d!#c.#d!#c,#d!o#y!A#d!KV!#d!y!r#@#d!#R!#d!#V!#d!#V!#d!#u'1#d!#c'#d!#c8#d!#c9#d!&",
+    "z#*#d!#i9!#$!#t;!#d!)g,2#d!#Z!#d!#Z[#d!#w=k!#$!#r#2#|0!#rL!,i!7#d!)T##d!#n&$#d!#a!#d!#=!#d!#e.>#d!#c&#d!#Z%#d!#c&#d!#Z%#d!#c&#d!#V%#d!#c&#d!#]",
+    "%#d!#c&#d!#]%#d!#c&#d!#g!M#d!#a!#d!){!V#d!5q!+#d!#Zd#d!#p(i!#d!#e!!#d!#u,(#d!#iD'#$!#}E!#d!s@iT!$%G$7'f%v%=oS5h(!#e]!!xZ#h[!#&!#&!&.!&.!#*!#f!",
+    "!p!l#0#:!#:/#*!#&!#&!#G!p!F0#:!#-/#.!#*!/4!#!0t$x$1#!2&%/,;0/K/#%##8.B7!i#d!g!'-#!2&%/,j!0/Z/#%##8.j!m#4#$!j(}&3#d!Ko!!#d!#c&#d!)X%#d!)p,&#$!#",
+    "}.!#d!#a!#d!)a)#d!#c*#d!#V!#d!)e-!#$!#o.!#d!#w!)#d!#c*#d!#c(#d!#Z'#d!)Z!#d!}CqFzd#!$#f!!#e!$#j!#y1r*!&J!TE!gi!kP|[82!)(!v#_!$$!$$!$,!$,!$$!$4!",
+    "$*!l,s+y)#!URo!X$$!'<!p){)u)*.!s#g!!$$!$,!*A!o;h6}5)!R#!URo!X$$!|%n(y+y%s#T#$!##Uj.u)s)w-g)s)50!#!$&!J#*Is.m)y'#$!##Un0i+t(&!,#(+#'MjKl<iF@6!0",
+    ",!0,!0,!IX%@m#w$'!&$t$:'$!<u$!Xf!y#@6!0,!0,!0,!IX%o,m+g)ou,hj(km(&&!&&!&&!&&!,*!k$v!!&&!)&!#$!&(!pu!oo5ie3#d!#a_#d!#c[#d!#c>#d!#q'j##d!#o,.#d!",
+    "#c[#d!#c>#d!#c5#d!#c.#d!#m-}!#$!##$#$!#z/|!#d!#c(#d!#qDw!#$!#eG$#d!#a'#d!#a(#d!#c[#d!#cX#d!#cb#d!#c0#d!#a&#d!#s'h##d!#q,!#d!#ch!#d!#c>#d!#a=#d",
+    "!#qv7a#$!#gy7e##d!#c)#d!#a{!#d!#c.#d!#c[#d!#aZ#d!#c[#d!#c>#d!#c)#d!#u'{!#d!#c0#d!#n&1#$!##$#$!#t3!#d!#c.#d!#_!#d!#c[#d!#{x7a#$!#q{7e##d!#aw!#d",
+    "!#c[#d!#{1Z#$!#,!#$!#of7!#$!#}{7!#d!#c[#d!#c>#d!#c)#d!#a3#d!#c:#d!#c'#d!#z2{!#$!#$0#$!#r5+#d!#cd#d!#ai!#d!#c$#d!#c0#d!#c##d!#c[#d!#aZ#d!#c$#d!",
+    "#a##d!#a+#d!#cf!#d!#c>#d!#F!#:u!#(&#&!&n4'/y8[#d!#cV#d!#i'1#d!#c##d!#c4#d!#c-#d!#ru7##$!#es7##$!####$!##4#$!##-#$!#{r7(#$!#hi8^#d!#cV#d!#c-#d!",
+    "#q'%#d!#c##d!#c4#d!#c-#d!#yv7##$!#wj80#d!#cW#d!#V!#d!#cV#d!#q'1#d!#c##d!#c4#d!#c-#d!#tw7##$!#{i7##$!####$!##4#$!##-#$!##d#$!#|9!#d!#cV#d!#r81#",
+    "$!####$!##4#$!##-#$!##d#$!#y:i!#d!#cj!#d!#cV#d!#c-#d!5mcC#!$#vu5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#$!#fv5h##!$#uv5J#$!##$#$!)ky5G#!$",
+    "#zy5J#$!##$#$!)iw5G#!$#xw5J#$!##$#$!##t$#$!#nz5h##!$#}z5J#$!##$#$!##t$#$!#lx5h##!$#{x5J#$!##$#$!##t$#$!#q{5h##!$#g|5J#$!##$#$!##t$#$!#gy5h##!$",
+    "#vy5J#$!##$#$!)l|5G#!$#{|5J#$!##$#$!){y5G#!$#qz5J#$!##$#$!##t$#$!&g}5f#&x}5J&!$&!t$#zz5h##!$#p{5J#$!##$#$!##t$#$!#fe6h##!$#ue6J#$!##$#$!##t$#$",
+    "!#fe6u$$!$#*#$!$#&#$!$#&#$!$#.#$!$#.#$!$#*#$!$)xs5z$#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#E!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!",
+    "#$!#m#!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#$!#re6o$#!%#ue6t$#te6!#+!&,'#kk6(#xm6o$#!%#!)$!$#!z$%t!)i`'#hr8(#pe6!#3!&4'#fl6(#wn6{$$!$#&#",
+    "$!$#!z$#fn6{$#!$#!t$#lk6i$#!%#E)$!$)Dt$#E!#l#i$#!%#!)$!$&|r6##!$#!t$#no6i$#!%#.)$!$#5G#!$#*g##.!#o!i$#!%#!)$!$#)I#k^J$!$!h%)rx8z$#u}5!#,!&+'#p",
+    "n6(#xq6{$$!$#6#$!$#!z$!|](r|8!$pCer6+mf!$5g$u,ss:g##&!Z&!f#j$!#*!#%!v%m#!/,!)(!j!S!&&!s!Q!)0!)&!&(!g!si;!&tk;!BJ!#fj;!#&!#xk;!#$!)<!#$!)(!#$!5",
+    "(!#$!)0!#$!)(!#$!r#Y!#.!#$!#&!j%h#!#$!#K!#$!5d!#$!#$!#$!q&lj*!$xw(lr#!n}%tw#xpE&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(#",
+    "#!$&(##!$g!t##>n&!K>!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!&&!)(!&&!&&!50!#!$&(##!$&(##!$&(##!$&(##!$g!t##)k%!#$!#$!#$!,8!rfh)ggl!!zz=!k|@!qI!fz7!pe:!",
+    "h}#!fm_!!!}zY!rsN!gvQ!ln!!io&!jf0!}w&!iy$!w=!z8!zq%!{z>!z`!fn!!k_!vv,!kg*!fl&!kg_!xm#!{s2!tg%!pw/!w{2!snU!pr.!sj1!|j!!e|>!qw8!}o$!zhB!og&!|p$!",
+    "qz#!hw7!mxU!lM!e7!}|-!qk$!uj%!rk#!yw&!vj$!l&!rq%!g{&!jx!!qT!||=!z2!}u!!sm$!mx+!rv(!eo/!ujI!km$!vm7!wu!!mz*!tr$!nu/!pu'!tiS!{i!!yq*!xn!!h8!vz*!",
+    "r4!re3!jsW!ywE!prF!B!emA!yk!!nn$!tp.!xk(!wtA!zi%!|l:!|fR!sq*!xv!!{j/!rG!yo;!om>!zfB!mm,!ew-!gq8!pl%!fv2!uiB!wf#!zn8!oi*!fr$!}t8!{w<!ng<!wg'!xo",
+    "9!x{8!mz-!ke@!mX!g'!v{1!ie0!vy#!ii&!re%!sxS!f:!wr#!qx#!u{$!xu'!ky&!mu6!pi#!|v!!y#!|v_!py/!qh#!ew<!pnH!ga!n(!vU!i|'!oL!}c!et#!vv!!jS!xm+!uu'!|p",
+    "(!}a!uvU!t*!pK!wk6!p|2!pG!ekD!o7!si!!me&!tz,!lq&!kk=!|{%!nm#!xE!jQ!rm/!f.!tp(!i-!t}-!zi#!}%!f0!jw[!nyB!o}2!ho#!eoL!lm.!gP!ln(!{%!||&!w{!!gv%!t",
+    "|!!en+!|v(!}t+!heO!kmG!wvW!np0!e)!fu#!i;!rw#!l:!l`!rg#!tu5!koZ!re-!lhK!h{Y!j{)!yf-!nr:!ulG!vC!i{$!uu(!h};!plX!lG!hh&!uj'!t8!g;!jx!!oh%!qF!yh'!",
+    "t|&!G!ft&!sp#!svW!jy5!og5!ut7!nY!or-!t|,!j}#!hO!onM!pn$!mx/!fh%!j&!e=!qm'!pL!ij5!m|Q!ykK!soH!p#!{t)!|v!!ht4!vs:!yv-!wr$!oqA!n}$!jx*!uw)!klC!no",
+    "*!s}!(vU%jz*(}h0!ms:!uk!!qR!h!!0!x!!kv7!eg5!x^%gq$%wl#(|s#!i/+hy%!<!|!!re#!ky)!ig$!iqZ!p8!s'!y=!Y!h(!pO!y'!k'!iF!w'!{m!!6!nv!!n0!p!!o'!lf!!i+!",
+    "o-!oH!vm#!p,!r4!pO!r.!uH!j|!!k-!8!#!2!.!0!k#!$!u-!t$!|8!rM!M!{#!y7!i+!pG!t*!!!uF!hi#!h*!p<!{#!jA!u#!lW!y)!}w$!h6!j$!t}M!prg/!r}}-(jzJ!lj!!r%!o",
+    "G!uD!h$!s9!q#!oV!h%!z$!k%!}R!r&!e+!C!e5!k/!pl!!0!|*!z$!m7!z(!}$!h*!f#!g+!v$!o@!p&!w#!j4!l6!p,!*!h$!hv!!t$!v>!jA!B!n&!s3!l:!zn$!{w#!i)!k)!s9!m+",
+    "!u#!q1!&!g-!E!U!l&!5!g@!jG!g5!n.!m1!u+!y9!m/!ee!!}+!{i!!{D!|$!C!i7!}#!}!!w#!'!D!q%!{%!}=!jM!r8!e7!g1!ys!!u'!t(!f*!l!!:!k#!sZ!ne#!q}h,!-!lx(!xm",
+    "y/!i}!!f!!gru0!e|'!}h;!yhe/!o%r'ljm$zoC'U(C36$!$$vlm'#$!$$unm'7$!$$!*$$!$$!$$!$$!$$!$$!'&!$$!$$!$$!$$!'&!'&!$$!'&!$$!'&!$$!$$!$$!$$!$L'$).$6!$",
+    "4!sp9sxe(ief(&&!N6!f/t*h(#$!hbfKjK#!UnLe=y;#!5&!<s=y3x2#$!szq(y}o%wfp%$$!$04$!$$!$$!$$!$y)t&;$$!$$4$$!$#$$$!uzw-lw}+!+!4!wrr-!wtq-!u%!<!g%!e)!",
+    "b!u%!R!wn6!gwr.!tjt-!0!C!I!ois-!ewq.!xx6!p!!oks-!sjs-!<!tZ!l[!4!kli2!ggi2!>!ii7!vm7!8!|!!,!hn7!st7!&!Y!O!8!$!E!o#!2!4!U!6!&!!!!!quu-!w|v,!gx6!",
+    "M!vmv-!vlv-!.!M!s+!r'!C!d!f$!h&!W!x$!C!f!!!!M!G!2!A!t:!h5!k5!j/!j!!e|!!x|$!o6!p!!U!x)!x,!#!k)!ejz-!n}y-!,!A!K!2!r$!tf{-!v$!yyz-!i#!:!v%!x*!xm<",
+    "!>!uy<!w#!!!rg|-!zu{-!M!A!:!|s|-!|r|-!0!ee!!wb!rl=!rq=!>!}%!p#!{ne.!ly}-!qy}-!ev}-!'!E!q'!$!pi>!uk>!z!!M!|!!ip>!x}l/!u{l/!ys>!(!(!K!yfm2!t{l2!",
+    "pwg.!!!nf},!rz;!!!{v>!gxz/!v{F!vwh0!4!qz>!le@!q#!6!h!!l*!xp@!_!wt@!poi.!mki.!w)!*!&!%!g#!K!l!!=!8!i#!K!*!W!8!v$!h&!j!!m)!ztj.!mvj.!s$!f(!Y!i'!",
+    "m{j.!mvj.!y&!Z!{kB!l{B!M!b!o!!owB!woC!^!{}l.!mtl.!s5!n-!zuC!u{C!}|C!k!!{z1!(!fz0!n'!ku4!hhR!ii<!*!.!l$!7!iqn.!fsy/!v{D!w(!y/!q#!lfn.!ren.!k(!e",
+    "3!qrE!jvE!i'!g%!t.!ygn.!v|m.!ftF!vyF!ono.!ljo.!oyF!z{F!e#!Y!$!}op.!vp7!py7!{lp.!|wq.!znq.!>!r'!o-!t!!}#!v#!t!!A!<!{fq.!mmq.!q3!p$!ttH!g|H!)!|o",
+    "q.!ngr.!k=!zmq.!k#!tjq.!t(!X!'!evI!yyI!q#!-!w#!|tr,!whr,!emr.!efr.!lgs.!fur.!<!Y!lpt.!olt.!M!ziu.!k1!miu.!E!itK!lvK!luK!!!liL!M!M!K!|$!ykL!fsL",
+    "!|iw.!ygw.!jow.!ikw.!tfm-!xrl-!fky.!Q!t*!sft0!:!jlM!zsy.!#!r!!W!suy.!$!!!z!!hoM!ntM!lsM!y%!gwv0!|f{.!n$!r$!ogN!thx0!q{{.!yk|.!z!!uj|.!x&!lxN!h",
+    "fO!6!,!|y}.!m7!!!gle/!h|N!vw{0!toe/!(!vqO!xl|0!jke/!j}O!efP!+!^!qsg/!rkg/!fhP!gpP!h$!x$!fvP!ggg1!b!sfg1!lrg1!ykh/!|sh/!wqh/!q'!8!xpi/!k%!loi/!",
+    "}yi/!uxi/!zsr-!ekr/!{hR!{%!ekR!xoR!sz>!lmq0!>!feK!4!tqq-!(!}o*!p{^!jjS!-!G!urG!ltG!&!6!v!!rml/!sml/!{#!e%!m%!o*!w+!x!!n(!i4!|(!&!C!zml/!h8!n+!",
+    "pjn1!qrT!&!j!!|rq/!ulq/!hrm/!n}o1!*!wnp1!r6!elq1!ppU!:!8!&!r$!e!!h*!{!!q+!z%!x$!Y!sgV!{nV!d!vnV!mvV!(!z}p/!rtp/!0!s{V!z}V!wlf!!xnl2!h.!sjw1!4!",
+    "|zW!s%!}+!u/!h{r/!jtr/!O!t&!x&!vet/!|{i#!nhv+!@!s#!{vv+!t}u+!o'!vex/!Y!}}v/!z&!d!vtw/!zsw/!j6!h,!$!w&!{=![!igy/!j{w/!fr_!tu_!j}x/!{fl2!sk`!gfO",
+    "!ymO!e|z/!p0!}oo2!2!zv`!ts|/!jyp2!pkq2!m{|/!!!`!ew}/!ih}/!m|`!fia!q)!Y!j$!uma!|wu2!ryf0!s7!r.!r}b!b!sjc!zqi0!goy2!rsy2!t4!{)!vzi0!m}c!mid!,!0!",
+    "6!0!n!!ykl0"
 };
 
 /*  Runs of marks of one class: how far from the one before, length less one, class. */
 static const char *const lemon__mark_list[] = {
-    "h>6t(!!v(!%j(!!v(!!f(!&j(!#q'!%j(!#q'!,j(!&#!%j(!)t(!!e)!!t(!$j(!$t(!#j(#$t(!%j(!!t(!!v(!#j(!!t(!!w(!#x(!!w(!#x(!",
-    "!w(!.t(o*&t(e*!j(!%t(!!j(!$t(!!l(!!j(!'t(!'j(!#t(!!j(!#t(!!l(!!r(!!t(!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9#!",
-    ":!!;#!t(!!j(#!4l!)t(!!A!!B!!CS!=!!>!!@!!A!!B!!C!!D!!E!#t(!#j(!&t(!!j(!#t(!!j(2!Fp#(t($%t(!!j(!!t($#t(#!j(!#t(!!j(",
-    "F!GA!t(!!j(!#t(!!j(!#t(!$j(!!t(!#j(!!t(!!j(!$t(!!j(!!t(!!j(!!t(!!j(!!t(!!j(!#t(y%(t(!!j(!!t(E%t(#*t(#$t(#&t(N$j(j",
-    "$/t(#!j(!#t(!!j(!#t(!!j(!$t(!$j(!!=!!>!!@!$t(!!j(!#t(!#j(!&t(`!)2!+%!t(!!j(!#t(r#!)2!+y#!)2!+y#!)2!+y#!)2!+q$!+q$",
-    "!+)!x!!!f#p#!)2!+q$!+n$!+x##r#!!+/%v#w##h$0%l$p!#j(=!j(#!j(#!f(Z!s$!!t$#!v$'%t$$!t$##t(!!+##t(b!j({#!)##+v!!j(i<$",
-    "t(mF!+B!+v%!+,!t(r'!r(h%!l(!!t(!!j(i(!t(!!j(k!!+6)t($!j(S&t(!'j(!#t(!!j(h$!)1!+I!t(!!j(!(t(Y#+^!)-#+g!!)q%$t(#!#!",
-    "&j(!#t(!%j(!!t(#(#&!j((!t(%#t(m'#t(!!j(!(t(!!j(!#t(!!x(!!}'!!j(!!q'!Gt('!t(!!w(!!j(!!t(!!j(j<#t(!##!%t(!$#!#t(&!t",
-    "(%##!!t(!!j(!!t(!##!%j(!!t(jj$$t(f%!+k#Bt(s5!h(!!r(!!v(!!l(!#n(t##*}rP!t(&+t(C#t(t!#t(p*!+}&!+=3t(]$j(H!+j#!).!+}",
-    "(!t(##t(!!j($#t('#t(#!t(W!+k)!+lw@!<i>(t(!(j(!#t(mG!j(p(!j(n%&t(vd!j(#!t(K!t(!!#!!j(&!+e&!t(!!j(oW!+[!+]!+!!)i!$t",
-    "(S#+b!)p!!++!)u#!+!!)r&!)!!+u!!)2!+:(t(%&t(t'!+%!)m$!+!!)p)!+!!)p$!+h$!+!!)e$!+nT!+ir@&#_(t(}tA!#hy'#f(!$#%!p(!&f",
-    "(*)j($&t(!#j(A%t(m%$t(e|$(t(#2t($(t(##t(#&t(|y!(j(x#'t(!!)"
+    "h>6t(!!v(!%j(!!v(!!f(!&j(!#q'!%j(!#q'!,j(!&#!%j(!)t(!!e)!!t(!$j(!$t(!#j(#$t(!%j(!!t(!!v(!#j(!!t(!!w(!#x(!!w(!#x(!!w(!.t(o*&t(e*!j(!%t(!!j(!$t(",
+    "!!l(!!j(!'t(!'j(!#t(!!j(!#t(!!l(!!r(!!t(!!,!!-!!.!!/!!0!!1!!2!!3!!4!#5!!6!!7!!8#!9#!:!!;#!t(!!j(#!4l!)t(!!A!!B!!CS!=!!>!!@!!A!!B!!C!!D!!E!#t(!",
+    "#j(!&t(!!j(!#t(!!j(2!Fp#(t($%t(!!j(!!t($#t(#!j(!#t(!!j(F!GA!t(!!j(!#t(!!j(!#t(!$j(!!t(!#j(!!t(!!j(!$t(!!j(!!t(!!j(!!t(!!j(!!t(!!j(!#t(y%(t(!!j",
+    "(!!t(E%t(#*t(#$t(#&t(N$j(j$/t(#!j(!#t(!!j(!#t(!!j(!$t(!$j(!!=!!>!!@!$t(!!j(!#t(!#j(!&t(`!)2!+%!t(!!j(!#t(r#!)2!+y#!)2!+y#!)2!+y#!)2!+q$!+q$!+)",
+    "!x!!!f#p#!)2!+q$!+n$!+x##r#!!+/%v#w##h$0%l$p!#j(=!j(#!j(#!f(Z!s$!!t$#!v$'%t$$!t$##t(!!+##t(b!j({#!)##+v!!j(i<$t(mF!+B!+v%!+,!t(r'!r(h%!l(!!t(!",
+    "!j(i(!t(!!j(k!!+6)t($!j(S&t(!'j(!#t(!!j(h$!)1!+I!t(!!j(!(t(Y#+^!)-#+g!!)q%$t(#!#!&j(!#t(!%j(!!t(#(#&!j((!t(%#t(m'#t(!!j(!(t(!!j(!#t(!!x(!!}'!!",
+    "j(!!q'!Gt('!t(!!w(!!j(!!t(!!j(j<#t(!##!%t(!$#!#t(&!t(%##!!t(!!j(!!t(!##!%j(!!t(jj$$t(f%!+k#Bt(s5!h(!!r(!!v(!!l(!#n(t##*}rP!t(&+t(C#t(t!#t(p*!+",
+    "}&!+=3t(]$j(H!+j#!).!+}(!t(##t(!!j($#t('#t(#!t(W!+k)!+lw@!<i>(t(!(j(!#t(mG!j(p(!j(n%&t(vd!j(#!t(K!t(!!#!!j(&!+e&!t(!!j(oW!+[!+]!+!!)i!$t(S#+b!",
+    ")p!!++!)u#!+!!)r&!)!!+u!!)2!+:(t(%&t(t'!+%!)m$!+!!)p)!+!!)p$!+h$!+!!)e$!+nT!+ir@&#_(t(}tA!#hy'#f(!$#%!p(!&f(*)j($&t(!#j(A%t(m%$t(e|$(t(#2t($(t",
+    "(##t(#&t(|y!(j(x#'t(!!)"
 };
 
 static int32_t lemon__difference(uint32_t n) { return n % 2 ? -(int32_t)(n / 2) - 1 : (int32_t)(n / 2); }
@@ -13814,13 +13755,6 @@ static void lemon__objective_fill(lemon__objective *q, lemon__windows *windows, 
     }
 }
 
-/*  Loss and gradients on them. */
-static lemon_status lemon__objective_run(lemon__objective *q, lemon__windows *windows, int64_t position) {
-    lemon__objective_fill(q, windows, position);
-    lemon_status status = lemon_tape_forward(q->tape);
-    return status ? status : lemon_tape_backward(q->tape);
-}
-
 /* ---- the trainer ---- */
 
 typedef struct lemon__trainer {
@@ -14439,12 +14373,6 @@ static float *lemon__teacher_weight(lemon_ctx *ctx, lemon_arena *arena, const le
     return out;
 }
 
-/*  Whether a student norm starts at 1, its gain being in the matrices that read it. */
-static int lemon__gain_folded(const lemon_operators *ops, lemon_role role) {
-    return ops->fold_gains && lemon__role_places[role].in == LEMON_AT_GAIN &&
-           (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);
-}
-
 /*  How many slots a role sums over, and the teacher layer of one: -1 where the slot is empty. */
 static int64_t lemon__role_slots(const lemon_operators *ops, lemon_role role) {
     return lemon__roles[role].per_layer ? ops->slots : 1;
@@ -14548,10 +14476,12 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     int64_t layer;
     lemon_role role = lemon__param_role(&ops->student, param, &layer);
     lemon_tensor *out = &student->params[param];
+    const int folded = ops->fold_gains && lemon__role_places[role].in == LEMON_AT_GAIN &&
+                       (role != LEMON_FINAL_NORM || !ops->student.tied_embeddings);     /* a norm's gain is in its readers */
     float *w = (float *)out->data;
     lemon_status status = LEMON_OK;
     lemon__zero(ctx, w, lemon_tensor_bytes(out));
-    if (lemon__gain_folded(ops, role)) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
+    if (folded) for (int64_t i = 0; i < out->cols; i++) w[i] = 1.0f;
     else for (int64_t slot = 0; !status && slot < lemon__role_slots(ops, role); slot++)
         status = lemon__apply_slot(ctx, ops, teacher, role, layer, slot, w);
     if (!status && correction) lemon__correct(&ops->correction[param], w);
@@ -16957,7 +16887,9 @@ static void lemon__learn_steps(lemon__learn *l) {
     for (int64_t step = 1; !f->status && step <= o.steps; step++) {
         double loss;
         memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
-        f->status = lemon__objective_run(&l->q, &l->windows, (step - 1) * l->q.batch);
+        lemon__objective_fill(&l->q, &l->windows, (step - 1) * l->q.batch);
+        f->status = lemon_tape_forward(l->q.tape);
+        if (!f->status) f->status = lemon_tape_backward(l->q.tape);
         if (f->status) return;
         loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (int64_t i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];

@@ -460,17 +460,30 @@ def draw(student):
                 '<text x="60" y="20" font-size="15">%s</text>\n%s\n</svg>\n' % (STUDENTS[student][0], "\n".join(out)))
 
 
-def report(readme):
+# Of the tables, those that the README shows: where all methods were measured.  All of them stand in results/effectiveness.md.
+SHOWN = (("b3", 0), ("a4", 1))
+
+
+def tables(wanted):
     out = []
     for student in STUDENTS:
-        if os.path.exists(csv_path(student)):
-            for distill in (0, 1):
+        for distill in (0, 1):
+            if os.path.exists(csv_path(student)) and (wanted is None or (student, distill) in wanted):
                 table(student, distill, out)
-            draw(student)
     learned(out)
+    return out
+
+
+def report(readme, part):
+    for student in STUDENTS:
+        if os.path.exists(csv_path(student)):
+            draw(student)
     if not readme:
-        print("\n".join(out))
+        print("\n".join(tables(SHOWN if part == "readme" else None)))
         return
+    with open(os.path.join(RESULTS, "effectiveness.md"), "w", encoding="utf-8") as f:
+        f.write("\n".join(tables(None)))
+    out = tables(SHOWN)
     begin, end, path = "<!-- effectiveness:begin -->", "<!-- effectiveness:end -->", os.path.join(ROOT, "README.md")
     with open(path, encoding="utf-8") as f:
         page = f.read()
@@ -502,8 +515,9 @@ def main():
     parser.add_argument("--threads", default="0")
     parser.add_argument("--between", type=int, default=1, help="0: lemon gets no budgets of its own")
     parser.add_argument("--quick", action="store_true", help="one student, three methods, two budgets, one seed")
-    parser.add_argument("--table", action="store_true", help="run nothing, print what was measured")
-    parser.add_argument("--readme", action="store_true", help="run nothing, put it into README.md")
+    parser.add_argument("--table", nargs="?", const="all", choices=("all", "readme"),
+                        help="run nothing, print what was measured, or what the README shows of it")
+    parser.add_argument("--readme", action="store_true", help="run nothing, put it into README.md and results/effectiveness.md")
     options = parser.parse_args()
     if options.quick:
         global WORK, RESULTS
@@ -513,7 +527,7 @@ def main():
         options.methods = ["random", "subclone", "modegpt", "lemon"]
     if not options.table and not options.readme:
         compare(options)
-    report(options.readme)
+    report(options.readme, options.table)
 
 
 if __name__ == "__main__":
