@@ -28,14 +28,14 @@
         2  Numbers         374   2363   bf16 and f16, random numbers, checksums
         3  Tensors         396   2471   a dense view, storage types, arenas
         4  GEMM            429   2742   the matrix product
-        5  Kernels           -   4582   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5698   reverse-mode automatic differentiation
-        7  Model           532   6349   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6953   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      692  10156   text to ids and back; text files to training data
-       10  Inference       781  12942   the key-value cache, sampling
-       11  Training        844  13383   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          915  14099   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4583   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5699   reverse-mode automatic differentiation
+        7  Model           532   6350   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6954   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      692  10157   text to ids and back; text files to training data
+       10  Inference       781  12943   the key-value cache, sampling
+       11  Training        844  13384   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          915  14101   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -3811,8 +3811,9 @@ static int lemon__path(const lemon__product *g) {
     return LEMON__BY_TILES;
 }
 
-/*  What depends on the size of a part: its blocks (rows of A: what fills a good half of L2), and what of it is packed.  A goes in place if it is small, or if it
-    lies by rows that do not fall on the same places of L1 (NEON wants its columns); B must lie by rows for that. */
+/*  What depends on the size of a part: its blocks, of A so many rows as fill a good half of L2, and what of it is packed.
+    A goes in place if it is small, or if it lies by rows that do not fall on the same places of L1 (NEON wants its
+    columns); B must lie by rows for that. */
 static void lemon__plan_part(lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int streams = g->a_row != 1 && g->a_row % 1024 != 0 && !LEMON__NEON;
@@ -13636,7 +13637,8 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
     return LEMON_OK;
 }
 
-/*  One pass over w, g, m, v, which leaves what w was in g; vectors by name, for compilers may not vectorise a square root that sets errno. */
+/*  One pass over w, g, m, v, which leaves what w was in g; vectors by name, for compilers may not vectorise a square root
+    that sets errno. */
 #define LEMON__SQRT_one sqrtf
 #define LEMON__SQRT_m256 _mm256_sqrt_ps
 #define LEMON__SQRT_m512(x) _mm512_maskz_sqrt_ps(0xffff, x)
