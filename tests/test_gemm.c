@@ -500,13 +500,18 @@ static void test_packed_arguments(lemon_ctx *ctx, const char *name) {
     check(ok, name);
 }
 
-/* Sizes that no memory holds are refused before anything is computed from them. */
+/* Sizes that no address space or no memory holds are refused before anything is computed from them. */
 static void test_packed_huge(void) {
     float x[4] = {0};
+    const int64_t most = PTRDIFF_MAX / (int64_t)sizeof *x;
     lemon_packed *packed;
-    int ok = lemon_sgemm_pack(NULL, 0, INT64_MAX, 1, x, INT64_MAX, &packed) == LEMON_E_MEMORY && !packed;
-    ok &= lemon_sgemm_pack(NULL, 1, 1, INT64_MAX, x, INT64_MAX, &packed) == LEMON_E_MEMORY && !packed;
-    ok &= lemon_sgemm_pack(NULL, 0, INT64_MAX / 16, INT64_MAX / 16, x, INT64_MAX, &packed) == LEMON_E_MEMORY && !packed;
+    int ok = lemon_sgemm_pack(NULL, 0, INT64_MAX, 1, x, INT64_MAX, &packed) == LEMON_E_ARG && !packed;
+    ok &= lemon_sgemm_pack(NULL, 1, 1, INT64_MAX, x, INT64_MAX, &packed) == LEMON_E_ARG && !packed;
+    ok &= lemon_sgemm_pack(NULL, 0, INT64_MAX / 16, INT64_MAX / 16, x, INT64_MAX, &packed) == LEMON_E_ARG && !packed;
+    check(ok, "packing a matrix that cannot be");
+    ok = lemon_sgemm_pack(NULL, 0, most, 1, x, most, &packed) == LEMON_E_MEMORY && !packed;
+    ok &= lemon_sgemm_pack(NULL, 1, 1, most, x, most, &packed) == LEMON_E_MEMORY && !packed;
+    ok &= lemon_sgemm_pack(NULL, 1, 2, most / 4, x, most / 4, &packed) == LEMON_E_MEMORY && !packed;
     check(ok, "packing more than memory holds");
 }
 

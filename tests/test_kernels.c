@@ -353,9 +353,13 @@ static void test_int8_task(lemon_ctx *ctx) {
     for (i = 0; i < 8; i++) lemon_row_from_f32(&w, i, x), y[i] = -1;
     job.ctx = ctx, job.w = &w, job.x = x, job.y = y, job.rows = 1, job.each = 4, job.blocks = 1;
     lemon__workspaces(ctx);
+    lemon__octets *next = (lemon__octets *)(void *)(lemon__workspace(ctx, 0) + lemon__gemm_floats(ctx->isa)) + job.blocks;
+    memset(next, 7, sizeof *next);
     lemon__octets_task(&job, 0, 0);
     for (i = 0; i < 8; i++) mine += i < 4 ? fabsf(y[i] - 32) < 0.1f : y[i] == -1;
     check(mine == 8, "a task of a product of bytes writes its own rows");
+    for (i = mine = 0; i < (int)sizeof *next; i++) mine += ((const char *)next)[i] == 7;
+    check(mine == (int)sizeof *next, "and rounds no row of x that is not there");
 }
 
 /* ---- loops of the ISA against those of plain C, their twins but for the rounding of fused operations ---- */
