@@ -28,14 +28,14 @@
         2  Numbers         374   2363   bf16 and f16, random numbers, checksums
         3  Tensors         396   2471   a dense view, storage types, arenas
         4  GEMM            429   2742   the matrix product
-        5  Kernels           -   4583   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5699   reverse-mode automatic differentiation
-        7  Model           532   6350   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6954   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      692  10157   text to ids and back; text files to training data
-       10  Inference       781  12943   the key-value cache, sampling
-       11  Training        844  13384   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          915  14101   operators, the methods that fill them, apply and learn
+        5  Kernels           -   4584   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            457   5700   reverse-mode automatic differentiation
+        7  Model           532   6351   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     662   6955   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      692  10158   text to ids and back; text files to training data
+       10  Inference       781  12944   the key-value cache, sampling
+       11  Training        844  13385   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          915  14102   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -4324,9 +4324,10 @@ static void lemon__tile64_plain(const double *a, const double *b, int64_t k, dou
     x##i = _m##V##_fmadd_pd(v, b0, x##i); \
     y##i = _m##V##_fmadd_pd(v, b1, y##i);
 #define LEMON__PUT64(V, i, at) \
-    _m##V##_storeu_pd(c, _m##V##_add_pd(_m##V##_loadu_pd(c), _m##V##_mul_pd(v, x##i))); \
-    _m##V##_storeu_pd(c + lanes, _m##V##_add_pd(_m##V##_loadu_pd(c + lanes), _m##V##_mul_pd(v, y##i))); \
-    c += ldc;
+    b0 = _m##V##_add_pd(_m##V##_loadu_pd(c + i * ldc), _m##V##_mul_pd(v, x##i)); \
+    b1 = _m##V##_add_pd(_m##V##_loadu_pd(c + i * ldc + lanes), _m##V##_mul_pd(v, y##i)); \
+    _m##V##_storeu_pd(c + i * ldc, b0); \
+    _m##V##_storeu_pd(c + i * ldc + lanes, b1);
 #define LEMON__KERNEL64(V, rows) \
 LEMON__TARGET_##V static void lemon__tile64_##V(const double *a, const double *b, int64_t k, double alpha, double *c, \
                                                 int64_t ldc) { \
