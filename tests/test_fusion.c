@@ -70,6 +70,14 @@ static lemon_operators *filled(lemon_ctx *ctx, const lemon_model *from, const le
     return ops;
 }
 
+/*  Weights of two models of one shape. */
+static int same_weights(const lemon_model *a, const lemon_model *b) {
+    int64_t i, same = 1;
+    for (i = 0; a && b && i < a->n_params; i++)
+        same = same && memcmp(a->params[i].data, b->params[i].data, lemon_tensor_bytes(&a->params[i])) == 0;
+    return a && b && same;
+}
+
 static double loss_of(lemon_ctx *ctx, const lemon_model *m, const lemon_tokens *tokens, int64_t most) {
     double loss = (double)NAN;
     if (lemon_eval(ctx, m, tokens, 0, most, &loss, NULL)) return (double)NAN;
@@ -1090,6 +1098,32 @@ static void test_learned_maps(lemon_ctx *ctx) {
     lemon_operators_free(ctx, ops);
 }
 
+/*  A student that learned beyond its maps comes out of its operators with the same bits, also when they were a file. */
+static void test_settled(lemon_ctx *ctx) {
+    lemon_config shape = student_config();
+    lemon_fuse_options o = options_of("select");
+    lemon_fuse_result r;
+    lemon_model *fused = NULL, *applied = NULL, *loaded = NULL;
+    lemon_operators *ops, *again = NULL;
+    o.learn_steps = 20;
+    o.learn_lr = 3e-3;
+    ops = filled(ctx, teacher, &shape, &o);
+    check(fine(ctx, lemon_fuse(ctx, teacher, &shape, &text, &o, &fused, &r)) && r.init_loss < r.learned_from && ops &&
+          ops->correction[0].dtype == LEMON_F64, "a student learns beyond its maps");
+    check(ops && fine(ctx, lemon_operators_apply(ctx, ops, teacher, 1, &applied)) && same_weights(fused, applied),
+          "its operators give the bits that fusing gave");
+    check(ops && fine(ctx, lemon_operators_save(ctx, "build/settled.ops", ops)) &&
+          fine(ctx, lemon_operators_load(ctx, "build/settled.ops", &again)) &&
+          fine(ctx, lemon_operators_apply(ctx, again, teacher, 1, &loaded)) && same_weights(fused, loaded),
+          "and so they do out of a file");
+    remove("build/settled.ops");
+    lemon_operators_free(ctx, ops);
+    lemon_operators_free(ctx, again);
+    lemon_model_free(ctx, fused);
+    lemon_model_free(ctx, applied);
+    lemon_model_free(ctx, loaded);
+}
+
 /*  What the tape of learning makes of the operators, against finite differences of the naive apply and the naive model.
     A filled set is opened for learning as lemon__learn_operators does, and run once. */
 typedef struct learn_bench {
@@ -1513,14 +1547,6 @@ static void test_real(lemon_ctx *ctx) {
     lemon_model_free(ctx, m);
 }
 
-/*  Weights of two models of one shape. */
-static int same_weights(const lemon_model *a, const lemon_model *b) {
-    int64_t i, same = 1;
-    for (i = 0; a && b && i < a->n_params; i++)
-        same = same && memcmp(a->params[i].data, b->params[i].data, lemon_tensor_bytes(&a->params[i])) == 0;
-    return a && b && same;
-}
-
 /*  Applied, filled and read from a folder: the bits are those without scratch. */
 static void test_all_in_scratch(lemon_ctx *ctx) {
     lemon_config shape = student_config();
@@ -1803,6 +1829,7 @@ int main(void) {
     test_learning(ctx, "lemon", 1, 20, 0, "lemon, solved");
     test_turned(ctx);
     test_learned_maps(ctx);
+    test_settled(ctx);
     test_learned_gradients(ctx, "ligo", 1, 2, "ligo");
     test_learned_gradients(ctx, "lemon", 0, 3, "lemon, not solved");
     test_learned_gradients(ctx, "lemon", 1, 0, "lemon, solved");
