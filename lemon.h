@@ -4301,8 +4301,8 @@ static int lemon__octets_product(lemon_ctx *ctx, int64_t rows, const float *x, c
 #if !defined(LEMON_NO_TRAIN) && !defined(LEMON_NO_FUSE)
 /* ---- the same in float64, for the solvers of chapter 12: C += alpha * A * B ----
         Tiles are the tasks, as tall as gives every thread as many; each number is summed up in one order, so bits do not
-        depend on that.  A task packs what it reads, zeros at the edges, and computes C in blocks of mr x nr
-        numbers, at the edges beside C. ---- */
+        depend on that.  A task packs what it reads, zeros at the edges, and adds to C by blocks of mr x nr numbers; those
+        that C does not have whole are computed beside it first. ---- */
 
 typedef struct lemon__machine64 {
     int64_t mr, nr;

@@ -30,11 +30,12 @@ static char check_detail[2048];
 /*  CHECK_LIGHT, for smaller loads where a full one would take minutes: 1 in `make sanitize`, 2 in `make valgrind`, which
     leaves out the real data too. */
 CHECK_UNUSED static int light(void) {
-    const char *text = getenv("CHECK_LIGHT");
 #ifdef __EMSCRIPTEN__
     return 1;                                       /* which shows a program no environment */
-#endif
+#else
+    const char *text = getenv("CHECK_LIGHT");
     return text ? (int)strtol(text, NULL, 10) : 0;
+#endif
 }
 
 /*  n rounds, or a CHECK_FEWERth of them: matrix.sh asks for that where an emulator repeats what other machines do in full. */
