@@ -20,7 +20,7 @@ BUILD, RESULTS = os.path.join(ROOT, 'bench/build/large'), os.path.join(ROOT, 'be
 SHAPES = {'0.1B': ((768, 12, 12, 2048), (512, 12, 8, 1376)), '0.4B': ((1024, 24, 16, 2816), (640, 24, 10, 1728)),
           '1.3B': ((2048, 24, 16, 5504), (1280, 24, 10, 3456)), '7B': ((4096, 32, 32, 11008), (2560, 32, 20, 6912)),
           '7B to 1.3B': ((4096, 32, 32, 11008), (2048, 24, 16, 5504))}
-ROWS = [(size, method, tokens) for size in SHAPES for method, tokens in (('select', 0), ('lemon', 8192))] + [('7B', 'lemon', 32768)]
+ROWS = [(size, method, tokens) for size in SHAPES for method, tokens in (('select', 0), ('lemon', 8192))] + [('7B to 1.3B', 'lemon', 32768)]
 COLUMNS = ['size', 'method', 'tokens', 'teacher_params', 'student_params', 'wall_s', 'cpu_s', 'flops', 'forecast_flops', 'flops64',
            'peak_anon_bytes', 'forecast_memory', 'core_gflops', 'share_cpu', 'share_wall']
 TABLE = os.path.join(RESULTS, 'large.csv')
