@@ -223,8 +223,9 @@
             says so; a student can have an output of its own all the same (set it to 0; --untie).
         Loss or gradients are NaN.  LEMON_E_DIVERGED; the weights are the last that did well.  A lower lr, a longer warmup,
             clip not 0.  A model that is NaN at once was so in its file, or was f16 out of range: try bf16.
-        It needs too much memory.  on_plan tells before the first step.  Smaller batch or seq, accumulate, recompute; a
-            session with fewer max_seq, an f16 cache; lemon_options.memory is a limit that is kept, LEMON_E_MEMORY beyond.
+        It needs too much memory.  on_plan tells before the first step.  Smaller batch or seq, accumulate, recompute; with
+            lemon_options.scratch three quarters of what training keeps for each weight may lie in a file; a session with
+            fewer max_seq, an f16 cache; lemon_options.memory is a limit that is kept, LEMON_E_MEMORY beyond.
         The first step is slow.  It lays out and touches all memory and reads the weights from disk; later steps allocate
             nothing.  Look at the third.
 */
@@ -296,8 +297,9 @@ typedef struct lemon_options {
                                  that their products are of integers: fewer instructions, about as exact as q8 itself.
                                  LEMON_NO_TRAIN, _THREADS and _SIMD together leave it out: they make the smallest program */
     /*  A file that fusion keeps in place of memory: the student, and where it stands, so that after a kill the same call
-        goes on from the last finished layer; what would pass `memory` besides (in files beside it, without a name).  NULL:
-        all in memory.  The path must stay valid; the file is yours to remove.  POSIX only; elsewhere it is not used. */
+        goes on from the last finished layer; what would pass `memory` besides (in files beside it, without a name).  Training
+        keeps gradients and moments in such a file where they would pass `memory`, with the same bits.  NULL: all in memory.
+        The path must stay valid; the file is yours to remove.  POSIX only; elsewhere it is not used. */
     const char *scratch;
     /*  Allocation in one function: makes (old NULL), resizes (neither is 0) and frees (new_bytes 0, returns NULL).
         NULL result otherwise: no memory.  At least 16-byte aligned.  NULL: malloc. */
@@ -885,8 +887,9 @@ typedef struct lemon_train_options {
     int recompute;                       /* makes activations again in backward, layer by layer, with the same bits: for less
                                             memory forward runs twice but for the loss, at most a third more of time */
     /*  Before the first step: the most bytes that the context will have had at once after the last one; only saving takes
-        a few more for as long as it lasts.  May be NULL. */
-    void (*on_plan)(void *user, size_t bytes);
+        a few more for as long as it lasts.  scratch: bytes of gradients and moments in a file, 0 where they are in memory.
+        May be NULL. */
+    void (*on_plan)(void *user, size_t bytes, size_t scratch);
     void (*on_step)(void *user, const lemon_step *step);    /* may be NULL */
     void *user;
 } lemon_train_options;
@@ -900,7 +903,7 @@ typedef struct lemon_train_result {
     double train_loss;                   /* mean of the last ten steps */
     double eval_loss;                    /* at the end; NaN without eval_tokens */
     double seconds;
-    size_t planned_bytes;                /* as on_plan had them */
+    size_t planned_bytes, planned_scratch;      /* as on_plan had them */
 } lemon_train_result;
 
 /*  Trains a model that owns f32 weights, in place, with AdamW (Loshchilov and Hutter 2019): beta 0.9 / 0.95, eps 1e-8,
@@ -13764,7 +13767,7 @@ typedef struct lemon__trainer {
     lemon_ctx *ctx;
     lemon_model *model;
     lemon_train_options o;              /* resolved */
-    lemon_arena arena;
+    lemon_arena arena, large;           /* large: gradients and moments */
     lemon__adam adam;
     lemon__windows windows;
     lemon__objective q, eval;           /* on one part of a batch; on the text held out */
@@ -13772,7 +13775,7 @@ typedef struct lemon__trainer {
     uint32_t data_crc, teacher_crc;
     double recent[LEMON__RECENT];       /* losses of the last steps */
     double started;
-    size_t planned;
+    size_t planned, scratch;
     int stepped;                        /* adam.g holds the weights of before the last step */
 } lemon__trainer;
 
@@ -13843,15 +13846,43 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
 }
 
 /*  All memory that the run will need. */
-static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens *tokens) {
+static lemon_status lemon__trainer_claim(lemon__trainer *t, const lemon_tokens *tokens) {
     const lemon_tokens *e = t->o.eval_tokens;
-    lemon_status status = lemon__adam_open(t->ctx, &t->arena, t->model, t->o.weight_decay, &t->adam);
+    lemon_status status = lemon__adam_open(t->ctx, &t->large, t->model, t->o.weight_decay, &t->adam);
     if (!status) status = lemon__windows_open(t->ctx, &t->arena, tokens, t->o.seq, t->o.order, t->o.seed, &t->windows);
     if (!status) status = lemon__trainer_tape(t);
     if (!status && e) status = lemon__eval_open(t->ctx, t->model, &t->arena, e->count, t->o.seq, &t->eval);
+    return status;
+}
+
+static void lemon__trainer_release(lemon__trainer *t) {
+    lemon_tape_close(t->q.tape);
+    lemon_tape_close(t->eval.tape);
+    lemon_arena_free(t->ctx, &t->arena);
+    lemon_arena_free(t->ctx, &t->large);
+    memset(&t->q, 0, sizeof t->q);
+    memset(&t->eval, 0, sizeof t->eval);
+    memset(&t->adam, 0, sizeof t->adam);
+}
+
+/*  Where that is too much, gradients and moments lie in scratch: a step reads and writes them from end to end, and only once
+    or twice, so that the disk keeps up. */
+static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens *tokens) {
+    const size_t peak = t->ctx->peak;
+    const int64_t numbers = 3 * t->model->block_count;
+    lemon_status status = lemon__trainer_claim(t, tokens);
+    if (status == LEMON_E_MEMORY && lemon__scratch_path(t->ctx)) {
+        lemon__trainer_release(t);
+        t->ctx->peak = peak;                            /* of what comes to nothing there is no memory in use */
+        t->scratch = (size_t)numbers * sizeof(float);
+        status = lemon__arena_scratch_beside(t->ctx, &t->large, ".training", numbers);
+        if (!status) status = lemon__trainer_claim(t, tokens);
+        if (status == LEMON_E_MEMORY && !(t->adam.g && t->adam.m && t->adam.v)) return LEMON_E_IO;     /* a full disk, by name */
+    }
     if (status != LEMON_E_MEMORY) return status;
     return lemon__fail(t->ctx, LEMON_E_MEMORY, "out of memory: of %.4g MB, %.4g MB are in use, and activations of batch %lld "
-                       "/ %lld, seq %lld take %.4g MB more; give a smaller batch or seq, accumulate, or recompute",
+                       "/ %lld, seq %lld take %.4g MB more; give a smaller batch or seq, accumulate, recompute, or a file in "
+                       "place of memory (scratch; --max-memory)",
                        (double)t->ctx->options.memory / 1e6, (double)t->ctx->bytes / 1e6, (long long)t->o.batch,
                        (long long)t->o.accumulate, (long long)t->o.seq, t->q.tape ? (double)t->q.tape->plan_bytes / 1e6 : 0.0);
 }
@@ -13863,7 +13894,7 @@ static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *t
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
     t->teacher_crc = lemon__model_crc(t->o.teacher, 0);
     t->planned = t->ctx->peak;          /* nothing is allocated from here on */
-    if (t->o.on_plan) t->o.on_plan(t->o.user, t->planned);
+    if (t->o.on_plan) t->o.on_plan(t->o.user, t->planned, t->scratch);
     return LEMON_OK;
 }
 
@@ -14062,6 +14093,7 @@ static lemon_status lemon__trainer_finish(lemon__trainer *t, lemon_train_result 
     result->steps = t->done;
     result->tokens = t->done * t->o.batch * t->o.seq;
     result->planned_bytes = t->planned;
+    result->planned_scratch = t->scratch;
     result->eval_loss = (double)NAN;
     for (int64_t i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
     if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
@@ -14090,9 +14122,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     while (!status && t.done < t.o.steps) status = lemon__trainer_step(&t);
     if (!status) status = lemon__trainer_finish(&t, result ? result : &ignored);
     if (!status && (t.o.save_every == 0 || t.o.resume)) status = lemon__trainer_save(&t, 0);   /* nothing was left to do */
-    lemon_tape_close(t.q.tape);
-    lemon_tape_close(t.eval.tape);
-    lemon_arena_free(ctx, &t.arena);
+    lemon__trainer_release(&t);
     return status;
 }
 

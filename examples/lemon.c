@@ -308,6 +308,8 @@ static const flag flags[] = {
 
     {"--max-memory", "BYTES", COUNT, FIELD(max_memory), "0", 0, 9e18, FUSE, 0,
      "memory to keep to, 0: 4 GB; what is more lies in a file beside OUT, and the result is the same"},
+    {"--max-memory", "BYTES", COUNT, FIELD(max_memory), "0", 0, 9e18, TRAIN, 0,
+     "memory to keep to, 0: what there is; gradients and moments beyond it lie in a file beside OUT, with the same result"},
 
     {"--steps", "N", COUNT, FIELD(steps), NULL, 1, 1e12, TRAIN, TRAIN, "steps in all"},
     {"--batch", "B", WHOLE, FIELD(batch), "8", 1, SIZE_MOST, TRAIN, 0, "windows a step"},
@@ -2019,9 +2021,12 @@ static void on_step(void *user, const lemon_step *step) {
     report_point(&r->held_out, (double)step->tokens, step->eval_loss);
 }
 
-static void on_plan(void *user, size_t bytes) {
+static void on_plan(void *user, size_t bytes, size_t scratch) {
     const run *r = (const run *)user;
-    if (!r->set.quiet) printf("memory until the end: %s\n", IN_BYTES(bytes));
+    if (r->set.quiet) return;
+    printf("memory until the end: %s", IN_BYTES(bytes));
+    if (scratch) printf(", and %s in a file beside %s", IN_BYTES(scratch), r->plain[1]);
+    printf("\n");
 }
 
 static lemon_train_options train_options(run *r) {
@@ -2183,10 +2188,11 @@ static int unknown_command(run *r, const char *name) {
     return complain(r, EXIT_USAGE, "\"%s\" is no command; lemon --help lists them", name);
 }
 
-/*  OUT.part for fusing; NULL for all else. */
+/*  OUT.part for fusing, and for training that is to keep to a limit; NULL for all else. */
 static char *part_name(const run *r) {
     const char *out = r->plain[1];
-    size_t n = out && r->command->bit == FUSE ? strlen(out) : 0;
+    int wanted = r->command->bit == FUSE || (r->command->bit == TRAIN && r->set.max_memory > 0);
+    size_t n = out && wanted ? strlen(out) : 0;
     char *name = n ? (char *)malloc(n + 6) : NULL;
     while (n > 1 && out[n - 1] == '/') n--;
     if (name) memcpy(name, out, n), memcpy(name + n, ".part", 6);

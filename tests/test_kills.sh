@@ -101,6 +101,16 @@ little_memory() { [ "$(much "$scratch/little.lemon" "--max-memory 32M")" -lt 320
     cmp "$scratch/little.lemon" "$scratch/much.lemon"; }
 check "little memory gives the same bits" little_memory
 
+# Training with gradients and moments, 12 bytes a weight, in a file.
+taught() {
+    $lemon train ../examples/data/teacher.lemon "$1" --data "$scratch/text.txt" --steps 2 --batch 1 --seq 64 --quiet --json $2 |
+        sed -n 's/.*"peak_bytes": \([0-9]*\).*/\1/p'
+}
+all=$(taught "$scratch/taught.lemon")
+moments_in_a_file() { [ "$(taught "$scratch/filed.lemon" "--max-memory $((all - 1000000))")" -lt $((all - 12000000)) ] &&
+    cmp "$scratch/filed.lemon" "$scratch/taught.lemon" && [ "$(find "$scratch" -name 'filed.lemon*' | wc -l)" -eq 1 ]; }
+check "training with gradients and moments in a file gives the same bits" moments_in_a_file
+
 # A disk of 256 KB, and one that a fusion fills.
 mkdir -p "$scratch/full"
 if mount -t tmpfs -o size=256k none "$scratch/full" 2> /dev/null; then
@@ -117,6 +127,11 @@ if mount -t tmpfs -o size=256k none "$scratch/full" 2> /dev/null; then
     head -c 3000000 /dev/zero > "$scratch/full/other"
     (fusing "$scratch/full/fused.lemon") > "$scratch/out" 2>&1
     status=$?
+    $lemon train ../examples/data/teacher.lemon "$scratch/full/taught.lemon" --data "$scratch/text.txt" --steps 2 --batch 1 --seq 64 --quiet \
+        --max-memory $((all - 1000000)) > "$scratch/out3" 2>&1
+    said="$? $(tail -n 1 "$scratch/out3")"
+    case $said in "1 "*full/taught.lemon.part.training*'No space left'*) ok "moments on a full disk are an error by name" ;;
+        *) fail "moments on a full disk are an error by name" "$said" ;; esac
     rm "$scratch/full/other"
     mount -o remount,size=64m "$scratch/full"
     if [ $status -eq 1 ] && grep -q 'No space left' "$scratch/out" && (fusing "$scratch/full/fused.lemon") > "$scratch/out2" 2>&1 &&
