@@ -13877,9 +13877,8 @@ static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens 
         t->scratch = (size_t)numbers * sizeof(float);
         status = lemon__arena_scratch_beside(t->ctx, &t->large, ".training", numbers);
         if (!status) status = lemon__trainer_claim(t, tokens);
-        if (status == LEMON_E_MEMORY && !(t->adam.g && t->adam.m && t->adam.v)) return LEMON_E_IO;     /* a full disk, by name */
     }
-    if (status != LEMON_E_MEMORY) return status;
+    if (status != LEMON_E_MEMORY || (t->scratch && t->q.tape == NULL)) return status;   /* there, a full disk was told by name */
     return lemon__fail(t->ctx, LEMON_E_MEMORY, "out of memory: of %.4g MB, %.4g MB are in use, and activations of batch %lld "
                        "/ %lld, seq %lld take %.4g MB more; give a smaller batch or seq, accumulate, recompute, or a file in "
                        "place of memory (scratch; --max-memory)",
