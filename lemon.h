@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        254   1269   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         374   2363   bf16 and f16, random numbers, checksums
-        3  Tensors         396   2471   a dense view, storage types, arenas
-        4  GEMM            429   2742   the matrix product
-        5  Kernels           -   4584   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            457   5700   reverse-mode automatic differentiation
-        7  Model           532   6351   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     662   6955   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      692  10158   text to ids and back; text files to training data
-       10  Inference       781  12944   the key-value cache, sampling
-       11  Training        844  13385   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          915  14102   operators, the methods that fill them, apply and learn
+        1  Platform        255   1271   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         376   2365   bf16 and f16, random numbers, checksums
+        3  Tensors         398   2473   a dense view, storage types, arenas
+        4  GEMM            431   2744   the matrix product
+        5  Kernels           -   4586   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            459   5702   reverse-mode automatic differentiation
+        7  Model           534   6353   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     664   6957   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      694  10160   text to ids and back; text files to training data
+       10  Inference       783  12946   the key-value cache, sampling
+       11  Training        846  13387   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          917  14138   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -886,9 +886,8 @@ typedef struct lemon_train_options {
     int resume;                          /* go on from save_path.resume */
     int recompute;                       /* makes activations again in backward, layer by layer, with the same bits: for less
                                             memory forward runs twice but for the loss, at most a third more of time */
-    /*  Before the first step: the most bytes that the context will have had at once after the last one; only saving takes
-        a few more for as long as it lasts.  scratch: bytes of gradients and moments in a file, 0 where they are in memory.
-        May be NULL. */
+    /*  Before the first step: the most bytes that the context will have had at once after the last one, with some room to
+        save in.  scratch: bytes of gradients and moments in a file, 0 where they are in memory.  May be NULL. */
     void (*on_plan)(void *user, size_t bytes, size_t scratch);
     void (*on_step)(void *user, const lemon_step *step);    /* may be NULL */
     void *user;
@@ -13845,6 +13844,14 @@ static lemon_status lemon__trainer_tape(lemon__trainer *t) {
     return lemon_tape_plan(t->q.tape, 1, NULL);
 }
 
+/*  What saving takes, mostly the tokenizer's text: asked for and given back, so that no run ends for want of it. */
+static lemon_status lemon__trainer_save_room(lemon__trainer *t) {
+    const size_t room = ((size_t)3 << 20) + 128 * (size_t)t->model->config.vocab_size;
+    void *p = lemon__malloc(t->ctx, room);
+    lemon__free(t->ctx, p, room);
+    return p ? LEMON_OK : LEMON_E_MEMORY;
+}
+
 /*  All memory that the run will need. */
 static lemon_status lemon__trainer_claim(lemon__trainer *t, const lemon_tokens *tokens) {
     const lemon_tokens *e = t->o.eval_tokens;
@@ -13852,7 +13859,7 @@ static lemon_status lemon__trainer_claim(lemon__trainer *t, const lemon_tokens *
     if (!status) status = lemon__windows_open(t->ctx, &t->arena, tokens, t->o.seq, t->o.order, t->o.seed, &t->windows);
     if (!status) status = lemon__trainer_tape(t);
     if (!status && e) status = lemon__eval_open(t->ctx, t->model, &t->arena, e->count, t->o.seq, &t->eval);
-    return status;
+    return status || t->o.save_path == NULL ? status : lemon__trainer_save_room(t);
 }
 
 static void lemon__trainer_release(lemon__trainer *t) {

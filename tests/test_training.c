@@ -523,6 +523,8 @@ static void test_in_scratch(void) {
     for (int i = 0; i < 4; i++) w[i] = (float *)malloc(bytes);
     check(train_within(&c, 0, 0, 0, &all, w[0]) == LEMON_OK && train_within(&c, 0, 0, 1, &all, w[0]) == LEMON_OK &&
           all.planned_scratch == 0 && planned_scratch == 0, "with enough memory nothing lies in a file");
+    check(train_within(&c, all.planned_bytes, 1, 0, &less, w[1]) == LEMON_OK && planned_scratch == 0,
+          "what was planned is enough, to save in as well");
     const size_t limit = all.planned_bytes - bytes;
     check(train_within(&c, limit, 0, 0, &less, w[1]) == LEMON_E_MEMORY && strstr(said, "--max-memory"),
           "with less memory and no scratch training is refused, and told of scratch");
