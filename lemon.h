@@ -2470,6 +2470,49 @@ LEMON_API uint32_t lemon_crc32(uint32_t crc, const void *bytes, size_t count) {
     return lemon__crc_halves(c, p, count) ^ 0xffffffffu;
 }
 
+/*  a * b as polynomials over bits, modulo the checksum's own; bit 31 is x^0. */
+static uint32_t lemon__crc_times(uint32_t a, uint32_t b) {
+    uint32_t product = 0;
+    for (; a; a <<= 1, b = b >> 1 ^ (b & 1u ? 0xedb88320u : 0u))
+        if (a >> 31) product ^= b;
+    return product;
+}
+
+/*  The checksum of two pieces in a row from those of each: a goes on over as many zeros as b's piece has bytes. */
+static uint32_t lemon__crc_join(uint32_t a, uint32_t b, size_t bytes) {
+    for (uint32_t power = UINT32_C(1) << 23; a && bytes; bytes >>= 1, power = lemon__crc_times(power, power))    /* x^8 */
+        if (bytes & 1u) a = lemon__crc_times(a, power);
+    return a ^ b;
+}
+
+enum { LEMON__CRC_PIECE = 1 << 20, LEMON__CRC_PIECES = 64 };
+typedef struct lemon__crc_job { const uint8_t *bytes; size_t count; uint32_t pieces[LEMON__CRC_PIECES]; } lemon__crc_job;
+
+static size_t lemon__crc_piece(const lemon__crc_job *job, int64_t i) {
+    const size_t left = job->count - (size_t)i * LEMON__CRC_PIECE;
+    return left < LEMON__CRC_PIECE ? left : LEMON__CRC_PIECE;
+}
+
+static void lemon__crc_task(void *arg, int64_t i, int worker) {
+    lemon__crc_job *job = (lemon__crc_job *)arg;
+    (void)worker;
+    job->pieces[i] = lemon_crc32(0, job->bytes + (size_t)i * LEMON__CRC_PIECE, lemon__crc_piece(job, i));
+}
+
+/*  As lemon_crc32, by all threads, for what may be large. */
+static uint32_t lemon__checksum(lemon_ctx *ctx, uint32_t crc, const void *bytes, size_t count) {
+    const size_t most = (size_t)LEMON__CRC_PIECE * LEMON__CRC_PIECES;
+    lemon__crc_job job = {(const uint8_t *)bytes, 0, {0}};
+    if (LEMON__SMALL || count <= LEMON__CRC_PIECE) return lemon_crc32(crc, bytes, count);
+    for (; count; count -= job.count, job.bytes += job.count) {
+        job.count = count < most ? count : most;
+        const int64_t n = lemon__ceil_div((int64_t)job.count, LEMON__CRC_PIECE);
+        lemon__parallel(ctx, n, lemon__crc_task, &job);
+        for (int64_t i = 0; i < n; i++) crc = lemon__crc_join(crc, job.pieces[i], lemon__crc_piece(&job, i));
+    }
+    return crc;
+}
+
 /* ====================================================================================================================
    3  TENSORS
 
@@ -7781,15 +7824,16 @@ static const uint8_t *lemon__slab_fill(const lemon__pack *pack, const lemon__pac
 /*  One pass over a tensor: to the writer, or without one only for the checksum. */
 static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, const lemon_writer *writer) {
     size_t row_bytes = lemon_row_bytes(t->stored.dtype, t->stored.cols), total = lemon_tensor_bytes(&t->stored);
-    int64_t n, step = lemon__max(1, (int64_t)(LEMON__SLAB / row_bytes));
+    const int whole = writer == NULL && lemon__packed_plain(t);       /* threads share its checksum */
+    int64_t n, step = whole ? t->stored.rows : lemon__max(1, (int64_t)(LEMON__SLAB / row_bytes));
     lemon_status status = LEMON_OK;
     for (int64_t row = 0; row < t->stored.rows && !status; row += n) {
         n = lemon__min(step, t->stored.rows - row);
         const uint8_t *bytes = lemon__slab_fill(pack, t, row, n);
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
-        else t->crc = lemon_crc32(t->crc, bytes, (size_t)n * row_bytes);
+        else t->crc = lemon__checksum(pack->ctx, t->crc, bytes, (size_t)n * row_bytes);
     }
-    lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
+    if (writer) lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
     total = (size_t)(lemon__pad_to(total, pack->align) - total);
     if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
     return status;
@@ -7999,7 +8043,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
                              LEMON__DAMAGED, called, (unsigned long long)(offset + bytes),
                              (unsigned long long)h->data_bytes);
     const uint8_t *data = u->source.map + (h->data_at + offset);
-    uint32_t actual = lemon_crc32(0, data, (size_t)bytes);
+    uint32_t actual = lemon__checksum(u->ctx, 0, data, (size_t)bytes);
     if (actual != crc || memcmp(data + bytes, lemon__zeros, (size_t)(lemon__pad(bytes) - bytes)) != 0)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s %s; " LEMON__DAMAGED, called,
                              actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
@@ -13043,11 +13087,11 @@ LEMON_API lemon_status lemon_session_rewind(lemon_session *session, int64_t leng
 }
 
 /*  A checksum of a model's weights, or of its norms alone, which tell models of one shape apart. */
-static uint32_t lemon__model_crc(const lemon_model *model, int norms) {
+static uint32_t lemon__model_crc(lemon_ctx *ctx, const lemon_model *model, int norms) {
     uint32_t crc = 0;
     for (int64_t i = 0; model && i < model->n_params; i++) {
         const lemon_tensor *t = &model->params[i];
-        if (t->rows == 1 || !norms) crc = lemon_crc32(crc, t->data, lemon_tensor_bytes(t));
+        if (t->rows == 1 || !norms) crc = lemon__checksum(ctx, crc, t->data, lemon_tensor_bytes(t));
     }
     return crc;
 }
@@ -13066,7 +13110,7 @@ LEMON_API lemon_status lemon_session_save(lemon_session *session, const lemon_wr
     lemon__pack_open(session->ctx, &pack);
     lemon__pack_text(&pack, "requires", "session", 7);
     lemon__pack_config(&pack, "", &session->model->config);
-    lemon__pack_int(&pack, "norms", lemon__model_crc(session->model, 1));
+    lemon__pack_int(&pack, "norms", lemon__model_crc(session->ctx, session->model, 1));
     lemon__pack_int(&pack, "length", session->length);
     for (int64_t i = 0; session->length > 0 && i < 2 * session->model->config.n_layers; i++) {
         lemon__session_part(session, i, name, sizeof name, &t);
@@ -13085,7 +13129,7 @@ static lemon_status lemon__session_check(const lemon_session *s, const lemon__un
     if (!status) status = lemon__unpack_int(u, "norms", &norms);
     if (!status) status = lemon__unpack_int(u, "length", length);
     if (status) return status;
-    if (memcmp(&config, &s->model->config, sizeof config) != 0 || norms != lemon__model_crc(s->model, 1))
+    if (memcmp(&config, &s->model->config, sizeof config) != 0 || norms != lemon__model_crc(s->ctx, s->model, 1))
         return lemon__fail(s->ctx, LEMON_E_ARG, "%s: is of another model; give it to a session of its own", u->source.name);
     if (*length < 0 || *length > s->o.max_seq)
         return lemon__fail(s->ctx, LEMON_E_ARG, "%s: length is %lld, expected at most %lld, what this session can hold",
@@ -13898,7 +13942,7 @@ static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *t
     if (!status && t->q.states) status = lemon__trainer_ask(t, t->q.states);
     if (status) return status;
     t->data_crc = lemon_crc32(0, tokens->ids, (size_t)tokens->count * sizeof *tokens->ids);
-    t->teacher_crc = lemon__model_crc(t->o.teacher, 0);
+    t->teacher_crc = lemon__model_crc(t->ctx, t->o.teacher, 0);
     t->planned = t->ctx->peak;          /* nothing is allocated from here on */
     if (t->o.on_plan) t->o.on_plan(t->o.user, t->planned, t->scratch);
     return LEMON_OK;

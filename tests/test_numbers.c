@@ -117,6 +117,22 @@ static void test_crc(void) {
     check(split == 0, "a checksum goes on from an earlier one");
 }
 
+/*  Pieces of 1 MB by threads, 64 at a time. */
+static void test_checksum(void) {
+    static const size_t sizes[] = {0, 1, 1 << 20, (1 << 20) + 1, (5 << 20) + 12345, (64 << 20) + 7};
+    uint8_t *bytes = (uint8_t *)malloc(65 << 20);
+    size_t i, bad = 0;
+    for (i = 0; i < 65 << 20; i++) bytes[i] = (uint8_t)(i * 2654435761u >> 13);
+    for (int threads = 1; threads < 4; threads++) {
+        lemon_ctx *ctx = open_ctx(threads);
+        for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+            bad += lemon__checksum(ctx, (uint32_t)(i * 77777), bytes + i, sizes[i]) != lemon_crc32((uint32_t)(i * 77777), bytes + i, sizes[i]);
+        lemon_close(ctx);
+    }
+    free(bytes);
+    check(bad == 0, "by threads it is the same");
+}
+
 /* ---- random numbers ---- */
 
 /*  SplitMix64 by its paper (Steele, Lea and Flood 2014, figure 17 with the constants of mix64 variant 13). */
@@ -202,6 +218,7 @@ int main(void) {
     test_small_float(bf16, "bf16");
     test_small_float(f16, "f16");
     test_crc();
+    test_checksum();
     test_sequence();
     test_below();
     test_distributions();
