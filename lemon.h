@@ -26,16 +26,16 @@
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
         1  Platform        255   1271   contexts, status, memory, threads, CPU features, time, files
         2  Numbers         376   2365   bf16 and f16, random numbers, checksums
-        3  Tensors         398   2473   a dense view, storage types, arenas
-        4  GEMM            431   2744   the matrix product
-        5  Kernels           -   4586   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            459   5702   reverse-mode automatic differentiation
-        7  Model           534   6353   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     664   6957   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      694  10160   text to ids and back; text files to training data
-       10  Inference       783  12946   the key-value cache, sampling
-       11  Training        846  13387   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          917  14138   operators, the methods that fill them, apply and learn
+        3  Tensors         398   2516   a dense view, storage types, arenas
+        4  GEMM            431   2787   the matrix product
+        5  Kernels           -   4629   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            459   5745   reverse-mode automatic differentiation
+        7  Model           534   6396   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     664   7000   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      694  10204   text to ids and back; text files to training data
+       10  Inference       783  12990   the key-value cache, sampling
+       11  Training        846  13431   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          917  14182   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -14817,7 +14817,8 @@ typedef struct lemon__fill {
     int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
     const int32_t *ids;             /* calibration text: windows of seq tokens, the last of them held out */
     int64_t seq, windows, kept, batch;
-    int64_t kept_all;               /* windows that all processes keep */
+    int64_t kept_all, before;       /* windows that all processes keep, and those before this one's */
+    int64_t ahead;                  /* 1: the token behind the last window is there, to be predicted */
     int64_t *main;                  /* [L student] the teacher layer that each student layer stands for */
     double *channel;                /* what lemon__observe found: mean |x| of channels [D], */
     double *neuron;                 /*   mean |output| of neurons [L, F], */
@@ -15870,7 +15871,7 @@ static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov,
     means over some thousands of tokens change little and it is a fifth of the work. */
 static int64_t lemon__watched(const lemon__fill *f) {
     if (lemon_config_params(f->tc) < 1000000000) return f->kept;
-    return lemon__max(f->kept / 2, lemon__min(f->kept, 4096 / f->seq));
+    return lemon__max(f->kept_all / 2, lemon__min(f->kept_all, 4096 / f->seq)) - f->before;
 }
 
 /*  Fills channel, neuron, head, influence and covariance from windows that are kept, layer by layer, so that each
@@ -17003,11 +17004,12 @@ static void lemon__learn_write(lemon__learn *l) {
 }
 
 static void lemon__held_out_loss(lemon__fill *f, const lemon_model *student, double *loss) {
-    const int64_t n = (f->windows - f->kept) * f->seq;
+    const int64_t n = (f->windows - f->kept) * f->seq + f->ahead;
     double sums[2] = {0.0, (double)n - 1.0};
-    if (!f->status) f->status = lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, n, f->seq, NULL, loss);
+    if (f->windows == f->kept) sums[1] = 0.0;
+    else if (!f->status) f->status = lemon__eval_once(f->ctx, student, f->ids + f->kept * f->seq, n, f->seq, NULL, loss);
     if (f->status || lemon__ranks(f->ctx) == 1) return;
-    sums[0] = *loss * sums[1];
+    if (sums[1] > 0.0) sums[0] = *loss * sums[1];
     lemon__sum_up(f, sums, 2);
     *loss = sums[0] / sums[1];
 }
@@ -17287,17 +17289,24 @@ static void lemon__fill_cut(lemon__fill *f, int64_t n) {
     if (f->learn < 0) f->learn *= -f->kept;
 }
 
-/*  This process's share of the windows that are kept, and of those held out. */
+/*  Where this process's share of n windows begins: whole batches, so that each is summed up by itself whoever has it. */
+static int64_t lemon__share_begin(const lemon__fill *f, int64_t n, int64_t rank) {
+    return lemon__min(n, lemon__ceil_div(n, f->batch) * rank / lemon__ranks(f->ctx) * f->batch);
+}
+
+/*  This process's share of the windows that are kept, and of those held out, and the token behind them: some have none. */
 static lemon_status lemon__fill_share(lemon__fill *f) {
-    const int64_t ranks = lemon__ranks(f->ctx), rank = f->ctx->options.rank, held = f->windows - f->kept;
-    const int64_t from = f->kept * rank / ranks, kept = f->kept * (rank + 1) / ranks - from;
-    const int64_t out = held * rank / ranks, last = held * (rank + 1) / ranks - out;
-    int32_t *ids = lemon__ids(f->ctx, &f->arena, kept + last, f->seq);
+    const int64_t rank = f->ctx->options.rank, held = f->windows - f->kept;
+    const int64_t from = lemon__share_begin(f, f->kept, rank), kept = lemon__share_begin(f, f->kept, rank + 1) - from;
+    const int64_t out = lemon__share_begin(f, held, rank), last = lemon__share_begin(f, held, rank + 1) - out;
+    int32_t *ids = lemon__ids(f->ctx, &f->arena, kept + last + 1, f->seq);
     if (ids == NULL) return LEMON_E_MEMORY;
+    f->before = from;
+    f->ahead = out + last < held;
     memcpy(ids, f->ids + from * f->seq, (size_t)(kept * f->seq) * sizeof *ids);
-    memcpy(ids + kept * f->seq, f->ids + (f->kept + out) * f->seq, (size_t)(last * f->seq) * sizeof *ids);
+    memcpy(ids + kept * f->seq, f->ids + (f->kept + out) * f->seq, (size_t)(last * f->seq + f->ahead) * sizeof *ids);
     f->ids = ids;
-    f->kept = last > 0 ? kept : 0;      /* each has some of both, or the text is too short */
+    f->kept = kept;
     f->windows = kept + last;
     return LEMON_OK;
 }
@@ -17307,7 +17316,7 @@ static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
     f->ids = text->ids;
     lemon__fill_cut(f, n);
     if (lemon__ranks(f->ctx) > 1 && lemon__fill_share(f)) return LEMON_E_MEMORY;
-    if (f->kept < 1 || f->seq < 2)
+    if (f->kept_all < 1 || f->seq < 2)
         return lemon__fail(f->ctx, LEMON_E_ARG,
                            "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
     if (lemon__ranks(f->ctx) > 1 && f->learn > 0)

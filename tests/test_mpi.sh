@@ -31,7 +31,7 @@ for n in 2 4; do
     else fail "$n processes train with the losses of one" "$d: $(tail -n 1 "$scratch/n$n")"; fi
     several $n fuse $teacher "$scratch/fused$n.lemon" "$scratch/text.txt" 64 4 4 2 176 > "$scratch/fused$n" 2>&1
     d=$(differ "$scratch/fused1" "$scratch/fused$n")
-    if below "$d" 1e-2; then ok "$n processes calibrate as one, to $d of the loss"
+    if below "$d" 1e-6; then ok "$n processes calibrate as one, to $d of the loss"
     else fail "$n processes calibrate as one" "$d: $(tail -n 1 "$scratch/fused$n")"; fi
 done
 
