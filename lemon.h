@@ -959,7 +959,8 @@ typedef struct lemon_operators {
     lemon_map *maps;          /* [LEMON_PLACE_COUNT, L of the student, slots]; see lemon_operators_map */
     lemon_tensor *correction; /* per parameter of the student: what least squares adds (f32) or learning came to beyond the
                                  maps (f64, so that it has the same bits again); data NULL where nothing */
-    lemon_arena arena;        /* owns all of the above */
+    lemon_arena arena;        /* owns all of the above, */
+    lemon_reader source;      /*   but where they were loaded: maps and corrections lie in the file then, and are only read */
 } lemon_operators;
 
 /*  Empty operators, to be filled by a method of your own: all layers -1, all weights 0, no maps, no correction.  Both shapes
@@ -14275,6 +14276,7 @@ LEMON_API const lemon_map *lemon_operators_map(const lemon_operators *operators,
 LEMON_API void lemon_operators_free(lemon_ctx *ctx, lemon_operators *operators) {
     if (operators == NULL) return;
     lemon_arena_free(ctx, &operators->arena);
+    lemon__reader_close(&operators->source);
     lemon__free(ctx, operators, sizeof *operators);
 }
 
@@ -14323,10 +14325,14 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
 }
 
 /*  Gives a map its place's shape and `field` coefficients a student channel, all zero; the index too where sparse. */
-static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, int64_t field) {
+static void lemon__map_shape(const lemon_operators *ops, lemon_map *map, int64_t field) {
     map->student = lemon__map_channels(ops, map, &ops->student);
     map->teacher = lemon__map_channels(ops, map, &ops->teacher);
     map->field = field;
+}
+
+static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, int64_t field) {
+    lemon__map_shape(ops, map, field);
     map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
     map->value = lemon__floats(ctx, &ops->arena, map->student, field);
     return map->value && (map->index || field == map->teacher) ? LEMON_OK : LEMON_E_MEMORY;
@@ -14685,7 +14691,7 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     const char *why = "the student's shape and the map's field";
     int64_t student = lemon__map_channels(ops, map, &ops->student), field,
             teacher = lemon__map_channels(ops, map, &ops->teacher);
-    lemon_tensor value, index;
+    lemon_tensor value = {NULL, LEMON_F32, 0, 0}, index = value;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
     if (!lemon__unpack_has(u, name)) return LEMON_OK;
@@ -14695,10 +14701,11 @@ static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *o
     lemon__map_name(ops, map, "index", name, sizeof name);
     if (!status && field > 0 && field < teacher)
         status = lemon__unpack_shaped(u, name, LEMON_I32, student, field, why, &index);
-    if (!status) status = lemon__map_make(u->ctx, ops, map, field);
-    if (status || field == 0) return status;
-    memcpy(map->value, value.data, lemon_tensor_bytes(&value));
-    if (map->index) memcpy(map->index, index.data, lemon_tensor_bytes(&index));
+    if (!status && field == 0) return lemon__map_make(u->ctx, ops, map, 0);
+    if (status) return status;
+    lemon__map_shape(ops, map, field);
+    map->value = (float *)value.data;
+    map->index = field < teacher ? (int32_t *)index.data : NULL;
     return LEMON_OK;
 }
 
@@ -14712,10 +14719,8 @@ static lemon_status lemon__unpack_correction(const lemon__unpack *u, lemon_opera
     lemon_status status = lemon__unpack_tensor(u, name, &t);
     c->dtype = t.dtype == LEMON_F64 ? LEMON_F64 : LEMON_F32;
     if (!status) status = lemon__unpack_shaped(u, name, c->dtype, c->rows, c->cols, "the student's shape", &t);
-    if (status) return status;
-    c->data = lemon_arena_alloc(u->ctx, &ops->arena, lemon_tensor_bytes(c));
-    if (c->data) memcpy(c->data, t.data, lemon_tensor_bytes(c));
-    return c->data ? LEMON_OK : LEMON_E_MEMORY;
+    if (!status) c->data = t.data;
+    return status;
 }
 
 /*  An empty set of the shapes that the file names; its tables are there, so memory for them may be taken. */
@@ -14760,6 +14765,10 @@ LEMON_API lemon_status lemon_operators_load(lemon_ctx *ctx, const char *path, le
             status = lemon__unpack_map(&u, ops, &ops->maps[i]);
     for (int64_t i = 0; !status && i < lemon__param_count(&ops->student); i++) status = lemon__unpack_correction(&u, ops, i);
     if (!status && lemon__operators_check(ctx, ops)) status = lemon__blame(ctx, u.source.name, LEMON_E_FORMAT);
+    if (!status) {
+        ops->source = u.source;
+        memset(&u.source, 0, sizeof u.source);
+    }
     lemon__unpack_close(&u);
     return lemon__operators_done(ctx, status, operators);
 }

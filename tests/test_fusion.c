@@ -648,6 +648,8 @@ static void test_saved(lemon_ctx *ctx, const char *method, int solve, int64_t fi
               fine(ctx, lemon_operators_apply(ctx, back, teacher, 1, &b)) &&
               memcmp(a->block, b->block, (size_t)a->block_count * 4) == 0,
           line);
+    check(back && back->source.map && (const uint8_t *)back->maps[0].value >= back->source.map &&
+              (const uint8_t *)back->maps[0].value < back->source.map + back->source.size, "what was loaded stays in the file");
     lemon_model_free(ctx, a);
     lemon_model_free(ctx, b);
     lemon_operators_free(ctx, ops);
