@@ -24,18 +24,18 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
-        1  Platform        255   1271   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         376   2365   bf16 and f16, random numbers, checksums
-        3  Tensors         398   2516   a dense view, storage types, arenas
-        4  GEMM            431   2787   the matrix product
-        5  Kernels           -   4629   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            459   5745   reverse-mode automatic differentiation
-        7  Model           534   6396   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     664   7000   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      694  10204   text to ids and back; text files to training data
-       10  Inference       783  12990   the key-value cache, sampling
-       11  Training        846  13431   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          917  14182   operators, the methods that fill them, apply and learn
+        1  Platform        255   1272   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         376   2366   bf16 and f16, random numbers, checksums
+        3  Tensors         398   2517   a dense view, storage types, arenas
+        4  GEMM            431   2788   the matrix product
+        5  Kernels           -   4630   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            459   5746   reverse-mode automatic differentiation
+        7  Model           534   6397   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     664   7001   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      694  10205   text to ids and back; text files to training data
+       10  Inference       783  12991   the key-value cache, sampling
+       11  Training        846  13432   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          917  14183   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -13917,8 +13917,8 @@ static void lemon__trainer_release(lemon__trainer *t) {
     memset(&t->adam, 0, sizeof t->adam);
 }
 
-/*  Where that is too much, gradients and moments lie in scratch: a step reads and writes them from end to end, and only once
-    or twice, so that the disk keeps up. */
+/*  Where that is too much, gradients and moments lie in scratch: a step reads and writes them from end to end, as disks like
+    it. */
 static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens *tokens) {
     const size_t peak = t->ctx->peak;
     const int64_t numbers = 3 * t->model->block_count;
@@ -13930,7 +13930,7 @@ static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens 
         status = lemon__arena_scratch_beside(t->ctx, &t->large, ".training", numbers);
         if (!status) status = lemon__trainer_claim(t, tokens);
     }
-    if (status != LEMON_E_MEMORY || (t->scratch && t->q.tape == NULL)) return status;   /* there, a full disk was told by name */
+    if (status != LEMON_E_MEMORY || (t->scratch && t->q.tape == NULL)) return status;   /* a full disk was told by name */
     return lemon__fail(t->ctx, LEMON_E_MEMORY, "out of memory: of %.4g MB, %.4g MB are in use, and activations of batch %lld "
                        "/ %lld, seq %lld take %.4g MB more; give a smaller batch or seq, accumulate, recompute, or a file in "
                        "place of memory (scratch; --max-memory)",
@@ -14324,13 +14324,13 @@ static lemon_status lemon__operators_new(lemon_ctx *ctx, const lemon_config *tea
     return LEMON_OK;
 }
 
-/*  Gives a map its place's shape and `field` coefficients a student channel, all zero; the index too where sparse. */
 static void lemon__map_shape(const lemon_operators *ops, lemon_map *map, int64_t field) {
     map->student = lemon__map_channels(ops, map, &ops->student);
     map->teacher = lemon__map_channels(ops, map, &ops->teacher);
     map->field = field;
 }
 
+/*  Gives a map its place's shape and `field` coefficients a student channel, all zero; the index too where sparse. */
 static lemon_status lemon__map_make(lemon_ctx *ctx, lemon_operators *ops, lemon_map *map, int64_t field) {
     lemon__map_shape(ops, map, field);
     map->index = field < map->teacher ? lemon__ids(ctx, &ops->arena, map->student, field) : NULL;
@@ -17345,12 +17345,10 @@ static int64_t lemon__fill_spared(const lemon__fill *f) {
 static void lemon__fill_some(lemon__fill *f) {
     const int64_t cut = lemon__fill_spared(f);
     f->ids += cut * f->seq;
-    f->kept -= cut;
-    f->windows -= cut;
+    f->kept -= cut, f->kept_all -= cut, f->windows -= cut;
     lemon__fill_solved(f);
     f->ids -= cut * f->seq;
-    f->kept += cut;
-    f->windows += cut;
+    f->kept += cut, f->kept_all += cut, f->windows += cut;
 }
 
 /*  Fills the operators, and learns them where asked for; what both come to on held-out text. */

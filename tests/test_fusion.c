@@ -1126,6 +1126,32 @@ static void test_settled(lemon_ctx *ctx) {
     lemon_model_free(ctx, loaded);
 }
 
+/*  Where learning follows, solving takes as many of the last windows as it needs, 9 of 18 here: as if the text began there.
+    Learning at a rate of 0 then leaves what was solved. */
+static void test_spared(lemon_ctx *ctx) {
+    lemon_config from = tiny_config(16, 3, 2, 2, 8, 20, 40, 1), shape;
+    lemon_fuse_options o = options_of("lemon");
+    lemon_tokens whole = {text_ids, 19 * 32, 19 * 32}, tail = {text_ids + 9 * 32, 10 * 32, 10 * 32};
+    lemon_model *m, *a = NULL, *b = NULL;
+    for (int bias = 0; bias < 2; bias++) {
+        from.max_seq = 32;
+        from.qkv_bias = bias;
+        shape = from;
+        shape.d_model = 8, shape.n_layers = 2, shape.n_heads = shape.kv_heads = 1, shape.d_ffn = 9;
+        m = lively_model(ctx, &from, 5);
+        o.learn_steps = 1;
+        o.learn_lr = 0.0;
+        o.tokens = whole.count;
+        int ok = fine(ctx, lemon_fuse(ctx, m, &shape, &whole, &o, &a, NULL));
+        o.learn_steps = 0;
+        ok = ok && fine(ctx, lemon_fuse(ctx, m, &shape, &tail, &o, &b, NULL));
+        check(ok && same_weights(a, b), bias ? "windows that solving spares change nothing, nor with biases"
+                                             : "windows that solving spares change nothing");
+        lemon_model_free(ctx, m), lemon_model_free(ctx, a), lemon_model_free(ctx, b);
+        a = b = NULL;
+    }
+}
+
 /*  What the tape of learning makes of the operators, against finite differences of the naive apply and the naive model.
     A filled set is opened for learning as lemon__learn_operators does, and run once. */
 typedef struct learn_bench {
@@ -1819,6 +1845,7 @@ int main(void) {
     test_saved(ctx, "lemon", 0, 0, "not solved");
     test_saved(ctx, "subclone", 1, 0, "subclone");
     test_saved_wrong(ctx);
+    test_spared(ctx);
     test_own_method(ctx);
     test_refusals(ctx);
     test_budgets(ctx);
