@@ -11,7 +11,7 @@ time and over what the cores do in a large product, where an operation of float6
 programs on the machine disturb little, and by wall time.
 
 --kills COUNT measures nothing: it fuses once to the end, then again with so many SIGKILLs at random moments, each time by the
-same command, and compares the bytes of both students."""
+same command, and compares the bytes of both students; by any number of --tokens."""
 import csv, filecmp, json, math, os, random, shutil, struct, subprocess, sys, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -202,10 +202,11 @@ def main():
         write_tables(rows)
         return
     todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else ROWS
-    todo = [r for r in todo if asked('--sizes', r[0]) and asked('--tokens', r[2])]
     if '--kills' in sys.argv:
-        count = int(sys.argv[sys.argv.index('--kills') + 1])
-        sys.exit(0 if all([kills(*row, count) for row in todo]) else 1)
+        value = lambda flag, default: sys.argv[sys.argv.index(flag) + 1] if flag in sys.argv else default
+        same = [kills(size, 'lemon', int(value('--tokens', 8192)), int(value('--kills', 5))) for size in SHAPES if asked('--sizes', size)]
+        sys.exit(0 if all(same) else 1)
+    todo = [r for r in todo if asked('--sizes', r[0]) and asked('--tokens', r[2])]
     for size, method, tokens in todo:
         if any((r['size'], r['method'], int(r['tokens'])) == (size, method, tokens) for r in rows):
             continue
