@@ -2490,8 +2490,8 @@ enum { LEMON__CRC_PIECE = 1 << 20, LEMON__CRC_PIECES = 64 };
 typedef struct lemon__crc_job { const uint8_t *bytes; size_t count; uint32_t pieces[LEMON__CRC_PIECES]; } lemon__crc_job;
 
 static size_t lemon__crc_piece(const lemon__crc_job *job, int64_t i) {
-    const size_t left = job->count - (size_t)i * LEMON__CRC_PIECE;
-    return left < LEMON__CRC_PIECE ? left : LEMON__CRC_PIECE;
+    const size_t most = LEMON__CRC_PIECE, left = job->count - (size_t)i * most;
+    return left < most ? left : most;
 }
 
 static void lemon__crc_task(void *arg, int64_t i, int worker) {
