@@ -203,8 +203,9 @@ def main():
         return
     todo = [('0.4B', 'select', 0), ('0.4B', 'lemon', 1024)] if quick else ROWS
     if '--kills' in sys.argv:
-        value = lambda flag, default: sys.argv[sys.argv.index(flag) + 1] if flag in sys.argv else default
-        same = [kills(size, 'lemon', int(value('--tokens', 8192)), int(value('--kills', 5))) for size in SHAPES if asked('--sizes', size)]
+        tokens = int(sys.argv[sys.argv.index('--tokens') + 1]) if '--tokens' in sys.argv else 8192
+        count = int(sys.argv[sys.argv.index('--kills') + 1])
+        same = [kills(size, 'lemon', tokens, count) for size in SHAPES if asked('--sizes', size)]
         sys.exit(0 if all(same) else 1)
     todo = [r for r in todo if asked('--sizes', r[0]) and asked('--tokens', r[2])]
     for size, method, tokens in todo:
