@@ -886,6 +886,7 @@ typedef struct lemon_train_options {
     int resume;                          /* go on from save_path.resume */
     int recompute;                       /* makes activations again in backward, layer by layer, with the same bits: for less
                                             memory forward runs twice but for the loss, at most a third more of time */
+    lemon_dtype moments;                 /* AdamW's, LEMON_F32 or LEMON_BF16: 8 or 4 bytes a weight, in save_path.resume too */
     /*  Before the first step: the most bytes that the context will have had at once after the last one, with some room to
         save in.  scratch: bytes of gradients and moments in a file, 0 where they are in memory.  May be NULL. */
     void (*on_plan)(void *user, size_t bytes, size_t scratch);
@@ -13618,6 +13619,8 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
         if (!(real[i].value >= real[i].low && real[i].value <= real[i].high))
             status = lemon__fail(ctx, LEMON_E_ARG, "%s is %g, expected %g to %g", real[i].name, real[i].value,
                                  real[i].low, real[i].high);
+    if (!status && o->moments != LEMON_F32 && o->moments != LEMON_BF16)
+        status = lemon__fail(ctx, LEMON_E_ARG, "moments is %d, expected LEMON_F32 or LEMON_BF16", (int)o->moments);
     if (!status && o->batch % o->accumulate)
         status = lemon__fail(ctx, LEMON_E_ARG, "accumulate is %lld, expected a divisor of batch, which is %lld",
                              (long long)o->accumulate, (long long)o->batch);
@@ -13639,12 +13642,13 @@ static double lemon__rate(const lemon_train_options *o, int64_t s) {      /* exe
 LEMON__BRIEF_END
 /* ---- the optimiser: the weights cut into segments that lie within one parameter each ---- */
 
-enum { LEMON__SEGMENT = 16384, LEMON__RECENT = 10 };
+enum { LEMON__SEGMENT = 16384, LEMON__PIECE = 512, LEMON__RECENT = 10 };
 
 typedef struct lemon__segment { int64_t at, count, param; float decay; } lemon__segment;
 
 typedef struct lemon__adam {
-    float *w, *g, *m, *v;               /* [count] */
+    float *w, *g;                       /* [count] */
+    lemon_tensor m, v;                  /* [1, count] the moments, f32 or bf16 */
     int64_t count, n_segments;
     lemon__segment *segments;
     double *squares;                    /* [n_segments] sums of g^2 */
@@ -13653,14 +13657,15 @@ typedef struct lemon__adam {
 } lemon__adam;
 
 /*  Memory for a->count numbers in at most n segments. */
-static lemon_status lemon__adam_make(lemon_ctx *ctx, lemon_arena *arena, int64_t n, lemon__adam *a) {
+static lemon_status lemon__adam_make(lemon_ctx *ctx, lemon_arena *arena, int64_t n, lemon_dtype moments, lemon__adam *a) {
+    const size_t each = lemon_row_bytes(moments, 1);
     a->isa = ctx->isa;
     a->g = lemon__floats(ctx, arena, 1, a->count);
-    a->m = lemon__floats(ctx, arena, 1, a->count);
-    a->v = lemon__floats(ctx, arena, 1, a->count);
+    a->m = lemon__view(lemon__numbers(ctx, arena, 1, a->count, each), moments, 1, a->count);
+    a->v = lemon__view(lemon__numbers(ctx, arena, 1, a->count, each), moments, 1, a->count);
     a->segments = (lemon__segment *)lemon_arena_alloc(ctx, arena, (size_t)n * sizeof *a->segments);
     a->squares = (double *)lemon_arena_alloc(ctx, arena, (size_t)n * sizeof *a->squares);
-    return a->g && a->m && a->v && a->segments && a->squares ? LEMON_OK : LEMON_E_MEMORY;
+    return a->g && a->m.data && a->v.data && a->segments && a->squares ? LEMON_OK : LEMON_E_MEMORY;
 }
 
 /*  Cuts `size` numbers from `begin` on, which belong to one parameter, into segments. */
@@ -13672,11 +13677,11 @@ static void lemon__adam_segments(lemon__adam *a, int64_t begin, int64_t size, in
 }
 
 static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const lemon_model *model, double decay,
-                                     lemon__adam *a) {
+                                     lemon_dtype moments, lemon__adam *a) {
     int64_t layer, most = model->n_params + model->block_count / LEMON__SEGMENT;
     a->w = model->block;
     a->count = model->block_count;
-    if (lemon__adam_make(ctx, arena, most, a)) return LEMON_E_MEMORY;
+    if (lemon__adam_make(ctx, arena, most, moments, a)) return LEMON_E_MEMORY;
     for (int64_t i = 0; i < model->n_params; i++) {
         const lemon_tensor *t = &model->params[i];
         int matrix = lemon__roles[lemon__param_role(&model->config, i, &layer)].matrix;
@@ -13695,9 +13700,9 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
 LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__blend_##V(float keep, LEMON__VEC_##V old, LEMON__VEC_##V more) { \
     return LEMON__ADD_##V(LEMON__MUL_##V(LEMON__SET_##V(keep), old), more); \
 } \
-LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lemon__segment *s, int64_t i) { \
+LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lemon__segment *s, float *m, float *v, int64_t i) { \
     enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
-    float *w = a->w + s->at, *g = a->g + s->at, *m = a->m + s->at, *v = a->v + s->at; \
+    float *w = a->w + s->at, *g = a->g + s->at; \
     LEMON__VEC_##V x, mean, square, step; \
     for (; i + lanes <= s->count; i += lanes) { \
         x = LEMON__MUL_##V(LEMON__GET_##V(g + i), LEMON__SET_##V(a->scale)); \
@@ -13718,14 +13723,37 @@ LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lem
 LEMON__ADAM(one)
 LEMON__VECTORS(LEMON__ADAM)
 
-#define LEMON__ADAM_OF(V) if (a->isa == LEMON__ISA_##V) done = lemon__adam_##V(a, s, 0);
+/*  Some of a parameter's numbers; m, v: their moments. */
+#define LEMON__ADAM_OF(V) if (a->isa == LEMON__ISA_##V) done = lemon__adam_##V(a, s, m, v, 0);
+static void lemon__adam_piece(const lemon__adam *a, const lemon__segment *s, float *m, float *v) {
+    int64_t done = 0;
+    LEMON__VECTORS(LEMON__ADAM_OF)
+    lemon__adam_one(a, s, m, v, done);
+}
+
+/*  A segment; moments of bf16 are widened and rounded again piece by piece, in cache.  Rounding to nearest will do: a step
+    moves them by a twentieth or more of what is new, and bf16 rounds off less than a 256th. */
 static void lemon__adam_task(void *arg, int64_t index, int worker) {
     const lemon__adam *a = (const lemon__adam *)arg;
-    const lemon__segment *s = &a->segments[index];
-    int64_t done = 0;
+    lemon__segment s = a->segments[index];
+    const int64_t end = s.at + s.count;
+    const size_t each = lemon_row_bytes(a->m.dtype, 1);
+    float wide_m[LEMON__PIECE], wide_v[LEMON__PIECE];
     (void)worker;
-    LEMON__VECTORS(LEMON__ADAM_OF)
-    lemon__adam_one(a, s, done);
+    if (a->m.dtype == LEMON_F32) {
+        lemon__adam_piece(a, &s, (float *)a->m.data + s.at, (float *)a->v.data + s.at);
+        return;
+    }
+    for (; s.at < end; s.at += s.count) {
+        s.count = lemon__min(LEMON__PIECE, end - s.at);
+        lemon_tensor m = lemon__view((uint8_t *)a->m.data + (size_t)s.at * each, a->m.dtype, 1, s.count);
+        lemon_tensor v = lemon__view((uint8_t *)a->v.data + (size_t)s.at * each, a->v.dtype, 1, s.count);
+        lemon_row_to_f32(&m, 0, wide_m);
+        lemon_row_to_f32(&v, 0, wide_v);
+        lemon__adam_piece(a, &s, wide_m, wide_v);
+        lemon_row_from_f32(&m, 0, wide_m);
+        lemon_row_from_f32(&v, 0, wide_v);
+    }
 }
 
 static void lemon__square_task(void *arg, int64_t index, int worker) {
@@ -13900,7 +13928,8 @@ static lemon_status lemon__trainer_save_room(lemon__trainer *t) {
 /*  All memory that the run will need. */
 static lemon_status lemon__trainer_claim(lemon__trainer *t, const lemon_tokens *tokens) {
     const lemon_tokens *e = t->o.eval_tokens;
-    lemon_status status = lemon__adam_open(t->ctx, &t->large, t->model, t->o.weight_decay, &t->adam);
+    lemon_status status = lemon__adam_open(t->ctx, &t->large, t->model, t->o.weight_decay, t->o.moments,
+                                           &t->adam);
     if (!status) status = lemon__windows_open(t->ctx, &t->arena, tokens, t->o.seq, t->o.order, t->o.seed, &t->windows);
     if (!status) status = lemon__trainer_tape(t);
     if (!status && e) status = lemon__eval_open(t->ctx, t->model, &t->arena, e->count, t->o.seq, &t->eval);
@@ -13921,7 +13950,7 @@ static void lemon__trainer_release(lemon__trainer *t) {
     it. */
 static lemon_status lemon__trainer_memory(lemon__trainer *t, const lemon_tokens *tokens) {
     const size_t peak = t->ctx->peak;
-    const int64_t numbers = 3 * t->model->block_count;
+    const int64_t numbers = (t->o.moments == LEMON_F32 ? 3 : 2) * t->model->block_count;
     lemon_status status = lemon__trainer_claim(t, tokens);
     if (status == LEMON_E_MEMORY && lemon__scratch_path(t->ctx)) {
         lemon__trainer_release(t);
@@ -13953,7 +13982,7 @@ static lemon_status lemon__trainer_open(lemon__trainer *t, const lemon_tokens *t
 
 /*  All that decides the course of a run, by the names of the tool's flags. */
 typedef struct lemon__condition { const char *name; double value; } lemon__condition;
-enum { LEMON__CONDITIONS = 16 };
+enum { LEMON__CONDITIONS = 17 };
 
 static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *out) {
     const lemon_train_options *o = &t->o;
@@ -13964,7 +13993,7 @@ static void lemon__train_conditions(const lemon__trainer *t, lemon__condition *o
         {"seq", (double)o->seq}, {"accumulate", (double)o->accumulate}, {"lr", o->lr},
         {"min-lr", falls ? o->min_lr : 0.0}, {"warmup", (double)warmup}, {"weight-decay", o->weight_decay}, {"clip", o->clip},
         {"distill", o->distill}, {"temperature", o->temperature}, {"order", (double)o->order}, {"seed", (double)o->seed},
-        {"data", (double)t->data_crc}, {"teacher", (double)t->teacher_crc}};
+        {"moments", (double)o->moments}, {"data", (double)t->data_crc}, {"teacher", (double)t->teacher_crc}};
     memcpy(out, list, sizeof list);
 }
 
@@ -13979,8 +14008,8 @@ enum { LEMON__STATES = 4 };
 static const char *const lemon__state_names[LEMON__STATES] = {"weights", "m", "v", "recent"};
 
 static lemon_tensor lemon__trainer_state(lemon__trainer *t, int i) {
-    float *numbers = i == 0 ? t->adam.w : i == 1 ? t->adam.m : t->adam.v;
-    if (i < 3) return lemon__view(numbers, LEMON_F32, 1, t->adam.count);
+    if (i == 0) return lemon__view(t->adam.w, LEMON_F32, 1, t->adam.count);
+    if (i < 3) return i == 1 ? t->adam.m : t->adam.v;
     return lemon__view(t->recent, LEMON_F64, 1, LEMON__RECENT);
 }
 
@@ -16937,7 +16966,7 @@ static void lemon__learn_block(lemon__learn *l) {
     l->adam.w = lemon__floats(ctx, &l->arena, 1, l->adam.count);
     l->mask = lemon__floats(ctx, &l->arena, 1, l->adam.count);
     if (!l->f->status)
-        l->f->status = lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), &l->adam);
+        l->f->status = lemon__adam_make(ctx, &l->arena, lemon__ceil_div(l->adam.count, LEMON__SEGMENT), LEMON_F32, &l->adam);
     if (lemon__stuck(l->f, l->adam.w && l->mask)) return;
     lemon__adam_segments(&l->adam, 0, l->adam.count, 0, 0.0f);
     for (int64_t i = 0; i < l->adam.count; i++) l->mask[i] = 1.0f;

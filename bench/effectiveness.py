@@ -94,7 +94,9 @@ VARIANTS = {                                # ablations, named by what differs; 
     "lemon-tokens-32k": ["--tokens", "32768"],
     "lemon-tokens-128k": ["--tokens", "131072"],
     "lemon-sampled": [],                    # no text is given: the teacher writes it
+    "lemon-moments-bf16": [],
 }
+TRAINED = {"lemon-moments-bf16": ["--moments", "bf16"]}     # of lemon train
 FIELDS = ["student", "method", "distill", "budget", "rate", "seed", "start_loss", "loss", "calibration_tokens",
           "fuse_flops", "train_flops", "fuse_seconds", "train_seconds"]
 
@@ -182,21 +184,22 @@ def start(student, method, seed, threads):
     return path, made
 
 
-def train_command(student, begun, out, distill, budget, rate, seed, threads):
+def train_command(student, method, begun, out, distill, budget, rate, seed, threads):
     teacher = student[0]
     command = [TOOL, "train", begun, out, "--data", text(teacher, seed, budget), "--steps", str(budget), "--batch", "8",
-               "--seq", "256", "--lr", repr(rate), "--seed", str(seed), "--threads", threads] + common(teacher)
+               "--seq", "256", "--lr", repr(rate), "--seed", str(seed), "--threads", threads] + TRAINED.get(method, []) + \
+        common(teacher)
     return command + (["--teacher", TEACHERS[teacher][0], "--distill", "1"] if distill else [])
 
 
-def train(student, begun, distill, budget, rate, seed, threads, step_flops={}):
+def train(student, method, begun, distill, budget, rate, seed, threads, step_flops={}):
     out = os.path.join(WORK, "%s-%d.lemon" % (student, os.getpid()))
     if os.path.exists(out + ".resume"):
         os.remove(out + ".resume")
     if (student, distill) not in step_flops:
-        one, _ = run(train_command(student, begun, out, distill, 1, 1e-4, seed, threads))
+        one, _ = run(train_command(student, method, begun, out, distill, 1, 1e-4, seed, threads))
         step_flops[student, distill] = one["flops"]
-    command = train_command(student, begun, out, distill, budget, rate, seed, threads)
+    command = train_command(student, method, begun, out, distill, budget, rate, seed, threads)
     result, whole, began = {}, False, time.time()
     while not whole:                        # what was interrupted goes on where it stood
         result, whole = run(command + (["--resume"] if os.path.exists(out + ".resume") else []), slice_seconds=100)
@@ -237,7 +240,7 @@ class Comparison:
         key = (method, distill, budget, rate, seed)
         if key not in self.rows:
             path, made = start(self.student, method, seed, self.threads)
-            result = train(self.student, path, distill, budget, rate, seed, self.threads)
+            result = train(self.student, method, path, distill, budget, rate, seed, self.threads)
             self.append({"student": self.student, "method": method, "distill": distill, "budget": budget, "rate": rate,
                          "seed": seed, "start_loss": made["loss"], "loss": result["eval_loss"],
                          "calibration_tokens": made["calibration_tokens"], "fuse_flops": made["flops"],
@@ -400,6 +403,33 @@ def learned(out):
     out.append("")
 
 
+CHANGES = {                                 # what the table of ablations says of each
+    "lemon": "as it is", "lemon-moments-bf16": "trained on with AdamW's moments in bf16", "lemon-sampled": "on text that the teacher samples",
+    "paper": "the paper's recipe, learned for 100 steps", "paper-25": "for 25 steps", "paper-400": "for 400 steps",
+}
+
+
+def ablations(out):
+    """lemon with one thing changed at a time."""
+    for student in STUDENTS:
+        for distill in (0, 1):
+            all_points = {m: p for (m, d), p in curves(student).items() if d == distill}
+            names = [m for m in VARIANTS if m in all_points and m.split("-")[0] in ("lemon", "paper")]
+            if len(names) < 3:
+                continue
+            budgets = [b for b in BUDGETS if sum(b in all_points[m] for m in names) > len(names) / 2]
+            out += ["**What each part is worth**: %s, trained on %s" % (STUDENTS[student][0], "the teacher's logits" if distill else "text alone"),
+                    "", "| lemon | before training |" + "".join(" %d steps |" % b for b in budgets) + " fusion, GFLOP |",
+                    "|---|---|" + "---|" * (len(budgets) + 1)]
+            for m in ["lemon"] + [m for m in names if m.startswith("lemon")] + [m for m in ("paper-25", "paper", "paper-400") if m in all_points]:
+                points = all_points[m]
+                first = points[min(points)]
+                out.append("| %s | %.3f |" % (CHANGES.get(m) or "`%s`" % " ".join(VARIANTS[m]), first["start"]) +
+                           "".join(" %s |" % (cell(points[b]) if b in points else "") for b in budgets) +
+                           " %.1f |" % (first["fuse_flops"] / 1e9))
+            out.append("")
+
+
 def parts(all_points, method, budget):
     if budget not in all_points[method]:
         return ""
@@ -471,6 +501,7 @@ def tables(wanted):
             if os.path.exists(csv_path(student)) and (wanted is None or (student, distill) in wanted):
                 table(student, distill, out)
     learned(out)
+    ablations(out)
     return out
 
 

@@ -52,7 +52,7 @@ typedef struct settings {
     int64_t max_tokens, count, top_k, seed, threads, shard_size, max_memory;
     double lr, min_lr, learn_lr, weight_decay, clip, distill, temperature;
     double temp, top_p, min_p, fraction;
-    const char *method, *operators, *save_operators, *teacher, *schedule, *order, *dtype;
+    const char *method, *operators, *save_operators, *teacher, *schedule, *order, *moments, *dtype;
     const char *tokenizer, *trim_vocab, *choices, *eval_data, *log, *report, *prompt, *stop;
     const char **data;                                   /* n_data paths, in the order given */
     int64_t n_data;
@@ -326,6 +326,8 @@ static const flag flags[] = {
     {"--accumulate", "N", WHOLE, FIELD(accumulate), "1", 1, SIZE_MOST, TRAIN, 0, "parts of a batch, to save memory"},
     {"--keep-teacher", NULL, SWITCH, FIELD(keep_teacher), NULL, 0, 0, TRAIN, 0, "ask the teacher once, keep what it says"},
     {"--recompute", NULL, SWITCH, FIELD(recompute), NULL, 0, 0, TRAIN, 0, "make activations twice, to save memory"},
+    {"--moments", "f32|bf16", CHOICE, FIELD(moments), "f32", 0, 0, TRAIN, 0,
+     "number type of what AdamW keeps of past gradients; bf16: 4 bytes a weight less"},
     {"--order", "random|sequential", CHOICE, FIELD(order), "random", 0, 0, TRAIN, 0, "of the windows"},
     {"--teacher", "MODEL", TEXT, FIELD(teacher), NULL, 0, 0, TRAIN, 0, "learn from this model's predictions too"},
     {"--distill", "W", REAL, FIELD(distill), "0.5", 0, 1, TRAIN, 0, "weight of the teacher in the loss"},
@@ -2054,6 +2056,7 @@ static lemon_train_options train_options(run *r) {
     options.save_every = set->save_every;
     options.resume = set->resume;
     options.recompute = set->recompute;
+    options.moments = strcmp(set->moments, "bf16") == 0 ? LEMON_BF16 : LEMON_F32;
     options.keep_teacher = set->keep_teacher;
     options.on_plan = on_plan;
     options.on_step = on_step;

@@ -480,6 +480,7 @@ static void test_limit(void) {
 
 #if LEMON__POSIX
 static char said[512];
+static lemon_dtype moments = LEMON_F32;
 
 /*  Four steps of a model with so many bytes of memory, 0: enough; 1: with scratch.  Its weights are copied into w. */
 static lemon_status train_within(const lemon_config *c, size_t memory, int with_scratch, int resume, lemon_train_result *result,
@@ -501,6 +502,7 @@ static lemon_status train_within(const lemon_config *c, size_t memory, int with_
     o.save_path = scratch("moments.lemon");
     o.save_every = 2;
     o.resume = resume;
+    o.moments = moments;
     o.on_plan = on_plan;
     planned = planned_scratch = 0;
     lemon_status status = lemon_train(ctx, m, &text, &o, result);
@@ -539,9 +541,61 @@ static void test_in_scratch(void) {
           "where memory is enough scratch is not used, and the bits are the same");
     check(!exists(scratch("moments")) && !exists(scratch("moments.training")), "no file is left");
     check(train_within(&c, bytes + bytes / 2, 1, 0, &less, w[3]) == LEMON_E_MEMORY, "what is too little all the same is an error");
+
+    train_within(&c, 0, 0, 0, &all, w[0]);
+    less = all;
+    moments = LEMON_BF16;
+    check(train_within(&c, 0, 0, 0, &all, w[0]) == LEMON_OK && train_within(&c, 0, 0, 1, &all, w[0]) == LEMON_OK,
+          "moments of bf16 go on too");
+    detail("%lu and %lu bytes", (unsigned long)less.planned_bytes, (unsigned long)all.planned_bytes);
+    check(less.planned_bytes >= all.planned_bytes + bytes - 4096 && less.planned_bytes <= all.planned_bytes + bytes + 4096,
+          "for 4 bytes a weight less");
+    const size_t tight = limit - bytes;
+    check(train_within(&c, tight, 1, 0, &less, w[1]) == LEMON_OK && train_within(&c, tight, 1, 1, &less, w[1]) == LEMON_OK &&
+          planned_scratch >= 2 * bytes && planned_scratch < 3 * bytes && memcmp(w[0], w[1], bytes) == 0,
+          "in a file, with the same bits");
+    moments = LEMON_F32;
+    check(train_within(&c, 0, 0, 1, &all, w[1]) == LEMON_E_ARG && strstr(said, "--moments is"), "a run goes on with the type it began with");
     for (int i = 0; i < 4; i++) free(w[i]);
 }
 #endif
+
+/*  AdamW's moments as bf16: a step rounds what plain C beside it rounds, and a run comes to about the same loss. */
+static void test_short_moments(lemon_ctx *ctx) {
+    lemon__trainer t;
+    record r;
+    lemon_train_result full, half;
+    double worst = 0.0;
+    float m = 0.0f, v = 0.0f;
+    memset(&t, 0, sizeof t);
+    t.ctx = ctx, t.model = world_model(ctx), t.o = world_options(&r);
+    t.o.moments = LEMON_BF16;
+    lemon__train_resolve(&t.model->config, &t.o);
+    check(fine(ctx, lemon__trainer_open(&t, &text)) && t.adam.m.dtype == LEMON_BF16, "AdamW's moments may be bf16");
+    const int64_t last = t.adam.count - 1;              /* of a piece that is not full */
+    double w = (double)t.adam.w[last];
+    for (int step = 1; step <= 5; step++) {
+        for (int64_t i = 0; i <= last; i++) t.adam.g[i] = 0.3f + 0.1f * (float)step;
+        const double g = (double)t.adam.g[last];
+        m = (float)(0.9 * (double)m + 0.1 * g), v = (float)(0.95 * (double)v + 0.05 * g * g);
+        w -= 1e-2 * (double)m / (1 - pow(0.9, step)) / (sqrt((double)v / (1 - pow(0.95, step))) + 1e-8);
+        m = lemon_f32_from_bf16(lemon_bf16_from_f32(m)), v = lemon_f32_from_bf16(lemon_bf16_from_f32(v));
+        lemon__adam_step(ctx, &t.adam, step, 1e-2, 1.0, 0.0);
+        worst = fmax(worst, fabs(w - (double)t.adam.w[last]));
+    }
+    detail("%g", worst);
+    check(t.adam.segments[t.adam.n_segments - 1].decay == 0.0f && worst < 1e-6, "they are rounded after each step");
+    lemon_model_free(ctx, t.model);
+    lemon__trainer_release(&t);
+    lemon_train_options o = world_options(&r);
+    o.steps = 60;
+    check(fine(ctx, train_fresh(ctx, &o, &full, NULL)), "a run with moments of f32");
+    o.moments = LEMON_BF16;
+    check(fine(ctx, train_fresh(ctx, &o, &half, NULL)), "and one of bf16");
+    detail("%g, %g", full.train_loss, half.train_loss);
+    check(fabs(full.train_loss - half.train_loss) < 0.01 && fabs(full.train_loss - half.train_loss) > 0.0,
+          "they come to about the same loss");
+}
 
 static void test_memory(lemon_ctx *ctx) {
     long live = heap.live;
@@ -633,6 +687,10 @@ static void test_refusals(lemon_ctx *ctx) {
     o.eval_tokens = &one;
     check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "the evaluation text has 1 tokens, expected at least 2"),
           "train refuses an evaluation text of one token");
+    o = world_options(&r);
+    o.moments = LEMON_Q8;
+    check(fails_with(ctx, lemon_train(ctx, m, &text, &o, NULL), LEMON_E_ARG, "moments is 3, expected LEMON_F32 or LEMON_BF16"),
+          "train refuses moments of another type");
     o = world_options(&r);
     c.vocab_size = 31;
     other = lively_model(ctx, &c, 1);
@@ -962,6 +1020,7 @@ int main(void) {
     test_in_scratch();
 #endif
     test_memory(ctx);
+    test_short_moments(ctx);
     test_result(ctx);
     test_refusals(ctx);
     test_no_others();
