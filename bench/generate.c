@@ -8,7 +8,7 @@
     decode is 256 tokens one after another from an empty context; its limit is reading the weights once a token, at the
     rate at which this machine reads memory of that size.  prefill is a prompt of 256 tokens with the logits of the last one
     only; its limit is the peak of multiply-adds.  llama.cpp (npm's build, make peers) reads the same weights from a GGUF
-    that lemon.h wrote; LLAMA2C=PATH adds llama2.c's run for f32 decoding. */
+    that lemon.h wrote, llama2.c's run its .bin, for f32 decoding. */
 #include "speed.h"
 
 static const speed_shape shapes[] = {{"288 x 6", 288, 6, 6, 6, 768, 32000, 512, 1},
@@ -236,11 +236,11 @@ static int peer_llama(const job *j, finding *out) {
 /*  llama2.c's run says its speed on stderr; it needs a vocabulary, whose pieces do not matter here.  It ends at token 1, which
     random weights may find the likeliest, so it draws. */
 static int peer_llama2c(const job *j, finding *out) {
-    const char *run = getenv("LLAMA2C");
+    const char *run = "bench/build/llama2c";
     char path[256];
     FILE *f;
     int i, most = 8;
-    if (run == NULL || j->prefill || j->dtype != LEMON_F32) return 0;
+    if (access(run, X_OK) || j->prefill || j->dtype != LEMON_F32) return 0;
     path_of(j, "bin", path, sizeof path);
     f = fopen("bench/build/pieces.bin", "wb");
     if (f == NULL) return 0;

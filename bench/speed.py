@@ -5,7 +5,7 @@
 import sys
 
 BEGIN, END = "<!-- speed:begin -->\n", "<!-- speed:end -->\n"
-HEADS = ("| shape |", "| activations |", "| work |", "| fusion apply")
+HEADS = ("| shape |", "| to save memory |", "| work |", "| fusion apply")
 
 
 def tables(text):

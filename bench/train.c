@@ -7,7 +7,8 @@
 
     FLOPs of a token: 6 x matmul parameters (output matrix counted, looking up embeddings not) + 6 x layers x T x d_model
     for causal attention.  A figure is the best step of several, in rounds that alternate with the peer's; memory is
-    resident memory of the process at its peak.  PyTorch is Debian's, each time with the best of its BLAS builds. */
+    resident memory of the process at its peak.  PyTorch is Debian's, each time with the best of its BLAS builds.  llm.c
+    is at GPT-2's shape of the same size (peer_llmc.c). */
 #include "speed.h"
 
 static const speed_shape shapes[] = {{"288 x 6, vocabulary 32000", 288, 6, 6, 6, 768, 32000, 256, 8},
@@ -15,7 +16,7 @@ static const speed_shape shapes[] = {{"288 x 6, vocabulary 32000", 288, 6, 6, 6,
                                      {"64 x 5, vocabulary 512", 64, 5, 8, 4, 172, 512, 256, 16}};
 enum { SHAPES = sizeof shapes / sizeof shapes[0], ROUNDS = 3 };
 
-typedef struct job { const speed_shape *shape; int threads, recompute; double seconds; } job;
+typedef struct job { const speed_shape *shape; int threads, recompute; lemon_dtype moments; double seconds; } job;
 
 static double flop_of_token(const speed_shape *s) {
     return 6 * speed_matmul_params(s) + 6.0 * s->layers * s->seq * s->d;
@@ -40,6 +41,7 @@ static void open_trainer(const job *j, lemon__trainer *t) {
     if (lemon_model_create(t->ctx, &c, &t->model) || lemon_model_init(t->ctx, t->model, 1)) _exit(1);
     lemon_train_defaults(&t->o);
     t->o.recompute = j->recompute;
+    t->o.moments = j->moments;
     t->o.batch = j->shape->batch, t->o.seq = j->shape->seq, t->o.lr = 1e-4, t->o.steps = 1 << 20;
     lemon__train_resolve(&c, &t->o);
     if (lemon__trainer_open(t, &tokens)) _exit(1);
@@ -180,9 +182,18 @@ static int peer(const job *j, const char *build, finding *out) {
                          j->threads, j->seconds);
 }
 
+/*  llm.c has as many key-value heads as heads, and takes long: one round. */
+static int peer_llmc(const job *j, finding *out) {
+    const speed_shape *s = j->shape;
+    if (s->kv != s->heads) return 0;
+    return speed_command(out, "OMP_NUM_THREADS=%d bench/build/peer_llmc %d %d %d %d %d %d %.0f 2> /dev/null", j->threads,
+                         s->d, s->layers, s->heads, s->vocab, s->seq, s->batch, j->seconds);
+}
+
 static void compare(job *j, int rounds, int with_peer, FILE *csv, speed_chart *chart) {
-    finding lemon, torch, peak, f;
+    finding lemon, torch, llmc, peak, f;
     int i;
+    memset(&llmc, 0, sizeof llmc);
     memset(&lemon, 0, sizeof lemon);
     memset(&torch, 0, sizeof torch);
     memset(&peak, 0, sizeof peak);
@@ -192,30 +203,35 @@ static void compare(job *j, int rounds, int with_peer, FILE *csv, speed_chart *c
         if (with_peer && peer(j, "openmp", &f)) speed_keep(&torch, &f);
         if (with_peer && peer(j, "pthread", &f)) speed_keep(&torch, &f);
     }
+    if (with_peer) peer_llmc(j, &llmc);
     printf("| %s, T %d, B %d | %d | %.0f | %.0f | %.0f %% | %.0f MB |", j->shape->name, j->shape->seq, j->shape->batch,
            j->threads, lemon.best, lemon.mean, lemon.best * flop_of_token(j->shape) / 1e7 / peak.best, lemon.bytes / 1e6);
     speed_cell("%.0f", torch.best), speed_cell("%.0f %%", torch.best * flop_of_token(j->shape) / 1e7 / peak.best);
     speed_cell("%.0f MB", torch.bytes / 1e6), speed_cell("%.2f", torch.best > 0 ? lemon.best / torch.best : 0);
-    speed_cell("1/%.1f", torch.bytes / lemon.bytes);
+    speed_cell("1/%.1f", torch.bytes / lemon.bytes), speed_cell("%.0f", llmc.best);
     printf("\n");
     fflush(stdout);
-    fprintf(csv, "%s,%d,%.1f,%.1f,%.0f,%.1f,%.0f,%.1f,%.4f\n", j->shape->name, j->threads, lemon.best, lemon.mean,
-            lemon.bytes, torch.best, torch.bytes, peak.best, lemon.best * flop_of_token(j->shape) / 1e9 / peak.best);
+    fprintf(csv, "%s,%d,%.1f,%.1f,%.0f,%.1f,%.0f,%.1f,%.4f,%.1f\n", j->shape->name, j->threads, lemon.best, lemon.mean,
+            lemon.bytes, torch.best, torch.bytes, peak.best, lemon.best * flop_of_token(j->shape) / 1e9 / peak.best,
+            llmc.best);
     speed_chart_add(chart, lemon.best, torch.best, 1e9 * peak.best / flop_of_token(j->shape), "%s, %d thr.", j->shape->name,
                     j->threads);
 }
 
-/*  What it costs to make activations again in backward, and what it saves; plan: bytes that were told before. */
-static void compare_recomputing(job *j) {
-    finding keeps, again;
-    j->recompute = 0;
-    if (!speed_child(measure_steps, j, &keeps)) return;
+/*  What it costs to make activations again in backward, or to keep moments in bf16, and what it saves: bytes that were planned. */
+static void compare_saving(job *j) {
+    finding keeps, again, narrow;
+    int done = speed_child(measure_steps, j, &keeps);
     j->recompute = 1;
-    if (speed_child(measure_steps, j, &again))
-        printf("| %s | %d | %.0f | %.0f | %.2f | %.0f | %.0f |\n", j->shape->name, j->threads, keeps.best, again.best,
-               keeps.best / again.best, keeps.extra[0] / 1e6, again.extra[0] / 1e6);
+    done = done && speed_child(measure_steps, j, &again);
+    j->recompute = 0, j->moments = LEMON_BF16;
+    done = done && speed_child(measure_steps, j, &narrow);
+    j->moments = LEMON_F32;
+    if (!done) return;
+    printf("| %s | %d | %.0f | %.0f | %.0f | %.2f | %.0f | %.0f | %.2f | %.0f |\n", j->shape->name, j->threads, keeps.best,
+           keeps.extra[0] / 1e6, again.best, keeps.best / again.best, again.extra[0] / 1e6, narrow.best, keeps.best / narrow.best,
+           narrow.extra[0] / 1e6);
     fflush(stdout);
-    j->recompute = 0;
 }
 
 int main(int argc, char **argv) {
@@ -224,7 +240,7 @@ int main(int argc, char **argv) {
     FILE *csv;
     job j;
     finding f;
-    j.seconds = 4, j.recompute = 0;
+    j.seconds = 4, j.recompute = 0, j.moments = LEMON_F32;
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--lemon")) with_peer = 0;
         else if (!strcmp(argv[i], "--quick")) with_peer = 0, quick = rounds = 1, j.seconds = 1;
@@ -236,9 +252,9 @@ int main(int argc, char **argv) {
     }
     if (!breakdown) {
         csv = speed_csv("train", "shape,threads,lemon_tok_s,lemon_mean_tok_s,lemon_bytes,torch_tok_s,torch_bytes,peak_gflops,"
-                                 "lemon_of_peak");
-        printf("\n| shape | threads | lemon, tok/s | mean | of peak | memory | PyTorch | of peak | memory | ratio | memory |\n"
-               "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+                                 "lemon_of_peak,llmc_tok_s");
+        printf("\n| shape | threads | lemon, tok/s | mean | of peak | memory | PyTorch | of peak | memory | ratio | memory | llm.c |\n"
+               "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
         for (i = 0; i < SHAPES; i++)
             for (t = 1; t <= MAX_THREADS; t++) {
                 j.shape = &shapes[i], j.threads = t;
@@ -248,11 +264,11 @@ int main(int argc, char **argv) {
         fclose(csv);
         speed_svg("train", "Training step, tokens a second", "PyTorch", &chart);
         if (quick) return 0;
-        printf("\n| activations | threads | kept, tok/s | made again, tok/s | times as long | kept, MB planned | made again |\n"
-               "|---|---:|---:|---:|---:|---:|---:|\n");
+        printf("\n| to save memory | threads | tok/s | MB planned | activations made again | times as long | MB | moments in bf16 | "
+               "times as long | MB |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
         for (i = 0; i < SHAPES; i++) {
             j.shape = &shapes[i], j.threads = threads ? threads : MAX_THREADS;
-            if (shape < 0 || shape == i) compare_recomputing(&j);
+            if (shape < 0 || shape == i) compare_saving(&j);
         }
     }
     for (i = 0; i < SHAPES; i++)

@@ -151,6 +151,7 @@ check "saving as it goes does not change the run" cmp one.lemon t.lemon
 cp t.lemon.resume whole.resume
 expect 2 "--lr" $train --resume --lr 4e-3
 expect 2 "--schedule" $train --resume --schedule constant
+expect 2 "--moments" $train --resume --moments bf16
 expect 0 "" $train --resume --quiet
 check "a finished run resumed is the same" cmp one.lemon t.lemon
 rm -f t.lemon t.lemon.resume
