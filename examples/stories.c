@@ -958,6 +958,7 @@ static void print_json(const char *t)
 }
 
 enum { PAIRS = 4 };
+static const char *const PAIR_KINDS[PAIRS] = {"number", "pronoun", "falls", "whose"};
 
 /* Agreement: number by count, pronoun by name; cause before effect: what a material does when it falls; who has what.
  * Told in the words of the stories, so that no answer is unlikely for its style. */
@@ -1017,7 +1018,8 @@ static int print_pairs(const Options *o)
         first = pick(s, 2);
         fputs("{\"prompt\": ", stdout);
         print_json(s->text);
-        printf(", \"choices\": [\" %s\", \" %s\"], \"answer\": %d}\n", first ? wrong : right, first ? right : wrong, first);
+        printf(", \"choices\": [\" %s\", \" %s\"], \"answer\": %d, \"kind\": \"%s\"}\n", first ? wrong : right,
+               first ? right : wrong, first, PAIR_KINDS[i % PAIRS]);
     }
     return 0;
 }
