@@ -1740,26 +1740,31 @@ static lemon_status lemon__tick(lemon_ctx *ctx, const char *what, int64_t done, 
 }
 
 LEMON__BRIEF_END
-/* ---- threads: one pool a context.  A job is a count of tasks that workers take one by one from a shared counter.
-        Who takes a task cannot matter for its result: tasks write to places of their own. ---- */
+/* ---- threads: one pool a context.  A job is a count of tasks that workers take one by one.  Who takes a task cannot
+        matter for its result: tasks write to places of their own. ---- */
 
 #if LEMON__THREADS
 /*  How often a waiting thread looks before it sleeps.  A worker without a job: about a millisecond, longer than the gap
     between two products, for a thread that slept is woken late, and often on the core of the one that woke it.  The
-    caller whose last tasks others still work on: a hundredth of that, for one of them may be waiting for this very core. */
-enum { LEMON__SPINS_WORKER = 100000, LEMON__SPINS_CALLER = 1000 };
+    caller whose last tasks others still work on: a twentieth of that, for one of them may be waiting for this very core. */
+enum { LEMON__SPINS_WORKER = 100000, LEMON__SPINS_CALLER = 5000 };
 
 typedef struct lemon__worker { lemon__pool *pool; pthread_t thread; int index; } lemon__worker;
 
-/*  The ticket is the number of the job and, in its lower half, the next task.  A worker takes a task by raising the
+/*  A job's tasks are dealt out in as many lots as there are threads, each with the next part of them all; a worker does its own
+    lot, and then helps with others'.  So in one job after the other it has to do with the same rows, which lie in its cache.
+    A lot's ticket is the number of the job and, in its lower half, the next task.  A worker takes a task by raising the
     ticket it has read; that fails if the job is over meanwhile, so a worker may come late, or never, to any job: the
     caller works too, and waits only for tasks that were taken.  The words that all threads write lie apart. */
+typedef struct lemon__lot { uint64_t ticket; char apart[LEMON__ALIGN - sizeof(uint64_t)]; } lemon__lot;
+
 struct lemon__pool {
-    uint64_t ticket;
+    lemon__lot lots[LEMON__MAX_THREADS];
+    uint64_t job;                   /* its number, in the upper half; written last */
     char apart[LEMON__ALIGN];
     int64_t done;                   /* tasks of this job that are finished */
     char apart_too[LEMON__ALIGN];
-    lemon__task task;               /* of this job, as all that follows; written before the ticket */
+    lemon__task task;               /* of this job, as all that follows; written before the tickets */
     void *arg;
     int64_t count;
     pthread_mutex_t lock;           /* only for sleeping */
@@ -1775,18 +1780,22 @@ static unsigned lemon__forks;
 static void lemon__forked(void) { lemon__forks++; }
 static void lemon__watch_forks(void) { pthread_atfork(NULL, NULL, lemon__forked); }
 
-static uint64_t lemon__pool_ticket(lemon__pool *pool) { return __atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST); }
+static uint64_t lemon__pool_job(lemon__pool *pool) { return __atomic_load_n(&pool->job, __ATOMIC_SEQ_CST); }
 
-/*  Does tasks of the job that `ticket` belongs to until none is left. */
-static void lemon__pool_work(lemon__pool *pool, uint64_t ticket, int worker) {
-    const uint64_t job = ticket >> 32;
-    for (;; ticket = lemon__pool_ticket(pool)) {
-        const int64_t count = __atomic_load_n(&pool->count, __ATOMIC_ACQUIRE);
+/*  Where a lot begins, and the one before it ends. */
+static int64_t lemon__pool_begin(const lemon__pool *pool, int64_t count, int lot) { return count * lot / (pool->n + 1); }
+
+/*  Does tasks of a lot of this job until none is left. */
+static void lemon__pool_lot(lemon__pool *pool, uint64_t job, int lot, int worker) {
+    for (;;) {
+        uint64_t ticket = __atomic_load_n(&pool->lots[lot].ticket, __ATOMIC_SEQ_CST);
+        const int64_t count = __atomic_load_n(&pool->count, __ATOMIC_ACQUIRE), i = (int64_t)(uint32_t)ticket;
         const lemon__task task = __atomic_load_n(&pool->task, __ATOMIC_RELAXED);
         void *arg = __atomic_load_n(&pool->arg, __ATOMIC_RELAXED);
-        if (ticket >> 32 != job || (int64_t)(uint32_t)ticket >= count) return;
-        if (!__atomic_compare_exchange_n(&pool->ticket, &ticket, ticket + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) continue;
-        task(arg, (int64_t)(uint32_t)ticket, worker);
+        if (ticket >> 32 != job >> 32 || i >= lemon__pool_begin(pool, count, lot + 1)) return;
+        if (!__atomic_compare_exchange_n(&pool->lots[lot].ticket, &ticket, ticket + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            continue;
+        task(arg, i, worker);
         if (__atomic_add_fetch(&pool->done, 1, __ATOMIC_SEQ_CST) < count) continue;
         if (!__atomic_load_n(&pool->waiting, __ATOMIC_SEQ_CST)) return;
         pthread_mutex_lock(&pool->lock);
@@ -1795,32 +1804,35 @@ static void lemon__pool_work(lemon__pool *pool, uint64_t ticket, int worker) {
     }
 }
 
+static void lemon__pool_work(lemon__pool *pool, uint64_t job, int worker) {
+    for (int i = 0; i <= pool->n; i++) lemon__pool_lot(pool, job, (worker + i) % (pool->n + 1), worker);
+}
+
 static void lemon__pause(void) {
 #if LEMON__X86
     __builtin_ia32_pause();
 #endif
 }
 
-/*  Waits for another job than that of `seen`; its ticket.  The same again: the pool is to close. */
+/*  Waits for another job than `seen`, and tells it.  The same again: the pool is to close. */
 static uint64_t lemon__pool_wait(lemon__pool *pool, uint64_t seen) {
-    uint64_t ticket = lemon__pool_ticket(pool);
-    for (int i = 0; i < LEMON__SPINS_WORKER && ticket >> 32 == seen >> 32; i++, ticket = lemon__pool_ticket(pool))
-        lemon__pause();
-    if (ticket >> 32 != seen >> 32) return ticket;
+    uint64_t job = lemon__pool_job(pool);
+    for (int i = 0; i < LEMON__SPINS_WORKER && job == seen; i++, job = lemon__pool_job(pool)) lemon__pause();
+    if (job != seen) return job;
     pthread_mutex_lock(&pool->lock);
     __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
-    while ((ticket = lemon__pool_ticket(pool)) >> 32 == seen >> 32 && !pool->stop) pthread_cond_wait(&pool->wake, &pool->lock);
+    while ((job = lemon__pool_job(pool)) == seen && !pool->stop) pthread_cond_wait(&pool->wake, &pool->lock);
     __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&pool->lock);
-    return ticket;
+    return job;
 }
 
 static void *lemon__pool_main(void *arg) {
     lemon__worker *self = (lemon__worker *)arg;
-    uint64_t seen = 0, ticket;
-    while ((ticket = lemon__pool_wait(self->pool, seen)) >> 32 != seen >> 32) {
-        lemon__pool_work(self->pool, ticket, self->index);
-        seen = ticket;
+    uint64_t seen = 0, job;
+    while ((job = lemon__pool_wait(self->pool, seen)) != seen) {
+        lemon__pool_work(self->pool, job, self->index);
+        seen = job;
     }
     return NULL;
 }
@@ -1828,20 +1840,22 @@ static void *lemon__pool_main(void *arg) {
 static int64_t lemon__pool_done(lemon__pool *pool) { return __atomic_load_n(&pool->done, __ATOMIC_SEQ_CST); }
 
 static void lemon__pool_run(lemon__pool *pool, int64_t count, lemon__task task, void *arg) {
-    const uint64_t ticket = ((lemon__pool_ticket(pool) >> 32) + 1) << 32;
-    /*  Closes the old job: who still holds its last ticket must not take a task by the new count. */
-    __atomic_store_n(&pool->ticket, ticket - 1, __ATOMIC_SEQ_CST);
+    const uint64_t job = lemon__pool_job(pool) + (UINT64_C(1) << 32);
+    /*  Closes the old job: who still holds a ticket of it must not take a task by the new count. */
+    for (int lot = 0; lot <= pool->n; lot++) __atomic_store_n(&pool->lots[lot].ticket, job - 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&pool->task, task, __ATOMIC_RELAXED);
     __atomic_store_n(&pool->arg, arg, __ATOMIC_RELAXED);
     __atomic_store_n(&pool->count, count, __ATOMIC_RELEASE);
     __atomic_store_n(&pool->done, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&pool->ticket, ticket, __ATOMIC_SEQ_CST);
+    for (int lot = 0; lot <= pool->n; lot++)
+        __atomic_store_n(&pool->lots[lot].ticket, job + (uint64_t)lemon__pool_begin(pool, count, lot), __ATOMIC_SEQ_CST);
+    __atomic_store_n(&pool->job, job, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST)) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->lock);
     }
-    lemon__pool_work(pool, ticket, 0);
+    lemon__pool_work(pool, job, 0);
     for (int i = 0; i < LEMON__SPINS_CALLER && lemon__pool_done(pool) < count; i++) lemon__pause();
     if (lemon__pool_done(pool) == count) return;
     pthread_mutex_lock(&pool->lock);
