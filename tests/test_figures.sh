@@ -141,7 +141,7 @@ ligo=$(of lemon.h '{"ligo", [^}]*, \([0-9]*\), LEMON__ALL_LAYERS}')
 says "\`ligo\` $ligo, others 0"
 says "gradients of the language model's loss for $ligo steps"
 says "($(of lemon.h 'learn_lr < 0.0 ? \([0-9.]*\) . (double)f->ds') / \`--dim\`; $(of lemon.h 'learn_lr < 0.0 ? \([0-9]e-[0-9]\) :') for maps)"
-for count in 1 2 3; do says "$(word "$(of lemon.h '<= LEMON__MUCH_TO_LEARN ? -\([0-9]*\) : 0;')") times through"; done
+says "$(word "$(of lemon.h '<= LEMON__MUCH_TO_LEARN ? -\([0-9]*\) : 0;')") times through"
 says "$(enum LEMON__ROWS_AN_UNKNOWN) rows for each unknown"
 says "more than 10^$(enum LEMON__MUCH_TO_LEARN | awk '{ print length($1) - 1 }') parameters"
 bytes=$(of lemon.h 'scratch_path(f->ctx) ? (size_t)\([0-9]*\)000000000u')
