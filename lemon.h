@@ -1002,9 +1002,8 @@ LEMON_API void lemon_fuse_defaults(lemon_fuse_options *options);
     *student that are not 0 are kept; the others are chosen, and all else becomes the teacher's.
     The rule: among the shapes that do not exceed the budget, the one that keeps the teacher's proportions best.  Width,
     layers, heads and neurons shrink by one factor, as a family's smaller members are built: losses of equally large
-    models differ little over a wide range of proportions, and most at its ends (Kaplan et al. 2020, section 3.2); of
-    eight shapes of 0.3 M parameters from the shipped teacher, fused and trained for 150 steps, this rule's ended
-    lowest.  The distance is the variance of the logarithms of the four factors, plus the squared logarithms of what
+    models differ little over a wide range of proportions, and most at its ends (Kaplan et al. 2020, section 3.2).
+    The distance is the variance of the logarithms of the four factors, plus the squared logarithms of what
     should not change (channels of a head, query heads to a key-value head), plus that of the budget's share that is
     left over, a tenth counting as 1.  d_model is n_heads * head_dim where it is so in the teacher, or a multiple of a
     power of two that the teacher's is, as d_ffn is.
@@ -1247,9 +1246,8 @@ enum { LEMON__INT8 = 1 };
 #pragma warning(disable : 4127 4505 4996)   /* constant conditions, the same, and that strerror has a sibling strerror_s */
 #endif
 
-/*  What reads and writes files or sets work up is two thirds of the code, and nobody waits for it: gcc makes as few passes
-    over it as for a debugger, which takes a fifth off the time of the whole.  What computes, and the encoder, stand outside
-    of such parts. */
+/*  What reads and writes files or sets work up is most of the code, and nobody waits for it: gcc makes as few passes
+    over it as for a debugger, so that all compiles sooner.  What computes, and the encoder, stand outside of such parts. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define LEMON__BRIEF_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize (\"Og\")")
 #define LEMON__BRIEF_END _Pragma("GCC pop_options")
@@ -2847,12 +2845,12 @@ static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int
    only then, memory is the limit, and B must be read as the hardware likes it: several streams, each from end to end.
    Where B is transposed that is a dot product for each of some rows of B; where it is not, some scaled rows of B are
    added to C, which stays in L1.  From five rows on a tile is full enough, and blocks of a plain B are asked for ahead,
-   row after row.  Three things that cost us half of the speed until they were measured: loads with a mask, which the
+   row after row.  Three things cost much speed and are kept away from: loads with a mask, which the
    hardware does not read ahead of; tiles of narrow columns, which touch a new page for each 128 bytes; and rows a power
    of two apart, which fall on the same places of a cache.
 
-   Where the time goes, on a core with AVX-512 at 1024 x 1024 x 1024: about 92 of 100 cycles are FMAs; the others wait
-   for C (each kc steps), pack, and miss pages.  `make -C bench gemm` measures it, beside other libraries.
+   Where the time goes: nearly all cycles of a large product are FMAs; the others wait for C (each kc steps), pack, and
+   miss pages.  `make -C bench gemm` measures it, beside other libraries.
 
    Bits.  The order in which the products of one element of C are summed depends on the shape of the whole product and
    on the instruction set only: not on the sizes of caches, for kc is fixed, and not on threads, which share out tiles of
@@ -3272,8 +3270,8 @@ LEMON__TARGET_m512 LEMON__INLINE void lemon__sum4_m512(float *out, __m512 w, __m
 }
 
 /*  A vector of a row of B, of each type, from element p on, a multiple of its length.  Memory is the limit here, so B
-    is widened as it comes: half or a quarter of the bytes is two or four times the speed.  The scale of a block of q8
-    is spread over a vector as it is, f16, and then converted as a whole. */
+    is widened as it comes: half or a quarter of the bytes are read.  The scale of a block of q8 is spread over a vector
+    as it is, f16, and then converted as a whole. */
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__bf16_m256(const uint8_t *w, int64_t p) {
     const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(w + 2 * p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
@@ -15920,7 +15918,7 @@ static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov,
 }
 
 /*  How many windows are watched: those that are kept, but of a teacher of a thousand million numbers or more only half, for
-    means over some thousands of tokens change little and it is a fifth of the work. */
+    means over some thousands of tokens change little and it is much of the work. */
 static int64_t lemon__watched(const lemon__fill *f) {
     if (lemon_config_params(f->tc) < 1000000000) return f->kept;
     return lemon__max(f->kept_all / 2, lemon__min(f->kept_all, 4096 / f->seq)) - f->before;

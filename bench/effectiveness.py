@@ -430,6 +430,33 @@ def ablations(out):
             out.append("")
 
 
+def counted(out):
+    """In how many of all comparisons lemon does better: students, kinds of training and other starts taken together."""
+    asked = {"lemon is there before training": {}, "lemon has needed fewer operations then": {}, "lemon ends lower after as many steps": {}}
+    for student in STUDENTS:
+        all_points = curves(student)
+        for (method, distill), points in all_points.items():
+            lemon = all_points.get(("lemon", distill))
+            for budget in sorted(set(points) & set(BUDGETS)):
+                if method not in METHODS or method == "lemon" or lemon is None:
+                    continue
+                loss = mean(points[budget]["losses"])
+                flops = reach(lemon, loss, "flops")
+                answers = [reach(lemon, loss, "steps") == 0,
+                           flops < points[budget]["flops"] if flops else False if max(lemon) >= budget else None,
+                           mean(lemon[budget]["losses"]) < loss if budget in lemon else None]
+                for by_budget, answer in zip(asked.values(), answers):
+                    if answer is not None:
+                        by_budget.setdefault(budget, []).append(answer)
+    budgets = sorted({b for by_budget in asked.values() for b in by_budget})
+    if not budgets:
+        return
+    out += ["**All comparisons together**, of lemon with where another start ends: in how many of them", "",
+            "| after |" + "".join(" %d steps |" % b for b in budgets), "|---|" + "---|" * len(budgets)]
+    out += ["| %s |" % what + "".join(" %d of %d |" % (sum(a[b]), len(a[b])) if b in a else " |" for b in budgets) for what, a in asked.items()]
+    out.append("")
+
+
 def parts(all_points, method, budget):
     if budget not in all_points[method]:
         return ""
@@ -502,6 +529,7 @@ def tables(wanted):
                 table(student, distill, out)
     learned(out)
     ablations(out)
+    counted(out)
     return out
 
 
@@ -514,15 +542,7 @@ def report(readme, part):
         return
     with open(os.path.join(RESULTS, "effectiveness.md"), "w", encoding="utf-8") as f:
         f.write("\n".join(tables(None)))
-    out = tables(SHOWN)
-    begin, end, path = "<!-- effectiveness:begin -->", "<!-- effectiveness:end -->", os.path.join(ROOT, "README.md")
-    with open(path, encoding="utf-8") as f:
-        page = f.read()
-    if begin not in page or end not in page:
-        sys.exit("effectiveness: README.md lacks the marks %s and %s" % (begin, end))
-    head, tail = page.split(begin)[0], page.split(end)[1]
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(head + begin + "\n\n" + "\n".join(out) + "\n" + end + tail)
+    subprocess.run(["tests/into_readme.sh", "effectiveness"], cwd=ROOT, input="\n".join(tables(SHOWN)), check=True, encoding="utf-8")
 
 
 def main():

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """readme.py: the README's picture, its table of the default job and that of the shipped teacher, from what was measured.
 
-    make -C bench readme     runs `make -C examples run`, puts its table and the teacher's into README.md, and draws
-                             bench/results/starts.svg
+    make -C bench readme     runs `make -C examples run`, puts its table and the teacher's into bench/results and README.md,
+                             and draws bench/results/starts.svg
     readme.py --picture      the picture alone, from bench/results/effectiveness-b3.csv
     readme.py --teacher      the teacher's table alone
 """
@@ -11,6 +11,7 @@ import csv
 import json
 import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -73,18 +74,24 @@ def picture():
 
 
 def table():
-    """The rows that `make -C examples run` prints, between the marks in README.md."""
+    """The rows that `make -C examples run` prints, and how long it took."""
+    subprocess.run(["make", "-s", "-C", "examples", "lemon", "build/run", "build/train.txt", "build/valid.txt"], cwd=ROOT, check=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     rows = [line.split() for line in said("make", "-s", "-C", "examples", "run").split("\n")]
     rows = [r[:5] for r in rows if len(r) == 6 and r[0] in ("random", "subclone", "lemon")]
     if len(rows) != 3:
         sys.exit("readme: `make -C examples run` printed no table of three starts")
     new = ["| `make -C examples run` | start loss | end loss | tokens to random's end | calibration tokens |", "|---|---|---|---|---|"]
-    put("measured", new + ["| " + " | ".join(r) + " |" for r in rows])
+    took = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    put("measured", new + ["| " + " | ".join(r) + " |" for r in rows] + ["", "All of it took %.0f s of processor time." % took])
 
 
 def put(name, lines):
-    """Lines between the marks of that name in README.md."""
-    subprocess.run(["tests/into_readme.sh", name], cwd=ROOT, input="\n".join(lines) + "\n", check=True, encoding="utf-8")
+    """Lines become bench/results/NAME.md, and what stands between the marks of that name in README.md."""
+    text = "\n".join(lines) + "\n"
+    with open(os.path.join(ROOT, "bench/results/%s.md" % name), "w", encoding="utf-8") as f:
+        f.write(text)
+    subprocess.run(["tests/into_readme.sh", name], cwd=ROOT, input=text, check=True, encoding="utf-8")
 
 
 def said(*command):

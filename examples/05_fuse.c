@@ -3,7 +3,7 @@
         make -C examples programs build/train.txt
         examples/build/05_fuse examples/data/teacher.lemon examples/build/train.txt examples/build/small.lemon
 
-    The student has a quarter of the teacher's parameters.  It does not begin at random numbers: each of its matrices
+    The student has a fifth of the teacher's parameters.  It does not begin at random numbers: each of its matrices
     is a sum of Out * W * In, teacher matrices W between two operators that carry the student's channels to the
     teacher's and back.  The operators are solved by least squares on a little text, so that the student's activations
     follow the teacher's; a short training then does the rest.  Look at the losses: the student starts far below the

@@ -4,7 +4,8 @@
 # fastest kernels, but where bytes are multiplied with plain C, which computes as the board does, bit for bit (another order of
 # sums, or another type of the cache, makes another last bit, which may round to another byte).  With float32 weights they are the reference continuation
 # of a real checkpoint; no heap; at most 400 KB of RAM, which the linker's script enforces.  Without the cross compiler and
-# the emulator (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm) it says "skip" and succeeds.  UPDATE=1: the tables go into the README.
+# the emulator (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm) it says "skip" and succeeds.
+# UPDATE=1: the tables go into bench/results and the README.
 cd "$(dirname "$0")" || exit 1
 for tool in arm-none-eabi-gcc qemu-system-arm python3; do
     command -v $tool > /dev/null || { echo "skip embedded: there is no $tool"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
@@ -93,7 +94,7 @@ LIST
 } > "$work/tables"
 echo
 cat "$work/tables"
-[ -z "$UPDATE" ] || ./into_readme.sh boards < "$work/tables"
+[ -z "$UPDATE" ] || tee ../bench/results/boards.md < "$work/tables" | ./into_readme.sh boards
 echo
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

@@ -2,7 +2,7 @@
 # footprint.sh: how large what lemon.h becomes is, and how long it takes to compile; the table of the README.  Code is the
 # section .text of one translation unit in which everything is static, so that what the program does not use is not there;
 # libm and libc are not counted.  Without an ARM compiler (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi) that column is "-".
-# UPDATE=1: the table goes into the README.  TIMES=0: without the times, where others keep the processor busy.
+# UPDATE=1: the table goes into bench/results and the README.  TIMES=0: without the times, where others keep the processor busy.
 cd "$(dirname "$0")" || exit 1
 work=build/footprint
 mkdir -p $work
@@ -122,7 +122,7 @@ echo "| an #include without the implementation includes | $includes|"
 echo
 cat $work/tables
 echo
-[ -z "$UPDATE" ] || ./into_readme.sh footprint < $work/tables
+[ -z "$UPDATE" ] || tee ../bench/results/footprint.md < $work/tables | ./into_readme.sh footprint
 bound "$ids" 24576 "code to generate, x86-64"
 bound "$ids_arm" 24576 "code to generate, Cortex-M7"
 bound $((whole + constants)) 512000 "code and constants of all"

@@ -6,7 +6,7 @@
 # in its order: the M7 with plain C on the host, SDOT with NEON that has none, AVX2 with itself outside of the emulator.  There the
 # products of bytes must be the same integers, whatever instruction makes them.  What is not there (Debian: gcc-arm-none-eabi
 # libnewlib-arm-none-eabi gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user qemu-system-arm) is "-" in the table.
-# UPDATE=1: that goes into the README.
+# UPDATE=1: that goes into bench/results and the README.
 cd "$(dirname "$0")" || exit 1
 work=$PWD/build/instructions
 mkdir -p "$work"
@@ -80,6 +80,6 @@ done
 echo
 cat "$work/table"
 echo
-[ -z "$UPDATE" ] || ./into_readme.sh instructions < "$work/table"
+[ -z "$UPDATE" ] || tee ../bench/results/instructions.md < "$work/table" | ./into_readme.sh instructions
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The README: every block marked ```sh run is run, and every ```c run compiled and run, in order, in a copy of the
-# repository; blocks that show its two commands name targets that are there.
+# repository; blocks that show its two commands name targets that are there.  Its figures: test_figures.sh.
 cd "$(dirname "$0")" || exit 1
 . ./harness.sh
 scratch=$PWD/${CHECK_SCRATCH:-build/scratch/readme}
@@ -38,27 +38,6 @@ for block in block.*; do
     if [ $? -eq 0 ]; then ok "README: $block ($what)"; else fail "README: $block ($what)" "$(tail -n 1 "$block.out")"; fi
 done
 if ls block.*.sh block.*.c > /dev/null 2>&1; then ok "the README has blocks to run"; else fail "the README has blocks to run"; fi
-
-# Its tables are those that the scripts make of bench/results.
-between() { sed -n "/^<!-- $1:begin -->\$/,/^<!-- $1:end -->\$/p" README.md | sed '1,2d' | sed '$d' | sed '$d'; }
-sed -n 's/^<!-- \([a-z]*\):begin -->$/\1/p' README.md > marks
-check "there are tables that scripts fill" test "$(wc -l < marks)" -ge 8
-while read -r mark; do check "README: $mark is filled" test "$(between "$mark" | wc -l)" -ge 3; done < marks
-if command -v python3 > /dev/null; then
-    python3 bench/effectiveness.py --table readme | sed '$d' > effectiveness.md
-    python3 bench/effectiveness.py --table | sed '$d' > all.md
-    check "bench/results/effectiveness.md is what was measured" cmp -s all.md bench/results/effectiveness.md
-    python3 bench/large.py --table
-    for mark in effectiveness large nodes; do
-        [ -f $mark.md ] || cp bench/results/$mark.md $mark.md
-        between $mark > $mark.readme
-        check "README: $mark is what was measured" cmp -s $mark.md $mark.readme
-    done
-else
-    skip "README: no python3 to make its tables"
-fi
-between speed | grep '^|' | grep -v -F -x -f bench/results/speed.md > missing
-check "README: speed is what was measured" test ! -s missing
 
 # Targets that it names are there.
 grep -oE 'make -C (examples|tests|bench)( [a-z]+)?' README.md | sort -u > targets

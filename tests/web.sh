@@ -2,7 +2,7 @@
 # web.sh: examples/web.  The wasm by Emscripten, the program for Node, and the page in a headless Chromium (playwright-core
 # from npm) that is clicked through from a checkpoint to a text, beside the same job by the native tool.  Screenshots are left
 # in build/web.  What is not installed (Debian: emscripten chromium; node, npm) is skipped.  UPDATE=1: the table of speeds goes
-# into the README.
+# into bench/results and the README.
 cd "$(dirname "$0")" || exit 1
 work=$PWD/build/web web=../examples/web
 mkdir -p "$work"
@@ -59,7 +59,7 @@ unset LEMON_ISA
 node web.mjs speed $teacher "$work/text.txt" "$@" > "$work/speed"
 result $? "the speeds of wasm and of native kernels" "$(tail -n 1 "$work/speed")"
 sed 's/^/# /' "$work/speed"
-[ -z "$UPDATE" ] || ./into_readme.sh web < "$work/speed"
+[ -z "$UPDATE" ] || tee ../bench/results/web.md < "$work/speed" | ./into_readme.sh web
 
 chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
 if [ -n "$chromium" ] && [ ! -d "$work/node_modules/playwright-core" ] && command -v npm > /dev/null; then
