@@ -119,7 +119,9 @@ def main():
                 for method in options.methods:
                     for seed in range(1, options.seeds + 1):
                         measure(rows, student, method, budget, seed, options.threads)
-    print(table())
+        with open(PATH.replace(".csv", ".md"), "w", encoding="utf-8") as f:
+            f.write(table())
+    print(table(), end="")
 
 
 if __name__ == "__main__":

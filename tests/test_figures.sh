@@ -24,6 +24,7 @@ if command -v python3 > /dev/null; then
     python3 bench/speed.py --table > measured/speed.md
     python3 bench/effectiveness.py --table | sed '$d' > bench/results/effectiveness.md
     python3 bench/large.py --table
+    python3 bench/pairs.py --table > bench/results/pairs.md
     python3 bench/readme.py --picture
     for file in kept/*.md kept/*.svg; do
         name=bench/results/$(basename "$file")
