@@ -14577,11 +14577,14 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     return status;
 }
 
-/*  A student without weights, which get their places one by one: in scratch where there is some, else all at once. */
+/*  A student without weights, which get their places one by one: in scratch where there is some (in `file`, or beside it
+    where that is NULL), else all at once. */
 static lemon_status lemon__student_create(lemon_ctx *ctx, const lemon_config *config, struct lemon__file *file,
                                           lemon_model **student) {
-    if (file == NULL) return lemon_model_create(ctx, config, student);
-    lemon_status status = lemon__model_new(ctx, config, student);
+    lemon_status status = LEMON_OK;
+    if (lemon__scratch_path(ctx) == NULL) return lemon_model_create(ctx, config, student);
+    if (file == NULL) status = lemon__scratch_beside(ctx, ".student", lemon_config_params(config), &file);
+    if (!status) status = lemon__model_new(ctx, config, student);
     if (status) lemon__scratch_close(file);
     return status ? status : lemon__arena_scratch(ctx, &(*student)->arena, file);
 }
@@ -14611,15 +14614,12 @@ static lemon_status lemon__apply_all(lemon_ctx *ctx, const lemon_operators *ops,
 
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student) {
-    struct lemon__file *file = NULL;
     if (lemon__lacks(ctx, __func__, operators && teacher && student)) return LEMON_E_ARG;
     *student = NULL;
     lemon_status status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
                                              "that of the operators' teacher");
     if (!status) status = lemon__operators_check(ctx, operators);
-    if (!status && lemon__scratch_path(ctx))
-        status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
-    if (!status) status = lemon__student_create(ctx, &operators->student, file, student);
+    if (!status) status = lemon__student_create(ctx, &operators->student, NULL, student);
     if (!status) status = lemon__apply_all(ctx, operators, teacher, correction, *student, NULL);
     if (!status) status = lemon_model_carry(ctx, teacher, *student);
     return lemon__model_done(ctx, status, student);
@@ -14654,12 +14654,11 @@ static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, const
 
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators) {
     const lemon_operators *ops = operators;
-    lemon_tensor layer;
     lemon__pack pack;
     char name[80];
     if (lemon__lacks(ctx, __func__, path && operators)) return LEMON_E_ARG;
-    layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops));
-    lemon_tensor weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
+    const lemon_tensor layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops)),
+                       weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "operators", 9);
     lemon__pack_config(&pack, "teacher.", &ops->teacher);
@@ -14689,24 +14688,21 @@ static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *n
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
     const char *why = "the student's shape and the map's field";
-    int64_t student = lemon__map_channels(ops, map, &ops->student), field,
-            teacher = lemon__map_channels(ops, map, &ops->teacher);
     lemon_tensor value = {NULL, LEMON_F32, 0, 0}, index = value;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
     if (!lemon__unpack_has(u, name)) return LEMON_OK;
-    lemon_status status = lemon__unpack_field_of(u, name, teacher, &field);
+    lemon__map_shape(ops, map, 0);
+    lemon_status status = lemon__unpack_field_of(u, name, map->teacher, &map->field);
+    if (status || map->field == 0) return status ? status : lemon__map_make(u->ctx, ops, map, 0);
     lemon__map_name(ops, map, "value", name, sizeof name);
-    if (!status && field > 0) status = lemon__unpack_shaped(u, name, LEMON_F32, student, field, why, &value);
+    status = lemon__unpack_shaped(u, name, LEMON_F32, map->student, map->field, why, &value);
     lemon__map_name(ops, map, "index", name, sizeof name);
-    if (!status && field > 0 && field < teacher)
-        status = lemon__unpack_shaped(u, name, LEMON_I32, student, field, why, &index);
-    if (!status && field == 0) return lemon__map_make(u->ctx, ops, map, 0);
-    if (status) return status;
-    lemon__map_shape(ops, map, field);
+    if (!status && map->field < map->teacher)
+        status = lemon__unpack_shaped(u, name, LEMON_I32, map->student, map->field, why, &index);
     map->value = (float *)value.data;
-    map->index = field < teacher ? (int32_t *)index.data : NULL;
-    return LEMON_OK;
+    map->index = (int32_t *)index.data;
+    return status;
 }
 
 static lemon_status lemon__unpack_correction(const lemon__unpack *u, lemon_operators *ops, int64_t param) {
@@ -14930,64 +14926,58 @@ static uint32_t lemon__fuse_print(const lemon__fill *f) {
 }
 
 /*  Opens scratch: as an earlier run of the same work left it, else anew. */
-static lemon_status lemon__stage_open(lemon__fill *f, size_t room, struct lemon__file **file) {
+static lemon_status lemon__stage_open(lemon__fill *f, size_t room) {
     uint32_t print = lemon__fuse_print(f);
     lemon_status status = LEMON_OK;
     for (int anew = 0; anew < 2 && !status && f->stage == NULL; anew++) {
-        status = lemon__scratch_open(f->ctx, lemon__scratch_path(f->ctx), room, anew, 0, file);
-        lemon__stage *stage = status ? NULL : (lemon__stage *)lemon__scratch_take(*file, LEMON__STAGE);
+        status = lemon__scratch_open(f->ctx, lemon__scratch_path(f->ctx), room, anew, 0, &f->file);
+        lemon__stage *stage = status ? NULL : (lemon__stage *)lemon__scratch_take(f->file, LEMON__STAGE);
         if (stage && anew) stage->print = print, stage->size = sizeof *stage;
         if (stage && stage->print == print && stage->size == sizeof *stage) f->stage = stage;
-        else if (!status) lemon__scratch_close(*file);
+        else if (!status) lemon__scratch_close(f->file);
         if (!status && !stage) status = LEMON_E_IO;
     }
     if (status) return status;
-    f->file = *file;
     f->flops -= f->stage->flops;
     f->began -= f->stage->seconds;
     return LEMON_OK;
 }
 
 /*  Places for the copies, and P, which is found once. */
-static lemon_status lemon__stage_places(lemon__fill *f, struct lemon__file *file) {
+static lemon_status lemon__stage_places(lemon__fill *f) {
     size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
     for (int k = 0; k < 2; k++) {
-        f->copy[k].t = (float *)lemon__scratch_take(file, rows * (size_t)f->dt);
-        f->copy[k].s = (float *)lemon__scratch_take(file, rows * (size_t)f->ds);
-        f->copy[k].measured = (double *)lemon__scratch_take(file, (size_t)lemon__measured(f) * sizeof(double));
+        f->copy[k].t = (float *)lemon__scratch_take(f->file, rows * (size_t)f->dt);
+        f->copy[k].s = (float *)lemon__scratch_take(f->file, rows * (size_t)f->ds);
+        f->copy[k].measured = (double *)lemon__scratch_take(f->file, (size_t)lemon__measured(f) * sizeof(double));
         if (!f->copy[k].t || !f->copy[k].s || !f->copy[k].measured) return LEMON_E_IO;
     }
-    f->p = (float *)lemon__scratch_take(file, (size_t)(f->ds * f->dt) * sizeof(float));
+    f->p = (float *)lemon__scratch_take(f->file, (size_t)(f->ds * f->dt) * sizeof(float));
     return f->p ? LEMON_OK : LEMON_E_IO;
 }
 
 /*  The student, whose weights are made one by one. */
 static void lemon__student_open(lemon__fill *f) {
-    struct lemon__file *file = NULL;
     int64_t numbers = lemon_config_params(f->sc), staged = lemon__solves(f) && !f->keep && lemon__ranks(f->ctx) == 1;
     if (f->status || f->student) return;
     if (staged) numbers += 2 * (f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f)) + f->ds * f->dt;
     if (lemon__scratch_path(f->ctx) && f->fusing)
-        f->status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE, &file);
-    else if (lemon__scratch_path(f->ctx)) f->status = lemon__scratch_beside(f->ctx, ".student", numbers, &file);
-    if (!f->status) f->status = lemon__student_create(f->ctx, f->sc, file, &f->student);
+        f->status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE);
+    if (!f->status) f->status = lemon__student_create(f->ctx, f->sc, f->file, &f->student);
     if (f->status || !f->stage || !staged) return;
     f->step = f->stage->step;
-    f->status = lemon__stage_places(f, file);
+    f->status = lemon__stage_places(f);
 }
 
-/*  Whether a step is not worth saving: watching a layer takes less time than that, so only some are.  The two copies take
-    turns, so it is one an odd number of steps after the last, and the last of those that watch. */
-static int lemon__stage_soon(const lemon__fill *f, int64_t step) {
-    const double since = lemon__seconds() - f->began - f->stage->seconds;
-    return (step - f->stage->step) % 2 == 0 || (step < f->tc->n_layers - 1 && since < (double)LEMON__STAGE_SECONDS);
-}
-
-/*  Ends a step of so many: copies what the next one needs, and then says so. */
+/*  Ends a step of so many: copies what the next one needs, and then says so.  Watching a layer takes less time than that, so
+    only some are saved.  The two copies take turns, so it is one an odd number of steps after the last, and the last of
+    those that watch. */
 static void lemon__stage_save(lemon__fill *f, int64_t step) {
     const lemon__copy *c = &f->copy[step % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    if (f->status || !f->stage || !c->t || lemon__stage_soon(f, step)) return;
+    if (f->status || !f->stage || !c->t || (step - f->stage->step) % 2 == 0) return;
+    const double since = lemon__seconds() - f->began - f->stage->seconds;
+    if (step < f->tc->n_layers - 1 && since < (double)LEMON__STAGE_SECONDS) return;
     lemon__move(f->ctx, c->t, f->store[0].data, rows * (size_t)f->dt);
     if (step > f->tc->n_layers) lemon__move(f->ctx, c->s, f->store[1].data, rows * (size_t)f->ds);
     else lemon__move(f->ctx, c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
@@ -15111,6 +15101,7 @@ typedef struct lemon__cov {
     double *sum;                    /* [m, n]: sum over rows of a_row^T b_row */
     float *part;                    /* [PANEL, n] */
     int64_t m, n;
+    int64_t row, col;               /* where the panel at hand begins */
 } lemon__cov;
 
 /*  On sums that are there, or (NULL) new ones. */
@@ -15123,24 +15114,22 @@ static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t 
 }
 
 /*  Row `index` of a panel's products is added to the sums. */
-typedef struct lemon__adding { const float *part; double *sum; int64_t n, step; } lemon__adding;
-
-static void lemon__adding_task(void *arg, int64_t index, int worker) {
-    const lemon__adding *g = (const lemon__adding *)arg;
-    const float *part = g->part + index * g->n;
-    double *sum = g->sum + index * g->step;
+static void lemon__cov_task(void *arg, int64_t index, int worker) {
+    const lemon__cov *cov = (const lemon__cov *)arg;
+    const int64_t n = cov->n - cov->col;
+    const float *part = cov->part + index * n;
+    double *sum = cov->sum + (cov->row + index) * cov->n + cov->col;
     (void)worker;
-    for (int64_t c = 0; c < g->n; c++) sum[c] += (double)part[c];
+    for (int64_t c = 0; c < n; c++) sum[c] += (double)part[c];
 }
 
 /*  Where a and b are the same rows, only what is right of the diagonal, by panels: half the work (SYRK). */
 static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
-    lemon__adding g;
-    for (int64_t i = 0; i < cov->m; i += LEMON__PANEL) {
-        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0;
-        g.part = cov->part, g.sum = cov->sum + i * cov->n + from, g.n = cov->n - from, g.step = cov->n;
-        lemon__gemm_threads(ctx, 1, 0, size, g.n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, g.n);
-        lemon__parallel(ctx, size, lemon__adding_task, &g);
+    for (cov->row = 0; cov->row < cov->m; cov->row += LEMON__PANEL) {
+        const int64_t size = lemon__min(LEMON__PANEL, cov->m - cov->row), from = a == b ? cov->row : 0, n = cov->n - from;
+        cov->col = from;
+        lemon__gemm_threads(ctx, 1, 0, size, n, rows, 1.0f, a + cov->row, cov->m, b + from, cov->n, 0.0f, cov->part, n);
+        lemon__parallel(ctx, size, lemon__cov_task, cov);
     }
 }
 
@@ -15209,12 +15198,13 @@ typedef struct lemon__factor {
     double *spare;                  /* [most rows, FACTOR] */
 } lemon__factor;
 
+/*  For at most so many rows to solve for; 0: those of a factor whose spare room l has. */
 static lemon_status lemon__factor_make(lemon_ctx *ctx, lemon_arena *arena, int64_t n, int64_t rows, lemon__factor *l) {
     l->ctx = ctx;
     l->n = n;
     l->a = lemon__doubles(ctx, arena, n, n);
     l->inverse = lemon__doubles(ctx, arena, lemon__ceil_div(n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
-    l->spare = lemon__doubles(ctx, arena, lemon__max(n, rows), LEMON__FACTOR);
+    if (rows > 0) l->spare = lemon__doubles(ctx, arena, lemon__max(n, rows), LEMON__FACTOR);
     return l->a && l->inverse && l->spare ? LEMON_OK : LEMON_E_MEMORY;
 }
 
@@ -15330,14 +15320,11 @@ static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__
 /*  Leaves the factor at hand be, and goes on in other memory where there is enough; else the next one takes its place. */
 static void lemon__squares_another(lemon__squares *q) {
     lemon__fill *f = q->f;
-    const size_t n = (size_t)q->n, bytes = 8 * n * n, more = bytes + lemon__work_bytes(f) - 8 * n * n;
     lemon__factor l = q->l;
     if (q->ridge < 0) return;
-    if (f->ctx->bytes + more <= lemon__fuse_memory(f)) {
-        l.a = lemon__doubles(f->ctx, &f->work, q->n, q->n);
-        l.inverse = lemon__doubles(f->ctx, &f->work, lemon__ceil_div(q->n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
-    }
-    if (l.a && l.inverse && l.a != q->l.a) q->l = l;
+    if (f->ctx->bytes + lemon__work_bytes(f) <= lemon__fuse_memory(f) &&
+        !lemon__factor_make(f->ctx, &f->work, q->n, 0, &l))
+        q->l = l;
     else q->of[q->ridge].a = NULL;
 }
 
