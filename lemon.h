@@ -14500,9 +14500,8 @@ static void lemon__term_task(void *arg, int64_t index, int worker) {
 }
 
 static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
-    int64_t count;
-    for (t->from = 0; t->from < rows; t->from += count) {
-        count = lemon__min(LEMON__PANEL, rows - t->from);
+    for (t->from = 0; t->from < rows; t->from += LEMON__PANEL) {
+        const int64_t count = lemon__min(LEMON__PANEL, rows - t->from);
         lemon__parallel(t->ctx, count, lemon__term_task, t);
         lemon__map_cols(t->ctx, t->read, t->panel, count, 1.0f, out + t->from * t->read->student);
     }
@@ -14511,9 +14510,8 @@ static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
 /*  product [n, cols] = weight * out [n, rows] * W, as a sum over panels of W's rows. */
 static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, float weight, const lemon_tensor *w,
                                 const float *gain, float *panel, float *product) {
-    int64_t count;
-    for (int64_t from = 0; from < w->rows; from += count) {
-        count = lemon__min(LEMON__PANEL, w->rows - from);
+    for (int64_t from = 0; from < w->rows; from += LEMON__PANEL) {
+        const int64_t count = lemon__min(LEMON__PANEL, w->rows - from);
         lemon__folded_rows(ctx, w, from, count, gain, panel);
         lemon__gemm_threads(ctx, 0, 0, n, w->cols, count, weight, out + from, w->rows, panel, w->cols,
                             from > 0 ? 1.0f : 0.0f, product, w->cols);
@@ -14523,21 +14521,19 @@ static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, flo
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                       lemon_role role, int64_t layer, int64_t slot, float *out) {      /* exercise 9 */
-    int64_t source = lemon__slot_layer(ops, role, layer, slot), rows;
+    const int64_t source = lemon__slot_layer(ops, role, layer, slot);
     lemon__term t;
     lemon_arena arena = {NULL};
     float *product = NULL;
-    int dense;
-    lemon_status status;
     t.ctx = ctx;
     t.write = lemon_operators_map(ops, lemon__role_places[role].out, layer, slot);
     t.read = lemon_operators_map(ops, lemon__role_places[role].in, layer, slot);
     t.weight = lemon__roles[role].per_layer ? ops->layer_weight[layer * ops->slots + slot] : 1.0f;
     if (source < 0 || t.read->field == 0 || (t.write && t.write->field == 0)) return LEMON_OK;
     t.w = lemon_model_param(teacher, role, source);
-    rows = t.write ? t.write->student : t.w->rows;
-    dense = t.write && t.write->index == NULL;
-    status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
+    const int64_t rows = t.write ? t.write->student : t.w->rows;
+    const int dense = t.write && t.write->index == NULL;
+    lemon_status status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
     t.rows = lemon__floats(ctx, &arena, ctx->threads, t.w->cols);
     t.panel = lemon__floats(ctx, &arena, LEMON__PANEL, t.w->cols);
     if (dense) product = lemon__floats(ctx, &arena, rows, t.w->cols);
@@ -15467,11 +15463,10 @@ static void lemon__masked_task(void *arg, int64_t index, int worker) {
 
 /*  All targets by one ridge (-1: W0 is not to be bettered), or where there is room for that each in its own field. */
 static void lemon__squares_solve(lemon__squares *q, const lemon__target *t, int ridge) {
-    int64_t count;
     if (q->f->status || (ridge < 0 && !q->room)) return;
     if (ridge >= 0) lemon__squares_factor(q, ridge);
-    for (int64_t from = 0; !q->f->status && from < t->m; from += count) {
-        count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
+    for (int64_t from = 0; !q->f->status && from < t->m; from += LEMON__BLOCK_OF_TARGETS) {
+        const int64_t count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
         for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
         lemon__squares_cross(q, t, count);
         if (ridge < 0) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
@@ -16086,8 +16081,9 @@ static void lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon
 
 /*  A weight of the student as its maps make it, kept as the begin of its correction; NULL: no memory, or an error before. */
 static float *lemon__correction_begin(lemon__fill *f, int64_t param) {
+    if (f->status) return NULL;
     const lemon_tensor *w = &f->student->params[param];
-    float *plain = f->status ? NULL : lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
+    float *plain = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
     if (lemon__stuck(f, plain != NULL)) return NULL;
     f->ops->correction[param] = lemon__view(plain, LEMON_F32, w->rows, w->cols);
     memcpy(plain, w->data, lemon_tensor_bytes(w));
@@ -16835,13 +16831,12 @@ static void lemon__learn_steps(lemon__learn *l) {
     o.lr = f->o->learn_lr < 0.0 ? 3e-3 : f->o->learn_lr;
     lemon__train_resolve(f->sc, &o);
     for (int64_t step = 1; !f->status && step <= o.steps; step++) {
-        double loss;
         memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
         lemon__objective_fill(&l->q, &l->windows, (step - 1) * l->q.batch);
         f->status = lemon_tape_forward(l->q.tape);
         if (!f->status) f->status = lemon_tape_backward(l->q.tape);
         if (f->status) return;
-        loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
+        const double loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (int64_t i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
         double norm = lemon__adam_norm(f->ctx, &l->adam);
         lemon__adam_step(f->ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
