@@ -15256,8 +15256,8 @@ typedef struct lemon__target {
     int store;
     int64_t m;
     const lemon_map *select;
-    float *w;                       /* [m, n] W0, or NULL; receives W where there is no */
-    float *turned;                  /* [n, m] that receives W^T */
+    float *w;                       /* [m, n] W0 where it is dense; receives W, */
+    float *turned;                  /*   or this, [n, m], where it is not NULL, its transpose */
 } lemon__target;
 
 typedef struct lemon__squares {
