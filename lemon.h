@@ -14541,9 +14541,8 @@ static void lemon__term_task(void *arg, int64_t index, int worker) {
 }
 
 static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
-    int64_t count;
-    for (t->from = 0; t->from < rows; t->from += count) {
-        count = lemon__min(LEMON__PANEL, rows - t->from);
+    for (t->from = 0; t->from < rows; t->from += LEMON__PANEL) {
+        const int64_t count = lemon__min(LEMON__PANEL, rows - t->from);
         lemon__parallel(t->ctx, count, lemon__term_task, t);
         lemon__map_cols(t->ctx, t->read, t->panel, count, 1.0f, out + t->from * t->read->student);
     }
@@ -14552,9 +14551,8 @@ static void lemon__term_sparse(lemon__term *t, int64_t rows, float *out) {
 /*  product [n, cols] = weight * out [n, rows] * W, as a sum over panels of W's rows. */
 static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, float weight, const lemon_tensor *w,
                                 const float *gain, float *panel, float *product) {
-    int64_t count;
-    for (int64_t from = 0; from < w->rows; from += count) {
-        count = lemon__min(LEMON__PANEL, w->rows - from);
+    for (int64_t from = 0; from < w->rows; from += LEMON__PANEL) {
+        const int64_t count = lemon__min(LEMON__PANEL, w->rows - from);
         lemon__folded_rows(ctx, w, from, count, gain, panel);
         lemon__gemm_threads(ctx, 0, 0, n, w->cols, count, weight, out + from, w->rows, panel, w->cols,
                             from > 0 ? 1.0f : 0.0f, product, w->cols);
@@ -14564,21 +14562,19 @@ static void lemon__times_weight(lemon_ctx *ctx, const float *out, int64_t n, flo
 /*  out += weight * Out * W * In^T for one slot. */
 static lemon_status lemon__apply_slot(lemon_ctx *ctx, const lemon_operators *ops, const lemon_model *teacher,
                                       lemon_role role, int64_t layer, int64_t slot, float *out) {      /* exercise 9 */
-    int64_t source = lemon__slot_layer(ops, role, layer, slot), rows;
+    const int64_t source = lemon__slot_layer(ops, role, layer, slot);
     lemon__term t;
     lemon_arena arena = {NULL};
     float *product = NULL;
-    int dense;
-    lemon_status status;
     t.ctx = ctx;
     t.write = lemon_operators_map(ops, lemon__role_places[role].out, layer, slot);
     t.read = lemon_operators_map(ops, lemon__role_places[role].in, layer, slot);
     t.weight = lemon__roles[role].per_layer ? ops->layer_weight[layer * ops->slots + slot] : 1.0f;
     if (source < 0 || t.read->field == 0 || (t.write && t.write->field == 0)) return LEMON_OK;
     t.w = lemon_model_param(teacher, role, source);
-    rows = t.write ? t.write->student : t.w->rows;
-    dense = t.write && t.write->index == NULL;
-    status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
+    const int64_t rows = t.write ? t.write->student : t.w->rows;
+    const int dense = t.write && t.write->index == NULL;
+    lemon_status status = lemon__folded_gain(ctx, &arena, teacher, role, source, ops->fold_gains, &t.gain);
     t.rows = lemon__floats(ctx, &arena, ctx->threads, t.w->cols);
     t.panel = lemon__floats(ctx, &arena, LEMON__PANEL, t.w->cols);
     if (dense) product = lemon__floats(ctx, &arena, rows, t.w->cols);
@@ -14618,11 +14614,14 @@ static lemon_status lemon__apply_param(lemon_ctx *ctx, const lemon_operators *op
     return status;
 }
 
-/*  A student without weights, which get their places one by one: in scratch where there is some, else all at once. */
+/*  A student without weights, which get their places one by one: in scratch where there is some (in `file`, or beside it
+    where that is NULL), else all at once. */
 static lemon_status lemon__student_create(lemon_ctx *ctx, const lemon_config *config, struct lemon__file *file,
                                           lemon_model **student) {
-    if (file == NULL) return lemon_model_create(ctx, config, student);
-    lemon_status status = lemon__model_new(ctx, config, student);
+    lemon_status status = LEMON_OK;
+    if (lemon__scratch_path(ctx) == NULL) return lemon_model_create(ctx, config, student);
+    if (file == NULL) status = lemon__scratch_beside(ctx, ".student", lemon_config_params(config), &file);
+    if (!status) status = lemon__model_new(ctx, config, student);
     if (status) lemon__scratch_close(file);
     return status ? status : lemon__arena_scratch(ctx, &(*student)->arena, file);
 }
@@ -14652,15 +14651,12 @@ static lemon_status lemon__apply_all(lemon_ctx *ctx, const lemon_operators *ops,
 
 LEMON_API lemon_status lemon_operators_apply(lemon_ctx *ctx, const lemon_operators *operators,
                                              const lemon_model *teacher, int correction, lemon_model **student) {
-    struct lemon__file *file = NULL;
     if (lemon__lacks(ctx, __func__, operators && teacher && student)) return LEMON_E_ARG;
     *student = NULL;
     lemon_status status = lemon__same_fields(ctx, &teacher->config, &operators->teacher, 0, "the teacher's ",
                                              "that of the operators' teacher");
     if (!status) status = lemon__operators_check(ctx, operators);
-    if (!status && lemon__scratch_path(ctx))
-        status = lemon__scratch_beside(ctx, ".student", lemon_config_params(&operators->student), &file);
-    if (!status) status = lemon__student_create(ctx, &operators->student, file, student);
+    if (!status) status = lemon__student_create(ctx, &operators->student, NULL, student);
     if (!status) status = lemon__apply_all(ctx, operators, teacher, correction, *student, NULL);
     if (!status) status = lemon_model_carry(ctx, teacher, *student);
     return lemon__model_done(ctx, status, student);
@@ -14695,12 +14691,11 @@ static void lemon__pack_map(lemon__pack *pack, const lemon_operators *ops, const
 
 LEMON_API lemon_status lemon_operators_save(lemon_ctx *ctx, const char *path, const lemon_operators *operators) {
     const lemon_operators *ops = operators;
-    lemon_tensor layer;
     lemon__pack pack;
     char name[80];
     if (lemon__lacks(ctx, __func__, path && operators)) return LEMON_E_ARG;
-    layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops));
-    lemon_tensor weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
+    const lemon_tensor layer = lemon__view(ops->layer, LEMON_I32, 1, lemon__cells(ops)),
+                       weight = lemon__view(ops->layer_weight, LEMON_F32, 1, lemon__cells(ops));
     lemon__pack_open(ctx, &pack);
     lemon__pack_text(&pack, "requires", "operators", 9);
     lemon__pack_config(&pack, "teacher.", &ops->teacher);
@@ -14730,24 +14725,21 @@ static lemon_status lemon__unpack_field_of(const lemon__unpack *u, const char *n
 /*  All of a map is checked against the file before memory is taken for it. */
 static lemon_status lemon__unpack_map(const lemon__unpack *u, lemon_operators *ops, lemon_map *map) {
     const char *why = "the student's shape and the map's field";
-    int64_t student = lemon__map_channels(ops, map, &ops->student), field,
-            teacher = lemon__map_channels(ops, map, &ops->teacher);
     lemon_tensor value = {NULL, LEMON_F32, 0, 0}, index = value;
     char name[80];
     lemon__map_name(ops, map, "field", name, sizeof name);
     if (!lemon__unpack_has(u, name)) return LEMON_OK;
-    lemon_status status = lemon__unpack_field_of(u, name, teacher, &field);
+    lemon__map_shape(ops, map, 0);
+    lemon_status status = lemon__unpack_field_of(u, name, map->teacher, &map->field);
+    if (status || map->field == 0) return status ? status : lemon__map_make(u->ctx, ops, map, 0);
     lemon__map_name(ops, map, "value", name, sizeof name);
-    if (!status && field > 0) status = lemon__unpack_shaped(u, name, LEMON_F32, student, field, why, &value);
+    status = lemon__unpack_shaped(u, name, LEMON_F32, map->student, map->field, why, &value);
     lemon__map_name(ops, map, "index", name, sizeof name);
-    if (!status && field > 0 && field < teacher)
-        status = lemon__unpack_shaped(u, name, LEMON_I32, student, field, why, &index);
-    if (!status && field == 0) return lemon__map_make(u->ctx, ops, map, 0);
-    if (status) return status;
-    lemon__map_shape(ops, map, field);
+    if (!status && map->field < map->teacher)
+        status = lemon__unpack_shaped(u, name, LEMON_I32, map->student, map->field, why, &index);
     map->value = (float *)value.data;
-    map->index = field < teacher ? (int32_t *)index.data : NULL;
-    return LEMON_OK;
+    map->index = (int32_t *)index.data;
+    return status;
 }
 
 static lemon_status lemon__unpack_correction(const lemon__unpack *u, lemon_operators *ops, int64_t param) {
@@ -14864,7 +14856,8 @@ typedef struct lemon__fill {
     int64_t tokens;                 /* of text, at most */
     lemon_operators *ops;
     lemon_arena arena, solve, work; /* for the whole fusion, for the solving, for a part of it */
-    int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons */
+    int64_t dt, ds, qt, qs, nt, ns; /* widths, the teacher's and the student's: stream, heads' outputs, neurons, */
+    int64_t wide_t, wide_s;         /*   and the widest of each */
     const int32_t *ids;             /* calibration text: windows of seq tokens, the last of them held out */
     int64_t seq, windows, kept, batch;
     int64_t kept_all, before;       /* windows that all processes keep, and those before this one's */
@@ -14931,6 +14924,8 @@ static void lemon__fill_begin(lemon__fill *f, lemon_ctx *ctx, const lemon_model 
     f->qs = lemon_joint_size(f->sc, LEMON_JOINT_HEADS);
     f->nt = f->tc->d_ffn;
     f->ns = f->sc->d_ffn;
+    f->wide_t = lemon__max(lemon__max(f->dt, f->qt), f->nt);
+    f->wide_s = lemon__max(lemon__max(f->ds, f->qs), f->ns);
     f->flops = ctx->flops;
     f->began = lemon__seconds();
 }
@@ -14971,64 +14966,55 @@ static uint32_t lemon__fuse_print(const lemon__fill *f) {
 }
 
 /*  Opens scratch: as an earlier run of the same work left it, else anew. */
-static lemon_status lemon__stage_open(lemon__fill *f, size_t room, struct lemon__file **file) {
+static lemon_status lemon__stage_open(lemon__fill *f, size_t room) {
     uint32_t print = lemon__fuse_print(f);
     lemon_status status = LEMON_OK;
     for (int anew = 0; anew < 2 && !status && f->stage == NULL; anew++) {
-        status = lemon__scratch_open(f->ctx, lemon__scratch_path(f->ctx), room, anew, 0, file);
-        lemon__stage *stage = status ? NULL : (lemon__stage *)lemon__scratch_take(*file, LEMON__STAGE);
+        status = lemon__scratch_open(f->ctx, lemon__scratch_path(f->ctx), room, anew, 0, &f->file);
+        lemon__stage *stage = status ? NULL : (lemon__stage *)lemon__scratch_take(f->file, LEMON__STAGE);
         if (stage && anew) stage->print = print, stage->size = sizeof *stage;
         if (stage && stage->print == print && stage->size == sizeof *stage) f->stage = stage;
-        else if (!status) lemon__scratch_close(*file);
+        else if (!status) lemon__scratch_close(f->file);
         if (!status && !stage) status = LEMON_E_IO;
     }
     if (status) return status;
-    f->file = *file;
     f->flops -= f->stage->flops;
     f->began -= f->stage->seconds;
     return LEMON_OK;
 }
 
-/*  Places for the copies, and P, which is found once. */
-static lemon_status lemon__stage_places(lemon__fill *f, struct lemon__file *file) {
-    size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    for (int k = 0; k < 2; k++) {
-        f->copy[k].t = (float *)lemon__scratch_take(file, rows * (size_t)f->dt);
-        f->copy[k].s = (float *)lemon__scratch_take(file, rows * (size_t)f->ds);
-        f->copy[k].measured = (double *)lemon__scratch_take(file, (size_t)lemon__measured(f) * sizeof(double));
-        if (!f->copy[k].t || !f->copy[k].s || !f->copy[k].measured) return LEMON_E_IO;
-    }
-    f->p = (float *)lemon__scratch_take(file, (size_t)(f->ds * f->dt) * sizeof(float));
-    return f->p ? LEMON_OK : LEMON_E_IO;
-}
-
-/*  The student, whose weights are made one by one. */
+/*  The student, whose weights are made one by one; in staged scratch behind places for the copies, and for P, which is found
+    once. */
 static void lemon__student_open(lemon__fill *f) {
-    struct lemon__file *file = NULL;
-    int64_t numbers = lemon_config_params(f->sc), staged = lemon__solves(f) && !f->keep && lemon__ranks(f->ctx) == 1;
+    const int staged = lemon__solves(f) && !f->keep && lemon__ranks(f->ctx) == 1;
+    const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
+    int64_t numbers = lemon_config_params(f->sc);
     if (f->status || f->student) return;
     if (staged) numbers += 2 * (f->windows * f->seq * (f->dt + f->ds) + 2 * lemon__measured(f)) + f->ds * f->dt;
     if (lemon__scratch_path(f->ctx) && f->fusing)
-        f->status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE, &file);
-    else if (lemon__scratch_path(f->ctx)) f->status = lemon__scratch_beside(f->ctx, ".student", numbers, &file);
-    if (!f->status) f->status = lemon__student_create(f->ctx, f->sc, file, &f->student);
+        f->status = lemon__stage_open(f, (size_t)numbers * sizeof(float) + LEMON__SCRATCH_MORE);
+    if (!f->status) f->status = lemon__student_create(f->ctx, f->sc, f->file, &f->student);
     if (f->status || !f->stage || !staged) return;
     f->step = f->stage->step;
-    f->status = lemon__stage_places(f, file);
+    for (int k = 0; k < 2; k++) {
+        f->copy[k].t = (float *)lemon__scratch_take(f->file, rows * (size_t)f->dt);
+        f->copy[k].s = (float *)lemon__scratch_take(f->file, rows * (size_t)f->ds);
+        f->copy[k].measured = (double *)lemon__scratch_take(f->file, (size_t)lemon__measured(f) * sizeof(double));
+        if (!f->copy[k].t || !f->copy[k].s || !f->copy[k].measured) f->status = LEMON_E_IO;
+    }
+    f->p = (float *)lemon__scratch_take(f->file, (size_t)(f->ds * f->dt) * sizeof(float));
+    if (f->p == NULL) f->status = LEMON_E_IO;
 }
 
-/*  Whether a step is not worth saving: watching a layer takes less time than that, so only some are.  The two copies take
-    turns, so it is one an odd number of steps after the last, and the last of those that watch. */
-static int lemon__stage_soon(const lemon__fill *f, int64_t step) {
-    const double since = lemon__seconds() - f->began - f->stage->seconds;
-    return (step - f->stage->step) % 2 == 0 || (step < f->tc->n_layers - 1 && since < (double)LEMON__STAGE_SECONDS);
-}
-
-/*  Ends a step of so many: copies what the next one needs, and then says so. */
+/*  Ends a step of so many: copies what the next one needs, and then says so.  Watching a layer takes less time than that, so
+    only some are saved.  The two copies take turns, so it is one an odd number of steps after the last, and the last of
+    those that watch. */
 static void lemon__stage_save(lemon__fill *f, int64_t step) {
     const lemon__copy *c = &f->copy[step % 2];
     const size_t rows = (size_t)(f->windows * f->seq) * sizeof(float);
-    if (f->status || !f->stage || !c->t || lemon__stage_soon(f, step)) return;
+    if (f->status || !f->stage || !c->t || (step - f->stage->step) % 2 == 0) return;
+    const double since = lemon__seconds() - f->began - f->stage->seconds;
+    if (step < f->tc->n_layers - 1 && since < (double)LEMON__STAGE_SECONDS) return;
     lemon__move(f->ctx, c->t, f->store[0].data, rows * (size_t)f->dt);
     if (step > f->tc->n_layers) lemon__move(f->ctx, c->s, f->store[1].data, rows * (size_t)f->ds);
     else lemon__move(f->ctx, c->measured, f->channel, (size_t)lemon__measured(f) * sizeof *f->channel);
@@ -15054,11 +15040,6 @@ static void lemon__layer_pages(const lemon__fill *f, const lemon_model *model, i
     const int64_t each = lemon__per_layer(&model->config);
     for (int64_t i = 1 + layer * each; layer < model->config.n_layers && i < 1 + (layer + 1) * each; i++)
         lemon__pages(f->ctx, model->params[i].data, lemon_tensor_bytes(&model->params[i]), advice);
-}
-
-/*  i-th of n places spread over 0 ... total-1, the ends pinned to the ends; a single one is the last. */
-static int64_t lemon__spaced(int64_t i, int64_t n, int64_t total) {
-    return n == 1 ? total - 1 : (2 * i * (total - 1) + (n - 1)) / (2 * (n - 1));
 }
 
 /*  The last teacher layer that student layer i answers for: up to the next one that is kept. */
@@ -15093,13 +15074,12 @@ static size_t lemon__fuse_memory(const lemon__fill *f) {
 /*  Numbers of activations that are kept, walks included, and bytes of what else there is at once: a factor and a block of
     targets, or an eigenproblem. */
 static int64_t lemon__rows_numbers(const lemon__fill *f) {
-    const int64_t wide = lemon__max(lemon__max(f->ds, f->qs), f->ns), wide_t = lemon__max(lemon__max(f->dt, f->qt), f->nt);
-    return f->windows * f->seq * (f->dt + 2 * f->ds + wide + f->ops->slots * wide_t) +
+    return f->windows * f->seq * (f->dt + 2 * f->ds + f->wide_s + f->ops->slots * f->wide_t) +
            f->batch * f->seq * (3 * (f->dt + f->ds) + 4 * (f->qt + f->qs) + 2 * (f->nt + f->ns));
 }
 
 static size_t lemon__work_bytes(const lemon__fill *f) {
-    const size_t n = (size_t)lemon__max(lemon__max(f->ds, f->qs), f->ns), dt = (size_t)f->dt;
+    const size_t n = (size_t)f->wide_s, dt = (size_t)f->dt;
     const size_t solve = 8 * n * n + 24 * LEMON__FUSE_ROWS * n + 4 * (size_t)(f->ns + f->ds) * (size_t)f->nt;
     return solve > 32 * dt * dt ? solve : 32 * dt * dt;
 }
@@ -15152,6 +15132,7 @@ typedef struct lemon__cov {
     double *sum;                    /* [m, n]: sum over rows of a_row^T b_row */
     float *part;                    /* [PANEL, n] */
     int64_t m, n;
+    int64_t row, col;               /* where the panel at hand begins */
 } lemon__cov;
 
 /*  On sums that are there, or (NULL) new ones. */
@@ -15164,24 +15145,22 @@ static lemon_status lemon__cov_make(lemon_ctx *ctx, lemon_arena *arena, int64_t 
 }
 
 /*  Row `index` of a panel's products is added to the sums. */
-typedef struct lemon__adding { const float *part; double *sum; int64_t n, step; } lemon__adding;
-
-static void lemon__adding_task(void *arg, int64_t index, int worker) {
-    const lemon__adding *g = (const lemon__adding *)arg;
-    const float *part = g->part + index * g->n;
-    double *sum = g->sum + index * g->step;
+static void lemon__cov_task(void *arg, int64_t index, int worker) {
+    const lemon__cov *cov = (const lemon__cov *)arg;
+    const int64_t n = cov->n - cov->col;
+    const float *part = cov->part + index * n;
+    double *sum = cov->sum + (cov->row + index) * cov->n + cov->col;
     (void)worker;
-    for (int64_t c = 0; c < g->n; c++) sum[c] += (double)part[c];
+    for (int64_t c = 0; c < n; c++) sum[c] += (double)part[c];
 }
 
 /*  Where a and b are the same rows, only what is right of the diagonal, by panels: half the work (SYRK). */
 static void lemon__cov_add(lemon_ctx *ctx, lemon__cov *cov, const float *a, const float *b, int64_t rows) {
-    lemon__adding g;
-    for (int64_t i = 0; i < cov->m; i += LEMON__PANEL) {
-        int64_t size = lemon__min(LEMON__PANEL, cov->m - i), from = a == b ? i : 0;
-        g.part = cov->part, g.sum = cov->sum + i * cov->n + from, g.n = cov->n - from, g.step = cov->n;
-        lemon__gemm_threads(ctx, 1, 0, size, g.n, rows, 1.0f, a + i, cov->m, b + from, cov->n, 0.0f, cov->part, g.n);
-        lemon__parallel(ctx, size, lemon__adding_task, &g);
+    for (cov->row = 0; cov->row < cov->m; cov->row += LEMON__PANEL) {
+        const int64_t size = lemon__min(LEMON__PANEL, cov->m - cov->row), from = a == b ? cov->row : 0, n = cov->n - from;
+        cov->col = from;
+        lemon__gemm_threads(ctx, 1, 0, size, n, rows, 1.0f, a + cov->row, cov->m, b + from, cov->n, 0.0f, cov->part, n);
+        lemon__parallel(ctx, size, lemon__cov_task, cov);
     }
 }
 
@@ -15250,12 +15229,13 @@ typedef struct lemon__factor {
     double *spare;                  /* [most rows, FACTOR] */
 } lemon__factor;
 
+/*  For at most so many rows to solve for; 0: those of a factor whose spare room l has. */
 static lemon_status lemon__factor_make(lemon_ctx *ctx, lemon_arena *arena, int64_t n, int64_t rows, lemon__factor *l) {
     l->ctx = ctx;
     l->n = n;
     l->a = lemon__doubles(ctx, arena, n, n);
     l->inverse = lemon__doubles(ctx, arena, lemon__ceil_div(n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
-    l->spare = lemon__doubles(ctx, arena, lemon__max(n, rows), LEMON__FACTOR);
+    if (rows > 0) l->spare = lemon__doubles(ctx, arena, lemon__max(n, rows), LEMON__FACTOR);
     return l->a && l->inverse && l->spare ? LEMON_OK : LEMON_E_MEMORY;
 }
 
@@ -15317,8 +15297,8 @@ typedef struct lemon__target {
     int store;
     int64_t m;
     const lemon_map *select;
-    float *w;                       /* [m, n] W0, receives W; or NULL, and then: */
-    float *turned;                  /* [n, m] receives W^T */
+    float *w;                       /* [m, n] W0 where it is dense; receives W, */
+    float *turned;                  /*   or this, [n, m], where it is not NULL, its transpose */
 } lemon__target;
 
 typedef struct lemon__squares {
@@ -15371,14 +15351,11 @@ static void lemon__squares_open(lemon__fill *f, int64_t n, int64_t most, lemon__
 /*  Leaves the factor at hand be, and goes on in other memory where there is enough; else the next one takes its place. */
 static void lemon__squares_another(lemon__squares *q) {
     lemon__fill *f = q->f;
-    const size_t n = (size_t)q->n, bytes = 8 * n * n, more = bytes + lemon__work_bytes(f) - 8 * n * n;
     lemon__factor l = q->l;
     if (q->ridge < 0) return;
-    if (f->ctx->bytes + more <= lemon__fuse_memory(f)) {
-        l.a = lemon__doubles(f->ctx, &f->work, q->n, q->n);
-        l.inverse = lemon__doubles(f->ctx, &f->work, lemon__ceil_div(q->n, LEMON__FACTOR), LEMON__FACTOR * LEMON__FACTOR);
-    }
-    if (l.a && l.inverse && l.a != q->l.a) q->l = l;
+    if (f->ctx->bytes + lemon__work_bytes(f) <= lemon__fuse_memory(f) &&
+        !lemon__factor_make(f->ctx, &f->work, q->n, 0, &l))
+        q->l = l;
     else q->of[q->ridge].a = NULL;
 }
 
@@ -15398,20 +15375,6 @@ static int lemon__squares_factor(lemon__squares *q, int ridge) {
     q->ridge = lemon__factor_run(&q->l) ? ridge : -1;
     if (q->ridge == ridge) q->of[ridge] = q->l;
     return q->ridge == ridge;
-}
-
-/*  W0 of a block of targets, into q->w. */
-static void lemon__squares_from(lemon__squares *q, const lemon__target *t, int64_t count) {
-    for (int64_t i = 0; i < t->m; i++) q->where[i] = -1;
-    for (int64_t c = 0; c < count; c++) q->where[q->ids[c]] = (int32_t)c;
-    if (t->w)
-        for (int64_t c = 0; c < count; c++) memcpy(q->w + c * q->n, t->w + q->ids[c] * q->n, (size_t)q->n * sizeof *q->w);
-    if (t->w) return;
-    memset(q->w, 0, (size_t)(count * q->n) * sizeof *q->w);
-    for (int64_t i = 0; i < t->select->student; i++) {
-        int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
-        if (to >= 0) q->w[to * q->n + i] = t->select->value[i];
-    }
 }
 
 /*  Row `index` of the batch at hand: the targets of a block, less what a selection predicts of them. */
@@ -15439,12 +15402,21 @@ static void lemon__squares_rest(lemon__squares *q, const lemon__target *t, int64
                             q->rest, count);
 }
 
-/*  R of a block: targets ids[0 ... count-1]. */
+/*  W0 and R of a block: targets ids[0 ... count-1]. */
 static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int64_t count) {
     lemon__fill *f = q->f;
+    if (!t->w) memset(q->w, 0, (size_t)(count * q->n) * sizeof *q->w);
+    for (int64_t i = 0; i < t->m; i++) q->where[i] = -1;
+    for (int64_t c = 0; c < count; c++) {
+        q->where[q->ids[c]] = (int32_t)c;
+        if (t->w) memcpy(q->w + c * q->n, t->w + q->ids[c] * q->n, (size_t)q->n * sizeof *q->w);
+    }
+    for (int64_t i = 0; !t->w && i < t->select->student; i++) {
+        const int32_t to = q->where[t->select->index ? t->select->index[i] : 0];
+        if (to >= 0) q->w[to * q->n + i] = t->select->value[i];
+    }
     q->cov.m = count;
     lemon__zero(f->ctx, q->cov.sum, (size_t)(count * q->n) * sizeof *q->cov.sum);
-    lemon__squares_from(q, t, count);
     for (lemon__rewind(f); lemon__next_batch(f);) {
         if (f->held) break;
         lemon__squares_rest(q, t, count);
@@ -15453,10 +15425,15 @@ static void lemon__squares_cross(lemon__squares *q, const lemon__target *t, int6
     lemon__sum_up(f, q->cov.sum, count * q->n);
 }
 
-/*  How much better the step predicts held-out rows than W0 does: the change of the sum of squares. */
-static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int64_t count) {
+/*  How much better a ridge's step predicts held-out rows of the targets that judge than W0 does: the change of the sum of
+    squares; infinite where there is no factor. */
+static double lemon__squares_try(lemon__squares *q, const lemon__target *t, int64_t count, int ridge) {
     lemon__fill *f = q->f;
     double gain = 0.0;
+    if (f->status || !lemon__squares_factor(q, ridge)) return (double)INFINITY;
+    memcpy(q->cov.sum, q->r, (size_t)(count * q->n) * sizeof *q->r);
+    lemon__factor_solve(&q->l, q->cov.sum, count);
+    for (int64_t i = 0; i < count * q->n; i++) q->step[i] = (float)q->cov.sum[i];
     for (lemon__rewind(f), f->first = f->kept; lemon__next_batch(f);) {
         lemon__squares_rest(q, t, count);
         lemon__gemm_threads(f->ctx, 0, 1, f->rows, count, q->n, 1.0f, lemon__batch(f, LEMON__SOURCE), q->n, q->step,
@@ -15466,16 +15443,6 @@ static double lemon__squares_gain(lemon__squares *q, const lemon__target *t, int
     }
     lemon__sum_up(f, &gain, 1);
     return gain;
-}
-
-/*  The gain of a ridge's step for the targets that judge; infinite where there is no factor. */
-static double lemon__squares_try(lemon__squares *q, const lemon__target *t, int64_t count, int ridge) {
-    const int64_t numbers = count * q->n;
-    if (q->f->status || !lemon__squares_factor(q, ridge)) return (double)INFINITY;
-    memcpy(q->cov.sum, q->r, (size_t)numbers * sizeof *q->r);
-    lemon__factor_solve(&q->l, q->cov.sum, count);
-    for (int64_t i = 0; i < numbers; i++) q->step[i] = (float)q->cov.sum[i];
-    return lemon__squares_gain(q, t, count);
 }
 
 /*  The ridge whose step does best for some targets, evenly spaced; -1 where none does better than W0.  From the middle one
@@ -15535,20 +15502,19 @@ static void lemon__masked_task(void *arg, int64_t index, int worker) {
     for (int64_t i = 0; i < n; i++) q->w[index * ds + allowed[i]] += (float)b[i];
 }
 
-/*  All targets by one ridge; -1: each in its own field. */
+/*  All targets by one ridge (-1: W0 is not to be bettered), or where there is room for that each in its own field. */
 static void lemon__squares_solve(lemon__squares *q, const lemon__target *t, int ridge) {
-    int64_t count;
-    if (q->f->status) return;
+    if (q->f->status || (ridge < 0 && !q->room)) return;
     if (ridge >= 0) lemon__squares_factor(q, ridge);
-    for (int64_t from = 0; !q->f->status && from < t->m; from += count) {
-        count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
+    for (int64_t from = 0; !q->f->status && from < t->m; from += LEMON__BLOCK_OF_TARGETS) {
+        const int64_t count = lemon__min(LEMON__BLOCK_OF_TARGETS, t->m - from);
         for (int64_t i = 0; i < count; i++) q->ids[i] = (int32_t)(from + i);
         lemon__squares_cross(q, t, count);
         if (ridge < 0) lemon__parallel(q->f->ctx, count, lemon__masked_task, q);
         else lemon__factor_solve(&q->l, q->cov.sum, count);
         for (int64_t i = 0; ridge >= 0 && i < count * q->n; i++) q->w[i] += (float)q->cov.sum[i];
-        if (t->w) memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
-        else lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
+        if (t->turned) lemon__transpose(q->w, count, q->n, t->turned + from, t->m);
+        else memcpy(t->w + from * q->n, q->w, (size_t)(count * q->n) * sizeof *q->w);
     }
 }
 
@@ -15812,14 +15778,12 @@ static void lemon__map_key_values(lemon__fill *f, int place, int64_t layer, cons
     const int64_t group = f->sc->n_heads / f->sc->kv_heads, ratio = f->tc->head_dim / f->sc->head_dim;
     const int64_t width = lemon__min(lemon__min(group, f->tc->kv_heads), lemon_joint_size(f->tc, LEMON_JOINT_KEY) - 1);
     lemon_map *map = lemon__fill_map(f, place, layer, 0, width);
+    const int keys = place == LEMON_AT_KEY;
     for (int64_t i = 0; map && i < map->student; i++) {
         const int64_t c = i % f->sc->head_dim, plane = c / 2 * ratio;
-        const int32_t *heads = query + i / f->sc->head_dim * group;
-        if (place == LEMON_AT_KEY)
-            lemon__merge_channel(f->tc, heads, group, energy ? energy + plane : NULL, f->tc->head_dim / 2,
-                                 2 * plane + c % 2, map->index + i * width, map->value + i * width);
-        else
-            lemon__merge_channel(f->tc, heads, group, energy, 1, c * ratio, map->index + i * width, map->value + i * width);
+        lemon__merge_channel(f->tc, query + i / f->sc->head_dim * group, group, keys && energy ? energy + plane : energy,
+                             keys ? f->tc->head_dim / 2 : 1, keys ? 2 * plane + c % 2 : c * ratio, map->index + i * width,
+                             map->value + i * width);
     }
 }
 
@@ -15862,6 +15826,11 @@ static void lemon__run_attend(lemon__run *run, int64_t layer) {
     lemon__walk_attend(&run->walk, run->k, run->v);
 }
 
+static void lemon__run_neurons(lemon__run *run, int64_t layer) {
+    lemon__walk_norm(&run->walk, LEMON_FFN_NORM, layer);
+    lemon__walk_neurons(&run->walk, layer);
+}
+
 static void lemon__add_columns(const float *x, int64_t rows, int64_t cols, int absolute, double *sum) {
     for (int64_t r = 0; r < rows; r++, x += cols)
         for (int64_t c = 0; c < cols; c++) sum[c] += absolute ? fabs((double)x[c]) : (double)x[c];
@@ -15869,10 +15838,7 @@ static void lemon__add_columns(const float *x, int64_t rows, int64_t cols, int a
 
 static void lemon__add_lengths(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t g = 0; g < groups; g++) {
-            const float *p = x + (r * groups + g) * each;
-            sum[g] += sqrt((double)lemon__dot(p, p, each));
-        }
+        for (int64_t g = 0; g < groups; g++, x += each) sum[g] += sqrt((double)lemon__dot(x, x, each));
 }
 
 static void lemon__add_squares(const float *x, int64_t rows, int64_t groups, int64_t each, double *sum) {
@@ -15909,8 +15875,7 @@ static void lemon__observe_layer(lemon__fill *f, int64_t layer, lemon__cov *cov,
     lemon__add_lengths(w->z, f->rows, f->tc->n_heads, f->tc->head_dim, f->head + layer * f->tc->n_heads);
     lemon__walk_write(w, LEMON_WO, layer, w->z);
     lemon__observe_stream(f, w, cov);
-    lemon__walk_norm(w, LEMON_FFN_NORM, layer);
-    lemon__walk_neurons(w, layer);
+    lemon__run_neurons(&f->t, layer);
     lemon__add_columns(w->gate, f->rows, f->nt, 1, f->neuron + layer * f->nt);
     lemon__walk_write(w, LEMON_W_DOWN, layer, w->gate);
     lemon__add_columns(w->x, f->rows, f->dt, 1, f->channel);
@@ -15967,49 +15932,43 @@ static float lemon__read_scale(const lemon__fill *f, int64_t teacher, int64_t st
     return f->method->rescaled ? sqrtf((float)teacher / (float)student) : 1.0f;
 }
 
-/*  Slot 0 is the main layer with weight 1; further slots are its nearest neighbours, with weight 0 until something is
-    learned. */
+/*  Main layers are spread, the ends pinned to the ends (a single one is the last), or the first ones.  Slot 0 is the main
+    layer with weight 1; further slots are its nearest neighbours, with weight 0 until something is learned. */
 static void lemon__select_layers(lemon__fill *f) {
-    for (int64_t i = 0; i < f->sc->n_layers; i++) {
+    const int64_t total = f->tc->n_layers, gaps = f->sc->n_layers - 1;
+    for (int64_t i = 0; i <= gaps; i++) {
+        const int64_t spread = gaps > 0 ? (2 * i * (total - 1) + gaps) / (2 * gaps) : total - 1;
+        const int64_t main = f->main[i] = f->method->spaced ? spread : i;
         int32_t *layer = f->ops->layer + i * f->ops->slots;
-        f->main[i] = f->method->spaced ? lemon__spaced(i, f->sc->n_layers, f->tc->n_layers) : i;
-        layer[0] = (int32_t)f->main[i];
+        layer[0] = (int32_t)main;
         f->ops->layer_weight[i * f->ops->slots] = 1.0f;
-        for (int64_t k = 1, step = 1; k < f->ops->slots && step <= f->tc->n_layers; step++) {
-            if (f->main[i] - step >= 0) layer[k++] = (int32_t)(f->main[i] - step);
-            if (k < f->ops->slots && f->main[i] + step < f->tc->n_layers) layer[k++] = (int32_t)(f->main[i] + step);
+        for (int64_t k = 1, step = 1; k < f->ops->slots && step <= total; step++) {
+            if (main - step >= 0) layer[k++] = (int32_t)(main - step);
+            if (k < f->ops->slots && main + step < total) layer[k++] = (int32_t)(main + step);
         }
     }
 }
 
-static void lemon__select_residual(lemon__fill *f, const int32_t *channel) {
-    static const int places[5] = {LEMON_AT_RESIDUAL, LEMON_AT_GAIN, LEMON_AT_READ_OUTPUT, LEMON_AT_READ_ATTN,
-                                  LEMON_AT_READ_FFN};
-    const float scale = lemon__read_scale(f, f->dt, f->ds);
-    for (int k = 0; k < 5; k++)
-        for (int64_t layer = 0; layer < (lemon__places[places[k]].per_layer ? f->sc->n_layers : 1); layer++)
-            lemon__select_at(f, places[k], layer, channel, k < 2 ? 1.0f : scale);
-}
-
-static void lemon__select_layer(lemon__fill *f, int64_t layer, int32_t *index) {
-    const double *head = f->method->ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL,
-                 *neuron = f->method->ranked ? f->neuron + f->main[layer] * f->nt : NULL;
-    lemon__choose_heads(f, head, index);
-    lemon__map_heads(f, layer, index, NULL, NULL, lemon__read_scale(f, f->tc->n_heads, f->sc->n_heads));
-    lemon__choose(f, neuron, f->nt, f->ns, index);
-    lemon__select_at(f, LEMON_AT_FFN, layer, index, 1.0f);
-    lemon__select_at(f, LEMON_AT_READ_NEURONS, layer, index, lemon__read_scale(f, f->nt, f->ns));
-}
-
 static void lemon__fill_selected(lemon__fill *f) {
-    int64_t most = lemon__max(lemon__max(f->ds, f->ns), f->sc->n_heads);
+    const int64_t most = lemon__max(lemon__max(f->ds, f->ns), f->sc->n_heads);
+    const float scale = lemon__read_scale(f, f->dt, f->ds), heads = lemon__read_scale(f, f->tc->n_heads, f->sc->n_heads),
+                neurons = lemon__read_scale(f, f->nt, f->ns);
+    const int ranked = f->method->ranked;
     int32_t *index = lemon__ids(f->ctx, &f->arena, 1, most);
-    if (f->method->ranked) lemon__observe(f);
+    if (ranked) lemon__observe(f);
     if (lemon__stuck(f, index != NULL)) return;
     lemon__select_layers(f);
-    lemon__choose(f, f->method->ranked ? f->channel : NULL, f->dt, f->ds, index);
-    lemon__select_residual(f, index);
-    for (int64_t layer = 0; !f->status && layer < f->sc->n_layers; layer++) lemon__select_layer(f, layer, index);
+    lemon__choose(f, ranked ? f->channel : NULL, f->dt, f->ds, index);
+    for (int place = LEMON_AT_RESIDUAL; place <= LEMON_AT_READ_FFN; place++)
+        for (int64_t layer = 0; layer < (lemon__places[place].per_layer ? f->sc->n_layers : 1); layer++)
+            lemon__select_at(f, place, layer, index, place <= LEMON_AT_GAIN ? 1.0f : scale);
+    for (int64_t layer = 0; !f->status && layer < f->sc->n_layers; layer++) {
+        lemon__choose_heads(f, ranked ? f->head + f->main[layer] * f->tc->n_heads : NULL, index);
+        lemon__map_heads(f, layer, index, NULL, NULL, heads);
+        lemon__choose(f, ranked ? f->neuron + f->main[layer] * f->nt : NULL, f->nt, f->ns, index);
+        lemon__select_at(f, LEMON_AT_FFN, layer, index, 1.0f);
+        lemon__select_at(f, LEMON_AT_READ_NEURONS, layer, index, neurons);
+    }
 }
 
 /* ---- lemon: the basis of the student's residual stream ---- */
@@ -16030,14 +15989,17 @@ static void lemon__basis_block(const double *cov, int64_t n, char *taken, int64_
 
 /*  Rows of P [ds, dt]: the eigenvectors of the covariance with the largest eigenvalues; with a field, those of its
     blocks of `field` channels.  So a student channel reads `field` teacher channels (one: a selection; all: the
-    principal components), and the rows are orthogonal, which the norms need: |P x| must go with |x|. */
+    principal components), and the rows are orthogonal, which the norms need: |P x| must go with |x|.  They are scaled so that
+    the student's stream is as large as the teacher's: eps keeps its meaning. */
 static void lemon__basis(lemon__fill *f) {
-    int64_t n = f->dt, field = f->field;
+    const int64_t n = f->dt, field = f->field, rows = f->ds;
+    double mine = 0.0, all = 0.0;
+    float *c = lemon__floats(f->ctx, &f->work, n, n), *pc = lemon__floats(f->ctx, &f->work, rows, n);
     double *a = lemon__doubles(f->ctx, &f->work, field, field), *z = lemon__doubles(f->ctx, &f->work, field, field);
     double *d = lemon__doubles(f->ctx, &f->work, 1, n), *vectors = lemon__doubles(f->ctx, &f->work, n, n);
     int32_t *block = lemon__ids(f->ctx, &f->work, 1, field), *order = lemon__ids(f->ctx, &f->work, 1, n);
     char *taken = (char *)lemon_arena_alloc(f->ctx, &f->work, (size_t)n);
-    if (lemon__stuck(f, a && z && d && vectors && block && order && taken)) return;
+    if (lemon__stuck(f, a && z && d && vectors && block && order && taken && c && pc)) return;
     for (int64_t at = 0; at < n; at += field) {
         int64_t size = lemon__min(field, n - at);
         lemon__basis_block(f->covariance, n, taken, size, block);
@@ -16047,22 +16009,14 @@ static void lemon__basis(lemon__fill *f) {
         for (int64_t i = 0; i < size; i++)
             for (int64_t j = 0; j < size; j++) vectors[(at + i) * n + block[j]] = z[i * size + j];
     }
-    lemon__choose(f, d, n, f->ds, order);
-    for (int64_t i = 0; i < f->ds; i++)
+    lemon__choose(f, d, n, rows, order);
+    for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < n; j++) f->p[i * n + j] = (float)vectors[order[i] * n + j];
-}
-
-/*  P scaled so that the student's stream is as large as the teacher's: the norms' eps keeps its meaning. */
-static void lemon__basis_scale(lemon__fill *f) {
-    int64_t n = f->dt, rows = f->ds;
-    float *c = lemon__floats(f->ctx, &f->work, n, n), *pc = lemon__floats(f->ctx, &f->work, rows, n);
-    double mine = 0.0, all = 0.0;
-    if (lemon__stuck(f, c && pc)) return;
     for (int64_t i = 0; i < n; i++) all += f->covariance[i * n + i];
     for (int64_t i = 0; i < n * n; i++) c[i] = (float)f->covariance[i];
     lemon__gemm_threads(f->ctx, 0, 0, rows, n, n, 1.0f, f->p, n, c, n, 0.0f, pc, n);
     for (int64_t i = 0; i < rows * n; i++) mine += (double)pc[i] * (double)f->p[i];
-    float scale = (float)sqrt(all * (double)rows / (mine * (double)n));
+    const float scale = (float)sqrt(all * (double)rows / (mine * (double)n));
     for (int64_t i = 0; i < rows * n; i++) f->p[i] *= scale;
 }
 
@@ -16079,29 +16033,30 @@ static void lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, 
             }
 }
 
-/*  The sum of squares of row i of P. */
-static double lemon__basis_size(const lemon__fill *f, int64_t i) {
-    double sum = 0.0;
-    for (int64_t c = 0; c < f->dt; c++) sum += (double)f->p[i * f->dt + c] * (double)f->p[i * f->dt + c];
-    return sum;
+/*  The rows of P, or of its squares, each over the sum of its squares: P's own inverse, for a read map, and what gains go
+    by, the best diagonal for P diag(g) P^T.  NULL: no memory, or an error before. */
+static float *lemon__basis_over(lemon__fill *f, int squared) {
+    float *matrix = f->status ? NULL : lemon__floats(f->ctx, &f->work, f->ds, f->dt);
+    for (int64_t i = 0; matrix && i < f->ds; i++) {
+        const float *p = f->p + i * f->dt;
+        double size = 0.0;
+        for (int64_t c = 0; c < f->dt; c++) size += (double)p[c] * (double)p[c];
+        for (int64_t c = 0; c < f->dt; c++)
+            matrix[i * f->dt + c] = (float)((double)p[c] * (squared ? (double)p[c] : 1.0) / size);
+    }
+    return matrix;
 }
 
-/*  P, and the maps that follow from it alone; gains go by the squares of P, the best diagonal for P diag(g) P^T. */
+/*  P, and the maps that follow from it alone. */
 static void lemon__solve_basis(lemon__fill *f) {
-    int64_t n = f->dt;
-    float *gain = lemon__floats(f->ctx, &f->work, f->ds, n);
+    const int64_t n = f->dt;
     if (!f->p) f->p = lemon__floats(f->ctx, &f->solve, f->ds, n);
     f->field = f->method->kind == LEMON__SOLVES && f->o->field_dims > 0 ? lemon__min(f->o->field_dims, n) : n;
-    if (lemon__stuck(f, gain && f->p)) return;
+    if (lemon__stuck(f, f->p != NULL)) return;
     if (f->ds == n) for (int64_t i = 0; i < n; i++) f->p[i * n + i] = 1.0f;
-    else if (f->step <= f->tc->n_layers) {
-        lemon__basis(f);
-        lemon__basis_scale(f);
-    }
-    for (int64_t i = 0; i < f->ds; i++) {
-        double size = lemon__basis_size(f, i);
-        for (int64_t j = 0; j < n; j++) gain[i * n + j] = (float)((double)f->p[i * n + j] * (double)f->p[i * n + j] / size);
-    }
+    else if (f->step <= f->tc->n_layers) lemon__basis(f);
+    const float *gain = lemon__basis_over(f, 1);
+    if (lemon__stuck(f, gain != NULL)) return;
     lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_RESIDUAL, 0, 0), f->p, f->p, f->field);
     lemon__map_from(f, lemon__own_map(f->ops, LEMON_AT_GAIN, 0, 0), gain, f->p, f->field);
     lemon__arena_release(f->ctx, &f->work, NULL);
@@ -16109,45 +16064,28 @@ static void lemon__solve_basis(lemon__fill *f) {
 
 /* ---- lemon: read maps ---- */
 
-/*  P's own inverse, for a read map; NULL: no memory, or an error before. */
-static float *lemon__basis_inverse(lemon__fill *f) {
-    float *matrix = f->status ? NULL : lemon__floats(f->ctx, &f->work, f->ds, f->dt);
-    for (int64_t i = 0; matrix && i < f->ds; i++) {
-        double size = lemon__basis_size(f, i);
-        for (int64_t c = 0; c < f->dt; c++) matrix[i * f->dt + c] = (float)((double)f->p[i * f->dt + c] / size);
-    }
-    return matrix;
-}
-
-/*  Both streams' norms, without gains: the teacher's become a target, the student's the source. */
-static void lemon__solve_norms(lemon__fill *f, int store, double *mean) {
+/*  A read map of the stream: the teacher's norm (the target) from the student's (the source), both without gains, pulled
+    towards P's own inverse.  mean: room for sums of both over the rows learned from, or NULL. */
+static void lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, double *mean) {
+    float *w = lemon__floats(f->ctx, &f->work, f->dt, f->ds), *matrix = lemon__basis_over(f, 0);
+    const lemon__target t = {LEMON__TARGET + (int)slot, f->dt, NULL, w, matrix};
+    const int masked = f->field < f->dt;
+    lemon__squares q;
+    if (lemon__stuck(f, w && matrix)) return;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__walk_norm(&f->t.walk, -1, 0);
         lemon__walk_norm(&f->s.walk, -1, 0);
-        lemon__copy_in(f, store, f->t.walk.y, f->dt);
+        lemon__copy_in(f, t.store, f->t.walk.y, f->dt);
         lemon__copy_in(f, LEMON__SOURCE, f->s.walk.y, f->ds);
         if (mean && !f->held) lemon__add_columns(f->t.walk.y, f->rows, f->dt, 0, mean);
         if (mean && !f->held) lemon__add_columns(f->s.walk.y, f->rows, f->ds, 0, mean + f->dt);
     }
-}
-
-/*  A read map of the stream: the teacher's norm from the student's, pulled towards P's own inverse.  mean: room for sums
-    of both over the rows learned from, or NULL. */
-static void lemon__solve_read(lemon__fill *f, int place, int64_t layer, int64_t slot, double *mean) {
-    float *w = lemon__floats(f->ctx, &f->work, f->dt, f->ds), *matrix = lemon__basis_inverse(f);
-    const lemon__target t = {LEMON__TARGET + (int)slot, f->dt, NULL, w, NULL};
-    const int masked = f->field < f->dt;
-    lemon__squares q;
-    if (lemon__stuck(f, w && matrix)) return;
-    lemon__solve_norms(f, t.store, mean);
     lemon__transpose(matrix, f->ds, f->dt, w, f->ds);
     lemon__squares_open(f, f->ds, f->dt, &q);
     if (masked) q.room = lemon__doubles(f->ctx, &f->work, f->ctx->threads, f->ds * (f->ds + 1));
     if (masked) q.allowed = lemon__ids(f->ctx, &f->work, f->ctx->threads, f->ds);
     if (lemon__stuck(f, !masked || (q.room && q.allowed))) return;
-    const int ridge = masked ? -1 : lemon__squares_choose(&q, &t);
-    if (masked || ridge >= 0) lemon__squares_solve(&q, &t, ridge);
-    lemon__transpose(w, f->dt, f->ds, matrix, f->dt);
+    lemon__squares_solve(&q, &t, masked ? -1 : lemon__squares_choose(&q, &t));
     lemon__map_from(f, lemon__own_map(f->ops, place, layer, slot), matrix, f->p, masked ? f->field : f->dt);
 }
 
@@ -16182,23 +16120,15 @@ static void lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon
     map->value = t.turned;
 }
 
-/*  What a matrix that writes to the stream is by its maps: inner read maps (heads, neurons) are solved first, from the
-    selections that they hold now. */
-static void lemon__solve_inner(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
-    for (int64_t slot = 0; slot < lemon__slots_used(f, i); slot++) {
-        lemon_map *map = lemon__own_map(f->ops, (int)lemon__role_places[role].in, i, slot);
-        if (map->field > 0) lemon__solve_select(f, map, LEMON__TARGET + (int)slot, q);
-    }
-    lemon__solve_apply(f, role, i);
-}
-
-/*  A weight of the student as its maps make it, kept as the begin of its correction; NULL: no memory. */
+/*  A weight of the student as its maps make it, kept as the begin of its correction; NULL: no memory, or an error before. */
 static float *lemon__correction_begin(lemon__fill *f, int64_t param) {
+    if (f->status) return NULL;
     const lemon_tensor *w = &f->student->params[param];
     float *plain = lemon__floats(f->ctx, &f->ops->arena, w->rows, w->cols);
+    if (lemon__stuck(f, plain != NULL)) return NULL;
     f->ops->correction[param] = lemon__view(plain, LEMON_F32, w->rows, w->cols);
-    if (plain) memcpy(plain, w->data, lemon_tensor_bytes(w));
-    return plain;
+    memcpy(plain, w->data, lemon_tensor_bytes(w));
+    return (float *)w->data;
 }
 
 /*  The difference is the correction, and the weight what both make: so applying the set gives the same bits. */
@@ -16211,54 +16141,51 @@ static void lemon__correction_end(lemon__fill *f, int64_t param) {
     }
 }
 
-/*  A weight of the student that holds what its maps make of it, pulled towards that. */
-static void lemon__solve_correction(lemon__fill *f, lemon_role role, int64_t i, lemon__squares *q) {
-    const int64_t param = lemon__param_index(f->sc, role, i);
+/*  A block of the student, attention or FFN, with what it has read; then the matrix at its end, which writes to the stream
+    (role): the source is what it reads, targets are what the teacher's read, and what the student's stream lacks,
+    P x_t - x_s.  Inner read maps (heads, neurons) are solved first, from the selections that they hold now; then the weight,
+    pulled towards what the maps make of it.  The student's stream goes on through it. */
+static void lemon__solve_block(lemon__fill *f, lemon_role role, int64_t i) {
+    const int heads = role == LEMON_WO;
+    const int64_t n = heads ? f->qs : f->ns, param = lemon__param_index(f->sc, role, i);
     lemon__target t = {LEMON__LACK, f->ds, NULL, NULL, NULL};
-    if (!f->o->correction || f->status || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
-    t.w = (float *)f->student->params[param].data;
-    const int ridge = lemon__squares_choose(q, &t);
-    if (ridge >= 0) lemon__squares_solve(q, &t, ridge);
-    lemon__correction_end(f, param);
-}
-
-/*  A matrix that writes to the stream: the source is what it reads, targets are what the teacher's read, and the lack.
-    The student's stream then goes on through it. */
-static void lemon__solve_write(lemon__fill *f, lemon_role role, int64_t i, int64_t n, int64_t teacher) {
+    lemon__walk *s = &f->s.walk;
     lemon__squares q;
-    lemon__squares_open(f, n, lemon__max(teacher, f->ds), &q);
-    lemon__solve_inner(f, role, i, &q);
-    lemon__solve_correction(f, role, i, &q);
-    for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_write(&f->s.walk, role, i, lemon__batch(f, LEMON__SOURCE));
+    for (int own = heads ? LEMON_ATTN_NORM : LEMON_FFN_NORM; own < (int)role; own++) lemon__solve_apply(f, (lemon_role)own, i);
+    for (int own = LEMON_BQ; heads && own <= LEMON_K_NORM; own++)
+        if (lemon__has_role(f->sc, (lemon_role)own)) lemon__solve_apply(f, (lemon_role)own, i);
+    for (lemon__rewind(f); lemon__next_batch(f);) {
+        float *r = lemon__batch(f, LEMON__LACK);
+        if (heads) lemon__run_attend(&f->s, i);
+        else lemon__run_neurons(&f->s, i);
+        lemon__copy_in(f, LEMON__SOURCE, heads ? s->z : s->gate, n);
+        memcpy(r, s->x, (size_t)(f->rows * f->ds) * sizeof *r);
+        lemon__gemm_threads(f->ctx, 0, 1, f->rows, f->ds, f->dt, 1.0f, f->t.walk.x, f->dt, f->p, f->dt, -1.0f, r, f->ds);
+    }
+    lemon__squares_open(f, n, lemon__max(heads ? f->qt : f->nt, f->ds), &q);
+    for (int64_t slot = 0; slot < lemon__slots_used(f, i); slot++) {
+        lemon_map *map = lemon__own_map(f->ops, (int)lemon__role_places[role].in, i, slot);
+        if (map->field > 0) lemon__solve_select(f, map, LEMON__TARGET + (int)slot, &q);
+    }
+    lemon__solve_apply(f, role, i);
+    if (f->o->correction && (t.w = lemon__correction_begin(f, param)) != NULL) {
+        lemon__squares_solve(&q, &t, lemon__squares_choose(&q, &t));
+        lemon__correction_end(f, param);
+    }
+    for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_write(s, role, i, lemon__batch(f, LEMON__SOURCE));
     lemon__arena_release(f->ctx, &f->work, NULL);
-}
-
-/*  What the student's stream lacks on the batch at hand: P x_t - x_s. */
-static void lemon__solve_lack(lemon__fill *f) {
-    float *r = lemon__batch(f, LEMON__LACK);
-    memcpy(r, f->s.walk.x, (size_t)(f->rows * f->ds) * sizeof *r);
-    lemon__gemm_threads(f->ctx, 0, 1, f->rows, f->ds, f->dt, 1.0f, f->t.walk.x, f->dt, f->p, f->dt, -1.0f, r, f->ds);
 }
 
 /* ---- lemon: attention ---- */
 
-/*  covariance of each head's outputs [H, C, C] += z^T z; part [C, C]. */
-static void lemon__head_covariance(lemon__fill *f, const float *z, float *part, double *sum) {
-    int64_t d = f->tc->head_dim;
-    for (int64_t h = 0; h < f->tc->n_heads; h++) {
-        lemon__gemm_threads(f->ctx, 1, 0, d, d, f->rows, 1.0f, z + h * d, f->qt, z + h * d, f->qt, 0.0f, part, d);
-        for (int64_t i = 0; i < d * d; i++) sum[h * d * d + i] += (double)part[i];
-    }
-}
-
-/*  Energy of each head: E |P Wo_h z_h|^2 = sum over its channels of G * C, G = (P Wo_h)^T (P Wo_h), C = E[z_h z_h^T]. */
-static void lemon__head_energy(lemon__fill *f, int64_t layer, float *part, const double *sum) {
-    int64_t d = f->tc->head_dim, i;
-    const float *w = lemon__projected(f, LEMON_WO, layer);
-    if (lemon__stuck(f, w != NULL)) return;
-    for (int64_t h = 0; h < f->tc->n_heads; h++) {
-        lemon__gemm_threads(f->ctx, 1, 0, d, d, f->ds, 1.0f, w + h * d, f->qt, w + h * d, f->qt, 0.0f, part, d);
-        for (i = 0, f->energy[h] = 0.0; i < d * d; i++) f->energy[h] += (double)part[i] * sum[h * d * d + i];
+/*  For each head, x [rows, H, C]: sum [H, C, C] += x_h^T x_h, or with energy [H] only that += the sum of x_h^T x_h * sum_h;
+    part [C, C]. */
+static void lemon__head_squares(lemon__fill *f, const float *x, int64_t rows, float *part, double *sum, double *energy) {
+    const int64_t d = f->tc->head_dim;
+    for (int64_t h = 0; h < f->tc->n_heads; h++, x += d, sum += d * d) {
+        lemon__gemm_threads(f->ctx, 1, 0, d, d, rows, 1.0f, x, f->qt, x, f->qt, 0.0f, part, d);
+        for (int64_t i = 0; !energy && i < d * d; i++) sum[i] += (double)part[i];
+        for (int64_t i = 0; energy && i < d * d; i++) energy[h] += (double)part[i] * sum[i];
     }
 }
 
@@ -16300,28 +16227,19 @@ static void lemon__solve_attention_in(lemon__fill *f, int64_t i) {
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, f->main[i]);
         lemon__add_squares(f->t.walk.q, f->rows, f->qt / 2, 2, planes);
-        lemon__head_covariance(f, f->t.walk.z, part, sum);
+        lemon__head_squares(f, f->t.walk.z, f->rows, part, sum, NULL);
         lemon__copy_in(f, LEMON__TARGET, f->t.walk.z, f->qt);
         lemon__walk_write(&f->t.walk, LEMON_WO, f->main[i], f->t.walk.z);
     }
     lemon__sum_up(f, mean, f->dt + f->ds), lemon__sum_up(f, planes, f->qt / 2), lemon__sum_up(f, sum, f->tc->n_heads * d * d);
-    lemon__head_energy(f, f->main[i], part, sum);
+    const float *w = lemon__projected(f, LEMON_WO, f->main[i]);
+    if (lemon__stuck(f, w != NULL)) return;
+    memset(f->energy, 0, (size_t)f->tc->n_heads * sizeof *f->energy);
+    lemon__head_squares(f, w, f->ds, part, sum, f->energy);         /* E |P Wo_h z_h|^2 */
     lemon__choose_heads(f, f->energy, f->chosen);
     lemon__map_heads(f, i, f->chosen, planes, f->energy, 1.0f);
     if (f->sc->qkv_bias && f->o->correction) lemon__solve_intercept(f, i, mean);
-}
-
-/*  The student's attention with what it has read, then its output matrix. */
-static void lemon__solve_attention_out(lemon__fill *f, int64_t i) {
-    for (int role = LEMON_ATTN_NORM; role <= LEMON_K_NORM; role++)
-        if ((role <= LEMON_WV || role >= LEMON_BQ) && lemon__has_role(f->sc, (lemon_role)role))
-            lemon__solve_apply(f, (lemon_role)role, i);
-    for (lemon__rewind(f); lemon__next_batch(f);) {
-        lemon__run_attend(&f->s, i);
-        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.z, f->qs);
-        lemon__solve_lack(f);
-    }
-    lemon__solve_write(f, LEMON_WO, i, f->qs, f->qt);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /* ---- lemon: the feed-forward block ---- */
@@ -16349,14 +16267,14 @@ static void lemon__solve_ffn_in(lemon__fill *f, int64_t i, int64_t layer) {
     double *squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
     if (lemon__stuck(f, squares != NULL)) return;
     for (lemon__rewind(f); lemon__next_batch(f);) {
-        lemon__walk_norm(t, LEMON_FFN_NORM, layer);
-        lemon__walk_neurons(t, layer);
+        lemon__run_neurons(&f->t, layer);
         lemon__add_squares(t->gate, f->rows, f->nt, 1, squares);
         if (used) lemon__copy_in(f, LEMON__TARGET + (int)slot, t->gate, f->nt);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
     lemon__sum_up(f, squares, f->nt);
     if (used) lemon__neuron_energy(f, layer, squares, f->energy + slot * f->nt);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /*  The best neurons of all slots together: each slot's maps select its own, and nothing where it has none. */
@@ -16374,39 +16292,13 @@ static void lemon__solve_neurons(lemon__fill *f, int64_t i) {
             }
         }
     }
-}
-
-/*  The student's FFN with what it has read, then W_down against all that it still lacks at the field's end. */
-static void lemon__solve_ffn_out(lemon__fill *f, int64_t i) {
-    for (int role = LEMON_FFN_NORM; role <= LEMON_W_UP; role++) lemon__solve_apply(f, (lemon_role)role, i);
-    for (lemon__rewind(f); lemon__next_batch(f);) {
-        lemon__walk_norm(&f->s.walk, LEMON_FFN_NORM, i);
-        lemon__walk_neurons(&f->s.walk, i);
-        lemon__copy_in(f, LEMON__SOURCE, f->s.walk.gate, f->ns);
-        lemon__solve_lack(f);
-    }
-    lemon__solve_write(f, LEMON_W_DOWN, i, f->ns, f->nt);
+    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /*  All of a student layer gets its place at once, so that a later run finds it there. */
 static void lemon__solve_places(lemon__fill *f, int64_t i) {
     const int64_t each = lemon__per_layer(f->sc);
-    if (!f->status) f->status = lemon__student_place(f->student, 0);
     for (int64_t k = 1 + i * each; !f->status && k < 1 + (i + 1) * each; k++) f->status = lemon__student_place(f->student, k);
-}
-
-static void lemon__solve_blocks(lemon__fill *f, int64_t i) {
-    lemon__solve_attention_in(f, i);
-    lemon__arena_release(f->ctx, &f->work, NULL);
-    lemon__solve_attention_out(f, i);
-    for (int64_t layer = f->main[i]; !f->status && layer <= lemon__field_end(f, i); layer++) {
-        lemon__arena_release(f->ctx, &f->work, NULL);
-        lemon__solve_ffn_in(f, i, layer);
-    }
-    lemon__arena_release(f->ctx, &f->work, NULL);
-    lemon__solve_neurons(f, i);
-    lemon__solve_ffn_out(f, i);
-    lemon__arena_release(f->ctx, &f->work, NULL);
 }
 
 /*  Forgets a layer's operators, which the student's weights hold now. */
@@ -16424,7 +16316,11 @@ static void lemon__solve_layer(lemon__fill *f, int64_t i) {
     int64_t last = lemon__field_end(f, i);
     lemon__solve_places(f, i);
     for (int64_t layer = f->main[i]; layer <= last + 1; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__SOON);
-    lemon__solve_blocks(f, i);
+    lemon__solve_attention_in(f, i);
+    lemon__solve_block(f, LEMON_WO, i);
+    for (int64_t layer = f->main[i]; !f->status && layer <= last; layer++) lemon__solve_ffn_in(f, i, layer);
+    lemon__solve_neurons(f, i);
+    lemon__solve_block(f, LEMON_W_DOWN, i);
     for (int64_t layer = f->main[i]; layer <= last; layer++) lemon__layer_pages(f, f->teacher, layer, LEMON__GONE);
     if (!f->keep) lemon__solve_forget(f, i, before);
     lemon__stage_save(f, f->tc->n_layers + 2 + i);
@@ -16436,7 +16332,7 @@ static void lemon__solve_layer(lemon__fill *f, int64_t i) {
 /*  What the covariances of norms say of a gain's normal equations; see below. */
 typedef struct lemon__gain {
     lemon__cov s[2], t[2];          /* E[y_s y_s^T], E[y_t y_s^T] over the rows to learn from (0), and held out (1) */
-    double *a[2], *b[2];            /* the equations: a g = b */
+    double *a[2], *b[2];            /* the equations: a g = b, of what is to be added to the gain */
 } lemon__gain;
 
 static void lemon__gain_make(lemon__fill *f, lemon__gain *g) {
@@ -16487,32 +16383,23 @@ static void lemon__gain_logits(lemon__fill *f, float *ss, float *st) {
     }
 }
 
-/*  b - a g for the gain at hand; with step also what that changes of the error: step a step - 2 step (b - a g). */
-static double lemon__gain_rest(const double *a, const double *b, const float *gain, const double *step, int64_t n,
-                               double *rest) {
-    double change = 0.0;
-    int64_t j;
-    for (int64_t i = 0; i < n; i++)
-        for (j = 0, rest[i] = b[i]; j < n; j++) rest[i] -= a[i * n + j] * (double)gain[j];
-    for (int64_t i = 0; step && i < n; i++) change += step[i] * (lemon__dot64(a + i * n, step, n) - 2.0 * rest[i]);
-    return change;
-}
-
-/*  The step of the ridge that does best on held-out rows, added to the gain. */
+/*  The step of the ridge that does best on held-out rows, step a step - 2 step b, added to the gain. */
 static void lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain) {
-    int64_t n = f->ds;
-    double *step = lemon__doubles(f->ctx, &f->work, 1, n), *best = lemon__doubles(f->ctx, &f->work, 1, n),
-           *rest = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0, least = 0.0;
+    const int64_t n = f->ds;
+    const double *held = g->a[1];
+    double *step = lemon__doubles(f->ctx, &f->work, 1, n), *best = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0,
+           least = 0.0;
     lemon__factor l;
-    if (lemon__stuck(f, step && best && rest && !lemon__factor_make(f->ctx, &f->work, n, 1, &l))) return;
+    if (lemon__stuck(f, step && best && !lemon__factor_make(f->ctx, &f->work, n, 1, &l))) return;
     for (int64_t i = 0; i < n; i++) mean += g->a[0][i * n + i] / (double)n;
     for (int k = 0; k < LEMON__RIDGES; k++) {
+        double change = 0.0;
         memcpy(l.a, g->a[0], (size_t)(n * n) * sizeof *l.a);
         for (int64_t i = 0; i < n; i++) l.a[i * n + i] += lemon__ridges[k] * mean + 1e-30;
         if (!lemon__factor_run(&l)) continue;
-        lemon__gain_rest(g->a[0], g->b[0], gain, NULL, n, step);
+        memcpy(step, g->b[0], (size_t)n * sizeof *step);
         lemon__factor_solve(&l, step, 1);
-        double change = lemon__gain_rest(g->a[1], g->b[1], gain, step, n, rest);
+        for (int64_t i = 0; i < n; i++) change += step[i] * (lemon__dot64(held + i * n, step, n) - 2.0 * g->b[1][i]);
         if (!(change < least)) continue;
         least = change;
         memcpy(best, step, (size_t)n * sizeof *best);
@@ -16527,7 +16414,8 @@ static void lemon__solve_gain(lemon__fill *f) {
     float *ss = lemon__floats(f->ctx, &f->work, ds, ds), *st = lemon__floats(f->ctx, &f->work, ds, dt);
     float *gain = lemon__floats(f->ctx, &f->work, 1, dt);
     lemon__gain g;
-    if (lemon__stuck(f, gain && ss && st) || lemon__stuck(f, lemon__correction_begin(f, param) != NULL)) return;
+    float *mine = lemon__correction_begin(f, param);
+    if (lemon__stuck(f, gain && ss && st && mine)) return;
     lemon__gain_make(f, &g);
     lemon__gain_logits(f, ss, st);
     if (f->status) return;
@@ -16536,33 +16424,13 @@ static void lemon__solve_gain(lemon__fill *f) {
         for (int64_t i = 0; i < ds; i++) {
             for (int64_t j = 0; j < ds; j++) g.a[k][i * ds + j] = (double)ss[i * ds + j] * g.s[k].sum[i * ds + j];
             for (int64_t j = 0; j < dt; j++) g.b[k][i] += (double)st[i * dt + j] * (double)gain[j] * g.t[k].sum[j * ds + i];
+            for (int64_t j = 0; j < ds; j++) g.b[k][i] -= g.a[k][i * ds + j] * (double)mine[j];
         }
-    lemon__gain_solve(f, &g, (float *)f->student->params[param].data);
+    lemon__gain_solve(f, &g, mine);
     lemon__correction_end(f, param);
 }
 
-static void lemon__solve_output(lemon__fill *f) {
-    lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
-    lemon__arena_release(f->ctx, &f->work, NULL);
-    lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
-    if (!f->sc->tied_embeddings) lemon__solve_apply(f, LEMON_OUTPUT, 0);
-    else if (f->o->correction) lemon__solve_gain(f);
-}
-
 /* ---- lemon: all of it ---- */
-
-/*  Room for all that solving keeps of a row. */
-static void lemon__solve_memory(lemon__fill *f) {
-    if (!f->status) f->status = lemon__run_open(f->ctx, &f->solve, f->student, f->batch, f->seq, &f->s);
-    lemon__rows_make(f, LEMON__XS, f->ds);
-    lemon__rows_make(f, LEMON__SOURCE, lemon__max(lemon__max(f->ds, f->qs), f->ns));
-    lemon__rows_make(f, LEMON__LACK, f->ds);
-    for (int64_t slot = 0; slot < f->ops->slots; slot++)
-        lemon__rows_make(f, LEMON__TARGET + (int)slot, lemon__max(lemon__max(f->dt, f->qt), f->nt));
-    f->energy = lemon__doubles(f->ctx, &f->solve, 1, lemon__max(f->ops->slots * f->nt, f->tc->n_heads));
-    f->chosen = lemon__ids(f->ctx, &f->solve, 1, lemon__max(f->ns, f->sc->n_heads));
-    lemon__stuck(f, f->energy && f->chosen);
-}
 
 /*  The teacher's stream goes on through layers from ... to - 1. */
 static void lemon__pass_layers(lemon__fill *f, int64_t from, int64_t to) {
@@ -16574,9 +16442,9 @@ static void lemon__pass_layers(lemon__fill *f, int64_t from, int64_t to) {
     left. */
 static void lemon__solve_begin(lemon__fill *f) {
     if (f->step > f->tc->n_layers) {
+        if (!f->status) f->status = lemon__student_place(f->student, 0);
         for (int64_t layer = 0; layer < f->step - f->tc->n_layers - 1; layer++) lemon__solve_places(f, layer);
         lemon__stage_load(f, 1);
-        if (!f->status) f->status = lemon__student_place(f->student, 0);
         return;
     }
     lemon__solve_apply(f, LEMON_TOK_EMBED, 0);
@@ -16589,21 +16457,18 @@ static void lemon__solve_begin(lemon__fill *f) {
 }
 
 /*  The teacher layers that are kept: first and last, and of the others those that turn the stream most (block
-    influence, Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours. */
+    influence, Men et al. 2024, 2403.03853): what they do can least be made up for by their neighbours.  Slots are the layers
+    that a student layer answers for, main first, as many as the field allows.  Attention comes from the main layer alone:
+    the other slots' maps there are empty. */
 static void lemon__solve_layers(lemon__fill *f) {
+    static const int places[7] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
+                                  LEMON_AT_READ_HEADS, LEMON_AT_QUERY_NORM, LEMON_AT_KEY_NORM};
     int32_t *chosen = lemon__ids(f->ctx, &f->work, 1, f->sc->n_layers);
     if (lemon__stuck(f, chosen != NULL)) return;
     f->influence[f->tc->n_layers - 1] = 1e30;
     if (f->sc->n_layers > 1) f->influence[0] = 1e30;
     lemon__choose(f, f->influence, f->tc->n_layers, f->sc->n_layers, chosen);
     for (int64_t i = 0; i < f->sc->n_layers; i++) f->main[i] = chosen[i];
-}
-
-/*  Slots of a solved set: the layers that a student layer answers for, main first, as many as the field allows.
-    Attention comes from the main layer alone: the other slots' maps there are empty. */
-static void lemon__solve_slots(lemon__fill *f) {
-    static const int places[7] = {LEMON_AT_READ_ATTN, LEMON_AT_QUERY, LEMON_AT_KEY, LEMON_AT_VALUE,
-                                  LEMON_AT_READ_HEADS, LEMON_AT_QUERY_NORM, LEMON_AT_KEY_NORM};
     for (int64_t i = 0; !f->status && i < f->sc->n_layers; i++) {
         for (int64_t slot = 0; slot < lemon__slots_used(f, i); slot++) {
             f->ops->layer[i * f->ops->slots + slot] = (int32_t)(f->main[i] + slot);
@@ -16614,13 +16479,19 @@ static void lemon__solve_slots(lemon__fill *f) {
     }
 }
 
-/*  What is known before the first layer: which layers stay, and P. */
+/*  What is known before the first layer: which layers stay, and P; and room for all that solving keeps of a row. */
 static void lemon__solve_open(lemon__fill *f) {
     lemon__student_open(f);
     lemon__observe(f);
     lemon__solve_layers(f);
-    lemon__solve_slots(f);
-    lemon__solve_memory(f);
+    if (!f->status) f->status = lemon__run_open(f->ctx, &f->solve, f->student, f->batch, f->seq, &f->s);
+    lemon__rows_make(f, LEMON__XS, f->ds);
+    lemon__rows_make(f, LEMON__SOURCE, f->wide_s);
+    lemon__rows_make(f, LEMON__LACK, f->ds);
+    for (int64_t slot = 0; slot < f->ops->slots; slot++) lemon__rows_make(f, LEMON__TARGET + (int)slot, f->wide_t);
+    f->energy = lemon__doubles(f->ctx, &f->solve, 1, lemon__max(f->ops->slots * f->nt, f->tc->n_heads));
+    f->chosen = lemon__ids(f->ctx, &f->solve, 1, lemon__max(f->ns, f->sc->n_heads));
+    lemon__stuck(f, f->energy && f->chosen);
     lemon__solve_basis(f);
     f->what = "solve";
     f->done = 0;
@@ -16632,7 +16503,11 @@ static void lemon__fill_solved(lemon__fill *f) {
     lemon__solve_begin(f);
     f->done = lemon__max(0, f->step - f->tc->n_layers - 1);
     for (; !f->status && f->done < f->sc->n_layers; f->done++) lemon__solve_layer(f, f->done);
-    lemon__solve_output(f);
+    lemon__solve_read(f, LEMON_AT_READ_OUTPUT, 0, 0, NULL);
+    lemon__arena_release(f->ctx, &f->work, NULL);
+    lemon__solve_apply(f, LEMON_FINAL_NORM, 0);
+    if (!f->sc->tied_embeddings) lemon__solve_apply(f, LEMON_OUTPUT, 0);
+    else if (f->o->correction) lemon__solve_gain(f);
     f->applied = 1;
     if (!f->status) f->status = lemon__tick(f->ctx, f->what, f->done, f->total, (double)NAN);
     lemon_arena_free(f->ctx, &f->solve);
@@ -16656,44 +16531,40 @@ typedef struct lemon__pieces {
     double *queries, *keys, *squares;           /* sums of squares of channels */
 } lemon__pieces;
 
-static void lemon__parts_make(lemon__fill *f, lemon__pieces *p) {
-    int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY), n = f->method->kind == LEMON__DECOMPOSES ? f->nt : 0;
+/*  The streams through a teacher layer, watched; its neurons are stored where they are to be solved for. */
+static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) {
+    lemon__walk *t = &f->t.walk;
+    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
+    const int64_t kv = lemon_joint_size(f->tc, LEMON_JOINT_KEY), n = decomposes ? f->nt : 0;
     p->queries = lemon__doubles(f->ctx, &f->work, 1, f->qt);
     p->keys = lemon__doubles(f->ctx, &f->work, 1, kv);
     p->squares = lemon__doubles(f->ctx, &f->work, 1, f->nt);
     lemon__stuck(f, p->queries && p->keys && p->squares);
     lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, kv, kv, NULL, &p->values));
     lemon__stuck(f, !lemon__cov_make(f->ctx, &f->work, n, n, NULL, &p->neurons));
-}
-
-/*  The streams through a teacher layer, watched; its neurons are stored where they are to be solved for. */
-static void lemon__parts_watch(lemon__fill *f, int64_t layer, lemon__pieces *p) {
-    lemon__walk *t = &f->t.walk;
-    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         lemon__run_attend(&f->t, layer);
         lemon__add_squares(t->q, f->rows, f->qt, 1, p->queries);
-        lemon__add_squares(f->t.k, f->rows, p->values.m, 1, p->keys);
+        lemon__add_squares(f->t.k, f->rows, kv, 1, p->keys);
         lemon__cov_add(f->ctx, &p->values, f->t.v, f->t.v, f->rows);
         lemon__walk_write(t, LEMON_WO, layer, t->z);
-        lemon__walk_norm(t, LEMON_FFN_NORM, layer);
-        lemon__walk_neurons(t, layer);
+        lemon__run_neurons(&f->t, layer);
         lemon__add_squares(t->gate, f->rows, f->nt, 1, p->squares);
         if (decomposes) lemon__copy_in(f, LEMON__TARGET, t->gate, f->nt);
         if (decomposes && !f->held) lemon__cov_add(f->ctx, &p->neurons, t->gate, t->gate, f->rows);
         lemon__walk_write(t, LEMON_W_DOWN, layer, t->gate);
     }
     if (f->status) return;
-    lemon__sum_up(f, p->values.sum, p->values.m * p->values.m), lemon__sum_up(f, p->queries, f->qt);
-    lemon__sum_up(f, p->keys, p->values.m), lemon__sum_up(f, p->squares, f->nt);
-    lemon__mirror_up(f->ctx, p->values.sum, p->values.sum, p->values.m);
-    if (decomposes) lemon__sum_up(f, p->neurons.sum, f->nt * f->nt);
-    if (decomposes) lemon__mirror_up(f->ctx, p->neurons.sum, p->neurons.sum, f->nt);
+    lemon__sum_up(f, p->queries, f->qt), lemon__sum_up(f, p->keys, kv), lemon__sum_up(f, p->squares, f->nt);
+    lemon__sum_up(f, p->values.sum, kv * kv);
+    if (decomposes) lemon__sum_up(f, p->neurons.sum, n * n);
+    lemon__mirror_up(f->ctx, p->values.sum, p->values.sum, kv);
+    lemon__mirror_up(f->ctx, p->neurons.sum, p->neurons.sum, n);
 }
 
 /*  P's inverse reads everywhere. */
 static void lemon__parts_read(lemon__fill *f, int place, int64_t i) {
-    float *inverse = lemon__basis_inverse(f);
+    const float *inverse = lemon__basis_over(f, 0);
     if (!lemon__stuck(f, inverse != NULL)) lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt);
 }
 
@@ -16767,27 +16638,31 @@ static void lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__piece
     if (decomposes && f->sc->head_dim != dim) lemon__parts_values(f, i, &p->values);
 }
 
-/*  Type I: scores diag(C (C + mean I)^-1), or sizes where C will not do. */
+/*  Type I: scores diag(C (C + mean I)^-1), or sizes where C will not do: 1 - mean (C + mean I)^-1, whose diagonal is
+    |L^-1 e|^2.  L takes the place of C. */
 static void lemon__parts_leverage(lemon__fill *f, const lemon__pieces *p) {
-    int64_t n = f->nt;
-    double *low = lemon__doubles(f->ctx, &f->work, n, n), *column = lemon__doubles(f->ctx, &f->work, 1, n), mean = 0.0;
+    const int64_t n = f->nt;
+    double *low = p->neurons.sum, *inverse = lemon__doubles(f->ctx, &f->work, n, n), mean = 0.0;
     int ok;
-    if (lemon__stuck(f, low && column)) return;
-    for (int64_t a = 0; a < n; a++) mean += p->neurons.sum[a * n + a] / (double)n;
-    memcpy(low, p->neurons.sum, (size_t)(n * n) * sizeof *low);
+    if (lemon__stuck(f, inverse != NULL)) return;
+    for (int64_t a = 0; a < n; a++) mean += low[a * n + a] / (double)n;
     for (int64_t a = 0; a < n; a++) low[a * n + a] += mean;
     lemon__cholesky_small(f->ctx->isa)(low, n, n, &ok);
-    for (int64_t a = 0; a < n; a++) {                       /* C (C + m)^-1 = 1 - m (C + m)^-1, whose diagonal is |L^-1 e|^2 */
-        memset(column, 0, (size_t)n * sizeof *column);
-        for (int64_t b = a; ok && b < n; b++)
-            column[b] = ((a == b ? 1.0 : 0.0) - lemon__dot64(low + b * n + a, column + a, b - a)) / low[b * n + b];
-        f->energy[a] = ok ? 1.0 - mean * lemon__dot64(column + a, column + a, n - a) : p->squares[a];
-    }
+    if (ok) lemon__invert_small(f->ctx->isa)(low, n, n, inverse);
+    for (int64_t a = 0; a < n; a++, inverse += n)
+        f->energy[a] = ok ? 1.0 - mean * lemon__dot64(inverse + a, inverse + a, n - a) : p->squares[a];
 }
 
-/*  Then W_down' = W_down C S (S^T C S)^-1 for the neurons that are chosen. */
-static void lemon__parts_nystrom(lemon__fill *f, int64_t i) {
+/*  The neurons that are chosen; for those of modegpt W_down' = W_down C S (S^T C S)^-1. */
+static void lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
+    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
     lemon__squares q;
+    if (decomposes) lemon__parts_leverage(f, p);
+    else lemon__neuron_energy(f, f->main[i], p->squares, f->energy);
+    lemon__choose(f, f->energy, f->nt, f->ns, f->chosen);
+    lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
+    lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
+    if (!decomposes) return;
     f->store[LEMON__SOURCE].width = f->ns;
     for (lemon__rewind(f); lemon__next_batch(f);) {
         float *s = lemon__batch(f, LEMON__SOURCE), *t = lemon__batch(f, LEMON__TARGET);
@@ -16798,23 +16673,12 @@ static void lemon__parts_nystrom(lemon__fill *f, int64_t i) {
     lemon__solve_select(f, lemon__own_map(f->ops, LEMON_AT_READ_NEURONS, i, 0), LEMON__TARGET, &q);
 }
 
-static void lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
-    const int decomposes = f->method->kind == LEMON__DECOMPOSES;
-    if (decomposes) lemon__parts_leverage(f, p);
-    else lemon__neuron_energy(f, f->main[i], p->squares, f->energy);
-    lemon__choose(f, f->energy, f->nt, f->ns, f->chosen);
-    lemon__select_at(f, LEMON_AT_FFN, i, f->chosen, 1.0f);
-    lemon__select_at(f, LEMON_AT_READ_NEURONS, i, f->chosen, 1.0f);
-    if (decomposes) lemon__parts_nystrom(f, i);
-}
-
 static void lemon__fill_parts(lemon__fill *f) {
     lemon__pieces p;
     lemon__solve_open(f);
     for (lemon__rewind(f); lemon__next_batch(f);) lemon__walk_embed(&f->t.walk, f->ids + f->first * f->seq);
     for (int64_t i = 0; !f->status && i < f->sc->n_layers; i++) {
         lemon__pass_layers(f, i > 0 ? f->main[i - 1] + 1 : 0, f->main[i]);
-        lemon__parts_make(f, &p);
         lemon__parts_watch(f, f->main[i], &p);
         lemon__parts_read(f, LEMON_AT_READ_ATTN, i);
         lemon__parts_read(f, LEMON_AT_READ_FFN, i);
@@ -16883,19 +16747,6 @@ static void lemon__learn_places(lemon__learn *l) {
         if (place == LEMON_AT_READ_OUTPUT && ops->student.tied_embeddings) continue;
         l->at[i] = l->adam.count;
         l->adam.count += ops->maps[i].student * ops->maps[i].teacher;
-    }
-}
-
-static void lemon__learn_maps(lemon__learn *l) {
-    const lemon_operators *ops = l->f->ops;
-    int64_t at;
-    for (int64_t i = 0; i < lemon__map_count(ops); i++) {
-        const lemon_map *map = &ops->maps[i];
-        if ((at = l->at[i]) < 0) continue;
-        lemon__map_expand(map, l->adam.w + at);
-        l->map[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
-        if (l->f->o->field_dims > 0 && lemon__places[lemon__map_place(ops, map)].joint == LEMON_JOINT_RESIDUAL)
-            lemon__learn_mask(l, map, l->mask + at);
     }
 }
 
@@ -16985,22 +16836,24 @@ static void lemon__learn_block(lemon__learn *l) {
     memcpy(l->adam.w + at, ops->layer_weight, (size_t)lemon__cells(ops) * sizeof(float));
     for (int64_t i = 0; i < ops->student.n_layers; i++, at += ops->slots)
         l->alpha[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, 1, ops->slots);
-    lemon__learn_maps(l);
-}
-
-/*  The text that is learned from. */
-static lemon_tokens lemon__kept_text(const lemon__fill *f) {
-    const lemon_tokens text = {(int32_t *)lemon__unconst(f->ids), f->kept * f->seq, f->kept * f->seq};
-    return text;
+    for (int64_t i = 0; i < lemon__map_count(ops); i++) {
+        const lemon_map *map = &ops->maps[i];
+        if ((at = l->at[i]) < 0) continue;
+        lemon__map_expand(map, l->adam.w + at);
+        l->map[i] = lemon_tape_leaf(l->q.tape, l->adam.w + at, l->adam.g + at, map->student, map->teacher);
+        if (l->f->o->field_dims > 0 && lemon__places[lemon__map_place(ops, map)].joint == LEMON_JOINT_RESIDUAL)
+            lemon__learn_mask(l, map, l->mask + at);
+    }
 }
 
 static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *student) {
     lemon__fill *f = l->f;
+    const lemon_tokens text = {(int32_t *)lemon__unconst(f->ids), f->kept * f->seq, f->kept * f->seq};
     lemon_var *weights = lemon__ids(f->ctx, &l->arena, 1, student->n_params);
     int64_t batch = lemon__max(1, LEMON__LEARN_ROWS / f->seq);
     if (lemon__stuck(f, weights && !lemon__objective_open(f->ctx, &l->arena, batch, f->seq, &l->q))) return f->status;
     lemon__learn_block(l);
-    l->text = lemon__kept_text(f);
+    l->text = text;
     if (!f->status)
         f->status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
     if (!f->status && l->windows.count < 1)
@@ -17019,13 +16872,12 @@ static void lemon__learn_steps(lemon__learn *l) {
     o.lr = f->o->learn_lr < 0.0 ? 3e-3 : f->o->learn_lr;
     lemon__train_resolve(f->sc, &o);
     for (int64_t step = 1; !f->status && step <= o.steps; step++) {
-        double loss;
         memset(l->adam.g, 0, (size_t)l->adam.count * sizeof(float));
         lemon__objective_fill(&l->q, &l->windows, (step - 1) * l->q.batch);
         f->status = lemon_tape_forward(l->q.tape);
         if (!f->status) f->status = lemon_tape_backward(l->q.tape);
         if (f->status) return;
-        loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
+        const double loss = (double)lemon_tape_value(l->q.tape, l->q.loss)[0];
         for (int64_t i = 0; i < l->adam.count; i++) l->adam.g[i] *= l->mask[i];
         double norm = lemon__adam_norm(f->ctx, &l->adam);
         lemon__adam_step(f->ctx, &l->adam, step, lemon__rate(&o, step), norm, o.clip);
@@ -17074,54 +16926,43 @@ static void lemon__student_apply(lemon__fill *f) {
     f->applied = !f->status;
 }
 
-/*  Refines the operators; keeps the result only if held-out text says so.  *loss: on it, before and after. */
+/*  Takes a student that learned if held-out text says so; 0: it does not.  *loss: on it, before and after. */
+static int lemon__learn_kept(lemon__fill *f, lemon_model *learned, double *before, double *after) {
+    lemon__held_out_loss(f, learned, after);
+    const int better = !f->status && *after < *before;
+    lemon_model_free(f->ctx, better ? f->student : learned);
+    if (better) f->student = learned;
+    else *after = *before;
+    return better;
+}
+
+/*  Refines the operators. */
 static void lemon__learn_operators(lemon__fill *f, double *before, double *after) {
     lemon__learn l;
-    lemon_model *first = f->student;
+    lemon_model *learned = NULL;
     lemon_operators *ops = f->ops;
-    size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
-    lemon_map *old = ops->maps, *anew = (lemon_map *)lemon_arena_alloc(f->ctx, &ops->arena, maps);
-    float *old_weight = ops->layer_weight, *new_weight = lemon__floats(f->ctx, &ops->arena, 1, lemon__cells(ops));
+    const size_t maps = (size_t)lemon__map_count(ops) * sizeof *ops->maps, layers = (size_t)lemon__cells(ops) * sizeof(float);
+    lemon_map *old = (lemon_map *)lemon_arena_alloc(f->ctx, &ops->arena, maps);
+    float *old_weight = lemon__floats(f->ctx, &ops->arena, 1, lemon__cells(ops));
     memset(&l, 0, sizeof l);
     l.f = f;
-    if (!lemon__stuck(f, anew && new_weight) && !lemon__learn_open(&l, first)) {
+    if (!lemon__stuck(f, old && old_weight) && !lemon__learn_open(&l, f->student)) {
         lemon__learn_steps(&l);
-        ops->maps = (lemon_map *)memcpy(anew, old, maps);
-        ops->layer_weight = (float *)memcpy(new_weight, old_weight, layers);
+        memcpy(old, ops->maps, maps);
+        memcpy(old_weight, ops->layer_weight, layers);
         lemon__learn_write(&l);
     }
-    if (!f->status) f->status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &f->student);
-    lemon__held_out_loss(f, f->student, after);
-    if (f->status || !(*after < *before)) {
-        lemon_model *worse = f->student == first ? NULL : f->student;
-        ops->maps = old;
-        ops->layer_weight = old_weight;
-        *after = *before;
-        f->student = first;
-        first = worse;
+    if (!f->status) f->status = lemon_operators_apply(f->ctx, ops, f->teacher, f->o->correction, &learned);
+    if (!lemon__learn_kept(f, learned, before, after) && !f->status) {
+        memcpy(ops->maps, old, maps);
+        memcpy(ops->layer_weight, old_weight, layers);
     }
     lemon_tape_close(l.q.tape);
     lemon_arena_free(f->ctx, &l.arena);
-    lemon_model_free(f->ctx, first);
 }
 
 /* ---- learning on top of a set that is there: the student's own weights move by gradients, on the teacher's predictions for
         the text at hand, a window a step.  Where they come to is the correction from then on. ---- */
-
-static lemon_status lemon__settle_train(lemon__fill *f, lemon_model *student) {
-    const lemon_tokens text = lemon__kept_text(f);
-    lemon_train_options o;
-    lemon_train_defaults(&o);
-    o.steps = f->learn;
-    o.batch = 1;
-    o.seq = f->seq;
-    o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
-    o.teacher = f->teacher;
-    o.keep_teacher = 1;
-    o.distill = 0.9;                /* the rest is the text's, which corrects a teacher that is not perfect */
-    o.seed = f->o->seed;
-    return lemon_train(f->ctx, student, &text, &o, NULL);
-}
 
 /*  What a student that settled has beyond its maps, exactly: applying the set gives its bits. */
 static void lemon__settle_write(lemon__fill *f, const lemon_model *student) {
@@ -17139,19 +16980,23 @@ static void lemon__settle_write(lemon__fill *f, const lemon_model *student) {
     lemon_model_free(f->ctx, plain);
 }
 
-/*  Lets the student settle; keeps that only if held-out text says so.  *loss: on it, before and after. */
+/*  Lets the student settle. */
 static void lemon__settle(lemon__fill *f, double *before, double *after) {
+    const lemon_tokens text = {(int32_t *)lemon__unconst(f->ids), f->kept * f->seq, f->kept * f->seq};
     lemon_model *settled = NULL;
+    lemon_train_options o;
+    lemon_train_defaults(&o);
+    o.steps = f->learn;
+    o.batch = 1;
+    o.seq = f->seq;
+    o.lr = f->o->learn_lr < 0.0 ? 0.2 / (double)f->ds : f->o->learn_lr;
+    o.teacher = f->teacher;
+    o.keep_teacher = 1;
+    o.distill = 0.9;                /* the rest is the text's, which corrects a teacher that is not perfect */
+    o.seed = f->o->seed;
     f->status = lemon_model_clone(f->ctx, f->student, &settled);
-    if (!f->status) f->status = lemon__settle_train(f, settled);
-    lemon__held_out_loss(f, settled, after);
-    lemon_model *worse = settled;
-    if (!f->status && *after < *before) {
-        if (!f->fusing) lemon__settle_write(f, settled);
-        worse = f->student;
-        f->student = settled;
-    } else *after = *before;
-    lemon_model_free(f->ctx, worse);
+    if (!f->status) f->status = lemon_train(f->ctx, settled, &text, &o, NULL);
+    if (lemon__learn_kept(f, settled, before, after) && !f->fusing) lemon__settle_write(f, settled);
 }
 
 /* ---- options, text, and the calls ---- */
@@ -17377,27 +17222,22 @@ static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
 
 /*  Windows that solving can do without: where learning follows, some rows for each unknown are enough. */
 static int64_t lemon__fill_spared(const lemon__fill *f) {
-    const int64_t unknowns = lemon__max(lemon__max(f->ds, f->qs), f->ns);
-    const int64_t enough = lemon__ceil_div(LEMON__ROWS_AN_UNKNOWN * unknowns, f->seq);
+    const int64_t enough = lemon__ceil_div(LEMON__ROWS_AN_UNKNOWN * f->wide_s, f->seq);
     return f->learn > 0 ? lemon__max(0, f->kept - enough) : 0;
 }
 
-/*  Solves on as many of the last windows as it takes. */
-static void lemon__fill_some(lemon__fill *f) {
-    const int64_t cut = lemon__fill_spared(f);
-    f->ids += cut * f->seq;
-    f->kept -= cut, f->kept_all -= cut, f->windows -= cut;
-    lemon__fill_solved(f);
-    f->ids -= cut * f->seq;
-    f->kept += cut, f->kept_all += cut, f->windows += cut;
-}
-
-/*  Fills the operators, and learns them where asked for; what both come to on held-out text. */
+/*  Fills the operators (solves on as many of the last windows as it takes), and learns them where asked for; what both come
+    to on held-out text. */
 static void lemon__fill_run(lemon__fill *f, lemon_fuse_result *result) {
+    const int64_t cut = lemon__solves(f) ? lemon__fill_spared(f) : 0;
     f->ops->fold_gains = f->method->kind >= LEMON__SLICES;
+    if (cut) f->ids += cut * f->seq;
+    f->kept -= cut, f->kept_all -= cut, f->windows -= cut;
     if (f->method->kind == LEMON__SLICES || f->method->kind == LEMON__DECOMPOSES) lemon__fill_parts(f);
-    else if (lemon__solves(f)) lemon__fill_some(f);
+    else if (lemon__solves(f)) lemon__fill_solved(f);
     else lemon__fill_selected(f);
+    if (cut) f->ids -= cut * f->seq;
+    f->kept += cut, f->kept_all += cut, f->windows += cut;
     lemon__arena_release(f->ctx, &f->work, NULL);
     if (f->status || f->ids == NULL) return;
     lemon__student_apply(f);
@@ -17413,8 +17253,7 @@ static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_ope
                              lemon_fuse_result *result) {
     int needs_text = f->method->needs_text || f->learn != 0;
     lemon_tokens own = {NULL, 0, 0};
-    f->status = lemon__workspaces(f->ctx);
-    if (!f->status) f->status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
+    f->status = lemon__operators_new(f->ctx, f->tc, f->sc, lemon__field_slots(f), operators);
     if (f->status) return;
     f->ops = *operators;
     memcpy(f->ops->method, f->method->name, strlen(f->method->name) + 1);
@@ -17426,22 +17265,23 @@ static void lemon__fill_open(lemon__fill *f, const lemon_tokens *text, lemon_ope
     }
     if (!f->status && text) f->status = lemon__fill_text(f, text);
     if (!f->status) lemon__fill_run(f, result);
+    if (f->fusing && !f->status) lemon__student_apply(f);
     if (f->ids && needs_text) result->calibration_tokens = f->windows * f->seq;
+    result->flops = f->ctx->flops - f->flops;
+    result->seconds = lemon__seconds() - f->began;
     lemon_tokens_free(f->ctx, &own);
 }
 
 /*  The baseline that knows nothing of the teacher but its vocabulary. */
-static void lemon__fuse_random(lemon__fill *f, const lemon_tokens *text, lemon_model **model, double *loss) {
-    f->status = lemon_model_create(f->ctx, f->sc, model);
-    if (!f->status) f->status = lemon_model_init(f->ctx, *model, f->o->seed);
-    if (!f->status) f->status = lemon_model_carry(f->ctx, f->teacher, *model);
+static void lemon__fill_random(lemon__fill *f, const lemon_tokens *text, double *loss) {
+    f->status = f->fusing ? lemon_model_create(f->ctx, f->sc, &f->student)
+        : lemon__fail(f->ctx, LEMON_E_ARG, "method \"%s\" has no operators", f->method->name);
+    if (!f->status) f->status = lemon_model_init(f->ctx, f->student, f->o->seed);
     if (!f->status && text) f->status = lemon__fill_text(f, text);
-    if (text) lemon__held_out_loss(f, *model, loss);
+    if (!f->status && text) lemon__held_out_loss(f, f->student, loss);
 }
 
 /* ---- what it will take: the operations of what stands above, in the order in which it stands there ---- */
-
-typedef struct lemon__cost { double kept, held, flops, flops64; } lemon__cost;
 
 /*  A layer's operations for a token. */
 static double lemon__cost_layer(const lemon_config *c, int64_t seq) {
@@ -17457,36 +17297,36 @@ static double lemon__cost_square(double n) { return n * (n + fmin(n, LEMON__PANE
     where the middle one or larger ones do best, four where smaller ones do: the mean is counted. */
 enum { LEMON__TRIED = LEMON__RIDGES - 1 };
 
-static void lemon__cost_factors(lemon__cost *p, double n) {
+static void lemon__cost_factors(lemon_fuse_forecast *p, const lemon__fill *f, double n) {
     const double ridges = (double)LEMON__TRIED - 0.5, factor = LEMON__FACTOR;
-    p->flops += p->kept * lemon__cost_square(n);
+    p->flops += (double)(f->kept * f->seq) * lemon__cost_square(n);
     p->flops64 += ridges * n * n * (n / 3.0 + factor);
 }
 
-static void lemon__cost_targets(lemon__cost *p, double n, double m, int dense) {
+static void lemon__cost_targets(lemon_fuse_forecast *p, const lemon__fill *f, double n, double m, int dense) {
     const double ridges = (double)LEMON__TRIED - 0.5, factor = LEMON__FACTOR, judges = fmin(m, LEMON__JUDGES),
-                 each = n * (dense ? 4.0 : 2.0);
-    p->flops += each * ((judges + m) * p->kept + ridges * judges * p->held);
+                 kept = (double)(f->kept * f->seq), held = (double)((f->windows - f->kept) * f->seq);
+    p->flops += n * (dense ? 4.0 : 2.0) * ((judges + m) * kept + ridges * judges * held);
     p->flops64 += (ridges * judges + m) * n * (2.0 * n + 4.0 * factor);
 }
 
 /*  What solving does for each student layer; used: teacher layers whose neurons it reads.  Where no ridge is better than
     what was there before, nothing is solved, which only the text can tell: of neurons and corrections half are counted. */
-static void lemon__cost_solve(lemon__cost *p, const lemon__fill *f, double used) {
+static void lemon__cost_solve(lemon_fuse_forecast *p, const lemon__fill *f, double used) {
     const double dt = (double)f->dt, ds = (double)f->ds, qt = (double)f->qt, qs = (double)f->qs, nt = (double)f->nt,
                  ns = (double)f->ns, kv = (double)lemon_joint_size(f->sc, LEMON_JOINT_KEY);
     const int64_t slots = (int64_t)used;
-    for (int64_t slot = 0; slot <= slots; slot++) lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
-    p->flops += 2.0 * (p->kept + p->held) * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
+    for (int64_t slot = 0; slot <= slots; slot++) lemon__cost_factors(p, f, ds), lemon__cost_targets(p, f, ds, dt, 1);
+    p->flops += 2.0 * (double)(f->windows * f->seq) * (qt * f->tc->head_dim + 2.0 * ds * dt) + 2.0 * ds * dt * (qt + used * nt);
     p->flops += 2.0 * ds * ((qs + 2.0 * kv + 2.0 * ns) * dt + qt * (dt + qs) + used * nt * (dt + 0.5 * ns));
-    lemon__cost_factors(p, qs), lemon__cost_targets(p, qs, qt, 0);
-    lemon__cost_factors(p, ns);
-    for (int64_t slot = 0; slot < slots; slot++) lemon__cost_targets(p, ns, 0.5 * nt, 0);
-    if (f->o->correction) lemon__cost_targets(p, qs, 0.5 * ds, 1), lemon__cost_targets(p, ns, 0.5 * ds, 1);
+    lemon__cost_factors(p, f, qs), lemon__cost_targets(p, f, qs, qt, 0);
+    lemon__cost_factors(p, f, ns);
+    for (int64_t slot = 0; slot < slots; slot++) lemon__cost_targets(p, f, ns, 0.5 * nt, 0);
+    if (f->o->correction) lemon__cost_targets(p, f, qs, 0.5 * ds, 1), lemon__cost_targets(p, f, ns, 0.5 * ds, 1);
 }
 
 /*  Weights that settle: the teacher reads once, a window of the student goes forward and back each step, and a loss. */
-static void lemon__cost_learning(lemon__cost *p, const lemon__fill *f) {
+static void lemon__cost_learning(lemon_fuse_forecast *p, const lemon__fill *f) {
     const double seq = (double)f->seq, steps = (double)f->learn, vocab = f->tc->vocab_size;
     const double student = f->sc->n_layers * lemon__cost_layer(f->sc, f->seq) + 2.0 * vocab * (double)f->ds;
     if (f->learn <= 0 || lemon__learns_maps(f)) return;
@@ -17494,21 +17334,20 @@ static void lemon__cost_learning(lemon__cost *p, const lemon__fill *f) {
     p->flops += (double)(f->kept * f->seq) * f->tc->n_layers * lemon__cost_layer(f->tc, f->seq);
 }
 
-static void lemon__cost_all(lemon__cost *p, const lemon__fill *f) {
+static void lemon__cost_all(lemon_fuse_forecast *p, const lemon__fill *f) {
     const double seq = (double)f->seq, dt = (double)f->dt, ds = (double)f->ds, vocab = f->tc->vocab_size,
                  lt = f->tc->n_layers, ls = f->sc->n_layers, teacher = lt * lemon__cost_layer(f->tc, f->seq),
                  student = ls * lemon__cost_layer(f->sc, f->seq);
-    p->kept = (double)f->kept * seq, p->held = (double)(f->windows - f->kept) * seq;
-    p->flops += p->held * (student + 2.0 * vocab * ds);                     /* the loss */
+    p->flops += (double)(f->windows - f->kept) * seq * (student + 2.0 * vocab * ds);                     /* the loss */
     if (f->method->ranked && f->windows)
         p->flops += (double)lemon__watched(f) * seq * (teacher + (2.0 * lt + 1.0) * lemon__cost_square(dt));
     if (!lemon__solves(f)) return;
     p->flops64 += f->ds < f->dt ? 9.0 * dt * dt * dt : 0.0;
     p->flops += 2.0 * ds * dt * (dt + (f->sc->tied_embeddings ? 1.0 : 2.0) * vocab);
-    p->flops += (p->kept + p->held) * (teacher + student);
+    p->flops += (double)f->windows * seq * (teacher + student);
     for (int64_t i = 0; i < f->sc->n_layers; i++)
         lemon__cost_solve(p, f, fmin((double)f->ops->slots, fmax(1.0, floor(lt / ls))));
-    lemon__cost_factors(p, ds), lemon__cost_targets(p, ds, dt, 1);
+    lemon__cost_factors(p, f, ds), lemon__cost_targets(p, f, ds, dt, 1);
 }
 
 /*  Operations a second of a product of some size, the better of two. */
@@ -17544,7 +17383,6 @@ static void lemon__plan_bytes(const lemon__fill *f, lemon_fuse_forecast *forecas
 
 LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                        int64_t tokens, const lemon_fuse_options *options, lemon_fuse_forecast *forecast) {
-    lemon__cost p = {0.0, 0.0, 0.0, 0.0};
     lemon_operators ops;
     lemon__fill f;
     if (lemon__lacks(ctx, __func__, teacher && student && options && forecast)) return LEMON_E_ARG;
@@ -17556,48 +17394,37 @@ LEMON_API lemon_status lemon_fuse_plan(lemon_ctx *ctx, const lemon_model *teache
     f.ops = &ops;
     ops.slots = lemon__field_slots(&f);
     if (tokens > 0 || f.method->needs_text) lemon__fill_cut(&f, tokens > 0 ? lemon__min(tokens, f.tokens) : f.tokens);
-    lemon__cost_learning(&p, &f);
+    lemon__cost_learning(forecast, &f);
     int64_t spared = lemon__solves(&f) ? lemon__fill_spared(&f) : 0;
     f.kept -= spared, f.windows -= spared;
-    lemon__cost_all(&p, &f);
+    lemon__cost_all(forecast, &f);
     lemon__plan_bytes(&f, forecast);
-    forecast->flops = p.flops + p.flops64;
-    forecast->flops64 = p.flops64;
-    forecast->seconds = (p.flops + 2.0 * p.flops64) / (0.8 * lemon__cost_speed(ctx));
+    forecast->flops += forecast->flops64;
+    forecast->seconds = (forecast->flops + forecast->flops64) / (0.8 * lemon__cost_speed(ctx));
     lemon__fill_end(&f);
     return LEMON_OK;
 }
 
 /*  What both calls have in common: operators, or a model where they are NULL. */
-static void lemon__fuse_run(lemon__fill *f, const lemon_tokens *text, lemon_operators **operators, lemon_model **model,
-                            lemon_fuse_result *r) {
-    lemon_operators *ops = NULL;
-    if (f->method->kind == LEMON__MAKES_NEW) { lemon__fuse_random(f, text, model, &r->init_loss); return; }
-    f->fusing = operators == NULL;
-    f->keep = !f->fusing || lemon__learns_maps(f) || !lemon__solves(f);
-    lemon__fill_open(f, text, operators ? operators : &ops, r);
-    if (f->fusing && !f->status) lemon__student_apply(f);
-    if (f->fusing && !f->status) {
-        *model = f->student;
-        f->student = NULL;
-        f->status = lemon_model_carry(f->ctx, f->teacher, *model);
-    }
-    lemon_operators_free(f->ctx, ops);
-    r->flops = f->ctx->flops - f->flops;
-    r->seconds = lemon__seconds() - f->began;
-}
-
 static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,
                                     const lemon_tokens *text, const lemon_fuse_options *options,
                                     lemon_operators **operators, lemon_model **model, lemon_fuse_result *result) {
     lemon_fuse_result r = {0, (double)NAN, (double)NAN, 0.0, 0.0};
+    lemon_operators *ops = NULL;
     lemon_status status = lemon__fuse_check(ctx, teacher, student, options);
     lemon__fill f;
     if (status) return status;
     lemon__fill_begin(&f, ctx, teacher, student, options);
-    if (operators && f.method->kind == LEMON__MAKES_NEW)
-        return lemon__fail(ctx, LEMON_E_ARG, "method \"%s\" has no operators", options->method);
-    lemon__fuse_run(&f, text, operators, model, &r);
+    f.fusing = operators == NULL;
+    f.keep = !f.fusing || lemon__learns_maps(&f) || !lemon__solves(&f);
+    if (f.method->kind == LEMON__MAKES_NEW) lemon__fill_random(&f, text, &r.init_loss);
+    else lemon__fill_open(&f, text, operators ? operators : &ops, &r);
+    if (f.fusing && !f.status) {
+        *model = f.student;
+        f.student = NULL;
+        f.status = lemon_model_carry(ctx, teacher, *model);
+    }
+    lemon_operators_free(ctx, ops);
     lemon__fill_end(&f);
     if (result) *result = r;
     return f.status;
