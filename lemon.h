@@ -7889,10 +7889,9 @@ typedef struct lemon__coding {
 /*  A tensor as it stands in the file. */
 typedef struct lemon__entry {
     lemon_tensor tensor;
-    const lemon__coding *coding;    /* NULL: as tensor.dtype says */
+    const lemon__coding *coding;    /* how it is decoded; NULL: as tensor.dtype says */
     uint64_t offset;                /* in the data, where these are found later */
     int used;                       /* it has become a weight of the model */
-    int turned;                     /* its numbers are in this host's order already */
 } lemon__entry;
 
 /*  Everything in here points into the file, which stays open (or in memory) as long as this does. */
@@ -7977,8 +7976,8 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     return LEMON_OK;
 }
 
-/*  A name within the file, which must be printable and new (NULL stands for one that the file ends in), and room for the
-    key, or the tensor, that belongs to it: at names->count - 1. */
+/*  A name within the file, which must be printable and new (NULL stands for one that the file ends in), and a place for
+    the key, or a zeroed one for the tensor, that belongs to it: at names->count - 1. */
 static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, size_t bytes, lemon__words *names,
                                        const char *what) {
     if (name == NULL || !lemon__name_ok(name, bytes))
@@ -7988,10 +7987,12 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, si
         return lemon__refuse(u, LEMON_E_FORMAT, "%s \"%.*s\" is there twice; " LEMON__DAMAGED, what, (int)bytes,
                              (const char *)name);
     if (!lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1)) return LEMON_E_MEMORY;
-    const int there = names == &u->key_names
-        ? lemon__room(u->ctx, &u->keys, &u->keys_capacity, names->count, sizeof *u->keys)
-        : lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, names->count, sizeof *u->tensors);
-    return there ? LEMON_OK : LEMON_E_MEMORY;
+    const int key = names == &u->key_names;
+    if (!(key ? lemon__room(u->ctx, &u->keys, &u->keys_capacity, names->count, sizeof *u->keys)
+              : lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, names->count, sizeof *u->tensors)))
+        return LEMON_E_MEMORY;
+    if (!key) memset(&u->tensors[names->count - 1], 0, sizeof *u->tensors);
+    return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
@@ -8018,31 +8019,27 @@ static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
 static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__header *h, lemon__cursor *c, uint64_t *end) {
     size_t n = lemon__take16(c);
     unsigned dtype = lemon__take16(c);
-    uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
+    const unsigned long long rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c);
+    const unsigned long long bytes = lemon__take64(c), begin = lemon__pad(*end), all = h->data_bytes;
     uint32_t crc = lemon__take32(c);
     const uint8_t *name = lemon__take(c, n);
-    lemon__entry e;
-    lemon_tensor *t = &e.tensor;
     char called[LEMON__NAME + 16];
     lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
+    lemon_tensor *t = &u->tensors[u->tensor_names.count - 1].tensor;
     lemon__format(called, sizeof called, "tensor \"%.*s\"", (int)n, (const char *)name);
-    memset(&e, 0, sizeof e);
     t->dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
     t->rows = rows <= INT64_MAX ? (int64_t)rows : 0;
     t->cols = cols <= INT64_MAX ? (int64_t)cols : 0;
-    const uint64_t takes = lemon_tensor_bytes(t), begin = lemon__pad(*end);
-    if (takes == 0 || takes != bytes)
+    if (bytes == 0 || lemon_tensor_bytes(t) != bytes)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s is %s [%llu, %llu] in %llu bytes, which cannot be; " LEMON__DAMAGED,
-                             called, lemon_dtype_name(t->dtype), (unsigned long long)rows, (unsigned long long)cols,
-                             (unsigned long long)bytes);
+                             called, lemon_dtype_name(t->dtype), rows, cols, bytes);
     if (offset != begin)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
-                             called, (unsigned long long)offset, (unsigned long long)begin);
-    if (offset > h->data_bytes || bytes > h->data_bytes - offset || lemon__pad(bytes) > h->data_bytes - offset)
-        return lemon__refuse(u, LEMON_E_FORMAT, "%s ends at byte %llu of the data, which have only %llu; "
-                             LEMON__DAMAGED, called, (unsigned long long)(offset + bytes),
-                             (unsigned long long)h->data_bytes);
+                             called, offset, begin);
+    if (offset > all || bytes > all - offset || lemon__pad(bytes) > all - offset)
+        return lemon__refuse(u, LEMON_E_FORMAT, "%s ends at byte %llu of the data, which have only %llu; " LEMON__DAMAGED,
+                             called, offset + bytes, all);
     const uint8_t *data = u->source.map + (h->data_at + offset);
     uint32_t actual = lemon__checksum(u->ctx, 0, data, (size_t)bytes);
     if (actual != crc || memcmp(data + bytes, lemon__zeros, (size_t)(lemon__pad(bytes) - bytes)) != 0)
@@ -8050,9 +8047,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
                              actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
     t->data = lemon__unconst(data);
     lemon__swap(t->dtype, t->data, (size_t)bytes);
-    e.turned = 1;
     *end = offset + bytes;
-    u->tensors[u->tensor_names.count - 1] = e;
     return LEMON_OK;
 }
 
@@ -8376,7 +8371,7 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
 }
 
 static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
-    if (!LEMON__FORMATS || !e->coding || !e->coding->decode) return lemon_row_bytes(e->tensor.dtype, cols);
+    if (!LEMON__FORMATS || !e->coding) return lemon_row_bytes(e->tensor.dtype, cols);
     return (size_t)(cols / e->coding->numbers) * (size_t)e->coding->bytes;
 }
 
@@ -8386,22 +8381,20 @@ static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor;
-    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
-    const int turn = from.dtype == LEMON_F32 && lemon__big_endian() && !e->turned;
-    int64_t vector = from.rows == 1;
+    const lemon__coding *coding = e->coding;
+    const int as_is = !coding && (from.dtype == LEMON_F32 || from.rows > 1);
     *param = from;
-    if (halves && vector) lemon__as_column(&from);
+    if (as_is && !halves && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0) return LEMON_OK;
+    if (from.rows == 1) param->dtype = LEMON_F32;
+    param->data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(param));
+    lemon_tensor to = *param;
+    if (halves && from.rows == 1) { lemon__as_column(&from); lemon__as_column(&to); }
     size_t row_bytes = lemon__entry_row_bytes(e, from.cols);
-    lemon_tensor to = from;
-    if (vector) to.dtype = LEMON_F32;
-    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 && !turn)
-        return LEMON_OK;
-    to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
     float *numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
     for (int64_t i = 0; to.data && numbers && i < from.rows; i++) {
         const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
         int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
-        if (!coding && to.dtype == from.dtype) {
+        if (as_is) {
             memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
             continue;
         }
@@ -8410,14 +8403,11 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
         if (!coding) lemon_row_to_f32(&from, i, numbers);
         lemon_row_from_f32(&to, row, numbers);
     }
-    if (to.data && turn) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
-    if (to.data) lemon__pages(ctx, to.data, lemon_tensor_bytes(&to), LEMON__GONE);
-    if (to.data) lemon__pages(ctx, from.data, (size_t)from.rows * row_bytes, LEMON__GONE);
-    if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
-    param->data = to.data;
-    param->dtype = to.dtype;
-    return to.data ? LEMON_OK : LEMON_E_MEMORY;
+    if (to.data == NULL || numbers == NULL) return LEMON_E_MEMORY;
+    lemon__pages(ctx, to.data, lemon_tensor_bytes(&to), LEMON__GONE);
+    lemon__pages(ctx, from.data, (size_t)from.rows * row_bytes, LEMON__GONE);
+    return LEMON_OK;
 }
 
 /*  Phi-3 has queries, keys and values in one matrix, and gate and up in another: its name, its rows, and the first of
@@ -8451,20 +8441,20 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
     if (at < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
     u += k - 1;
     u->tensors[at].used = 1;
-    lemon_tensor found = u->tensors[at].tensor;
-    lemon__shape_reason(model, i, found.rows != rows, why, sizeof why);
-    lemon_status status = lemon__unpack_shape(u, name, &found, rows, param->cols, why);
     lemon__entry e = u->tensors[at];
+    lemon_tensor *t = &e.tensor;
+    lemon__shape_reason(model, i, t->rows != rows, why, sizeof why);
+    if (lemon__unpack_shape(u, name, t, rows, param->cols, why)) return LEMON_E_FORMAT;
     int64_t halves = lemon__halves(&model->config, role, style, family);
-    if (!status && (found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4) ||
-                    (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
-        status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
-                               lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (!status && !LEMON__FORMATS) *param = found;     /* what a .lemon file has is as it must be in memory */
-    if (status || !LEMON__FORMATS) return status;
-    e.tensor.rows = param->rows;
-    e.tensor.data = (uint8_t *)found.data + (size_t)first * lemon__entry_row_bytes(&e, found.cols);
-    return lemon__adopt(u->ctx, model, &e, halves, param);
+    if (t->dtype > (t->rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4) ||
+        (t->rows == 1 && halves && (t->dtype > LEMON_F16 || e.coding)))
+        return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name, lemon_dtype_name(t->dtype),
+                             t->rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
+    t->rows = param->rows;
+    t->data = (uint8_t *)t->data + (size_t)first * lemon__entry_row_bytes(&e, t->cols);
+    if (LEMON__FORMATS) return lemon__adopt(u->ctx, model, &e, halves, param);
+    *param = *t;                        /* what a .lemon file has is as it must be in memory */
+    return LEMON_OK;
 }
 
 /*  The type that most numbers of the matrices have. */
@@ -8779,6 +8769,7 @@ static lemon_status lemon__unpack_place(lemon__unpack *u, uint64_t data_at, uint
                                      "data beyond the file's end, or another tensor's");
         left -= bytes;
         e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
+        lemon__swap(e->tensor.dtype, e->tensor.data, (size_t)bytes);
     }
     return LEMON_OK;
 }
@@ -8788,7 +8779,6 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
     int dtype = LEMON_F32;
-    lemon__entry e;
     size_t bytes;
     const uint8_t *name = lemon__json_string(json, i, &bytes);
     if (json->nodes[i].escaped) name = NULL;
@@ -8800,14 +8790,11 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
                              "quantised models must be converted to one of these", (int)bytes, (const char *)name);
     int n = lemon__json_ints(json, lemon__json_get(json, i + 1, "shape"), size, 2);
     int ok = n > 0 && lemon__json_ints(json, lemon__json_get(json, i + 1, "data_offsets"), range, 2) == 2;
-    memset(&e, 0, sizeof e);
-    e.tensor.dtype = (lemon_dtype)dtype;
-    e.tensor.rows = n == 2 ? size[0] : 1;
-    e.tensor.cols = n == 2 ? size[1] : size[0];
-    if (!ok || range[0] < 0 || range[1] <= range[0] || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
+    lemon__entry *e = &u->tensors[u->tensor_names.count - 1];
+    e->tensor = lemon__view(NULL, (lemon_dtype)dtype, n == 2 ? size[0] : 1, size[n == 2]);
+    if (!ok || range[0] < 0 || range[1] <= range[0] || lemon_tensor_bytes(&e->tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
-    e.offset = (uint64_t)range[0];
-    u->tensors[u->tensor_names.count - 1] = e;
+    e->offset = (uint64_t)range[0];
     return LEMON_OK;
 }
 
@@ -9114,6 +9101,7 @@ static const lemon__coding lemon__codings[] = {
     {12, LEMON_F16, 256, 144, lemon__q45k_decode, "Q4_K"},
     {13, LEMON_F16, 256, 176, lemon__q45k_decode, "Q5_K"},
     {14, LEMON_F16, 256, 210, lemon__q6k_decode, "Q6_K"}};
+enum { LEMON__CODINGS = sizeof lemon__codings / sizeof lemon__codings[0] };
 
 enum { LEMON__GGUF_U32 = 4, LEMON__GGUF_F32 = 6, LEMON__GGUF_BOOL = 7, LEMON__GGUF_TEXT = 8, LEMON__GGUF_ARRAY = 9,
        LEMON__GGUF_I32 = 5, LEMON__GGUF_TYPES = 13 };
@@ -9163,26 +9151,24 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     const uint8_t *name = lemon__take_text(c, &n);
     uint32_t dims = lemon__take32(c);
     uint64_t size[4] = {1, 1, 1, 1};
-    lemon__entry e;
+    size_t k = 0;
     lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
-    memset(&e, 0, sizeof e);
+    lemon__entry *e = &u->tensors[u->tensor_names.count - 1];
     for (uint32_t i = 0; i < dims && i < 4; i++) size[i] = lemon__take64(c);
     uint32_t id = lemon__take32(c);
-    e.offset = lemon__take64(c);
-    for (size_t k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
-        if (lemon__codings[k].id == id) e.coding = &lemon__codings[k];
-    if (!c->bad && e.coding == NULL)
+    e->offset = lemon__take64(c);
+    while (k < LEMON__CODINGS && lemon__codings[k].id != id) k++;
+    const lemon__coding *coding = &lemon__codings[k];
+    if (!c->bad && k == LEMON__CODINGS)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, "
                              "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K", (int)n, (const char *)name,
                              (unsigned long)id);
     if (c->bad || dims < 1 || dims > 4 || size[0] < 1 || size[0] > 1 << 28 || size[1] < 1 || size[1] > 1 << 28 ||
-        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)e.coding->numbers)
+        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)coding->numbers)
         return lemon__tensor_bad(u, name, n, "a shape that cannot be");
-    e.tensor.rows = (int64_t)size[1];
-    e.tensor.cols = (int64_t)size[0];
-    e.tensor.dtype = e.coding->dtype;
-    u->tensors[u->tensor_names.count - 1] = e;
+    e->tensor = lemon__view(NULL, coding->dtype, (int64_t)size[1], (int64_t)size[0]);
+    e->coding = coding->decode ? coding : NULL;
     return LEMON_OK;
 }
 
@@ -9307,20 +9293,21 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
     int32_t at = lemon__words_find(&u->tensor_names, "rope_freqs.weight", 17);
     int64_t planes = c->head_dim / 2, n = 0;
     double turns[2] = {0, 0}, fast[2] = {0.5, 0}, slope, base = 1.0 / 3;
+    float slower[2048];                 /* as many as the config allows */
     int same = 1;
     if (at < 0) return LEMON_OK;
     const lemon_tensor *t = &u->tensors[at].tensor;
     u->tensors[at].used = 1;
     same = !c->rope_scaling && t->rows == 1 && t->cols == planes && t->dtype == LEMON_F32;
-    double factor = same ? (double)lemon__getf32((const uint8_t *)t->data + 4 * (planes - 1)) : 0;
+    if (same) memcpy(slower, t->data, (size_t)planes * sizeof *slower);
+    double factor = same ? (double)slower[planes - 1] : 0;
     for (int64_t i = 0; i < planes && same; i++) {
         double x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
-        double slower = (double)lemon__getf32((const uint8_t *)t->data + 4 * i);
-        int plain = slower < 1.00001;
+        int plain = (double)slower[i] < 1.00001;
         if (plain && n == 0) turns[0] = x * pow((double)c->rope_theta, -1.0 / c->head_dim);     /* half a plane on */
-        if (plain || !(slower < 0.99999 * factor)) continue;
+        if (plain || !((double)slower[i] < 0.99999 * factor)) continue;
         turns[n > 0] = x;
-        fast[n++ > 0] = (1 / slower - 1 / factor) / (1 - 1 / factor);
+        fast[n++ > 0] = (1 / (double)slower[i] - 1 / factor) / (1 - 1 / factor);
     }
     slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : turns[0] > 0 ? (fast[0] + base) / turns[0] : base;
     if (n > 1) base = slope * turns[0] - fast[0];
@@ -9333,7 +9320,7 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
     }
     same = same && lemon_config_check(u->ctx, c) == LEMON_OK;
     for (int64_t i = 0; i < planes && same; i++)
-        same = fabs(lemon__rope_slower(c, i) / (double)lemon__getf32((const uint8_t *)t->data + 4 * i) - 1) < 1e-3;
+        same = fabs(lemon__rope_slower(c, i) / (double)slower[i] - 1) < 1e-3;
     if (same) return LEMON_OK;
     return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
 }
