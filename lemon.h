@@ -7031,7 +7031,7 @@ LEMON__BRIEF_END
    anyone computes with them.
    ================================================================================================================== */
 
-enum { LEMON__FILE_VERSION = 1, LEMON__HEADER = 64, LEMON__TABLE_ROW = 40, LEMON__NAME = 64 };
+enum { LEMON__FILE_VERSION = 1, LEMON__HEADER = 64, LEMON__NAME = 64 };
 enum { LEMON__INT = 1, LEMON__REAL = 2, LEMON__TEXT = 3 };
 
 static const char lemon__magic[8] = {'L', 'E', 'M', 'O', 'N', '\r', '\n', 0x1a};
@@ -7081,10 +7081,9 @@ static int32_t lemon__words_find(const lemon__words *words, const void *bytes, s
 
 static int lemon__words_rehash(lemon_ctx *ctx, lemon__words *words) {
     lemon__words old = *words;
-    int64_t n_slots = lemon__max(64, 2 * old.n_slots);
-    words->slots = (int32_t *)lemon__calloc(ctx, (size_t)n_slots * sizeof *words->slots);
-    if (words->slots == NULL) { words->slots = old.slots; return 0; }
-    words->n_slots = n_slots;
+    words->n_slots = lemon__max(64, 2 * old.n_slots);
+    words->slots = (int32_t *)lemon__calloc(ctx, (size_t)words->n_slots * sizeof *words->slots);
+    if (words->slots == NULL) { *words = old; return 0; }
     for (int64_t i = 0; i < old.n_slots; i++) {
         if (old.slots[i] == 0) continue;
         const lemon__span *span = &words->spans[old.slots[i] - 1];
@@ -7212,7 +7211,6 @@ static void lemon__held_close(void *user) {
     reader can do.  What is mapped stays where it is, but on big-endian hosts, where numbers must be turned. */
 static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     size_t name_bytes = strlen(reader->name) + 1, size = (size_t)reader->size;
-    lemon_reader now = {NULL, NULL, 0, NULL, NULL, lemon__held_close};
     if (reader->close == lemon__held_close) return LEMON_OK;
     if (reader->map && (uintptr_t)reader->map % 8 == 0 && !lemon__big_endian()) return LEMON_OK;
     if (reader->size > SIZE_MAX / 4)
@@ -7227,7 +7225,7 @@ static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     lemon_status status = lemon__fetch(ctx, reader, 0, bytes, size);
     if (status) { lemon__held_close(held); return status; }
     lemon__reader_close(reader);
-    now.user = held, now.name = (const char *)(bytes + size), now.size = size, now.map = bytes;
+    const lemon_reader now = {held, (const char *)(bytes + size), size, bytes, NULL, lemon__held_close};
     *reader = now;
     return LEMON_OK;
 }
@@ -7548,10 +7546,12 @@ static void lemon__put_number(lemon__bytes *b, uint64_t value, size_t width) {
     lemon__put(b, bytes, width);
 }
 
+static uint64_t lemon__pad_to(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
+static uint64_t lemon__pad(uint64_t n) { return lemon__pad_to(n, 64); }
+
 /*  Zeros up to a multiple of `align`, which is at most 256. */
 static void lemon__put_padding(lemon__bytes *b, uint64_t align) {
-    uint64_t n = (uint64_t)b->count;
-    lemon__put(b, lemon__zeros, (size_t)((n + align - 1) / align * align - n));
+    lemon__put(b, lemon__zeros, (size_t)(lemon__pad_to((uint64_t)b->count, align) - (uint64_t)b->count));
 }
 
 /*  A short text as printf makes it. */
@@ -7621,19 +7621,14 @@ typedef struct lemon__pack {
     lemon_arena scratch;            /* owns these, and tensors that exist only to be written */
 } lemon__pack;
 
-static uint64_t lemon__pad_to(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
-static uint64_t lemon__pad(uint64_t n) { return lemon__pad_to(n, 64); }
-
 /*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
 static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
-    int64_t meta = pack->keys.count;
-    for (int64_t i = 0; i < pack->n_tensors; i++) meta += LEMON__TABLE_ROW + (int64_t)strlen(pack->tensors[i].name);
     lemon__put(out, lemon__magic, 8);
     lemon__put_number(out, LEMON__FILE_VERSION, 8);
     lemon__put_number(out, (uint64_t)pack->n_keys, 4);
     lemon__put_number(out, (uint64_t)pack->n_tensors, 4);
     lemon__put_number(out, (uint64_t)pack->keys.count, 8);
-    lemon__put_number(out, (uint64_t)(meta - pack->keys.count), 8);
+    lemon__put(out, lemon__zeros, 8);
     lemon__put_number(out, pack->data_bytes, 8);
     lemon__put(out, lemon__zeros, 16);
     lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
@@ -7648,8 +7643,10 @@ static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
         lemon__put_number(out, t->crc, 4);
         lemon__put(out, t->name, strlen(t->name));
     }
+    uint64_t meta = (uint64_t)out->count - LEMON__HEADER;
     lemon__put_padding(out, 64);
     if (out->status) return;
+    lemon__put64(out->data + 32, meta - (uint64_t)pack->keys.count);
     lemon__put32(out->data + 56, lemon_crc32(0, out->data + LEMON__HEADER, (size_t)meta));
     lemon__put32(out->data + 60, lemon_crc32(0, out->data, 60));
 }
@@ -8069,18 +8066,11 @@ LEMON__APART lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__
     return status;
 }
 
-/*  The next word of a list of words separated by blanks, `at` being behind the one before; 0: there is none. */
-static size_t lemon__list_next(const char *list, size_t bytes, size_t *at) {
-    size_t begin;
-    while (*at < bytes && list[*at] == ' ') ++*at;
-    for (begin = *at; *at < bytes && list[*at] != ' ';) ++*at;
-    return *at - begin;
-}
-
+/*  Whether this word is one of a list, which are separated by blanks. */
 static int lemon__list_has(const char *list, size_t bytes, const char *word, size_t n) {
-    size_t at = 0, m;
-    while ((m = lemon__list_next(list, bytes, &at)) > 0)
-        if (m == n && memcmp(list + at - m, word, n) == 0) return 1;
+    for (size_t i = 0; i + n <= bytes; i++)
+        if ((i == 0 || list[i - 1] == ' ') && (i + n == bytes || list[i + n] == ' ') && memcmp(list + i, word, n) == 0)
+            return 1;
     return 0;
 }
 
@@ -8149,13 +8139,15 @@ static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *nam
 /*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
 static lemon_status lemon__unpack_parts(const lemon__unpack *u, const char *known, const char *needed) {
     const char *list;
-    size_t bytes, at = 0, n;
+    size_t bytes, n;
     lemon_status status = lemon__unpack_text(u, "requires", &list, &bytes);
     if (status) return status;
-    while ((n = lemon__list_next(list, bytes, &at)) > 0)
-        if (!lemon__list_has(known, strlen(known), list + at - n, n))
+    for (size_t at = 0; at < bytes; at += n + 1) {
+        for (n = 0; at + n < bytes && list[at + n] != ' ';) n++;
+        if (n > 0 && !lemon__list_has(known, strlen(known), list + at, n))
             return lemon__refuse(u, LEMON_E_UNSUPPORTED, "requires the part \"%.*s\", expected %s; it holds something "
-                                 "else, or a newer lemon.h wrote it", (int)(n < 40 ? n : 40), list + at - n, known);
+                                 "else, or a newer lemon.h wrote it", (int)(n < 40 ? n : 40), list + at, known);
+    }
     if (lemon__list_has(list, bytes, needed, strlen(needed))) return LEMON_OK;
     return lemon__refuse(u, LEMON_E_FORMAT, "has no part \"%s\"; it holds something else", needed);
 }
@@ -8717,28 +8709,17 @@ static lemon_status lemon__join(lemon_ctx *ctx, const char *folder, const char *
     return LEMON_OK;
 }
 
-static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader) {
+/*  Opens a file of a folder.  It need not be there where `there` is given, which says whether it is; what else keeps it
+    from being read is an error. */
+static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader, int *there) {
     char path[LEMON__PATH];
     lemon_status status = lemon__join(ctx, folder, name, path);
     memset(reader, 0, sizeof *reader);
     if (!status) status = lemon_file_reader(ctx, path, reader);
     if (!status) status = lemon__hold(ctx, reader);
     if (status) lemon__reader_close(reader);
-    return status;
-}
-
-/*  The same for a file that need not be there: *there says whether it is.  What keeps it from being read is an error. */
-static lemon_status lemon__open_if(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader, int *there) {
-    lemon_status status = lemon__open_in(ctx, folder, name, reader);
-    *there = !status;
-    return status == LEMON_E_IO && (errno == ENOENT || errno == ENOTDIR) ? LEMON_OK : status;
-}
-
-static lemon_status lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name, int *there) {
-    lemon_reader reader;
-    lemon_status status = lemon__open_if(ctx, folder, name, &reader, there);
-    if (*there) lemon__reader_close(&reader);
-    return status;
+    if (there) *there = !status;
+    return there && status == LEMON_E_IO && (errno == ENOENT || errno == ENOTDIR) ? LEMON_OK : status;
 }
 
 /*  Refuses a tensor of a file that others wrote. */
@@ -8824,14 +8805,17 @@ typedef struct lemon__shards {
     int64_t n, capacity;
 } lemon__shards;
 
-static lemon_status lemon__shards_add(lemon__shards *shards, const char *name) {
+/*  there: as of lemon__open_in. */
+static lemon_status lemon__shards_add(lemon__shards *shards, const char *name, int *there) {
     lemon__unpack *u;
     if (!lemon__room(shards->ctx, &shards->u, &shards->capacity, shards->n + 1, sizeof *u)) return LEMON_E_MEMORY;
-    u = &shards->u[shards->n++];
+    u = &shards->u[shards->n];
     memset(u, 0, sizeof *u);
     u->ctx = shards->ctx;
-    lemon_status status = lemon__open_in(shards->ctx, shards->folder, name, &u->source);
-    return status ? status : lemon__st_open(u);
+    lemon_status status = lemon__open_in(shards->ctx, shards->folder, name, &u->source, there);
+    if (status || (there && !*there)) return status;
+    shards->n++;
+    return lemon__st_open(u);
 }
 
 static void lemon__shards_close(void *user) {
@@ -8846,6 +8830,7 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
     int32_t map = lemon__json_get(json, 0, "weight_map");
     lemon__words seen;
     lemon_status status = LEMON_OK;
+    char name[256];
     memset(&seen, 0, sizeof seen);
     seen.blob = json->text;
     if (lemon__json_type_of(json, map) != LEMON__JSON_OBJECT)
@@ -8853,15 +8838,13 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
     for (int32_t i = map + 1; i < json->nodes[map].next && !status; i = json->nodes[i + 1].next) {
         size_t n;
         const uint8_t *file = lemon__json_string(json, i + 1, &n);
-        char name[256];
         if (file == NULL || n == 0 || n >= sizeof name || json->nodes[i + 1].escaped || memchr(file, '/', n) ||
             memchr(file, ':', n) || memchr(file, 0, n)) {
             status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map has a value that is no file name", json->name);
         } else if (lemon__words_find(&seen, file, n) < 0) {
-            memcpy(name, file, n);
-            name[n] = 0;
+            lemon__format(name, sizeof name, "%.*s", (int)n, (const char *)file);
             status = lemon__words_push(json->ctx, &seen, json->nodes[i + 1].start, n, 1) ? LEMON_OK : LEMON_E_MEMORY;
-            if (!status) status = lemon__shards_add(shards, name);
+            if (!status) status = lemon__shards_add(shards, name, NULL);
         }
     }
     lemon__words_free(json->ctx, &seen);
@@ -8873,10 +8856,9 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     lemon_reader reader;
     lemon__json json;
     int there;
-    lemon_status status = lemon__is_in(shards->ctx, shards->folder, "model.safetensors", &there);
-    if (status) return status;
-    if (there) return lemon__shards_add(shards, "model.safetensors");
-    status = lemon__open_if(shards->ctx, shards->folder, "model.safetensors.index.json", &reader, &there);
+    lemon_status status = lemon__shards_add(shards, "model.safetensors", &there);
+    if (status || there) return status;
+    status = lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader, &there);
     if (status) return status;
     if (!there)
         return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
@@ -8980,7 +8962,7 @@ static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemo
     lemon_reader reader;
     int there;
     for (int i = 0; i < LEMON__CARRIED && !status; i++) {
-        status = lemon__open_if(ctx, folder, lemon__carried[i], &reader, &there);
+        status = lemon__open_in(ctx, folder, lemon__carried[i], &reader, &there);
         if (!there) continue;
         status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map, (size_t)reader.size);
         lemon__reader_close(&reader);
@@ -8994,7 +8976,7 @@ static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lem
     lemon__json json;
     size_t n;
     int kind = 0;
-    lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
+    lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader, NULL);
     if (status) return status;
     status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
     if (!status) {
@@ -9457,9 +9439,9 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
         return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
     if (LEMON__FORMATS) {
-        status = lemon__is_in(ctx, path, "config.json", &there);
-        if (status) return status;
-        if (there) return lemon__load_folder(ctx, path, model);
+        status = lemon__open_in(ctx, path, "config.json", &reader, &there);
+        lemon__reader_close(&reader);
+        if (status || there) return status ? status : lemon__load_folder(ctx, path, model);
     }
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
@@ -9785,16 +9767,16 @@ typedef struct lemon__folder {
     lemon__bytes names;             /* of the files written, each closed by a 0 */
 } lemon__folder;
 
-static lemon_status lemon__folder_note(lemon__folder *f, const char *name) {
+/*  The path of a file that is about to be written. */
+static lemon_status lemon__folder_note(lemon__folder *f, const char *name, char *path) {
     lemon__put(&f->names, name, strlen(name) + 1);
-    return f->names.status;
+    return f->names.status ? f->names.status : lemon__join(f->ctx, f->beside, name, path);
 }
 
 /*  Writes a file. */
 static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
     char path[LEMON__PATH];
-    lemon_status status = lemon__folder_note(f, name);
-    if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+    lemon_status status = lemon__folder_note(f, name, path);
     return status ? status : lemon__write_file(f->ctx, path, bytes, n);
 }
 
@@ -9822,15 +9804,15 @@ static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
     if (!out->status) lemon__put64(out->data, (uint64_t)out->count - 8);
 }
 
-/*  The first parameter that goes into another file than parameter `from`. */
-static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dtype dtype, uint64_t limit) {
-    uint64_t sum = 0;
+/*  The first parameter that goes into another file than parameter `from`; total: to which the bytes of those before it
+    are added. */
+static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dtype dtype, uint64_t limit, uint64_t *total) {
+    const uint64_t before = *total;
     int64_t i;
     for (i = from; i < model->n_params; i++) {
-        lemon_tensor t = model->params[i];
-        t.dtype = dtype;
-        sum += lemon_tensor_bytes(&t);
-        if (sum > limit && i > from) break;
+        const lemon_tensor t = lemon__view(NULL, dtype, model->params[i].rows, model->params[i].cols);
+        if (*total - before + lemon_tensor_bytes(&t) > limit && i > from) break;
+        *total += lemon_tensor_bytes(&t);
     }
     return i;
 }
@@ -9841,32 +9823,26 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
     lemon_status status = LEMON_OK;
     int64_t to, n = 0, k = 0;
     uint64_t total = 0;
-    for (int64_t from = 0; from < model->n_params; from = lemon__shard_end(model, from, dtype, limit)) n++;
+    for (int64_t from = 0; from < model->n_params; n++) from = lemon__shard_end(model, from, dtype, limit, &total);
+    lemon__print(&index, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
     for (int64_t from = 0; from < model->n_params && !status; from = to, k++) {
         lemon__pack pack;
         char name[LEMON__NAME], path[LEMON__PATH];
-        to = lemon__shard_end(model, from, dtype, limit);
+        to = lemon__shard_end(model, from, dtype, limit, &total);
         if (n == 1) lemon__format(name, sizeof name, "model.safetensors");
         else lemon__format(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
         lemon__pack_open(f->ctx, &pack);
         pack.front = lemon__st_front;
         pack.align = 1;
         lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
-        for (int64_t i = 0; i < pack.n_tensors && n > 1; i++)
-            lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
-        total += pack.data_bytes;
-        status = lemon__folder_note(f, name);
-        if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+        for (int64_t i = 0; i < pack.n_tensors; i++)
+            lemon__print(&index, "%s\n    \"%s\": \"%s\"", from + i > 0 ? "," : "", pack.tensors[i].name, name);
+        status = lemon__folder_note(f, name, path);
         if (!status) status = lemon__pack_write_file(&pack, path);
         lemon__pack_close(&pack);
     }
-    if (!status && n > 1) {
-        lemon__bytes text = lemon__bytes_in(f->ctx);
-        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
-        lemon__put(&text, index.data, (size_t)index.count);
-        lemon__print(&text, "\n  }\n}\n");
-        status = index.status ? index.status : lemon__folder_put_text(f, "model.safetensors.index.json", &text);
-    }
+    lemon__print(&index, "\n  }\n}\n");
+    if (!status) status = n > 1 ? lemon__folder_put_text(f, "model.safetensors.index.json", &index) : index.status;
     lemon__bytes_free(&index);
     return status;
 }
