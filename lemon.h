@@ -7146,9 +7146,7 @@ static lemon__cursor lemon__cursor_at(const void *bytes, size_t size) {
     return c;
 }
 
-static lemon__cursor lemon__cursor_over(const lemon_reader *reader) {
-    return lemon__cursor_at(reader->map, (size_t)reader->size);
-}
+static lemon__cursor lemon__cursor_over(const lemon_reader *r) { return lemon__cursor_at(r->map, (size_t)r->size); }
 
 static void lemon__reader_close(lemon_reader *reader) {
     if (reader->close) reader->close(reader->user);
@@ -7512,8 +7510,7 @@ static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value
 
 /* ---- bytes out: headers and texts that grow ---- */
 
-/*  Once there was no memory, `status` says so and nothing more is added; so a whole header is made first, and checked
-    once. */
+/*  Once there was no memory, `status` says so and nothing more is added: a whole header is made first, and checked once. */
 typedef struct lemon__bytes {
     lemon_ctx *ctx;
     lemon_status status;
@@ -7707,13 +7704,11 @@ static void lemon__pack_text(lemon__pack *pack, const char *name, const char *te
 
 /*  A tensor to be stored as type `as`: its own, or any of f32, bf16, f16, q8, q4 from any of these. */
 static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor, lemon_dtype as) {
-    size_t n = strlen(name);
+    const size_t n = strlen(name);
+    const lemon_tensor stored = lemon__view(NULL, as, tensor->rows, tensor->cols);
+    const size_t bytes = lemon_tensor_bytes(&stored);
     lemon__packed *t;
-    lemon_tensor stored = *tensor;
     if (pack->status) return NULL;
-    stored.dtype = as;
-    stored.data = NULL;
-    size_t bytes = lemon_tensor_bytes(&stored);
     if (!lemon__name_ok((const uint8_t *)name, n) || tensor->data == NULL || bytes == 0 ||
         (as != tensor->dtype && (as > LEMON_Q4 || tensor->dtype > LEMON_Q4))) {
         pack->status = lemon__fail(
@@ -7776,8 +7771,7 @@ static int lemon__packed_plain(const lemon__packed *t) {
     return t->stored.dtype == t->source.dtype && !t->halves && !lemon__big_endian();
 }
 
-/*  Room for rows that are converted on their way into the file: so many at a time that checksum and writer get a fair
-    piece. */
+/*  Room for rows that are converted on their way into the file, so many at a time that a writer gets a fair piece. */
 static lemon_status lemon__slab_make(lemon__pack *pack) {
     int64_t cols = 1;
     size_t bytes = LEMON__SLAB;
@@ -7837,8 +7831,7 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, 
     return status;
 }
 
-/*  A .lemon file takes two passes, since the table with the checksums stands before the data and a writer cannot go
-    back. */
+/*  A .lemon file takes two passes: the table with the checksums stands before the data, and a writer cannot go back. */
 static lemon_status lemon__pack_stream(lemon__pack *pack, const lemon_writer *writer) {
     lemon__bytes front = lemon__bytes_in(pack->ctx);
     lemon_status status = lemon__slab_make(pack);
@@ -8011,8 +8004,7 @@ static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
 }
 
 /*  A row of the tensor table, and its data: where they must be, as many as the shape takes, under their checksum, zeros
-    behind them.  *end is where the tensor before it ended: tensors stand one behind the other, so none can overlap and
-    none can hide bytes between. */
+    behind them.  *end is where the tensor before it ended, for none may overlap, or leave bytes between. */
 static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__header *h, lemon__cursor *c, uint64_t *end) {
     size_t n = lemon__take16(c);
     unsigned dtype = lemon__take16(c);
@@ -8152,9 +8144,8 @@ static lemon_status lemon__unpack_parts(const lemon__unpack *u, const char *know
     return lemon__refuse(u, LEMON_E_FORMAT, "has no part \"%s\"; it holds something else", needed);
 }
 
-/*  Opens a container and checks all of it, checksums included.  Takes the reader over: it is closed by
-    lemon__unpack_close, or at once on error.  known: the parts that the caller can read; needed: the one that must be
-    there. */
+/*  Opens a container and checks all of it, checksums included.  Takes the reader over: lemon__unpack_close closes it, or
+    an error at once.  known: the parts that the caller can read; needed: the one that must be there. */
 LEMON__APART lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reader, const char *known,
                                              const char *needed, lemon__unpack *u) {
     lemon__header h;
@@ -8225,8 +8216,7 @@ LEMON__APART lemon_status lemon__unpack_config(const lemon__unpack *u, const cha
 /*  What YaRN multiplies queries and keys by, where nothing else is said. */
 static double lemon__yarn_magnitude(double factor) { return factor > 1 ? 0.1 * log(factor) + 1 : 1; }
 
-/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is
-    no number. */
+/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where there is none, -1 where it is no number. */
 static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
                                        int (*get)(void *from, const struct lemon__field *field, double *value),
                                        int rope_scaling, lemon_config *config) {
@@ -8305,8 +8295,7 @@ static lemon_dtype lemon__param_dtype(const lemon_tensor *param, lemon__style st
     return dtype;
 }
 
-/*  head_dim where a role's rows stand in the order of Hugging Face's RoPE in a file; family: the file's.  GGUF has LLaMA's
-    in ours. */
+/*  head_dim where a role's rows stand in Hugging Face's order in a file of this family, else 0; GGUF has LLaMA's in ours. */
 static int64_t lemon__halves(const lemon_config *c, lemon_role role, lemon__style style, const char *family) {
     int turned = role == LEMON_WQ || role == LEMON_WK || role == LEMON_BQ || role == LEMON_BK || role == LEMON_Q_NORM ||
                  role == LEMON_K_NORM;
@@ -8332,8 +8321,7 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
     }
 }
 
-/*  The part "model": arch, the config, the table of parameters, the tokenizer if there is one, and what else the
-    model carries along. */
+/*  The part "model": arch, the config, the parameters, the tokenizer if there is one, and what else the model carries. */
 static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     char name[2 * LEMON__NAME];
     if (!pack->status && (unsigned)dtype > LEMON_Q4)
@@ -8367,9 +8355,8 @@ static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
     return (size_t)(cols / e->coding->numbers) * (size_t)e->coding->bytes;
 }
 
-/*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
-    numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
-    where numbers are not aligned, as in old safetensors. */
+/*  A tensor of a file becomes a weight: it stays where it stands, or is copied where its numbers must be decoded (vectors
+    are f32 in memory) or are not aligned, as in old safetensors, or where its rows must be put in order (halves). */
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor;
@@ -8417,8 +8404,7 @@ static const char *lemon__fused_name(const lemon_config *c, lemon_role role, lem
     return names[ffn][style == LEMON__STYLE_GGUF];
 }
 
-/*  One parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for
-    weights. */
+/*  A parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for weights. */
 static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
                                         lemon_model *model, int64_t i) {
     lemon_tensor *param = &model->params[i];
@@ -8479,7 +8465,6 @@ static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
     return LEMON_OK;
 }
 
-/*  Every parameter out of n files. */
 static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
                                          const lemon_config *config, lemon_model **model) {
     int64_t tensors = 0;
@@ -8507,8 +8492,7 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     return status;
 }
 
-/*  The end of reading a model out of one file, which it keeps, for its weights stay there; after an error nothing is
-    left of either. */
+/*  The end of reading a model out of a file, which it keeps, for its weights stay there; an error leaves neither. */
 static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, const char *format, lemon_model **model) {
     lemon_ctx *ctx = u->ctx;
     if (!status && lemon__vocabulary_check(ctx, (*model)->tokenizer, (*model)->config.vocab_size))
@@ -8557,11 +8541,9 @@ static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader
 enum { LEMON__L2C_HEADER = 256, LEMON__L2C_STEPS = 13, LEMON__L2C_ROPE = LEMON_ROLE_COUNT };
 
 typedef struct lemon__llama2c {
-    lemon_ctx *ctx;
-    const char *name;
+    lemon__unpack file;             /* for messages */
     lemon_config config;
-    int version;
-    int64_t group;                  /* numbers that share a scale in version 2 */
+    int64_t version, group;         /* group: numbers that share a scale in version 2 */
     lemon__cursor at;
 } lemon__llama2c;
 
@@ -8574,9 +8556,8 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
 /*  Its seven numbers, by their place in lemon__fields. */
 static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 9};
 
-/*  The role of a step (LEMON__L2C_ROPE: its tables), how many tensors of it follow, and how many numbers each has: none
-    where the file has not got it. */
-static int lemon__llama2c_step(const lemon_config *c, int version, int step, uint64_t *count, uint64_t *numbers) {
+/*  The role of a step (LEMON__L2C_ROPE: its tables), how many tensors follow, and how many numbers each has: 0 if absent. */
+static int lemon__llama2c_step(const lemon_config *c, int64_t version, int step, uint64_t *count, uint64_t *numbers) {
     const int role = lemon__llama2c_order[version > 0][step];
     const lemon_role_info *info = lemon_role_get((lemon_role)role);
     *count = info && info->per_layer ? (uint64_t)c->n_layers : 1;
@@ -8591,17 +8572,17 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
     lemon_config *c = &in->config;
     for (int i = 0; i < 7; i++)
         if (field[i] < 1 || field[i] > INT32_MAX)
-            return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected at least 1; " LEMON__DAMAGED,
-                               in->name, lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
+            return lemon__refuse(&in->file, LEMON_E_FORMAT, "%s is %lld, expected at least 1; " LEMON__DAMAGED,
+                                 lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
     if (field[0] % field[3] != 0)
-        return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: n_heads is %lld, expected a divisor of d_model, which is "
-                           "%lld; " LEMON__DAMAGED, in->name, (long long)field[3], (long long)field[0]);
+        return lemon__refuse(&in->file, LEMON_E_FORMAT, "n_heads is %lld, expected a divisor of d_model, which is %lld; "
+                             LEMON__DAMAGED, (long long)field[3], (long long)field[0]);
     lemon_config_defaults(c);
     for (int i = 0; i < 7; i++)
-        lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
+        lemon__field_set(in->file.ctx, "", "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
     c->head_dim = (int32_t)(field[0] / field[3]);
     c->tied_embeddings = tied;
-    return lemon_config_check(in->ctx, c) ? lemon__blame(in->ctx, in->name, LEMON_E_FORMAT) : LEMON_OK;
+    return lemon_config_check(in->file.ctx, c) ? lemon__blame(in->file.ctx, in->file.source.name, LEMON_E_FORMAT) : LEMON_OK;
 }
 
 static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
@@ -8610,26 +8591,24 @@ static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
 
 static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
     lemon__cursor *c = &in->at;
-    int64_t field[7], version = 0;
+    int64_t field[7];
     if (c->size >= 4 && lemon__get32(c->bytes) == LEMON__L2C_MAGIC) {
         lemon__take(c, 4);
-        version = lemon__take32(c);
-        if (version != 1 && version != 2)
-            return lemon__fail(in->ctx, LEMON_E_UNSUPPORTED, "%s: version of the llama2.c file is %lld, expected 1 or "
-                               "2", in->name, (long long)version);
+        in->version = lemon__take32(c);
+        if (in->version != 1 && in->version != 2)
+            return lemon__refuse(&in->file, LEMON_E_UNSUPPORTED, "version of the llama2.c file is %lld, expected 1 or 2",
+                                 (long long)in->version);
     }
-    in->version = (int)version;
     lemon__llama2c_ints(c, field);
     int tied = field[5] > 0;
-    if (version == 0) {
-        if (!tied) field[5] = -field[5];
+    if (in->version == 0) {
+        field[5] = tied ? field[5] : -field[5];
     } else {
         tied = (int)lemon__take_number(c, 1);
-        in->group = version == 2 ? lemon__take32(c) : 1;
+        in->group = in->version == 2 ? lemon__take32(c) : 1;
         c->at = LEMON__L2C_HEADER;
         if (c->bad || c->size < LEMON__L2C_HEADER || in->group < 1 || tied > 1)
-            return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                               "%s: header of the llama2.c file is cut short or damaged; get it anew", in->name);
+            return lemon__refuse(&in->file, LEMON_E_FORMAT, "header of the llama2.c file is cut short or damaged; get it anew");
     }
     return lemon__llama2c_config(in, field, tied);
 }
@@ -8643,8 +8622,7 @@ static void lemon__llama2c_read(lemon__llama2c *in, int quantised, float *out, u
         out[i] = quantised ? (float)(int8_t)p[i] * lemon__getf32(scales + i / group * 4) : lemon__getf32(p + 4 * i);
 }
 
-/*  All tensors into a model; without one *size receives what a file with this header must have, which the config's limits
-    keep far below 2^64. */
+/*  All tensors into a model, if there is one; *size: what a file with this header has, by the config's limits below 2^64. */
 static lemon_status lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model, uint64_t *size) {
     uint64_t count, n;
     int i;
@@ -8652,9 +8630,8 @@ static lemon_status lemon__llama2c_weights(lemon__llama2c *in, const lemon_model
         int role = lemon__llama2c_step(&in->config, in->version, i, &count, &n);
         int quantised = in->version == 2 && role != LEMON__L2C_ROPE && lemon__roles[role].matrix;
         if (quantised && n % (uint64_t)in->group != 0)
-            return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                               "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
-                               (long long)in->group, (unsigned long long)n, lemon__roles[role].name);
+            return lemon__refuse(&in->file, LEMON_E_FORMAT, "group size is %lld, expected a divisor of the %llu numbers of "
+                                 "%s", (long long)in->group, (unsigned long long)n, lemon__roles[role].name);
         *size += count * (quantised ? n + n / (uint64_t)in->group * 4 : n * 4);
         if (model && role == LEMON__L2C_ROPE) lemon__take(&in->at, (size_t)(4 * n));
         for (uint64_t layer = 0; model && layer < count && n > 0 && role != LEMON__L2C_ROPE; layer++)
@@ -8668,19 +8645,19 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     lemon__llama2c in;
     uint64_t size;
     memset(&in, 0, sizeof in);
-    in.ctx = ctx;
-    in.name = reader->name;
+    in.file.ctx = ctx;
+    in.file.source = *reader;
     in.at = lemon__cursor_over(reader);
     lemon_status status = lemon__llama2c_header(&in);
     if (!status) status = lemon__llama2c_weights(&in, NULL, &size);
     if (status) return status;
+    const lemon_config *c = &in.config;
     if (size != reader->size)
-        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected %llu as llama2.c version %d with "
-                           "d_model %ld, d_ffn %ld, n_layers %ld, vocab_size %ld; " LEMON__DAMAGED, reader->name,
-                           (unsigned long long)reader->size, (unsigned long long)size, in.version,
-                           (long)in.config.d_model, (long)in.config.d_ffn, (long)in.config.n_layers,
-                           (long)in.config.vocab_size);
-    status = lemon_model_create(ctx, &in.config, model);
+        return lemon__refuse(&in.file, LEMON_E_FORMAT, "size is %llu bytes, expected %llu as llama2.c version %d with "
+                             "d_model %ld, d_ffn %ld, n_layers %ld, vocab_size %ld; " LEMON__DAMAGED,
+                             (unsigned long long)reader->size, (unsigned long long)size, (int)in.version, (long)c->d_model,
+                             (long)c->d_ffn, (long)c->n_layers, (long)c->vocab_size);
+    status = lemon_model_create(ctx, c, model);
     if (!status) status = lemon__llama2c_weights(&in, *model, &size);
     if (!status) memcpy((*model)->format, "llama2c", 8);
     if (!status && in.version == 2) (*model)->dtype = LEMON_Q8;         /* as the file has it; groups differ from ours */
@@ -8709,8 +8686,7 @@ static lemon_status lemon__join(lemon_ctx *ctx, const char *folder, const char *
     return LEMON_OK;
 }
 
-/*  Opens a file of a folder.  It need not be there where `there` is given, which says whether it is; what else keeps it
-    from being read is an error. */
+/*  Opens a file of a folder.  It need not be there where `there` is given, which says so; what else goes wrong is an error. */
 static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader, int *there) {
     char path[LEMON__PATH];
     lemon_status status = lemon__join(ctx, folder, name, path);
@@ -8911,7 +8887,6 @@ static lemon_status lemon__folder_refuse(lemon__json *json) {
     return LEMON_OK;
 }
 
-/*  The kind of RoPE's scaling. */
 static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
     int32_t node = lemon__folder_scaling(json), type = lemon__json_get(json, node, "rope_type");
     *kind = LEMON_ROPE_PLAIN;
@@ -9307,7 +9282,6 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
     return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
 }
 
-/*  All of the config. */
 static lemon_status lemon__gguf_config(lemon__unpack *u, lemon_config *c) {
     const lemon__key *key = lemon__gguf_key(u, "general.architecture");
     int text = key && key->type == LEMON__GGUF_TEXT;
@@ -9773,7 +9747,6 @@ static lemon_status lemon__folder_note(lemon__folder *f, const char *name, char 
     return f->names.status ? f->names.status : lemon__join(f->ctx, f->beside, name, path);
 }
 
-/*  Writes a file. */
 static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
     char path[LEMON__PATH];
     lemon_status status = lemon__folder_note(f, name, path);
@@ -9804,8 +9777,7 @@ static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
     if (!out->status) lemon__put64(out->data, (uint64_t)out->count - 8);
 }
 
-/*  The first parameter that goes into another file than parameter `from`; total: to which the bytes of those before it
-    are added. */
+/*  The first parameter that goes into another file than parameter `from`; the bytes before it are added to *total. */
 static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dtype dtype, uint64_t limit, uint64_t *total) {
     const uint64_t before = *total;
     int64_t i;
