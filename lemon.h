@@ -9999,7 +9999,7 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
 
 /* ---- saving ---- */
 
-/*  A writer that prints what it gets as a C array, and passes it on. */
+/*  What prints the bytes that it gets as the items of a C array. */
 typedef struct lemon__array {
     lemon_ctx *ctx;
     lemon_writer out;
@@ -10040,35 +10040,6 @@ static lemon_status lemon__array_append(void *user, const void *bytes, size_t co
     return status;
 }
 
-static void lemon__array_abort(void *user) {
-    lemon__array *array = (lemon__array *)user;
-    array->out.abort(array->out.user);
-}
-
-static lemon_status lemon__array_commit(void *user) {
-    lemon__array *array = (lemon__array *)user;
-    return lemon__conclude(array->ctx, &array->out, lemon__append(array->ctx, &array->out, "};\n#endif\n", 10));
-}
-
-/*  Puts an array between a file and who writes to it; after an error the file is aborted. */
-static lemon_status lemon__array_open(lemon_ctx *ctx, const char *path, lemon__array *array, lemon_writer *writer) {
-    char name[LEMON__NAME], text[1024];
-    lemon__array_name(path, name);
-    int n = lemon__format(text, sizeof text,
-                          "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
-                          "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
-                          "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
-                          "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
-                          "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
-                          "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
-                          "static const unsigned char %s[] = {\n", name, name, name, name, name, name);
-    array->ctx = ctx, array->out = *writer, array->column = 0;
-    writer->user = array, writer->append = lemon__array_append;
-    writer->commit = lemon__array_commit, writer->abort = lemon__array_abort;
-    if (lemon__append(ctx, &array->out, text, (size_t)n) == LEMON_OK) return LEMON_OK;
-    return lemon__conclude(ctx, &array->out, LEMON_E_IO);
-}
-
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
                                          lemon_dtype dtype) {
     lemon__pack pack;
@@ -10079,6 +10050,29 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
     lemon_status status = lemon__pack_write(&pack, writer);
     lemon__pack_close(&pack);
     return status;
+}
+
+static lemon_status lemon__save_array(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon__array array;
+    const lemon_writer writer = {&array, path, lemon__array_append, NULL, NULL};
+    char name[LEMON__NAME], text[1024];
+    lemon__array_name(path, name);
+    int n = lemon__format(text, sizeof text,
+                          "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
+                          "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
+                          "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
+                          "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
+                          "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
+                          "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
+                          "static const unsigned char %s[] = {\n", name, name, name, name, name, name);
+    memset(&array, 0, sizeof array);
+    array.ctx = ctx;
+    lemon_status status = lemon_file_writer(ctx, path, &array.out);
+    if (status) return status;
+    status = lemon__append(ctx, &array.out, text, (size_t)n);
+    if (!status) status = lemon_save_writer(ctx, &writer, model, dtype);
+    if (!status) status = lemon__append(ctx, &array.out, "};\n#endif\n", 10);
+    return lemon__conclude(ctx, &array.out, status);
 }
 
 /*  The ending of a path with its dot; "" where there is none. */
@@ -10112,7 +10106,6 @@ LEMON_API lemon_status lemon_save_check(lemon_ctx *ctx, const char *path, const 
 LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
     lemon_writer writer;
-    lemon__array array;
     if (lemon__lacks(ctx, __func__, path && model && options)) return LEMON_E_ARG;
     lemon_status status = lemon_save_check(ctx, path, &model->config, options->dtype);
     if (status) return status;
@@ -10120,13 +10113,12 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     if (status) return lemon__blame(ctx, path, status);
     const char *ending = lemon__ending(path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
-    if (strcmp(ending, ".bin") != 0 && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
-        return lemon__save_folder(ctx, path, model, options);
+    if (strcmp(ending, ".h") == 0) return lemon__save_array(ctx, path, model, options->dtype);
+    if (strcmp(ending, ".bin") != 0 && strcmp(ending, ".lemon") != 0) return lemon__save_folder(ctx, path, model, options);
     status = lemon_file_writer(ctx, path, &writer);
-    if (!status && strcmp(ending, ".bin") == 0)
-        return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, options->dtype == LEMON_Q8 ? 2 : 0));
-    if (!status && strcmp(ending, ".h") == 0) status = lemon__array_open(ctx, path, &array, &writer);
-    return status ? status : lemon_save_writer(ctx, &writer, model, options->dtype);
+    if (status) return status;
+    if (strcmp(ending, ".lemon") == 0) return lemon_save_writer(ctx, &writer, model, options->dtype);
+    return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, options->dtype == LEMON_Q8 ? 2 : 0));
 }
 
 LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
