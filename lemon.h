@@ -7382,20 +7382,17 @@ static lemon_status lemon__json_inside(lemon__json *json, int end, int depth);
 static lemon_status lemon__json_value(lemon__json *json, int depth) {
     int c = lemon__json_peek(json), quoted = c == '"';
     int64_t i = json->count;
-    lemon__json_node *node;
+    lemon__json_node node = {(uint32_t)json->at + (uint32_t)quoted, 0, 0, LEMON__JSON_ARRAY, 0};
     lemon_status status;
-    if (!lemon__room(json->ctx, &json->nodes, &json->capacity, i + 1, sizeof *node)) return LEMON_E_MEMORY;
-    node = &json->nodes[json->count++];
-    memset(node, 0, sizeof *node);
-    node->start = (uint32_t)(json->at + (quoted ? 1 : 0));
-    node->type = quoted ? LEMON__JSON_STRING : c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
+    if (!lemon__room(json->ctx, &json->nodes, &json->capacity, ++json->count, sizeof node)) return LEMON_E_MEMORY;
+    if (c == '{' || quoted) node.type = quoted ? LEMON__JSON_STRING : LEMON__JSON_OBJECT;
     if (quoted || c == '{' || c == '[') json->at++;
-    if (quoted) status = lemon__json_scan_string(json, node);
+    if (quoted) status = lemon__json_scan_string(json, &node);
     else if (c == '{' || c == '[') status = lemon__json_inside(json, c == '{' ? '}' : ']', depth + 1);
-    else status = lemon__json_scan_word(json, node);
-    node = &json->nodes[i];             /* the list may have moved */
-    node->bytes = (uint32_t)(json->at - node->start - (quoted ? 1 : 0));
-    node->next = (int32_t)json->count;
+    else status = lemon__json_scan_word(json, &node);
+    node.bytes = (uint32_t)(json->at - node.start - (quoted ? 1 : 0));
+    node.next = (int32_t)json->count;
+    json->nodes[i] = node;
     return status;
 }
 
@@ -7825,10 +7822,9 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, 
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon__checksum(pack->ctx, t->crc, bytes, (size_t)n * row_bytes);
     }
-    if (writer) lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
-    total = (size_t)(lemon__pad_to(total, pack->align) - total);
-    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
-    return status;
+    if (status || writer == NULL) return status;
+    lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
+    return lemon__append(pack->ctx, writer, lemon__zeros, (size_t)(lemon__pad_to(total, pack->align) - total));
 }
 
 /*  A .lemon file takes two passes: the table with the checksums stands before the data, and a writer cannot go back. */
@@ -7896,7 +7892,7 @@ typedef struct lemon__unpack {
 } lemon__unpack;
 
 typedef struct lemon__header {
-    uint32_t n_keys, n_tensors, meta_crc;
+    uint32_t n_keys, n_tensors;
     uint64_t keys_bytes, table_bytes, data_bytes, data_at;
 } lemon__header;
 
@@ -7930,24 +7926,20 @@ static lemon_status lemon__unpack_bad(const lemon__unpack *u, const char *field,
 
 /*  All that follows trusts these sizes, so they must add up to the file's own. */
 static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *h) {
-    lemon__cursor c = lemon__cursor_over(&u->source);
+    const uint8_t *p = u->source.map;
     uint64_t size = u->source.size, room = size - LEMON__HEADER;
     if (size < LEMON__HEADER) return lemon__unpack_bad(u, "size in bytes", size, LEMON__HEADER);
-    lemon__take(&c, 8);
-    uint32_t version = lemon__take32(&c);
-    uint32_t flags = lemon__take32(&c);
-    h->n_keys = lemon__take32(&c);
-    h->n_tensors = lemon__take32(&c);
-    h->keys_bytes = lemon__take64(&c);
-    h->table_bytes = lemon__take64(&c);
-    h->data_bytes = lemon__take64(&c);
-    uint64_t reserved = lemon__take64(&c);
-    h->meta_crc = lemon__take32(&c);
-    uint32_t crc = lemon__take32(&c);
+    const uint32_t version = lemon__get32(p + 8), flags = lemon__get32(p + 12), right = lemon_crc32(0, p, 60);
+    const uint64_t reserved = lemon__get64(p + 48);
+    uint32_t crc = lemon__get32(p + 60);
+    h->n_keys = lemon__get32(p + 16);
+    h->n_tensors = lemon__get32(p + 20);
+    h->keys_bytes = lemon__get64(p + 24);
+    h->table_bytes = lemon__get64(p + 32);
+    h->data_bytes = lemon__get64(p + 40);
     if (version != LEMON__FILE_VERSION)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version is %lu, expected %d; it is damaged, or a newer lemon.h "
                              "wrote it", (unsigned long)version, LEMON__FILE_VERSION);
-    const uint32_t right = lemon_crc32(0, c.bytes, 60);
     if (crc != right) return lemon__unpack_bad(u, "header CRC-32", crc, right);
     if (flags != 0) return lemon__unpack_bad(u, "flags", flags, 0);
     if (reserved != 0) return lemon__unpack_bad(u, "reserved field", reserved, 0);
@@ -7959,9 +7951,10 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     if (h->data_at > size || h->data_bytes != size - h->data_at)
         return lemon__refuse(u, LEMON_E_FORMAT, "size is %llu bytes, expected %llu; the file was cut short or appended "
                              "to", (unsigned long long)size, (unsigned long long)(h->data_at + h->data_bytes));
-    crc = lemon_crc32(0, c.bytes + LEMON__HEADER, (size_t)(front - LEMON__HEADER));
-    if (crc != h->meta_crc) return lemon__unpack_bad(u, "CRC-32 of keys and tensor table", crc, h->meta_crc);
-    if (memcmp(c.bytes + front, lemon__zeros, (size_t)(h->data_at - front)) != 0)
+    crc = lemon_crc32(0, p + LEMON__HEADER, (size_t)(front - LEMON__HEADER));
+    if (crc != lemon__get32(p + 56))
+        return lemon__unpack_bad(u, "CRC-32 of keys and tensor table", crc, lemon__get32(p + 56));
+    if (memcmp(p + front, lemon__zeros, (size_t)(h->data_at - front)) != 0)
         return lemon__refuse(u, LEMON_E_FORMAT, "padding before the data is not zero; " LEMON__DAMAGED);
     return LEMON_OK;
 }
@@ -8171,15 +8164,13 @@ LEMON__APART lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader 
 /*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
 static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
                                      const struct lemon__field *field, double value, lemon_config *config) {
-    void *p = (uint8_t *)config + field->offset;
-    float real;
     if (field->real && !(fabs(value) < 1e30))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", file, name, value);
     if (!field->real && (!(value >= 0 && value <= INT32_MAX) || value < floor(value) || value > floor(value)))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value, (long)INT32_MAX);
-    real = field->real ? (float)value : 0;
-    int32_t whole = field->real ? 0 : (int32_t)value;
-    memcpy(p, field->real ? (const void *)&real : (const void *)&whole, 4);
+    const float real = (float)value;
+    const int32_t whole = field->real ? 0 : (int32_t)value;
+    memcpy((uint8_t *)config + field->offset, field->real ? (const void *)&real : (const void *)&whole, 4);
     return LEMON_OK;
 }
 
@@ -8324,9 +8315,6 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
 /*  The part "model": arch, the config, the parameters, the tokenizer if there is one, and what else the model carries. */
 static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     char name[2 * LEMON__NAME];
-    if (!pack->status && (unsigned)dtype > LEMON_Q4)
-        pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
-                                   lemon_dtype_name(dtype));
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model->tokenizer, model->config.vocab_size);
     lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
@@ -9736,7 +9724,6 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
 #else
 typedef struct lemon__folder {
     lemon_ctx *ctx;
-    const char *path;
     char beside[LEMON__PATH];       /* where it is written */
     lemon__bytes names;             /* of the files written, each closed by a 0 */
 } lemon__folder;
@@ -9977,7 +9964,6 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     if (n == 0 || n + 5 > LEMON__PATH) return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
     memset(&f, 0, sizeof f);
     f.ctx = ctx;
-    f.path = place;
     f.names = lemon__bytes_in(ctx);
     lemon__format(place, sizeof place, "%.*s", n, path);
     lemon__format(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
@@ -9987,9 +9973,9 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     status = lemon__folder_put_weights(&f, model, options->dtype, options->shard_bytes);
     if (!status) status = lemon__folder_put_texts(&f, model);
     if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
-    if (!status && lemon__rename(f.beside, f.path) != 0) {      /* it is there already */
-        status = lemon__folder_forget(&f, f.path);
-        if (!status) status = lemon__folder_move_all(&f, f.path);
+    if (!status && lemon__rename(f.beside, place) != 0) {       /* it is there already */
+        status = lemon__folder_forget(&f, place);
+        if (!status) status = lemon__folder_move_all(&f, place);
     }
     if (status) lemon__folder_move_all(&f, NULL);
     lemon__bytes_free(&f.names);
