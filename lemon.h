@@ -8854,8 +8854,7 @@ static int lemon__folder_field(void *from, const struct lemon__field *field, dou
 /*  Refuses a member by name, with its value and why. */
 static lemon_status lemon__folder_bad(const lemon__json *json, const char *name, int32_t node, const char *why) {
     return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, %s", json->name, name,
-                       node < 0 ? 7 : (int)lemon__min(60, json->nodes[node].bytes),
-                       node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, why);
+                       (int)lemon__min(60, json->nodes[node].bytes), (const char *)json->text + json->nodes[node].start, why);
 }
 
 /*  Refuses by name what changes the computation and is not computed here. */
@@ -9554,8 +9553,7 @@ static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const le
 /*  What llama.cpp does not compute, or has no architecture for. */
 static lemon_status lemon__gguf_fits(lemon_ctx *ctx, const char *path, const lemon_config *c) {
     const char *why = NULL;
-    if (c->qkv_bias && c->qk_norm) why = "qkv_bias and qk_norm are both set";
-    else if (c->qkv_bias && lemon_joint_size(c, LEMON_JOINT_HEADS) != c->d_model)
+    if (c->qkv_bias && lemon_joint_size(c, LEMON_JOINT_HEADS) != c->d_model)
         why = "with qkv_bias, n_heads * head_dim is not d_model";
     else if ((c->qkv_bias || c->qk_norm) && c->rope_scaling == LEMON_ROPE_LLAMA3)
         why = "rope_scaling is llama3's with qkv_bias or qk_norm";
@@ -9704,16 +9702,6 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
    there already (other people's files may be in it), the new files are moved into it one by one: the old config.json
    goes first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two
    renames leaves is whole, some of it in PATH.tmp. */
-
-static lemon_status lemon__folder_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
-    if (dtype > LEMON_F16)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
-                           "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(dtype));
-    if (c->qkv_bias && c->qk_norm)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, but no architecture of Hugging Face's "
-                           "has both", path);
-    return LEMON_OK;
-}
 
 #ifdef LEMON_NO_STDIO
 static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
@@ -10084,9 +10072,13 @@ LEMON_API lemon_status lemon_save_check(lemon_ctx *ctx, const char *path, const 
     const char *ending = lemon__ending(path);
     if (strcmp(ending, ".lemon") == 0 || strcmp(ending, ".h") == 0) return LEMON_OK;
     if (!LEMON__FORMATS) return lemon__one_format(ctx, path);
+    if (config->qkv_bias && config->qk_norm)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, which .lemon and .h alone can carry", path);
     if (strcmp(ending, ".gguf") == 0) return lemon__gguf_fits(ctx, path, config);
     if (strcmp(ending, ".bin") == 0) return lemon__bin_fits(ctx, path, config, dtype);
-    return lemon__folder_fits(ctx, path, config, dtype);
+    if (dtype <= LEMON_F16) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or "
+                       "f16; other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(dtype));
 }
 
 LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
