@@ -9349,8 +9349,7 @@ static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
 
 /*  Says what a file is that we cannot read. */
 static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *reader, const uint8_t *head, size_t n) {
-    lemon_status status = LEMON_E_UNSUPPORTED;
-    const char *what = "unknown", *then = "";
+    const char *what = NULL;
     size_t i = 0;
     if (n == 0) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: is empty, expected a model", reader->name);
     while (i < n && (head[i] >= ' ' || strchr("\t\n\r\f\v", head[i]))) i++;
@@ -9358,11 +9357,10 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
         what = "safetensors without its config.json, which is loaded by its folder's name";
     else if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) what = "a zip archive, as PyTorch writes";
     else if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) what = "gzip, to be unpacked first";
-    else status = LEMON_E_FORMAT;
-    if (status == LEMON_E_FORMAT && i == n) what = "text";
-    else if (status == LEMON_E_FORMAT) then = "; it is damaged or no model";
+    const lemon_status status = what ? LEMON_E_UNSUPPORTED : LEMON_E_FORMAT;
     return lemon__fail(ctx, status, "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face "
-                       "folder%s", reader->name, what, then);
+                       "folder%s", reader->name, what ? what : i == n ? "text" : "unknown",
+                       what || i == n ? "" : "; it is damaged or no model");
 }
 
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
@@ -9977,7 +9975,7 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
 typedef struct lemon__array {
     lemon_ctx *ctx;
     lemon_writer out;
-    int column;
+    unsigned column;
 } lemon__array;
 
 /*  The array is called after the file, in letters that C allows, and ends in _lemon. */
@@ -9999,17 +9997,16 @@ static lemon_status lemon__array_append(void *user, const void *bytes, size_t co
     const uint8_t *p = (const uint8_t *)bytes, *end = p + count;
     lemon_status status = LEMON_OK;
     char text[4096];
-    while (p < end && !status) {
-        size_t n = 0;
-        for (; p < end && n + 8 < sizeof text; p++) {
-            if (*p >= 100) text[n++] = (char)('0' + *p / 100);
-            if (*p >= 10) text[n++] = (char)('0' + *p / 10 % 10);
-            text[n++] = (char)('0' + *p % 10);
-            text[n++] = ',';
-            if (++array->column % 32 == 0) text[n++] = '\n';
-        }
-        array->column %= 32;
+    size_t n = 0;
+    for (; p < end && !status; p++) {
+        if (*p >= 100) text[n++] = (char)('0' + *p / 100);
+        if (*p >= 10) text[n++] = (char)('0' + *p / 10 % 10);
+        text[n++] = (char)('0' + *p % 10);
+        text[n++] = ',';
+        if (++array->column % 32 == 0) text[n++] = '\n';
+        if (n + 8 < sizeof text && p + 1 < end) continue;
         status = lemon__append(array->ctx, &array->out, text, n);
+        n = 0;
     }
     return status;
 }
