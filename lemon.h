@@ -10069,10 +10069,10 @@ LEMON_API lemon_status lemon_save_check(lemon_ctx *ctx, const char *path, const 
     const char *ending = lemon__ending(path);
     if (strcmp(ending, ".lemon") == 0 || strcmp(ending, ".h") == 0) return LEMON_OK;
     if (!LEMON__FORMATS) return lemon__one_format(ctx, path);
-    if (config->qkv_bias && config->qk_norm)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, which .lemon and .h alone can carry", path);
-    if (strcmp(ending, ".gguf") == 0) return lemon__gguf_fits(ctx, path, config);
     if (strcmp(ending, ".bin") == 0) return lemon__bin_fits(ctx, path, config, dtype);
+    if (config->qkv_bias && config->qk_norm)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, which only .lemon and .h can carry", path);
+    if (strcmp(ending, ".gguf") == 0) return lemon__gguf_fits(ctx, path, config);
     if (dtype <= LEMON_F16) return LEMON_OK;
     return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or "
                        "f16; other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(dtype));
