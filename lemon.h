@@ -7044,7 +7044,7 @@ LEMON__BRIEF_END
    anyone computes with them.
    ================================================================================================================== */
 
-enum { LEMON__FILE_VERSION = 1, LEMON__HEADER = 64, LEMON__TABLE_ROW = 40, LEMON__NAME = 64 };
+enum { LEMON__FILE_VERSION = 1, LEMON__HEADER = 64, LEMON__NAME = 64 };
 enum { LEMON__INT = 1, LEMON__REAL = 2, LEMON__TEXT = 3 };
 
 static const char lemon__magic[8] = {'L', 'E', 'M', 'O', 'N', '\r', '\n', 0x1a};
@@ -7094,10 +7094,9 @@ static int32_t lemon__words_find(const lemon__words *words, const void *bytes, s
 
 static int lemon__words_rehash(lemon_ctx *ctx, lemon__words *words) {
     lemon__words old = *words;
-    int64_t n_slots = lemon__max(64, 2 * old.n_slots);
-    words->slots = (int32_t *)lemon__calloc(ctx, (size_t)n_slots * sizeof *words->slots);
-    if (words->slots == NULL) { words->slots = old.slots; return 0; }
-    words->n_slots = n_slots;
+    words->n_slots = lemon__max(64, 2 * old.n_slots);
+    words->slots = (int32_t *)lemon__calloc(ctx, (size_t)words->n_slots * sizeof *words->slots);
+    if (words->slots == NULL) { *words = old; return 0; }
     for (int64_t i = 0; i < old.n_slots; i++) {
         if (old.slots[i] == 0) continue;
         const lemon__span *span = &words->spans[old.slots[i] - 1];
@@ -7160,9 +7159,7 @@ static lemon__cursor lemon__cursor_at(const void *bytes, size_t size) {
     return c;
 }
 
-static lemon__cursor lemon__cursor_over(const lemon_reader *reader) {
-    return lemon__cursor_at(reader->map, (size_t)reader->size);
-}
+static lemon__cursor lemon__cursor_over(const lemon_reader *r) { return lemon__cursor_at(r->map, (size_t)r->size); }
 
 static void lemon__reader_close(lemon_reader *reader) {
     if (reader->close) reader->close(reader->user);
@@ -7225,7 +7222,6 @@ static void lemon__held_close(void *user) {
     reader can do.  What is mapped stays where it is, but on big-endian hosts, where numbers must be turned. */
 static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     size_t name_bytes = strlen(reader->name) + 1, size = (size_t)reader->size;
-    lemon_reader now = {NULL, NULL, 0, NULL, NULL, lemon__held_close};
     if (reader->close == lemon__held_close) return LEMON_OK;
     if (reader->map && (uintptr_t)reader->map % 8 == 0 && !lemon__big_endian()) return LEMON_OK;
     if (reader->size > SIZE_MAX / 4)
@@ -7240,7 +7236,7 @@ static lemon_status lemon__hold(lemon_ctx *ctx, lemon_reader *reader) {
     lemon_status status = lemon__fetch(ctx, reader, 0, bytes, size);
     if (status) { lemon__held_close(held); return status; }
     lemon__reader_close(reader);
-    now.user = held, now.name = (const char *)(bytes + size), now.size = size, now.map = bytes;
+    const lemon_reader now = {held, (const char *)(bytes + size), size, bytes, NULL, lemon__held_close};
     *reader = now;
     return LEMON_OK;
 }
@@ -7399,20 +7395,17 @@ static lemon_status lemon__json_inside(lemon__json *json, int end, int depth);
 static lemon_status lemon__json_value(lemon__json *json, int depth) {
     int c = lemon__json_peek(json), quoted = c == '"';
     int64_t i = json->count;
-    lemon__json_node *node;
+    lemon__json_node node = {(uint32_t)json->at + (uint32_t)quoted, 0, 0, LEMON__JSON_ARRAY, 0};
     lemon_status status;
-    if (!lemon__room(json->ctx, &json->nodes, &json->capacity, i + 1, sizeof *node)) return LEMON_E_MEMORY;
-    node = &json->nodes[json->count++];
-    memset(node, 0, sizeof *node);
-    node->start = (uint32_t)(json->at + (quoted ? 1 : 0));
-    node->type = quoted ? LEMON__JSON_STRING : c == '{' ? LEMON__JSON_OBJECT : LEMON__JSON_ARRAY;
+    if (!lemon__room(json->ctx, &json->nodes, &json->capacity, ++json->count, sizeof node)) return LEMON_E_MEMORY;
+    if (c == '{' || quoted) node.type = quoted ? LEMON__JSON_STRING : LEMON__JSON_OBJECT;
     if (quoted || c == '{' || c == '[') json->at++;
-    if (quoted) status = lemon__json_scan_string(json, node);
+    if (quoted) status = lemon__json_scan_string(json, &node);
     else if (c == '{' || c == '[') status = lemon__json_inside(json, c == '{' ? '}' : ']', depth + 1);
-    else status = lemon__json_scan_word(json, node);
-    node = &json->nodes[i];             /* the list may have moved */
-    node->bytes = (uint32_t)(json->at - node->start - (quoted ? 1 : 0));
-    node->next = (int32_t)json->count;
+    else status = lemon__json_scan_word(json, &node);
+    node.bytes = (uint32_t)(json->at - node.start - (quoted ? 1 : 0));
+    node.next = (int32_t)json->count;
+    json->nodes[i] = node;
     return status;
 }
 
@@ -7527,8 +7520,7 @@ static int lemon__json_int(const lemon__json *json, int32_t node, int64_t *value
 
 /* ---- bytes out: headers and texts that grow ---- */
 
-/*  Once there was no memory, `status` says so and nothing more is added; so a whole header is made first, and checked
-    once. */
+/*  Once there was no memory, `status` says so and nothing more is added: a whole header is made first, and checked once. */
 typedef struct lemon__bytes {
     lemon_ctx *ctx;
     lemon_status status;
@@ -7561,10 +7553,12 @@ static void lemon__put_number(lemon__bytes *b, uint64_t value, size_t width) {
     lemon__put(b, bytes, width);
 }
 
+static uint64_t lemon__pad_to(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
+static uint64_t lemon__pad(uint64_t n) { return lemon__pad_to(n, 64); }
+
 /*  Zeros up to a multiple of `align`, which is at most 256. */
 static void lemon__put_padding(lemon__bytes *b, uint64_t align) {
-    uint64_t n = (uint64_t)b->count;
-    lemon__put(b, lemon__zeros, (size_t)((n + align - 1) / align * align - n));
+    lemon__put(b, lemon__zeros, (size_t)(lemon__pad_to((uint64_t)b->count, align) - (uint64_t)b->count));
 }
 
 /*  A short text as printf makes it. */
@@ -7634,19 +7628,14 @@ typedef struct lemon__pack {
     lemon_arena scratch;            /* owns these, and tensors that exist only to be written */
 } lemon__pack;
 
-static uint64_t lemon__pad_to(uint64_t n, uint64_t align) { return (n + align - 1) / align * align; }
-static uint64_t lemon__pad(uint64_t n) { return lemon__pad_to(n, 64); }
-
 /*  Header, keys, table and the padding behind them.  The checksums of the tensors must be known. */
 static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
-    int64_t meta = pack->keys.count;
-    for (int64_t i = 0; i < pack->n_tensors; i++) meta += LEMON__TABLE_ROW + (int64_t)strlen(pack->tensors[i].name);
     lemon__put(out, lemon__magic, 8);
     lemon__put_number(out, LEMON__FILE_VERSION, 8);
     lemon__put_number(out, (uint64_t)pack->n_keys, 4);
     lemon__put_number(out, (uint64_t)pack->n_tensors, 4);
     lemon__put_number(out, (uint64_t)pack->keys.count, 8);
-    lemon__put_number(out, (uint64_t)(meta - pack->keys.count), 8);
+    lemon__put(out, lemon__zeros, 8);
     lemon__put_number(out, pack->data_bytes, 8);
     lemon__put(out, lemon__zeros, 16);
     lemon__put(out, pack->keys.data, (size_t)pack->keys.count);
@@ -7661,8 +7650,10 @@ static void lemon__pack_front(const lemon__pack *pack, lemon__bytes *out) {
         lemon__put_number(out, t->crc, 4);
         lemon__put(out, t->name, strlen(t->name));
     }
+    uint64_t meta = (uint64_t)out->count - LEMON__HEADER;
     lemon__put_padding(out, 64);
     if (out->status) return;
+    lemon__put64(out->data + 32, meta - (uint64_t)pack->keys.count);
     lemon__put32(out->data + 56, lemon_crc32(0, out->data + LEMON__HEADER, (size_t)meta));
     lemon__put32(out->data + 60, lemon_crc32(0, out->data, 60));
 }
@@ -7723,13 +7714,11 @@ static void lemon__pack_text(lemon__pack *pack, const char *name, const char *te
 
 /*  A tensor to be stored as type `as`: its own, or any of f32, bf16, f16, q8, q4 from any of these. */
 static lemon__packed *lemon__pack_tensor(lemon__pack *pack, const char *name, const lemon_tensor *tensor, lemon_dtype as) {
-    size_t n = strlen(name);
+    const size_t n = strlen(name);
+    const lemon_tensor stored = lemon__view(NULL, as, tensor->rows, tensor->cols);
+    const size_t bytes = lemon_tensor_bytes(&stored);
     lemon__packed *t;
-    lemon_tensor stored = *tensor;
     if (pack->status) return NULL;
-    stored.dtype = as;
-    stored.data = NULL;
-    size_t bytes = lemon_tensor_bytes(&stored);
     if (!lemon__name_ok((const uint8_t *)name, n) || tensor->data == NULL || bytes == 0 ||
         (as != tensor->dtype && (as > LEMON_Q4 || tensor->dtype > LEMON_Q4))) {
         pack->status = lemon__fail(
@@ -7792,8 +7781,7 @@ static int lemon__packed_plain(const lemon__packed *t) {
     return t->stored.dtype == t->source.dtype && !t->halves && !lemon__big_endian();
 }
 
-/*  Room for rows that are converted on their way into the file: so many at a time that checksum and writer get a fair
-    piece. */
+/*  Room for rows that are converted on their way into the file, so many at a time that a writer gets a fair piece. */
 static lemon_status lemon__slab_make(lemon__pack *pack) {
     int64_t cols = 1;
     size_t bytes = LEMON__SLAB;
@@ -7847,14 +7835,12 @@ static lemon_status lemon__pack_pass(const lemon__pack *pack, lemon__packed *t, 
         if (writer) status = lemon__append(pack->ctx, writer, bytes, (size_t)n * row_bytes);
         else t->crc = lemon__checksum(pack->ctx, t->crc, bytes, (size_t)n * row_bytes);
     }
-    if (writer) lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
-    total = (size_t)(lemon__pad_to(total, pack->align) - total);
-    if (writer && !status) status = lemon__append(pack->ctx, writer, lemon__zeros, total);
-    return status;
+    if (status || writer == NULL) return status;
+    lemon__pages(pack->ctx, t->source.data, lemon_tensor_bytes(&t->source), LEMON__GONE);
+    return lemon__append(pack->ctx, writer, lemon__zeros, (size_t)(lemon__pad_to(total, pack->align) - total));
 }
 
-/*  A .lemon file takes two passes, since the table with the checksums stands before the data and a writer cannot go
-    back. */
+/*  A .lemon file takes two passes: the table with the checksums stands before the data, and a writer cannot go back. */
 static lemon_status lemon__pack_stream(lemon__pack *pack, const lemon_writer *writer) {
     lemon__bytes front = lemon__bytes_in(pack->ctx);
     lemon_status status = lemon__slab_make(pack);
@@ -7902,10 +7888,9 @@ typedef struct lemon__coding {
 /*  A tensor as it stands in the file. */
 typedef struct lemon__entry {
     lemon_tensor tensor;
-    const lemon__coding *coding;    /* NULL: as tensor.dtype says */
+    const lemon__coding *coding;    /* how it is decoded; NULL: as tensor.dtype says */
     uint64_t offset;                /* in the data, where these are found later */
     int used;                       /* it has become a weight of the model */
-    int turned;                     /* its numbers are in this host's order already */
 } lemon__entry;
 
 /*  Everything in here points into the file, which stays open (or in memory) as long as this does. */
@@ -7920,7 +7905,7 @@ typedef struct lemon__unpack {
 } lemon__unpack;
 
 typedef struct lemon__header {
-    uint32_t n_keys, n_tensors, meta_crc;
+    uint32_t n_keys, n_tensors;
     uint64_t keys_bytes, table_bytes, data_bytes, data_at;
 } lemon__header;
 
@@ -7954,24 +7939,20 @@ static lemon_status lemon__unpack_bad(const lemon__unpack *u, const char *field,
 
 /*  All that follows trusts these sizes, so they must add up to the file's own. */
 static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *h) {
-    lemon__cursor c = lemon__cursor_over(&u->source);
+    const uint8_t *p = u->source.map;
     uint64_t size = u->source.size, room = size - LEMON__HEADER;
     if (size < LEMON__HEADER) return lemon__unpack_bad(u, "size in bytes", size, LEMON__HEADER);
-    lemon__take(&c, 8);
-    uint32_t version = lemon__take32(&c);
-    uint32_t flags = lemon__take32(&c);
-    h->n_keys = lemon__take32(&c);
-    h->n_tensors = lemon__take32(&c);
-    h->keys_bytes = lemon__take64(&c);
-    h->table_bytes = lemon__take64(&c);
-    h->data_bytes = lemon__take64(&c);
-    uint64_t reserved = lemon__take64(&c);
-    h->meta_crc = lemon__take32(&c);
-    uint32_t crc = lemon__take32(&c);
+    const uint32_t version = lemon__get32(p + 8), flags = lemon__get32(p + 12), right = lemon_crc32(0, p, 60);
+    const uint64_t reserved = lemon__get64(p + 48);
+    uint32_t crc = lemon__get32(p + 60);
+    h->n_keys = lemon__get32(p + 16);
+    h->n_tensors = lemon__get32(p + 20);
+    h->keys_bytes = lemon__get64(p + 24);
+    h->table_bytes = lemon__get64(p + 32);
+    h->data_bytes = lemon__get64(p + 40);
     if (version != LEMON__FILE_VERSION)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "version is %lu, expected %d; it is damaged, or a newer lemon.h "
                              "wrote it", (unsigned long)version, LEMON__FILE_VERSION);
-    const uint32_t right = lemon_crc32(0, c.bytes, 60);
     if (crc != right) return lemon__unpack_bad(u, "header CRC-32", crc, right);
     if (flags != 0) return lemon__unpack_bad(u, "flags", flags, 0);
     if (reserved != 0) return lemon__unpack_bad(u, "reserved field", reserved, 0);
@@ -7983,15 +7964,16 @@ static lemon_status lemon__unpack_header(const lemon__unpack *u, lemon__header *
     if (h->data_at > size || h->data_bytes != size - h->data_at)
         return lemon__refuse(u, LEMON_E_FORMAT, "size is %llu bytes, expected %llu; the file was cut short or appended "
                              "to", (unsigned long long)size, (unsigned long long)(h->data_at + h->data_bytes));
-    crc = lemon_crc32(0, c.bytes + LEMON__HEADER, (size_t)(front - LEMON__HEADER));
-    if (crc != h->meta_crc) return lemon__unpack_bad(u, "CRC-32 of keys and tensor table", crc, h->meta_crc);
-    if (memcmp(c.bytes + front, lemon__zeros, (size_t)(h->data_at - front)) != 0)
+    crc = lemon_crc32(0, p + LEMON__HEADER, (size_t)(front - LEMON__HEADER));
+    if (crc != lemon__get32(p + 56))
+        return lemon__unpack_bad(u, "CRC-32 of keys and tensor table", crc, lemon__get32(p + 56));
+    if (memcmp(p + front, lemon__zeros, (size_t)(h->data_at - front)) != 0)
         return lemon__refuse(u, LEMON_E_FORMAT, "padding before the data is not zero; " LEMON__DAMAGED);
     return LEMON_OK;
 }
 
-/*  A name within the file, which must be printable and new (NULL stands for one that the file ends in), and room for the
-    key, or the tensor, that belongs to it: at names->count - 1. */
+/*  A name within the file, which must be printable and new (NULL stands for one that the file ends in), and a place for
+    the key, or a zeroed one for the tensor, that belongs to it: at names->count - 1. */
 static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, size_t bytes, lemon__words *names,
                                        const char *what) {
     if (name == NULL || !lemon__name_ok(name, bytes))
@@ -8001,10 +7983,12 @@ static lemon_status lemon__unpack_name(lemon__unpack *u, const uint8_t *name, si
         return lemon__refuse(u, LEMON_E_FORMAT, "%s \"%.*s\" is there twice; " LEMON__DAMAGED, what, (int)bytes,
                              (const char *)name);
     if (!lemon__words_push(u->ctx, names, (size_t)(name - names->blob), bytes, 1)) return LEMON_E_MEMORY;
-    const int there = names == &u->key_names
-        ? lemon__room(u->ctx, &u->keys, &u->keys_capacity, names->count, sizeof *u->keys)
-        : lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, names->count, sizeof *u->tensors);
-    return there ? LEMON_OK : LEMON_E_MEMORY;
+    const int key = names == &u->key_names;
+    if (!(key ? lemon__room(u->ctx, &u->keys, &u->keys_capacity, names->count, sizeof *u->keys)
+              : lemon__room(u->ctx, &u->tensors, &u->tensors_capacity, names->count, sizeof *u->tensors)))
+        return LEMON_E_MEMORY;
+    if (!key) memset(&u->tensors[names->count - 1], 0, sizeof *u->tensors);
+    return LEMON_OK;
 }
 
 static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
@@ -8026,36 +8010,31 @@ static lemon_status lemon__unpack_one_key(lemon__unpack *u, lemon__cursor *c) {
 }
 
 /*  A row of the tensor table, and its data: where they must be, as many as the shape takes, under their checksum, zeros
-    behind them.  *end is where the tensor before it ended: tensors stand one behind the other, so none can overlap and
-    none can hide bytes between. */
+    behind them.  *end is where the tensor before it ended, for none may overlap, or leave bytes between. */
 static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__header *h, lemon__cursor *c, uint64_t *end) {
     size_t n = lemon__take16(c);
     unsigned dtype = lemon__take16(c);
-    uint64_t rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c), bytes = lemon__take64(c);
+    const unsigned long long rows = lemon__take64(c), cols = lemon__take64(c), offset = lemon__take64(c);
+    const unsigned long long bytes = lemon__take64(c), begin = lemon__pad(*end), all = h->data_bytes;
     uint32_t crc = lemon__take32(c);
     const uint8_t *name = lemon__take(c, n);
-    lemon__entry e;
-    lemon_tensor *t = &e.tensor;
     char called[LEMON__NAME + 16];
     lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
+    lemon_tensor *t = &u->tensors[u->tensor_names.count - 1].tensor;
     lemon__format(called, sizeof called, "tensor \"%.*s\"", (int)n, (const char *)name);
-    memset(&e, 0, sizeof e);
     t->dtype = dtype < LEMON_DTYPE_COUNT ? (lemon_dtype)dtype : LEMON_DTYPE_COUNT;
     t->rows = rows <= INT64_MAX ? (int64_t)rows : 0;
     t->cols = cols <= INT64_MAX ? (int64_t)cols : 0;
-    const uint64_t takes = lemon_tensor_bytes(t), begin = lemon__pad(*end);
-    if (takes == 0 || takes != bytes)
+    if (bytes == 0 || lemon_tensor_bytes(t) != bytes)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s is %s [%llu, %llu] in %llu bytes, which cannot be; " LEMON__DAMAGED,
-                             called, lemon_dtype_name(t->dtype), (unsigned long long)rows, (unsigned long long)cols,
-                             (unsigned long long)bytes);
+                             called, lemon_dtype_name(t->dtype), rows, cols, bytes);
     if (offset != begin)
         return lemon__refuse(u, LEMON_E_FORMAT, "%s begins at byte %llu of the data, expected %llu; " LEMON__DAMAGED,
-                             called, (unsigned long long)offset, (unsigned long long)begin);
-    if (offset > h->data_bytes || bytes > h->data_bytes - offset || lemon__pad(bytes) > h->data_bytes - offset)
-        return lemon__refuse(u, LEMON_E_FORMAT, "%s ends at byte %llu of the data, which have only %llu; "
-                             LEMON__DAMAGED, called, (unsigned long long)(offset + bytes),
-                             (unsigned long long)h->data_bytes);
+                             called, offset, begin);
+    if (offset > all || bytes > all - offset || lemon__pad(bytes) > all - offset)
+        return lemon__refuse(u, LEMON_E_FORMAT, "%s ends at byte %llu of the data, which have only %llu; " LEMON__DAMAGED,
+                             called, offset + bytes, all);
     const uint8_t *data = u->source.map + (h->data_at + offset);
     uint32_t actual = lemon__checksum(u->ctx, 0, data, (size_t)bytes);
     if (actual != crc || memcmp(data + bytes, lemon__zeros, (size_t)(lemon__pad(bytes) - bytes)) != 0)
@@ -8063,9 +8042,7 @@ static lemon_status lemon__unpack_one_tensor(lemon__unpack *u, const lemon__head
                              actual != crc ? "does not agree with its checksum" : "has padding that is not zero");
     t->data = lemon__unconst(data);
     lemon__swap(t->dtype, t->data, (size_t)bytes);
-    e.turned = 1;
     *end = offset + bytes;
-    u->tensors[u->tensor_names.count - 1] = e;
     return LEMON_OK;
 }
 
@@ -8087,18 +8064,11 @@ LEMON__APART lemon_status lemon__unpack_contents(lemon__unpack *u, const lemon__
     return status;
 }
 
-/*  The next word of a list of words separated by blanks, `at` being behind the one before; 0: there is none. */
-static size_t lemon__list_next(const char *list, size_t bytes, size_t *at) {
-    size_t begin;
-    while (*at < bytes && list[*at] == ' ') ++*at;
-    for (begin = *at; *at < bytes && list[*at] != ' ';) ++*at;
-    return *at - begin;
-}
-
+/*  Whether this word is one of a list, which are separated by blanks. */
 static int lemon__list_has(const char *list, size_t bytes, const char *word, size_t n) {
-    size_t at = 0, m;
-    while ((m = lemon__list_next(list, bytes, &at)) > 0)
-        if (m == n && memcmp(list + at - m, word, n) == 0) return 1;
+    for (size_t i = 0; i + n <= bytes; i++)
+        if ((i == 0 || list[i - 1] == ' ') && (i + n == bytes || list[i + n] == ' ') && memcmp(list + i, word, n) == 0)
+            return 1;
     return 0;
 }
 
@@ -8167,20 +8137,21 @@ static lemon_status lemon__unpack_shaped(const lemon__unpack *u, const char *nam
 /*  Parts that the file requires and `known` does not list are refused by name; so is a file without `needed`. */
 static lemon_status lemon__unpack_parts(const lemon__unpack *u, const char *known, const char *needed) {
     const char *list;
-    size_t bytes, at = 0, n;
+    size_t bytes, n;
     lemon_status status = lemon__unpack_text(u, "requires", &list, &bytes);
     if (status) return status;
-    while ((n = lemon__list_next(list, bytes, &at)) > 0)
-        if (!lemon__list_has(known, strlen(known), list + at - n, n))
+    for (size_t at = 0; at < bytes; at += n + 1) {
+        for (n = 0; at + n < bytes && list[at + n] != ' ';) n++;
+        if (n > 0 && !lemon__list_has(known, strlen(known), list + at, n))
             return lemon__refuse(u, LEMON_E_UNSUPPORTED, "requires the part \"%.*s\", expected %s; it holds something "
-                                 "else, or a newer lemon.h wrote it", (int)(n < 40 ? n : 40), list + at - n, known);
+                                 "else, or a newer lemon.h wrote it", (int)(n < 40 ? n : 40), list + at, known);
+    }
     if (lemon__list_has(list, bytes, needed, strlen(needed))) return LEMON_OK;
     return lemon__refuse(u, LEMON_E_FORMAT, "has no part \"%s\"; it holds something else", needed);
 }
 
-/*  Opens a container and checks all of it, checksums included.  Takes the reader over: it is closed by
-    lemon__unpack_close, or at once on error.  known: the parts that the caller can read; needed: the one that must be
-    there. */
+/*  Opens a container and checks all of it, checksums included.  Takes the reader over: lemon__unpack_close closes it, or
+    an error at once.  known: the parts that the caller can read; needed: the one that must be there. */
 LEMON__APART lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader *reader, const char *known,
                                              const char *needed, lemon__unpack *u) {
     lemon__header h;
@@ -8206,15 +8177,13 @@ LEMON__APART lemon_status lemon__unpack_open(lemon_ctx *ctx, const lemon_reader 
 /*  Stores a number of a file under the field's name there; what follows from the others is lemon_config_check's. */
 static lemon_status lemon__field_set(lemon_ctx *ctx, const char *file, const char *name,
                                      const struct lemon__field *field, double value, lemon_config *config) {
-    void *p = (uint8_t *)config + field->offset;
-    float real;
     if (field->real && !(fabs(value) < 1e30))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %g, expected a smaller number", file, name, value);
     if (!field->real && (!(value >= 0 && value <= INT32_MAX) || value < floor(value) || value > floor(value)))
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: %s is %.19g, expected 0 to %ld", file, name, value, (long)INT32_MAX);
-    real = field->real ? (float)value : 0;
-    int32_t whole = field->real ? 0 : (int32_t)value;
-    memcpy(p, field->real ? (const void *)&real : (const void *)&whole, 4);
+    const float real = (float)value;
+    const int32_t whole = field->real ? 0 : (int32_t)value;
+    memcpy((uint8_t *)config + field->offset, field->real ? (const void *)&real : (const void *)&whole, 4);
     return LEMON_OK;
 }
 
@@ -8251,8 +8220,7 @@ LEMON__APART lemon_status lemon__unpack_config(const lemon__unpack *u, const cha
 /*  What YaRN multiplies queries and keys by, where nothing else is said. */
 static double lemon__yarn_magnitude(double factor) { return factor > 1 ? 0.1 * log(factor) + 1 : 1; }
 
-/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where the file has none, -1 where it is
-    no number. */
+/*  A config out of a file that may leave fields out.  get: 1 and the value, 0 where there is none, -1 where it is no number. */
 static lemon_status lemon__config_read(lemon_ctx *ctx, const char *file, lemon__style style, void *from,
                                        int (*get)(void *from, const struct lemon__field *field, double *value),
                                        int rope_scaling, lemon_config *config) {
@@ -8331,8 +8299,7 @@ static lemon_dtype lemon__param_dtype(const lemon_tensor *param, lemon__style st
     return dtype;
 }
 
-/*  head_dim where a role's rows stand in the order of Hugging Face's RoPE in a file; family: the file's.  GGUF has LLaMA's
-    in ours. */
+/*  head_dim where a role's rows stand in Hugging Face's order in a file of this family, else 0; GGUF has LLaMA's in ours. */
 static int64_t lemon__halves(const lemon_config *c, lemon_role role, lemon__style style, const char *family) {
     int turned = role == LEMON_WQ || role == LEMON_WK || role == LEMON_BQ || role == LEMON_BK || role == LEMON_Q_NORM ||
                  role == LEMON_K_NORM;
@@ -8358,13 +8325,9 @@ static void lemon__pack_params(lemon__pack *pack, const lemon_model *model, int6
     }
 }
 
-/*  The part "model": arch, the config, the table of parameters, the tokenizer if there is one, and what else the
-    model carries along. */
+/*  The part "model": arch, the config, the parameters, the tokenizer if there is one, and what else the model carries. */
 static void lemon__pack_model(lemon__pack *pack, const lemon_model *model, lemon_dtype dtype) {
     char name[2 * LEMON__NAME];
-    if (!pack->status && (unsigned)dtype > LEMON_Q4)
-        pack->status = lemon__fail(pack->ctx, LEMON_E_ARG, "dtype is %s, expected f32, bf16, f16, q8 or q4",
-                                   lemon_dtype_name(dtype));
     if (!pack->status) pack->status = lemon__vocabulary_check(pack->ctx, model->tokenizer, model->config.vocab_size);
     lemon__pack_text(pack, "arch", lemon_config_family(&model->config), strlen(lemon_config_family(&model->config)));
     lemon__pack_config(pack, "", &model->config);
@@ -8389,32 +8352,29 @@ static void lemon__shape_reason(const lemon_model *model, int64_t i, int rows_di
 }
 
 static size_t lemon__entry_row_bytes(const lemon__entry *e, int64_t cols) {
-    if (!LEMON__FORMATS || !e->coding || !e->coding->decode) return lemon_row_bytes(e->tensor.dtype, cols);
+    if (!LEMON__FORMATS || !e->coding) return lemon_row_bytes(e->tensor.dtype, cols);
     return (size_t)(cols / e->coding->numbers) * (size_t)e->coding->bytes;
 }
 
-/*  A tensor of a file becomes a weight: it stays where it stands if it can, else it is copied.  It cannot where its
-    numbers must be decoded (vectors are f32 in memory), its rows be put in order (halves: see lemon__row_of_halves), or
-    where numbers are not aligned, as in old safetensors. */
+/*  A tensor of a file becomes a weight: it stays where it stands, or is copied where its numbers must be decoded (vectors
+    are f32 in memory) or are not aligned, as in old safetensors, or where its rows must be put in order (halves). */
 static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon__entry *e, int64_t halves,
                                  lemon_tensor *param) {
     lemon_tensor from = e->tensor;
-    const lemon__coding *coding = e->coding && e->coding->decode ? e->coding : NULL;
-    const int turn = from.dtype == LEMON_F32 && lemon__big_endian() && !e->turned;
-    int64_t vector = from.rows == 1;
+    const lemon__coding *coding = e->coding;
+    const int as_is = !coding && (from.dtype == LEMON_F32 || from.rows > 1);
     *param = from;
-    if (halves && vector) lemon__as_column(&from);
+    if (as_is && !halves && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0) return LEMON_OK;
+    if (from.rows == 1) param->dtype = LEMON_F32;
+    param->data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(param));
+    lemon_tensor to = *param;
+    if (halves && from.rows == 1) { lemon__as_column(&from); lemon__as_column(&to); }
     size_t row_bytes = lemon__entry_row_bytes(e, from.cols);
-    lemon_tensor to = from;
-    if (vector) to.dtype = LEMON_F32;
-    if (!coding && !halves && to.dtype == from.dtype && (uintptr_t)from.data % (from.dtype == LEMON_F32 ? 4 : 2) == 0 && !turn)
-        return LEMON_OK;
-    to.data = lemon_arena_alloc(ctx, &model->arena, lemon_tensor_bytes(&to));
     float *numbers = (float *)lemon__malloc(ctx, (size_t)from.cols * sizeof(float));
     for (int64_t i = 0; to.data && numbers && i < from.rows; i++) {
         const uint8_t *in = (const uint8_t *)from.data + (size_t)i * row_bytes;
         int64_t row = halves ? lemon__row_of_halves(i, halves) : i;
-        if (!coding && to.dtype == from.dtype) {
+        if (as_is) {
             memcpy((uint8_t *)to.data + (size_t)row * row_bytes, in, row_bytes);
             continue;
         }
@@ -8423,14 +8383,11 @@ static lemon_status lemon__adopt(lemon_ctx *ctx, lemon_model *model, const lemon
         if (!coding) lemon_row_to_f32(&from, i, numbers);
         lemon_row_from_f32(&to, row, numbers);
     }
-    if (to.data && turn) lemon__swap(to.dtype, to.data, lemon_tensor_bytes(&to));
-    if (to.data) lemon__pages(ctx, to.data, lemon_tensor_bytes(&to), LEMON__GONE);
-    if (to.data) lemon__pages(ctx, from.data, (size_t)from.rows * row_bytes, LEMON__GONE);
-    if (to.data == NULL || numbers == NULL) to.data = NULL;
     lemon__free(ctx, numbers, (size_t)from.cols * sizeof(float));
-    param->data = to.data;
-    param->dtype = to.dtype;
-    return to.data ? LEMON_OK : LEMON_E_MEMORY;
+    if (to.data == NULL || numbers == NULL) return LEMON_E_MEMORY;
+    lemon__pages(ctx, to.data, lemon_tensor_bytes(&to), LEMON__GONE);
+    lemon__pages(ctx, from.data, (size_t)from.rows * row_bytes, LEMON__GONE);
+    return LEMON_OK;
 }
 
 /*  Phi-3 has queries, keys and values in one matrix, and gate and up in another: its name, its rows, and the first of
@@ -8448,8 +8405,7 @@ static const char *lemon__fused_name(const lemon_config *c, lemon_role role, lem
     return names[ffn][style == LEMON__STYLE_GGUF];
 }
 
-/*  One parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for
-    weights. */
+/*  A parameter of the table: found by name in one of n files, of the shape that the config asks for, of a type for weights. */
 static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
                                         lemon_model *model, int64_t i) {
     lemon_tensor *param = &model->params[i];
@@ -8464,20 +8420,20 @@ static lemon_status lemon__unpack_param(lemon__unpack *u, int64_t n, lemon__styl
     if (at < 0) return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is missing", name);
     u += k - 1;
     u->tensors[at].used = 1;
-    lemon_tensor found = u->tensors[at].tensor;
-    lemon__shape_reason(model, i, found.rows != rows, why, sizeof why);
-    lemon_status status = lemon__unpack_shape(u, name, &found, rows, param->cols, why);
     lemon__entry e = u->tensors[at];
+    lemon_tensor *t = &e.tensor;
+    lemon__shape_reason(model, i, t->rows != rows, why, sizeof why);
+    if (lemon__unpack_shape(u, name, t, rows, param->cols, why)) return LEMON_E_FORMAT;
     int64_t halves = lemon__halves(&model->config, role, style, family);
-    if (!status && (found.dtype > (found.rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4) ||
-                    (found.rows == 1 && halves && (found.dtype > LEMON_F16 || (e.coding && e.coding->decode)))))
-        status = lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name,
-                               lemon_dtype_name(found.dtype), found.rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
-    if (!status && !LEMON__FORMATS) *param = found;     /* what a .lemon file has is as it must be in memory */
-    if (status || !LEMON__FORMATS) return status;
-    e.tensor.rows = param->rows;
-    e.tensor.data = (uint8_t *)found.data + (size_t)first * lemon__entry_row_bytes(&e, found.cols);
-    return lemon__adopt(u->ctx, model, &e, halves, param);
+    if (t->dtype > (t->rows == 1 && style == LEMON__STYLE_LEMON ? LEMON_F32 : LEMON_Q4) ||
+        (t->rows == 1 && halves && (t->dtype > LEMON_F16 || e.coding)))
+        return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"%s\" is %s, expected %s", name, lemon_dtype_name(t->dtype),
+                             t->rows == 1 ? "f32" : "f32, bf16, f16, q8 or q4");
+    t->rows = param->rows;
+    t->data = (uint8_t *)t->data + (size_t)first * lemon__entry_row_bytes(&e, t->cols);
+    if (LEMON__FORMATS) return lemon__adopt(u->ctx, model, &e, halves, param);
+    *param = *t;                        /* what a .lemon file has is as it must be in memory */
+    return LEMON_OK;
 }
 
 /*  The type that most numbers of the matrices have. */
@@ -8510,7 +8466,6 @@ static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
     return LEMON_OK;
 }
 
-/*  Every parameter out of n files. */
 static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__style style, const char *family,
                                          const lemon_config *config, lemon_model **model) {
     int64_t tensors = 0;
@@ -8538,8 +8493,7 @@ static lemon_status lemon__unpack_carried(const lemon__unpack *u, lemon_model *m
     return status;
 }
 
-/*  The end of reading a model out of one file, which it keeps, for its weights stay there; after an error nothing is
-    left of either. */
+/*  The end of reading a model out of a file, which it keeps, for its weights stay there; an error leaves neither. */
 static lemon_status lemon__unpack_done(lemon__unpack *u, lemon_status status, const char *format, lemon_model **model) {
     lemon_ctx *ctx = u->ctx;
     if (!status && lemon__vocabulary_check(ctx, (*model)->tokenizer, (*model)->config.vocab_size))
@@ -8588,11 +8542,9 @@ static lemon_status lemon__load_lemon(lemon_ctx *ctx, const lemon_reader *reader
 enum { LEMON__L2C_HEADER = 256, LEMON__L2C_STEPS = 13, LEMON__L2C_ROPE = LEMON_ROLE_COUNT };
 
 typedef struct lemon__llama2c {
-    lemon_ctx *ctx;
-    const char *name;
+    lemon__unpack file;             /* for messages */
     lemon_config config;
-    int version;
-    int64_t group;                  /* numbers that share a scale in version 2 */
+    int64_t version, group;         /* group: numbers that share a scale in version 2 */
     lemon__cursor at;
 } lemon__llama2c;
 
@@ -8605,9 +8557,8 @@ static const uint8_t lemon__llama2c_order[2][LEMON__L2C_STEPS] = {
 /*  Its seven numbers, by their place in lemon__fields. */
 static const uint8_t lemon__llama2c_fields[7] = {0, 5, 1, 2, 3, 6, 9};
 
-/*  The role of a step (LEMON__L2C_ROPE: its tables), how many tensors of it follow, and how many numbers each has: none
-    where the file has not got it. */
-static int lemon__llama2c_step(const lemon_config *c, int version, int step, uint64_t *count, uint64_t *numbers) {
+/*  The role of a step (LEMON__L2C_ROPE: its tables), how many tensors follow, and how many numbers each has: 0 if absent. */
+static int lemon__llama2c_step(const lemon_config *c, int64_t version, int step, uint64_t *count, uint64_t *numbers) {
     const int role = lemon__llama2c_order[version > 0][step];
     const lemon_role_info *info = lemon_role_get((lemon_role)role);
     *count = info && info->per_layer ? (uint64_t)c->n_layers : 1;
@@ -8622,17 +8573,17 @@ static lemon_status lemon__llama2c_config(lemon__llama2c *in, const int64_t fiel
     lemon_config *c = &in->config;
     for (int i = 0; i < 7; i++)
         if (field[i] < 1 || field[i] > INT32_MAX)
-            return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: %s is %lld, expected at least 1; " LEMON__DAMAGED,
-                               in->name, lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
+            return lemon__refuse(&in->file, LEMON_E_FORMAT, "%s is %lld, expected at least 1; " LEMON__DAMAGED,
+                                 lemon__fields[lemon__llama2c_fields[i]].name, (long long)field[i]);
     if (field[0] % field[3] != 0)
-        return lemon__fail(in->ctx, LEMON_E_FORMAT, "%s: n_heads is %lld, expected a divisor of d_model, which is "
-                           "%lld; " LEMON__DAMAGED, in->name, (long long)field[3], (long long)field[0]);
+        return lemon__refuse(&in->file, LEMON_E_FORMAT, "n_heads is %lld, expected a divisor of d_model, which is %lld; "
+                             LEMON__DAMAGED, (long long)field[3], (long long)field[0]);
     lemon_config_defaults(c);
     for (int i = 0; i < 7; i++)
-        lemon__field_set(in->ctx, in->name, "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
+        lemon__field_set(in->file.ctx, "", "", &lemon__fields[lemon__llama2c_fields[i]], (double)field[i], c);
     c->head_dim = (int32_t)(field[0] / field[3]);
     c->tied_embeddings = tied;
-    return lemon_config_check(in->ctx, c) ? lemon__blame(in->ctx, in->name, LEMON_E_FORMAT) : LEMON_OK;
+    return lemon_config_check(in->file.ctx, c) ? lemon__blame(in->file.ctx, in->file.source.name, LEMON_E_FORMAT) : LEMON_OK;
 }
 
 static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
@@ -8641,26 +8592,24 @@ static void lemon__llama2c_ints(lemon__cursor *c, int64_t field[7]) {
 
 static lemon_status lemon__llama2c_header(lemon__llama2c *in) {
     lemon__cursor *c = &in->at;
-    int64_t field[7], version = 0;
+    int64_t field[7];
     if (c->size >= 4 && lemon__get32(c->bytes) == LEMON__L2C_MAGIC) {
         lemon__take(c, 4);
-        version = lemon__take32(c);
-        if (version != 1 && version != 2)
-            return lemon__fail(in->ctx, LEMON_E_UNSUPPORTED, "%s: version of the llama2.c file is %lld, expected 1 or "
-                               "2", in->name, (long long)version);
+        in->version = lemon__take32(c);
+        if (in->version != 1 && in->version != 2)
+            return lemon__refuse(&in->file, LEMON_E_UNSUPPORTED, "version of the llama2.c file is %lld, expected 1 or 2",
+                                 (long long)in->version);
     }
-    in->version = (int)version;
     lemon__llama2c_ints(c, field);
     int tied = field[5] > 0;
-    if (version == 0) {
-        if (!tied) field[5] = -field[5];
+    if (in->version == 0) {
+        field[5] = tied ? field[5] : -field[5];
     } else {
         tied = (int)lemon__take_number(c, 1);
-        in->group = version == 2 ? lemon__take32(c) : 1;
+        in->group = in->version == 2 ? lemon__take32(c) : 1;
         c->at = LEMON__L2C_HEADER;
         if (c->bad || c->size < LEMON__L2C_HEADER || in->group < 1 || tied > 1)
-            return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                               "%s: header of the llama2.c file is cut short or damaged; get it anew", in->name);
+            return lemon__refuse(&in->file, LEMON_E_FORMAT, "header of the llama2.c file is cut short or damaged; get it anew");
     }
     return lemon__llama2c_config(in, field, tied);
 }
@@ -8674,8 +8623,7 @@ static void lemon__llama2c_read(lemon__llama2c *in, int quantised, float *out, u
         out[i] = quantised ? (float)(int8_t)p[i] * lemon__getf32(scales + i / group * 4) : lemon__getf32(p + 4 * i);
 }
 
-/*  All tensors into a model; without one *size receives what a file with this header must have, which the config's limits
-    keep far below 2^64. */
+/*  All tensors into a model, if there is one; *size: what a file with this header has, by the config's limits below 2^64. */
 static lemon_status lemon__llama2c_weights(lemon__llama2c *in, const lemon_model *model, uint64_t *size) {
     uint64_t count, n;
     int i;
@@ -8683,9 +8631,8 @@ static lemon_status lemon__llama2c_weights(lemon__llama2c *in, const lemon_model
         int role = lemon__llama2c_step(&in->config, in->version, i, &count, &n);
         int quantised = in->version == 2 && role != LEMON__L2C_ROPE && lemon__roles[role].matrix;
         if (quantised && n % (uint64_t)in->group != 0)
-            return lemon__fail(in->ctx, LEMON_E_FORMAT,
-                               "%s: group size is %lld, expected a divisor of the %llu numbers of %s", in->name,
-                               (long long)in->group, (unsigned long long)n, lemon__roles[role].name);
+            return lemon__refuse(&in->file, LEMON_E_FORMAT, "group size is %lld, expected a divisor of the %llu numbers of "
+                                 "%s", (long long)in->group, (unsigned long long)n, lemon__roles[role].name);
         *size += count * (quantised ? n + n / (uint64_t)in->group * 4 : n * 4);
         if (model && role == LEMON__L2C_ROPE) lemon__take(&in->at, (size_t)(4 * n));
         for (uint64_t layer = 0; model && layer < count && n > 0 && role != LEMON__L2C_ROPE; layer++)
@@ -8699,19 +8646,19 @@ static lemon_status lemon__load_llama2c(lemon_ctx *ctx, const lemon_reader *read
     lemon__llama2c in;
     uint64_t size;
     memset(&in, 0, sizeof in);
-    in.ctx = ctx;
-    in.name = reader->name;
+    in.file.ctx = ctx;
+    in.file.source = *reader;
     in.at = lemon__cursor_over(reader);
     lemon_status status = lemon__llama2c_header(&in);
     if (!status) status = lemon__llama2c_weights(&in, NULL, &size);
     if (status) return status;
+    const lemon_config *c = &in.config;
     if (size != reader->size)
-        return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, expected %llu as llama2.c version %d with "
-                           "d_model %ld, d_ffn %ld, n_layers %ld, vocab_size %ld; " LEMON__DAMAGED, reader->name,
-                           (unsigned long long)reader->size, (unsigned long long)size, in.version,
-                           (long)in.config.d_model, (long)in.config.d_ffn, (long)in.config.n_layers,
-                           (long)in.config.vocab_size);
-    status = lemon_model_create(ctx, &in.config, model);
+        return lemon__refuse(&in.file, LEMON_E_FORMAT, "size is %llu bytes, expected %llu as llama2.c version %d with "
+                             "d_model %ld, d_ffn %ld, n_layers %ld, vocab_size %ld; " LEMON__DAMAGED,
+                             (unsigned long long)reader->size, (unsigned long long)size, (int)in.version, (long)c->d_model,
+                             (long)c->d_ffn, (long)c->n_layers, (long)c->vocab_size);
+    status = lemon_model_create(ctx, c, model);
     if (!status) status = lemon__llama2c_weights(&in, *model, &size);
     if (!status) memcpy((*model)->format, "llama2c", 8);
     if (!status && in.version == 2) (*model)->dtype = LEMON_Q8;         /* as the file has it; groups differ from ours */
@@ -8740,28 +8687,16 @@ static lemon_status lemon__join(lemon_ctx *ctx, const char *folder, const char *
     return LEMON_OK;
 }
 
-static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader) {
+/*  Opens a file of a folder.  It need not be there where `there` is given, which says so; what else goes wrong is an error. */
+static lemon_status lemon__open_in(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader, int *there) {
     char path[LEMON__PATH];
     lemon_status status = lemon__join(ctx, folder, name, path);
     memset(reader, 0, sizeof *reader);
     if (!status) status = lemon_file_reader(ctx, path, reader);
     if (!status) status = lemon__hold(ctx, reader);
     if (status) lemon__reader_close(reader);
-    return status;
-}
-
-/*  The same for a file that need not be there: *there says whether it is.  What keeps it from being read is an error. */
-static lemon_status lemon__open_if(lemon_ctx *ctx, const char *folder, const char *name, lemon_reader *reader, int *there) {
-    lemon_status status = lemon__open_in(ctx, folder, name, reader);
-    *there = !status;
-    return status == LEMON_E_IO && (errno == ENOENT || errno == ENOTDIR) ? LEMON_OK : status;
-}
-
-static lemon_status lemon__is_in(lemon_ctx *ctx, const char *folder, const char *name, int *there) {
-    lemon_reader reader;
-    lemon_status status = lemon__open_if(ctx, folder, name, &reader, there);
-    if (*there) lemon__reader_close(&reader);
-    return status;
+    if (there) *there = !status;
+    return there && status == LEMON_E_IO && (errno == ENOENT || errno == ENOTDIR) ? LEMON_OK : status;
 }
 
 /*  Refuses a tensor of a file that others wrote. */
@@ -8792,6 +8727,7 @@ static lemon_status lemon__unpack_place(lemon__unpack *u, uint64_t data_at, uint
                                      "data beyond the file's end, or another tensor's");
         left -= bytes;
         e->tensor.data = lemon__unconst(u->source.map + data_at + e->offset);
+        lemon__swap(e->tensor.dtype, e->tensor.data, (size_t)bytes);
     }
     return LEMON_OK;
 }
@@ -8801,7 +8737,6 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     int32_t type = lemon__json_get(json, i + 1, "dtype");
     int64_t size[2] = {1, 1}, range[2] = {0, 0};
     int dtype = LEMON_F32;
-    lemon__entry e;
     size_t bytes;
     const uint8_t *name = lemon__json_string(json, i, &bytes);
     if (json->nodes[i].escaped) name = NULL;
@@ -8813,14 +8748,11 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
                              "quantised models must be converted to one of these", (int)bytes, (const char *)name);
     int n = lemon__json_ints(json, lemon__json_get(json, i + 1, "shape"), size, 2);
     int ok = n > 0 && lemon__json_ints(json, lemon__json_get(json, i + 1, "data_offsets"), range, 2) == 2;
-    memset(&e, 0, sizeof e);
-    e.tensor.dtype = (lemon_dtype)dtype;
-    e.tensor.rows = n == 2 ? size[0] : 1;
-    e.tensor.cols = n == 2 ? size[1] : size[0];
-    if (!ok || range[0] < 0 || range[1] <= range[0] || lemon_tensor_bytes(&e.tensor) != (uint64_t)(range[1] - range[0]))
+    lemon__entry *e = &u->tensors[u->tensor_names.count - 1];
+    e->tensor = lemon__view(NULL, (lemon_dtype)dtype, n == 2 ? size[0] : 1, size[n == 2]);
+    if (!ok || range[0] < 0 || range[1] <= range[0] || lemon_tensor_bytes(&e->tensor) != (uint64_t)(range[1] - range[0]))
         return lemon__tensor_bad(u, name, bytes, "a shape or data_offsets that cannot be");
-    e.offset = (uint64_t)range[0];
-    u->tensors[u->tensor_names.count - 1] = e;
+    e->offset = (uint64_t)range[0];
     return LEMON_OK;
 }
 
@@ -8850,14 +8782,17 @@ typedef struct lemon__shards {
     int64_t n, capacity;
 } lemon__shards;
 
-static lemon_status lemon__shards_add(lemon__shards *shards, const char *name) {
+/*  there: as of lemon__open_in. */
+static lemon_status lemon__shards_add(lemon__shards *shards, const char *name, int *there) {
     lemon__unpack *u;
     if (!lemon__room(shards->ctx, &shards->u, &shards->capacity, shards->n + 1, sizeof *u)) return LEMON_E_MEMORY;
-    u = &shards->u[shards->n++];
+    u = &shards->u[shards->n];
     memset(u, 0, sizeof *u);
     u->ctx = shards->ctx;
-    lemon_status status = lemon__open_in(shards->ctx, shards->folder, name, &u->source);
-    return status ? status : lemon__st_open(u);
+    lemon_status status = lemon__open_in(shards->ctx, shards->folder, name, &u->source, there);
+    if (status || (there && !*there)) return status;
+    shards->n++;
+    return lemon__st_open(u);
 }
 
 static void lemon__shards_close(void *user) {
@@ -8872,6 +8807,7 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
     int32_t map = lemon__json_get(json, 0, "weight_map");
     lemon__words seen;
     lemon_status status = LEMON_OK;
+    char name[256];
     memset(&seen, 0, sizeof seen);
     seen.blob = json->text;
     if (lemon__json_type_of(json, map) != LEMON__JSON_OBJECT)
@@ -8879,15 +8815,13 @@ static lemon_status lemon__shards_index(lemon__shards *shards, lemon__json *json
     for (int32_t i = map + 1; i < json->nodes[map].next && !status; i = json->nodes[i + 1].next) {
         size_t n;
         const uint8_t *file = lemon__json_string(json, i + 1, &n);
-        char name[256];
         if (file == NULL || n == 0 || n >= sizeof name || json->nodes[i + 1].escaped || memchr(file, '/', n) ||
             memchr(file, ':', n) || memchr(file, 0, n)) {
             status = lemon__fail(json->ctx, LEMON_E_FORMAT, "%s: weight_map has a value that is no file name", json->name);
         } else if (lemon__words_find(&seen, file, n) < 0) {
-            memcpy(name, file, n);
-            name[n] = 0;
+            lemon__format(name, sizeof name, "%.*s", (int)n, (const char *)file);
             status = lemon__words_push(json->ctx, &seen, json->nodes[i + 1].start, n, 1) ? LEMON_OK : LEMON_E_MEMORY;
-            if (!status) status = lemon__shards_add(shards, name);
+            if (!status) status = lemon__shards_add(shards, name, NULL);
         }
     }
     lemon__words_free(json->ctx, &seen);
@@ -8899,10 +8833,9 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     lemon_reader reader;
     lemon__json json;
     int there;
-    lemon_status status = lemon__is_in(shards->ctx, shards->folder, "model.safetensors", &there);
-    if (status) return status;
-    if (there) return lemon__shards_add(shards, "model.safetensors");
-    status = lemon__open_if(shards->ctx, shards->folder, "model.safetensors.index.json", &reader, &there);
+    lemon_status status = lemon__shards_add(shards, "model.safetensors", &there);
+    if (status || there) return status;
+    status = lemon__open_in(shards->ctx, shards->folder, "model.safetensors.index.json", &reader, &there);
     if (status) return status;
     if (!there)
         return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
@@ -8934,8 +8867,7 @@ static int lemon__folder_field(void *from, const struct lemon__field *field, dou
 /*  Refuses a member by name, with its value and why. */
 static lemon_status lemon__folder_bad(const lemon__json *json, const char *name, int32_t node, const char *why) {
     return lemon__fail(json->ctx, LEMON_E_UNSUPPORTED, "%s: %s is %.*s, %s", json->name, name,
-                       node < 0 ? 7 : (int)lemon__min(60, json->nodes[node].bytes),
-                       node < 0 ? "missing" : (const char *)json->text + json->nodes[node].start, why);
+                       (int)lemon__min(60, json->nodes[node].bytes), (const char *)json->text + json->nodes[node].start, why);
 }
 
 /*  Refuses by name what changes the computation and is not computed here. */
@@ -8955,7 +8887,6 @@ static lemon_status lemon__folder_refuse(lemon__json *json) {
     return LEMON_OK;
 }
 
-/*  The kind of RoPE's scaling. */
 static lemon_status lemon__folder_rope(lemon__json *json, int *kind) {
     int32_t node = lemon__folder_scaling(json), type = lemon__json_get(json, node, "rope_type");
     *kind = LEMON_ROPE_PLAIN;
@@ -9006,7 +8937,7 @@ static lemon_status lemon__folder_carry(lemon_ctx *ctx, const char *folder, lemo
     lemon_reader reader;
     int there;
     for (int i = 0; i < LEMON__CARRIED && !status; i++) {
-        status = lemon__open_if(ctx, folder, lemon__carried[i], &reader, &there);
+        status = lemon__open_in(ctx, folder, lemon__carried[i], &reader, &there);
         if (!there) continue;
         status = lemon__part_add(ctx, model, lemon__carried[i], strlen(lemon__carried[i]), reader.map, (size_t)reader.size);
         lemon__reader_close(&reader);
@@ -9020,7 +8951,7 @@ static lemon_status lemon__folder_config(lemon_ctx *ctx, const char *folder, lem
     lemon__json json;
     size_t n;
     int kind = 0;
-    lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader);
+    lemon_status status = lemon__open_in(ctx, folder, "config.json", &reader, NULL);
     if (status) return status;
     status = lemon__json_parse(ctx, reader.name, reader.map, (size_t)reader.size, &json);
     if (!status) {
@@ -9127,6 +9058,7 @@ static const lemon__coding lemon__codings[] = {
     {12, LEMON_F16, 256, 144, lemon__q45k_decode, "Q4_K"},
     {13, LEMON_F16, 256, 176, lemon__q45k_decode, "Q5_K"},
     {14, LEMON_F16, 256, 210, lemon__q6k_decode, "Q6_K"}};
+enum { LEMON__CODINGS = sizeof lemon__codings / sizeof lemon__codings[0] };
 
 enum { LEMON__GGUF_U32 = 4, LEMON__GGUF_F32 = 6, LEMON__GGUF_BOOL = 7, LEMON__GGUF_TEXT = 8, LEMON__GGUF_ARRAY = 9,
        LEMON__GGUF_I32 = 5, LEMON__GGUF_TYPES = 13 };
@@ -9176,26 +9108,24 @@ static lemon_status lemon__gguf_tensor(lemon__unpack *u, lemon__cursor *c) {
     const uint8_t *name = lemon__take_text(c, &n);
     uint32_t dims = lemon__take32(c);
     uint64_t size[4] = {1, 1, 1, 1};
-    lemon__entry e;
+    size_t k = 0;
     lemon_status status = lemon__unpack_name(u, name, n, &u->tensor_names, "tensor");
     if (status) return status;
-    memset(&e, 0, sizeof e);
+    lemon__entry *e = &u->tensors[u->tensor_names.count - 1];
     for (uint32_t i = 0; i < dims && i < 4; i++) size[i] = lemon__take64(c);
     uint32_t id = lemon__take32(c);
-    e.offset = lemon__take64(c);
-    for (size_t k = 0; k < sizeof lemon__codings / sizeof lemon__codings[0]; k++)
-        if (lemon__codings[k].id == id) e.coding = &lemon__codings[k];
-    if (!c->bad && e.coding == NULL)
+    e->offset = lemon__take64(c);
+    while (k < LEMON__CODINGS && lemon__codings[k].id != id) k++;
+    const lemon__coding *coding = &lemon__codings[k];
+    if (!c->bad && k == LEMON__CODINGS)
         return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"%.*s\" is of GGUF type %lu, expected F32, F16, BF16, "
                              "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K", (int)n, (const char *)name,
                              (unsigned long)id);
     if (c->bad || dims < 1 || dims > 4 || size[0] < 1 || size[0] > 1 << 28 || size[1] < 1 || size[1] > 1 << 28 ||
-        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)e.coding->numbers)
+        size[2] != 1 || size[3] != 1 || size[0] % (uint64_t)coding->numbers)
         return lemon__tensor_bad(u, name, n, "a shape that cannot be");
-    e.tensor.rows = (int64_t)size[1];
-    e.tensor.cols = (int64_t)size[0];
-    e.tensor.dtype = e.coding->dtype;
-    u->tensors[u->tensor_names.count - 1] = e;
+    e->tensor = lemon__view(NULL, coding->dtype, (int64_t)size[1], (int64_t)size[0]);
+    e->coding = coding->decode ? coding : NULL;
     return LEMON_OK;
 }
 
@@ -9320,20 +9250,21 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
     int32_t at = lemon__words_find(&u->tensor_names, "rope_freqs.weight", 17);
     int64_t planes = c->head_dim / 2, n = 0;
     double turns[2] = {0, 0}, fast[2] = {0.5, 0}, slope, base = 1.0 / 3;
+    float slower[2048];                 /* as many as the config allows */
     int same = 1;
     if (at < 0) return LEMON_OK;
     const lemon_tensor *t = &u->tensors[at].tensor;
     u->tensors[at].used = 1;
     same = !c->rope_scaling && t->rows == 1 && t->cols == planes && t->dtype == LEMON_F32;
-    double factor = same ? (double)lemon__getf32((const uint8_t *)t->data + 4 * (planes - 1)) : 0;
+    if (same) memcpy(slower, t->data, (size_t)planes * sizeof *slower);
+    double factor = same ? (double)slower[planes - 1] : 0;
     for (int64_t i = 0; i < planes && same; i++) {
         double x = pow((double)c->rope_theta, -2.0 * (double)i / c->head_dim) / LEMON__TWO_PI;
-        double slower = (double)lemon__getf32((const uint8_t *)t->data + 4 * i);
-        int plain = slower < 1.00001;
+        int plain = (double)slower[i] < 1.00001;
         if (plain && n == 0) turns[0] = x * pow((double)c->rope_theta, -1.0 / c->head_dim);     /* half a plane on */
-        if (plain || !(slower < 0.99999 * factor)) continue;
+        if (plain || !((double)slower[i] < 0.99999 * factor)) continue;
         turns[n > 0] = x;
-        fast[n++ > 0] = (1 / slower - 1 / factor) / (1 - 1 / factor);
+        fast[n++ > 0] = (1 / (double)slower[i] - 1 / factor) / (1 - 1 / factor);
     }
     slope = n > 1 ? (fast[0] - fast[1]) / (turns[0] - turns[1]) : turns[0] > 0 ? (fast[0] + base) / turns[0] : base;
     if (n > 1) base = slope * turns[0] - fast[0];
@@ -9346,12 +9277,11 @@ static lemon_status lemon__gguf_freqs(lemon__unpack *u, lemon_config *c) {
     }
     same = same && lemon_config_check(u->ctx, c) == LEMON_OK;
     for (int64_t i = 0; i < planes && same; i++)
-        same = fabs(lemon__rope_slower(c, i) / (double)lemon__getf32((const uint8_t *)t->data + 4 * i) - 1) < 1e-3;
+        same = fabs(lemon__rope_slower(c, i) / (double)slower[i] - 1) < 1e-3;
     if (same) return LEMON_OK;
     return lemon__refuse(u, LEMON_E_UNSUPPORTED, "tensor \"rope_freqs.weight\" is not what LLaMA 3's scaling makes");
 }
 
-/*  All of the config. */
 static lemon_status lemon__gguf_config(lemon__unpack *u, lemon_config *c) {
     const lemon__key *key = lemon__gguf_key(u, "general.architecture");
     int text = key && key->type == LEMON__GGUF_TEXT;
@@ -9432,8 +9362,7 @@ static int lemon__looks_like_llama2c(const uint8_t *head, size_t n) {
 
 /*  Says what a file is that we cannot read. */
 static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *reader, const uint8_t *head, size_t n) {
-    lemon_status status = LEMON_E_UNSUPPORTED;
-    const char *what = "unknown", *then = "";
+    const char *what = NULL;
     size_t i = 0;
     if (n == 0) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: is empty, expected a model", reader->name);
     while (i < n && (head[i] >= ' ' || strchr("\t\n\r\f\v", head[i]))) i++;
@@ -9441,11 +9370,10 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
         what = "safetensors without its config.json, which is loaded by its folder's name";
     else if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) what = "a zip archive, as PyTorch writes";
     else if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) what = "gzip, to be unpacked first";
-    else status = LEMON_E_FORMAT;
-    if (status == LEMON_E_FORMAT && i == n) what = "text";
-    else if (status == LEMON_E_FORMAT) then = "; it is damaged or no model";
+    const lemon_status status = what ? LEMON_E_UNSUPPORTED : LEMON_E_FORMAT;
     return lemon__fail(ctx, status, "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face "
-                       "folder%s", reader->name, what, then);
+                       "folder%s", reader->name, what ? what : i == n ? "text" : "unknown",
+                       what || i == n ? "" : "; it is damaged or no model");
 }
 
 LEMON_API lemon_status lemon_load_reader(lemon_ctx *ctx, const lemon_reader *reader, lemon_model **model) {
@@ -9483,9 +9411,9 @@ LEMON_API lemon_status lemon_load(lemon_ctx *ctx, const char *path, lemon_model 
         return lemon__load_folder(ctx, n == 11 ? "./" : folder, model);
     }
     if (LEMON__FORMATS) {
-        status = lemon__is_in(ctx, path, "config.json", &there);
-        if (status) return status;
-        if (there) return lemon__load_folder(ctx, path, model);
+        status = lemon__open_in(ctx, path, "config.json", &reader, &there);
+        lemon__reader_close(&reader);
+        if (status || there) return status ? status : lemon__load_folder(ctx, path, model);
     }
     status = lemon_file_reader(ctx, path, &reader);
     return status ? status : lemon_load_reader(ctx, &reader, model);
@@ -9636,8 +9564,7 @@ static void lemon__gguf_put_rope(lemon__pack *pack, const char *family, const le
 /*  What llama.cpp does not compute, or has no architecture for. */
 static lemon_status lemon__gguf_fits(lemon_ctx *ctx, const char *path, const lemon_config *c) {
     const char *why = NULL;
-    if (c->qkv_bias && c->qk_norm) why = "qkv_bias and qk_norm are both set";
-    else if (c->qkv_bias && lemon_joint_size(c, LEMON_JOINT_HEADS) != c->d_model)
+    if (c->qkv_bias && lemon_joint_size(c, LEMON_JOINT_HEADS) != c->d_model)
         why = "with qkv_bias, n_heads * head_dim is not d_model";
     else if ((c->qkv_bias || c->qk_norm) && c->rope_scaling == LEMON_ROPE_LLAMA3)
         why = "rope_scaling is llama3's with qkv_bias or qk_norm";
@@ -9787,16 +9714,6 @@ static lemon_status lemon__llama2c_write(lemon_ctx *ctx, const lemon_writer *wri
    goes first and the new one comes last, so a reader never takes a mixture for a model, and what a kill between two
    renames leaves is whole, some of it in PATH.tmp. */
 
-static lemon_status lemon__folder_fits(lemon_ctx *ctx, const char *path, const lemon_config *c, lemon_dtype dtype) {
-    if (dtype > LEMON_F16)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, "
-                           "bf16 or f16; other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(dtype));
-    if (c->qkv_bias && c->qk_norm)
-        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, but no architecture of Hugging Face's "
-                           "has both", path);
-    return LEMON_OK;
-}
-
 #ifdef LEMON_NO_STDIO
 static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
@@ -9806,21 +9723,19 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
 #else
 typedef struct lemon__folder {
     lemon_ctx *ctx;
-    const char *path;
     char beside[LEMON__PATH];       /* where it is written */
     lemon__bytes names;             /* of the files written, each closed by a 0 */
 } lemon__folder;
 
-static lemon_status lemon__folder_note(lemon__folder *f, const char *name) {
+/*  The path of a file that is about to be written. */
+static lemon_status lemon__folder_note(lemon__folder *f, const char *name, char *path) {
     lemon__put(&f->names, name, strlen(name) + 1);
-    return f->names.status;
+    return f->names.status ? f->names.status : lemon__join(f->ctx, f->beside, name, path);
 }
 
-/*  Writes a file. */
 static lemon_status lemon__folder_put(lemon__folder *f, const char *name, const void *bytes, size_t n) {
     char path[LEMON__PATH];
-    lemon_status status = lemon__folder_note(f, name);
-    if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+    lemon_status status = lemon__folder_note(f, name, path);
     return status ? status : lemon__write_file(f->ctx, path, bytes, n);
 }
 
@@ -9848,15 +9763,14 @@ static void lemon__st_front(const lemon__pack *pack, lemon__bytes *out) {
     if (!out->status) lemon__put64(out->data, (uint64_t)out->count - 8);
 }
 
-/*  The first parameter that goes into another file than parameter `from`. */
-static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dtype dtype, uint64_t limit) {
-    uint64_t sum = 0;
+/*  The first parameter that goes into another file than parameter `from`; the bytes before it are added to *total. */
+static int64_t lemon__shard_end(const lemon_model *model, int64_t from, lemon_dtype dtype, uint64_t limit, uint64_t *total) {
+    const uint64_t before = *total;
     int64_t i;
     for (i = from; i < model->n_params; i++) {
-        lemon_tensor t = model->params[i];
-        t.dtype = dtype;
-        sum += lemon_tensor_bytes(&t);
-        if (sum > limit && i > from) break;
+        const lemon_tensor t = lemon__view(NULL, dtype, model->params[i].rows, model->params[i].cols);
+        if (*total - before + lemon_tensor_bytes(&t) > limit && i > from) break;
+        *total += lemon_tensor_bytes(&t);
     }
     return i;
 }
@@ -9867,32 +9781,26 @@ static lemon_status lemon__folder_put_weights(lemon__folder *f, const lemon_mode
     lemon_status status = LEMON_OK;
     int64_t to, n = 0, k = 0;
     uint64_t total = 0;
-    for (int64_t from = 0; from < model->n_params; from = lemon__shard_end(model, from, dtype, limit)) n++;
+    for (int64_t from = 0; from < model->n_params; n++) from = lemon__shard_end(model, from, dtype, limit, &total);
+    lemon__print(&index, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
     for (int64_t from = 0; from < model->n_params && !status; from = to, k++) {
         lemon__pack pack;
         char name[LEMON__NAME], path[LEMON__PATH];
-        to = lemon__shard_end(model, from, dtype, limit);
+        to = lemon__shard_end(model, from, dtype, limit, &total);
         if (n == 1) lemon__format(name, sizeof name, "model.safetensors");
         else lemon__format(name, sizeof name, "model-%05lld-of-%05lld.safetensors", (long long)k + 1, (long long)n);
         lemon__pack_open(f->ctx, &pack);
         pack.front = lemon__st_front;
         pack.align = 1;
         lemon__pack_params(&pack, model, from, to, LEMON__STYLE_HF, dtype);
-        for (int64_t i = 0; i < pack.n_tensors && n > 1; i++)
-            lemon__print(&index, "%s\n    \"%s\": \"%s\"", index.count ? "," : "", pack.tensors[i].name, name);
-        total += pack.data_bytes;
-        status = lemon__folder_note(f, name);
-        if (!status) status = lemon__join(f->ctx, f->beside, name, path);
+        for (int64_t i = 0; i < pack.n_tensors; i++)
+            lemon__print(&index, "%s\n    \"%s\": \"%s\"", from + i > 0 ? "," : "", pack.tensors[i].name, name);
+        status = lemon__folder_note(f, name, path);
         if (!status) status = lemon__pack_write_file(&pack, path);
         lemon__pack_close(&pack);
     }
-    if (!status && n > 1) {
-        lemon__bytes text = lemon__bytes_in(f->ctx);
-        lemon__print(&text, "{\n  \"metadata\": {\"total_size\": %llu},\n  \"weight_map\": {", (unsigned long long)total);
-        lemon__put(&text, index.data, (size_t)index.count);
-        lemon__print(&text, "\n  }\n}\n");
-        status = index.status ? index.status : lemon__folder_put_text(f, "model.safetensors.index.json", &text);
-    }
+    lemon__print(&index, "\n  }\n}\n");
+    if (!status) status = n > 1 ? lemon__folder_put_text(f, "model.safetensors.index.json", &index) : index.status;
     lemon__bytes_free(&index);
     return status;
 }
@@ -10055,7 +9963,6 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     if (n == 0 || n + 5 > LEMON__PATH) return lemon__fail(ctx, LEMON_E_ARG, "path \"%.60s\" is empty or too long", path);
     memset(&f, 0, sizeof f);
     f.ctx = ctx;
-    f.path = place;
     f.names = lemon__bytes_in(ctx);
     lemon__format(place, sizeof place, "%.*s", n, path);
     lemon__format(f.beside, sizeof f.beside, "%.*s.tmp", (int)lemon__min(n, LEMON__PATH - 5), path);
@@ -10065,9 +9972,9 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
     status = lemon__folder_put_weights(&f, model, options->dtype, options->shard_bytes);
     if (!status) status = lemon__folder_put_texts(&f, model);
     if (!status) status = lemon__folder_put_config(&f, model, options->dtype);
-    if (!status && lemon__rename(f.beside, f.path) != 0) {      /* it is there already */
-        status = lemon__folder_forget(&f, f.path);
-        if (!status) status = lemon__folder_move_all(&f, f.path);
+    if (!status && lemon__rename(f.beside, place) != 0) {       /* it is there already */
+        status = lemon__folder_forget(&f, place);
+        if (!status) status = lemon__folder_move_all(&f, place);
     }
     if (status) lemon__folder_move_all(&f, NULL);
     lemon__bytes_free(&f.names);
@@ -10077,11 +9984,11 @@ static lemon_status lemon__save_folder(lemon_ctx *ctx, const char *path, const l
 
 /* ---- saving ---- */
 
-/*  A writer that prints what it gets as a C array, and passes it on. */
+/*  What prints the bytes that it gets as the items of a C array. */
 typedef struct lemon__array {
     lemon_ctx *ctx;
     lemon_writer out;
-    int column;
+    unsigned column;
 } lemon__array;
 
 /*  The array is called after the file, in letters that C allows, and ends in _lemon. */
@@ -10103,48 +10010,18 @@ static lemon_status lemon__array_append(void *user, const void *bytes, size_t co
     const uint8_t *p = (const uint8_t *)bytes, *end = p + count;
     lemon_status status = LEMON_OK;
     char text[4096];
-    while (p < end && !status) {
-        size_t n = 0;
-        for (; p < end && n + 8 < sizeof text; p++) {
-            if (*p >= 100) text[n++] = (char)('0' + *p / 100);
-            if (*p >= 10) text[n++] = (char)('0' + *p / 10 % 10);
-            text[n++] = (char)('0' + *p % 10);
-            text[n++] = ',';
-            if (++array->column % 32 == 0) text[n++] = '\n';
-        }
-        array->column %= 32;
+    size_t n = 0;
+    for (; p < end && !status; p++) {
+        if (*p >= 100) text[n++] = (char)('0' + *p / 100);
+        if (*p >= 10) text[n++] = (char)('0' + *p / 10 % 10);
+        text[n++] = (char)('0' + *p % 10);
+        text[n++] = ',';
+        if (++array->column % 32 == 0) text[n++] = '\n';
+        if (n + 8 < sizeof text && p + 1 < end) continue;
         status = lemon__append(array->ctx, &array->out, text, n);
+        n = 0;
     }
     return status;
-}
-
-static void lemon__array_abort(void *user) {
-    lemon__array *array = (lemon__array *)user;
-    array->out.abort(array->out.user);
-}
-
-static lemon_status lemon__array_commit(void *user) {
-    lemon__array *array = (lemon__array *)user;
-    return lemon__conclude(array->ctx, &array->out, lemon__append(array->ctx, &array->out, "};\n#endif\n", 10));
-}
-
-/*  Puts an array between a file and who writes to it; after an error the file is aborted. */
-static lemon_status lemon__array_open(lemon_ctx *ctx, const char *path, lemon__array *array, lemon_writer *writer) {
-    char name[LEMON__NAME], text[1024];
-    lemon__array_name(path, name);
-    int n = lemon__format(text, sizeof text,
-                          "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
-                          "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
-                          "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
-                          "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
-                          "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
-                          "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
-                          "static const unsigned char %s[] = {\n", name, name, name, name, name, name);
-    array->ctx = ctx, array->out = *writer, array->column = 0;
-    writer->user = array, writer->append = lemon__array_append;
-    writer->commit = lemon__array_commit, writer->abort = lemon__array_abort;
-    if (lemon__append(ctx, &array->out, text, (size_t)n) == LEMON_OK) return LEMON_OK;
-    return lemon__conclude(ctx, &array->out, LEMON_E_IO);
 }
 
 LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *writer, const lemon_model *model,
@@ -10157,6 +10034,29 @@ LEMON_API lemon_status lemon_save_writer(lemon_ctx *ctx, const lemon_writer *wri
     lemon_status status = lemon__pack_write(&pack, writer);
     lemon__pack_close(&pack);
     return status;
+}
+
+static lemon_status lemon__save_array(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {
+    lemon__array array;
+    const lemon_writer writer = {&array, path, lemon__array_append, NULL, NULL};
+    char name[LEMON__NAME], text[1024];
+    lemon__array_name(path, name);
+    int n = lemon__format(text, sizeof text,
+                          "/* A .lemon file as a C array, made by lemon.h.  lemon_load_reader reads it where it stands:\n"
+                          "   name \"%s\", size sizeof %s, map %s, the other fields of the reader 0. */\n"
+                          "#ifndef LEMON_ARRAY_%s\n#define LEMON_ARRAY_%s\n"
+                          "#if defined(__GNUC__) || defined(__clang__)\n__attribute__((aligned(64)))\n"
+                          "#elif defined(_MSC_VER)\n__declspec(align(64))\n#elif defined(__cplusplus)\nalignas(64)\n"
+                          "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n_Alignas(64)\n#endif\n"
+                          "static const unsigned char %s[] = {\n", name, name, name, name, name, name);
+    memset(&array, 0, sizeof array);
+    array.ctx = ctx;
+    lemon_status status = lemon_file_writer(ctx, path, &array.out);
+    if (status) return status;
+    status = lemon__append(ctx, &array.out, text, (size_t)n);
+    if (!status) status = lemon_save_writer(ctx, &writer, model, dtype);
+    if (!status) status = lemon__append(ctx, &array.out, "};\n#endif\n", 10);
+    return lemon__conclude(ctx, &array.out, status);
 }
 
 /*  The ending of a path with its dot; "" where there is none. */
@@ -10182,15 +10082,18 @@ LEMON_API lemon_status lemon_save_check(lemon_ctx *ctx, const char *path, const 
     const char *ending = lemon__ending(path);
     if (strcmp(ending, ".lemon") == 0 || strcmp(ending, ".h") == 0) return LEMON_OK;
     if (!LEMON__FORMATS) return lemon__one_format(ctx, path);
-    if (strcmp(ending, ".gguf") == 0) return lemon__gguf_fits(ctx, path, config);
     if (strcmp(ending, ".bin") == 0) return lemon__bin_fits(ctx, path, config, dtype);
-    return lemon__folder_fits(ctx, path, config, dtype);
+    if (config->qkv_bias && config->qk_norm)
+        return lemon__fail(ctx, LEMON_E_ARG, "%s: qkv_bias and qk_norm are both set, which only .lemon and .h can carry", path);
+    if (strcmp(ending, ".gguf") == 0) return lemon__gguf_fits(ctx, path, config);
+    if (dtype <= LEMON_F16) return LEMON_OK;
+    return lemon__fail(ctx, LEMON_E_ARG, "%s: dtype is %s, which a Hugging Face folder cannot carry, expected f32, bf16 or "
+                       "f16; other endings are .lemon, .gguf, .bin and .h", path, lemon_dtype_name(dtype));
 }
 
 LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const lemon_model *model,
                                        const lemon_save_options *options) {
     lemon_writer writer;
-    lemon__array array;
     if (lemon__lacks(ctx, __func__, path && model && options)) return LEMON_E_ARG;
     lemon_status status = lemon_save_check(ctx, path, &model->config, options->dtype);
     if (status) return status;
@@ -10198,13 +10101,12 @@ LEMON_API lemon_status lemon_save_with(lemon_ctx *ctx, const char *path, const l
     if (status) return lemon__blame(ctx, path, status);
     const char *ending = lemon__ending(path);
     if (strcmp(ending, ".gguf") == 0) return lemon__save_gguf(ctx, path, model, options->dtype);
-    if (strcmp(ending, ".bin") != 0 && strcmp(ending, ".lemon") != 0 && strcmp(ending, ".h") != 0)
-        return lemon__save_folder(ctx, path, model, options);
+    if (strcmp(ending, ".h") == 0) return lemon__save_array(ctx, path, model, options->dtype);
+    if (strcmp(ending, ".bin") != 0 && strcmp(ending, ".lemon") != 0) return lemon__save_folder(ctx, path, model, options);
     status = lemon_file_writer(ctx, path, &writer);
-    if (!status && strcmp(ending, ".bin") == 0)
-        return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, options->dtype == LEMON_Q8 ? 2 : 0));
-    if (!status && strcmp(ending, ".h") == 0) status = lemon__array_open(ctx, path, &array, &writer);
-    return status ? status : lemon_save_writer(ctx, &writer, model, options->dtype);
+    if (status) return status;
+    if (strcmp(ending, ".lemon") == 0) return lemon_save_writer(ctx, &writer, model, options->dtype);
+    return lemon__conclude(ctx, &writer, lemon__llama2c_write(ctx, &writer, model, options->dtype == LEMON_Q8 ? 2 : 0));
 }
 
 LEMON_API lemon_status lemon_save(lemon_ctx *ctx, const char *path, const lemon_model *model, lemon_dtype dtype) {

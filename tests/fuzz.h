@@ -249,6 +249,8 @@ static void fuzz_any_model(const uint8_t *bytes, size_t n) { fuzz_model(bytes, n
 /* ---- containers: checksums, and sizes that follow from others, would stop a fuzzer at the door, so they are put right;
         one input of four keeps its sizes, and all are tried as they stand as well ---- */
 
+enum { FUZZ_TABLE_ROW = 40 };       /* bytes of a row of the table before its name */
+
 static void fuzz_seal(uint8_t *p, size_t n) {
     uint64_t keys = lemon__get64(p + 24), table = lemon__get64(p + 32), data_at, meta;
     uint32_t left = lemon__get32(p + 20);
@@ -256,11 +258,11 @@ static void fuzz_seal(uint8_t *p, size_t n) {
     if (keys > n - 64 || table > n - 64 - keys) { lemon__put32(p + 60, lemon_crc32(0, p, 60)); return; }
     meta = keys + table;
     data_at = lemon__pad(64 + meta);
-    for (at = (size_t)(64 + keys); left > 0 && at + LEMON__TABLE_ROW <= 64 + meta && data_at <= n; left--) {
+    for (at = (size_t)(64 + keys); left > 0 && at + FUZZ_TABLE_ROW <= 64 + meta && data_at <= n; left--) {
         uint64_t offset = lemon__get64(p + at + 20), bytes = lemon__get64(p + at + 28);
         if (offset <= n - data_at && bytes <= n - data_at - offset)
             lemon__put32(p + at + 36, lemon_crc32(0, p + data_at + offset, (size_t)bytes));
-        at += LEMON__TABLE_ROW + lemon__get16(p + at);
+        at += FUZZ_TABLE_ROW + lemon__get16(p + at);
     }
     lemon__put32(p + 56, lemon_crc32(0, p + 64, (size_t)meta));
     lemon__put32(p + 60, lemon_crc32(0, p, 60));
@@ -277,14 +279,14 @@ static uint8_t *fuzz_reshape(const uint8_t *in, size_t n, size_t *size) {
     for (i = 0; i < n_keys && at + 8 <= n; i++) at += (size_t)8 + lemon__get16(in + at) + lemon__get32(in + at + 4);
     if (at > n) at = n;
     keys_end = at;
-    for (i = 0; i < n_tensors && at + LEMON__TABLE_ROW <= n; i++) at += (size_t)LEMON__TABLE_ROW + lemon__get16(in + at);
+    for (i = 0; i < n_tensors && at + FUZZ_TABLE_ROW <= n; i++) at += (size_t)FUZZ_TABLE_ROW + lemon__get16(in + at);
     if (at > n) at = n;
     table_end = at;
     lemon__put64(out + 24, keys_end - 64);
     lemon__put64(out + 32, table_end - keys_end);
     *size = (size_t)lemon__pad(table_end);
     memset(out + table_end, 0, n + most - table_end);
-    for (at = keys_end, i = 0; i < n_tensors && at + LEMON__TABLE_ROW <= table_end; i++) {
+    for (at = keys_end, i = 0; i < n_tensors && at + FUZZ_TABLE_ROW <= table_end; i++) {
         uint64_t rows = lemon__get64(out + at + 4), cols = lemon__get64(out + at + 12), bytes = lemon__get64(out + at + 28);
         unsigned dtype = lemon__get16(out + at + 2);
         lemon_tensor t;
@@ -300,7 +302,7 @@ static uint8_t *fuzz_reshape(const uint8_t *in, size_t n, size_t *size) {
             if (have > 0 && from < n) memcpy(out + *size + end, in + from, (size_t)(have < bytes ? have : bytes));
             end = lemon__pad(end + bytes);
         }
-        at += (size_t)LEMON__TABLE_ROW + lemon__get16(out + at);
+        at += (size_t)FUZZ_TABLE_ROW + lemon__get16(out + at);
     }
     lemon__put64(out + 40, end);
     *size += (size_t)end;

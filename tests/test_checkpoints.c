@@ -295,8 +295,8 @@ static void test_messages(lemon_ctx *ctx) {
 static void test_tokenizer_messages(lemon_ctx *ctx) {
     lemon_model *a = small_model(ctx, 1, 1);
     memory m = saved(ctx, a, LEMON_F32);
-    const uint64_t data = lemon__get64(m.bytes + 40);
-    uint8_t *row = m.bytes + find_bytes(&m, "tokenizer.scores") - LEMON__TABLE_ROW, *last;
+    const uint64_t data = lemon__get64(m.bytes + 40), row_bytes = 40;      /* of the table, before a name */
+    uint8_t *row = m.bytes + find_bytes(&m, "tokenizer.scores") - row_bytes, *last;
     char name[8];
     int i, status = 0;
     m.bytes[find_bytes(&m, "llama2c") + 6] = 'd';
@@ -306,7 +306,7 @@ static void test_tokenizer_messages(lemon_ctx *ctx) {
     row[2] = LEMON_I32;
     check(message_has(ctx, &m, "tensor \"tokenizer.scores\" is i32, expected f32", ""), "another type than must be is named");
     row[2] = LEMON_F32;
-    row = m.bytes + find_bytes(&m, "tokenizer.lengths") - LEMON__TABLE_ROW;
+    row = m.bytes + find_bytes(&m, "tokenizer.lengths") - row_bytes;
     last = m.bytes + (m.size - data) + lemon__get64(row + 20) + lemon__get64(row + 28) - 4;
     lemon__put32(last, lemon__get32(last) + 1);
     lemon__put32(row + 36, lemon_crc32(0, last + 4 - lemon__get64(row + 28), (size_t)lemon__get64(row + 28)));
