@@ -10717,32 +10717,27 @@ static const lemon__forms *lemon__forms_of(lemon_ctx *ctx) {
 }
 
 /*  A character on its way; a byte that is none has the code -1 - byte. */
-typedef struct lemon__point { int32_t code, order, place; } lemon__point;
+typedef struct lemon__point { int32_t code, order; int64_t place; } lemon__point;
 
-/*  Appends a character in its smallest parts; out NULL: only counts them.  Korean syllables are computed: 19 beginnings,
-    21 middles, 27 ends or none. */
-static size_t lemon__decompose(const lemon__forms *forms, int32_t c, lemon__point *out) {
+/*  Appends a character in its smallest parts.  Korean syllables are computed: 19 beginnings, 21 middles, 27 ends or none. */
+static void lemon__decompose(const lemon__forms *forms, int32_t c, lemon__bytes *points) {
     int32_t low = 0, high = c < 0xc0 ? 0 : LEMON__FORMS, syllable = c - 0xac00;     /* U+00C0 is the list's first */
-    size_t n;
-    if (syllable >= 0 && syllable < 11172) {
-        n = lemon__decompose(forms, 0x1100 + syllable / 588, out);
-        n += lemon__decompose(forms, 0x1161 + syllable % 588 / 28, out ? out + n : NULL);
-        return n + (syllable % 28 ? lemon__decompose(forms, 0x11a7 + syllable % 28, out ? out + n : NULL) : 0);
-    }
     while (low < high) {
         int32_t middle = (low + high) / 2;
         if (forms->list[middle].whole < c) low = middle + 1;
         else high = middle;
     }
-    if (low < LEMON__FORMS && forms->list[low].whole == c) {
-        n = lemon__decompose(forms, forms->list[low].first, out);
-        return n + (forms->list[low].second ? lemon__decompose(forms, forms->list[low].second, out ? out + n : NULL) : 0);
+    if (syllable >= 0 && syllable < 11172) {
+        lemon__decompose(forms, 0x1100 + syllable / 588, points);
+        lemon__decompose(forms, 0x1161 + syllable % 588 / 28, points);
+        if (syllable % 28) lemon__decompose(forms, 0x11a7 + syllable % 28, points);
+    } else if (low < LEMON__FORMS && forms->list[low].whole == c) {
+        lemon__decompose(forms, forms->list[low].first, points);
+        if (forms->list[low].second) lemon__decompose(forms, forms->list[low].second, points);
+    } else {
+        const lemon__point p = {c, c >= 0 && c < LEMON__CLASSED ? forms->order[c] : 0, points->count};
+        lemon__put(points, &p, sizeof p);
     }
-    if (out) {
-        out->code = c;
-        out->order = c >= 0 && c < LEMON__CLASSED ? forms->order[c] : 0;
-    }
-    return 1;
 }
 
 /*  What two characters are joined to, or -1. */
@@ -10758,15 +10753,15 @@ static int32_t lemon__compose(const lemon__forms *forms, int32_t a, int32_t b) {
 
 static int lemon__point_order(const void *a, const void *b) {
     const lemon__point *x = (const lemon__point *)a, *y = (const lemon__point *)b;
-    return x->order != y->order ? x->order - y->order : x->place - y->place;
+    return x->order != y->order ? x->order - y->order : x->place < y->place ? -1 : 1;
 }
 
-/*  Marks in order, then each joined with the letter before it unless one of its class or a letter stands between.  Returns
-    how many characters are left. */
-static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_t n) {
-    size_t end, k = 0, letter = SIZE_MAX;
+/*  Marks in order, then each joined with the letter before it unless one of its class or a letter stands between; what is
+    left goes out, and there are no points any longer. */
+static void lemon__recompose(const lemon__forms *forms, lemon__bytes *points, lemon__bytes *out) {
+    lemon__point *p = (lemon__point *)(void *)points->data;
+    size_t end, k = 0, letter = SIZE_MAX, n = (size_t)points->count / sizeof *p;
     int32_t last = -1;
-    for (size_t i = 0; i < n; i++) p[i].place = (int32_t)i;
     for (size_t i = 0; i < n; i = end + 1) {
         for (end = i; end < n && p[end].order > 0;) end++;
         if (end > i + 1) qsort(p + i, end - i, sizeof *p, lemon__point_order);
@@ -10778,35 +10773,29 @@ static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_
         last = p[i].order > 0 ? p[i].order : -1;
         p[k++] = p[i];
     }
-    return k;
+    uint8_t *to = lemon__put_room(out, 4 * k);
+    for (size_t i = 0; to && i < k; i++) {
+        if (p[i].code < 0) *to++ = (uint8_t)(-1 - p[i].code);
+        else to += lemon__utf8_put(to, p[i].code);
+    }
+    if (to) out->count = to - out->data;
+    points->count = 0;
 }
 
-/*  A text in form C, in a block of *bytes that the caller frees, of which *size are used; NULL: no memory. */
-static uint8_t *lemon__form_c(lemon_ctx *ctx, const uint8_t *text, size_t n, size_t *size, size_t *bytes) {
-    const lemon__forms *forms = lemon__forms_of(ctx);
-    size_t at, k, count = 0, room = 0;
-    lemon__point *p = NULL;
-    if (forms == NULL) return NULL;
-    for (size_t pass = 0; pass < 2; pass++) {
-        for (count = 0, at = 0; at < n; at += k) {
-            long c = lemon__char_code(text + at, k = lemon__char_bytes(text + at, n - at));
-            count += lemon__decompose(forms, c < 0 ? -1 - text[at] : (int32_t)c, p ? p + count : NULL);
-        }
-        if (p) break;
-        room = count * sizeof *p;
-        p = count < (size_t)INT32_MAX ? (lemon__point *)lemon__malloc(ctx, room) : NULL;
-        if (p == NULL) return NULL;
+/*  Appends a text in form C.  What is below U+0300 is joined with nothing before it, so all before it can go out. */
+static lemon_status lemon__form_c(const uint8_t *text, size_t n, lemon__bytes *out) {
+    const lemon__forms *forms = lemon__forms_of(out->ctx);
+    lemon__bytes points = lemon__bytes_in(out->ctx);
+    if (forms == NULL) return LEMON_E_MEMORY;
+    for (size_t at = 0, size; at < n; at += size) {
+        size = lemon__char_bytes(text + at, n - at);
+        long c = lemon__char_code(text + at, size);
+        if (c < 0x300) lemon__recompose(forms, &points, out);
+        lemon__decompose(forms, c < 0 ? -1 - text[at] : (int32_t)c, &points);
     }
-    count = lemon__recompose(forms, p, count);
-    *bytes = 4 * count;
-    *size = 0;
-    uint8_t *out = (uint8_t *)lemon__malloc(ctx, *bytes);
-    for (at = 0; out && at < count; at++) {
-        if (p[at].code < 0) out[(*size)++] = (uint8_t)(-1 - p[at].code);
-        else *size += lemon__utf8_put(out + *size, p[at].code);
-    }
-    lemon__free(ctx, p, room);
-    return out;
+    lemon__recompose(forms, &points, out);
+    lemon__bytes_free(&points);
+    return points.status ? points.status : out->status;
 }
 
 /* ---- the patterns: where the word that begins at `at` ends ---- */
@@ -11265,7 +11254,7 @@ typedef struct lemon__encoder {
     int64_t keys_capacity;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
-    size_t copy_bytes;
+    int64_t copy_capacity;
 } lemon__encoder;
 
 /*  Lower for better joins, and of equally good ones for those further to the left.  The bits of a float rise with it,
@@ -11421,12 +11410,7 @@ static lemon_status lemon__encoder_words(lemon__encoder *e, const uint8_t *text,
 static lemon_status lemon__encoder_prefixed(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
     const lemon__rules *rules = &e->t->rules;
     int prefix;
-    if (n + 1 > e->copy_bytes) {
-        lemon__free(e->ctx, e->copy, e->copy_bytes);
-        e->copy = (uint8_t *)lemon__malloc(e->ctx, n + 1);
-        e->copy_bytes = e->copy ? n + 1 : 0;
-        if (e->copy == NULL) return LEMON_E_MEMORY;
-    }
+    if (!lemon__room(e->ctx, &e->copy, &e->copy_capacity, (int64_t)n + 1, 1)) return LEMON_E_MEMORY;
     e->copy[0] = ' ';
     memcpy(e->copy + 1, text, n);
     if (rules->blank_mark) n = lemon__blanks(e->copy + 1, e->copy + 1, n);
@@ -11441,19 +11425,20 @@ static lemon_status lemon__encoder_prefixed(lemon__encoder *e, const uint8_t *te
 /*  Text between special tokens.  All below U+0300 is in form C. */
 static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
     const lemon__rules *rules = &e->t->rules;
-    uint8_t *formed = NULL;
-    size_t at = 0, size, bytes = 0;
+    lemon__bytes formed = lemon__bytes_in(e->ctx);
+    lemon_status status = LEMON_OK;
+    size_t at = 0;
     if (n == 0) return LEMON_OK;
     while (rules->nfc && at < n && text[at] < 0xcc) at++;
     if (rules->nfc && at < n) {
-        formed = lemon__form_c(e->ctx, text, n, &size, &bytes);
-        if (formed == NULL) return LEMON_E_MEMORY;
-        text = formed;
-        n = size;
+        status = lemon__form_c(text, n, &formed);
+        text = formed.data;
+        n = (size_t)formed.count;
     }
-    lemon_status status = rules->prefix || rules->blank_mark ? lemon__encoder_prefixed(e, text, n, first)
-                          : rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
-    lemon__free(e->ctx, formed, bytes);
+    if (!status)
+        status = rules->prefix || rules->blank_mark ? lemon__encoder_prefixed(e, text, n, first)
+                 : rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    lemon__bytes_free(&formed);
     return status;
 }
 
@@ -11519,7 +11504,7 @@ static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, 
 
 static void lemon__encoder_close(lemon__encoder *e) {
     lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
-    lemon__free(e->ctx, e->copy, e->copy_bytes);
+    lemon__free(e->ctx, e->copy, (size_t)e->copy_capacity);
     lemon__free(e->ctx, e->keys, (size_t)e->keys_capacity * sizeof *e->keys);
     lemon__heap_free(e->ctx, &e->heap);
 }
