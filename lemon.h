@@ -10492,7 +10492,6 @@ static lemon_status lemon__merge_push(lemon_ctx *ctx, lemon_tokenizer *t, const 
 static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, const char *name, const void *left,
                                            size_t n_left, const void *right, size_t n_right) {
     uint8_t *room = lemon__tokenizer_room(ctx, t, n_left + n_right);
-    lemon__merge m;
     int kind;
     if (room == NULL) return LEMON_E_MEMORY;
     if (n_left == 0 || n_right == 0)
@@ -10500,9 +10499,8 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
                            (long long)t->pairs.count);
     size_t a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
     size_t b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
-    m.left = lemon__words_find(&t->pieces, room, a);
-    m.right = lemon__words_find(&t->pieces, room + a, b);
-    m.id = lemon__words_find(&t->pieces, room, a + b);
+    const lemon__merge m = {lemon__words_find(&t->pieces, room, a), lemon__words_find(&t->pieces, room + a, b),
+                            lemon__words_find(&t->pieces, room, a + b)};
     if (m.left < 0 || m.right < 0 || m.id < 0)
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: merge %lld is \"%.*s %.*s\", expected two pieces of the vocabulary "
                            "that make a third", name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40),
@@ -10742,9 +10740,7 @@ static void lemon__decompose(const lemon__forms *forms, int32_t c, lemon__bytes 
 
 /*  What two characters are joined to, or -1. */
 static int32_t lemon__compose(const lemon__forms *forms, int32_t a, int32_t b) {
-    int32_t pair[2];
-    pair[0] = a;
-    pair[1] = b;
+    const int32_t pair[] = {a, b};
     if (a >= 0x1100 && a < 0x1113 && b >= 0x1161 && b < 0x1176) return 0xac00 + (a - 0x1100) * 588 + (b - 0x1161) * 28;
     if (a >= 0xac00 && a < 0xd7a4 && (a - 0xac00) % 28 == 0 && b > 0x11a7 && b < 0x11c3) return a + (b - 0x11a7);
     int32_t found = lemon__words_find(&forms->pairs, pair, sizeof pair);
@@ -11125,8 +11121,7 @@ static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer
     lemon_status status = lemon__unpack_shaped(u, "tokenizer.merges", LEMON_I32, 1, -1, "a row", &row);
     for (int64_t i = 0; !status && i + 2 < row.cols; i += 3) {
         const int32_t *p = (const int32_t *)row.data + i;
-        lemon__merge m;
-        m.left = p[0]; m.right = p[1]; m.id = p[2];
+        const lemon__merge m = {p[0], p[1], p[2]};
         if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size || !lemon__merge_joins(t, &m))
             return lemon__refuse(u, LEMON_E_FORMAT, "merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
                                  (long long)i / 3);
@@ -11245,11 +11240,11 @@ typedef struct lemon__symbol {
 typedef struct lemon__encoder {
     lemon_ctx *ctx;
     const lemon_tokenizer *t;
+    lemon_tokens *tokens;
     const uint8_t *text;            /* of this part */
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
     lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
-    lemon_tokens *tokens;
     uint64_t *keys;                 /* of the joins that a long part begins with, and room to sort them */
     int64_t keys_capacity;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
@@ -11272,14 +11267,10 @@ static uint64_t lemon__join_key(const lemon__encoder *e, int32_t i) {
 /*  The join of a symbol with the next one, -1: none.  By scores, bytes that stand for themselves never join. */
 static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
     const lemon_tokenizer *t = e->t;
-    int32_t pair[2];
     if (a->right < 0) return -1;
     const lemon__symbol *b = &e->symbols[a->right];
-    if (t->rules.by_merges) {
-        pair[0] = a->id;
-        pair[1] = b->id;
-        return lemon__words_find(&t->pairs, pair, sizeof pair);
-    }
+    const int32_t pair[] = {a->id, b->id};
+    if (t->rules.by_merges) return lemon__words_find(&t->pairs, pair, sizeof pair);
     if ((size_t)a->bytes + (size_t)b->bytes > t->longest || t->kinds[a->id] != LEMON__NORMAL ||
         t->kinds[b->id] != LEMON__NORMAL)
         return -1;
@@ -11407,19 +11398,18 @@ static lemon_status lemon__encoder_words(lemon__encoder *e, const uint8_t *text,
 }
 
 /*  Text with the blank before it that the rules ask for; `first` at the beginning of all. */
-static lemon_status lemon__encoder_prefixed(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+static lemon_status lemon__encoder_prefix(lemon__encoder *e, const uint8_t **text, size_t *n, int first) {
     const lemon__rules *rules = &e->t->rules;
-    int prefix;
-    if (!lemon__room(e->ctx, &e->copy, &e->copy_capacity, (int64_t)n + 1, 1)) return LEMON_E_MEMORY;
+    if (!lemon__room(e->ctx, &e->copy, &e->copy_capacity, (int64_t)*n + 1, 1)) return LEMON_E_MEMORY;
     e->copy[0] = ' ';
-    memcpy(e->copy + 1, text, n);
-    if (rules->blank_mark) n = lemon__blanks(e->copy + 1, e->copy + 1, n);
-    prefix = rules->prefix == LEMON__PREFIX_ALWAYS ||
-             (e->copy[1] != ' ' &&
-              (rules->prefix == LEMON__PREFIX_MISSING || (rules->prefix == LEMON__PREFIX_FIRST && first)));
-    text = e->copy + 1 - prefix;
-    n += (size_t)prefix;
-    return rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    memcpy(e->copy + 1, *text, *n);
+    if (rules->blank_mark) *n = lemon__blanks(e->copy + 1, e->copy + 1, *n);
+    int prefix = rules->prefix == LEMON__PREFIX_ALWAYS ||
+                 (e->copy[1] != ' ' &&
+                  (rules->prefix == LEMON__PREFIX_MISSING || (rules->prefix == LEMON__PREFIX_FIRST && first)));
+    *text = e->copy + 1 - prefix;
+    *n += (size_t)prefix;
+    return LEMON_OK;
 }
 
 /*  Text between special tokens.  All below U+0300 is in form C. */
@@ -11435,9 +11425,8 @@ static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text,
         text = formed.data;
         n = (size_t)formed.count;
     }
-    if (!status)
-        status = rules->prefix || rules->blank_mark ? lemon__encoder_prefixed(e, text, n, first)
-                 : rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    if (!status && (rules->prefix || rules->blank_mark)) status = lemon__encoder_prefix(e, &text, &n, first);
+    if (!status) status = rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
     lemon__bytes_free(&formed);
     return status;
 }
@@ -11510,11 +11499,7 @@ static void lemon__encoder_close(lemon__encoder *e) {
 }
 
 static lemon__encoder lemon__encoder_open(lemon_ctx *ctx, const lemon_tokenizer *t, lemon_tokens *tokens) {
-    lemon__encoder e;
-    memset(&e, 0, sizeof e);
-    e.ctx = ctx;
-    e.t = t;
-    e.tokens = tokens;
+    const lemon__encoder e = {ctx, t, tokens, NULL, NULL, 0, 0, {NULL, 0, 0, NULL, NULL}, NULL, 0, NULL, NULL, 0};
     return e;
 }
 
@@ -11635,15 +11620,15 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     const lemon__rules *rules = tokenizer ? &tokenizer->rules : NULL;
     int32_t size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
-    lemon_tokens ignored;
+    lemon_tokens ignored = {NULL, 0, 0};
     lemon__encoder e = lemon__encoder_open(ctx, tokenizer, &ignored);
     if (lemon__lacks(ctx, __func__, tokenizer && (ids || n < 1) && kept && smaller)) return LEMON_E_ARG;
-    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
-    lemon_status status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
     *smaller = NULL;
-    memset(&ignored, 0, sizeof ignored);
-    if (!LEMON__BPE && !status) status = lemon__no_bpe(ctx);
-    e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
+    if (!LEMON__BPE) return lemon__no_bpe(ctx);
+    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
+    if (new_ids == NULL) return LEMON_E_MEMORY;
+    lemon_status status = LEMON_OK;
+    e.passed = (uint8_t *)(new_ids + size);
     for (int64_t i = 0; i < n && !status; i++)
         status = ids[i] >= 0 && ids[i] < size ? lemon__trim_keep(&e, ids[i])
                                               : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
@@ -11656,18 +11641,17 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
     for (int32_t id = 0; id < size && !status; id++)
         if (e.passed[id]) status = lemon_tokens_push(ctx, kept, id);
-    if (status) { lemon_tokenizer_free(ctx, *smaller); *smaller = NULL; }
     lemon__encoder_close(&e);
     lemon_tokens_free(ctx, &ignored);
     lemon__free(ctx, new_ids, n_bytes);
-    return status;
+    return lemon__tokenizer_done(ctx, status, smaller);
 }
 
 /*  The new id of a token, or -1. */
 static int64_t lemon__trim_id(const lemon_tokens *kept, int64_t old) {
-    int64_t i = 0;
-    while (i < kept->count && kept->ids[i] != old) i++;
-    return i < kept->count ? i : -1;
+    for (int64_t i = 0; i < kept->count; i++)
+        if (kept->ids[i] == old) return i;
+    return -1;
 }
 
 static int lemon__names_id(const void *name, size_t n) {
@@ -11802,8 +11786,12 @@ static int lemon__hf_is_mark(lemon__hf *hf, int32_t node, const char *name) {
     return text && n == 3 && memcmp(text, "\xe2\x96\x81", 3) == 0;
 }
 
+static lemon__json_type lemon__hf_type(const lemon__hf *hf, int32_t node, const char *name) {
+    return lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, name));
+}
+
 static int lemon__hf_true(const lemon__hf *hf, int32_t node, const char *name) {
-    return lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, name)) == LEMON__JSON_TRUE;
+    return lemon__hf_type(hf, node, name) == LEMON__JSON_TRUE;
 }
 
 /*  Calls step for a member of the file, or for each of the steps of its "Sequence"; null has none. */
@@ -11849,25 +11837,22 @@ static lemon_status lemon__hf_split(lemon__hf *hf, int32_t node) {
 }
 
 static lemon_status lemon__hf_metaspace(lemon__hf *hf, int32_t node) {
-    int32_t scheme = lemon__json_get(&hf->json, node, "prepend_scheme"),
-            always = lemon__json_get(&hf->json, node, "add_prefix_space");  /* older files say it so */
+    int32_t scheme = lemon__json_get(&hf->json, node, "prepend_scheme");
     lemon__rules *rules = &hf->t->rules;
-    int never = scheme < 0 ? lemon__json_type_of(&hf->json, always) == LEMON__JSON_FALSE
+    int never = scheme < 0 ? lemon__hf_type(hf, node, "add_prefix_space") == LEMON__JSON_FALSE     /* older files say it so */
                            : lemon__json_is(&hf->json, scheme, "never");
     rules->blank_mark = 1;
     rules->prefix = never                                       ? LEMON__PREFIX_NEVER
                     : lemon__json_is(&hf->json, scheme, "first") ? LEMON__PREFIX_FIRST
                                                                  : LEMON__PREFIX_MISSING;
-    if (lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, "split")) == LEMON__JSON_FALSE &&
-        lemon__hf_is_mark(hf, node, "replacement"))
-        return LEMON_OK;
+    if (lemon__hf_type(hf, node, "split") == LEMON__JSON_FALSE && lemon__hf_is_mark(hf, node, "replacement")) return LEMON_OK;
     return lemon__hf_refuse(hf, node, "pre_tokenizer", "\"split\": false and U+2581 for blanks, as LLaMA has them");
 }
 
 /*  The byte alphabet is told by its last step, and the pattern by the one before it, or by the same. */
 static lemon_status lemon__hf_pre_tokenizer(lemon__hf *hf, int32_t node) {
     lemon__rules *rules = &hf->t->rules;
-    int32_t use_regex;
+    int use_regex = lemon__hf_type(hf, node, "use_regex") != LEMON__JSON_FALSE;
     if (lemon__hf_is(hf, node, "Metaspace")) return lemon__hf_metaspace(hf, node);
     if (lemon__hf_is(hf, node, "Split")) return lemon__hf_split(hf, node);
     if (lemon__hf_is(hf, node, "Digits") && lemon__hf_true(hf, node, "individual_digits")) {
@@ -11877,7 +11862,6 @@ static lemon_status lemon__hf_pre_tokenizer(lemon__hf *hf, int32_t node) {
     if (!lemon__hf_is(hf, node, "ByteLevel"))
         return lemon__hf_refuse(hf, node, "pre_tokenizer", "ByteLevel, Split, Digits one by one, or Metaspace");
     if (lemon__hf_true(hf, node, "add_prefix_space")) rules->prefix = LEMON__PREFIX_MISSING;
-    use_regex = lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, "use_regex")) != LEMON__JSON_FALSE;
     if (use_regex && rules->split == LEMON__SPLIT_NONE) rules->split = LEMON__SPLIT_GPT2;
     if (use_regex ? rules->split <= LEMON__SPLIT_DIGITS : rules->split > LEMON__SPLIT_DIGITS) return LEMON_OK;
     return lemon__hf_refuse(hf, node, "pre_tokenizer", "one pattern, not none or two");
@@ -11935,7 +11919,7 @@ static lemon_status lemon__hf_enter(lemon__hf *hf, int32_t *nodes, int32_t id_no
 }
 
 /*  A piece is special if added_tokens says so, else one of the vocabulary; ids without either are unused. */
-static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unknown) {
+static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const uint8_t *unknown, size_t n_unknown) {
     int32_t added = hf->added_of[id], name = added ? lemon__json_get(&hf->json, added, "content") : hf->piece_of[id];
     int kind = name == 0 ? LEMON__UNUSED : LEMON__NORMAL;
     size_t n = 0;
@@ -11944,7 +11928,7 @@ static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unkno
     if (text == NULL)
         return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: the name of token %lld is no text; " LEMON__DAMAGED,
                            hf->json.name, (long long)id);
-    if (unknown && n == strlen(unknown) && memcmp(text, unknown, n) == 0) {
+    if (unknown && n == n_unknown && memcmp(text, unknown, n) == 0) {
         hf->t->rules.unknown = (int32_t)id;
         if (added) kind = LEMON__UNKNOWN;
     } else if (added) kind = lemon__hf_true(hf, added, "special") ? LEMON__CONTROL : LEMON__ADDED;
@@ -11958,16 +11942,14 @@ static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unkno
 
 static lemon_status lemon__hf_pieces(lemon__hf *hf, int32_t vocab, int32_t unknown) {
     int32_t added = lemon__json_get(&hf->json, 0, "added_tokens");
-    char name[64] = "";
     size_t n;
+    const uint8_t *name = lemon__json_string(&hf->json, unknown, &n);
     lemon_status status = LEMON_OK;
     for (int32_t i = vocab + 1; i < hf->json.nodes[vocab].next && !status; i = hf->json.nodes[i + 1].next)
         status = lemon__hf_enter(hf, hf->piece_of, i + 1, i, "model.vocab");
     for (int32_t i = added + 1; added >= 0 && i < hf->json.nodes[added].next && !status; i = hf->json.nodes[i].next)
         status = lemon__hf_enter(hf, hf->added_of, lemon__json_get(&hf->json, i, "id"), i, "added_tokens");
-    const uint8_t *text = lemon__json_string(&hf->json, unknown, &n);
-    if (text && n < sizeof name) memcpy(name, text, n);
-    for (int64_t id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, *name ? name : NULL);
+    for (int64_t id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, n > 0 ? name : NULL, n);
     return status;
 }
 
@@ -12225,48 +12207,45 @@ static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tok
     return lemon__tokenizer_done(u->ctx, status, tokenizer);
 }
 
-/*  Appends a piece as it is spelled; llama2.c's BOS and EOS have line ends around them that others do not know. */
-static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t id) {
+/*  Appends a piece as it is spelled, right >= 0: two with a blank between, as merges are written.  llama2.c's BOS and EOS have
+    line ends around them that others do not know. */
+static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
     int64_t start = out->count;
-    uint8_t *room = lemon__put_room(out, 3 * t->pieces.spans[id].bytes);
+    uint8_t *room = lemon__put_room(out, 3 * t->pieces.spans[left].bytes);
     if (room == NULL) return;
-    size_t n = lemon__piece_spelling(t, id, room);
-    if (t->rules.llama2c && (t->kinds[id] & LEMON__KIND) == LEMON__CONTROL && n > 2 && room[0] == '\n') {
+    size_t n = lemon__piece_spelling(t, left, room);
+    if (t->rules.llama2c && (t->kinds[left] & LEMON__KIND) == LEMON__CONTROL && n > 2 && room[0] == '\n') {
         n -= 2;
         memmove(room, room + 1, n);
     }
     out->count = start + (int64_t)n;
+    if (right < 0) return;
+    lemon__put(out, " ", 1);
+    lemon__put_spelling(out, t, right, -1);
 }
 
-/*  A spelled text behind its length, which is filled in by the caller's call of lemon__put_length. */
-static int64_t lemon__put_open(lemon__bytes *b) {
+/*  The same behind its length; an id without a piece gets a name that no text spells. */
+static void lemon__gguf_put_spelling(lemon__bytes *b, const lemon_tokenizer *t, int32_t left, int32_t right) {
     lemon__put_number(b, 0, 8);
-    return b->count;
-}
-
-static void lemon__put_length(lemon__bytes *b, int64_t from) {
+    const int64_t from = b->count;
+    if (left < lemon_tokenizer_size(t) && ((t->kinds[left] & LEMON__KIND) != LEMON__UNUSED || t->pieces.spans[left].bytes > 0))
+        lemon__put_spelling(b, t, left, right);
+    else lemon__print(b, "[PAD%ld]", (long)left);
     if (!b->status) lemon__put64(b->data + from - 8, (uint64_t)(b->count - from));
 }
 
-/*  The keys of a vocabulary; ids of the model that have no piece get a name that no text spells. */
+/*  The keys of a vocabulary, for all ids of the model. */
 static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t, int32_t vocab_size) {
     static const char *const keys[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
                                        "tokenizer.ggml.unknown_token_id"};
     const int32_t ids[] = {t->rules.bos, t->rules.eos, t->rules.unknown};
     lemon__bytes *b = &pack->keys;
     int32_t size = lemon_tokenizer_size(t);
-    int64_t from;
     const char *model = t->rules.split ? "gpt2" : "llama", *pattern = lemon__gguf_patterns[t->rules.split];
     lemon__gguf_put_text(pack, "tokenizer.ggml.model", model, strlen(model));
     lemon__gguf_put_text(pack, "tokenizer.ggml.pre", pattern, strlen(pattern));
     lemon__gguf_put_array(pack, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, (uint64_t)vocab_size);
-    for (int32_t id = 0; id < vocab_size; id++) {
-        int named = id < size && ((t->kinds[id] & LEMON__KIND) != LEMON__UNUSED || t->pieces.spans[id].bytes > 0);
-        from = lemon__put_open(b);
-        if (named) lemon__put_spelling(b, t, id);
-        else lemon__print(b, "[PAD%ld]", (long)id);
-        lemon__put_length(b, from);
-    }
+    for (int32_t id = 0; id < vocab_size; id++) lemon__gguf_put_spelling(b, t, id, -1);
     if (!t->rules.split) {
         lemon__gguf_put_array(pack, "tokenizer.ggml.scores", LEMON__GGUF_F32, (uint64_t)vocab_size);
         for (int32_t id = 0; id < vocab_size; id++) lemon__put_number(b, lemon__bits(id < size ? t->scores[id] : 0.0f), 4);
@@ -12276,13 +12255,7 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
         lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
     if (t->rules.split) {
         lemon__gguf_put_array(pack, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, (uint64_t)t->pairs.count);
-        for (int64_t i = 0; i < t->pairs.count; i++) {
-            from = lemon__put_open(b);
-            lemon__put_spelling(b, t, t->merges[i].left);
-            lemon__put(b, " ", 1);
-            lemon__put_spelling(b, t, t->merges[i].right);
-            lemon__put_length(b, from);
-        }
+        for (int64_t i = 0; i < t->pairs.count; i++) lemon__gguf_put_spelling(b, t, t->merges[i].left, t->merges[i].right);
     }
     for (int64_t i = 0; i < 3; i++)
         if (ids[i] >= 0) lemon__gguf_put(pack, keys[i], LEMON__GGUF_U32, (uint64_t)ids[i]);
@@ -12373,11 +12346,8 @@ static void lemon__scored_merges(const lemon_tokenizer *t, lemon__bytes *out) {
         size_t n;
         const uint8_t *piece = lemon__piece(t, id, &n);
         for (size_t k = 1; k < n && t->kinds[id] == LEMON__NORMAL; k++) {
-            lemon__scored s;
-            s.score = t->scores[id];
-            s.merge.id = id;
-            s.merge.left = lemon__words_find(&t->pieces, piece, k);
-            s.merge.right = lemon__words_find(&t->pieces, piece + k, n - k);
+            const lemon__scored s = {t->scores[id], {lemon__words_find(&t->pieces, piece, k),
+                                                     lemon__words_find(&t->pieces, piece + k, n - k), id}};
             if (s.merge.left >= 0 && s.merge.right >= 0) lemon__put(out, &s, sizeof s);
         }
     }
@@ -12385,12 +12355,10 @@ static void lemon__scored_merges(const lemon_tokenizer *t, lemon__bytes *out) {
         qsort(out->data, (size_t)out->count / sizeof(lemon__scored), sizeof(lemon__scored), lemon__scored_order);
 }
 
-/*  A piece in quotes; right >= 0: two with a blank between, as merges are written. */
+/*  The same in quotes. */
 static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
     lemon__bytes piece = lemon__bytes_in(out->ctx);
-    lemon__put_spelling(&piece, t, left);
-    if (right >= 0) lemon__put(&piece, " ", 1);
-    if (right >= 0) lemon__put_spelling(&piece, t, right);
+    lemon__put_spelling(&piece, t, left, right);
     lemon__print_string(out, piece.data, (size_t)piece.count);
     if (piece.status) out->status = piece.status;
     lemon__bytes_free(&piece);
@@ -12746,10 +12714,8 @@ typedef struct lemon__sighting { int64_t older; int32_t word; } lemon__sighting;
 typedef struct lemon__learner {
     lemon_ctx *ctx;
     lemon_tokenizer *tokenizer;
-    lemon__tally words;             /* the distinct words of the text */
-    lemon__span *spelling;          /* word w is now symbols[start ... start+bytes-1] */
-    int32_t *symbols;               /* ids; -1 is a character that has no piece */
-    int64_t spelling_capacity, n_symbols, symbols_capacity;
+    lemon__tally words;             /* the distinct words of the text; once they are spelled, their spans are of symbols */
+    lemon_tokens symbols;           /* -1 is a character that has no piece */
     lemon__words pair_names;
     lemon__pair *pairs;
     lemon__sighting *sightings;
@@ -12810,7 +12776,6 @@ static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, s
 
 /*  The distinct words, each spelled in characters. */
 static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, size_t n) {
-    const lemon__words *words = &l->words.words;
     lemon_status status = LEMON_OK;
     size_t end, bytes;
     l->words.words.blob = text;
@@ -12818,20 +12783,17 @@ static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, s
         end = lemon__word_end(text, n, at);
         status = lemon__tally_add(l->ctx, &l->words, at, end - at);
     }
-    if (status || !lemon__room(l->ctx, &l->spelling, &l->spelling_capacity, words->count, sizeof *l->spelling))
-        return LEMON_E_MEMORY;
-    for (int64_t w = 0; w < words->count; w++) {
-        const lemon__span word = words->spans[w];
-        l->spelling[w].start = (size_t)l->n_symbols;
-        for (size_t at = 0; at < word.bytes; at += bytes) {
-            bytes = lemon__char_bytes(text + word.start + at, word.bytes - at);
-            if (!lemon__room(l->ctx, &l->symbols, &l->symbols_capacity, l->n_symbols + 1, sizeof *l->symbols))
-                return LEMON_E_MEMORY;
-            l->symbols[l->n_symbols++] = lemon__words_find(&l->tokenizer->pieces, text + word.start + at, bytes);
+    for (int64_t w = 0; w < l->words.words.count && !status; w++) {
+        lemon__span *word = &l->words.words.spans[w];
+        const size_t from = (size_t)l->symbols.count;
+        for (size_t at = word->start; at < word->start + word->bytes && !status; at += bytes) {
+            bytes = lemon__char_bytes(text + at, word->start + word->bytes - at);
+            status = lemon_tokens_push(l->ctx, &l->symbols, lemon__words_find(&l->tokenizer->pieces, text + at, bytes));
         }
-        l->spelling[w].bytes = (size_t)l->n_symbols - l->spelling[w].start;
+        word->start = from;
+        word->bytes = (size_t)l->symbols.count - from;
     }
-    return LEMON_OK;
+    return status;
 }
 
 /*  The pair of two symbols, made if it is new; NULL: no memory. */
@@ -12870,8 +12832,9 @@ static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t 
 
 /*  Joins a pair wherever it stands in a word, from the left, and counts what changes around it. */
 static lemon_status lemon__learn_join(lemon__learner *l, int32_t word, int32_t left, int32_t right, int32_t piece) {
-    int32_t *s = l->symbols + l->spelling[word].start;
-    size_t i = 0, n = 0, length = l->spelling[word].bytes;
+    lemon__span *span = &l->words.words.spans[word];
+    int32_t *s = l->symbols.ids + span->start;
+    size_t i = 0, n = 0, length = span->bytes;
     lemon_status status = LEMON_OK;
     while (i < length && !status) {
         int32_t before = n > 0 ? s[n - 1] : -1, after = i + 2 < length ? s[i + 2] : -1;
@@ -12884,7 +12847,7 @@ static lemon_status lemon__learn_join(lemon__learner *l, int32_t word, int32_t l
         s[n++] = piece;
         i += 2;
     }
-    l->spelling[word].bytes = n;
+    span->bytes = n;
     return status;
 }
 
@@ -12954,17 +12917,16 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     if (!status) status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
     if (!status) status = lemon__learn_chars(&l, p, bytes, size);
     if (!status) status = lemon__learn_words(&l, p, bytes);
-    for (int64_t w = 0; w < l.words.words.count; w++) {
-        const int32_t *s = status ? NULL : l.symbols + l.spelling[w].start;
-        for (size_t i = 1; !status && i < l.spelling[w].bytes; i++)
-            status = lemon__learn_count(&l, (int32_t)w, s[i - 1], s[i], 1);
+    for (int32_t w = 0; !status && w < l.words.words.count; w++) {
+        const lemon__span *span = &l.words.words.spans[w];
+        for (size_t i = span->start + 1; !status && i < span->start + span->bytes; i++)
+            status = lemon__learn_count(&l, w, l.symbols.ids[i - 1], l.symbols.ids[i], 1);
     }
     if (!status) status = lemon__learn_pieces(&l, size);
     if (!status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
     if (!status) status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
     lemon__tally_free(ctx, &l.words);
-    lemon__free(ctx, l.spelling, (size_t)l.spelling_capacity * sizeof *l.spelling);
-    lemon__free(ctx, l.symbols, (size_t)l.symbols_capacity * sizeof *l.symbols);
+    lemon_tokens_free(ctx, &l.symbols);
     lemon__words_free(ctx, &l.pair_names);
     lemon__free(ctx, l.pairs, (size_t)l.pairs_capacity * sizeof *l.pairs);
     lemon__free(ctx, l.sightings, (size_t)l.sightings_capacity * sizeof *l.sightings);
@@ -13299,11 +13261,8 @@ typedef struct lemon__generation {
 
 static lemon_status lemon__generation_open(lemon_ctx *ctx, const lemon_model *model, lemon_tokens *tokens,
                                            const lemon_sampling *sampling, lemon__generation *g) {
-    memset(g, 0, sizeof *g);
-    g->sampling = sampling;
-    g->ctx = ctx;
-    g->model = model;
-    g->tokens = tokens;
+    const lemon__generation fresh = {ctx, model, NULL, tokens, NULL, {0}, sampling, NULL, NULL, NULL, 0, 0};
+    *g = fresh;
     lemon_rng_seed(&g->rng, sampling->seed);
     g->scratch = (int32_t *)lemon__malloc(ctx, (size_t)model->config.vocab_size * 2 * sizeof *g->scratch);
     return g->scratch ? lemon_session_open(ctx, model, &g->session) : LEMON_E_MEMORY;
