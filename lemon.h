@@ -11239,6 +11239,7 @@ typedef struct lemon__symbol {
 
 typedef struct lemon__encoder {
     lemon_ctx *ctx;
+    lemon_status status;            /* the first that was wrong */
     const lemon_tokenizer *t;
     lemon_tokens *tokens;
     const uint8_t *text;            /* of this part */
@@ -11278,22 +11279,24 @@ static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
 }
 
 /*  Looks for the join of a symbol anew. */
-static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
+static void lemon__encoder_offer(lemon__encoder *e, int32_t i) {
     lemon__symbol *s = &e->symbols[i];
     s->join = lemon__join_of(e, s);
-    return s->join < 0 ? LEMON_OK : lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i));
+    if (s->join >= 0 && lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i))) e->status = LEMON_E_MEMORY;
 }
 
 enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
 
 /*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one
     rank stay in the order of the text. */
-static lemon_status lemon__encoder_sort(lemon__encoder *e) {
-    uint64_t *from, *to;
+static void lemon__encoder_sort(lemon__encoder *e) {
     int64_t ends[LEMON__DIGITS], n = 0;
-    int32_t i;
-    if (!lemon__room(e->ctx, &e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from)) return LEMON_E_MEMORY;
-    for (i = 0, from = e->keys; i < e->n_symbols; i++) {
+    if (!lemon__room(e->ctx, &e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *e->keys)) {
+        e->status = LEMON_E_MEMORY;
+        return;
+    }
+    uint64_t *from = e->keys, *to;
+    for (int32_t i = 0; i < e->n_symbols; i++) {
         e->symbols[i].join = lemon__join_of(e, &e->symbols[i]);
         if (e->symbols[i].join >= 0) from[n++] = lemon__join_key(e, i);
     }
@@ -11306,95 +11309,87 @@ static lemon_status lemon__encoder_sort(lemon__encoder *e) {
     }
     e->heap.run = from;
     e->heap.run_end = from + n;
-    return LEMON_OK;
 }
 
 /*  Joins a symbol with the next one. */
-static lemon_status lemon__encoder_join(lemon__encoder *e, int32_t i) {
+static void lemon__encoder_join(lemon__encoder *e, int32_t i) {
     lemon__symbol *a = &e->symbols[i], *b = &e->symbols[a->right];
-    lemon_status status = LEMON_OK;
     a->id = e->t->rules.by_merges ? e->t->merges[a->join].id : a->join;
     a->bytes += b->bytes;
     a->right = b->right;
     b->join = -1;
     if (e->passed) e->passed[a->id] = 1;
     if (a->right >= 0) e->symbols[a->right].left = i;
-    if (a->left >= 0) status = lemon__encoder_offer(e, a->left);
-    return status ? status : lemon__encoder_offer(e, i);
+    if (a->left >= 0) lemon__encoder_offer(e, a->left);
+    lemon__encoder_offer(e, i);
 }
 
-static lemon_status lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
+static void lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
     const int32_t at = (int32_t)e->n_symbols;
     const lemon__symbol s = {(int32_t)start, (int32_t)bytes, at - 1, at + 1, id, -1};
-    if (!lemon__room(e->ctx, &e->symbols, &e->capacity, e->n_symbols + 1, sizeof s)) return LEMON_E_MEMORY;
     if (e->passed) e->passed[id] = 1;
-    e->symbols[e->n_symbols++] = s;
-    return LEMON_OK;
+    if (lemon__room(e->ctx, &e->symbols, &e->capacity, e->n_symbols + 1, sizeof s)) e->symbols[e->n_symbols++] = s;
+    else e->status = LEMON_E_MEMORY;
 }
 
 /*  Characters that are pieces, and bytes; a byte that is no piece becomes the unknown one, or nothing. */
-static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
+static void lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
     const lemon_tokenizer *t = e->t;
-    lemon_status status = LEMON_OK;
-    size_t n;
     e->n_symbols = 0;
-    for (size_t at = 0; at < bytes && !status; at += n) {
-        int32_t id = -1;
+    for (size_t at = 0, n; at < bytes && !e->status; at += n) {
         n = t->rules.split ? 1 : lemon__char_bytes(e->text + at, bytes - at);
-        if (!t->rules.split) id = lemon__words_find(&t->pieces, e->text + at, n);
-        if (id >= 0) { status = lemon__encoder_symbol(e, at, n, id); continue; }
-        for (size_t i = at; i < at + n && !status; i++) {
+        int32_t id = t->rules.split ? -1 : lemon__words_find(&t->pieces, e->text + at, n);
+        if (id >= 0) { lemon__encoder_symbol(e, at, n, id); continue; }
+        for (size_t i = at; i < at + n; i++) {
             id = t->byte_ids[e->text[i]] >= 0 ? t->byte_ids[e->text[i]] : t->rules.unknown;
-            if (id >= 0) status = lemon__encoder_symbol(e, i, 1, id);
+            if (id >= 0) lemon__encoder_symbol(e, i, 1, id);
         }
     }
-    if (!status && e->n_symbols > 0) e->symbols[e->n_symbols - 1].right = -1;
-    return status;
+    if (e->n_symbols > 0) e->symbols[e->n_symbols - 1].right = -1;
+}
+
+static void lemon__encoder_put(lemon__encoder *e, int32_t id) {
+    if (!e->status) e->status = lemon_tokens_push(e->ctx, e->tokens, id);
 }
 
 /*  Encodes a part of the text that no join can leave. */
-static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t bytes) {
+static void lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t bytes) {
     uint64_t best;
     int32_t i;
     if (bytes > INT32_MAX / 2)
-        return lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^30 characters in one run; break it up");
+        e->status = lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^30 characters in one run; break it up");
     e->text = text;
-    lemon_status status = lemon__encoder_cut(e, bytes);
-    if (status || e->n_symbols == 0) return status;
-    if (e->n_symbols > LEMON__LONG_PART) status = lemon__encoder_sort(e);
-    else for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
-    while (!status && lemon__heap_pop(&e->heap, &best)) {
+    lemon__encoder_cut(e, bytes);
+    if (e->status || e->n_symbols == 0) return;
+    if (e->n_symbols > LEMON__LONG_PART) lemon__encoder_sort(e);
+    else for (i = 0; i < e->n_symbols; i++) lemon__encoder_offer(e, i);
+    while (lemon__heap_pop(&e->heap, &best)) {
         i = (int32_t)(best & UINT32_MAX);
-        if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) status = lemon__encoder_join(e, i);
+        if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) lemon__encoder_join(e, i);
     }
-    for (i = 0; i >= 0 && !status; i = e->symbols[i].right) status = lemon_tokens_push(e->ctx, e->tokens, e->symbols[i].id);
-    return status;
+    for (i = 0; i >= 0; i = e->symbols[i].right) lemon__encoder_put(e, e->symbols[i].id);
 }
 
 /* ---- encoding: parts of a text ---- */
 
 /*  Cuts where two bytes meet that meet in no piece.  That may cut a character in two, but only one that is no piece,
     whose bytes would have stood alone anyway. */
-static lemon_status lemon__encoder_parts(lemon__encoder *e, const uint8_t *text, size_t n) {
-    lemon_status status = LEMON_OK;
+static void lemon__encoder_parts(lemon__encoder *e, const uint8_t *text, size_t n) {
     size_t from = 0;
-    for (size_t at = 1; at <= n && !status; at++) {
+    for (size_t at = 1; at <= n && !e->status; at++) {
         if (at < n && (e->t->meets[32 * text[at - 1] + text[at] / 8] >> text[at] % 8 & 1)) continue;
-        status = lemon__encoder_part(e, text + from, at - from);
+        lemon__encoder_part(e, text + from, at - from);
         from = at;
     }
-    return status;
 }
 
-static lemon_status lemon__encoder_words(lemon__encoder *e, const uint8_t *text, size_t n) {
-    lemon_status status = LEMON_OK;
-    size_t end;
-    for (size_t at = 0; at < n && !status; at = end) {
+static void lemon__encoder_words(lemon__encoder *e, const uint8_t *text, size_t n) {
+    for (size_t at = 0, end; at < n && !e->status; at = end) {
         end = lemon__word(e->t, text, n, at);
         int32_t id = e->t->rules.whole_words ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
-        status = id >= 0 ? lemon_tokens_push(e->ctx, e->tokens, id) : lemon__encoder_part(e, text + at, end - at);
+        if (id >= 0) lemon__encoder_put(e, id);
+        else lemon__encoder_part(e, text + at, end - at);
     }
-    return status;
 }
 
 /*  Text with the blank before it that the rules ask for; `first` at the beginning of all. */
@@ -11413,22 +11408,21 @@ static lemon_status lemon__encoder_prefix(lemon__encoder *e, const uint8_t **tex
 }
 
 /*  Text between special tokens.  All below U+0300 is in form C. */
-static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+static void lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
     const lemon__rules *rules = &e->t->rules;
     lemon__bytes formed = lemon__bytes_in(e->ctx);
-    lemon_status status = LEMON_OK;
     size_t at = 0;
-    if (n == 0) return LEMON_OK;
+    if (n == 0 || e->status) return;
     while (rules->nfc && at < n && text[at] < 0xcc) at++;
     if (rules->nfc && at < n) {
-        status = lemon__form_c(text, n, &formed);
+        e->status = lemon__form_c(text, n, &formed);
         text = formed.data;
         n = (size_t)formed.count;
     }
-    if (!status && (rules->prefix || rules->blank_mark)) status = lemon__encoder_prefix(e, &text, &n, first);
-    if (!status) status = rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    if (!e->status && (rules->prefix || rules->blank_mark)) e->status = lemon__encoder_prefix(e, &text, &n, first);
+    if (rules->split) lemon__encoder_words(e, text, n);
+    else lemon__encoder_parts(e, text, n);
     lemon__bytes_free(&formed);
-    return status;
 }
 
 /*  The longest special piece that begins here, by halving the sorted list for each byte; NULL: none.  Without `all` only
@@ -11475,20 +11469,19 @@ static void lemon__special_strip(const uint8_t *text, size_t low, size_t n, int 
     }
 }
 
-static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, size_t n, int all) {
-    lemon_status status = LEMON_OK;
+static void lemon__encoder_text(lemon__encoder *e, const uint8_t *text, size_t n, int all) {
     size_t from = 0, at = 0;
-    while (at < n && e->t->n_specials > 0 && !status) {
+    while (at < n && e->t->n_specials > 0 && !e->status) {
         const lemon__special *s = lemon__special_at(e->t, text + at, n - at, all);
         size_t begin = at;
         if (s == NULL) { at++; continue; }
         size_t end = at + s->n;
         lemon__special_strip(text, from, n, e->t->kinds[s->id], &begin, &end);
-        status = lemon__encoder_plain(e, text + from, begin - from, from == 0);
-        if (!status) status = lemon_tokens_push(e->ctx, e->tokens, s->id);
+        lemon__encoder_plain(e, text + from, begin - from, from == 0);
+        lemon__encoder_put(e, s->id);
         at = from = end;
     }
-    return status ? status : lemon__encoder_plain(e, text + from, n - from, from == 0);
+    lemon__encoder_plain(e, text + from, n - from, from == 0);
 }
 
 static void lemon__encoder_close(lemon__encoder *e) {
@@ -11499,7 +11492,7 @@ static void lemon__encoder_close(lemon__encoder *e) {
 }
 
 static lemon__encoder lemon__encoder_open(lemon_ctx *ctx, const lemon_tokenizer *t, lemon_tokens *tokens) {
-    const lemon__encoder e = {ctx, t, tokens, NULL, NULL, 0, 0, {NULL, 0, 0, NULL, NULL}, NULL, 0, NULL, NULL, 0};
+    const lemon__encoder e = {ctx, LEMON_OK, t, tokens, NULL, NULL, 0, 0, {NULL, 0, 0, NULL, NULL}, NULL, 0, NULL, NULL, 0};
     return e;
 }
 
@@ -11514,10 +11507,10 @@ static lemon_status lemon__encode(lemon_ctx *ctx, const lemon_tokenizer *t, cons
     if (lemon__lacks(ctx, __func__, t && tokens && (text || bytes == 0))) return LEMON_E_ARG;
     int64_t before = tokens->count;
     lemon__encoder e = lemon__encoder_open(ctx, t, tokens);
-    lemon_status status = lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
-    if (status) tokens->count = before;
+    lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
+    if (e.status) tokens->count = before;
     lemon__encoder_close(&e);
-    return status;
+    return e.status;
 }
 
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
@@ -11606,13 +11599,12 @@ LEMON__BRIEF_BEGIN
 
 /*  A piece can only come about if the pieces do that it is joined from; they are those that its own bytes pass on their
     way.  A text whose pieces are all kept is then encoded as before: each join that was best still is. */
-static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
+static void lemon__trim_keep(lemon__encoder *e, int32_t id) {
     size_t n;
     const uint8_t *piece = lemon__piece(e->t, id, &n);
     e->passed[id] = 1;
     e->tokens->count = 0;
-    if (e->t->kinds[id] != LEMON__NORMAL || n == 0) return LEMON_OK;
-    return lemon__encoder_part(e, piece, n);
+    if (e->t->kinds[id] == LEMON__NORMAL && n > 0) lemon__encoder_part(e, piece, n);
 }
 
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
@@ -11627,12 +11619,12 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     if (!LEMON__BPE) return lemon__no_bpe(ctx);
     int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
     if (new_ids == NULL) return LEMON_E_MEMORY;
-    lemon_status status = LEMON_OK;
     e.passed = (uint8_t *)(new_ids + size);
-    for (int64_t i = 0; i < n && !status; i++)
-        status = ids[i] >= 0 && ids[i] < size ? lemon__trim_keep(&e, ids[i])
-                                              : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
-                                                            (long)ids[i], (long)size - 1);
+    for (int64_t i = 0; i < n && !e.status; i++) {
+        if (ids[i] >= 0 && ids[i] < size) lemon__trim_keep(&e, ids[i]);
+        else e.status = lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)ids[i], (long)size - 1);
+    }
+    lemon_status status = e.status;
     for (int32_t id = 0; id < size && !status; id++) {
         int kind = tokenizer->kinds[id] & LEMON__KIND, byte = rules->split && tokenizer->pieces.spans[id].bytes == 1;
         int end = id == rules->bos || id == rules->eos || id == rules->unknown;
@@ -12688,13 +12680,14 @@ typedef struct lemon__tally {
     int64_t capacity;
 } lemon__tally;
 
-static lemon_status lemon__tally_add(lemon_ctx *ctx, lemon__tally *tally, size_t start, size_t bytes) {
+/*  0: no memory. */
+static int lemon__tally_add(lemon_ctx *ctx, lemon__tally *tally, size_t start, size_t bytes) {
     const int32_t i = lemon__words_find(&tally->words, tally->words.blob + start, bytes);
     const int64_t n = tally->words.count;
-    if (i >= 0) { tally->counts[i]++; return LEMON_OK; }
-    if (!lemon__room(ctx, &tally->counts, &tally->capacity, n + 1, sizeof *tally->counts)) return LEMON_E_MEMORY;
+    if (i >= 0) { tally->counts[i]++; return 1; }
+    if (!lemon__room(ctx, &tally->counts, &tally->capacity, n + 1, sizeof *tally->counts)) return 0;
     tally->counts[n] = 1;
-    return lemon__words_push(ctx, &tally->words, start, bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+    return lemon__words_push(ctx, &tally->words, start, bytes, 1);
 }
 
 static void lemon__tally_free(lemon_ctx *ctx, lemon__tally *tally) {
@@ -12713,6 +12706,7 @@ typedef struct lemon__sighting { int64_t older; int32_t word; } lemon__sighting;
 
 typedef struct lemon__learner {
     lemon_ctx *ctx;
+    lemon_status status;            /* the first that was wrong */
     lemon_tokenizer *tokenizer;
     lemon__tally words;             /* the distinct words of the text; once they are spelled, their spans are of symbols */
     lemon_tokens symbols;           /* -1 is a character that has no piece */
@@ -12745,67 +12739,63 @@ static uint64_t lemon__learn_key(int64_t count, uint64_t order) {
     return (uint64_t)(UINT32_MAX - lemon__min(count, UINT32_MAX)) << 32 | order;
 }
 
+static void lemon__learn_offer(lemon__learner *l, uint64_t key) {
+    if (lemon__heap_push(l->ctx, &l->heap, key)) l->status = LEMON_E_MEMORY;
+}
+
 /*  Single characters first: the blank, which goes before every text, then the most frequent ones, in half of the room
     at most. Bytes that are no character, and NUL, which ends pieces in llama2.c, stay bytes. */
-static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, size_t n, int32_t size) {
-    lemon__tally chars;
-    lemon__heap heap;
+static void lemon__learn_chars(lemon__learner *l, const uint8_t *text, size_t n, int32_t size) {
+    lemon__tally chars = {{text, NULL, 0, 0, NULL, 0, 0}, NULL, 0};
     uint64_t best;
-    lemon_status status = LEMON_OK;
-    size_t bytes;
     int64_t room = ((int64_t)size - LEMON__FIRST_PIECE + 1) / 2;
-    memset(&chars, 0, sizeof chars);
-    memset(&heap, 0, sizeof heap);
-    chars.words.blob = text;
-    for (size_t at = 0; at < n && !status; at += bytes) {
+    for (size_t at = 0, bytes; at < n && !l->status; at += bytes) {
         bytes = lemon__char_bytes(text + at, n - at);
-        if (text[at] != ' ' && text[at] != 0 && (bytes > 1 || text[at] < 0x80))
-            status = lemon__tally_add(l->ctx, &chars, at, bytes);
+        int alone = text[at] == ' ' || text[at] == 0 || (bytes == 1 && text[at] >= 0x80);
+        if (!alone && !lemon__tally_add(l->ctx, &chars, at, bytes)) l->status = LEMON_E_MEMORY;
     }
-    for (int64_t i = 0; i < chars.words.count && !status; i++)
-        status = lemon__heap_push(l->ctx, &heap, lemon__learn_key(chars.counts[i], (uint64_t)i));
-    if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, " ", 1);
-    for (int64_t i = 1; i < room && !status && lemon__heap_pop(&heap, &best); i++) {
+    for (int64_t i = 0; i < chars.words.count; i++) lemon__learn_offer(l, lemon__learn_key(chars.counts[i], (uint64_t)i));
+    if (!l->status) l->status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, " ", 1);
+    for (int64_t i = 1; i < room && !l->status && lemon__heap_pop(&l->heap, &best); i++) {
         const lemon__span *span = &chars.words.spans[best & UINT32_MAX];
-        status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, text + span->start, span->bytes);
+        l->status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, text + span->start, span->bytes);
     }
-    lemon__heap_free(l->ctx, &heap);
+    l->heap.count = 0;
     lemon__tally_free(l->ctx, &chars);
-    return status;
 }
 
 /*  The distinct words, each spelled in characters. */
-static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, size_t n) {
-    lemon_status status = LEMON_OK;
-    size_t end, bytes;
+static void lemon__learn_words(lemon__learner *l, const uint8_t *text, size_t n) {
     l->words.words.blob = text;
-    for (size_t at = 0; at < n && !status; at = end) {
+    for (size_t at = 0, end; at < n && !l->status; at = end) {
         end = lemon__word_end(text, n, at);
-        status = lemon__tally_add(l->ctx, &l->words, at, end - at);
+        if (!lemon__tally_add(l->ctx, &l->words, at, end - at)) l->status = LEMON_E_MEMORY;
     }
-    for (int64_t w = 0; w < l->words.words.count && !status; w++) {
+    for (int64_t w = 0; w < l->words.words.count && !l->status; w++) {
         lemon__span *word = &l->words.words.spans[w];
         const size_t from = (size_t)l->symbols.count;
-        for (size_t at = word->start; at < word->start + word->bytes && !status; at += bytes) {
-            bytes = lemon__char_bytes(text + at, word->start + word->bytes - at);
-            status = lemon_tokens_push(l->ctx, &l->symbols, lemon__words_find(&l->tokenizer->pieces, text + at, bytes));
+        for (size_t at = word->start, end = at + word->bytes, bytes; at < end && !l->status; at += bytes) {
+            bytes = lemon__char_bytes(text + at, end - at);
+            l->status = lemon_tokens_push(l->ctx, &l->symbols, lemon__words_find(&l->tokenizer->pieces, text + at, bytes));
         }
         word->start = from;
         word->bytes = (size_t)l->symbols.count - from;
     }
-    return status;
 }
 
-/*  The pair of two symbols, made if it is new; NULL: no memory. */
+/*  The pair of two symbols, made if it is new; NULL: no memory, which l->status says then. */
 static lemon__pair *lemon__learn_pair(lemon__learner *l, int32_t left, int32_t right) {
     const lemon__pair fresh = {left, right, 0, -1};
     int32_t i = lemon__words_find(&l->pair_names, &fresh, 8);
     if (i >= 0) return &l->pairs[i];
     i = (int32_t)l->pair_names.count;
-    if (!lemon__room(l->ctx, &l->pairs, &l->pairs_capacity, i + 1, sizeof fresh)) return NULL;
-    l->pair_names.blob = (const uint8_t *)l->pairs;
-    l->pairs[i] = fresh;
-    return lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof fresh, 8, 1) ? &l->pairs[i] : NULL;
+    if (lemon__room(l->ctx, &l->pairs, &l->pairs_capacity, i + 1, sizeof fresh)) {
+        l->pair_names.blob = (const uint8_t *)l->pairs;
+        l->pairs[i] = fresh;
+        if (lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof fresh, 8, 1)) return &l->pairs[i];
+    }
+    l->status = LEMON_E_MEMORY;
+    return NULL;
 }
 
 static uint64_t lemon__pair_key(const lemon__pair *pair) {
@@ -12814,91 +12804,81 @@ static uint64_t lemon__pair_key(const lemon__pair *pair) {
 
 /*  Two neighbours appear in a word (sign 1) or go (sign -1).  Pairs that became more frequent are offered to the heap
     again; those that became rarer are put right when they come up. */
-static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
-    if (left < 0 || right < 0) return LEMON_OK;
-    lemon__pair *pair = lemon__learn_pair(l, left, right);
-    if (pair == NULL) return LEMON_E_MEMORY;
+static void lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
+    lemon__pair *pair = left < 0 || right < 0 ? NULL : lemon__learn_pair(l, left, right);
+    if (pair == NULL) return;
     pair->count += sign * l->words.counts[word];
-    if (sign < 0) return LEMON_OK;
+    if (sign < 0) return;
     if (pair->sighting < 0 || l->sightings[pair->sighting].word != word) {
         const lemon__sighting seen = {pair->sighting, word};
-        if (!lemon__room(l->ctx, &l->sightings, &l->sightings_capacity, l->n_sightings + 1, sizeof seen))
-            return LEMON_E_MEMORY;
+        if (!lemon__room(l->ctx, &l->sightings, &l->sightings_capacity, l->n_sightings + 1, sizeof seen)) {
+            l->status = LEMON_E_MEMORY;
+            return;
+        }
         l->sightings[l->n_sightings] = seen;
         pair->sighting = l->n_sightings++;
     }
-    return lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
+    lemon__learn_offer(l, lemon__pair_key(pair));
 }
 
 /*  Joins a pair wherever it stands in a word, from the left, and counts what changes around it. */
-static lemon_status lemon__learn_join(lemon__learner *l, int32_t word, int32_t left, int32_t right, int32_t piece) {
+static void lemon__learn_join(lemon__learner *l, int32_t word, int32_t left, int32_t right, int32_t piece) {
     lemon__span *span = &l->words.words.spans[word];
     int32_t *s = l->symbols.ids + span->start;
     size_t i = 0, n = 0, length = span->bytes;
-    lemon_status status = LEMON_OK;
-    while (i < length && !status) {
+    while (i < length) {
         int32_t before = n > 0 ? s[n - 1] : -1, after = i + 2 < length ? s[i + 2] : -1;
         if (s[i] != left || i + 1 >= length || s[i + 1] != right) { s[n++] = s[i++]; continue; }
-        status = lemon__learn_count(l, word, left, right, -1);
-        if (!status) status = lemon__learn_count(l, word, before, left, -1);
-        if (!status) status = lemon__learn_count(l, word, right, after, -1);
-        if (!status) status = lemon__learn_count(l, word, before, piece, 1);
-        if (!status) status = lemon__learn_count(l, word, piece, after, 1);
+        lemon__learn_count(l, word, left, right, -1);
+        lemon__learn_count(l, word, before, left, -1);
+        lemon__learn_count(l, word, right, after, -1);
+        lemon__learn_count(l, word, before, piece, 1);
+        lemon__learn_count(l, word, piece, after, 1);
         s[n++] = piece;
         i += 2;
     }
     span->bytes = n;
-    return status;
 }
 
-/*  The piece that two pieces make: the next id, or one that was made before from another pair. -1: no memory. */
+/*  The piece that two pieces make: the next id, or one that was made before from another pair. */
 static int32_t lemon__learn_piece(lemon__learner *l, int32_t left, int32_t right, float score) {
     lemon_tokenizer *t = l->tokenizer;
     size_t a = t->pieces.spans[left].bytes, b = t->pieces.spans[right].bytes;
     uint8_t *room = lemon__tokenizer_room(l->ctx, t, a + b);
-    if (room == NULL) return -1;
+    if (room == NULL) { l->status = LEMON_E_MEMORY; return -1; }
     memcpy(room, t->blob + t->pieces.spans[left].start, a);
     memcpy(room + a, t->blob + t->pieces.spans[right].start, b);
     int32_t known = lemon__words_find(&t->pieces, room, a + b);
     if (known >= 0) return known;
-    return lemon__tokenizer_push(l->ctx, t, LEMON__NORMAL, score, a + b) ? -1 : lemon_tokenizer_size(t) - 1;
+    l->status = lemon__tokenizer_push(l->ctx, t, LEMON__NORMAL, score, a + b);
+    return lemon_tokenizer_size(t) - 1;
 }
 
-/*  The most frequent pair, smallest ids first where several are.  NULL: there is none left. */
-static lemon_status lemon__learn_best(lemon__learner *l, lemon__pair **best) {
+/*  The most frequent pair, smallest ids first where several are.  NULL: there is none left, or no memory. */
+static lemon__pair *lemon__learn_best(lemon__learner *l) {
     uint64_t top;
-    lemon_status status = LEMON_OK;
-    *best = NULL;
-    while (!status && lemon__heap_pop(&l->heap, &top)) {
+    while (!l->status && lemon__heap_pop(&l->heap, &top)) {
         lemon__pair *pair = lemon__learn_pair(l, (int32_t)(top >> 16 & 0xffff), (int32_t)(top & 0xffff));
-        *best = pair->count > 0 && lemon__pair_key(pair) == top ? pair : NULL;
-        if (*best) return LEMON_OK;
-        if (pair->count > 0 && lemon__pair_key(pair) > top) status = lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
+        if (pair->count > 0 && lemon__pair_key(pair) == top) return pair;
+        if (pair->count > 0 && lemon__pair_key(pair) > top) lemon__learn_offer(l, lemon__pair_key(pair));
     }
-    return status;
+    return NULL;
 }
 
-static lemon_status lemon__learn_pieces(lemon__learner *l, int32_t size) {
+static void lemon__learn_pieces(lemon__learner *l, int32_t size) {
     int32_t first = lemon_tokenizer_size(l->tokenizer), known;
-    lemon_status status = LEMON_OK;
-    lemon__pair *best;
-    while ((known = lemon_tokenizer_size(l->tokenizer)) < size && !status) {
-        int32_t left, right;
-        status = lemon__learn_best(l, &best);
-        if (status) return status;
-        if (best == NULL)
-            return lemon__fail(l->ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected at most %ld: the text has "
-                               "no more pairs to learn; give more text", (long)size, (long)known);
-        left = best->left;
-        right = best->right;
+    while (!l->status && (known = lemon_tokenizer_size(l->tokenizer)) < size) {
+        const lemon__pair *best = lemon__learn_best(l);
+        if (best == NULL && !l->status)
+            l->status = lemon__fail(l->ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected at most %ld: the text has "
+                                    "no more pairs to learn; give more text", (long)size, (long)known);
+        if (best == NULL) return;
+        const int32_t left = best->left, right = best->right;
         int64_t i = best->sighting;
         int32_t piece = lemon__learn_piece(l, left, right, -(float)(known - first));
-        if (piece < 0) return LEMON_E_MEMORY;
-        for (; i >= 0 && !status; i = l->sightings[i].older)
-            status = lemon__learn_join(l, l->sightings[i].word, left, right, piece);
-        if (!status) status = lemon__tick(l->ctx, "tokenizer", known + 1 - first, size - first, (double)NAN);
+        for (; i >= 0 && !l->status; i = l->sightings[i].older) lemon__learn_join(l, l->sightings[i].word, left, right, piece);
+        if (!l->status) l->status = lemon__tick(l->ctx, "tokenizer", known + 1 - first, size - first, (double)NAN);
     }
-    return status;
 }
 
 LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
@@ -12913,18 +12893,18 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                            LEMON__FIRST_PIECE + 1);
     memset(&l, 0, sizeof l);
     l.ctx = ctx;
-    lemon_status status = lemon__tokenizer_new(ctx, &l.tokenizer);
-    if (!status) status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
-    if (!status) status = lemon__learn_chars(&l, p, bytes, size);
-    if (!status) status = lemon__learn_words(&l, p, bytes);
-    for (int32_t w = 0; !status && w < l.words.words.count; w++) {
+    l.status = lemon__tokenizer_new(ctx, &l.tokenizer);
+    if (!l.status) l.status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
+    if (!l.status) lemon__learn_chars(&l, p, bytes, size);
+    if (!l.status) lemon__learn_words(&l, p, bytes);
+    for (int32_t w = 0; !l.status && w < l.words.words.count; w++) {
         const lemon__span *span = &l.words.words.spans[w];
-        for (size_t i = span->start + 1; !status && i < span->start + span->bytes; i++)
-            status = lemon__learn_count(&l, w, l.symbols.ids[i - 1], l.symbols.ids[i], 1);
+        for (size_t i = span->start + 1; !l.status && i < span->start + span->bytes; i++)
+            lemon__learn_count(&l, w, l.symbols.ids[i - 1], l.symbols.ids[i], 1);
     }
-    if (!status) status = lemon__learn_pieces(&l, size);
-    if (!status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
-    if (!status) status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
+    if (!l.status) lemon__learn_pieces(&l, size);
+    if (!l.status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
+    if (!l.status) l.status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
     lemon__tally_free(ctx, &l.words);
     lemon_tokens_free(ctx, &l.symbols);
     lemon__words_free(ctx, &l.pair_names);
@@ -12932,7 +12912,7 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
     lemon__free(ctx, l.sightings, (size_t)l.sightings_capacity * sizeof *l.sightings);
     lemon__heap_free(ctx, &l.heap);
     *tokenizer = l.tokenizer;
-    return lemon__tokenizer_done(ctx, status, tokenizer);
+    return lemon__tokenizer_done(ctx, l.status, tokenizer);
 }
 LEMON__BRIEF_BEGIN
 /* ====================================================================================================================
