@@ -10225,8 +10225,8 @@ LEMON__BRIEF_END
    better scores, so the encoder repeats the joins in the order they were learned in.
 
    Chapter 8 makes tokenizers of other files by lemon__tokenizer_new; rules; lemon__tokenizer_spell for each id in order;
-   lemon__tokenizer_merge in order of rank; lemon__tokenizer_finish.  To write them it reads kinds, scores, merges,
-   rules, and lemon__piece_spelling.
+   lemon__tokenizer_merge in order of rank; lemon__tokenizer_finish.  To write them it reads kinds, scores, merges
+   and rules; lemon__put_spelling spells the pieces.
    ================================================================================================================== */
 
 enum { LEMON__BOS = 1, LEMON__EOS = 2, LEMON__FIRST_BYTE = 3, LEMON__FIRST_PIECE = 259, LEMON__MAX_PIECES = 1 << 24 };
@@ -10390,11 +10390,9 @@ static lemon_status lemon__tokenizer_add(lemon_ctx *ctx, lemon_tokenizer *t, int
 }
 
 /*  In llama2.c's vocabulary only the place and the form of a piece tell what it is. */
-static lemon_status lemon__llama2c_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const uint8_t *piece, size_t n) {
-    int64_t id = t->pieces.count;
-    int kind = id == 0 ? LEMON__UNKNOWN : id < LEMON__FIRST_BYTE ? LEMON__CONTROL
-               : lemon__byte_of(piece, n) >= 0 ? LEMON__BYTE : LEMON__NORMAL;
-    return lemon__tokenizer_add(ctx, t, kind, score, piece, n);
+static int lemon__llama2c_kind(int64_t id, const uint8_t *piece, size_t n) {
+    return id == 0 ? LEMON__UNKNOWN : id < LEMON__FIRST_BYTE ? LEMON__CONTROL
+           : lemon__byte_of(piece, n) >= 0 ? LEMON__BYTE : LEMON__NORMAL;
 }
 
 /* ---- how files spell pieces ---- */
@@ -10463,19 +10461,6 @@ static lemon_status lemon__tokenizer_spell(lemon_ctx *ctx, lemon_tokenizer *t, i
     if (kind == LEMON__NORMAL) n = lemon__unspell(t, room, (const uint8_t *)text, n, &kind);
     else if (n > 0) memcpy(room, text, n);
     return lemon__tokenizer_push(ctx, t, kind, score, n);
-}
-
-/*  The other way: how a file spells a piece, in room for three times its bytes; returns how many were written. */
-static size_t lemon__piece_spelling(const lemon_tokenizer *t, int32_t id, uint8_t *out) {
-    size_t n, k = 0;
-    const uint8_t *piece = lemon__piece(t, id, &n);
-    int normal = (t->kinds[id] & LEMON__KIND) == LEMON__NORMAL;
-    for (size_t i = 0; i < n; i++) {
-        if (normal && t->rules.split) k += lemon__utf8_put(out + k, lemon__letter_of(piece[i]));
-        else if (normal && piece[i] == ' ') k += lemon__utf8_put(out + k, 0x2581);
-        else out[k++] = piece[i];
-    }
-    return k;
 }
 
 /*  Appends a merge.  Scores that say the same are kept for files that know no merges. */
@@ -10931,7 +10916,7 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
     for (int i = 0; i < LEMON__FIRST_PIECE && !status; i++) {
         if (i < LEMON__FIRST_BYTE) lemon__format(text, sizeof text, "%s", specials[i]);
         else lemon__format(text, sizeof text, "<0x%02X>", (unsigned)(i - LEMON__FIRST_BYTE) & 255);
-        status = lemon__llama2c_add(ctx, t, 0.0f, (const uint8_t *)text, strlen(text));
+        status = lemon__tokenizer_add(ctx, t, lemon__llama2c_kind(i, (const uint8_t *)text, 6), 0.0f, text, strlen(text));
     }
     return status;
 }
@@ -10979,7 +10964,7 @@ LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokeniz
 /* ---- files: llama2.c's tokenizer.bin ---- */
 
 /*  vocab_size 0: as many pieces as there are. */
-static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
+static lemon_status lemon__llama2c_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
     lemon__cursor c = lemon__cursor_over(reader);
     uint32_t longest = lemon__take32(&c);
     lemon_status status = LEMON_OK;
@@ -10997,7 +10982,7 @@ static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *rea
                                "the longest; " LEMON__DAMAGED, reader->name, (long)id, (unsigned long)n,
                                (unsigned long)longest);
         memcpy(&score, &bits, 4);
-        status = lemon__llama2c_add(ctx, t, score, piece, n);
+        status = lemon__tokenizer_add(ctx, t, lemon__llama2c_kind(id, piece, n), score, piece, n);
     }
     if (!status && c.at != c.size)
         status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %llu bytes follow the last piece, expected %ld pieces "
@@ -11005,7 +10990,7 @@ static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *rea
                              (unsigned long long)(c.size - c.at), (long)vocab_size);
     /* with nothing but the bytes there is no blank to put before a text */
     t->rules.prefix = id > LEMON__FIRST_PIECE ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
-    return status;
+    return status ? status : lemon__tokenizer_finish(ctx, reader->name, t);
 }
 
 /*  llama2.c looks for all in their places. */
@@ -11093,12 +11078,11 @@ LEMON__APART lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tok
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
         const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
-        int kind = t->rules.llama2c ? (int)LEMON__NORMAL : ((const uint8_t *)kinds.data)[i];
         if (piece == NULL) break;
+        int kind = t->rules.llama2c ? lemon__llama2c_kind(i, piece, (size_t)n) : ((const uint8_t *)kinds.data)[i];
         if ((kind & LEMON__KIND) < LEMON__NORMAL || (kind & LEMON__KIND) > LEMON__BYTE)
             return lemon__unpack_bad(u, "kind of a piece", (uint64_t)kind, LEMON__NORMAL);
-        if (t->rules.llama2c) status = lemon__llama2c_add(u->ctx, t, score, piece, (size_t)n);
-        else status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
+        status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
     }
     if (status || (i == scores.cols && c.at == c.size)) return status;
     return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"tokenizer.lengths\" does not add up to the %lld bytes of "
@@ -11755,7 +11739,7 @@ typedef struct lemon__hf {
     lemon_ctx *ctx;
     lemon__json json;
     lemon_tokenizer *t;
-    int32_t *piece_of, *added_of;   /* by id: the node of its name in the vocabulary, and in added_tokens; 0: none */
+    int32_t *node_of;               /* by id: its name in the vocabulary, or less than 0: minus its place in added_tokens */
     int64_t size, most;             /* ids so far, and room for them */
 } lemon__hf;
 
@@ -11900,19 +11884,19 @@ static void lemon__hf_ends(lemon__hf *hf) {
 }
 
 /*  Enters a node under an id, which can be no larger than there are bytes in the file. */
-static lemon_status lemon__hf_enter(lemon__hf *hf, int32_t *nodes, int32_t id_node, int32_t node, const char *field) {
+static lemon_status lemon__hf_enter(lemon__hf *hf, int32_t id_node, int32_t node, const char *field) {
     int64_t id;
     if (!lemon__json_int(&hf->json, id_node, &id) || id < 0 || id >= hf->most)
         return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: an id in %s is not a number from 0 to %lld; " LEMON__DAMAGED,
                            hf->json.name, field, (long long)hf->most - 1);
-    if (nodes[id] == 0) nodes[id] = node;
+    if (hf->node_of[id] == 0 || (node < 0 && hf->node_of[id] > 0)) hf->node_of[id] = node;
     hf->size = lemon__max(hf->size, id + 1);
     return LEMON_OK;
 }
 
 /*  A piece is special if added_tokens says so, else one of the vocabulary; ids without either are unused. */
 static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const uint8_t *unknown, size_t n_unknown) {
-    int32_t added = hf->added_of[id], name = added ? lemon__json_get(&hf->json, added, "content") : hf->piece_of[id];
+    int32_t node = hf->node_of[id], added = node < 0 ? -node : 0, name = added ? lemon__json_get(&hf->json, added, "content") : node;
     int kind = name == 0 ? LEMON__UNUSED : LEMON__NORMAL;
     size_t n = 0;
     const uint8_t *text = name == 0 ? (const uint8_t *)"" : lemon__json_string(&hf->json, name, &n);
@@ -11938,9 +11922,9 @@ static lemon_status lemon__hf_pieces(lemon__hf *hf, int32_t vocab, int32_t unkno
     const uint8_t *name = lemon__json_string(&hf->json, unknown, &n);
     lemon_status status = LEMON_OK;
     for (int32_t i = vocab + 1; i < hf->json.nodes[vocab].next && !status; i = hf->json.nodes[i + 1].next)
-        status = lemon__hf_enter(hf, hf->piece_of, i + 1, i, "model.vocab");
+        status = lemon__hf_enter(hf, i + 1, i, "model.vocab");
     for (int32_t i = added + 1; added >= 0 && i < hf->json.nodes[added].next && !status; i = hf->json.nodes[i].next)
-        status = lemon__hf_enter(hf, hf->added_of, lemon__json_get(&hf->json, i, "id"), i, "added_tokens");
+        status = lemon__hf_enter(hf, lemon__json_get(&hf->json, i, "id"), -i, "added_tokens");
     for (int64_t id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, n > 0 ? name : NULL, n);
     return status;
 }
@@ -12010,11 +11994,10 @@ static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, i
     lemon_status status = lemon__json_parse(ctx, reader->name, reader->map, (size_t)reader->size, &hf.json);
     if (status) return status;
     hf.most = lemon__min((int64_t)reader->size / 4, LEMON__MAX_PIECES);     /* "":0 takes four bytes */
-    size_t bytes = (size_t)hf.most * 2 * sizeof *hf.piece_of;
-    hf.piece_of = (int32_t *)lemon__calloc(ctx, bytes);
-    hf.added_of = hf.piece_of + hf.most;
-    status = hf.piece_of ? lemon__hf_parse(&hf, vocab_size) : LEMON_E_MEMORY;
-    lemon__free(ctx, hf.piece_of, bytes);
+    size_t bytes = (size_t)hf.most * sizeof *hf.node_of;
+    hf.node_of = (int32_t *)lemon__calloc(ctx, bytes);
+    status = hf.node_of ? lemon__hf_parse(&hf, vocab_size) : LEMON_E_MEMORY;
+    lemon__free(ctx, hf.node_of, bytes);
     lemon__json_close(&hf.json);
     return status;
 }
@@ -12199,18 +12182,21 @@ static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tok
     return lemon__tokenizer_done(u->ctx, status, tokenizer);
 }
 
-/*  Appends a piece as it is spelled, right >= 0: two with a blank between, as merges are written.  llama2.c's BOS and EOS have
-    line ends around them that others do not know. */
+/*  Appends a piece as files spell it, right >= 0: two with a blank between, as merges are written.  Only normal ones are
+    spelled otherwise than they are, but llama2.c's BOS and EOS have line ends around them that others do not know. */
 static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
-    int64_t start = out->count;
-    uint8_t *room = lemon__put_room(out, 3 * t->pieces.spans[left].bytes);
-    if (room == NULL) return;
-    size_t n = lemon__piece_spelling(t, left, room);
-    if (t->rules.llama2c && (t->kinds[left] & LEMON__KIND) == LEMON__CONTROL && n > 2 && room[0] == '\n') {
-        n -= 2;
-        memmove(room, room + 1, n);
+    int kind = t->kinds[left] & LEMON__KIND;
+    size_t n;
+    const uint8_t *piece = lemon__piece(t, left, &n);
+    uint8_t *to = lemon__put_room(out, 3 * n);
+    if (to == NULL) return;
+    if (t->rules.llama2c && kind == LEMON__CONTROL && n > 2 && *piece == '\n') { piece++; n -= 2; }
+    for (size_t i = 0; i < n; i++) {
+        if (kind == LEMON__NORMAL && t->rules.split) to += lemon__utf8_put(to, lemon__letter_of(piece[i]));
+        else if (kind == LEMON__NORMAL && piece[i] == ' ') to += lemon__utf8_put(to, 0x2581);
+        else *to++ = piece[i];
     }
-    out->count = start + (int64_t)n;
+    out->count = to - out->data;
     if (right < 0) return;
     lemon__put(out, " ", 1);
     lemon__put_spelling(out, t, right, -1);
@@ -12566,12 +12552,8 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
                              LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
     if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
-    if (!status && json) status = lemon__hf_load(ctx, &r, vocab_size, *tokenizer);
-    else if (!status && proto) status = lemon__sp_load(ctx, &r, vocab_size, *tokenizer);
-    else if (!status) {
-        status = lemon__llama2c_parse(ctx, &r, vocab_size, *tokenizer);
-        if (!status) status = lemon__tokenizer_finish(ctx, r.name, *tokenizer);
-    }
+    if (!status)
+        status = (json ? lemon__hf_load : proto ? lemon__sp_load : lemon__llama2c_load)(ctx, &r, vocab_size, *tokenizer);
     lemon__reader_close(&r);
     return lemon__tokenizer_done(ctx, status, tokenizer);
 }
