@@ -12924,17 +12924,15 @@ struct lemon_session {
 
 static lemon_status lemon__session_memory(lemon_session *s) {
     const lemon_config *c = &s->model->config;
+    const int halves = s->o.cache != LEMON_F32;
     const int64_t width = lemon_joint_size(c, LEMON_JOINT_KEY), n = s->o.max_seq;
     lemon_status status = lemon__walk_open(s->ctx, &s->arena, s->model, s->o.prefill, n, &s->walk);
     if (status) return status;
     s->logits = lemon__floats(s->ctx, &s->arena, 1, c->vocab_size);
     s->cache = (lemon_tensor *)lemon__numbers(s->ctx, &s->arena, c->n_layers, 2, sizeof *s->cache);
-    if (s->o.cache != LEMON_F32) {
-        s->keys = lemon__floats(s->ctx, &s->arena, n, width);
-        s->values = lemon__floats(s->ctx, &s->arena, n, width);
-        if (!s->keys || !s->values) return LEMON_E_MEMORY;
-    }
-    if (!s->logits || !s->cache) return LEMON_E_MEMORY;
+    s->keys = halves ? lemon__floats(s->ctx, &s->arena, n, width) : NULL;
+    s->values = halves ? lemon__floats(s->ctx, &s->arena, n, width) : NULL;
+    if (!s->logits || !s->cache || (halves && (!s->keys || !s->values))) return LEMON_E_MEMORY;
     for (int64_t i = 0; i < 2 * c->n_layers; i++) {
         void *rows = lemon__numbers(s->ctx, &s->arena, n, width, lemon_row_bytes(s->o.cache, 1));
         if (rows == NULL) return LEMON_E_MEMORY;
@@ -12950,26 +12948,22 @@ LEMON_API void lemon_session_defaults(lemon_session_options *options) {
 
 LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model *model,
                                                const lemon_session_options *options, lemon_session **session) {
-    lemon_session_options *o;
     if (lemon__lacks(ctx, __func__, model && options && session)) return LEMON_E_ARG;
     *session = NULL;
     if (options->max_seq < 0 || options->prefill < 1 || (options->cache != LEMON_F32 && options->cache != LEMON_F16))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: max_seq is %lld, prefill %lld, cache %s, expected at "
                            "least 0, at least 1, and f32 or f16", (long long)options->max_seq,
                            (long long)options->prefill, lemon_dtype_name(options->cache));
-    *session = (lemon_session *)lemon__calloc(ctx, sizeof **session);
-    if (*session == NULL) return LEMON_E_MEMORY;
-    (*session)->ctx = ctx;
-    (*session)->model = model;
-    o = &(*session)->o;
-    *o = *options;
-    if (o->max_seq == 0 || o->max_seq > model->config.max_seq) o->max_seq = model->config.max_seq;
-    o->prefill = lemon__min(o->prefill, o->max_seq);
-    lemon_status status = lemon__session_memory(*session);
-    if (status) {
-        lemon_session_close(*session);
-        *session = NULL;
-    }
+    lemon_session *s = (lemon_session *)lemon__calloc(ctx, sizeof *s);
+    if (s == NULL) return LEMON_E_MEMORY;
+    s->ctx = ctx;
+    s->model = model;
+    s->o = *options;
+    if (s->o.max_seq == 0 || s->o.max_seq > model->config.max_seq) s->o.max_seq = model->config.max_seq;
+    s->o.prefill = lemon__min(s->o.prefill, s->o.max_seq);
+    lemon_status status = lemon__session_memory(s);
+    if (status) lemon_session_close(s);
+    else *session = s;
     return status;
 }
 
@@ -13219,11 +13213,13 @@ typedef struct lemon__generation {
     void *user;
     char *held;                         /* text that was not handed out yet, for it may begin a stop */
     int64_t n_held, capacity;
+    lemon_stop stop;
 } lemon__generation;
 
 static lemon_status lemon__generation_open(lemon_ctx *ctx, const lemon_model *model, lemon_tokens *tokens,
                                            const lemon_sampling *sampling, lemon__generation *g) {
-    const lemon__generation fresh = {ctx, model, NULL, tokens, NULL, {0}, sampling, NULL, NULL, NULL, 0, 0};
+    const lemon__generation fresh = {ctx, model, NULL, tokens, NULL, {0}, sampling, NULL, NULL, NULL, 0, 0,
+                                     LEMON_STOP_COUNT};
     *g = fresh;
     lemon_rng_seed(&g->rng, sampling->seed);
     g->scratch = (int32_t *)lemon__malloc(ctx, (size_t)model->config.vocab_size * 2 * sizeof *g->scratch);
@@ -13251,19 +13247,14 @@ static int64_t lemon__find_stop(const lemon_sampling *sampling, const char *text
 }
 
 /*  Hands a token's text to the caller, but for what must be held back; text NULL: the end, nothing is held any longer. */
-static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char *text, size_t bytes, int *ended,
-                                    lemon_stop *stop) {
+static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char *text, size_t bytes) {
     int whole = 0;
     if (!lemon__room(g->ctx, &g->held, &g->capacity, g->n_held + (int64_t)bytes, 1)) return LEMON_E_MEMORY;
     if (text) memcpy(g->held + g->n_held, text, bytes);
     g->n_held += (int64_t)bytes;
     int64_t n = text ? lemon__find_stop(g->sampling, g->held, g->n_held, &whole) : g->n_held;
-    *ended = whole;
-    if (whole) *stop = LEMON_STOP_TEXT;
-    if (g->on_token && (text || n > 0) && g->on_token(g->user, id, g->held, (size_t)n) && !*ended) {
-        *ended = 1;
-        *stop = LEMON_STOP_CALLER;
-    }
+    int enough = g->on_token && (text || n > 0) && g->on_token(g->user, id, g->held, (size_t)n);
+    if (whole || enough) g->stop = whole ? LEMON_STOP_TEXT : LEMON_STOP_CALLER;
     g->n_held -= n;
     memmove(g->held, g->held + n, (size_t)g->n_held);
     if (whole) g->n_held = 0;
@@ -13271,43 +13262,29 @@ static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char
 }
 
 /*  Draws, hands out and feeds tokens until something ends it. */
-static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, float *logits, lemon_stop *stop) {
+static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, float *logits) {
     const lemon_tokenizer *t = g->model->tokenizer;
     lemon_status status = LEMON_OK;
     int64_t i, prompt = g->tokens->count;
-    int ended = 0;
-    *stop = LEMON_STOP_COUNT;
     lemon__tick_begin(g->ctx, "generate");
     for (i = 0; !status && i < n_new; i++) {
         const char *text;
         size_t bytes;
         int32_t id = lemon_sample(logits, g->model->config.vocab_size, g->sampling, &g->rng, g->scratch),
                 previous = g->tokens->ids[g->tokens->count - 1];
-        if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { *stop = LEMON_STOP_END; break; }
+        if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { g->stop = LEMON_STOP_END; break; }
         status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
         if (!status) status = lemon_tokens_push(g->ctx, g->tokens, id);
-        if (!status) status = lemon__hand_out(g, id, text, bytes, &ended, stop);
-        if (status || ended || i + 1 == n_new) break;
+        if (!status) status = lemon__hand_out(g, id, text, bytes);
+        if (status || g->stop || i + 1 == n_new) break;
         status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
         if (status) break;
-        if (lemon_session_length(g->session) >= g->model->config.max_seq) { *stop = LEMON_STOP_CONTEXT; break; }
+        if (lemon_session_length(g->session) >= g->model->config.max_seq) { g->stop = LEMON_STOP_CONTEXT; break; }
         status = lemon_session_feed(g->session, &id, 1, &logits);
     }
-    if (!status && !ended) status = lemon__hand_out(g, -1, NULL, 0, &ended, stop);
+    if (!status && g->stop < LEMON_STOP_CALLER) status = lemon__hand_out(g, -1, NULL, 0);
     i = g->tokens->count - prompt;
     return status ? status : lemon__tick(g->ctx, "generate", i, i, (double)NAN);
-}
-
-static lemon_status lemon__generate_prompt(lemon__generation *g, const char *prompt, float **logits) {
-    const lemon_tokenizer *t = g->model->tokenizer;
-    lemon_status status = lemon_tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
-    if (!status && prompt && *prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
-    if (!status && g->tokens->count > g->model->config.max_seq)
-        status = lemon__fail(g->ctx, LEMON_E_ARG,
-                        "the prompt has %lld tokens, expected at most %d, the model's context (max_seq); shorten it",
-                        (long long)g->tokens->count, (int)g->model->config.max_seq);
-    if (!status) status = lemon_session_feed(g->session, g->tokens->ids, g->tokens->count, logits);
-    return status;
 }
 
 LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new,
@@ -13315,19 +13292,25 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
                                       int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
                                       void *user, lemon_tokens *tokens, lemon_stop *stop) {
     lemon__generation g;
-    lemon_stop ignored;
     float *logits = NULL;
     if (lemon__lacks(ctx, __func__, model && sampling && tokens && (sampling->n_stops < 1 || sampling->stops)))
         return LEMON_E_ARG;
-    if (model->tokenizer == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
-    if (lemon__vocabulary_check(ctx, model->tokenizer, model->config.vocab_size)) return LEMON_E_ARG;
+    const lemon_tokenizer *t = model->tokenizer;
+    if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
+    if (lemon__vocabulary_check(ctx, t, model->config.vocab_size)) return LEMON_E_ARG;
     tokens->count = 0;
     lemon_status status = lemon__generation_open(ctx, model, tokens, sampling, &g);
     g.on_token = on_token;
     g.user = user;
-    if (!status) status = lemon__generate_prompt(&g, prompt, &logits);
-    if (!status) status = lemon__generate_loop(&g, n_new, logits, stop ? stop : &ignored);
+    if (!status) status = lemon_tokens_push(ctx, tokens, lemon_tokenizer_bos(t));
+    if (!status && prompt && *prompt) status = lemon_encode(ctx, t, prompt, strlen(prompt), tokens);
+    if (!status && tokens->count > model->config.max_seq)
+        status = lemon__fail(ctx, LEMON_E_ARG,
+                             "the prompt has %lld tokens, expected at most %d, the model's context (max_seq); shorten it",
+                             (long long)tokens->count, (int)model->config.max_seq);
+    if (!status) status = lemon_session_feed(g.session, tokens->ids, tokens->count, &logits);
+    if (!status) status = lemon__generate_loop(&g, n_new, logits);
+    if (stop) *stop = g.stop;
     lemon__generation_close(&g);
     return status;
 }
@@ -13406,29 +13389,22 @@ static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, l
     return lemon_tape_plan(q->tape, 0, NULL);
 }
 
-/*  Fills a batch from token `at` on; places beyond the last target get target -1 and do not count.  Returns how many
-    count. */
-static int64_t lemon__eval_fill(const lemon__objective *e, const int32_t *ids, int64_t n, int64_t at) {
-    int64_t counted = 0;
-    for (int64_t i = 0; i < e->batch * e->seq; i++) {
-        int inside = at + i + 1 < n;
-        e->inputs[i] = inside ? ids[at + i] : 0;
-        e->targets[i] = inside ? ids[at + i + 1] : -1;
-        counted += inside;
-    }
-    return counted;
-}
-
-/*  The mean over ids[1..n-1]; what: name for progress, or NULL for none. */
+/*  The mean over ids[1..n-1]; places beyond the last target get target -1 and do not count.  what: name for progress, or NULL
+    for none. */
 static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon__objective *e, const int32_t *ids, int64_t n,
                                     const char *what, double *loss) {
     lemon_status status = LEMON_OK;
     double sum = 0.0;
     int64_t step = e->batch * e->seq;
     for (int64_t at = 0; !status && at < n - 1; at += step) {
-        int64_t counted = lemon__eval_fill(e, ids, n, at), done = lemon__min(at + step, n - 1);
+        const int64_t done = lemon__min(at + step, n - 1);
+        for (int64_t i = 0; i < step; i++) {
+            int inside = at + i + 1 < n;
+            e->inputs[i] = inside ? ids[at + i] : 0;
+            e->targets[i] = inside ? ids[at + i + 1] : -1;
+        }
         status = lemon_tape_forward(e->tape);
-        if (!status) sum += (double)lemon_tape_value(e->tape, e->loss)[0] * (double)counted;
+        if (!status) sum += (double)lemon_tape_value(e->tape, e->loss)[0] * (double)(done - at);
         if (!status && what) status = lemon__tick(ctx, what, done, n - 1, sum / (double)done);
     }
     *loss = sum / (double)(n - 1);
