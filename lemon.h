@@ -13442,19 +13442,10 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
 
 /* ---- options ---- */
 
-LEMON_API void lemon_train_defaults(lemon_train_options *o) {
-    if (o == NULL) return;
-    memset(o, 0, sizeof *o);
-    o->steps = 100;
-    o->batch = 8;
-    o->accumulate = 1;
-    o->lr = 1e-3;
-    o->min_lr = -1.0;
-    o->warmup = -1;
-    o->weight_decay = 0.1;
-    o->clip = 1.0;
-    o->temperature = 1.0;
-    o->seed = 1;
+LEMON_API void lemon_train_defaults(lemon_train_options *options) {
+    static const lemon_train_options defaults = {100, 8, 0, 1, 1e-3, -1.0, -1, LEMON_COSINE, 0.1, 1.0, NULL, 0, 0.0, 1.0,
+                                                 LEMON_RANDOM, 1, NULL, 0, NULL, 0, 0, 0, NULL, NULL, NULL};
+    if (options) *options = defaults;
 }
 
 /*  Puts numbers in place of "choose for me". */
@@ -13511,10 +13502,9 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
 
 /*  The learning rate of step s = 1 ... steps. */
 static double lemon__rate(const lemon_train_options *o, int64_t s) {      /* exercise 5 */
-    double t;
     if (s <= o->warmup) return o->lr * (double)s / (double)o->warmup;
     if (o->schedule == LEMON_CONSTANT || o->steps <= o->warmup) return o->lr;
-    t = (double)(s - o->warmup) / (double)(o->steps - o->warmup);
+    const double t = (double)(s - o->warmup) / (double)(o->steps - o->warmup);
     return o->min_lr + 0.5 * (o->lr - o->min_lr) * (1.0 + cos(3.141592653589793 * t));
 }
 
@@ -14020,14 +14010,10 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
 }
 
 static lemon_status lemon__trainer_finish(lemon__trainer *t, lemon_train_result *result) {
+    const lemon_train_result fresh = {t->done, t->done * t->o.batch * t->o.seq, 0.0, (double)NAN, 0.0, t->planned, t->scratch};
     int64_t n = lemon__min(t->done, LEMON__RECENT);
     lemon_status status = LEMON_OK;
-    memset(result, 0, sizeof *result);
-    result->steps = t->done;
-    result->tokens = t->done * t->o.batch * t->o.seq;
-    result->planned_bytes = t->planned;
-    result->planned_scratch = t->scratch;
-    result->eval_loss = (double)NAN;
+    *result = fresh;
     for (int64_t i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
     if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
     result->seconds = lemon__seconds() - t->started;
