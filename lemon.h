@@ -10853,8 +10853,16 @@ static size_t lemon__word_llama3(const lemon_tokenizer *t, const uint8_t *p, siz
     return lemon__space_end(t, p, n, at);
 }
 
+/*  Without a pattern: up to where two bytes meet that meet in no piece.  That may cut a character in two, but only one that is
+    no piece, whose bytes would have stood alone anyway. */
+static size_t lemon__part_end(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    for (at++; at < n && (t->meets[32 * p[at - 1] + p[at] / 8] >> p[at] % 8 & 1);) at++;
+    return at;
+}
+
 static size_t lemon__word(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
-    return t->rules.split <= LEMON__SPLIT_DIGITS ? lemon__word_gpt2(t, p, n, at) : lemon__word_llama3(t, p, n, at);
+    return t->rules.split == LEMON__SPLIT_NONE ? lemon__part_end(t, p, n, at)
+           : t->rules.split <= LEMON__SPLIT_DIGITS ? lemon__word_gpt2(t, p, n, at) : lemon__word_llama3(t, p, n, at);
 }
 
 LEMON__BRIEF_BEGIN
@@ -10869,12 +10877,11 @@ static int lemon__special_order(const void *a, const void *b) {
 static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t) {
     for (int32_t id = 0; id < lemon_tokenizer_size(t); id++) {
         int kind = t->kinds[id] & LEMON__KIND;
-        lemon__special *s;
-        if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || t->pieces.spans[id].bytes == 0) continue;
-        if (!lemon__room(ctx, &t->specials, &t->specials_capacity, t->n_specials + 1, sizeof *s)) return LEMON_E_MEMORY;
-        s = &t->specials[t->n_specials++];
-        s->bytes = lemon__piece(t, id, &s->n);
-        s->id = id;
+        lemon__special s = {NULL, 0, id};
+        s.bytes = lemon__piece(t, id, &s.n);
+        if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || s.n == 0) continue;
+        if (!lemon__room(ctx, &t->specials, &t->specials_capacity, t->n_specials + 1, sizeof s)) return LEMON_E_MEMORY;
+        t->specials[t->n_specials++] = s;
     }
     if (t->n_specials > 0) qsort(t->specials, (size_t)t->n_specials, sizeof *t->specials, lemon__special_order);
     return LEMON_OK;
@@ -10970,9 +10977,9 @@ static lemon_status lemon__llama2c_load(lemon_ctx *ctx, const lemon_reader *read
     lemon_status status = LEMON_OK;
     int32_t id;
     for (id = 0; (vocab_size ? id < vocab_size : c.at < c.size) && !status; id++) {
-        uint32_t bits = lemon__take32(&c), n = lemon__take32(&c);
+        float score = lemon__float(lemon__take32(&c));
+        uint32_t n = lemon__take32(&c);
         const uint8_t *piece = lemon__take(&c, n);
-        float score;
         if (piece == NULL)
             return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, which end within piece %ld, expected %ld "
                                "pieces (vocab_size); the file is cut short or belongs to another model", reader->name,
@@ -10981,7 +10988,6 @@ static lemon_status lemon__llama2c_load(lemon_ctx *ctx, const lemon_reader *read
             return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %ld has %lu bytes, expected at most %lu, the length of "
                                "the longest; " LEMON__DAMAGED, reader->name, (long)id, (unsigned long)n,
                                (unsigned long)longest);
-        memcpy(&score, &bits, 4);
         status = lemon__tokenizer_add(ctx, t, lemon__llama2c_kind(id, piece, n), score, piece, n);
     }
     if (!status && c.at != c.size)
@@ -10997,7 +11003,6 @@ static lemon_status lemon__llama2c_load(lemon_ctx *ctx, const lemon_reader *read
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
     const lemon_tokenizer *t = tokenizer;
     lemon__bytes out = lemon__bytes_in(ctx);
-    lemon_status status;
     int32_t byte = 0;
     if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
     while (byte < 256 && t->byte_ids[byte] == byte + LEMON__FIRST_BYTE) byte++;
@@ -11012,7 +11017,7 @@ LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, co
         lemon__put_number(&out, n, 4);
         lemon__put(&out, piece, n);
     }
-    status = out.status ? out.status : lemon__write_file(ctx, path, out.data, (size_t)out.count);
+    lemon_status status = out.status ? out.status : lemon__write_file(ctx, path, out.data, (size_t)out.count);
     lemon__bytes_free(&out);
     return status;
 }
@@ -11356,21 +11361,11 @@ static void lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t b
 
 /* ---- encoding: parts of a text ---- */
 
-/*  Cuts where two bytes meet that meet in no piece.  That may cut a character in two, but only one that is no piece,
-    whose bytes would have stood alone anyway. */
-static void lemon__encoder_parts(lemon__encoder *e, const uint8_t *text, size_t n) {
-    size_t from = 0;
-    for (size_t at = 1; at <= n && !e->status; at++) {
-        if (at < n && (e->t->meets[32 * text[at - 1] + text[at] / 8] >> text[at] % 8 & 1)) continue;
-        lemon__encoder_part(e, text + from, at - from);
-        from = at;
-    }
-}
-
 static void lemon__encoder_words(lemon__encoder *e, const uint8_t *text, size_t n) {
+    const int whole = e->t->rules.split && e->t->rules.whole_words;
     for (size_t at = 0, end; at < n && !e->status; at = end) {
         end = lemon__word(e->t, text, n, at);
-        int32_t id = e->t->rules.whole_words ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
+        int32_t id = whole ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
         if (id >= 0) lemon__encoder_put(e, id);
         else lemon__encoder_part(e, text + at, end - at);
     }
@@ -11404,8 +11399,7 @@ static void lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t 
         n = (size_t)formed.count;
     }
     if (!e->status && (rules->prefix || rules->blank_mark)) e->status = lemon__encoder_prefix(e, &text, &n, first);
-    if (rules->split) lemon__encoder_words(e, text, n);
-    else lemon__encoder_parts(e, text, n);
+    lemon__encoder_words(e, text, n);
     lemon__bytes_free(&formed);
 }
 
