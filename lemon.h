@@ -11259,8 +11259,10 @@ static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
     const lemon_tokenizer *t = e->t;
     if (a->right < 0) return -1;
     const lemon__symbol *b = &e->symbols[a->right];
-    const int32_t pair[] = {a->id, b->id};
-    if (t->rules.by_merges) return lemon__words_find(&t->pairs, pair, sizeof pair);
+    if (t->rules.by_merges) {
+        const int32_t pair[] = {a->id, b->id};
+        return lemon__words_find(&t->pairs, pair, sizeof pair);
+    }
     if ((size_t)a->bytes + (size_t)b->bytes > t->longest || t->kinds[a->id] != LEMON__NORMAL ||
         t->kinds[b->id] != LEMON__NORMAL)
         return -1;
@@ -11408,6 +11410,7 @@ static void lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t 
 static const lemon__special *lemon__special_at(const lemon_tokenizer *t, const uint8_t *text, size_t n, int all) {
     int64_t low = 0, high = t->n_specials;
     const lemon__special *found = NULL;
+    if (high > 0 && n > 0 && text[0] > t->specials[high - 1].bytes[0]) return NULL;     /* letters, mostly, are behind all */
     for (size_t i = 0; i < n && low < high; i++) {
         int64_t bound[2];
         for (int64_t k = 0; k < 2; k++) {   /* the first that has at least, and more than, this byte in this place */
