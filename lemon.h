@@ -11893,7 +11893,8 @@ static lemon_status lemon__hf_enter(lemon__hf *hf, int32_t id_node, int32_t node
 
 /*  A piece is special if added_tokens says so, else one of the vocabulary; ids without either are unused. */
 static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const uint8_t *unknown, size_t n_unknown) {
-    int32_t node = hf->node_of[id], added = node < 0 ? -node : 0, name = added ? lemon__json_get(&hf->json, added, "content") : node;
+    int32_t node = hf->node_of[id], added = node < 0 ? -node : 0,
+            name = added ? lemon__json_get(&hf->json, added, "content") : node;
     int kind = name == 0 ? LEMON__UNUSED : LEMON__NORMAL;
     size_t n = 0;
     const uint8_t *text = name == 0 ? (const uint8_t *)"" : lemon__json_string(&hf->json, name, &n);
