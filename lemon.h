@@ -10140,8 +10140,8 @@ LEMON__BRIEF_END
    better scores, so the encoder repeats the joins in the order they were learned in.
 
    Chapter 8 makes tokenizers of other files by lemon__tokenizer_new; rules; lemon__tokenizer_spell for each id in order;
-   lemon__tokenizer_merge in order of rank; lemon__tokenizer_finish.  To write them it reads kinds, scores, merges,
-   rules, and lemon__piece_spelling.
+   lemon__tokenizer_merge in order of rank; lemon__tokenizer_finish.  To write them it reads kinds, scores, merges
+   and rules; lemon__put_spelling spells the pieces.
    ================================================================================================================== */
 
 enum { LEMON__BOS = 1, LEMON__EOS = 2, LEMON__FIRST_BYTE = 3, LEMON__FIRST_PIECE = 259, LEMON__MAX_PIECES = 1 << 24 };
@@ -10305,11 +10305,9 @@ static lemon_status lemon__tokenizer_add(lemon_ctx *ctx, lemon_tokenizer *t, int
 }
 
 /*  In llama2.c's vocabulary only the place and the form of a piece tell what it is. */
-static lemon_status lemon__llama2c_add(lemon_ctx *ctx, lemon_tokenizer *t, float score, const uint8_t *piece, size_t n) {
-    int64_t id = t->pieces.count;
-    int kind = id == 0 ? LEMON__UNKNOWN : id < LEMON__FIRST_BYTE ? LEMON__CONTROL
-               : lemon__byte_of(piece, n) >= 0 ? LEMON__BYTE : LEMON__NORMAL;
-    return lemon__tokenizer_add(ctx, t, kind, score, piece, n);
+static int lemon__llama2c_kind(int64_t id, const uint8_t *piece, size_t n) {
+    return id == 0 ? LEMON__UNKNOWN : id < LEMON__FIRST_BYTE ? LEMON__CONTROL
+           : lemon__byte_of(piece, n) >= 0 ? LEMON__BYTE : LEMON__NORMAL;
 }
 
 /* ---- how files spell pieces ---- */
@@ -10380,19 +10378,6 @@ static lemon_status lemon__tokenizer_spell(lemon_ctx *ctx, lemon_tokenizer *t, i
     return lemon__tokenizer_push(ctx, t, kind, score, n);
 }
 
-/*  The other way: how a file spells a piece, in room for three times its bytes; returns how many were written. */
-static size_t lemon__piece_spelling(const lemon_tokenizer *t, int32_t id, uint8_t *out) {
-    size_t n, k = 0;
-    const uint8_t *piece = lemon__piece(t, id, &n);
-    int normal = (t->kinds[id] & LEMON__KIND) == LEMON__NORMAL;
-    for (size_t i = 0; i < n; i++) {
-        if (normal && t->rules.split) k += lemon__utf8_put(out + k, lemon__letter_of(piece[i]));
-        else if (normal && piece[i] == ' ') k += lemon__utf8_put(out + k, 0x2581);
-        else out[k++] = piece[i];
-    }
-    return k;
-}
-
 /*  Appends a merge.  Scores that say the same are kept for files that know no merges. */
 static lemon_status lemon__merge_push(lemon_ctx *ctx, lemon_tokenizer *t, const lemon__merge *m) {
     const int64_t rank = t->pairs.count;
@@ -10407,7 +10392,6 @@ static lemon_status lemon__merge_push(lemon_ctx *ctx, lemon_tokenizer *t, const 
 static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, const char *name, const void *left,
                                            size_t n_left, const void *right, size_t n_right) {
     uint8_t *room = lemon__tokenizer_room(ctx, t, n_left + n_right);
-    lemon__merge m;
     int kind;
     if (room == NULL) return LEMON_E_MEMORY;
     if (n_left == 0 || n_right == 0)
@@ -10415,9 +10399,8 @@ static lemon_status lemon__tokenizer_merge(lemon_ctx *ctx, lemon_tokenizer *t, c
                            (long long)t->pairs.count);
     size_t a = lemon__unspell(t, room, (const uint8_t *)left, n_left, &kind);
     size_t b = lemon__unspell(t, room + a, (const uint8_t *)right, n_right, &kind);
-    m.left = lemon__words_find(&t->pieces, room, a);
-    m.right = lemon__words_find(&t->pieces, room + a, b);
-    m.id = lemon__words_find(&t->pieces, room, a + b);
+    const lemon__merge m = {lemon__words_find(&t->pieces, room, a), lemon__words_find(&t->pieces, room + a, b),
+                            lemon__words_find(&t->pieces, room, a + b)};
     if (m.left < 0 || m.right < 0 || m.id < 0)
         return lemon__fail(ctx, LEMON_E_FORMAT, "%s: merge %lld is \"%.*s %.*s\", expected two pieces of the vocabulary "
                            "that make a third", name, (long long)t->pairs.count, (int)lemon__min((int64_t)n_left, 40),
@@ -10632,39 +10615,32 @@ static const lemon__forms *lemon__forms_of(lemon_ctx *ctx) {
 }
 
 /*  A character on its way; a byte that is none has the code -1 - byte. */
-typedef struct lemon__point { int32_t code, order, place; } lemon__point;
+typedef struct lemon__point { int32_t code, order; int64_t place; } lemon__point;
 
-/*  Appends a character in its smallest parts; out NULL: only counts them.  Korean syllables are computed: 19 beginnings,
-    21 middles, 27 ends or none. */
-static size_t lemon__decompose(const lemon__forms *forms, int32_t c, lemon__point *out) {
+/*  Appends a character in its smallest parts.  Korean syllables are computed: 19 beginnings, 21 middles, 27 ends or none. */
+static void lemon__decompose(const lemon__forms *forms, int32_t c, lemon__bytes *points) {
     int32_t low = 0, high = c < 0xc0 ? 0 : LEMON__FORMS, syllable = c - 0xac00;     /* U+00C0 is the list's first */
-    size_t n;
-    if (syllable >= 0 && syllable < 11172) {
-        n = lemon__decompose(forms, 0x1100 + syllable / 588, out);
-        n += lemon__decompose(forms, 0x1161 + syllable % 588 / 28, out ? out + n : NULL);
-        return n + (syllable % 28 ? lemon__decompose(forms, 0x11a7 + syllable % 28, out ? out + n : NULL) : 0);
-    }
     while (low < high) {
         int32_t middle = (low + high) / 2;
         if (forms->list[middle].whole < c) low = middle + 1;
         else high = middle;
     }
-    if (low < LEMON__FORMS && forms->list[low].whole == c) {
-        n = lemon__decompose(forms, forms->list[low].first, out);
-        return n + (forms->list[low].second ? lemon__decompose(forms, forms->list[low].second, out ? out + n : NULL) : 0);
+    if (syllable >= 0 && syllable < 11172) {
+        lemon__decompose(forms, 0x1100 + syllable / 588, points);
+        lemon__decompose(forms, 0x1161 + syllable % 588 / 28, points);
+        if (syllable % 28) lemon__decompose(forms, 0x11a7 + syllable % 28, points);
+    } else if (low < LEMON__FORMS && forms->list[low].whole == c) {
+        lemon__decompose(forms, forms->list[low].first, points);
+        if (forms->list[low].second) lemon__decompose(forms, forms->list[low].second, points);
+    } else {
+        const lemon__point p = {c, c >= 0 && c < LEMON__CLASSED ? forms->order[c] : 0, points->count};
+        lemon__put(points, &p, sizeof p);
     }
-    if (out) {
-        out->code = c;
-        out->order = c >= 0 && c < LEMON__CLASSED ? forms->order[c] : 0;
-    }
-    return 1;
 }
 
 /*  What two characters are joined to, or -1. */
 static int32_t lemon__compose(const lemon__forms *forms, int32_t a, int32_t b) {
-    int32_t pair[2];
-    pair[0] = a;
-    pair[1] = b;
+    const int32_t pair[] = {a, b};
     if (a >= 0x1100 && a < 0x1113 && b >= 0x1161 && b < 0x1176) return 0xac00 + (a - 0x1100) * 588 + (b - 0x1161) * 28;
     if (a >= 0xac00 && a < 0xd7a4 && (a - 0xac00) % 28 == 0 && b > 0x11a7 && b < 0x11c3) return a + (b - 0x11a7);
     int32_t found = lemon__words_find(&forms->pairs, pair, sizeof pair);
@@ -10673,15 +10649,15 @@ static int32_t lemon__compose(const lemon__forms *forms, int32_t a, int32_t b) {
 
 static int lemon__point_order(const void *a, const void *b) {
     const lemon__point *x = (const lemon__point *)a, *y = (const lemon__point *)b;
-    return x->order != y->order ? x->order - y->order : x->place - y->place;
+    return x->order != y->order ? x->order - y->order : x->place < y->place ? -1 : 1;
 }
 
-/*  Marks in order, then each joined with the letter before it unless one of its class or a letter stands between.  Returns
-    how many characters are left. */
-static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_t n) {
-    size_t end, k = 0, letter = SIZE_MAX;
+/*  Marks in order, then each joined with the letter before it unless one of its class or a letter stands between; what is
+    left goes out, and there are no points any longer. */
+static void lemon__recompose(const lemon__forms *forms, lemon__bytes *points, lemon__bytes *out) {
+    lemon__point *p = (lemon__point *)(void *)points->data;
+    size_t end, k = 0, letter = SIZE_MAX, n = (size_t)points->count / sizeof *p;
     int32_t last = -1;
-    for (size_t i = 0; i < n; i++) p[i].place = (int32_t)i;
     for (size_t i = 0; i < n; i = end + 1) {
         for (end = i; end < n && p[end].order > 0;) end++;
         if (end > i + 1) qsort(p + i, end - i, sizeof *p, lemon__point_order);
@@ -10693,35 +10669,29 @@ static size_t lemon__recompose(const lemon__forms *forms, lemon__point *p, size_
         last = p[i].order > 0 ? p[i].order : -1;
         p[k++] = p[i];
     }
-    return k;
+    uint8_t *to = lemon__put_room(out, 4 * k);
+    for (size_t i = 0; to && i < k; i++) {
+        if (p[i].code < 0) *to++ = (uint8_t)(-1 - p[i].code);
+        else to += lemon__utf8_put(to, p[i].code);
+    }
+    if (to) out->count = to - out->data;
+    points->count = 0;
 }
 
-/*  A text in form C, in a block of *bytes that the caller frees, of which *size are used; NULL: no memory. */
-static uint8_t *lemon__form_c(lemon_ctx *ctx, const uint8_t *text, size_t n, size_t *size, size_t *bytes) {
-    const lemon__forms *forms = lemon__forms_of(ctx);
-    size_t at, k, count = 0, room = 0;
-    lemon__point *p = NULL;
-    if (forms == NULL) return NULL;
-    for (size_t pass = 0; pass < 2; pass++) {
-        for (count = 0, at = 0; at < n; at += k) {
-            long c = lemon__char_code(text + at, k = lemon__char_bytes(text + at, n - at));
-            count += lemon__decompose(forms, c < 0 ? -1 - text[at] : (int32_t)c, p ? p + count : NULL);
-        }
-        if (p) break;
-        room = count * sizeof *p;
-        p = count < (size_t)INT32_MAX ? (lemon__point *)lemon__malloc(ctx, room) : NULL;
-        if (p == NULL) return NULL;
+/*  Appends a text in form C.  What is below U+0300 is joined with nothing before it, so all before it can go out. */
+static lemon_status lemon__form_c(const uint8_t *text, size_t n, lemon__bytes *out) {
+    const lemon__forms *forms = lemon__forms_of(out->ctx);
+    lemon__bytes points = lemon__bytes_in(out->ctx);
+    if (forms == NULL) return LEMON_E_MEMORY;
+    for (size_t at = 0, size; at < n; at += size) {
+        size = lemon__char_bytes(text + at, n - at);
+        long c = lemon__char_code(text + at, size);
+        if (c < 0x300) lemon__recompose(forms, &points, out);
+        lemon__decompose(forms, c < 0 ? -1 - text[at] : (int32_t)c, &points);
     }
-    count = lemon__recompose(forms, p, count);
-    *bytes = 4 * count;
-    *size = 0;
-    uint8_t *out = (uint8_t *)lemon__malloc(ctx, *bytes);
-    for (at = 0; out && at < count; at++) {
-        if (p[at].code < 0) out[(*size)++] = (uint8_t)(-1 - p[at].code);
-        else *size += lemon__utf8_put(out + *size, p[at].code);
-    }
-    lemon__free(ctx, p, room);
-    return out;
+    lemon__recompose(forms, &points, out);
+    lemon__bytes_free(&points);
+    return points.status ? points.status : out->status;
 }
 
 /* ---- the patterns: where the word that begins at `at` ends ---- */
@@ -10798,8 +10768,16 @@ static size_t lemon__word_llama3(const lemon_tokenizer *t, const uint8_t *p, siz
     return lemon__space_end(t, p, n, at);
 }
 
+/*  Without a pattern: up to where two bytes meet that meet in no piece.  That may cut a character in two, but only one that is
+    no piece, whose bytes would have stood alone anyway. */
+static size_t lemon__part_end(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
+    for (at++; at < n && (t->meets[32 * p[at - 1] + p[at] / 8] >> p[at] % 8 & 1);) at++;
+    return at;
+}
+
 static size_t lemon__word(const lemon_tokenizer *t, const uint8_t *p, size_t n, size_t at) {
-    return t->rules.split <= LEMON__SPLIT_DIGITS ? lemon__word_gpt2(t, p, n, at) : lemon__word_llama3(t, p, n, at);
+    return t->rules.split == LEMON__SPLIT_NONE ? lemon__part_end(t, p, n, at)
+           : t->rules.split <= LEMON__SPLIT_DIGITS ? lemon__word_gpt2(t, p, n, at) : lemon__word_llama3(t, p, n, at);
 }
 
 LEMON__BRIEF_BEGIN
@@ -10814,12 +10792,11 @@ static int lemon__special_order(const void *a, const void *b) {
 static lemon_status lemon__tokenizer_specials(lemon_ctx *ctx, lemon_tokenizer *t) {
     for (int32_t id = 0; id < lemon_tokenizer_size(t); id++) {
         int kind = t->kinds[id] & LEMON__KIND;
-        lemon__special *s;
-        if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || t->pieces.spans[id].bytes == 0) continue;
-        if (!lemon__room(ctx, &t->specials, &t->specials_capacity, t->n_specials + 1, sizeof *s)) return LEMON_E_MEMORY;
-        s = &t->specials[t->n_specials++];
-        s->bytes = lemon__piece(t, id, &s->n);
-        s->id = id;
+        lemon__special s = {NULL, 0, id};
+        s.bytes = lemon__piece(t, id, &s.n);
+        if (kind < LEMON__UNKNOWN || kind > LEMON__ADDED || s.n == 0) continue;
+        if (!lemon__room(ctx, &t->specials, &t->specials_capacity, t->n_specials + 1, sizeof s)) return LEMON_E_MEMORY;
+        t->specials[t->n_specials++] = s;
     }
     if (t->n_specials > 0) qsort(t->specials, (size_t)t->n_specials, sizeof *t->specials, lemon__special_order);
     return LEMON_OK;
@@ -10861,7 +10838,7 @@ static lemon_status lemon__tokenizer_add_bytes(lemon_ctx *ctx, lemon_tokenizer *
     for (int i = 0; i < LEMON__FIRST_PIECE && !status; i++) {
         if (i < LEMON__FIRST_BYTE) lemon__format(text, sizeof text, "%s", specials[i]);
         else lemon__format(text, sizeof text, "<0x%02X>", (unsigned)(i - LEMON__FIRST_BYTE) & 255);
-        status = lemon__llama2c_add(ctx, t, 0.0f, (const uint8_t *)text, strlen(text));
+        status = lemon__tokenizer_add(ctx, t, lemon__llama2c_kind(i, (const uint8_t *)text, 6), 0.0f, text, strlen(text));
     }
     return status;
 }
@@ -10909,15 +10886,15 @@ LEMON_API lemon_status lemon_tokenizer_clone(lemon_ctx *ctx, const lemon_tokeniz
 /* ---- files: llama2.c's tokenizer.bin ---- */
 
 /*  vocab_size 0: as many pieces as there are. */
-static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
+static lemon_status lemon__llama2c_load(lemon_ctx *ctx, const lemon_reader *reader, int32_t vocab_size, lemon_tokenizer *t) {
     lemon__cursor c = lemon__cursor_over(reader);
     uint32_t longest = lemon__take32(&c);
     lemon_status status = LEMON_OK;
     int32_t id;
     for (id = 0; (vocab_size ? id < vocab_size : c.at < c.size) && !status; id++) {
-        uint32_t bits = lemon__take32(&c), n = lemon__take32(&c);
+        float score = lemon__float(lemon__take32(&c));
+        uint32_t n = lemon__take32(&c);
         const uint8_t *piece = lemon__take(&c, n);
-        float score;
         if (piece == NULL)
             return lemon__fail(ctx, LEMON_E_FORMAT, "%s: size is %llu bytes, which end within piece %ld, expected %ld "
                                "pieces (vocab_size); the file is cut short or belongs to another model", reader->name,
@@ -10926,8 +10903,7 @@ static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *rea
             return lemon__fail(ctx, LEMON_E_FORMAT, "%s: piece %ld has %lu bytes, expected at most %lu, the length of "
                                "the longest; " LEMON__DAMAGED, reader->name, (long)id, (unsigned long)n,
                                (unsigned long)longest);
-        memcpy(&score, &bits, 4);
-        status = lemon__llama2c_add(ctx, t, score, piece, n);
+        status = lemon__tokenizer_add(ctx, t, lemon__llama2c_kind(id, piece, n), score, piece, n);
     }
     if (!status && c.at != c.size)
         status = lemon__fail(ctx, LEMON_E_FORMAT, "%s: %llu bytes follow the last piece, expected %ld pieces "
@@ -10935,14 +10911,13 @@ static lemon_status lemon__llama2c_parse(lemon_ctx *ctx, const lemon_reader *rea
                              (unsigned long long)(c.size - c.at), (long)vocab_size);
     /* with nothing but the bytes there is no blank to put before a text */
     t->rules.prefix = id > LEMON__FIRST_PIECE ? LEMON__PREFIX_ALWAYS : LEMON__PREFIX_NEVER;
-    return status;
+    return status ? status : lemon__tokenizer_finish(ctx, reader->name, t);
 }
 
 /*  llama2.c looks for all in their places. */
 LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, const lemon_tokenizer *tokenizer) {
     const lemon_tokenizer *t = tokenizer;
     lemon__bytes out = lemon__bytes_in(ctx);
-    lemon_status status;
     int32_t byte = 0;
     if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "lemon_tokenizer_save: there is no tokenizer to save");
     while (byte < 256 && t->byte_ids[byte] == byte + LEMON__FIRST_BYTE) byte++;
@@ -10957,7 +10932,7 @@ LEMON_API lemon_status lemon_tokenizer_save(lemon_ctx *ctx, const char *path, co
         lemon__put_number(&out, n, 4);
         lemon__put(&out, piece, n);
     }
-    status = out.status ? out.status : lemon__write_file(ctx, path, out.data, (size_t)out.count);
+    lemon_status status = out.status ? out.status : lemon__write_file(ctx, path, out.data, (size_t)out.count);
     lemon__bytes_free(&out);
     return status;
 }
@@ -11023,12 +10998,11 @@ LEMON__APART lemon_status lemon__unpack_pieces(const lemon__unpack *u, lemon_tok
         int32_t n = ((const int32_t *)lengths.data)[i];
         float score = ((const float *)scores.data)[i];
         const uint8_t *piece = n < 0 ? NULL : lemon__take(&c, (size_t)n);
-        int kind = t->rules.llama2c ? (int)LEMON__NORMAL : ((const uint8_t *)kinds.data)[i];
         if (piece == NULL) break;
+        int kind = t->rules.llama2c ? lemon__llama2c_kind(i, piece, (size_t)n) : ((const uint8_t *)kinds.data)[i];
         if ((kind & LEMON__KIND) < LEMON__NORMAL || (kind & LEMON__KIND) > LEMON__BYTE)
             return lemon__unpack_bad(u, "kind of a piece", (uint64_t)kind, LEMON__NORMAL);
-        if (t->rules.llama2c) status = lemon__llama2c_add(u->ctx, t, score, piece, (size_t)n);
-        else status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
+        status = lemon__tokenizer_add(u->ctx, t, kind, score, piece, (size_t)n);
     }
     if (status || (i == scores.cols && c.at == c.size)) return status;
     return lemon__refuse(u, LEMON_E_FORMAT, "tensor \"tokenizer.lengths\" does not add up to the %lld bytes of "
@@ -11051,8 +11025,7 @@ static lemon_status lemon__unpack_merges(const lemon__unpack *u, lemon_tokenizer
     lemon_status status = lemon__unpack_shaped(u, "tokenizer.merges", LEMON_I32, 1, -1, "a row", &row);
     for (int64_t i = 0; !status && i + 2 < row.cols; i += 3) {
         const int32_t *p = (const int32_t *)row.data + i;
-        lemon__merge m;
-        m.left = p[0]; m.right = p[1]; m.id = p[2];
+        const lemon__merge m = {p[0], p[1], p[2]};
         if (p[0] < 0 || p[0] >= size || p[1] < 0 || p[1] >= size || p[2] < 0 || p[2] >= size || !lemon__merge_joins(t, &m))
             return lemon__refuse(u, LEMON_E_FORMAT, "merge %lld of the tokenizer joins no pieces; " LEMON__DAMAGED,
                                  (long long)i / 3);
@@ -11170,17 +11143,18 @@ typedef struct lemon__symbol {
 
 typedef struct lemon__encoder {
     lemon_ctx *ctx;
+    lemon_status status;            /* the first that was wrong */
     const lemon_tokenizer *t;
+    lemon_tokens *tokens;
     const uint8_t *text;            /* of this part */
     lemon__symbol *symbols;
     int64_t n_symbols, capacity;
     lemon__heap heap;               /* rank and symbol of each join; some are no longer what their symbol has */
-    lemon_tokens *tokens;
     uint64_t *keys;                 /* of the joins that a long part begins with, and room to sort them */
     int64_t keys_capacity;
     uint8_t *passed;                /* if not NULL: set for each piece that comes about on the way */
     uint8_t *copy;                  /* of text that has to be changed before it is encoded */
-    size_t copy_bytes;
+    int64_t copy_capacity;
 } lemon__encoder;
 
 /*  Lower for better joins, and of equally good ones for those further to the left.  The bits of a float rise with it,
@@ -11198,12 +11172,10 @@ static uint64_t lemon__join_key(const lemon__encoder *e, int32_t i) {
 /*  The join of a symbol with the next one, -1: none.  By scores, bytes that stand for themselves never join. */
 static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
     const lemon_tokenizer *t = e->t;
-    int32_t pair[2];
     if (a->right < 0) return -1;
     const lemon__symbol *b = &e->symbols[a->right];
     if (t->rules.by_merges) {
-        pair[0] = a->id;
-        pair[1] = b->id;
+        const int32_t pair[] = {a->id, b->id};
         return lemon__words_find(&t->pairs, pair, sizeof pair);
     }
     if ((size_t)a->bytes + (size_t)b->bytes > t->longest || t->kinds[a->id] != LEMON__NORMAL ||
@@ -11213,22 +11185,24 @@ static int32_t lemon__join_of(const lemon__encoder *e, const lemon__symbol *a) {
 }
 
 /*  Looks for the join of a symbol anew. */
-static lemon_status lemon__encoder_offer(lemon__encoder *e, int32_t i) {
+static void lemon__encoder_offer(lemon__encoder *e, int32_t i) {
     lemon__symbol *s = &e->symbols[i];
     s->join = lemon__join_of(e, s);
-    return s->join < 0 ? LEMON_OK : lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i));
+    if (s->join >= 0 && lemon__heap_push(e->ctx, &e->heap, lemon__join_key(e, i))) e->status = LEMON_E_MEMORY;
 }
 
 enum { LEMON__LONG_PART = 256, LEMON__DIGITS = 2048 };
 
 /*  The joins of a long part, sorted by rank, 11 bits after 11 bits, which takes less time than a heap; those of one
     rank stay in the order of the text. */
-static lemon_status lemon__encoder_sort(lemon__encoder *e) {
-    uint64_t *from, *to;
+static void lemon__encoder_sort(lemon__encoder *e) {
     int64_t ends[LEMON__DIGITS], n = 0;
-    int32_t i;
-    if (!lemon__room(e->ctx, &e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *from)) return LEMON_E_MEMORY;
-    for (i = 0, from = e->keys; i < e->n_symbols; i++) {
+    if (!lemon__room(e->ctx, &e->keys, &e->keys_capacity, 2 * e->n_symbols, sizeof *e->keys)) {
+        e->status = LEMON_E_MEMORY;
+        return;
+    }
+    uint64_t *from = e->keys, *to;
+    for (int32_t i = 0; i < e->n_symbols; i++) {
         e->symbols[i].join = lemon__join_of(e, &e->symbols[i]);
         if (e->symbols[i].join >= 0) from[n++] = lemon__join_key(e, i);
     }
@@ -11241,135 +11215,109 @@ static lemon_status lemon__encoder_sort(lemon__encoder *e) {
     }
     e->heap.run = from;
     e->heap.run_end = from + n;
-    return LEMON_OK;
 }
 
 /*  Joins a symbol with the next one. */
-static lemon_status lemon__encoder_join(lemon__encoder *e, int32_t i) {
+static void lemon__encoder_join(lemon__encoder *e, int32_t i) {
     lemon__symbol *a = &e->symbols[i], *b = &e->symbols[a->right];
-    lemon_status status = LEMON_OK;
     a->id = e->t->rules.by_merges ? e->t->merges[a->join].id : a->join;
     a->bytes += b->bytes;
     a->right = b->right;
     b->join = -1;
     if (e->passed) e->passed[a->id] = 1;
     if (a->right >= 0) e->symbols[a->right].left = i;
-    if (a->left >= 0) status = lemon__encoder_offer(e, a->left);
-    return status ? status : lemon__encoder_offer(e, i);
+    if (a->left >= 0) lemon__encoder_offer(e, a->left);
+    lemon__encoder_offer(e, i);
 }
 
-static lemon_status lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
+static void lemon__encoder_symbol(lemon__encoder *e, size_t start, size_t bytes, int32_t id) {
     const int32_t at = (int32_t)e->n_symbols;
     const lemon__symbol s = {(int32_t)start, (int32_t)bytes, at - 1, at + 1, id, -1};
-    if (!lemon__room(e->ctx, &e->symbols, &e->capacity, e->n_symbols + 1, sizeof s)) return LEMON_E_MEMORY;
     if (e->passed) e->passed[id] = 1;
-    e->symbols[e->n_symbols++] = s;
-    return LEMON_OK;
+    if (lemon__room(e->ctx, &e->symbols, &e->capacity, e->n_symbols + 1, sizeof s)) e->symbols[e->n_symbols++] = s;
+    else e->status = LEMON_E_MEMORY;
 }
 
 /*  Characters that are pieces, and bytes; a byte that is no piece becomes the unknown one, or nothing. */
-static lemon_status lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
+static void lemon__encoder_cut(lemon__encoder *e, size_t bytes) {
     const lemon_tokenizer *t = e->t;
-    lemon_status status = LEMON_OK;
-    size_t n;
     e->n_symbols = 0;
-    for (size_t at = 0; at < bytes && !status; at += n) {
-        int32_t id = -1;
+    for (size_t at = 0, n; at < bytes && !e->status; at += n) {
         n = t->rules.split ? 1 : lemon__char_bytes(e->text + at, bytes - at);
-        if (!t->rules.split) id = lemon__words_find(&t->pieces, e->text + at, n);
-        if (id >= 0) { status = lemon__encoder_symbol(e, at, n, id); continue; }
-        for (size_t i = at; i < at + n && !status; i++) {
+        int32_t id = t->rules.split ? -1 : lemon__words_find(&t->pieces, e->text + at, n);
+        if (id >= 0) { lemon__encoder_symbol(e, at, n, id); continue; }
+        for (size_t i = at; i < at + n; i++) {
             id = t->byte_ids[e->text[i]] >= 0 ? t->byte_ids[e->text[i]] : t->rules.unknown;
-            if (id >= 0) status = lemon__encoder_symbol(e, i, 1, id);
+            if (id >= 0) lemon__encoder_symbol(e, i, 1, id);
         }
     }
-    if (!status && e->n_symbols > 0) e->symbols[e->n_symbols - 1].right = -1;
-    return status;
+    if (e->n_symbols > 0) e->symbols[e->n_symbols - 1].right = -1;
+}
+
+static void lemon__encoder_put(lemon__encoder *e, int32_t id) {
+    if (!e->status) e->status = lemon_tokens_push(e->ctx, e->tokens, id);
 }
 
 /*  Encodes a part of the text that no join can leave. */
-static lemon_status lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t bytes) {
+static void lemon__encoder_part(lemon__encoder *e, const uint8_t *text, size_t bytes) {
     uint64_t best;
     int32_t i;
     if (bytes > INT32_MAX / 2)
-        return lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^30 characters in one run; break it up");
+        e->status = lemon__fail(e->ctx, LEMON_E_ARG, "text has more than 2^30 characters in one run; break it up");
     e->text = text;
-    lemon_status status = lemon__encoder_cut(e, bytes);
-    if (status || e->n_symbols == 0) return status;
-    if (e->n_symbols > LEMON__LONG_PART) status = lemon__encoder_sort(e);
-    else for (i = 0; i < e->n_symbols && !status; i++) status = lemon__encoder_offer(e, i);
-    while (!status && lemon__heap_pop(&e->heap, &best)) {
+    lemon__encoder_cut(e, bytes);
+    if (e->status || e->n_symbols == 0) return;
+    if (e->n_symbols > LEMON__LONG_PART) lemon__encoder_sort(e);
+    else for (i = 0; i < e->n_symbols; i++) lemon__encoder_offer(e, i);
+    while (lemon__heap_pop(&e->heap, &best)) {
         i = (int32_t)(best & UINT32_MAX);
-        if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) status = lemon__encoder_join(e, i);
+        if (e->symbols[i].join >= 0 && lemon__join_key(e, i) == best) lemon__encoder_join(e, i);
     }
-    for (i = 0; i >= 0 && !status; i = e->symbols[i].right) status = lemon_tokens_push(e->ctx, e->tokens, e->symbols[i].id);
-    return status;
+    for (i = 0; i >= 0; i = e->symbols[i].right) lemon__encoder_put(e, e->symbols[i].id);
 }
 
 /* ---- encoding: parts of a text ---- */
 
-/*  Cuts where two bytes meet that meet in no piece.  That may cut a character in two, but only one that is no piece,
-    whose bytes would have stood alone anyway. */
-static lemon_status lemon__encoder_parts(lemon__encoder *e, const uint8_t *text, size_t n) {
-    lemon_status status = LEMON_OK;
-    size_t from = 0;
-    for (size_t at = 1; at <= n && !status; at++) {
-        if (at < n && (e->t->meets[32 * text[at - 1] + text[at] / 8] >> text[at] % 8 & 1)) continue;
-        status = lemon__encoder_part(e, text + from, at - from);
-        from = at;
-    }
-    return status;
-}
-
-static lemon_status lemon__encoder_words(lemon__encoder *e, const uint8_t *text, size_t n) {
-    lemon_status status = LEMON_OK;
-    size_t end;
-    for (size_t at = 0; at < n && !status; at = end) {
+static void lemon__encoder_words(lemon__encoder *e, const uint8_t *text, size_t n) {
+    const int whole = e->t->rules.split && e->t->rules.whole_words;
+    for (size_t at = 0, end; at < n && !e->status; at = end) {
         end = lemon__word(e->t, text, n, at);
-        int32_t id = e->t->rules.whole_words ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
-        status = id >= 0 ? lemon_tokens_push(e->ctx, e->tokens, id) : lemon__encoder_part(e, text + at, end - at);
+        int32_t id = whole ? lemon__words_find(&e->t->pieces, text + at, end - at) : -1;
+        if (id >= 0) lemon__encoder_put(e, id);
+        else lemon__encoder_part(e, text + at, end - at);
     }
-    return status;
 }
 
 /*  Text with the blank before it that the rules ask for; `first` at the beginning of all. */
-static lemon_status lemon__encoder_prefixed(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+static lemon_status lemon__encoder_prefix(lemon__encoder *e, const uint8_t **text, size_t *n, int first) {
     const lemon__rules *rules = &e->t->rules;
-    int prefix;
-    if (n + 1 > e->copy_bytes) {
-        lemon__free(e->ctx, e->copy, e->copy_bytes);
-        e->copy = (uint8_t *)lemon__malloc(e->ctx, n + 1);
-        e->copy_bytes = e->copy ? n + 1 : 0;
-        if (e->copy == NULL) return LEMON_E_MEMORY;
-    }
+    if (!lemon__room(e->ctx, &e->copy, &e->copy_capacity, (int64_t)*n + 1, 1)) return LEMON_E_MEMORY;
     e->copy[0] = ' ';
-    memcpy(e->copy + 1, text, n);
-    if (rules->blank_mark) n = lemon__blanks(e->copy + 1, e->copy + 1, n);
-    prefix = rules->prefix == LEMON__PREFIX_ALWAYS ||
-             (e->copy[1] != ' ' &&
-              (rules->prefix == LEMON__PREFIX_MISSING || (rules->prefix == LEMON__PREFIX_FIRST && first)));
-    text = e->copy + 1 - prefix;
-    n += (size_t)prefix;
-    return rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
+    memcpy(e->copy + 1, *text, *n);
+    if (rules->blank_mark) *n = lemon__blanks(e->copy + 1, e->copy + 1, *n);
+    int prefix = rules->prefix == LEMON__PREFIX_ALWAYS ||
+                 (e->copy[1] != ' ' &&
+                  (rules->prefix == LEMON__PREFIX_MISSING || (rules->prefix == LEMON__PREFIX_FIRST && first)));
+    *text = e->copy + 1 - prefix;
+    *n += (size_t)prefix;
+    return LEMON_OK;
 }
 
 /*  Text between special tokens.  All below U+0300 is in form C. */
-static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
+static void lemon__encoder_plain(lemon__encoder *e, const uint8_t *text, size_t n, int first) {
     const lemon__rules *rules = &e->t->rules;
-    uint8_t *formed = NULL;
-    size_t at = 0, size, bytes = 0;
-    if (n == 0) return LEMON_OK;
+    lemon__bytes formed = lemon__bytes_in(e->ctx);
+    size_t at = 0;
+    if (n == 0 || e->status) return;
     while (rules->nfc && at < n && text[at] < 0xcc) at++;
     if (rules->nfc && at < n) {
-        formed = lemon__form_c(e->ctx, text, n, &size, &bytes);
-        if (formed == NULL) return LEMON_E_MEMORY;
-        text = formed;
-        n = size;
+        e->status = lemon__form_c(text, n, &formed);
+        text = formed.data;
+        n = (size_t)formed.count;
     }
-    lemon_status status = rules->prefix || rules->blank_mark ? lemon__encoder_prefixed(e, text, n, first)
-                          : rules->split ? lemon__encoder_words(e, text, n) : lemon__encoder_parts(e, text, n);
-    lemon__free(e->ctx, formed, bytes);
-    return status;
+    if (!e->status && (rules->prefix || rules->blank_mark)) e->status = lemon__encoder_prefix(e, &text, &n, first);
+    lemon__encoder_words(e, text, n);
+    lemon__bytes_free(&formed);
 }
 
 /*  The longest special piece that begins here, by halving the sorted list for each byte; NULL: none.  Without `all` only
@@ -11377,6 +11325,7 @@ static lemon_status lemon__encoder_plain(lemon__encoder *e, const uint8_t *text,
 static const lemon__special *lemon__special_at(const lemon_tokenizer *t, const uint8_t *text, size_t n, int all) {
     int64_t low = 0, high = t->n_specials;
     const lemon__special *found = NULL;
+    if (high > 0 && n > 0 && text[0] > t->specials[high - 1].bytes[0]) return NULL;     /* letters, mostly, are behind all */
     for (size_t i = 0; i < n && low < high; i++) {
         int64_t bound[2];
         for (int64_t k = 0; k < 2; k++) {   /* the first that has at least, and more than, this byte in this place */
@@ -11416,35 +11365,30 @@ static void lemon__special_strip(const uint8_t *text, size_t low, size_t n, int 
     }
 }
 
-static lemon_status lemon__encoder_text(lemon__encoder *e, const uint8_t *text, size_t n, int all) {
-    lemon_status status = LEMON_OK;
+static void lemon__encoder_text(lemon__encoder *e, const uint8_t *text, size_t n, int all) {
     size_t from = 0, at = 0;
-    while (at < n && e->t->n_specials > 0 && !status) {
+    while (at < n && e->t->n_specials > 0 && !e->status) {
         const lemon__special *s = lemon__special_at(e->t, text + at, n - at, all);
         size_t begin = at;
         if (s == NULL) { at++; continue; }
         size_t end = at + s->n;
         lemon__special_strip(text, from, n, e->t->kinds[s->id], &begin, &end);
-        status = lemon__encoder_plain(e, text + from, begin - from, from == 0);
-        if (!status) status = lemon_tokens_push(e->ctx, e->tokens, s->id);
+        lemon__encoder_plain(e, text + from, begin - from, from == 0);
+        lemon__encoder_put(e, s->id);
         at = from = end;
     }
-    return status ? status : lemon__encoder_plain(e, text + from, n - from, from == 0);
+    lemon__encoder_plain(e, text + from, n - from, from == 0);
 }
 
 static void lemon__encoder_close(lemon__encoder *e) {
     lemon__free(e->ctx, e->symbols, (size_t)e->capacity * sizeof *e->symbols);
-    lemon__free(e->ctx, e->copy, e->copy_bytes);
+    lemon__free(e->ctx, e->copy, (size_t)e->copy_capacity);
     lemon__free(e->ctx, e->keys, (size_t)e->keys_capacity * sizeof *e->keys);
     lemon__heap_free(e->ctx, &e->heap);
 }
 
 static lemon__encoder lemon__encoder_open(lemon_ctx *ctx, const lemon_tokenizer *t, lemon_tokens *tokens) {
-    lemon__encoder e;
-    memset(&e, 0, sizeof e);
-    e.ctx = ctx;
-    e.t = t;
-    e.tokens = tokens;
+    const lemon__encoder e = {ctx, LEMON_OK, t, tokens, NULL, NULL, 0, 0, {NULL, 0, 0, NULL, NULL}, NULL, 0, NULL, NULL, 0};
     return e;
 }
 
@@ -11459,10 +11403,10 @@ static lemon_status lemon__encode(lemon_ctx *ctx, const lemon_tokenizer *t, cons
     if (lemon__lacks(ctx, __func__, t && tokens && (text || bytes == 0))) return LEMON_E_ARG;
     int64_t before = tokens->count;
     lemon__encoder e = lemon__encoder_open(ctx, t, tokens);
-    lemon_status status = lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
-    if (status) tokens->count = before;
+    lemon__encoder_text(&e, (const uint8_t *)text, bytes, all);
+    if (e.status) tokens->count = before;
     lemon__encoder_close(&e);
-    return status;
+    return e.status;
 }
 
 LEMON_API lemon_status lemon_encode(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const char *text, size_t bytes,
@@ -11551,13 +11495,12 @@ LEMON__BRIEF_BEGIN
 
 /*  A piece can only come about if the pieces do that it is joined from; they are those that its own bytes pass on their
     way.  A text whose pieces are all kept is then encoded as before: each join that was best still is. */
-static lemon_status lemon__trim_keep(lemon__encoder *e, int32_t id) {
+static void lemon__trim_keep(lemon__encoder *e, int32_t id) {
     size_t n;
     const uint8_t *piece = lemon__piece(e->t, id, &n);
     e->passed[id] = 1;
     e->tokens->count = 0;
-    if (e->t->kinds[id] != LEMON__NORMAL || n == 0) return LEMON_OK;
-    return lemon__encoder_part(e, piece, n);
+    if (e->t->kinds[id] == LEMON__NORMAL && n > 0) lemon__encoder_part(e, piece, n);
 }
 
 LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenizer *tokenizer, const int32_t *ids,
@@ -11565,19 +11508,19 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     const lemon__rules *rules = tokenizer ? &tokenizer->rules : NULL;
     int32_t size = lemon_tokenizer_size(tokenizer);
     size_t n_bytes = (size_t)size * 5;
-    lemon_tokens ignored;
+    lemon_tokens ignored = {NULL, 0, 0};
     lemon__encoder e = lemon__encoder_open(ctx, tokenizer, &ignored);
     if (lemon__lacks(ctx, __func__, tokenizer && (ids || n < 1) && kept && smaller)) return LEMON_E_ARG;
-    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
-    lemon_status status = new_ids ? LEMON_OK : LEMON_E_MEMORY;
     *smaller = NULL;
-    memset(&ignored, 0, sizeof ignored);
-    if (!LEMON__BPE && !status) status = lemon__no_bpe(ctx);
-    e.passed = (uint8_t *)(new_ids ? new_ids + size : NULL);
-    for (int64_t i = 0; i < n && !status; i++)
-        status = ids[i] >= 0 && ids[i] < size ? lemon__trim_keep(&e, ids[i])
-                                              : lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld",
-                                                            (long)ids[i], (long)size - 1);
+    if (!LEMON__BPE) return lemon__no_bpe(ctx);
+    int32_t *new_ids = (int32_t *)lemon__calloc(ctx, n_bytes);
+    if (new_ids == NULL) return LEMON_E_MEMORY;
+    e.passed = (uint8_t *)(new_ids + size);
+    for (int64_t i = 0; i < n && !e.status; i++) {
+        if (ids[i] >= 0 && ids[i] < size) lemon__trim_keep(&e, ids[i]);
+        else e.status = lemon__fail(ctx, LEMON_E_ARG, "token id is %ld, expected 0 to %ld", (long)ids[i], (long)size - 1);
+    }
+    lemon_status status = e.status;
     for (int32_t id = 0; id < size && !status; id++) {
         int kind = tokenizer->kinds[id] & LEMON__KIND, byte = rules->split && tokenizer->pieces.spans[id].bytes == 1;
         int end = id == rules->bos || id == rules->eos || id == rules->unknown;
@@ -11586,18 +11529,17 @@ LEMON_API lemon_status lemon_tokenizer_trim(lemon_ctx *ctx, const lemon_tokenize
     if (!status) status = lemon__tokenizer_copy(ctx, tokenizer, e.passed, new_ids, smaller);
     for (int32_t id = 0; id < size && !status; id++)
         if (e.passed[id]) status = lemon_tokens_push(ctx, kept, id);
-    if (status) { lemon_tokenizer_free(ctx, *smaller); *smaller = NULL; }
     lemon__encoder_close(&e);
     lemon_tokens_free(ctx, &ignored);
     lemon__free(ctx, new_ids, n_bytes);
-    return status;
+    return lemon__tokenizer_done(ctx, status, smaller);
 }
 
 /*  The new id of a token, or -1. */
 static int64_t lemon__trim_id(const lemon_tokens *kept, int64_t old) {
-    int64_t i = 0;
-    while (i < kept->count && kept->ids[i] != old) i++;
-    return i < kept->count ? i : -1;
+    for (int64_t i = 0; i < kept->count; i++)
+        if (kept->ids[i] == old) return i;
+    return -1;
 }
 
 static int lemon__names_id(const void *name, size_t n) {
@@ -11709,7 +11651,7 @@ typedef struct lemon__hf {
     lemon_ctx *ctx;
     lemon__json json;
     lemon_tokenizer *t;
-    int32_t *piece_of, *added_of;   /* by id: the node of its name in the vocabulary, and in added_tokens; 0: none */
+    int32_t *node_of;               /* by id: its name in the vocabulary, or less than 0: minus its place in added_tokens */
     int64_t size, most;             /* ids so far, and room for them */
 } lemon__hf;
 
@@ -11732,8 +11674,12 @@ static int lemon__hf_is_mark(lemon__hf *hf, int32_t node, const char *name) {
     return text && n == 3 && memcmp(text, "\xe2\x96\x81", 3) == 0;
 }
 
+static lemon__json_type lemon__hf_type(const lemon__hf *hf, int32_t node, const char *name) {
+    return lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, name));
+}
+
 static int lemon__hf_true(const lemon__hf *hf, int32_t node, const char *name) {
-    return lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, name)) == LEMON__JSON_TRUE;
+    return lemon__hf_type(hf, node, name) == LEMON__JSON_TRUE;
 }
 
 /*  Calls step for a member of the file, or for each of the steps of its "Sequence"; null has none. */
@@ -11779,25 +11725,22 @@ static lemon_status lemon__hf_split(lemon__hf *hf, int32_t node) {
 }
 
 static lemon_status lemon__hf_metaspace(lemon__hf *hf, int32_t node) {
-    int32_t scheme = lemon__json_get(&hf->json, node, "prepend_scheme"),
-            always = lemon__json_get(&hf->json, node, "add_prefix_space");  /* older files say it so */
+    int32_t scheme = lemon__json_get(&hf->json, node, "prepend_scheme");
     lemon__rules *rules = &hf->t->rules;
-    int never = scheme < 0 ? lemon__json_type_of(&hf->json, always) == LEMON__JSON_FALSE
+    int never = scheme < 0 ? lemon__hf_type(hf, node, "add_prefix_space") == LEMON__JSON_FALSE     /* older files say it so */
                            : lemon__json_is(&hf->json, scheme, "never");
     rules->blank_mark = 1;
     rules->prefix = never                                       ? LEMON__PREFIX_NEVER
                     : lemon__json_is(&hf->json, scheme, "first") ? LEMON__PREFIX_FIRST
                                                                  : LEMON__PREFIX_MISSING;
-    if (lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, "split")) == LEMON__JSON_FALSE &&
-        lemon__hf_is_mark(hf, node, "replacement"))
-        return LEMON_OK;
+    if (lemon__hf_type(hf, node, "split") == LEMON__JSON_FALSE && lemon__hf_is_mark(hf, node, "replacement")) return LEMON_OK;
     return lemon__hf_refuse(hf, node, "pre_tokenizer", "\"split\": false and U+2581 for blanks, as LLaMA has them");
 }
 
 /*  The byte alphabet is told by its last step, and the pattern by the one before it, or by the same. */
 static lemon_status lemon__hf_pre_tokenizer(lemon__hf *hf, int32_t node) {
     lemon__rules *rules = &hf->t->rules;
-    int32_t use_regex;
+    int use_regex = lemon__hf_type(hf, node, "use_regex") != LEMON__JSON_FALSE;
     if (lemon__hf_is(hf, node, "Metaspace")) return lemon__hf_metaspace(hf, node);
     if (lemon__hf_is(hf, node, "Split")) return lemon__hf_split(hf, node);
     if (lemon__hf_is(hf, node, "Digits") && lemon__hf_true(hf, node, "individual_digits")) {
@@ -11807,7 +11750,6 @@ static lemon_status lemon__hf_pre_tokenizer(lemon__hf *hf, int32_t node) {
     if (!lemon__hf_is(hf, node, "ByteLevel"))
         return lemon__hf_refuse(hf, node, "pre_tokenizer", "ByteLevel, Split, Digits one by one, or Metaspace");
     if (lemon__hf_true(hf, node, "add_prefix_space")) rules->prefix = LEMON__PREFIX_MISSING;
-    use_regex = lemon__json_type_of(&hf->json, lemon__json_get(&hf->json, node, "use_regex")) != LEMON__JSON_FALSE;
     if (use_regex && rules->split == LEMON__SPLIT_NONE) rules->split = LEMON__SPLIT_GPT2;
     if (use_regex ? rules->split <= LEMON__SPLIT_DIGITS : rules->split > LEMON__SPLIT_DIGITS) return LEMON_OK;
     return lemon__hf_refuse(hf, node, "pre_tokenizer", "one pattern, not none or two");
@@ -11854,19 +11796,20 @@ static void lemon__hf_ends(lemon__hf *hf) {
 }
 
 /*  Enters a node under an id, which can be no larger than there are bytes in the file. */
-static lemon_status lemon__hf_enter(lemon__hf *hf, int32_t *nodes, int32_t id_node, int32_t node, const char *field) {
+static lemon_status lemon__hf_enter(lemon__hf *hf, int32_t id_node, int32_t node, const char *field) {
     int64_t id;
     if (!lemon__json_int(&hf->json, id_node, &id) || id < 0 || id >= hf->most)
         return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: an id in %s is not a number from 0 to %lld; " LEMON__DAMAGED,
                            hf->json.name, field, (long long)hf->most - 1);
-    if (nodes[id] == 0) nodes[id] = node;
+    if (hf->node_of[id] == 0 || (node < 0 && hf->node_of[id] > 0)) hf->node_of[id] = node;
     hf->size = lemon__max(hf->size, id + 1);
     return LEMON_OK;
 }
 
 /*  A piece is special if added_tokens says so, else one of the vocabulary; ids without either are unused. */
-static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unknown) {
-    int32_t added = hf->added_of[id], name = added ? lemon__json_get(&hf->json, added, "content") : hf->piece_of[id];
+static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const uint8_t *unknown, size_t n_unknown) {
+    int32_t node = hf->node_of[id], added = node < 0 ? -node : 0,
+            name = added ? lemon__json_get(&hf->json, added, "content") : node;
     int kind = name == 0 ? LEMON__UNUSED : LEMON__NORMAL;
     size_t n = 0;
     const uint8_t *text = name == 0 ? (const uint8_t *)"" : lemon__json_string(&hf->json, name, &n);
@@ -11874,7 +11817,7 @@ static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unkno
     if (text == NULL)
         return lemon__fail(hf->ctx, LEMON_E_FORMAT, "%s: the name of token %lld is no text; " LEMON__DAMAGED,
                            hf->json.name, (long long)id);
-    if (unknown && n == strlen(unknown) && memcmp(text, unknown, n) == 0) {
+    if (unknown && n == n_unknown && memcmp(text, unknown, n) == 0) {
         hf->t->rules.unknown = (int32_t)id;
         if (added) kind = LEMON__UNKNOWN;
     } else if (added) kind = lemon__hf_true(hf, added, "special") ? LEMON__CONTROL : LEMON__ADDED;
@@ -11888,16 +11831,14 @@ static lemon_status lemon__hf_piece(lemon__hf *hf, int64_t id, const char *unkno
 
 static lemon_status lemon__hf_pieces(lemon__hf *hf, int32_t vocab, int32_t unknown) {
     int32_t added = lemon__json_get(&hf->json, 0, "added_tokens");
-    char name[64] = "";
     size_t n;
+    const uint8_t *name = lemon__json_string(&hf->json, unknown, &n);
     lemon_status status = LEMON_OK;
     for (int32_t i = vocab + 1; i < hf->json.nodes[vocab].next && !status; i = hf->json.nodes[i + 1].next)
-        status = lemon__hf_enter(hf, hf->piece_of, i + 1, i, "model.vocab");
+        status = lemon__hf_enter(hf, i + 1, i, "model.vocab");
     for (int32_t i = added + 1; added >= 0 && i < hf->json.nodes[added].next && !status; i = hf->json.nodes[i].next)
-        status = lemon__hf_enter(hf, hf->added_of, lemon__json_get(&hf->json, i, "id"), i, "added_tokens");
-    const uint8_t *text = lemon__json_string(&hf->json, unknown, &n);
-    if (text && n < sizeof name) memcpy(name, text, n);
-    for (int64_t id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, *name ? name : NULL);
+        status = lemon__hf_enter(hf, lemon__json_get(&hf->json, i, "id"), -i, "added_tokens");
+    for (int64_t id = 0; id < hf->size && !status; id++) status = lemon__hf_piece(hf, id, n > 0 ? name : NULL, n);
     return status;
 }
 
@@ -11966,11 +11907,10 @@ static lemon_status lemon__hf_load(lemon_ctx *ctx, const lemon_reader *reader, i
     lemon_status status = lemon__json_parse(ctx, reader->name, reader->map, (size_t)reader->size, &hf.json);
     if (status) return status;
     hf.most = lemon__min((int64_t)reader->size / 4, LEMON__MAX_PIECES);     /* "":0 takes four bytes */
-    size_t bytes = (size_t)hf.most * 2 * sizeof *hf.piece_of;
-    hf.piece_of = (int32_t *)lemon__calloc(ctx, bytes);
-    hf.added_of = hf.piece_of + hf.most;
-    status = hf.piece_of ? lemon__hf_parse(&hf, vocab_size) : LEMON_E_MEMORY;
-    lemon__free(ctx, hf.piece_of, bytes);
+    size_t bytes = (size_t)hf.most * sizeof *hf.node_of;
+    hf.node_of = (int32_t *)lemon__calloc(ctx, bytes);
+    status = hf.node_of ? lemon__hf_parse(&hf, vocab_size) : LEMON_E_MEMORY;
+    lemon__free(ctx, hf.node_of, bytes);
     lemon__json_close(&hf.json);
     return status;
 }
@@ -12155,48 +12095,48 @@ static lemon_status lemon__tokenizer_from_gguf(const lemon__unpack *u, lemon_tok
     return lemon__tokenizer_done(u->ctx, status, tokenizer);
 }
 
-/*  Appends a piece as it is spelled; llama2.c's BOS and EOS have line ends around them that others do not know. */
-static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t id) {
-    int64_t start = out->count;
-    uint8_t *room = lemon__put_room(out, 3 * t->pieces.spans[id].bytes);
-    if (room == NULL) return;
-    size_t n = lemon__piece_spelling(t, id, room);
-    if (t->rules.llama2c && (t->kinds[id] & LEMON__KIND) == LEMON__CONTROL && n > 2 && room[0] == '\n') {
-        n -= 2;
-        memmove(room, room + 1, n);
+/*  Appends a piece as files spell it, right >= 0: two with a blank between, as merges are written.  Only normal ones are
+    spelled otherwise than they are, but llama2.c's BOS and EOS have line ends around them that others do not know. */
+static void lemon__put_spelling(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
+    int kind = t->kinds[left] & LEMON__KIND;
+    size_t n;
+    const uint8_t *piece = lemon__piece(t, left, &n);
+    uint8_t *to = lemon__put_room(out, 3 * n);
+    if (to == NULL) return;
+    if (t->rules.llama2c && kind == LEMON__CONTROL && n > 2 && *piece == '\n') { piece++; n -= 2; }
+    for (size_t i = 0; i < n; i++) {
+        if (kind == LEMON__NORMAL && t->rules.split) to += lemon__utf8_put(to, lemon__letter_of(piece[i]));
+        else if (kind == LEMON__NORMAL && piece[i] == ' ') to += lemon__utf8_put(to, 0x2581);
+        else *to++ = piece[i];
     }
-    out->count = start + (int64_t)n;
+    out->count = to - out->data;
+    if (right < 0) return;
+    lemon__put(out, " ", 1);
+    lemon__put_spelling(out, t, right, -1);
 }
 
-/*  A spelled text behind its length, which is filled in by the caller's call of lemon__put_length. */
-static int64_t lemon__put_open(lemon__bytes *b) {
+/*  The same behind its length; an id without a piece gets a name that no text spells. */
+static void lemon__gguf_put_spelling(lemon__bytes *b, const lemon_tokenizer *t, int32_t left, int32_t right) {
     lemon__put_number(b, 0, 8);
-    return b->count;
-}
-
-static void lemon__put_length(lemon__bytes *b, int64_t from) {
+    const int64_t from = b->count;
+    if (left < lemon_tokenizer_size(t) && ((t->kinds[left] & LEMON__KIND) != LEMON__UNUSED || t->pieces.spans[left].bytes > 0))
+        lemon__put_spelling(b, t, left, right);
+    else lemon__print(b, "[PAD%ld]", (long)left);
     if (!b->status) lemon__put64(b->data + from - 8, (uint64_t)(b->count - from));
 }
 
-/*  The keys of a vocabulary; ids of the model that have no piece get a name that no text spells. */
+/*  The keys of a vocabulary, for all ids of the model. */
 static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t, int32_t vocab_size) {
     static const char *const keys[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
                                        "tokenizer.ggml.unknown_token_id"};
     const int32_t ids[] = {t->rules.bos, t->rules.eos, t->rules.unknown};
     lemon__bytes *b = &pack->keys;
     int32_t size = lemon_tokenizer_size(t);
-    int64_t from;
     const char *model = t->rules.split ? "gpt2" : "llama", *pattern = lemon__gguf_patterns[t->rules.split];
     lemon__gguf_put_text(pack, "tokenizer.ggml.model", model, strlen(model));
     lemon__gguf_put_text(pack, "tokenizer.ggml.pre", pattern, strlen(pattern));
     lemon__gguf_put_array(pack, "tokenizer.ggml.tokens", LEMON__GGUF_TEXT, (uint64_t)vocab_size);
-    for (int32_t id = 0; id < vocab_size; id++) {
-        int named = id < size && ((t->kinds[id] & LEMON__KIND) != LEMON__UNUSED || t->pieces.spans[id].bytes > 0);
-        from = lemon__put_open(b);
-        if (named) lemon__put_spelling(b, t, id);
-        else lemon__print(b, "[PAD%ld]", (long)id);
-        lemon__put_length(b, from);
-    }
+    for (int32_t id = 0; id < vocab_size; id++) lemon__gguf_put_spelling(b, t, id, -1);
     if (!t->rules.split) {
         lemon__gguf_put_array(pack, "tokenizer.ggml.scores", LEMON__GGUF_F32, (uint64_t)vocab_size);
         for (int32_t id = 0; id < vocab_size; id++) lemon__put_number(b, lemon__bits(id < size ? t->scores[id] : 0.0f), 4);
@@ -12206,13 +12146,7 @@ static void lemon__tokenizer_to_gguf(lemon__pack *pack, const lemon_tokenizer *t
         lemon__put_number(b, id < size ? t->kinds[id] & LEMON__KIND : LEMON__UNUSED, 4);
     if (t->rules.split) {
         lemon__gguf_put_array(pack, "tokenizer.ggml.merges", LEMON__GGUF_TEXT, (uint64_t)t->pairs.count);
-        for (int64_t i = 0; i < t->pairs.count; i++) {
-            from = lemon__put_open(b);
-            lemon__put_spelling(b, t, t->merges[i].left);
-            lemon__put(b, " ", 1);
-            lemon__put_spelling(b, t, t->merges[i].right);
-            lemon__put_length(b, from);
-        }
+        for (int64_t i = 0; i < t->pairs.count; i++) lemon__gguf_put_spelling(b, t, t->merges[i].left, t->merges[i].right);
     }
     for (int64_t i = 0; i < 3; i++)
         if (ids[i] >= 0) lemon__gguf_put(pack, keys[i], LEMON__GGUF_U32, (uint64_t)ids[i]);
@@ -12303,11 +12237,8 @@ static void lemon__scored_merges(const lemon_tokenizer *t, lemon__bytes *out) {
         size_t n;
         const uint8_t *piece = lemon__piece(t, id, &n);
         for (size_t k = 1; k < n && t->kinds[id] == LEMON__NORMAL; k++) {
-            lemon__scored s;
-            s.score = t->scores[id];
-            s.merge.id = id;
-            s.merge.left = lemon__words_find(&t->pieces, piece, k);
-            s.merge.right = lemon__words_find(&t->pieces, piece + k, n - k);
+            const lemon__scored s = {t->scores[id], {lemon__words_find(&t->pieces, piece, k),
+                                                     lemon__words_find(&t->pieces, piece + k, n - k), id}};
             if (s.merge.left >= 0 && s.merge.right >= 0) lemon__put(out, &s, sizeof s);
         }
     }
@@ -12315,12 +12246,10 @@ static void lemon__scored_merges(const lemon_tokenizer *t, lemon__bytes *out) {
         qsort(out->data, (size_t)out->count / sizeof(lemon__scored), sizeof(lemon__scored), lemon__scored_order);
 }
 
-/*  A piece in quotes; right >= 0: two with a blank between, as merges are written. */
+/*  The same in quotes. */
 static void lemon__print_piece(lemon__bytes *out, const lemon_tokenizer *t, int32_t left, int32_t right) {
     lemon__bytes piece = lemon__bytes_in(out->ctx);
-    lemon__put_spelling(&piece, t, left);
-    if (right >= 0) lemon__put(&piece, " ", 1);
-    if (right >= 0) lemon__put_spelling(&piece, t, right);
+    lemon__put_spelling(&piece, t, left, right);
     lemon__print_string(out, piece.data, (size_t)piece.count);
     if (piece.status) out->status = piece.status;
     lemon__bytes_free(&piece);
@@ -12536,12 +12465,8 @@ LEMON_API lemon_status lemon_tokenizer_load_reader(lemon_ctx *ctx, const lemon_r
         status = lemon__fail(ctx, LEMON_E_ARG, "%s: vocab_size is %ld, expected %d to %d", r.name, (long)vocab_size,
                              LEMON__FIRST_PIECE, LEMON__MAX_PIECES);
     if (!status) status = lemon__tokenizer_new(ctx, tokenizer);
-    if (!status && json) status = lemon__hf_load(ctx, &r, vocab_size, *tokenizer);
-    else if (!status && proto) status = lemon__sp_load(ctx, &r, vocab_size, *tokenizer);
-    else if (!status) {
-        status = lemon__llama2c_parse(ctx, &r, vocab_size, *tokenizer);
-        if (!status) status = lemon__tokenizer_finish(ctx, r.name, *tokenizer);
-    }
+    if (!status)
+        status = (json ? lemon__hf_load : proto ? lemon__sp_load : lemon__llama2c_load)(ctx, &r, vocab_size, *tokenizer);
     lemon__reader_close(&r);
     return lemon__tokenizer_done(ctx, status, tokenizer);
 }
@@ -12650,13 +12575,14 @@ typedef struct lemon__tally {
     int64_t capacity;
 } lemon__tally;
 
-static lemon_status lemon__tally_add(lemon_ctx *ctx, lemon__tally *tally, size_t start, size_t bytes) {
+/*  0: no memory. */
+static int lemon__tally_add(lemon_ctx *ctx, lemon__tally *tally, size_t start, size_t bytes) {
     const int32_t i = lemon__words_find(&tally->words, tally->words.blob + start, bytes);
     const int64_t n = tally->words.count;
-    if (i >= 0) { tally->counts[i]++; return LEMON_OK; }
-    if (!lemon__room(ctx, &tally->counts, &tally->capacity, n + 1, sizeof *tally->counts)) return LEMON_E_MEMORY;
+    if (i >= 0) { tally->counts[i]++; return 1; }
+    if (!lemon__room(ctx, &tally->counts, &tally->capacity, n + 1, sizeof *tally->counts)) return 0;
     tally->counts[n] = 1;
-    return lemon__words_push(ctx, &tally->words, start, bytes, 1) ? LEMON_OK : LEMON_E_MEMORY;
+    return lemon__words_push(ctx, &tally->words, start, bytes, 1);
 }
 
 static void lemon__tally_free(lemon_ctx *ctx, lemon__tally *tally) {
@@ -12675,11 +12601,10 @@ typedef struct lemon__sighting { int64_t older; int32_t word; } lemon__sighting;
 
 typedef struct lemon__learner {
     lemon_ctx *ctx;
+    lemon_status status;            /* the first that was wrong */
     lemon_tokenizer *tokenizer;
-    lemon__tally words;             /* the distinct words of the text */
-    lemon__span *spelling;          /* word w is now symbols[start ... start+bytes-1] */
-    int32_t *symbols;               /* ids; -1 is a character that has no piece */
-    int64_t spelling_capacity, n_symbols, symbols_capacity;
+    lemon__tally words;             /* the distinct words of the text; once they are spelled, their spans are of symbols */
+    lemon_tokens symbols;           /* -1 is a character that has no piece */
     lemon__words pair_names;
     lemon__pair *pairs;
     lemon__sighting *sightings;
@@ -12709,71 +12634,63 @@ static uint64_t lemon__learn_key(int64_t count, uint64_t order) {
     return (uint64_t)(UINT32_MAX - lemon__min(count, UINT32_MAX)) << 32 | order;
 }
 
+static void lemon__learn_offer(lemon__learner *l, uint64_t key) {
+    if (lemon__heap_push(l->ctx, &l->heap, key)) l->status = LEMON_E_MEMORY;
+}
+
 /*  Single characters first: the blank, which goes before every text, then the most frequent ones, in half of the room
     at most. Bytes that are no character, and NUL, which ends pieces in llama2.c, stay bytes. */
-static lemon_status lemon__learn_chars(lemon__learner *l, const uint8_t *text, size_t n, int32_t size) {
-    lemon__tally chars;
-    lemon__heap heap;
+static void lemon__learn_chars(lemon__learner *l, const uint8_t *text, size_t n, int32_t size) {
+    lemon__tally chars = {{text, NULL, 0, 0, NULL, 0, 0}, NULL, 0};
     uint64_t best;
-    lemon_status status = LEMON_OK;
-    size_t bytes;
     int64_t room = ((int64_t)size - LEMON__FIRST_PIECE + 1) / 2;
-    memset(&chars, 0, sizeof chars);
-    memset(&heap, 0, sizeof heap);
-    chars.words.blob = text;
-    for (size_t at = 0; at < n && !status; at += bytes) {
+    for (size_t at = 0, bytes; at < n && !l->status; at += bytes) {
         bytes = lemon__char_bytes(text + at, n - at);
-        if (text[at] != ' ' && text[at] != 0 && (bytes > 1 || text[at] < 0x80))
-            status = lemon__tally_add(l->ctx, &chars, at, bytes);
+        int alone = text[at] == ' ' || text[at] == 0 || (bytes == 1 && text[at] >= 0x80);
+        if (!alone && !lemon__tally_add(l->ctx, &chars, at, bytes)) l->status = LEMON_E_MEMORY;
     }
-    for (int64_t i = 0; i < chars.words.count && !status; i++)
-        status = lemon__heap_push(l->ctx, &heap, lemon__learn_key(chars.counts[i], (uint64_t)i));
-    if (!status) status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, " ", 1);
-    for (int64_t i = 1; i < room && !status && lemon__heap_pop(&heap, &best); i++) {
+    for (int64_t i = 0; i < chars.words.count; i++) lemon__learn_offer(l, lemon__learn_key(chars.counts[i], (uint64_t)i));
+    if (!l->status) l->status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, " ", 1);
+    for (int64_t i = 1; i < room && !l->status && lemon__heap_pop(&l->heap, &best); i++) {
         const lemon__span *span = &chars.words.spans[best & UINT32_MAX];
-        status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, text + span->start, span->bytes);
+        l->status = lemon__tokenizer_add(l->ctx, l->tokenizer, LEMON__NORMAL, 0.0f, text + span->start, span->bytes);
     }
-    lemon__heap_free(l->ctx, &heap);
+    l->heap.count = 0;
     lemon__tally_free(l->ctx, &chars);
-    return status;
 }
 
 /*  The distinct words, each spelled in characters. */
-static lemon_status lemon__learn_words(lemon__learner *l, const uint8_t *text, size_t n) {
-    const lemon__words *words = &l->words.words;
-    lemon_status status = LEMON_OK;
-    size_t end, bytes;
+static void lemon__learn_words(lemon__learner *l, const uint8_t *text, size_t n) {
     l->words.words.blob = text;
-    for (size_t at = 0; at < n && !status; at = end) {
+    for (size_t at = 0, end; at < n && !l->status; at = end) {
         end = lemon__word_end(text, n, at);
-        status = lemon__tally_add(l->ctx, &l->words, at, end - at);
+        if (!lemon__tally_add(l->ctx, &l->words, at, end - at)) l->status = LEMON_E_MEMORY;
     }
-    if (status || !lemon__room(l->ctx, &l->spelling, &l->spelling_capacity, words->count, sizeof *l->spelling))
-        return LEMON_E_MEMORY;
-    for (int64_t w = 0; w < words->count; w++) {
-        const lemon__span word = words->spans[w];
-        l->spelling[w].start = (size_t)l->n_symbols;
-        for (size_t at = 0; at < word.bytes; at += bytes) {
-            bytes = lemon__char_bytes(text + word.start + at, word.bytes - at);
-            if (!lemon__room(l->ctx, &l->symbols, &l->symbols_capacity, l->n_symbols + 1, sizeof *l->symbols))
-                return LEMON_E_MEMORY;
-            l->symbols[l->n_symbols++] = lemon__words_find(&l->tokenizer->pieces, text + word.start + at, bytes);
+    for (int64_t w = 0; w < l->words.words.count && !l->status; w++) {
+        lemon__span *word = &l->words.words.spans[w];
+        const size_t from = (size_t)l->symbols.count;
+        for (size_t at = word->start, end = at + word->bytes, bytes; at < end && !l->status; at += bytes) {
+            bytes = lemon__char_bytes(text + at, end - at);
+            l->status = lemon_tokens_push(l->ctx, &l->symbols, lemon__words_find(&l->tokenizer->pieces, text + at, bytes));
         }
-        l->spelling[w].bytes = (size_t)l->n_symbols - l->spelling[w].start;
+        word->start = from;
+        word->bytes = (size_t)l->symbols.count - from;
     }
-    return LEMON_OK;
 }
 
-/*  The pair of two symbols, made if it is new; NULL: no memory. */
+/*  The pair of two symbols, made if it is new; NULL: no memory, which l->status says then. */
 static lemon__pair *lemon__learn_pair(lemon__learner *l, int32_t left, int32_t right) {
     const lemon__pair fresh = {left, right, 0, -1};
     int32_t i = lemon__words_find(&l->pair_names, &fresh, 8);
     if (i >= 0) return &l->pairs[i];
     i = (int32_t)l->pair_names.count;
-    if (!lemon__room(l->ctx, &l->pairs, &l->pairs_capacity, i + 1, sizeof fresh)) return NULL;
-    l->pair_names.blob = (const uint8_t *)l->pairs;
-    l->pairs[i] = fresh;
-    return lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof fresh, 8, 1) ? &l->pairs[i] : NULL;
+    if (lemon__room(l->ctx, &l->pairs, &l->pairs_capacity, i + 1, sizeof fresh)) {
+        l->pair_names.blob = (const uint8_t *)l->pairs;
+        l->pairs[i] = fresh;
+        if (lemon__words_push(l->ctx, &l->pair_names, (size_t)i * sizeof fresh, 8, 1)) return &l->pairs[i];
+    }
+    l->status = LEMON_E_MEMORY;
+    return NULL;
 }
 
 static uint64_t lemon__pair_key(const lemon__pair *pair) {
@@ -12782,90 +12699,81 @@ static uint64_t lemon__pair_key(const lemon__pair *pair) {
 
 /*  Two neighbours appear in a word (sign 1) or go (sign -1).  Pairs that became more frequent are offered to the heap
     again; those that became rarer are put right when they come up. */
-static lemon_status lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
-    if (left < 0 || right < 0) return LEMON_OK;
-    lemon__pair *pair = lemon__learn_pair(l, left, right);
-    if (pair == NULL) return LEMON_E_MEMORY;
+static void lemon__learn_count(lemon__learner *l, int32_t word, int32_t left, int32_t right, int sign) {
+    lemon__pair *pair = left < 0 || right < 0 ? NULL : lemon__learn_pair(l, left, right);
+    if (pair == NULL) return;
     pair->count += sign * l->words.counts[word];
-    if (sign < 0) return LEMON_OK;
+    if (sign < 0) return;
     if (pair->sighting < 0 || l->sightings[pair->sighting].word != word) {
         const lemon__sighting seen = {pair->sighting, word};
-        if (!lemon__room(l->ctx, &l->sightings, &l->sightings_capacity, l->n_sightings + 1, sizeof seen))
-            return LEMON_E_MEMORY;
+        if (!lemon__room(l->ctx, &l->sightings, &l->sightings_capacity, l->n_sightings + 1, sizeof seen)) {
+            l->status = LEMON_E_MEMORY;
+            return;
+        }
         l->sightings[l->n_sightings] = seen;
         pair->sighting = l->n_sightings++;
     }
-    return lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
+    lemon__learn_offer(l, lemon__pair_key(pair));
 }
 
 /*  Joins a pair wherever it stands in a word, from the left, and counts what changes around it. */
-static lemon_status lemon__learn_join(lemon__learner *l, int32_t word, int32_t left, int32_t right, int32_t piece) {
-    int32_t *s = l->symbols + l->spelling[word].start;
-    size_t i = 0, n = 0, length = l->spelling[word].bytes;
-    lemon_status status = LEMON_OK;
-    while (i < length && !status) {
+static void lemon__learn_join(lemon__learner *l, int32_t word, int32_t left, int32_t right, int32_t piece) {
+    lemon__span *span = &l->words.words.spans[word];
+    int32_t *s = l->symbols.ids + span->start;
+    size_t i = 0, n = 0, length = span->bytes;
+    while (i < length) {
         int32_t before = n > 0 ? s[n - 1] : -1, after = i + 2 < length ? s[i + 2] : -1;
         if (s[i] != left || i + 1 >= length || s[i + 1] != right) { s[n++] = s[i++]; continue; }
-        status = lemon__learn_count(l, word, left, right, -1);
-        if (!status) status = lemon__learn_count(l, word, before, left, -1);
-        if (!status) status = lemon__learn_count(l, word, right, after, -1);
-        if (!status) status = lemon__learn_count(l, word, before, piece, 1);
-        if (!status) status = lemon__learn_count(l, word, piece, after, 1);
+        lemon__learn_count(l, word, left, right, -1);
+        lemon__learn_count(l, word, before, left, -1);
+        lemon__learn_count(l, word, right, after, -1);
+        lemon__learn_count(l, word, before, piece, 1);
+        lemon__learn_count(l, word, piece, after, 1);
         s[n++] = piece;
         i += 2;
     }
-    l->spelling[word].bytes = n;
-    return status;
+    span->bytes = n;
 }
 
-/*  The piece that two pieces make: the next id, or one that was made before from another pair. -1: no memory. */
+/*  The piece that two pieces make: the next id, or one that was made before from another pair. */
 static int32_t lemon__learn_piece(lemon__learner *l, int32_t left, int32_t right, float score) {
     lemon_tokenizer *t = l->tokenizer;
     size_t a = t->pieces.spans[left].bytes, b = t->pieces.spans[right].bytes;
     uint8_t *room = lemon__tokenizer_room(l->ctx, t, a + b);
-    if (room == NULL) return -1;
+    if (room == NULL) { l->status = LEMON_E_MEMORY; return -1; }
     memcpy(room, t->blob + t->pieces.spans[left].start, a);
     memcpy(room + a, t->blob + t->pieces.spans[right].start, b);
     int32_t known = lemon__words_find(&t->pieces, room, a + b);
     if (known >= 0) return known;
-    return lemon__tokenizer_push(l->ctx, t, LEMON__NORMAL, score, a + b) ? -1 : lemon_tokenizer_size(t) - 1;
+    l->status = lemon__tokenizer_push(l->ctx, t, LEMON__NORMAL, score, a + b);
+    return lemon_tokenizer_size(t) - 1;
 }
 
-/*  The most frequent pair, smallest ids first where several are.  NULL: there is none left. */
-static lemon_status lemon__learn_best(lemon__learner *l, lemon__pair **best) {
+/*  The most frequent pair, smallest ids first where several are.  NULL: there is none left, or no memory. */
+static lemon__pair *lemon__learn_best(lemon__learner *l) {
     uint64_t top;
-    lemon_status status = LEMON_OK;
-    *best = NULL;
-    while (!status && lemon__heap_pop(&l->heap, &top)) {
+    while (!l->status && lemon__heap_pop(&l->heap, &top)) {
         lemon__pair *pair = lemon__learn_pair(l, (int32_t)(top >> 16 & 0xffff), (int32_t)(top & 0xffff));
-        *best = pair->count > 0 && lemon__pair_key(pair) == top ? pair : NULL;
-        if (*best) return LEMON_OK;
-        if (pair->count > 0 && lemon__pair_key(pair) > top) status = lemon__heap_push(l->ctx, &l->heap, lemon__pair_key(pair));
+        if (pair->count > 0 && lemon__pair_key(pair) == top) return pair;
+        if (pair->count > 0 && lemon__pair_key(pair) > top) lemon__learn_offer(l, lemon__pair_key(pair));
     }
-    return status;
+    return NULL;
 }
 
-static lemon_status lemon__learn_pieces(lemon__learner *l, int32_t size) {
+static void lemon__learn_pieces(lemon__learner *l, int32_t size) {
     int32_t first = lemon_tokenizer_size(l->tokenizer), known;
-    lemon_status status = LEMON_OK;
-    lemon__pair *best;
-    while ((known = lemon_tokenizer_size(l->tokenizer)) < size && !status) {
-        int32_t left, right;
-        status = lemon__learn_best(l, &best);
-        if (status) return status;
-        if (best == NULL)
-            return lemon__fail(l->ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected at most %ld: the text has "
-                               "no more pairs to learn; give more text", (long)size, (long)known);
-        left = best->left;
-        right = best->right;
+    while (!l->status && (known = lemon_tokenizer_size(l->tokenizer)) < size) {
+        const lemon__pair *best = lemon__learn_best(l);
+        if (best == NULL && !l->status)
+            l->status = lemon__fail(l->ctx, LEMON_E_ARG, "size of the vocabulary is %ld, expected at most %ld: the text has "
+                                    "no more pairs to learn; give more text", (long)size, (long)known);
+        if (best == NULL) return;
+        const int32_t left = best->left, right = best->right;
         int64_t i = best->sighting;
         int32_t piece = lemon__learn_piece(l, left, right, -(float)(known - first));
-        if (piece < 0) return LEMON_E_MEMORY;
-        for (; i >= 0 && !status; i = l->sightings[i].older)
-            status = lemon__learn_join(l, l->sightings[i].word, left, right, piece);
-        if (!status) status = lemon__tick(l->ctx, "tokenizer", known + 1 - first, size - first, (double)NAN);
+        for (; i >= 0 && !l->status; i = l->sightings[i].older) lemon__learn_join(l, l->sightings[i].word, left, right, piece);
+        if (!l->status) l->status = lemon__tick(l->ctx, "tokenizer", known + 1 - first, size - first, (double)NAN);
     }
-    return status;
 }
 
 LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, size_t bytes, int32_t size,
@@ -12880,27 +12788,26 @@ LEMON_API lemon_status lemon_tokenizer_train(lemon_ctx *ctx, const char *text, s
                            LEMON__FIRST_PIECE + 1);
     memset(&l, 0, sizeof l);
     l.ctx = ctx;
-    lemon_status status = lemon__tokenizer_new(ctx, &l.tokenizer);
-    if (!status) status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
-    if (!status) status = lemon__learn_chars(&l, p, bytes, size);
-    if (!status) status = lemon__learn_words(&l, p, bytes);
-    for (int64_t w = 0; w < l.words.words.count; w++) {
-        const int32_t *s = status ? NULL : l.symbols + l.spelling[w].start;
-        for (size_t i = 1; !status && i < l.spelling[w].bytes; i++)
-            status = lemon__learn_count(&l, (int32_t)w, s[i - 1], s[i], 1);
+    l.status = lemon__tokenizer_new(ctx, &l.tokenizer);
+    if (!l.status) l.status = lemon__tokenizer_add_bytes(ctx, l.tokenizer);
+    if (!l.status) lemon__learn_chars(&l, p, bytes, size);
+    if (!l.status) lemon__learn_words(&l, p, bytes);
+    for (int32_t w = 0; !l.status && w < l.words.words.count; w++) {
+        const lemon__span *span = &l.words.words.spans[w];
+        for (size_t i = span->start + 1; !l.status && i < span->start + span->bytes; i++)
+            lemon__learn_count(&l, w, l.symbols.ids[i - 1], l.symbols.ids[i], 1);
     }
-    if (!status) status = lemon__learn_pieces(&l, size);
-    if (!status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
-    if (!status) status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
+    if (!l.status) lemon__learn_pieces(&l, size);
+    if (!l.status) l.tokenizer->rules.prefix = LEMON__PREFIX_ALWAYS;
+    if (!l.status) l.status = lemon__tokenizer_finish(ctx, "vocabulary", l.tokenizer);
     lemon__tally_free(ctx, &l.words);
-    lemon__free(ctx, l.spelling, (size_t)l.spelling_capacity * sizeof *l.spelling);
-    lemon__free(ctx, l.symbols, (size_t)l.symbols_capacity * sizeof *l.symbols);
+    lemon_tokens_free(ctx, &l.symbols);
     lemon__words_free(ctx, &l.pair_names);
     lemon__free(ctx, l.pairs, (size_t)l.pairs_capacity * sizeof *l.pairs);
     lemon__free(ctx, l.sightings, (size_t)l.sightings_capacity * sizeof *l.sightings);
     lemon__heap_free(ctx, &l.heap);
     *tokenizer = l.tokenizer;
-    return lemon__tokenizer_done(ctx, status, tokenizer);
+    return lemon__tokenizer_done(ctx, l.status, tokenizer);
 }
 LEMON__BRIEF_BEGIN
 /* ====================================================================================================================
@@ -12930,17 +12837,15 @@ struct lemon_session {
 
 static lemon_status lemon__session_memory(lemon_session *s) {
     const lemon_config *c = &s->model->config;
+    const int halves = s->o.cache != LEMON_F32;
     const int64_t width = lemon_joint_size(c, LEMON_JOINT_KEY), n = s->o.max_seq;
     lemon_status status = lemon__walk_open(s->ctx, &s->arena, s->model, s->o.prefill, n, &s->walk);
     if (status) return status;
     s->logits = lemon__floats(s->ctx, &s->arena, 1, c->vocab_size);
     s->cache = (lemon_tensor *)lemon__numbers(s->ctx, &s->arena, c->n_layers, 2, sizeof *s->cache);
-    if (s->o.cache != LEMON_F32) {
-        s->keys = lemon__floats(s->ctx, &s->arena, n, width);
-        s->values = lemon__floats(s->ctx, &s->arena, n, width);
-        if (!s->keys || !s->values) return LEMON_E_MEMORY;
-    }
-    if (!s->logits || !s->cache) return LEMON_E_MEMORY;
+    s->keys = halves ? lemon__floats(s->ctx, &s->arena, n, width) : NULL;
+    s->values = halves ? lemon__floats(s->ctx, &s->arena, n, width) : NULL;
+    if (!s->logits || !s->cache || (halves && (!s->keys || !s->values))) return LEMON_E_MEMORY;
     for (int64_t i = 0; i < 2 * c->n_layers; i++) {
         void *rows = lemon__numbers(s->ctx, &s->arena, n, width, lemon_row_bytes(s->o.cache, 1));
         if (rows == NULL) return LEMON_E_MEMORY;
@@ -12956,26 +12861,22 @@ LEMON_API void lemon_session_defaults(lemon_session_options *options) {
 
 LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model *model,
                                                const lemon_session_options *options, lemon_session **session) {
-    lemon_session_options *o;
     if (lemon__lacks(ctx, __func__, model && options && session)) return LEMON_E_ARG;
     *session = NULL;
     if (options->max_seq < 0 || options->prefill < 1 || (options->cache != LEMON_F32 && options->cache != LEMON_F16))
         return lemon__fail(ctx, LEMON_E_ARG, "lemon_session_open: max_seq is %lld, prefill %lld, cache %s, expected at "
                            "least 0, at least 1, and f32 or f16", (long long)options->max_seq,
                            (long long)options->prefill, lemon_dtype_name(options->cache));
-    *session = (lemon_session *)lemon__calloc(ctx, sizeof **session);
-    if (*session == NULL) return LEMON_E_MEMORY;
-    (*session)->ctx = ctx;
-    (*session)->model = model;
-    o = &(*session)->o;
-    *o = *options;
-    if (o->max_seq == 0 || o->max_seq > model->config.max_seq) o->max_seq = model->config.max_seq;
-    o->prefill = lemon__min(o->prefill, o->max_seq);
-    lemon_status status = lemon__session_memory(*session);
-    if (status) {
-        lemon_session_close(*session);
-        *session = NULL;
-    }
+    lemon_session *s = (lemon_session *)lemon__calloc(ctx, sizeof *s);
+    if (s == NULL) return LEMON_E_MEMORY;
+    s->ctx = ctx;
+    s->model = model;
+    s->o = *options;
+    if (s->o.max_seq == 0 || s->o.max_seq > model->config.max_seq) s->o.max_seq = model->config.max_seq;
+    s->o.prefill = lemon__min(s->o.prefill, s->o.max_seq);
+    lemon_status status = lemon__session_memory(s);
+    if (status) lemon_session_close(s);
+    else *session = s;
     return status;
 }
 
@@ -13225,15 +13126,14 @@ typedef struct lemon__generation {
     void *user;
     char *held;                         /* text that was not handed out yet, for it may begin a stop */
     int64_t n_held, capacity;
+    lemon_stop stop;
 } lemon__generation;
 
 static lemon_status lemon__generation_open(lemon_ctx *ctx, const lemon_model *model, lemon_tokens *tokens,
                                            const lemon_sampling *sampling, lemon__generation *g) {
-    memset(g, 0, sizeof *g);
-    g->sampling = sampling;
-    g->ctx = ctx;
-    g->model = model;
-    g->tokens = tokens;
+    const lemon__generation fresh = {ctx, model, NULL, tokens, NULL, {0}, sampling, NULL, NULL, NULL, 0, 0,
+                                     LEMON_STOP_COUNT};
+    *g = fresh;
     lemon_rng_seed(&g->rng, sampling->seed);
     g->scratch = (int32_t *)lemon__malloc(ctx, (size_t)model->config.vocab_size * 2 * sizeof *g->scratch);
     return g->scratch ? lemon_session_open(ctx, model, &g->session) : LEMON_E_MEMORY;
@@ -13260,19 +13160,14 @@ static int64_t lemon__find_stop(const lemon_sampling *sampling, const char *text
 }
 
 /*  Hands a token's text to the caller, but for what must be held back; text NULL: the end, nothing is held any longer. */
-static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char *text, size_t bytes, int *ended,
-                                    lemon_stop *stop) {
+static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char *text, size_t bytes) {
     int whole = 0;
     if (!lemon__room(g->ctx, &g->held, &g->capacity, g->n_held + (int64_t)bytes, 1)) return LEMON_E_MEMORY;
     if (text) memcpy(g->held + g->n_held, text, bytes);
     g->n_held += (int64_t)bytes;
     int64_t n = text ? lemon__find_stop(g->sampling, g->held, g->n_held, &whole) : g->n_held;
-    *ended = whole;
-    if (whole) *stop = LEMON_STOP_TEXT;
-    if (g->on_token && (text || n > 0) && g->on_token(g->user, id, g->held, (size_t)n) && !*ended) {
-        *ended = 1;
-        *stop = LEMON_STOP_CALLER;
-    }
+    int enough = g->on_token && (text || n > 0) && g->on_token(g->user, id, g->held, (size_t)n);
+    if (whole || enough) g->stop = whole ? LEMON_STOP_TEXT : LEMON_STOP_CALLER;
     g->n_held -= n;
     memmove(g->held, g->held + n, (size_t)g->n_held);
     if (whole) g->n_held = 0;
@@ -13280,43 +13175,29 @@ static lemon_status lemon__hand_out(lemon__generation *g, int32_t id, const char
 }
 
 /*  Draws, hands out and feeds tokens until something ends it. */
-static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, float *logits, lemon_stop *stop) {
+static lemon_status lemon__generate_loop(lemon__generation *g, int64_t n_new, float *logits) {
     const lemon_tokenizer *t = g->model->tokenizer;
     lemon_status status = LEMON_OK;
     int64_t i, prompt = g->tokens->count;
-    int ended = 0;
-    *stop = LEMON_STOP_COUNT;
     lemon__tick_begin(g->ctx, "generate");
     for (i = 0; !status && i < n_new; i++) {
         const char *text;
         size_t bytes;
         int32_t id = lemon_sample(logits, g->model->config.vocab_size, g->sampling, &g->rng, g->scratch),
                 previous = g->tokens->ids[g->tokens->count - 1];
-        if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { *stop = LEMON_STOP_END; break; }
+        if (id == lemon_tokenizer_bos(t) || id == lemon_tokenizer_eos(t)) { g->stop = LEMON_STOP_END; break; }
         status = lemon_decode(g->ctx, t, previous, id, &text, &bytes);
         if (!status) status = lemon_tokens_push(g->ctx, g->tokens, id);
-        if (!status) status = lemon__hand_out(g, id, text, bytes, &ended, stop);
-        if (status || ended || i + 1 == n_new) break;
+        if (!status) status = lemon__hand_out(g, id, text, bytes);
+        if (status || g->stop || i + 1 == n_new) break;
         status = lemon__tick(g->ctx, "generate", i + 1, n_new, (double)NAN);
         if (status) break;
-        if (lemon_session_length(g->session) >= g->model->config.max_seq) { *stop = LEMON_STOP_CONTEXT; break; }
+        if (lemon_session_length(g->session) >= g->model->config.max_seq) { g->stop = LEMON_STOP_CONTEXT; break; }
         status = lemon_session_feed(g->session, &id, 1, &logits);
     }
-    if (!status && !ended) status = lemon__hand_out(g, -1, NULL, 0, &ended, stop);
+    if (!status && g->stop < LEMON_STOP_CALLER) status = lemon__hand_out(g, -1, NULL, 0);
     i = g->tokens->count - prompt;
     return status ? status : lemon__tick(g->ctx, "generate", i, i, (double)NAN);
-}
-
-static lemon_status lemon__generate_prompt(lemon__generation *g, const char *prompt, float **logits) {
-    const lemon_tokenizer *t = g->model->tokenizer;
-    lemon_status status = lemon_tokens_push(g->ctx, g->tokens, lemon_tokenizer_bos(t));
-    if (!status && prompt && *prompt) status = lemon_encode(g->ctx, t, prompt, strlen(prompt), g->tokens);
-    if (!status && g->tokens->count > g->model->config.max_seq)
-        status = lemon__fail(g->ctx, LEMON_E_ARG,
-                        "the prompt has %lld tokens, expected at most %d, the model's context (max_seq); shorten it",
-                        (long long)g->tokens->count, (int)g->model->config.max_seq);
-    if (!status) status = lemon_session_feed(g->session, g->tokens->ids, g->tokens->count, logits);
-    return status;
 }
 
 LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, const char *prompt, int64_t n_new,
@@ -13324,19 +13205,25 @@ LEMON_API lemon_status lemon_generate(lemon_ctx *ctx, const lemon_model *model, 
                                       int (*on_token)(void *user, int32_t id, const char *text, size_t bytes),
                                       void *user, lemon_tokens *tokens, lemon_stop *stop) {
     lemon__generation g;
-    lemon_stop ignored;
     float *logits = NULL;
     if (lemon__lacks(ctx, __func__, model && sampling && tokens && (sampling->n_stops < 1 || sampling->stops)))
         return LEMON_E_ARG;
-    if (model->tokenizer == NULL)
-        return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
-    if (lemon__vocabulary_check(ctx, model->tokenizer, model->config.vocab_size)) return LEMON_E_ARG;
+    const lemon_tokenizer *t = model->tokenizer;
+    if (t == NULL) return lemon__fail(ctx, LEMON_E_ARG, "the model has no tokenizer; give one with --tokenizer FILE");
+    if (lemon__vocabulary_check(ctx, t, model->config.vocab_size)) return LEMON_E_ARG;
     tokens->count = 0;
     lemon_status status = lemon__generation_open(ctx, model, tokens, sampling, &g);
     g.on_token = on_token;
     g.user = user;
-    if (!status) status = lemon__generate_prompt(&g, prompt, &logits);
-    if (!status) status = lemon__generate_loop(&g, n_new, logits, stop ? stop : &ignored);
+    if (!status) status = lemon_tokens_push(ctx, tokens, lemon_tokenizer_bos(t));
+    if (!status && prompt && *prompt) status = lemon_encode(ctx, t, prompt, strlen(prompt), tokens);
+    if (!status && tokens->count > model->config.max_seq)
+        status = lemon__fail(ctx, LEMON_E_ARG,
+                             "the prompt has %lld tokens, expected at most %d, the model's context (max_seq); shorten it",
+                             (long long)tokens->count, (int)model->config.max_seq);
+    if (!status) status = lemon_session_feed(g.session, tokens->ids, tokens->count, &logits);
+    if (!status) status = lemon__generate_loop(&g, n_new, logits);
+    if (stop) *stop = g.stop;
     lemon__generation_close(&g);
     return status;
 }
@@ -13415,29 +13302,22 @@ static lemon_status lemon__eval_open(lemon_ctx *ctx, const lemon_model *model, l
     return lemon_tape_plan(q->tape, 0, NULL);
 }
 
-/*  Fills a batch from token `at` on; places beyond the last target get target -1 and do not count.  Returns how many
-    count. */
-static int64_t lemon__eval_fill(const lemon__objective *e, const int32_t *ids, int64_t n, int64_t at) {
-    int64_t counted = 0;
-    for (int64_t i = 0; i < e->batch * e->seq; i++) {
-        int inside = at + i + 1 < n;
-        e->inputs[i] = inside ? ids[at + i] : 0;
-        e->targets[i] = inside ? ids[at + i + 1] : -1;
-        counted += inside;
-    }
-    return counted;
-}
-
-/*  The mean over ids[1..n-1]; what: name for progress, or NULL for none. */
+/*  The mean over ids[1..n-1]; places beyond the last target get target -1 and do not count.  what: name for progress, or NULL
+    for none. */
 static lemon_status lemon__eval_run(lemon_ctx *ctx, const lemon__objective *e, const int32_t *ids, int64_t n,
                                     const char *what, double *loss) {
     lemon_status status = LEMON_OK;
     double sum = 0.0;
     int64_t step = e->batch * e->seq;
     for (int64_t at = 0; !status && at < n - 1; at += step) {
-        int64_t counted = lemon__eval_fill(e, ids, n, at), done = lemon__min(at + step, n - 1);
+        const int64_t done = lemon__min(at + step, n - 1);
+        for (int64_t i = 0; i < step; i++) {
+            int inside = at + i + 1 < n;
+            e->inputs[i] = inside ? ids[at + i] : 0;
+            e->targets[i] = inside ? ids[at + i + 1] : -1;
+        }
         status = lemon_tape_forward(e->tape);
-        if (!status) sum += (double)lemon_tape_value(e->tape, e->loss)[0] * (double)counted;
+        if (!status) sum += (double)lemon_tape_value(e->tape, e->loss)[0] * (double)(done - at);
         if (!status && what) status = lemon__tick(ctx, what, done, n - 1, sum / (double)done);
     }
     *loss = sum / (double)(n - 1);
@@ -13475,19 +13355,10 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
 
 /* ---- options ---- */
 
-LEMON_API void lemon_train_defaults(lemon_train_options *o) {
-    if (o == NULL) return;
-    memset(o, 0, sizeof *o);
-    o->steps = 100;
-    o->batch = 8;
-    o->accumulate = 1;
-    o->lr = 1e-3;
-    o->min_lr = -1.0;
-    o->warmup = -1;
-    o->weight_decay = 0.1;
-    o->clip = 1.0;
-    o->temperature = 1.0;
-    o->seed = 1;
+LEMON_API void lemon_train_defaults(lemon_train_options *options) {
+    static const lemon_train_options defaults = {100, 8, 0, 1, 1e-3, -1.0, -1, LEMON_COSINE, 0.1, 1.0, NULL, 0, 0.0, 1.0,
+                                                 LEMON_RANDOM, 1, NULL, 0, NULL, 0, 0, 0, NULL, NULL, NULL};
+    if (options) *options = defaults;
 }
 
 /*  Puts numbers in place of "choose for me". */
@@ -13546,10 +13417,9 @@ static lemon_status lemon__train_check(lemon_ctx *ctx, const lemon_model *model,
 
 /*  The learning rate of step s = 1 ... steps. */
 static double lemon__rate(const lemon_train_options *o, int64_t s) {      /* exercise 5 */
-    double t;
     if (s <= o->warmup) return o->lr * (double)s / (double)o->warmup;
     if (o->schedule == LEMON_CONSTANT || o->steps <= o->warmup) return o->lr;
-    t = (double)(s - o->warmup) / (double)(o->steps - o->warmup);
+    const double t = (double)(s - o->warmup) / (double)(o->steps - o->warmup);
     return o->min_lr + 0.5 * (o->lr - o->min_lr) * (1.0 + cos(3.141592653589793 * t));
 }
 
@@ -14081,14 +13951,10 @@ static lemon_status lemon__trainer_step(lemon__trainer *t) {
 }
 
 static lemon_status lemon__trainer_finish(lemon__trainer *t, lemon_train_result *result) {
+    const lemon_train_result fresh = {t->done, t->done * t->o.batch * t->o.seq, 0.0, (double)NAN, 0.0, t->planned, t->scratch};
     int64_t n = lemon__min(t->done, LEMON__RECENT);
     lemon_status status = LEMON_OK;
-    memset(result, 0, sizeof *result);
-    result->steps = t->done;
-    result->tokens = t->done * t->o.batch * t->o.seq;
-    result->planned_bytes = t->planned;
-    result->planned_scratch = t->scratch;
-    result->eval_loss = (double)NAN;
+    *result = fresh;
     for (int64_t i = 0; i < n; i++) result->train_loss += t->recent[i] / (double)n;
     if (t->o.eval_tokens) status = lemon__trainer_eval(t, &result->eval_loss);
     result->seconds = lemon__seconds() - t->started;
