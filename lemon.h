@@ -328,7 +328,8 @@ LEMON_API lemon_ctx *lemon_open(const lemon_options *options);
 /*  Ends the threads and frees the context.  What was made with it must have been freed before.  NULL is fine. */
 LEMON_API void lemon_close(lemon_ctx *ctx);
 
-/*  The message of the last call that failed in this context; "" if none did.  Never NULL; valid until the next failure */
+/*  The message of the last call that failed in this context; "" if none did.  Valid until the next failure.  Never NULL; of
+    ctx NULL it says why lemon_open may have given that. */
 LEMON_API const char *lemon_error(const lemon_ctx *ctx);
 
 /*  A status as a short English phrase; a static string. */
@@ -1481,7 +1482,10 @@ static int lemon__lacks(lemon_ctx *ctx, const char *call, int all) {
     return ctx == NULL || !all;
 }
 
-LEMON_API const char *lemon_error(const lemon_ctx *ctx) { return ctx ? ctx->message : ""; }
+LEMON_API const char *lemon_error(const lemon_ctx *ctx) {
+    return ctx ? ctx->message : "there is no context: lemon_open had no memory, or was asked for kernels that this CPU lacks, or "
+                                "for more than 256 threads";
+}
 
 LEMON_API const char *lemon_status_name(lemon_status status) {
     static const char *const names[] = {"ok", "bad argument", "out of memory", "input/output error", "bad file",
@@ -2094,7 +2098,8 @@ static lemon_status lemon__file_open_read(lemon__file *file, uint64_t *size) {
     file->fd = open(file->path, O_RDONLY);
     if (file->fd < 0 || fstat(file->fd, &info) != 0) return lemon__io_error(file, "open");
     if (S_ISDIR(info.st_mode))
-        return lemon__fail(file->ctx, LEMON_E_UNSUPPORTED, "%s: is a folder, expected a file", file->path);
+        return lemon__fail(file->ctx, LEMON_E_UNSUPPORTED, "%s: is a folder without config.json, expected a file, or a "
+                           "model's folder", file->path);
     if (!S_ISREG(info.st_mode))         /* its size is not known, and it cannot be read twice */
         return lemon__fail(file->ctx, LEMON_E_UNSUPPORTED, "%s: is a pipe or a device, expected a file", file->path);
     *size = (uint64_t)info.st_size;
@@ -8756,12 +8761,17 @@ static lemon_status lemon__st_tensor(lemon__unpack *u, lemon__json *json, int32_
     return LEMON_OK;
 }
 
+/*  What `git clone` leaves in place of a large file where Git LFS is not installed: text that begins with "version ". */
+#define LEMON__LFS_POINTER 0x206e6f6973726576u
+#define LEMON__LFS_MESSAGE "a pointer of Git LFS in place of the file; git lfs pull fetches it"
+
 /*  The header of a file that is held in memory already. */
 static lemon_status lemon__st_open(lemon__unpack *u) {
     lemon__cursor c = lemon__cursor_over(&u->source);
     lemon__json json;
     uint64_t n = lemon__take64(&c);
     u->tensor_names.blob = c.bytes;
+    if (!c.bad && n == LEMON__LFS_POINTER) return lemon__refuse(u, LEMON_E_FORMAT, "is " LEMON__LFS_MESSAGE);
     if (c.bad || n > u->source.size - 8)
         return lemon__unpack_bad(u, "size of the safetensors header", n, u->source.size < 8 ? 0 : u->source.size - 8);
     lemon_status status = lemon__json_parse(u->ctx, u->source.name, c.bytes + 8, (size_t)n, &json);
@@ -8839,7 +8849,8 @@ static lemon_status lemon__shards_open(lemon__shards *shards) {
     if (status) return status;
     if (!there)
         return lemon__fail(shards->ctx, LEMON_E_FORMAT, "%s: has neither model.safetensors nor "
-                           "model.safetensors.index.json; PyTorch's .bin files must be converted first", shards->folder);
+                           "model.safetensors.index.json; PyTorch's .bin files must be saved as safetensors first, by "
+                           "transformers' save_pretrained", shards->folder);
     status = lemon__json_parse(shards->ctx, reader.name, reader.map, (size_t)reader.size, &json);
     if (!status) status = lemon__shards_index(shards, &json);
     lemon__json_close(&json);
@@ -8882,7 +8893,8 @@ static lemon_status lemon__folder_refuse(lemon__json *json) {
         if (i == 3 && node < 0) node = lemon__json_get(json, rope, absent[i]);
         if (lemon__json_type_of(json, node) > LEMON__JSON_FALSE &&
             !(i == 3 && lemon__json_real(json, node, &value) && value >= 1))
-            return lemon__folder_bad(json, absent[i], node, "which lemon.h does not compute");
+            return lemon__folder_bad(json, absent[i], node, i == 2 ? "which is not read here; take the folder whose weights "
+                                     "are not quantised" : "which lemon.h does not compute");
     }
     return LEMON_OK;
 }
@@ -9367,10 +9379,11 @@ static lemon_status lemon__load_unknown(lemon_ctx *ctx, const lemon_reader *read
     if (n == 0) return lemon__fail(ctx, LEMON_E_FORMAT, "%s: is empty, expected a model", reader->name);
     while (i < n && (head[i] >= ' ' || strchr("\t\n\r\f\v", head[i]))) i++;
     if (n >= 9 && head[8] == '{' && lemon__get64(head) < ((uint64_t)1 << 32))
-        what = "safetensors without its config.json, which is loaded by its folder's name";
+        what = "safetensors, of which config.json is a part: give the name of the folder that both lie in";
     else if (n >= 4 && memcmp(head, "PK\003\004", 4) == 0) what = "a zip archive, as PyTorch writes";
     else if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) what = "gzip, to be unpacked first";
     const lemon_status status = what ? LEMON_E_UNSUPPORTED : LEMON_E_FORMAT;
+    if (n >= 8 && lemon__get64(head) == LEMON__LFS_POINTER) what = LEMON__LFS_MESSAGE;
     return lemon__fail(ctx, status, "%s: format is %s, expected .lemon, GGUF, llama2.c's .bin or a Hugging Face "
                        "folder%s", reader->name, what ? what : i == n ? "text" : "unknown",
                        what || i == n ? "" : "; it is damaged or no model");
@@ -13357,7 +13370,7 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
 
 LEMON_API void lemon_train_defaults(lemon_train_options *options) {
     static const lemon_train_options defaults = {100, 8, 0, 1, 1e-3, -1.0, -1, LEMON_COSINE, 0.1, 1.0, NULL, 0, 0.0, 1.0,
-                                                 LEMON_RANDOM, 1, NULL, 0, NULL, 0, 0, 0, NULL, NULL, NULL};
+                                                 LEMON_RANDOM, 1, NULL, 0, NULL, 0, 0, 0, LEMON_F32, NULL, NULL, NULL};
     if (options) *options = defaults;
 }
 

@@ -1,12 +1,14 @@
 /*  09_own_method.c - a fusion method of one's own: a filler of operators.
 
         make -C examples programs build/train.txt
-        examples/build/09_own_method examples/data/teacher.lemon examples/build/train.txt
+        examples/build/09_own_method examples/data/teacher.lemon examples/build/train.txt own.operators
 
     A method says which teacher layers a student layer is made of, how much of each, and at each place which teacher channels
     a student channel is made of.  This one looks at weights alone: channels whose column of the embedding is longest; neurons
     whose row of w_up times column of w_down is longest; heads in whole groups; layers evenly spaced, with a little of the next
-    one.  "select" takes all evenly spaced.  Yours?  Beside a copy of lemon.h:  cc -O2 09_own_method.c -o own -lm -pthread  */
+    one.  "select" takes all evenly spaced.  Yours?  Beside a copy of lemon.h:  cc -O2 09_own_method.c -o own -lm -pthread
+    The last argument may be left out; the tool draws what is in that file, and makes the student of it:
+        examples/lemon fuse TEACHER OUT --operators own.operators --data TEXT.txt --report own.html  */
 #ifndef LEMON_LINKED
 #define LEMON_IMPLEMENTATION
 #endif
@@ -81,8 +83,10 @@ static lemon_status fill(lemon_ctx *ctx, const lemon_model *t, const lemon_confi
     return status;
 }
 
-/*  The student of our operators, or of a method that lemon.h has: its loss at once, and after a little training. */
-static lemon_status try_method(lemon_ctx *ctx, const lemon_model *t, const lemon_tokens *text, const char *method) {
+/*  The student of our operators, or of a method that lemon.h has: its loss at once, and after a little training.  keep: where
+    the operators are saved, or NULL. */
+static lemon_status try_method(lemon_ctx *ctx, const lemon_model *t, const lemon_tokens *text, const char *method,
+                               const char *keep) {
     lemon_operators *ops = NULL;
     lemon_model *student = NULL;
     lemon_fuse_options o;
@@ -95,6 +99,7 @@ static lemon_status try_method(lemon_ctx *ctx, const lemon_model *t, const lemon
     lemon_fuse_defaults(&o), lemon_train_defaults(&train);
     o.method = method, train.steps = 30, train.batch = 4, train.lr = 4e-3;
     status = method ? lemon_operators_fill(ctx, t, &shape, text, &o, &ops, NULL) : fill(ctx, t, &shape, &ops);
+    if (!status && keep) status = lemon_operators_save(ctx, keep, ops);
     if (!status) status = lemon_operators_apply(ctx, ops, t, 1, &student);
     if (!status) status = lemon_eval(ctx, student, text, 0, 8192, &before, NULL);
     if (!status) status = lemon_train(ctx, student, text, &train, NULL);
@@ -107,13 +112,13 @@ int main(int argc, char **argv) {
     lemon_ctx *ctx = lemon_open(NULL);
     lemon_model *t = NULL;
     lemon_tokens text = {NULL, 0, 0};
-    const char *data = argc == 3 ? argv[2] : NULL;
+    const char *data = argc == 3 || argc == 4 ? argv[2] : NULL;
     lemon_status status = LEMON_E_ARG;
     if (ctx && data) status = lemon_load(ctx, argv[1], &t);
     if (!status) status = lemon_tokens_from_files(ctx, t->tokenizer, t->config.vocab_size, &data, 1, &text);
-    if (!status) status = try_method(ctx, t, &text, "select");
-    if (!status) status = try_method(ctx, t, &text, NULL);
-    if (status) fprintf(stderr, "lemon: error: %s\n", data ? lemon_error(ctx) : "usage: 09_own_method TEACHER TEXT.txt");
+    if (!status) status = try_method(ctx, t, &text, "select", NULL);
+    if (!status) status = try_method(ctx, t, &text, NULL, argc == 4 ? argv[3] : NULL);
+    if (status) fprintf(stderr, "lemon: error: %s\n", data ? lemon_error(ctx) : "usage: 09_own_method TEACHER TEXT.txt [OPERATORS]");
     lemon_tokens_free(ctx, &text), lemon_model_free(ctx, t), lemon_close(ctx);
     return status != LEMON_OK;
 }

@@ -122,7 +122,8 @@ static int check(run *r, lemon_status status) {
                     : status == LEMON_E_CANCELLED ? EXIT_INTERRUPTED
                     : status == LEMON_E_DIVERGED  ? EXIT_DIVERGED
                                                   : EXIT_FAILED,
-                    "%s", lemon_error(r->ctx));
+                    status == LEMON_E_MEMORY && r->set.max_memory ? "%s; that is --max-memory, give more" : "%s",
+                    lemon_error(r->ctx));
 }
 
 /*  Sizes and times for people; JSON has them exactly.  Each call has room of its own until its block ends. */
@@ -183,8 +184,16 @@ static void suggest_begin(suggestion *s, const char *word) {
     s->distance = 2 + (int)strlen(word) / 5;
 }
 
+/*  What a word begins, or is begun by, without the dashes of flags, is as near as one letter: gen, -p, --temperature. */
+static int begins(const char *word, const char *candidate) {
+    size_t n, m;
+    word += strspn(word, "-"), candidate += strspn(candidate, "-");
+    n = strlen(word), m = strlen(candidate);
+    return n > 0 && m > 1 && strncmp(word, candidate, n < m ? n : m) == 0;
+}
+
 static void suggest(suggestion *s, const char *candidate) {
-    int distance = word_distance(s->word, candidate);
+    int distance = begins(s->word, candidate) ? 1 : word_distance(s->word, candidate);
     if (distance >= s->distance || distance >= (int)strlen(candidate)) return;
     s->distance = distance;
     snprintf(s->best, sizeof s->best, "%s", candidate);
@@ -510,13 +519,15 @@ static int unknown_flag(run *r, const char *name, size_t length) {
     char word[32];
     int i, other = find_flag(name, length, ALL);
     snprintf(word, sizeof word, "%.*s", (int)(length < 31 ? length : 31), name);
-    for (i = 0; other >= 0 && i < N_COMMANDS; i++)
-        if (flags[other].commands & commands[i].bit)
-            return complain(r, EXIT_USAGE, "%s is no flag of lemon %s, but of lemon %s; see lemon %s --help", word,
-                            r->command->name, commands[i].name, r->command->name);
     suggest_begin(&near, word);
     for (i = 0; i < N_FLAGS; i++)
-        if (flags[i].commands & r->command->bit) suggest(&near, flags[i].name);
+        if ((flags[i].commands & r->command->bit) && (other < 0 || begins(word, flags[i].name)))
+            suggest(&near, flags[i].name);
+    for (i = 0; other >= 0 && i < N_COMMANDS; i++)
+        if (flags[other].commands & commands[i].bit)
+            return complain(r, EXIT_USAGE, near.best[0] ? "%s is no flag of lemon %s, but of lemon %s; did you mean %s?"
+                                                        : "%s is no flag of lemon %s, but of lemon %s; see lemon %s --help",
+                            word, r->command->name, commands[i].name, near.best[0] ? near.best : r->command->name);
     if (near.best[0])
         return complain(r, EXIT_USAGE, "%s is no flag of lemon %s; did you mean %s?", word, r->command->name,
                         near.best);
@@ -661,8 +672,9 @@ static int help_short(const char *program) {
                  "@lemon compare @data/teacher.lemon better.lemon --data text.txt --max-tokens 20k\n"
                  "@lemon chat better.lemon");
     puts("\nMODEL is a .lemon file, a GGUF file, a Hugging Face folder or a llama2.c checkpoint.  OUT ends in .lemon, in\n"
-         ".gguf, in .bin for llama2.c or in .h for a C array; any other name is a Hugging Face folder's.  The vocabulary\n"
-         "of NAME.bin goes into NAME.tokenizer.bin beside it: run NAME.bin -z NAME.tokenizer.bin");
+         ".gguf, in .bin for llama2.c or in .h for a C array; any other name is a Hugging Face folder's.  fuse and train\n"
+         "write 32-bit numbers; convert --dtype bf16, f16, q8 or q4 makes them smaller.  The vocabulary of NAME.bin goes\n"
+         "into NAME.tokenizer.bin beside it: run NAME.bin -z NAME.tokenizer.bin");
     return EXIT_DONE;
 }
 
@@ -797,13 +809,32 @@ static int holds_ids(const char *path) {
     return dot && (strcmp(dot, ".u16") == 0 || strcmp(dot, ".u32") == 0);
 }
 
+/*  A model or another file of bytes, given for text by mistake, would be learned letter by letter: text has no byte 0. */
+static int need_text(run *r, const char *path) {
+    lemon_reader reader;
+    char piece[4096];
+    int code = check(r, lemon_file_reader(r->ctx, path, &reader)), zero = 0;
+    if (code) return code;
+    if (reader.size > 0) {
+        size_t n = reader.size < sizeof piece ? (size_t)reader.size : sizeof piece;
+        code = check(r, reader.read(reader.user, 0, piece, n));
+        zero = code == EXIT_DONE && memchr(piece, 0, n) != NULL;
+    }
+    reader.close(reader.user);
+    if (zero) code = complain(r, EXIT_FAILED, "%s: format is not text, expected UTF-8, or token ids in .u16 or .u32", path);
+    return code;
+}
+
 /*  Files as token ids for a model; path is the model's, for messages. */
 static int load_tokens(run *r, const lemon_model *model, const char *path, const char *const *files, int64_t n_files,
                        lemon_tokens *tokens) {
     int64_t i;
     int code = EXIT_DONE;
     for (i = 0; i < n_files && code == EXIT_DONE; i++)
-        if (!holds_ids(files[i])) code = need_tokenizer(r, model, path);
+        if (!holds_ids(files[i])) {
+            code = need_tokenizer(r, model, path);
+            if (code == EXIT_DONE) code = need_text(r, files[i]);
+        }
     if (code) return code;
     return check(r,
                  lemon_tokens_from_files(r->ctx, model->tokenizer, model->config.vocab_size, files, n_files, tokens));
@@ -918,7 +949,7 @@ static double weight_bytes(const lemon_model *model) {
 static void print_model(const char *path, const lemon_model *model) {
     const lemon_config *c = &model->config;
     static const char *const scalings[LEMON_ROPE_COUNT] = {"", ", linear RoPE", ", LLaMA 3's RoPE", ", YaRN"};
-    printf("%s: %s, %s%s, %s parameters as %s, %s\n", path, model->format[0] ? model->format : "lemon",
+    printf("%s: %s, %s%s, %s parameters as %s, %s in memory\n", path, model->format[0] ? model->format : "lemon",
            lemon_config_family(c), scalings[c->rope_scaling], IN_COUNT(lemon_config_params(c)),
            lemon_dtype_name(model->dtype), IN_BYTES(weight_bytes(model)));
     printf("  width %d, %d layers, %d heads, %d key-value heads of %d channels, %d FFN neurons\n", (int)c->d_model,
@@ -1209,7 +1240,7 @@ static int command_vocab(run *r) {
     if (code == EXIT_DONE) code = check(r, lemon_tokenizer_save(r->ctx, r->plain[0], tokenizer));
     if (code == EXIT_DONE) {
         progress_clear(&r->bar);
-        printf("%s: %d tokens\n", r->plain[0], (int)lemon_tokenizer_size(tokenizer));
+        printf("%s: %d tokens, as llama2.c's tokenizer.bin\n", r->plain[0], (int)lemon_tokenizer_size(tokenizer));
         if (r->set.json) json_whole("{", "vocab_size", lemon_tokenizer_size(tokenizer)), json_end();
     }
     lemon_tokenizer_free(r->ctx, tokenizer);
@@ -1767,7 +1798,11 @@ static int fuse_by_method(run *r, lemon_fuse_result *result) {
     return check(r, lemon_fuse(r->ctx, r->teacher, &shape, text, &options, &r->model, result));
 }
 
-static const char *fuse_method(const run *r) { return r->set.operators ? r->operators->method : r->set.method; }
+/*  Operators that a program of its own made (09_own_method.c) may bring no name. */
+static const char *fuse_method(const run *r) {
+    if (r->set.operators == NULL) return r->set.method;
+    return r->operators->method[0] ? r->operators->method : "own";
+}
 
 /*  The teacher as it was read. */
 static const lemon_config *fuse_teacher(const run *r) { return r->whole ? &r->whole->config : &r->teacher->config; }
@@ -1911,8 +1946,9 @@ static void fuse_print_shape(const lemon_config *c) {
 }
 
 static void fuse_print(const run *r, const lemon_fuse_result *result) {
-    printf("%s: %s parameters from %s by %s, %s calibration tokens, %s, %s operations\n", r->plain[1],
-           IN_COUNT(lemon_config_params(&r->model->config)), IN_COUNT(lemon_config_params(fuse_teacher(r))), fuse_method(r),
+    printf("%s%s: %s parameters from %s by %s, %s calibration tokens, %s, %s operations\n", r->plain[1],
+           is_folder(r->plain[1]) ? ", a folder" : "", IN_COUNT(lemon_config_params(&r->model->config)),
+           IN_COUNT(lemon_config_params(fuse_teacher(r))), fuse_method(r),
            IN_COUNT(result->calibration_tokens), IN_TIME(result->seconds), IN_COUNT(result->flops));
     if (r->set.params || r->set.fraction > 0) fuse_print_shape(&r->model->config);
     if (r->whole)
@@ -1920,11 +1956,14 @@ static void fuse_print(const run *r, const lemon_fuse_result *result) {
                (int)r->whole->config.vocab_size, r->set.trim_vocab);
     if (result->learned_from == result->learned_from)
         printf("  loss on held-out text before learning %.4f nats\n", result->learned_from);
-    if (result->init_loss == result->init_loss) printf("  loss on held-out text %.4f nats\n", result->init_loss);
+    if (result->init_loss == result->init_loss)
+        printf("  loss on held-out text %.4f nats%s\n", result->init_loss,
+               result->init_loss == result->learned_from ? ": learning did not lower it, so it was left out" : "");
 }
 
 static int fuse_outputs(run *r) {
-    int code = check_model_output(r, r->plain[1]);
+    int code = strcmp(r->plain[0], r->plain[1]) ? check_model_output(r, r->plain[1])
+        : complain(r, EXIT_USAGE, "OUT is %s, the teacher itself, expected another name", r->plain[1]);
     if (code == EXIT_DONE) code = check_output(r, r->set.report);
     return code ? code : check_output(r, r->set.save_operators);
 }
@@ -1948,6 +1987,8 @@ static int command_fuse(run *r) {
     if (code == EXIT_DONE) code = fuse_load(r);
     if (code == EXIT_DONE) code = load_data(r, r->teacher, r->plain[0]);
     if (code == EXIT_DONE) code = r->set.operators ? fuse_saved(r, &result) : fuse_by_method(r, &result);
+    if (code == EXIT_INTERRUPTED && !r->set.quiet)
+        fprintf(stderr, "lemon: the same command goes on from what is in %s, if that is there\n", r->scratch);
     if (code == EXIT_DONE) code = check(r, lemon_save(r->ctx, r->plain[1], r->model, LEMON_F32));
     if (code == EXIT_DONE) code = save_vocabulary(r, r->plain[1], r->model);
     if (code == EXIT_DONE) code = fuse_report(r, &result);
@@ -2026,7 +2067,7 @@ static void on_step(void *user, const lemon_step *step) {
 static void on_plan(void *user, size_t bytes, size_t scratch) {
     const run *r = (const run *)user;
     if (r->set.quiet) return;
-    printf("memory until the end: %s", IN_BYTES(bytes));
+    printf("memory needed: %s", IN_BYTES(bytes));
     if (scratch) printf(", and %s in a file beside %s", IN_BYTES(scratch), r->plain[1]);
     printf("\n");
 }
@@ -2075,9 +2116,21 @@ static int train_model(run *r) {
     return EXIT_DONE;
 }
 
+/*  Is there a run to go on with?  Asked before the model and the text are read. */
+static int check_resume(run *r) {
+    char state[4096];
+    FILE *file;
+    snprintf(state, sizeof state, "%.4000s.resume", r->plain[1]);
+    file = fopen(state, "rb");
+    if (file) return fclose(file), EXIT_DONE;
+    return complain(r, EXIT_FAILED, "%s: could not open: %s; there is nothing to go on with: leave out --resume, and give "
+                    "--save-every N", state, strerror(errno));
+}
+
 static int train_load(run *r) {
     int code = check_model_output(r, r->plain[1]);
     if (code == EXIT_DONE) code = check_output(r, r->set.report);
+    if (code == EXIT_DONE && r->set.resume) code = check_resume(r);
     if (code == EXIT_DONE) code = train_model(r);
     if (code == EXIT_DONE) code = check(r, lemon_save_check(r->ctx, r->plain[1], &r->model->config, LEMON_F32));
     if (code == EXIT_DONE && r->set.teacher) code = check(r, lemon_load(r->ctx, r->set.teacher, &r->teacher));
@@ -2132,8 +2185,9 @@ static int train_json(const run *r, const lemon_train_result *result) {
 }
 
 static void train_print(const run *r, const lemon_train_result *result) {
-    printf("%s: %lld steps, %s tokens, %s, %s operations, training loss %.4f nats\n", r->plain[1],
-           (long long)result->steps, IN_COUNT(result->tokens), IN_TIME(result->seconds), IN_COUNT(lemon_flops(r->ctx)),
+    printf("%s%s: %lld steps, %s tokens, %s, %s operations, training loss %.4f nats\n", r->plain[1],
+           is_folder(r->plain[1]) ? ", a folder" : "", (long long)result->steps, IN_COUNT(result->tokens),
+           IN_TIME(result->seconds), IN_COUNT(lemon_flops(r->ctx)),
            result->train_loss);
     if (result->eval_loss == result->eval_loss) printf("  loss on %s %.4f nats\n", r->set.eval_data, result->eval_loss);
 }
@@ -2181,6 +2235,13 @@ static int command_train(run *r) {
 /* ====================================================================================================================
    12 MAIN
    ================================================================================================================== */
+
+static const command_row *find_command(const char *name) {
+    int i;
+    for (i = 0; i < N_COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0) return &commands[i];
+    return NULL;
+}
 
 static int unknown_command(run *r, const char *name) {
     suggestion near;
@@ -2266,14 +2327,16 @@ static void hold_descriptors(void) {
 
 int main(int argc, char **argv) {
     run r;
-    int i, code;
+    const command_row *named = NULL;                     /* in lemon help COMMAND */
+    int code;
     hold_descriptors();
     memset(&r, 0, sizeof r);
     r.argc = argc;
     r.argv = argv;
-    for (i = 0; argc > 1 && i < N_COMMANDS; i++)
-        if (strcmp(argv[1], commands[i].name) == 0) r.command = &commands[i];
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+    if (argc > 1) r.command = find_command(argv[1]);
+    if (argc > 2) named = find_command(argv[2]);
+    if (argc == 3 && !strcmp(argv[1], "help") && named) code = help_command(argv[0], named);
+    else if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
         code = help_short(argc > 0 ? argv[0] : "lemon");
     else if (strcmp(argv[1], "--version") == 0) code = tell_version();
     else code = r.command ? run_command(&r) : unknown_command(&r, argv[1]);

@@ -254,7 +254,7 @@ static int save_student(job *j) {
         code = failed(j, lemon_tokenizer_clone(j->ctx, j->teacher->tokenizer, &s->model->tokenizer));
     buffer_print(&path, "%s/student.lemon", j->out);
     if (code == 0 && !path.failed) code = failed(j, lemon_save(j->ctx, path.text, s->model, LEMON_F32));
-    if (code == 0 && !path.failed) printf("\nstudent: %s\n", path.text);
+    if (code == 0 && !path.failed) printf("\nstudent: %s; what it and the teacher write behind the | of a story:\n", path.text);
     code = code ? code : path.failed;
     buffer_free(&path);
     return code;

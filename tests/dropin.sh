@@ -84,13 +84,15 @@ lines() { sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/p" "$root/README.md" | sed '/^```/d';
 printf '#define LEMON_IMPLEMENTATION\n#include "lemon.h"\nint main(void) { return lemon_status_name(LEMON_OK) == 0; }\n' > "$work/app.c"
 if command -v cmake > /dev/null && [ -s "$work/head" ]; then
     mkdir -p "$work/cmake"
-    cp "$work/app.c" "$work/cmake"
-    { printf 'cmake_minimum_required(VERSION 3.14)\nproject(app C)\nadd_executable(app app.c)\ntarget_link_libraries(app m pthread)\n'
-      lines cmake | sed "s|https://example.org/lemon.h.git|file://$root|; s|GIT_TAG [^)]*|GIT_TAG $(cat "$work/head")|"; } > "$work/cmake/CMakeLists.txt"
-    cmake -S "$work/cmake" -B "$work/cmake/build" > "$work/log" 2>&1 && cmake --build "$work/cmake/build" >> "$work/log" 2>&1 && "$work/cmake/build/app"
+    printf '#include "lemon.h"\nint main(void) { return lemon_status_name(LEMON_OK) == 0; }\n' > "$work/cmake/main.c"
+    printf '#define LEMON_IMPLEMENTATION\n#include "lemon.h"\n' > "$work/cmake/lemon.c"
+    { lines cmake | sed "s|https://example.org/lemon.h.git|file://$root|; s|GIT_TAG [^)]*|GIT_TAG $(cat "$work/head")|"; } > "$work/cmake/CMakeLists.txt"
+    cmake -S "$work/cmake" -B "$work/cmake/build" > "$work/log" 2>&1 && cmake --build "$work/cmake/build" -v >> "$work/log" 2>&1 && "$work/cmake/build/app"
     result $? "the README's lines for CMake" "$(log)"
-    [ "$(lines cmake | wc -l)" -le 3 ]
-    result $? "they are three" "$(lines cmake | wc -l)"
+    grep -q -e '-O3 .*lemon\.c' "$work/log"
+    result $? "which optimise lemon.h in a build of no type" "$(grep -m 1 'lemon\.c' "$work/log")"
+    [ "$(lines cmake | wc -l)" -le 8 ]
+    result $? "they are five, and three" "$(lines cmake | wc -l)"
 else skip "CMake: it is not there, or this is no clone"; fi
 if command -v meson > /dev/null && command -v ninja > /dev/null && [ -s "$work/head" ]; then
     mkdir -p "$work/meson/subprojects/packagefiles/lemon"

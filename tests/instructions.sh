@@ -30,7 +30,7 @@ build() {
     machine=$1 type=$2 count=$3
     shift 3
     case $machine in
-    m7) have qemu-system-arm && touch "$work/$type/model.h" && make -s -C ../examples/embedded B="$work/$type" DEFINES="-DCOUNT=$count $*" "$work/$type/board.elf" &&
+    m7) have qemu-system-arm && make -s -C ../examples/embedded B="$work/$type" MODEL="$model" TOKENIZER="$tokenizer" DTYPE="$type" DEFINES="-DCOUNT=$count $*" "$work/$type/board.elf" &&
         mv "$work/$type/board.elf" "$work/program" ;;
     aarch64) have qemu-aarch64 && aarch64-linux-gnu-gcc -std=c99 -O3 -static -I"$work/$type" -DARENA=67108864 -DCOUNT="$count" "$@" \
         ../examples/embedded/main.c ../examples/embedded/host.c -o "$work/program" -lm ;;

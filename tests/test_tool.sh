@@ -64,7 +64,12 @@ for command in "" $commands; do
     "$lemon" $command --help | sed -n '/^\(for example\|example\),/,/^[^ ]/p' | grep '^  ' > typed/lines.sh
     check "the example of lemon $command runs" sh -c "cd typed && sed 's/--steps 100/--steps 2/; s/--steps 30/--steps 2/; s/--count 500/--count 60/; s/--fraction 0.25/& --tokens 2k --learn 2/; s/--report/--tokens 2k &/' lines.sh > short.sh && test -s short.sh && sh -e short.sh < /dev/null"
 done
+expect 0 "usage: lemon fuse" help fuse
+expect 0 "usage: lemon COMMAND" help
 expect 2 "no command" bogus
+expect 2 "did you mean lemon generate?" gen
+expect 2 "did you mean --prompt?" generate a -p text
+expect 2 "but of lemon train; did you mean --temp?" generate a --temperature 1
 expect 2 "did you mean lemon fuse?" fus
 expect 2 "did you mean lemon fuse?" fues
 expect 2 "did you mean lemon compare?" compair
@@ -116,6 +121,22 @@ check "tokenize knows tokenizer.json, and adds no BOS where it has none" grep -q
 expect 0 "" init j.lemon --dim 32 --layers 1 --heads 2 --kv-heads 1 --ffn 32 --seq 64 --tokenizer tokenizer.json --quiet
 run tokenize j.lemon hello!
 check "a model keeps it" grep -qx '257 258 33' out
+
+# What people give by mistake is refused by what to do about it
+mkdir -p nothing
+expect 1 "nothing: is a folder without config.json" info nothing
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0000000000000000000000000000000000000000\nsize 99\n' > pointer.gguf
+expect 1 "git lfs pull fetches it" info pointer.gguf
+expect 0 "" convert m.lemon lfs --quiet
+expect 1 "give the name of the folder" info lfs/model.safetensors
+cp pointer.gguf lfs/model.safetensors
+expect 1 "git lfs pull fetches it" info lfs
+rm lfs/model.safetensors
+expect 1 "PyTorch's .bin files must be saved as safetensors" info lfs
+expect 1 "format is not text" train m.lemon never.lemon --data m.lemon --steps 2
+expect 1 "leave out --resume" train m.lemon never.lemon --data text.txt --steps 2 --resume
+expect 2 "the teacher itself" fuse m.lemon m.lemon --fraction 0.5
+expect 1 "that is --max-memory" fuse m.lemon never.lemon --fraction 0.5 --method random --max-memory 20k
 
 train="train m.lemon t.lemon --data text.txt --steps 12 --batch 4 --seq 32 --lr 5e-3"
 run $train --eval-data held.txt --log log.csv --json

@@ -155,7 +155,9 @@ int main(void) {
         board_put(text, (size_t)lemon__format(text, sizeof text, " %ld", (long)ids.ids[i]));
     }
     say("\n");
-    if (status) { say(lemon_error(ctx)); say("\n"); }
+    if (status) say(lemon_error(ctx));
+    if (status == LEMON_E_MEMORY) say("; the arena is too small: more RAM_KB, or a smaller model");
+    if (status) say("\n");
     lemon_memory(ctx, &peak);
     say_number("tokens of context", (size_t)options.max_seq);
     say_number("bytes asked for at most", peak);
