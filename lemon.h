@@ -1483,8 +1483,8 @@ static int lemon__lacks(lemon_ctx *ctx, const char *call, int all) {
 }
 
 LEMON_API const char *lemon_error(const lemon_ctx *ctx) {
-    return ctx ? ctx->message : "there is no context: lemon_open had no memory, or was asked for kernels that this CPU lacks, or "
-                                "for more than 256 threads";
+    return ctx ? ctx->message : "there is no context: lemon_open had no memory, or was asked for kernels that this "
+                                "CPU lacks, or for more than 256 threads";
 }
 
 LEMON_API const char *lemon_status_name(lemon_status status) {
@@ -13497,7 +13497,8 @@ static lemon_status lemon__adam_open(lemon_ctx *ctx, lemon_arena *arena, const l
 LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__blend_##V(float keep, LEMON__VEC_##V old, LEMON__VEC_##V more) { \
     return LEMON__ADD_##V(LEMON__MUL_##V(LEMON__SET_##V(keep), old), more); \
 } \
-LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lemon__segment *s, float *m, float *v, int64_t i) { \
+LEMON__TARGET_##V static int64_t lemon__adam_##V(const lemon__adam *a, const lemon__segment *s, float *m, float *v, \
+                                                 int64_t i) { \
     enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
     float *w = a->w + s->at, *g = a->g + s->at; \
     LEMON__VEC_##V x, mean, square, step; \
