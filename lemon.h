@@ -5124,12 +5124,9 @@ LEMON__OVER_ROWS(lemon__add_backward, lemon__pass_rows)
 /* ---- bias: y = x + b, the row b added to each;  dx = dY, db the sum of its rows ---- */
 
 LEMON__INLINE void lemon__bias_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    const float *bias = lemon__in(op, 1);
-    int64_t n = op->cols;
-    for (; from < to; from++) {
-        const float *x = lemon__in(op, 0) + from * n;
-        for (int64_t i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
-    }
+    const int64_t n = op->cols;
+    for (; from < to; from++)
+        for (int64_t i = 0; i < n; i++) op->y[from * n + i] = lemon__in(op, 0)[from * n + i] + lemon__in(op, 1)[i];
 }
 LEMON__OVER_ROWS(lemon__bias_forward, lemon__bias_rows)
 
@@ -5518,21 +5515,23 @@ static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from,
                          op->dx[2] + at, t->kv_width);
 }
 
-/*  A tile's dQ, gathered in t->y, transposed; keys: also what it adds to dK and dV. */
-static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
+/*  What keys from ... to - 1 give a tile's dQ, gathered in t->y, transposed, if queries is set, and with keys set what it
+    adds to their dK and dV. */
+static void lemon__attention_back_tile(const lemon__query_tile *t, int64_t from, int64_t to, int queries, int keys) {
     const lemon__op *op = t->op;
-    int64_t n = op->head_dim, to;
+    int64_t n = op->head_dim, end;
     lemon__tile_back b;
+    if (from >= to) return;
     lemon__attention_back_open(t, &b);
-    for (int64_t from = 0; from < t->keys; from = to) {
-        to = lemon__min(from + LEMON__KEYS, t->keys);
-        lemon__attention_back_scores(t, &b, from, to);
-        if (op->dx[0])
-            lemon__gemm_near(t->isa, n, LEMON__ROWS, to - from, 1.0f, t->k + from * t->kv_width, 1, t->kv_width, t->ds,
-                             LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
-        if (keys) lemon__attention_back_keys(t, from, to);
+    for (int64_t at = from; at < to; at = end) {
+        end = lemon__min(at + LEMON__KEYS, to);
+        lemon__attention_back_scores(t, &b, at, end);
+        if (queries && op->dx[0])
+            lemon__gemm_near(t->isa, n, LEMON__ROWS, end - at, 1.0f, t->k + at * t->kv_width, 1, t->kv_width, t->ds,
+                             LEMON__ROWS, at > from ? 1.0f : 0.0f, t->y, LEMON__ROWS);
+        if (keys) lemon__attention_back_keys(t, at, end);
     }
-    if (op->dx[0]) lemon__tile_turn_back(t, t->y, op->dx[0], op->add[0]);
+    if (queries && op->dx[0]) lemon__tile_turn_back(t, t->y, op->dx[0], op->add[0]);
 }
 
 /*  Makes dK and dV of some keys zero, if nobody wrote them before. */
@@ -5543,23 +5542,25 @@ static void lemon__attention_back_clear(const lemon__query_tile *t, int64_t from
             memset(op->dx[side] + t->kv_at + j * t->kv_width, 0, (size_t)op->head_dim * sizeof(float));
 }
 
-/*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
-static void lemon__attention_back_head(const lemon__attention_job *job, int64_t sequence, int64_t head, int worker) {
-    const lemon__op *op = job->op;
-    int64_t group = op->n_heads / op->kv_heads, first = head * group;
+/*  Keys begin ... end - 1 of one key-value head of one sequence, with all query heads that read it: nobody else adds to
+    their dK and dV.  queries: dQ too, for which these must be all keys. */
+static void lemon__attention_back_head(const lemon__attention_job *job, int64_t sequence, int64_t head, int64_t begin,
+                                       int64_t end, int queries, int worker) {
+    int64_t group = job->op->n_heads / job->op->kv_heads, first = head * group;
     lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
-    lemon__attention_back_clear(&t, 0, op->seq);
+    lemon__attention_back_clear(&t, begin, end);
     for (int64_t i = 0; i < group * job->tiles; i++) {
         t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
-        lemon__attention_back_tile(&t, 1);
+        lemon__attention_back_tile(&t, lemon__max(0, begin - t.begin), lemon__min(end - t.begin, t.keys), queries, 1);
     }
 }
 
 static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
-    const int64_t tasks = lemon__ceil_div(job->op->kv_heads, job->together), first = index % tasks * job->together;
-    for (int64_t head = first; head < lemon__min(first + job->together, job->op->kv_heads); head++)
-        lemon__attention_back_head(job, index / tasks, head, worker);
+    const lemon__op *op = job->op;
+    const int64_t tasks = lemon__ceil_div(op->kv_heads, job->together), first = index % tasks * job->together;
+    for (int64_t head = first; head < lemon__min(first + job->together, op->kv_heads); head++)
+        lemon__attention_back_head(job, index / tasks, head, 0, op->seq, 1, worker);
 }
 
 /*  Where heads are few, in two rounds: dQ by tiles of queries, then dK and dV by blocks of keys, whose scores are made
@@ -5569,27 +5570,14 @@ static void lemon__attention_back_rows(void *arg, int64_t index, int worker) {
     const lemon__op *op = job->op;
     lemon__query_tile t = lemon__attention_tile(job, index / (op->n_heads * job->tiles), index / job->tiles % op->n_heads,
                                                 index % job->tiles, worker);
-    lemon__attention_back_tile(&t, 0);
+    lemon__attention_back_tile(&t, 0, t.keys, 1, 0);
 }
 
 static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
-    const lemon__op *op = job->op;
-    int64_t group = op->n_heads / op->kv_heads, first = index / job->blocks % op->kv_heads * group,
-            sequence = index / (op->kv_heads * job->blocks), begin = index % job->blocks * LEMON__KEYS,
-            end = lemon__min(begin + LEMON__KEYS, op->seq), i;
-    lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
-    lemon__attention_back_clear(&t, begin, end);
-    for (i = 0; i < group * job->tiles; i++) {
-        lemon__tile_back b;
-        t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
-        int64_t from = lemon__max(0, begin - t.begin);
-        int64_t to = lemon__min(end - t.begin, t.keys);
-        if (from >= to) continue;
-        lemon__attention_back_open(&t, &b);
-        lemon__attention_back_scores(&t, &b, from, to);
-        lemon__attention_back_keys(&t, from, to);
-    }
+    const int64_t heads = job->op->kv_heads, begin = index % job->blocks * LEMON__KEYS;
+    lemon__attention_back_head(job, index / (heads * job->blocks), index / job->blocks % heads, begin,
+                               lemon__min(begin + LEMON__KEYS, job->op->seq), 0, worker);
 }
 
 static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
