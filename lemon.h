@@ -1513,11 +1513,6 @@ static void *lemon__raw_alloc(lemon_ctx *ctx, size_t bytes) {
     return LEMON_MALLOC(bytes);
 }
 
-static void lemon__raw_free(lemon_ctx *ctx, void *p, size_t bytes) {
-    if (ctx && ctx->options.resize) ctx->options.resize(ctx->options.user, p, bytes, 0);
-    else LEMON_FREE(p);
-}
-
 static size_t lemon__raw_bytes(size_t bytes) { return bytes + lemon__align(bytes) + sizeof(void *); }
 
 static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
@@ -1525,8 +1520,9 @@ static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
     if (p == NULL) return;
     memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
     LEMON_ASSERT(ctx == NULL || bytes <= ctx->bytes);
-    lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
     if (ctx) ctx->bytes -= bytes;
+    if (ctx && ctx->options.resize) ctx->options.resize(ctx->options.user, raw, lemon__raw_bytes(bytes), 0);
+    else LEMON_FREE(raw);
 }
 
 /*  Large memory that will soon be asked for again in the same size is kept: new pages are dear, since the system clears
@@ -3060,8 +3056,8 @@ static void lemon__scale(const lemon__product *g) {
 #define LEMON__PUT_m512 _mm512_storeu_ps
 #define LEMON__PUT_neon vst1q_f32
 #define LEMON__PUT_wasm wasm_v128_store
-#define LEMON__MUL_m256 _mm256_mul_ps
-#define LEMON__MUL_m512 _mm512_mul_ps
+#define LEMON__MUL_m256(a, b) ((a) * (b))
+#define LEMON__MUL_m512 LEMON__MUL_m256
 #define LEMON__MUL_neon vmulq_f32
 #define LEMON__MUL_wasm wasm_f32x4_mul
 #define LEMON__FMA_m256 _mm256_fmadd_ps
@@ -3125,9 +3121,9 @@ LEMON__PART_OF_VECTOR(wasm, wasm_v128_load32_lane, wasm_v128_store32_lane)
 #define LEMON__ROW_POINTER(V, i, at) const float *p##i = t->a + i * row; (void)p##i;
 #define LEMON__ROW_NEXT(V, i, at) p##i += step;
 #define LEMON__ROW_FETCH(V, i, at) LEMON__FETCH_ROW_##V((uintptr_t)(t->c + i * t->ldc))
-#define LEMON__FETCH_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T1);
+#define LEMON__FETCH_m256(x) __builtin_prefetch((const void *)(x), 0, 2);
 #define LEMON__FETCH_m512(x) LEMON__FETCH_m256(x) LEMON__FETCH_m256((x) + 64)
-#define LEMON__FETCH_neon(x) __builtin_prefetch((const void *)(x), 0, 2);
+#define LEMON__FETCH_neon LEMON__FETCH_m256
 #define LEMON__FETCH_wasm(x)
 #define LEMON__FETCH_ROW_m256(x) LEMON__FETCH_m512(x)
 #define LEMON__FETCH_ROW_m512(x) LEMON__FETCH_m512(x)
@@ -3436,9 +3432,9 @@ LEMON__INLINE v128_t lemon__q8_wasm(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__WASM */
 
-#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
+#define LEMON__AHEAD_m256(x) __builtin_prefetch((const void *)(x));
 #define LEMON__AHEAD_m512 LEMON__AHEAD_m256
-#define LEMON__AHEAD_neon(x) __builtin_prefetch((const void *)(x));
+#define LEMON__AHEAD_neon LEMON__AHEAD_m256
 #define LEMON__AHEAD_wasm(x) (void)(x);
 
 /*  The twin of lemon__pack_plain, by squares of 8 or 4.  A panel's width is a multiple of that, so whole vectors may be
@@ -5108,16 +5104,17 @@ LEMON__INLINE void lemon__add_rows_body(const lemon__op *op, int64_t from, int64
 }
 LEMON__OVER_ROWS(lemon__add_forward, lemon__add_rows)
 
+/*  The gradient of an input that was multiplied by w: some rows of w * dy. */
+LEMON__INLINE void lemon__pass(const lemon__op *op, int side, float w, int64_t from, int64_t to) {
+    const float *dy = op->dy;
+    float *d = op->dx[side];
+    if (d == NULL) return;
+    if (op->add[side]) for (int64_t i = from * op->cols; i < to * op->cols; i++) d[i] += w * dy[i];
+    else if (w != 1.0f || d != dy) for (int64_t i = from * op->cols; i < to * op->cols; i++) d[i] = w * dy[i];
+}
+
 LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    int64_t n = (to - from) * op->cols;
-    const float *dy = op->dy + from * op->cols;
-    for (int side = 0; side < 2; side++) {
-        float *d = op->dx[side];
-        if (d == NULL) continue;
-        d += from * op->cols;
-        if (op->add[side]) for (int64_t i = 0; i < n; i++) d[i] += dy[i];
-        else if (d != dy) memcpy(d, dy, (size_t)n * sizeof *d);
-    }
+    for (int side = 0; side < 2; side++) lemon__pass(op, side, 1.0f, from, to);
 }
 LEMON__OVER_ROWS(lemon__add_backward, lemon__pass_rows)
 
@@ -5157,13 +5154,8 @@ LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64
 LEMON__OVER_ROWS(lemon__mix_forward, lemon__mix_rows)
 
 LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    float w = lemon__in(op, 1)[op->index], *dx = op->dx[0], *da = op->dx[2];
-    const float *dy = op->dy;
-    int64_t begin = from * op->cols, end = to * op->cols;
-    if (dx && op->add[0]) for (int64_t i = begin; i < end; i++) dx[i] += w * dy[i];
-    else if (dx) for (int64_t i = begin; i < end; i++) dx[i] = w * dy[i];
-    if (da && op->add[2]) for (int64_t i = begin; i < end; i++) da[i] += dy[i];
-    else if (da) memcpy(da + begin, dy + begin, (size_t)(end - begin) * sizeof *da);
+    lemon__pass(op, 0, lemon__in(op, 1)[op->index], from, to);
+    lemon__pass(op, 2, 1.0f, from, to);
 }
 LEMON__BAND(lemon__mix_back_rows)
 
@@ -6935,15 +6927,6 @@ static void lemon__walk_heads(lemon__walk *w, lemon_role matrix, int64_t layer, 
     if (which < 2) lemon__rope_forward(w->ctx, &op);
 }
 
-/*  Queries, keys and values of the rows from y = norm(x).  k and v receive the rows at positions pos, pos+1, ...;
-    with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
-static void lemon__walk_qkv(lemon__walk *w, int64_t layer, float *k, float *v) {
-    int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
-    lemon__walk_heads(w, LEMON_WQ, layer, w->q);
-    lemon__walk_heads(w, LEMON_WK, layer, k + at);
-    lemon__walk_heads(w, LEMON_WV, layer, v + at);
-}
-
 /*  z = attention over keys and values 0 ... pos+seq-1 of each sequence. */
 static void lemon__walk_attend(lemon__walk *w, float *k, float *v) {
     lemon__op op = lemon__walk_op(w, w->q, k, w->z, lemon_joint_size(&w->model->config, LEMON_JOINT_HEADS));
@@ -6966,10 +6949,14 @@ static void lemon__walk_write(lemon__walk *w, lemon_role role, int64_t layer, co
     lemon__add_forward(w->ctx, &op);
 }
 
-/*  A layer up to where keys and values are there, and the rest of it. */
+/*  A layer up to where keys and values are there, and the rest of it.  k and v receive the rows at positions pos, pos+1,
+    ...; with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
 static void lemon__walk_look(lemon__walk *w, int64_t layer, float *k, float *v) {
+    int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
     lemon__walk_norm(w, LEMON_ATTN_NORM, layer);
-    lemon__walk_qkv(w, layer, k, v);
+    lemon__walk_heads(w, LEMON_WQ, layer, w->q);
+    lemon__walk_heads(w, LEMON_WK, layer, k + at);
+    lemon__walk_heads(w, LEMON_WV, layer, v + at);
 }
 
 static void lemon__walk_think(lemon__walk *w, int64_t layer, float *k, float *v) {
