@@ -1257,6 +1257,17 @@ enum { LEMON__INT8 = 1 };
 #define LEMON__BRIEF_END
 #endif
 
+/*  Micro-kernels say themselves which instructions they are, and gcc needs few passes to write them down: a twelfth off.
+    Nothing that is not always_inline may be called in them, or be inlined: so no pass looks for that. */
+#if defined(__GNUC__) && !defined(__clang__) && LEMON__X86 && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define LEMON__EXACT_BEGIN _Pragma("GCC push_options") \
+    _Pragma("GCC optimize (\"O1\", \"expensive-optimizations\", \"caller-saves\")")   /* VZEROUPPER; live over a call */
+#define LEMON__EXACT_END _Pragma("GCC pop_options")
+#else
+#define LEMON__EXACT_BEGIN
+#define LEMON__EXACT_END
+#endif
+
 #ifndef LEMON_MALLOC
 #define LEMON_MALLOC(bytes) malloc(bytes)
 #define LEMON_FREE(p) free(p)
@@ -2965,7 +2976,7 @@ static float lemon__dot_plain(const float *a, const float *b, int64_t k) {
 }
 
 /*  A row of a transposed B, and one number of it. */
-static const uint8_t *lemon__b_row(const lemon__product *g, int64_t j) {
+LEMON__INLINE const uint8_t *lemon__b_row(const lemon__product *g, int64_t j) {
     return (const uint8_t *)(const void *)g->b + (size_t)j * g->b_bytes;
 }
 
@@ -3088,7 +3099,7 @@ static void lemon__scale(const lemon__product *g) {
 
 #if LEMON__X86
 LEMON__TARGET_m256 LEMON__INLINE __m256i lemon__first_m256(int64_t n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)lemon__min(n, 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 LEMON__TARGET_m512 LEMON__INLINE __mmask16 lemon__first_m512(int64_t n) {
     return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u);
@@ -3163,7 +3174,7 @@ LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
     LEMON__ROWS_##rows(LEMON__WIDE_ZERO, V) \
     LEMON__ROWS_##rows(LEMON__ROW_FETCH, V) \
     for (left = t->k; left > 0; left -= t->run, next += t->next_jump) \
-        for (k = lemon__min(t->run, left); k > 0; k--) { \
+        for (k = t->run < left ? t->run : left; k > 0; k--) { \
             LEMON__FETCH_##V(next) \
             next += next_step; \
             b0 = LEMON__GET_##V(b); \
@@ -3207,12 +3218,14 @@ LEMON__TARGET_##V static void lemon__narrow_##V##_##rows(const lemon__tile *t) {
 
 #define LEMON__KERNELS(V, rows) LEMON__WIDE_KERNEL(V, rows) LEMON__NARROW_KERNEL(V, rows)
 #if LEMON__X86
+LEMON__EXACT_BEGIN
 LEMON__KERNELS(m256, 1) LEMON__KERNELS(m256, 2) LEMON__KERNELS(m256, 3)
 LEMON__KERNELS(m256, 4) LEMON__KERNELS(m256, 5) LEMON__KERNELS(m256, 6)
 LEMON__KERNELS(m512, 1) LEMON__KERNELS(m512, 2) LEMON__KERNELS(m512, 3) LEMON__KERNELS(m512, 4)
 LEMON__KERNELS(m512, 5) LEMON__KERNELS(m512, 6) LEMON__KERNELS(m512, 7) LEMON__KERNELS(m512, 8)
 LEMON__KERNELS(m512, 9) LEMON__KERNELS(m512, 10) LEMON__KERNELS(m512, 11) LEMON__KERNELS(m512, 12)
 LEMON__KERNELS(m512, 13) LEMON__KERNELS(m512, 14)
+LEMON__EXACT_END
 
 /*  Transposes 8 x 8: out[s * width + l] = in[l][s].  The halves of rows l and l + 4 are loaded into one register, so
     that the rest happens within 128-bit lanes: 16 shuffles for 64 elements. */
@@ -3271,11 +3284,16 @@ LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__bytes_m512(const uint8_t *w) {
     const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)w);
     return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x));
 }
+LEMON__INLINE short lemon__scale_of(const uint8_t *block) {
+    short scale;
+    memcpy(&scale, block, sizeof scale);
+    return scale;
+}
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__spread_m256(const uint8_t *block) {
-    return _mm256_cvtph_ps(_mm_set1_epi16((short)lemon__get16(block)));
+    return _mm256_cvtph_ps(_mm_set1_epi16(lemon__scale_of(block)));
 }
 LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__spread_m512(const uint8_t *block) {
-    return _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16(lemon__scale_of(block)));
 }
 #define LEMON__Q8_OF_BLOCK(V) \
 LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__q8_##V(const uint8_t *w, int64_t p) { \
@@ -3486,7 +3504,7 @@ LEMON__APART void lemon__dots_finish(const lemon__product *g, int64_t row, int64
 #endif
 
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
-#define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
+#define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + (j < columns ? j : columns - 1));
 #define LEMON__DOT_LOAD(V, type, j) \
     const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p); \
     LEMON__AHEAD_##V(w##j + ahead + LEMON__AT_##type(p))
@@ -3611,15 +3629,20 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
 #define LEMON__DOTS_neon(X, type) X(neon, type, 1, 8) X(neon, type, 2, 4) X(neon, type, 3, 3)
 #define LEMON__SUMS_neon(X) X(neon, 1, 8) X(neon, 2, 4)
 #endif
-#define LEMON__FEW_KERNELS(V) \
-    LEMON__DOTS_##V(LEMON__DOT_KERNEL, f32) LEMON__DOTS_##V(LEMON__DOT_KERNEL, bf16) LEMON__SUMS_##V(LEMON__SUM_KERNEL)
-LEMON__VECTORS(LEMON__FEW_KERNELS)
+#define LEMON__FEW_SUMS(V) LEMON__SUMS_##V(LEMON__SUM_KERNEL)
+#define LEMON__FEW_DOTS(V) LEMON__DOTS_##V(LEMON__DOT_KERNEL, f32) LEMON__DOTS_##V(LEMON__DOT_KERNEL, bf16)
+LEMON__VECTORS(LEMON__FEW_SUMS)
+LEMON__EXACT_BEGIN
+LEMON__VECTORS(LEMON__FEW_DOTS)
+LEMON__EXACT_END
 
 #if LEMON__X86
 LEMON__PACK_KERNEL(m256)
+LEMON__EXACT_BEGIN
 LEMON__BLOCK_KERNEL(m256, 1, 8) LEMON__BLOCK_KERNEL(m256, 2, 4) LEMON__DOT_KERNEL(m256, q8, 3, 3)
 LEMON__DOT_KERNEL(m256, q8, 4, 3) LEMON__BLOCK_KERNEL(m512, 1, 8) LEMON__BLOCK_KERNEL(m512, 2, 8)
-LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)
+LEMON__EXACT_END
+LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)     /* these are slower so */
 #elif LEMON__NEON
 LEMON__DOTS_neon(LEMON__DOT_KERNEL, q8) LEMON__PACK_KERNEL(neon)
 #elif LEMON__WASM
