@@ -1257,6 +1257,17 @@ enum { LEMON__INT8 = 1 };
 #define LEMON__BRIEF_END
 #endif
 
+/*  Micro-kernels say themselves which instructions they are, and gcc needs few passes to write them down: a twelfth off.
+    Nothing that is not always_inline may be called in them, or be inlined: so no pass looks for that. */
+#if defined(__GNUC__) && !defined(__clang__) && LEMON__X86 && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define LEMON__EXACT_BEGIN _Pragma("GCC push_options") \
+    _Pragma("GCC optimize (\"O1\", \"expensive-optimizations\", \"caller-saves\")")   /* VZEROUPPER; live over a call */
+#define LEMON__EXACT_END _Pragma("GCC pop_options")
+#else
+#define LEMON__EXACT_BEGIN
+#define LEMON__EXACT_END
+#endif
+
 #ifndef LEMON_MALLOC
 #define LEMON_MALLOC(bytes) malloc(bytes)
 #define LEMON_FREE(p) free(p)
@@ -1516,11 +1527,6 @@ static void *lemon__raw_alloc(lemon_ctx *ctx, size_t bytes) {
     return LEMON_MALLOC(bytes);
 }
 
-static void lemon__raw_free(lemon_ctx *ctx, void *p, size_t bytes) {
-    if (ctx && ctx->options.resize) ctx->options.resize(ctx->options.user, p, bytes, 0);
-    else LEMON_FREE(p);
-}
-
 static size_t lemon__raw_bytes(size_t bytes) { return bytes + lemon__align(bytes) + sizeof(void *); }
 
 static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
@@ -1528,8 +1534,9 @@ static void lemon__free(lemon_ctx *ctx, void *p, size_t bytes) {
     if (p == NULL) return;
     memcpy(&raw, (char *)p - sizeof(void *), sizeof raw);
     LEMON_ASSERT(ctx == NULL || bytes <= ctx->bytes);
-    lemon__raw_free(ctx, raw, lemon__raw_bytes(bytes));
     if (ctx) ctx->bytes -= bytes;
+    if (ctx && ctx->options.resize) ctx->options.resize(ctx->options.user, raw, lemon__raw_bytes(bytes), 0);
+    else LEMON_FREE(raw);
 }
 
 /*  Large memory that will soon be asked for again in the same size is kept: new pages are dear, since the system clears
@@ -2987,7 +2994,7 @@ static float lemon__dot_plain(const float *a, const float *b, int64_t k) {
 }
 
 /*  A row of a transposed B, and one number of it. */
-static const uint8_t *lemon__b_row(const lemon__product *g, int64_t j) {
+LEMON__INLINE const uint8_t *lemon__b_row(const lemon__product *g, int64_t j) {
     return (const uint8_t *)(const void *)g->b + (size_t)j * g->b_bytes;
 }
 
@@ -3078,8 +3085,8 @@ static void lemon__scale(const lemon__product *g) {
 #define LEMON__PUT_m512 _mm512_storeu_ps
 #define LEMON__PUT_neon vst1q_f32
 #define LEMON__PUT_wasm wasm_v128_store
-#define LEMON__MUL_m256 _mm256_mul_ps
-#define LEMON__MUL_m512 _mm512_mul_ps
+#define LEMON__MUL_m256(a, b) ((a) * (b))
+#define LEMON__MUL_m512 LEMON__MUL_m256
 #define LEMON__MUL_neon vmulq_f32
 #define LEMON__MUL_wasm wasm_f32x4_mul
 #define LEMON__FMA_m256 _mm256_fmadd_ps
@@ -3110,7 +3117,7 @@ static void lemon__scale(const lemon__product *g) {
 
 #if LEMON__X86
 LEMON__TARGET_m256 LEMON__INLINE __m256i lemon__first_m256(int64_t n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)lemon__min(n, 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 LEMON__TARGET_m512 LEMON__INLINE __mmask16 lemon__first_m512(int64_t n) {
     return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u);
@@ -3143,9 +3150,9 @@ LEMON__PART_OF_VECTOR(wasm, wasm_v128_load32_lane, wasm_v128_store32_lane)
 #define LEMON__ROW_POINTER(V, i, at) const float *p##i = t->a + i * row; (void)p##i;
 #define LEMON__ROW_NEXT(V, i, at) p##i += step;
 #define LEMON__ROW_FETCH(V, i, at) LEMON__FETCH_ROW_##V((uintptr_t)(t->c + i * t->ldc))
-#define LEMON__FETCH_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T1);
+#define LEMON__FETCH_m256(x) __builtin_prefetch((const void *)(x), 0, 2);
 #define LEMON__FETCH_m512(x) LEMON__FETCH_m256(x) LEMON__FETCH_m256((x) + 64)
-#define LEMON__FETCH_neon(x) __builtin_prefetch((const void *)(x), 0, 2);
+#define LEMON__FETCH_neon LEMON__FETCH_m256
 #define LEMON__FETCH_wasm(x)
 #define LEMON__FETCH_ROW_m256(x) LEMON__FETCH_m512(x)
 #define LEMON__FETCH_ROW_m512(x) LEMON__FETCH_m512(x)
@@ -3185,7 +3192,7 @@ LEMON__TARGET_##V static void lemon__wide_##V##_##rows(const lemon__tile *t) { \
     LEMON__ROWS_##rows(LEMON__WIDE_ZERO, V) \
     LEMON__ROWS_##rows(LEMON__ROW_FETCH, V) \
     for (left = t->k; left > 0; left -= t->run, next += t->next_jump) \
-        for (k = lemon__min(t->run, left); k > 0; k--) { \
+        for (k = t->run < left ? t->run : left; k > 0; k--) { \
             LEMON__FETCH_##V(next) \
             next += next_step; \
             b0 = LEMON__GET_##V(b); \
@@ -3229,12 +3236,14 @@ LEMON__TARGET_##V static void lemon__narrow_##V##_##rows(const lemon__tile *t) {
 
 #define LEMON__KERNELS(V, rows) LEMON__WIDE_KERNEL(V, rows) LEMON__NARROW_KERNEL(V, rows)
 #if LEMON__X86
+LEMON__EXACT_BEGIN
 LEMON__KERNELS(m256, 1) LEMON__KERNELS(m256, 2) LEMON__KERNELS(m256, 3)
 LEMON__KERNELS(m256, 4) LEMON__KERNELS(m256, 5) LEMON__KERNELS(m256, 6)
 LEMON__KERNELS(m512, 1) LEMON__KERNELS(m512, 2) LEMON__KERNELS(m512, 3) LEMON__KERNELS(m512, 4)
 LEMON__KERNELS(m512, 5) LEMON__KERNELS(m512, 6) LEMON__KERNELS(m512, 7) LEMON__KERNELS(m512, 8)
 LEMON__KERNELS(m512, 9) LEMON__KERNELS(m512, 10) LEMON__KERNELS(m512, 11) LEMON__KERNELS(m512, 12)
 LEMON__KERNELS(m512, 13) LEMON__KERNELS(m512, 14)
+LEMON__EXACT_END
 
 /*  Transposes 8 x 8: out[s * width + l] = in[l][s].  The halves of rows l and l + 4 are loaded into one register, so
     that the rest happens within 128-bit lanes: 16 shuffles for 64 elements. */
@@ -3293,11 +3302,16 @@ LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__bytes_m512(const uint8_t *w) {
     const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)w);
     return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, x));
 }
+LEMON__INLINE short lemon__scale_of(const uint8_t *block) {
+    short scale;
+    memcpy(&scale, block, sizeof scale);
+    return scale;
+}
 LEMON__TARGET_m256 LEMON__INLINE __m256 lemon__spread_m256(const uint8_t *block) {
-    return _mm256_cvtph_ps(_mm_set1_epi16((short)lemon__get16(block)));
+    return _mm256_cvtph_ps(_mm_set1_epi16(lemon__scale_of(block)));
 }
 LEMON__TARGET_m512 LEMON__INLINE __m512 lemon__spread_m512(const uint8_t *block) {
-    return _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)lemon__get16(block)));
+    return _mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16(lemon__scale_of(block)));
 }
 #define LEMON__Q8_OF_BLOCK(V) \
 LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__q8_##V(const uint8_t *w, int64_t p) { \
@@ -3454,9 +3468,9 @@ LEMON__INLINE v128_t lemon__q8_wasm(const uint8_t *w, int64_t p) {
 }
 #endif /* LEMON__WASM */
 
-#define LEMON__AHEAD_m256(x) _mm_prefetch((const char *)(x), _MM_HINT_T0);
+#define LEMON__AHEAD_m256(x) __builtin_prefetch((const void *)(x));
 #define LEMON__AHEAD_m512 LEMON__AHEAD_m256
-#define LEMON__AHEAD_neon(x) __builtin_prefetch((const void *)(x));
+#define LEMON__AHEAD_neon LEMON__AHEAD_m256
 #define LEMON__AHEAD_wasm(x) (void)(x);
 
 /*  The twin of lemon__pack_plain, by squares of 8 or 4.  A panel's width is a multiple of that, so whole vectors may be
@@ -3508,7 +3522,7 @@ LEMON__APART void lemon__dots_finish(const lemon__product *g, int64_t row, int64
 #endif
 
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
-#define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + lemon__min(j, columns - 1));
+#define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + (j < columns ? j : columns - 1));
 #define LEMON__DOT_LOAD(V, type, j) \
     const LEMON__VEC_##V b##j = lemon__##type##_##V(w##j, p); \
     LEMON__AHEAD_##V(w##j + ahead + LEMON__AT_##type(p))
@@ -3633,15 +3647,20 @@ LEMON__TARGET_##V static void lemon__sums_##V##_##rows(const lemon__product *g, 
 #define LEMON__DOTS_neon(X, type) X(neon, type, 1, 8) X(neon, type, 2, 4) X(neon, type, 3, 3)
 #define LEMON__SUMS_neon(X) X(neon, 1, 8) X(neon, 2, 4)
 #endif
-#define LEMON__FEW_KERNELS(V) \
-    LEMON__DOTS_##V(LEMON__DOT_KERNEL, f32) LEMON__DOTS_##V(LEMON__DOT_KERNEL, bf16) LEMON__SUMS_##V(LEMON__SUM_KERNEL)
-LEMON__VECTORS(LEMON__FEW_KERNELS)
+#define LEMON__FEW_SUMS(V) LEMON__SUMS_##V(LEMON__SUM_KERNEL)
+#define LEMON__FEW_DOTS(V) LEMON__DOTS_##V(LEMON__DOT_KERNEL, f32) LEMON__DOTS_##V(LEMON__DOT_KERNEL, bf16)
+LEMON__VECTORS(LEMON__FEW_SUMS)
+LEMON__EXACT_BEGIN
+LEMON__VECTORS(LEMON__FEW_DOTS)
+LEMON__EXACT_END
 
 #if LEMON__X86
 LEMON__PACK_KERNEL(m256)
+LEMON__EXACT_BEGIN
 LEMON__BLOCK_KERNEL(m256, 1, 8) LEMON__BLOCK_KERNEL(m256, 2, 4) LEMON__DOT_KERNEL(m256, q8, 3, 3)
 LEMON__DOT_KERNEL(m256, q8, 4, 3) LEMON__BLOCK_KERNEL(m512, 1, 8) LEMON__BLOCK_KERNEL(m512, 2, 8)
-LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)
+LEMON__EXACT_END
+LEMON__DOT_KERNEL(m512, q8, 3, 6) LEMON__DOT_KERNEL(m512, q8, 4, 6)     /* these are slower so */
 #elif LEMON__NEON
 LEMON__DOTS_neon(LEMON__DOT_KERNEL, q8) LEMON__PACK_KERNEL(neon)
 #elif LEMON__WASM
@@ -5126,28 +5145,26 @@ LEMON__INLINE void lemon__add_rows_body(const lemon__op *op, int64_t from, int64
 }
 LEMON__OVER_ROWS(lemon__add_forward, lemon__add_rows)
 
+/*  The gradient of an input that was multiplied by w: some rows of w * dy. */
+LEMON__INLINE void lemon__pass(const lemon__op *op, int side, float w, int64_t from, int64_t to) {
+    const float *dy = op->dy;
+    float *d = op->dx[side];
+    if (d == NULL) return;
+    if (op->add[side]) for (int64_t i = from * op->cols; i < to * op->cols; i++) d[i] += w * dy[i];
+    else if (w != 1.0f || d != dy) for (int64_t i = from * op->cols; i < to * op->cols; i++) d[i] = w * dy[i];
+}
+
 LEMON__INLINE void lemon__pass_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    int64_t n = (to - from) * op->cols;
-    const float *dy = op->dy + from * op->cols;
-    for (int side = 0; side < 2; side++) {
-        float *d = op->dx[side];
-        if (d == NULL) continue;
-        d += from * op->cols;
-        if (op->add[side]) for (int64_t i = 0; i < n; i++) d[i] += dy[i];
-        else if (d != dy) memcpy(d, dy, (size_t)n * sizeof *d);
-    }
+    for (int side = 0; side < 2; side++) lemon__pass(op, side, 1.0f, from, to);
 }
 LEMON__OVER_ROWS(lemon__add_backward, lemon__pass_rows)
 
 /* ---- bias: y = x + b, the row b added to each;  dx = dY, db the sum of its rows ---- */
 
 LEMON__INLINE void lemon__bias_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    const float *bias = lemon__in(op, 1);
-    int64_t n = op->cols;
-    for (; from < to; from++) {
-        const float *x = lemon__in(op, 0) + from * n;
-        for (int64_t i = 0; i < n; i++) op->y[from * n + i] = x[i] + bias[i];
-    }
+    const int64_t n = op->cols;
+    for (; from < to; from++)
+        for (int64_t i = 0; i < n; i++) op->y[from * n + i] = lemon__in(op, 0)[from * n + i] + lemon__in(op, 1)[i];
 }
 LEMON__OVER_ROWS(lemon__bias_forward, lemon__bias_rows)
 
@@ -5178,13 +5195,8 @@ LEMON__INLINE void lemon__mix_rows_body(const lemon__op *op, int64_t from, int64
 LEMON__OVER_ROWS(lemon__mix_forward, lemon__mix_rows)
 
 LEMON__INLINE void lemon__mix_back_rows_body(const lemon__op *op, int64_t from, int64_t to) {
-    float w = lemon__in(op, 1)[op->index], *dx = op->dx[0], *da = op->dx[2];
-    const float *dy = op->dy;
-    int64_t begin = from * op->cols, end = to * op->cols;
-    if (dx && op->add[0]) for (int64_t i = begin; i < end; i++) dx[i] += w * dy[i];
-    else if (dx) for (int64_t i = begin; i < end; i++) dx[i] = w * dy[i];
-    if (da && op->add[2]) for (int64_t i = begin; i < end; i++) da[i] += dy[i];
-    else if (da) memcpy(da + begin, dy + begin, (size_t)(end - begin) * sizeof *da);
+    lemon__pass(op, 0, lemon__in(op, 1)[op->index], from, to);
+    lemon__pass(op, 2, 1.0f, from, to);
 }
 LEMON__BAND(lemon__mix_back_rows)
 
@@ -5536,21 +5548,23 @@ static void lemon__attention_back_keys(const lemon__query_tile *t, int64_t from,
                          op->dx[2] + at, t->kv_width);
 }
 
-/*  A tile's dQ, gathered in t->y, transposed; keys: also what it adds to dK and dV. */
-static void lemon__attention_back_tile(const lemon__query_tile *t, int keys) {
+/*  What keys from ... to - 1 give a tile's dQ, gathered in t->y, transposed, if queries is set, and with keys set what it
+    adds to their dK and dV. */
+static void lemon__attention_back_tile(const lemon__query_tile *t, int64_t from, int64_t to, int queries, int keys) {
     const lemon__op *op = t->op;
-    int64_t n = op->head_dim, to;
+    int64_t n = op->head_dim, end;
     lemon__tile_back b;
+    if (from >= to) return;
     lemon__attention_back_open(t, &b);
-    for (int64_t from = 0; from < t->keys; from = to) {
-        to = lemon__min(from + LEMON__KEYS, t->keys);
-        lemon__attention_back_scores(t, &b, from, to);
-        if (op->dx[0])
-            lemon__gemm_near(t->isa, n, LEMON__ROWS, to - from, 1.0f, t->k + from * t->kv_width, 1, t->kv_width, t->ds,
-                             LEMON__ROWS, from > 0 ? 1.0f : 0.0f, t->y, LEMON__ROWS);
-        if (keys) lemon__attention_back_keys(t, from, to);
+    for (int64_t at = from; at < to; at = end) {
+        end = lemon__min(at + LEMON__KEYS, to);
+        lemon__attention_back_scores(t, &b, at, end);
+        if (queries && op->dx[0])
+            lemon__gemm_near(t->isa, n, LEMON__ROWS, end - at, 1.0f, t->k + at * t->kv_width, 1, t->kv_width, t->ds,
+                             LEMON__ROWS, at > from ? 1.0f : 0.0f, t->y, LEMON__ROWS);
+        if (keys) lemon__attention_back_keys(t, at, end);
     }
-    if (op->dx[0]) lemon__tile_turn_back(t, t->y, op->dx[0], op->add[0]);
+    if (queries && op->dx[0]) lemon__tile_turn_back(t, t->y, op->dx[0], op->add[0]);
 }
 
 /*  Makes dK and dV of some keys zero, if nobody wrote them before. */
@@ -5561,23 +5575,25 @@ static void lemon__attention_back_clear(const lemon__query_tile *t, int64_t from
             memset(op->dx[side] + t->kv_at + j * t->kv_width, 0, (size_t)op->head_dim * sizeof(float));
 }
 
-/*  One key-value head of one sequence, with all query heads that read it: nobody else adds to its dK and dV. */
-static void lemon__attention_back_head(const lemon__attention_job *job, int64_t sequence, int64_t head, int worker) {
-    const lemon__op *op = job->op;
-    int64_t group = op->n_heads / op->kv_heads, first = head * group;
+/*  Keys begin ... end - 1 of one key-value head of one sequence, with all query heads that read it: nobody else adds to
+    their dK and dV.  queries: dQ too, for which these must be all keys. */
+static void lemon__attention_back_head(const lemon__attention_job *job, int64_t sequence, int64_t head, int64_t begin,
+                                       int64_t end, int queries, int worker) {
+    int64_t group = job->op->n_heads / job->op->kv_heads, first = head * group;
     lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
-    lemon__attention_back_clear(&t, 0, op->seq);
+    lemon__attention_back_clear(&t, begin, end);
     for (int64_t i = 0; i < group * job->tiles; i++) {
         t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
-        lemon__attention_back_tile(&t, 1);
+        lemon__attention_back_tile(&t, lemon__max(0, begin - t.begin), lemon__min(end - t.begin, t.keys), queries, 1);
     }
 }
 
 static void lemon__attention_back_task(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
-    const int64_t tasks = lemon__ceil_div(job->op->kv_heads, job->together), first = index % tasks * job->together;
-    for (int64_t head = first; head < lemon__min(first + job->together, job->op->kv_heads); head++)
-        lemon__attention_back_head(job, index / tasks, head, worker);
+    const lemon__op *op = job->op;
+    const int64_t tasks = lemon__ceil_div(op->kv_heads, job->together), first = index % tasks * job->together;
+    for (int64_t head = first; head < lemon__min(first + job->together, op->kv_heads); head++)
+        lemon__attention_back_head(job, index / tasks, head, 0, op->seq, 1, worker);
 }
 
 /*  Where heads are few, in two rounds: dQ by tiles of queries, then dK and dV by blocks of keys, whose scores are made
@@ -5587,27 +5603,14 @@ static void lemon__attention_back_rows(void *arg, int64_t index, int worker) {
     const lemon__op *op = job->op;
     lemon__query_tile t = lemon__attention_tile(job, index / (op->n_heads * job->tiles), index / job->tiles % op->n_heads,
                                                 index % job->tiles, worker);
-    lemon__attention_back_tile(&t, 0);
+    lemon__attention_back_tile(&t, 0, t.keys, 1, 0);
 }
 
 static void lemon__attention_back_block(void *arg, int64_t index, int worker) {
     const lemon__attention_job *job = (const lemon__attention_job *)arg;
-    const lemon__op *op = job->op;
-    int64_t group = op->n_heads / op->kv_heads, first = index / job->blocks % op->kv_heads * group,
-            sequence = index / (op->kv_heads * job->blocks), begin = index % job->blocks * LEMON__KEYS,
-            end = lemon__min(begin + LEMON__KEYS, op->seq), i;
-    lemon__query_tile t = lemon__attention_tile(job, sequence, first, 0, worker);
-    lemon__attention_back_clear(&t, begin, end);
-    for (i = 0; i < group * job->tiles; i++) {
-        lemon__tile_back b;
-        t = lemon__attention_tile(job, sequence, first + i / job->tiles, i % job->tiles, worker);
-        int64_t from = lemon__max(0, begin - t.begin);
-        int64_t to = lemon__min(end - t.begin, t.keys);
-        if (from >= to) continue;
-        lemon__attention_back_open(&t, &b);
-        lemon__attention_back_scores(&t, &b, from, to);
-        lemon__attention_back_keys(&t, from, to);
-    }
+    const int64_t heads = job->op->kv_heads, begin = index % job->blocks * LEMON__KEYS;
+    lemon__attention_back_head(job, index / (heads * job->blocks), index / job->blocks % heads, begin,
+                               lemon__min(begin + LEMON__KEYS, job->op->seq), 0, worker);
 }
 
 static void lemon__attention_backward(lemon_ctx *ctx, const lemon__op *op) {
@@ -6965,15 +6968,6 @@ static void lemon__walk_heads(lemon__walk *w, lemon_role matrix, int64_t layer, 
     if (which < 2) lemon__rope_forward(w->ctx, &op);
 }
 
-/*  Queries, keys and values of the rows from y = norm(x).  k and v receive the rows at positions pos, pos+1, ...;
-    with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
-static void lemon__walk_qkv(lemon__walk *w, int64_t layer, float *k, float *v) {
-    int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
-    lemon__walk_heads(w, LEMON_WQ, layer, w->q);
-    lemon__walk_heads(w, LEMON_WK, layer, k + at);
-    lemon__walk_heads(w, LEMON_WV, layer, v + at);
-}
-
 /*  z = attention over keys and values 0 ... pos+seq-1 of each sequence. */
 static void lemon__walk_attend(lemon__walk *w, float *k, float *v) {
     lemon__op op = lemon__walk_op(w, w->q, k, w->z, lemon_joint_size(&w->model->config, LEMON_JOINT_HEADS));
@@ -6996,10 +6990,14 @@ static void lemon__walk_write(lemon__walk *w, lemon_role role, int64_t layer, co
     lemon__add_forward(w->ctx, &op);
 }
 
-/*  A layer up to where keys and values are there, and the rest of it. */
+/*  A layer up to where keys and values are there, and the rest of it.  k and v receive the rows at positions pos, pos+1,
+    ...; with more than one sequence the cache holds just these rows (kv_rows = seq, pos = 0). */
 static void lemon__walk_look(lemon__walk *w, int64_t layer, float *k, float *v) {
+    int64_t at = w->pos * lemon_joint_size(&w->model->config, LEMON_JOINT_KEY);
     lemon__walk_norm(w, LEMON_ATTN_NORM, layer);
-    lemon__walk_qkv(w, layer, k, v);
+    lemon__walk_heads(w, LEMON_WQ, layer, w->q);
+    lemon__walk_heads(w, LEMON_WK, layer, k + at);
+    lemon__walk_heads(w, LEMON_WV, layer, v + at);
 }
 
 static void lemon__walk_think(lemon__walk *w, int64_t layer, float *k, float *v) {
