@@ -6,7 +6,7 @@
     lemon.h takes a LLaMA-type language model (the teacher) and makes a smaller one (the student) of any shape, not from
     random numbers but from the teacher's own weights, by two linear operators:
 
-        student layer i  =  sum over teacher layers j in its field of   weight_ij * Out * W_j * In
+        student layer i  =  sum over teacher layers j in its field of   weight_ij * Out * W_j * In^T
 
     the LAYER OPERATOR says which teacher layers stand in the receptive field of a student layer, and how much; the
     DIMENSION OPERATOR maps the channels, heads and FFN neurons of the teacher to the student's.  It then goes on training
@@ -24,6 +24,7 @@
 
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
+    Who has never met a transformer begins with examples/00_whole_idea.c: all of it in 250 lines of C.
         1  Platform        255   1272   contexts, status, memory, threads, CPU features, time, files
         2  Numbers         376   2366   bf16 and f16, random numbers, checksums
         3  Tensors         398   2517   a dense view, storage types, arenas
@@ -201,6 +202,9 @@
         Shapes are [rows, cols], row-major; a weight matrix is [out, in], as in PyTorch, so y = x * W^T.
         Shape letters:  B sequences, T tokens in each, N = B * T rows, D d_model, H query heads, K key-value heads,
                         C head_dim, F d_ffn, V vocab_size, L layers.
+        In formulas * between matrices is their product, between vectors it goes number by number; ^T is a transpose, |x| a
+        length, E[...] the mean over all tokens of a text, softmax(z)_i = e^z_i / sum over j of e^z_j; logits are the scores
+        z [V] of the next token before their softmax.
         A function that can fail returns a lemon_status; lemon_error(ctx) then says what was wrong and what to do, and what it
         hands out is NULL.  Errors that a comment does not name are these: LEMON_E_ARG for NULL, or a value that cannot be;
         LEMON_E_MEMORY; LEMON_E_CANCELLED of what calls the progress callback; and of what reads or writes files LEMON_E_IO,
@@ -360,7 +364,7 @@ typedef struct lemon_reader {
     void (*close)(void *user);  /* may be NULL */
 } lemon_reader;
 
-/*  Where bytes go: appended in order, then committed (all is safe under its final name) or aborted (nothing is left) */
+/*  Where bytes go: appended in order, then committed (all is safe under its final name) or aborted (nothing is left). */
 typedef struct lemon_writer {
     void *user;
     const char *name;
@@ -416,10 +420,11 @@ typedef struct lemon_tensor {
 
 LEMON_API const char *lemon_dtype_name(lemon_dtype dtype); /* "f32", "bf16", "f16", "q8", "q4", "u8", "i32", "f64" */
 LEMON_API int lemon_dtype_parse(const char *name);               /* -1: unknown */
-/*  Bytes of one row of `cols` numbers, and of a whole tensor; 0 where that is not representable (overflow, bad dtype) */
+/*  Bytes of one row of `cols` numbers, and of a whole tensor; 0 where that is not representable (overflow, bad dtype). */
 LEMON_API size_t lemon_row_bytes(lemon_dtype dtype, int64_t cols);
 LEMON_API size_t lemon_tensor_bytes(const lemon_tensor *tensor);
-/*  Decodes row `row` of a tensor (f32, bf16, f16, q8, q4) into cols floats, and encodes cols floats into a row. */
+/*  Decodes row `row` of a tensor (f32, bf16, f16, q8, q4; others: zeros) into cols floats, and encodes cols floats into a
+    row (others: nothing).  Nothing is done for a NULL or a row that is not there. */
 LEMON_API void lemon_row_to_f32(const lemon_tensor *tensor, int64_t row, float *out);
 LEMON_API void lemon_row_from_f32(lemon_tensor *tensor, int64_t row, const float *in);
 
@@ -493,8 +498,8 @@ LEMON_API lemon_var lemon_tape_bias(lemon_tape *tape, lemon_var x, lemon_var bia
 /*  Each row of x divided by its root mean square, times gain [1, cols] (RMSNorm, Zhang and Sennrich 2019).  A gain that
     is shorter, by a whole number, is for heads side by side in a row, each divided by its own. */
 LEMON_API lemon_var lemon_tape_rms_norm(lemon_tape *tape, lemon_var x, lemon_var gain, float eps);
-/*  Rotary positions (RoPE, Su et al. 2021) on rows of heads side by side: in each head, channels 2i and 2i+1 turn by
-    position * theta^(-2i/head_dim); row r stands at position r modulo seq. */
+/*  Rotary positions (RoPE, Su et al. 2021) on rows of heads side by side: in each head, channels 2i and 2i+1, a plane,
+    turn by position * theta^(-2i/head_dim); row r stands at position r modulo seq. */
 LEMON_API lemon_var lemon_tape_rope(lemon_tape *tape, lemon_var x, int64_t head_dim, int64_t seq, float theta);
 /*  Causal grouped-query attention within each run of seq rows: q [N, H*C], k and v [N, K*C] to [N, H*C]; query head h
     reads key-value head h / (H/K); scores are scaled by 1/sqrt(C).  A row sees itself and the window-1 rows before it;
@@ -508,9 +513,10 @@ LEMON_API lemon_var lemon_tape_mix(lemon_tape *tape, const lemon_var *x, int64_t
 /*  The loss of a language model, the end of a tape:  scale * mean over rows of
         (1 - distill) * cross-entropy(targets, softmax(hidden * output^T))
         + distill * temperature^2 * KL(softmax(teacher logits / temperature), softmax(logits / temperature)).
-    Logits are made a few rows at a time and never stored whole.  teacher_hidden and teacher_output (negative: none) make
-    the teacher's logits.  Rows whose target is negative do not count.  The value is [1, 2]: mean cross-entropy and mean
-    KL, without scale; after lemon_tape_backward it is filled in as well. */
+    hidden [N, D]: the stream after its last norm; output [V, D].  Logits are made a few rows at a time and never stored
+    whole.  teacher_hidden and teacher_output (negative: none) make the teacher's.  Rows whose target is negative do not
+    count.  The value is [1, 2]: mean cross-entropy and mean KL, without scale; after lemon_tape_backward it is filled in
+    as well. */
 LEMON_API lemon_var lemon_tape_loss(lemon_tape *tape, lemon_var hidden, lemon_var output, const int32_t *targets,
                                     lemon_var teacher_hidden, lemon_var teacher_output,
                                     const lemon_loss_options *options);
@@ -553,8 +559,8 @@ typedef struct lemon_config {
     int32_t vocab_size;
     int32_t max_seq;          /* the context: the longest sequence in tokens */
     int32_t tied_embeddings;  /* 1: the output matrix is the embedding */
-    float rope_theta;
-    float rms_norm_eps;
+    float rope_theta;         /* the base of RoPE's speeds: see lemon_tape_rope */
+    float rms_norm_eps;       /* added to the mean square of a norm */
     int32_t qkv_bias;         /* 1: queries, keys and values have biases (Qwen2) */
     int32_t qk_norm;          /* 1: RMSNorm of each head of queries and keys, before RoPE (Qwen3) */
     int32_t window;           /* tokens that a token sees, itself among them (Mistral); 0: all before it */
@@ -597,7 +603,8 @@ typedef enum lemon_role {
     LEMON_ROLE_COUNT
 } lemon_role;
 
-/*  The joints of the network: where the output of one matrix meets the input of the next. */
+/*  The joints of the network: where the output of one matrix meets the input of the next.  VALUE is what wv writes, HEADS
+    what attention makes of it for wo, H heads side by side; HEAD is one of them, where the gains of qk_norm stand. */
 typedef enum lemon_joint {
     LEMON_JOINT_NONE = 0, LEMON_JOINT_VOCAB, LEMON_JOINT_RESIDUAL, LEMON_JOINT_QUERY, LEMON_JOINT_KEY,
     LEMON_JOINT_VALUE, LEMON_JOINT_HEADS, LEMON_JOINT_FFN, LEMON_JOINT_HEAD
@@ -628,7 +635,7 @@ typedef struct lemon_part {
     size_t bytes;
 } lemon_part;
 
-/*  A model: a config, and the table of parameters laid over memory.  Read its fields freely; write only through params */
+/*  A model: a config, and the table of parameters laid over memory.  Read its fields freely; write only through params. */
 typedef struct lemon_model {
     lemon_config config;
     int64_t n_params;         /* tensors, not numbers: the table expanded, in the order of lemon_role and layer */
@@ -801,7 +808,7 @@ LEMON_API lemon_status lemon_session_open_with(lemon_ctx *ctx, const lemon_model
 LEMON_API void lemon_session_close(lemon_session *session);      /* NULL is fine */
 /*  Feeds n tokens (prefill: many; decoding: one).  *logits (may be NULL) points to the [V] scores of what comes after
     the last of them; yours to change until the next call (to allow some tokens only, make the others -INFINITY).
-    LEMON_E_ARG when the context would overflow.  Nothing is allocated.  One token takes 2 operations for each weight and
+    LEMON_E_ARG beyond max_seq tokens.  Nothing is allocated.  One token takes 2 operations for each weight and
     4 * n_layers * n_heads * head_dim for each token before it, so the last one of a context takes longest: for a loop
     with a deadline, as in a game, measure that one (`make -C bench generate` prints it). */
 LEMON_API lemon_status lemon_session_feed(lemon_session *session, const int32_t *ids, int64_t n, float **logits);
@@ -827,13 +834,15 @@ typedef struct lemon_sampling {
     int32_t n_stops;
 } lemon_sampling;
 LEMON_API void lemon_sampling_defaults(lemon_sampling *sampling);    /* temperature 1, top_p 0.9, seed 1 */
-/*  Draws one id.  logits [n] are changed.  scratch: n * 2 int32_t of the caller's. */
+/*  Draws one id; -1: n is below 1, or a NULL.  logits [n] are changed.  scratch: n * 2 int32_t of the caller's; it and rng may
+    be NULL at temperature 0. */
 LEMON_API int32_t lemon_sample(float *logits, int32_t n, const lemon_sampling *sampling, lemon_rng *rng,
                                int32_t *scratch);
 
 /*  Text from a prompt.  on_token (may be NULL) sees each new token and its bytes; a non-zero result ends the
-    generation. Stops after n_new tokens, at EOS or BOS, at the end of the context, or before one of sampling->stops;
-    *stop (may be NULL) receives which. tokens receives BOS, prompt and continuation (not the token that ended it).
+    generation (CALLER). Stops after n_new tokens (COUNT), at EOS or BOS (END), at the end of the model's context (CONTEXT),
+    or before one of sampling->stops (TEXT); *stop (may be NULL) receives which. tokens receives BOS, prompt and
+    continuation (not the token that ended it).
     Bytes that may begin a text of `stops` are held back: they come with a later token, or at the end with id -1. */
 typedef enum lemon_stop {
     LEMON_STOP_COUNT = 0, LEMON_STOP_END, LEMON_STOP_CONTEXT, LEMON_STOP_CALLER, LEMON_STOP_TEXT
@@ -873,7 +882,7 @@ typedef struct lemon_train_options {
     double lr, min_lr;                   /* min_lr < 0: lr / 10 */
     int64_t warmup;                      /* steps; < 0: steps / 20 */
     lemon_schedule schedule;
-    double weight_decay, clip;           /* clip 0: off */
+    double weight_decay, clip;           /* clip: the gradient is at most so long; 0: off */
     const lemon_model *teacher;          /* NULL: none */
     int keep_teacher;                    /* 1: it reads the text once, before the first step, and its last states stay in
                                             memory ([tokens, its d_model] floats); pays from the second epoch on */
@@ -990,7 +999,7 @@ typedef struct lemon_fuse_options {
     int64_t field_layers;     /* teacher layers that a student layer may draw on; 0: the method's own choice */
     int64_t field_dims;       /* teacher channels that a student channel may read; 0: all */
     int solve;                /* lemon: 1 solves the operators on activations, 0 begins with a selection */
-    int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In */
+    int correction;           /* lemon: 1 keeps what least squares adds beyond Out * W * In^T */
     int64_t learn_steps;      /* then learns by gradients; < 0: the method's own number (lemon, solved and with correction,
                                  up to 10^8 parameters: four times through the text; ligo 100; others 0) */
     double learn_lr;          /* < 0: the method's own */
@@ -2298,7 +2307,7 @@ LEMON_API lemon_status lemon_file_writer(lemon_ctx *ctx, const char *path, lemon
 
 enum { LEMON__SOON = 3, LEMON__GONE = 4 };                  /* MADV_WILLNEED, MADV_DONTNEED */
 
-/*  Says of bytes that they will soon be read, or not again; only where they are pages of a mapped file, which keeps them */
+/*  Says of bytes that they will soon be read, or not again; only where they are pages of a mapped file, which keeps them. */
 static void lemon__pages(const lemon_ctx *ctx, const void *p, size_t bytes, int advice) {
 #if LEMON__LINUX
     const lemon__file *file = ctx->mapped;
@@ -2543,7 +2552,8 @@ static uint32_t lemon__checksum(lemon_ctx *ctx, uint32_t crc, const void *bytes,
    3  TENSORS
 
    A tensor here is a matrix with a storage type: a pointer, rows and columns.  Matrices are stored row after row.  The
-   quantised types cut each row into blocks of 32 numbers that share one scale, so a row is the unit that is decoded.
+   quantised types (GGUF's Q8_0 and Q4_0) cut each row into blocks of 32 numbers x = scale * q with whole q of 8 or 4 bits,
+   so a row is the unit that is decoded.  An arena hands out memory piece by piece and frees all of it at once.
    ================================================================================================================== */
 
 enum { LEMON__BLOCK = 32, LEMON__Q8_BYTES = 34, LEMON__Q4_BYTES = 18 };
@@ -2818,8 +2828,8 @@ static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int
 
    Why the naive loop is slow.  Three nested loops around c[i][j] += a[i][p] * b[p][j] load two numbers for each
    multiplication and addition.  A core of today does 16 or 32 of these (FMAs) in a cycle; it loads as many numbers in a
-   cycle from its first cache, fewer from its second, and one or two from memory.  The way out is reuse: a tile of R x S
-   elements of C needs R + S numbers for R * S FMAs at each step of k.  If the tile stays in registers, loads no longer
+   cycle from its first cache, fewer from its second, and one or two from memory.  The way out is reuse: a tile of mr x nr
+   elements of C needs mr + nr numbers for mr * nr FMAs at each step of k.  If the tile stays in registers, loads no longer
    limit us.
 
        AVX2      6 x 16   12 of 16 registers hold C, 2 a row of B, 1 a broadcast element of A:   8 loads, 12 FMAs
@@ -2855,11 +2865,11 @@ static lemon_tensor lemon__view(void *data, lemon_dtype dtype, int64_t rows, int
 
    Few rows of A.  A transformer that generates text reads each weight for one token.  Each element of B is used m times
    only then, memory is the limit, and B must be read as the hardware likes it: several streams, each from end to end.
-   Where B is transposed that is a dot product for each of some rows of B; where it is not, some scaled rows of B are
-   added to C, which stays in L1.  From five rows on a tile is full enough, and blocks of a plain B are asked for ahead,
-   row after row.  Three things cost much speed and are kept away from: loads with a mask, which the
-   hardware does not read ahead of; tiles of narrow columns, which touch a new page for each 128 bytes; and rows a power
-   of two apart, which fall on the same places of a cache.
+   Where B is transposed that is a dot product for each of some rows of B; where it is not (a plain B), some scaled rows of B
+   are added to C, which stays in L1.  From five rows on (of a transposed B nine or thirteen) a tile is full enough, and
+   blocks of a plain B are asked for ahead, row after row.  Three things cost much speed and are kept away from: loads
+   with a mask, which the hardware does not read ahead of; tiles of narrow columns, which touch a new page for each 128
+   bytes; and rows a power of two apart, which fall on the same places of a cache.
 
    Where the time goes: nearly all cycles of a large product are FMAs; the others wait for C (each kc steps), pack, and
    miss pages.  `make -C bench gemm` measures it, beside other libraries.
@@ -2888,8 +2898,8 @@ typedef void (*lemon__kernel)(const lemon__tile *tile);
 struct lemon__machine;
 
 /*  One product, its operands by strides: a(i, p) = a[i * a_row + p * a_step], b(p, j) = b[p * b_step + j * b_col].  For
-    each operand one of the two is 1; transposition only swaps them.  A part of C is a product as well, with pointers
-    moved on and everything else, so every decision, as it was made for the whole. */
+    each operand one of the two is 1; transposition only swaps them.  A part of C is a product as well: pointers moved
+    on, blocks of its own (lemon__plan_part), and what the bits depend on as it was decided for the whole (lemon__plan). */
 typedef struct lemon__product {
     const struct lemon__machine *machine;
     const float *a, *b;
@@ -2903,7 +2913,7 @@ typedef struct lemon__product {
     int64_t ready_n;                            /* its columns, a multiple of nr */
     lemon_dtype type;                           /* of B; rows of other types than f32 are b_bytes apart */
     size_t b_bytes;
-    int path, thin;
+    int path, thin;                             /* thin: one tile has all rows of A; a plain B by THIN_K x THIN_N, in place */
 } lemon__product;
 
 enum { LEMON__BY_SCALE, LEMON__BY_TILES, LEMON__BY_DOTS, LEMON__BY_SUMS };      /* the paths */
@@ -3267,9 +3277,7 @@ LEMON__TARGET_m256 LEMON__INLINE void lemon__transpose_m256(float *out, int64_t 
     }
 }
 
-/*  Few rows of A, B transposed: `rows` rows of A times `cols` rows of B, a vector of k at a time.  As many rows of B as
-    registers allow, for each is a stream that the hardware reads ahead of us.  Columns beyond the last repeat it, and
-    are not stored.  The sums of four columns are added up together, always in the same order. */
+/*  The lanes of four sums, each added up, always in the same order. */
 LEMON__TARGET_m256 LEMON__INLINE void lemon__sum4_m256(float *out, __m256 w, __m256 x, __m256 y, __m256 z) {
     const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(w, x), _mm256_hadd_ps(y, z));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
@@ -3521,6 +3529,9 @@ LEMON__APART void lemon__dots_finish(const lemon__product *g, int64_t row, int64
 }
 #endif
 
+/*  Few rows of A, B transposed: `rows` rows of A times `cols` rows of B, a vector of k at a time.  As many rows of B as
+    registers allow, for each is a stream that the hardware reads ahead of us.  Columns beyond the last repeat it, and
+    are not stored. */
 #define LEMON__DOT_ROW(V, i, at) const float *a##i = g->a + (row + i) * g->a_row;
 #define LEMON__DOT_COLUMN(V, i, j) const uint8_t *w##j = lemon__b_row(g, col + (j < columns ? j : columns - 1));
 #define LEMON__DOT_LOAD(V, type, j) \
@@ -3880,8 +3891,8 @@ static void lemon__turn(lemon__product *g) {
     g->b_bytes = (size_t)g->b_col * sizeof(float);
 }
 
-/*  Few rows of A: by rows of B as they lie, if B is large.  A plain B of 5 rows or more goes by tiles as long as one tile
-    holds them all. */
+/*  Few rows of A: by rows of B as they lie, if B is large.  Five rows of A or more and a plain B go by tiles as long as one
+    tile holds them all. */
 static int lemon__path(const lemon__product *g) {
     const lemon__machine *machine = g->machine;
     const int large = g->m == 1 || (g->k >= 64 && g->k * g->n >= LEMON__FEW);
@@ -3957,7 +3968,7 @@ static void lemon__sum_eight(const lemon__product *g, int64_t row, int64_t rows,
         for (int64_t i = 0; i < rows; i++) lemon__sums_plain(g, row + i, p, col, last);
 }
 
-/*  The same with the rows of a plain B; the part of C that they are added to stays in L1. */
+/*  As lemon__by_dots, with the rows of a plain B; the part of C that they are added to stays in L1. */
 static void lemon__by_sums(const lemon__product *g) {
     const int64_t rows = lemon__share(g->m, g->machine->sum_rows, 1), block = lemon__max(64, LEMON__SUMS / g->m / 64 * 64);
     lemon__scale(g);
@@ -3967,7 +3978,7 @@ static void lemon__by_sums(const lemon__product *g) {
                 lemon__sum_eight(g, i, lemon__min(rows, g->m - i), p, j, lemon__min(j + block, g->n));
 }
 
-/*  The same ways, and so the same bits, without blocks. */
+/*  Both ways without blocks, where the program is to be small (LEMON__SMALL). */
 static void lemon__by_rows(const lemon__product *g) {
     if (g->path == LEMON__BY_SUMS) lemon__scale(g);
     for (int64_t i = 0; i < g->m; i++)
@@ -4160,8 +4171,9 @@ static int lemon__gemm_stored(lemon_ctx *ctx, int64_t rows, const float *x, cons
     return 1;
 }
 
-/* ---- products of bytes, on request (lemon_options.int8): q8 and q4 weights, and x rounded to blocks of 32 bytes.  The sum
-        of a block is an integer, the same on any machine; blocks are then added up in float32. ---- */
+/* ---- products of bytes, on request (lemon_options.int8): q8 and q4 weights, and x rounded to blocks of 32 bytes:
+        y = sum over blocks of (scale of x * scale of w) * sum of q_x * q_w.  The inner sums are integers, the same on any
+        machine; the outer one is float32. ---- */
 
 /*  A block of x.  SMLAD wants 16 bits, in the order in which it is given those of the weights. */
 #if LEMON__SMLAD
@@ -4552,7 +4564,7 @@ static lemon_status lemon__check_product(lemon_ctx *ctx, const lemon__product *g
     return lemon__check_matrix(ctx, 'b', g->b, trans_b ? g->n : g->k, trans_b ? g->k : g->n, ldb, used);
 }
 
-/*  Without a context there is no place to keep a workspace: just what is needed is allocated and freed, often nothing */
+/*  Without a context there is no place to keep a workspace: just what is needed is allocated and freed, often nothing. */
 static lemon_status lemon__product_alone(const lemon__product *g) {
     const size_t bytes = g->path == LEMON__BY_TILES ? (size_t)(g->packed_a + g->packed_b) * sizeof(float) : 0;
     float *workspace = bytes ? (float *)lemon__malloc(NULL, bytes) : NULL;
@@ -4668,8 +4680,7 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
    5  KERNELS
 
    What a transformer does besides multiplying matrices, each operation with its backward pass beside it.  Shape letters
-   throughout:  B sequences, T tokens in each, N = B * T rows, D width, H query heads, K key-value heads, C channels of a
-   head, F neurons, V vocabulary.
+   are those of chapter 0.
 
    A kernel gets one struct, lemon__op: inputs, output, and where gradients go.  The tape fills it from its rows, the
    inference session and the fusion walk fill it by hand, so that there is one implementation of each operation.
@@ -4683,17 +4694,18 @@ LEMON_API lemon_status lemon_sgemm_packed(lemon_ctx *ctx, int trans_a, int64_t m
         rope        pairs of channels turn by position * theta^(-2i/C)       Su et al. 2021
         attention   softmax(Q K^T / sqrt(C)) V, causal, H heads over K       Vaswani et al. 2017, Ainslie et al. 2023;
                     by tiles that keep no T x T matrix                       Dao et al. 2022
-        swiglu      silu(gate) * up                                          Shazeer 2020
-        loss        cross-entropy, and KL from a teacher                     Hinton et al. 2015
+        swiglu      silu(gate) * up,  silu(g) = g / (1 + e^-g)               Shazeer 2020
+        loss        cross-entropy, Kullback-Leibler (KL) from a teacher      Hinton et al. 2015
 
-   SIMD: the bodies are plain C, written so that compilers vectorise them (no branches in inner loops, sums in 16 lanes),
-   and compiled twice: for any CPU, and for AVX2.  Without FMA both give the same bits: the plain one is the other's twin.
+   SIMD: what takes exponentials is written for vectors, as in chapter 4.  All other bodies are plain C that compilers
+   vectorise (no branches in inner loops, sums in 16 lanes), compiled twice: for any CPU, and for AVX2.  Without FMA both
+   give the same bits: the plain one is the other's twin.
    ================================================================================================================== */
 
 typedef struct lemon__op {
-    lemon_tensor in[5];
-    float *dx[5];
-    int add[5];
+    lemon_tensor in[4];
+    float *dx[4];
+    int add[4];
     float *y;                       /* [rows, cols] */
     const float *dy;
     int64_t rows, cols;
@@ -4795,9 +4807,9 @@ LEMON__INLINE float lemon__pow2_one(float n) {          /* 2^k for that n */
     vaddq_s32(vreinterpretq_s32_f32(n), vdupq_n_s32(127 - 0x4b400000)), 23))
 #define LEMON__POW2_wasm(n) wasm_i32x4_shl(wasm_i32x4_add(n, wasm_i32x4_splat(127 - 0x4b400000)), 23)
 
-/*  e^x by x = n ln2 + r, |r| <= ln2 / 2, a polynomial for e^r and n put into the exponent: relative error below 2e-7.
-    x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Adding 1.5 * 2^23 rounds to a whole
-    number, which stands in the low bits; ln2 is taken off in two parts, the first exact in few bits. */
+/*  e^x by x = n ln2 + r, |r| <= ln2 / 2, a polynomial for e^r (Cephes' expf, Moshier 1992) and n put into the exponent:
+    relative error below 2e-7.  x is held within -87 and 87, where results are normal numbers; NaN stays NaN.  Adding
+    1.5 * 2^23 rounds to a whole number, which stands in the low bits; ln2 is taken off in two parts, the first in few bits. */
 #define LEMON__EXP(V) \
 LEMON__TARGET_##V LEMON__INLINE LEMON__VEC_##V lemon__exp_##V(LEMON__VEC_##V x) { \
     LEMON__VEC_##V n, r, p; \
@@ -4842,7 +4854,7 @@ LEMON__TARGET_##V static float lemon__max_##V(const float *x, int64_t n) { \
     return top; \
 }
 
-/*  x becomes e^(x * scale - shift); returns the sum. */
+/*  x becomes e^(x * scale - shift); returns the sum.  With the largest as shift none overflows, and softmax is the same. */
 #define LEMON__EXP_SUM(V) \
 LEMON__TARGET_##V static float lemon__exp_sum_##V(float *x, int64_t n, float scale, float shift) { \
     enum { lanes = sizeof(LEMON__VEC_##V) / 4 }; \
@@ -5029,7 +5041,7 @@ LEMON__INLINE float lemon__dot(const float *a, const float *b, int64_t n) {
     return lemon__lane_sum(lane);
 }
 
-/* ---- running a body over blocks of rows, or of columns ---- */
+/* ---- running a body over bands: blocks of rows or of columns, from ... to - 1, each a task ---- */
 
 typedef void (*lemon__band)(const lemon__op *op, int64_t from, int64_t to);
 typedef struct lemon__bands { const lemon__op *op; lemon__band run; int64_t total, size; } lemon__bands;
@@ -5336,7 +5348,8 @@ static void lemon__rope_backward(lemon_ctx *ctx, const lemon__op *op) {
 }
 
 /* ---- causal grouped-query attention ----
-        For each head:  S = Q K^T / sqrt(C),  P = softmax of each row over the keys up to its own position,  Y = P V.
+        For each head, whose rows of q, k and v [T, C] are Q, K and V here (no sizes):  S = Q K^T / sqrt(C),
+            P = softmax of each row over the keys up to its own position,  Y = P V.
         Nothing of size T x T is kept: a tile of LEMON__ROWS queries is done at a time, and aux keeps the log sum exp of
         each row [H, N], from which backward makes P again.  Backward, with dP = dY V^T and d = sum of dY * Y over a row:
             dS = P * (dP - d),   dQ = dS K / sqrt(C),   dK = dS^T Q / sqrt(C),   dV = P^T dY.
@@ -5409,6 +5422,7 @@ static void lemon__tile_turn_back(const lemon__query_tile *t, const float *turne
         for (int64_t c = 0; c < n; c++) to[c] = turned[c * LEMON__ROWS + r] + (add ? to[c] : 0.0f);
 }
 
+/*  A tile of a head's queries; the worker's scratch is s, q, y, or in backward s, ds, q, y, dy. */
 static lemon__query_tile lemon__attention_tile(const lemon__attention_job *job, int64_t sequence, int64_t head,
                                                int64_t tile, int worker) {
     const lemon__op *op = job->op;
@@ -5660,7 +5674,7 @@ static void lemon__swiglu_backward(lemon_ctx *ctx, const lemon__op *op) {
 }
 
 /* ---- the loss: output matrix, softmax, cross-entropy and distillation in one, a chunk of rows at a time ----
-        With z the logits, p = softmax(z), t the target, q = softmax of the teacher's logits at temperature X:
+        With z the logits, p = softmax(z), t the target, W distill, X temperature, q = softmax(teacher's logits / X):
             loss = (1-W) (-log p_t) + W X^2 sum_v q_v log(q_v / p^X_v),  p^X = softmax(z / X)
             dloss/dz_v = (1-W) (p_v - [v = t]) + W X (p^X_v - q_v).
         Inputs hidden [N, D], output [V, D], and the teacher's two; aux holds the CE and KL of each row as doubles. ---- */
@@ -5682,8 +5696,9 @@ typedef struct lemon__loss_job {
     float weight;
 } lemon__loss_job;
 
-/*  One row of distillation: z the student's logits, q the teacher's, which become soft * (p^X - q), the gradient.
-    KL = sum q (log q - log p) = sum q (zq - zp) / X - (log sum q - log sum p), without a logarithm for each entry. */
+/*  One row of distillation: z the student's logits and q the teacher's, which become the gradient, soft * (p^X - Q) with
+    Q = softmax(q / X).  KL = sum Q (log Q - log p^X) = sum Q (q - z) / X - (log sum e^(q / X) - log sum e^(z / X)): without
+    a logarithm for each entry. */
 static double lemon__distill_row(const lemon__loops *loops, const float *z, float *q, int64_t n, float inverse,
                                  float soft) {
     float top_z = loops->largest(z, n) * inverse, top_q = loops->largest(q, n) * inverse, sums[3];
@@ -5774,10 +5789,11 @@ LEMON__BRIEF_BEGIN
 
         dLoss/dx[j]  +=  sum over i of   dLoss/dy[i] * dy[i]/dx[j]        for a matmul  y = x W^T:   dx = dy W,  dW = dy^T x
 
-   Time is a line: row i runs forward at time i, and backward at time 2n-1-i.  Every buffer is born at some time and dies
-   at another: a value after the last row that reads it (forward, or backward where that row's derivative needs it), a
-   gradient when the row that made the value has used it.  lemon_tape_plan lays buffers whose lives do not overlap over the
-   same memory, largest first, each at the lowest address that is free all its life (Pisarchyk and Lee 2020).
+   Time is a line: of n rows row i runs forward at time i and backward at 2n-1-i, or later where rows run again
+   (lemon_tape_segment).  Every buffer is born at some time and dies at another: a value after the last row that reads it
+   (forward, or backward where that row's derivative needs it), a gradient when the row that made the value has used it.
+   lemon_tape_plan lays buffers whose lives do not overlap over the same memory, largest first, each at the lowest address
+   that is free all its life (Pisarchyk and Lee 2020).
    ================================================================================================================== */
 
 typedef enum lemon__code {
@@ -5817,12 +5833,12 @@ typedef struct lemon__value {
     lemon_tensor tensor;            /* shape; data of leaves, or set by the plan */
     float *grad;                    /* of leaves that want one, or set by the plan */
     int leaf, wants, keep;          /* wants: a gradient is asked for here or further up */
-    int reached;                    /* a loss depends on it */
+    int reached;                    /* 1: a loss depends on it; 2: somebody writes its gradient (lemon__plan_connect) */
     int64_t segment;                /* its maker's, made again where it is read there only; 0: kept, as leaves are */
     int64_t born, dies, born_again, dies_again, grad_born, grad_dies;       /* a second life ends with the pass; 0: none */
 } lemon__value;
 
-enum { LEMON__INPUTS = 5 };
+enum { LEMON__INPUTS = 4 };
 
 typedef struct lemon__tape_row {
     lemon__code code;
@@ -5884,7 +5900,8 @@ static lemon_var lemon__tape_fail(lemon_tape *tape, const char *call, const char
     return -1;
 }
 
-static lemon_var lemon__tape_value(lemon_tape *tape, int64_t rows, int64_t cols) {
+/*  A new value, with its place not known yet; -1: no memory. */
+static lemon_var lemon__tape_make(lemon_tape *tape, int64_t rows, int64_t cols) {
     lemon__value *v;
     if (!lemon__room(tape->ctx, &tape->values, &tape->values_capacity, tape->n_values + 1, sizeof *v)) {
         tape->status = LEMON_E_MEMORY;
@@ -5915,12 +5932,12 @@ static const lemon_tensor *lemon__tape_tensor(lemon_tape *tape, lemon_var x, con
 static lemon__tape_row *lemon__tape_push(lemon_tape *tape, lemon__code code, int64_t rows, int64_t cols, lemon_var a,
                                          lemon_var b, lemon_var c, lemon_var d) {
     int there = lemon__room(tape->ctx, &tape->rows, &tape->rows_capacity, tape->n_rows + 1, sizeof *tape->rows);
-    lemon_var out = there ? lemon__tape_value(tape, rows, cols) : -1;
+    lemon_var out = there ? lemon__tape_make(tape, rows, cols) : -1;
     if (!there) tape->status = LEMON_E_MEMORY;
     if (out < 0) return &tape->nowhere;
     lemon__tape_row *row = &tape->rows[tape->n_rows++];
     memset(row, 0, sizeof *row);
-    row->in[0] = a; row->in[1] = b; row->in[2] = c; row->in[3] = d; row->in[4] = -1;
+    row->in[0] = a; row->in[1] = b; row->in[2] = c; row->in[3] = d;
     row->code = code;
     row->out = out;
     row->segment = tape->values[out].segment = tape->segment;
@@ -5939,7 +5956,7 @@ LEMON_API lemon_var lemon_tape_weight(lemon_tape *tape, const lemon_tensor *tens
     if (!lemon__tape_ready(tape, __func__)) return -1;
     if (tensor == NULL || tensor->data == NULL || tensor->rows < 1 || tensor->cols < 1)
         return lemon__tape_fail(tape, __func__, "the tensor is NULL or empty");
-    lemon_var x = lemon__tape_value(tape, tensor->rows, tensor->cols);
+    lemon_var x = lemon__tape_make(tape, tensor->rows, tensor->cols);
     if (x < 0) return -1;
     tape->values[x].tensor = *tensor;
     tape->values[x].leaf = 1;
@@ -6318,7 +6335,7 @@ static int64_t lemon__plan_offset(const lemon__layout *plan, int64_t which) {
     return offset;
 }
 
-/*  Backward runs rows from the last: the first writer of a gradient overwrites it, later ones add.  Leaves always add */
+/*  Backward runs rows from the last: the first writer of a gradient overwrites it, later ones add.  Leaves always add. */
 static void lemon__plan_connect(lemon_tape *tape) {
     for (int64_t i = 0; i < tape->n_values; i++) tape->values[i].reached &= 1;
     for (int64_t i = tape->n_rows - 1; i >= 0; i--) {
@@ -6424,7 +6441,7 @@ LEMON__BRIEF_BEGIN
         x += Wo * attention(rope(Wq * norm(x)), rope(Wk * norm(x)), Wv * norm(x))       what other tokens know
         x += W_down * (silu(W_gate * norm(x)) * (W_up * norm(x)))                       what this token makes of it
 
-   and the scores of the next token are output * norm(x): from [N, D], by [N, H*C] and [N, F] within a layer, to [N, V]. The
+   and the logits of the next token are output * norm(x): from [N, D], by [N, H*C] and [N, F] within a layer, to [N, V]. The
    rest of the family differs in little: a window of tokens that attention sees (Mistral), biases behind Wq, Wk and Wv
    (Qwen2), a norm of each head of queries and keys before rope (Qwen3), slower turns for longer contexts (LLaMA 3, YaRN).
    Below stands one table of the weights; sizes, initial values, checkpoints, training and fusion are loops over it, and
@@ -6860,7 +6877,7 @@ static void lemon__tape_weights(lemon_tape *tape, const lemon_model *model, floa
 
 /* ---- the forward pass without a tape: for generation and for fusion, which stop between the steps ---- */
 
-/*  The state of rows on their way through a model: batch sequences of seq tokens each, after pos tokens already cached */
+/*  The state of rows on their way through a model: batch sequences of seq tokens each, after pos tokens already cached. */
 typedef struct lemon__walk {
     lemon_ctx *ctx;
     const lemon_model *model;
@@ -12830,8 +12847,8 @@ LEMON__BRIEF_BEGIN
    can be read from memory).  In each layer the new rows q [n, H*C] meet the cached keys and values [length, K*C].
 
    The next id is drawn from  p_i = exp(z_i / temperature) / sum over j of exp(z_j / temperature),  z [V] being the scores,
-   among the top_k likeliest, of these the fewest that sum to top_p (nucleus sampling, Holtzman et al. 2020), of these what
-   has at least min_p times the best one's probability.
+   among the top_k likeliest (Fan et al. 2018), of these the fewest that sum to top_p (nucleus sampling, Holtzman et al.
+   2020), of these what has at least min_p times the best one's probability (Nguyen et al. 2024).
    ================================================================================================================== */
 
 struct lemon_session {
@@ -13246,15 +13263,17 @@ LEMON__BRIEF_BEGIN
    11  TRAINING
 
    Text is one long row of tokens, cut into windows of T; a window's inputs are t[s..s+T-1], its targets the same shifted
-   by one.  A step takes B windows, runs the tape forward and backward, limits the gradient's length, and moves every
-   weight by AdamW (Loshchilov and Hutter 2019):
+   by one.  A step takes B windows, runs the tape forward and backward, shortens the gradient g to the length `clip` if it
+   is longer (Pascanu et al. 2013), and moves every weight by AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019):
 
         m = 0.9 m + 0.1 g      v = 0.95 v + 0.05 g^2      w -= lr * (m' / (sqrt(v') + 1e-8) + decay * w)
 
-   with m' and v' corrected for their start at zero.  m is where the gradient has been pointing, v how large it is.
+   with m' = m / (1 - 0.9^n) and v' = v / (1 - 0.95^n) at step n, for both begin at zero.  m is where the gradient has been
+   pointing, v how large it is.  lr rises for `warmup` steps, then falls to min_lr along half a cosine (Loshchilov and
+   Hutter 2017).
 
-   Nothing random is kept but a seed and a position: the order of windows is a function of (seed, epoch), so a run that
-   is resumed from weights, m, v and the step number goes on with the same bits.
+   Nothing random is kept but a seed and a position: the order of windows is a function of (seed, epoch: how often the
+   text was gone through), so a run that is resumed from weights, m, v and the step number goes on with the same bits.
    ================================================================================================================== */
 
 static int64_t lemon__default_seq(const lemon_config *c, int64_t seq) {
@@ -13447,7 +13466,7 @@ typedef struct lemon__adam {
     int64_t count, n_segments;
     lemon__segment *segments;
     double *squares;                    /* [n_segments] sums of g^2 */
-    float rate, scale, unbias_m, unbias_v;
+    float rate, scale, unbias_m, unbias_v;      /* of this step: lr, by clipping, 1 / (1 - 0.9^n), 1 / (1 - 0.95^n) */
     lemon_isa isa;
 } lemon__adam;
 
@@ -14025,7 +14044,7 @@ LEMON__BRIEF_BEGIN
    How lemon solves.  Some text goes through the teacher.  Those of its layers are kept that turn the stream most, the ends
    always.  The student's residual stream is a projection P of the teacher's on the directions in which its normalised
    activations vary most.  Then, layer by layer, with the activations of both models on the same text at hand:
-     1. read maps: the student's normalised activation y_s must predict the teacher's, y_t:  R = E[y_t y_s^T] E[y_s y_s^T]^-1;
+     1. read maps: the student's normalised activation y_s must predict the teacher's y_t:  In^T = E[y_t y_s^T] E[y_s y_s^T]^-1;
      2. heads and neurons are chosen by how much they write;
      3. the matrices that write to the stream are solved against what the student still lacks, P x_t - x_s, over all
         teacher layers up to the next one that is kept: so dropped layers are made up for, and errors do not pile up.
@@ -14033,9 +14052,9 @@ LEMON__BRIEF_BEGIN
 
    How lemon learns.  What is solved layer by layer is not the best for the whole.  So the student then goes four times
    through the text, a window a step, and all its weights move by gradients towards the teacher's predictions, which are
-   made once, and a tenth as much towards the text; where they come to is the correction.  Small steps on soft targets
-   get far more out of a little text than a pass of training does: after this, solving needs only as many rows as its
-   unknowns ask for.
+   made once (nine tenths of the loss), and the text (one tenth); where they come to is the correction.  Small steps on
+   soft targets get far more out of a little text than a pass of training does: after this, solving needs only as many
+   rows as its unknowns ask for.
    ================================================================================================================== */
 
 /* ---- places: which map stands at which side of which role ---- */
@@ -14659,7 +14678,7 @@ typedef struct lemon__fill {
     lemon_model *student;           /* lemon, from here on: solved so far */
     float *p;                       /* [ds, dt] the projection of the streams */
     int64_t field;                  /* teacher channels that a student channel reads */
-    lemon__rows *store;             /* rows of activations; see there */
+    lemon__rows *store;             /* rows of activations, by LEMON__XT ... LEMON__TARGET */
     const char *what;               /* for the progress callback: which part of the work, and layers of it */
     int64_t done, total;
     lemon_status status;            /* the first error, or that a callback asked to stop: what follows does nothing */
@@ -14840,7 +14859,8 @@ static void lemon__sum_up(lemon__fill *f, double *sums, int64_t count) {
 LEMON__BRIEF_END
 /* ---- rows of activations ----
         A pass over the text goes batch by batch:  for (lemon__rewind(f); lemon__next_batch(f);) ...
-        A store keeps some numbers of every row from one pass to the next. ---- */
+        A store keeps some numbers of every row from one pass to the next: the streams x_t and x_s, what a problem's sources
+        are, what the student's stream lacks, and what its targets are. ---- */
 
 enum { LEMON__XT, LEMON__XS, LEMON__SOURCE, LEMON__LACK, LEMON__TARGET };       /* the last: one a slot, LEMON__TARGET + k */
 enum { LEMON__FUSE_ROWS = 1024 };
@@ -15065,9 +15085,9 @@ static void lemon__factor_solve(const lemon__factor *l, double *x, int64_t rows)
 
 /* ---- least squares: given rows s of a source and t of a target, the W that minimises
             sum |t - W s|^2 + ridge * mean(diag S) * |W - W0|^2,    S = sum s s^T, R = sum (t - W0 s) s^T,
-        which is W = W0 + R (S + ridge * mean I)^-1, by Cholesky in float64.  The ridge is the one of a few whose W predicts
-        best on rows that were held out; some of the targets tell.  Targets are solved for in blocks, so that R never
-        stands whole in memory. ---- */
+        which is W = W0 + R (S + ridge * mean I)^-1 (Hoerl and Kennard 1970), by Cholesky in float64.  The ridge is the one of a
+        few whose W predicts best on rows that were held out; some of the targets tell.  Targets are solved for in blocks, so
+        that R never stands whole in memory. ---- */
 
 enum { LEMON__RIDGES = 5, LEMON__JUDGES = 256, LEMON__BLOCK_OF_TARGETS = 1024 };
 static const double lemon__ridges[LEMON__RIDGES] = {1e-4, 1e-3, 1e-2, 1e-1, 1.0};
@@ -15254,7 +15274,7 @@ static void lemon__transpose(const float *in, int64_t rows, int64_t cols, float 
 }
 
 /*  Target `index` of the block where a teacher channel is read from those student channels alone where P is not zero:
-    by the rows of S that these are. */
+    by the rows of S that these are, with a ridge of 1e-3. */
 static void lemon__masked_task(void *arg, int64_t index, int worker) {
     const lemon__squares *q = (const lemon__squares *)arg;
     const lemon__fill *f = q->f;
@@ -15344,7 +15364,7 @@ static void lemon__eigen_rows(lemon__eigen_job *g, int64_t at, lemon__eigen_run 
     lemon__parallel(g->ctx, lemon__ceil_div(g->n - at, LEMON__EIGEN_ROWS), lemon__eigen_task, g);
 }
 
-/*  x[0 ... n-1], a row beside the diagonal, -> the direction that is mirrored; what is left of it beside the diagonal */
+/*  x[0 ... n-1], a row beside the diagonal, -> the direction that is mirrored; what is left of it beside the diagonal. */
 static double lemon__mirror_of(double *x, int64_t n) {
     double norm = sqrt(lemon__dot64(x, x, n)), e = x[0] > 0.0 ? -norm : norm;
     x[0] -= e;
@@ -15374,7 +15394,7 @@ static void lemon__tridiagonal(lemon__eigen_job *g) {
     for (int64_t i = 0; i < n; i++) g->d[i] = g->a[i * n + i];
 }
 
-/*  Rows of z = Q^T, (..., mirror_1 e_i): each starts as the identity's and is mirrored from the last to the first. */
+/*  Rows of z = Q^T, row i mirror_0 (mirror_1 (... e_i)): each starts as the identity's, mirrored from the last to the first. */
 LEMON__INLINE void lemon__mirrored_body(const lemon__eigen_job *g, int64_t from, int64_t to) {
     const int64_t n = g->n;
     for (int64_t i = from; i < to; i++) {
@@ -15813,8 +15833,8 @@ static void lemon__map_from(lemon__fill *f, lemon_map *map, const float *dense, 
             }
 }
 
-/*  The rows of P, or of its squares, each over the sum of its squares: P's own inverse, for a read map, and what gains go
-    by, the best diagonal for P diag(g) P^T.  NULL: no memory, or an error before. */
+/*  The rows of P, or of its squares, each over the sum of its squares: P's own inverse, for a read map ((P P^T)^-1 P, as
+    the rows are orthogonal), and what gains go by, the best diagonal for P diag(g) P^T.  NULL: no memory, or an error. */
 static float *lemon__basis_over(lemon__fill *f, int squared) {
     float *matrix = f->status ? NULL : lemon__floats(f->ctx, &f->work, f->ds, f->dt);
     for (int64_t i = 0; matrix && i < f->ds; i++) {
@@ -15900,7 +15920,7 @@ static void lemon__solve_select(lemon__fill *f, lemon_map *map, int store, lemon
     map->value = t.turned;
 }
 
-/*  A weight of the student as its maps make it, kept as the begin of its correction; NULL: no memory, or an error before. */
+/*  A weight of the student as its maps make it, kept as the start of its correction; NULL: no memory, or an error before. */
 static float *lemon__correction_begin(lemon__fill *f, int64_t param) {
     if (f->status) return NULL;
     const lemon_tensor *w = &f->student->params[param];
@@ -15969,7 +15989,7 @@ static void lemon__head_squares(lemon__fill *f, const float *x, int64_t rows, fl
     }
 }
 
-/*  What a read map R misses on average, m = E y_t - R^T E y_s, goes through the teacher's matrices to the student's biases:
+/*  What a read map misses on average, m = E y_t - In^T E y_s, goes through the teacher's matrices to the student's biases:
     b + W m, the latter as their correction.  mean: sums over the rows learned from, of y_t and then of y_s. */
 static void lemon__solve_intercept(lemon__fill *f, int64_t layer, const double *mean) {
     float *read = lemon__floats(f->ctx, &f->work, f->ds, f->dt), *lack = lemon__floats(f->ctx, &f->work, 1, f->dt);
@@ -16109,7 +16129,7 @@ static void lemon__solve_layer(lemon__fill *f, int64_t i) {
 
 /* ---- lemon: the output side ---- */
 
-/*  What the covariances of norms say of a gain's normal equations; see below. */
+/*  What the covariances of norms say of a gain's normal equations: see lemon__solve_gain. */
 typedef struct lemon__gain {
     lemon__cov s[2], t[2];          /* E[y_s y_s^T], E[y_t y_s^T] over the rows to learn from (0), and held out (1) */
     double *a[2], *b[2];            /* the equations: a g = b, of what is to be added to the gain */
@@ -16188,7 +16208,8 @@ static void lemon__gain_solve(lemon__fill *f, const lemon__gain *g, float *gain)
 }
 
 /*  The final gain g of a tied student: least squares on centred logits, min E |Es diag(g) y_s - Et diag(g_t) y_t|^2,
-    whose normal equations are (Es^T Es * E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]). */
+    whose normal equations are (Es^T Es . E[y_s y_s^T]) g = diag(Es^T Et diag(g_t) E[y_t y_s^T]); Es, Et: lemon__gain_logits,
+    the dot: number by number. */
 static void lemon__solve_gain(lemon__fill *f) {
     int64_t ds = f->ds, dt = f->dt, param = lemon__param_index(f->sc, LEMON_FINAL_NORM, 0);
     float *ss = lemon__floats(f->ctx, &f->work, ds, ds), *st = lemon__floats(f->ctx, &f->work, ds, dt);
@@ -16298,10 +16319,10 @@ static void lemon__fill_solved(lemon__fill *f) {
                         slicegpt                                  modegpt
         layers          block influence                           block influence (the paper's measure of layers)
         stream          principal components (its section 3)      the same
-        heads           the largest outputs                       CR: the largest |q| |k| (its type II)
+        heads           the largest outputs                       columns (CR) with the largest |q| |k| (type II)
         head_dim        every r-th plane                          the same; values by SVD with wo (its type III)
         neurons         the largest outputs                       ridge leverage scores, and Nystrom's w_down (its type I)
-        SliceGPT turns each block by its own components and puts adapters Q_i^T Q_i+1 on the skips, for which a LLaMA has no
+        SliceGPT turns each block by its own components Q_i, with adapters Q_i^T Q_i+1 in the stream, for which a LLaMA has no
         room: they are the identity where all blocks share the components of their common covariance.  (Turning each block
         and folding the nearest rotation to each adapter into the matrices was tried too: it is far worse.)  The gain at the
         end of a tied student is diag(P diag(g) P^T). ---- */
@@ -16418,8 +16439,8 @@ static void lemon__parts_attention(lemon__fill *f, int64_t i, const lemon__piece
     if (decomposes && f->sc->head_dim != dim) lemon__parts_values(f, i, &p->values);
 }
 
-/*  Type I: scores diag(C (C + mean I)^-1), or sizes where C will not do: 1 - mean (C + mean I)^-1, whose diagonal is
-    |L^-1 e|^2.  L takes the place of C. */
+/*  Type I: scores diag(C (C + mean I)^-1), C = E[h h^T], or sizes where C will not do: 1 - mean (C + mean I)^-1, whose
+    diagonal is |L^-1 e|^2.  L takes the place of C. */
 static void lemon__parts_leverage(lemon__fill *f, const lemon__pieces *p) {
     const int64_t n = f->nt;
     double *low = p->neurons.sum, *inverse = lemon__doubles(f->ctx, &f->work, n, n), mean = 0.0;
@@ -16433,7 +16454,7 @@ static void lemon__parts_leverage(lemon__fill *f, const lemon__pieces *p) {
         f->energy[a] = ok ? 1.0 - mean * lemon__dot64(inverse + a, inverse + a, n - a) : p->squares[a];
 }
 
-/*  The neurons that are chosen; for those of modegpt W_down' = W_down C S (S^T C S)^-1. */
+/*  The neurons that are chosen; for modegpt W_down' = W_down C S (S^T C S)^-1, C = E[h h^T] of the outputs, S the choice. */
 static void lemon__parts_neurons(lemon__fill *f, int64_t i, const lemon__pieces *p) {
     const int decomposes = f->method->kind == LEMON__DECOMPOSES;
     lemon__squares q;
@@ -17284,7 +17305,8 @@ static lemon_status lemon__probe_walk(lemon__probe *p, int which, int64_t end) {
     return status;
 }
 
-/*  U-centred in place, and of length 1: then the product of two is CKA. */
+/*  U-centred in place, g_ij - (s_i + s_j - s / (n-1)) / (n-2) and 0 on the diagonal, s_i sums of rows and s of all, and of
+    length 1: then the product of two is CKA. */
 static void lemon__gram_centre(float *gram, int64_t n, double *sum) {
     double all = 0.0, square = 0.0;
     int64_t j;

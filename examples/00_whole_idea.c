@@ -59,15 +59,15 @@ static void matmul_back(float *dx, float *dw, const float *dy, const float *x, c
 }
 
 /*  y = x / r with r = sqrt(mean(x^2)), so that only the stream's direction counts; dx = (dy - y * mean(dy * y)) / r. */
-static float length(const float *x, int d) { return sqrtf(dot(x, x, d) / (float)d + 1e-5f); }
+static float rms(const float *x, int d) { return sqrtf(dot(x, x, d) / (float)d + 1e-5f); }
 
 static void norm(float *y, const float *x, int d) {
-    for (int i = 0; i < T * d; i++) y[i] = x[i] / length(x + i / d * d, d);
+    for (int i = 0; i < T * d; i++) y[i] = x[i] / rms(x + i / d * d, d);
 }
 
 static void norm_back(float *dx, const float *dy, const float *x, int d) {
     for (int t = 0; t < T; t++, dx += d, dy += d, x += d) {
-        float r = length(x, d), along = dot(dy, x, d) / r / (float)d;
+        float r = rms(x, d), along = dot(dy, x, d) / r / (float)d;
         for (int i = 0; i < d; i++) dx[i] += (dy[i] - x[i] / r * along) / r;
     }
 }
@@ -198,7 +198,7 @@ static void principal(model *m, int to) {
     for (int n = 0; n < 100; n++) for (int a = 0; a < to; a++) {
         for (int i = 0; i < d; i++) next[i] = dot(cov + i * d, p + a * d, d);
         for (int b = 0; b < a; b++) add(next, -dot(next, p + b * d, d), p + b * d, d);
-        for (int i = 0; i < d; i++) p[a * d + i] = next[i] / length(next, d) / sqrtf((float)d);
+        for (int i = 0; i < d; i++) p[a * d + i] = next[i] / rms(next, d) / sqrtf((float)d);
     }
 }
 
