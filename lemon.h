@@ -1266,7 +1266,7 @@ enum { LEMON__INT8 = 1 };
 #define LEMON__BRIEF_END
 #endif
 
-/*  Micro-kernels say themselves which instructions they are, and gcc needs few passes to write them down: a twelfth off.
+/*  Micro-kernels say themselves which instructions they are, and gcc needs few passes to write them down.
     Nothing that is not always_inline may be called in them, or be inlined: so no pass looks for that. */
 #if defined(__GNUC__) && !defined(__clang__) && LEMON__X86 && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define LEMON__EXACT_BEGIN _Pragma("GCC push_options") \
