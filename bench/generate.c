@@ -127,7 +127,7 @@ static double tokens_at(const job *j, double limit) {
 /* ---- where the time goes ---- */
 
 enum { EMBED, NORM, QKV, ATTENTION, WRITE, NEURONS, LOGITS, KINDS };
-static const char *const kind_names[KINDS] = {"embedding", "RMSNorm", "q, k, v and RoPE", "attention", "wo, w_down and residual",
+static const char *const kind_names[KINDS] = {"embedding", "RMSNorm", "RMSNorm, q, k, v and RoPE", "attention", "wo, w_down and residual",
                                               "gate, up and SwiGLU", "last norm, output matrix"};
 
 static double lap(double *clock, double *into) {
@@ -165,8 +165,7 @@ static void timed_piece(lemon_session *s, const int32_t *ids, int64_t n, double 
     lemon__walk_embed(w, ids), lap(&clock, &spent[EMBED]);
     for (layer = 0; layer < s->model->config.n_layers; layer++) {
         float *keys = (float *)s->cache[2 * layer].data, *values = (float *)s->cache[2 * layer + 1].data;
-        lemon__walk_norm(w, LEMON_ATTN_NORM, layer), lap(&clock, &spent[NORM]);
-        lemon__walk_qkv(w, layer, keys, values), lap(&clock, &spent[QKV]);
+        lemon__walk_look(w, layer, keys, values), lap(&clock, &spent[QKV]);
         lemon__walk_attend(w, keys, values), lap(&clock, &spent[ATTENTION]);
         lemon__walk_write(w, LEMON_WO, layer, w->z), lap(&clock, &spent[WRITE]);
         lemon__walk_norm(w, LEMON_FFN_NORM, layer), lap(&clock, &spent[NORM]);
