@@ -182,10 +182,10 @@ static int peer(const job *j, const char *build, finding *out) {
                          j->threads, j->seconds);
 }
 
-/*  llm.c has as many key-value heads as heads, and takes long: one round. */
+/*  llm.c has as many key-value heads as heads, and takes long: the first shape, one round. */
 static int peer_llmc(const job *j, finding *out) {
     const speed_shape *s = j->shape;
-    if (s->kv != s->heads) return 0;
+    if (s != shapes) return 0;
     return speed_command(out, "OMP_NUM_THREADS=%d bench/build/peer_llmc %d %d %d %d %d %d %.0f 2> /dev/null", j->threads,
                          s->d, s->layers, s->heads, s->vocab, s->seq, s->batch, j->seconds);
 }
