@@ -7,8 +7,7 @@
     a student channel is made of.  This one looks at weights alone: channels whose column of the embedding is longest; neurons
     whose row of w_up times column of w_down is longest; heads in whole groups; layers evenly spaced, with a little of the next
     one.  "select" takes all evenly spaced.  Yours?  Beside a copy of lemon.h:  cc -O2 09_own_method.c -o own -lm -pthread
-    The last argument may be left out; the tool draws what is in that file, and makes the student of it:
-        examples/lemon fuse TEACHER OUT --operators own.operators --data TEXT.txt --report own.html  */
+    The file is for lemon fuse TEACHER OUT --operators own.operators --data TEXT.txt --report own.html, and may be left out.  */
 #ifndef LEMON_LINKED
 #define LEMON_IMPLEMENTATION
 #endif
@@ -83,23 +82,20 @@ static lemon_status fill(lemon_ctx *ctx, const lemon_model *t, const lemon_confi
     return status;
 }
 
-/*  The student of our operators, or of a method that lemon.h has: its loss at once, and after a little training.  keep: where
-    the operators are saved, or NULL. */
+/*  The student of our operators, or of a method that lemon.h has: its loss at once, and after a little training. */
 static lemon_status try_method(lemon_ctx *ctx, const lemon_model *t, const lemon_tokens *text, const char *method,
-                               const char *keep) {
+                               const char *file) {
     lemon_operators *ops = NULL;
     lemon_model *student = NULL;
     lemon_fuse_options o;
     lemon_train_options train;
     lemon_config shape = t->config;
     double before, after;
-    lemon_status status;
     shape.d_model /= 2, shape.n_layers = (shape.n_layers + 1) / 2, shape.d_ffn /= 2;
     if (shape.kv_heads % 2 == 0) shape.n_heads /= 2, shape.kv_heads /= 2;
-    lemon_fuse_defaults(&o), lemon_train_defaults(&train);
-    o.method = method, train.steps = 30, train.batch = 4, train.lr = 4e-3;
-    status = method ? lemon_operators_fill(ctx, t, &shape, text, &o, &ops, NULL) : fill(ctx, t, &shape, &ops);
-    if (!status && keep) status = lemon_operators_save(ctx, keep, ops);
+    lemon_fuse_defaults(&o), lemon_train_defaults(&train), o.method = method, train.steps = 30, train.batch = 4, train.lr = 4e-3;
+    lemon_status status = method ? lemon_operators_fill(ctx, t, &shape, text, &o, &ops, NULL) : fill(ctx, t, &shape, &ops);
+    if (!status && file) status = lemon_operators_save(ctx, file, ops);
     if (!status) status = lemon_operators_apply(ctx, ops, t, 1, &student);
     if (!status) status = lemon_eval(ctx, student, text, 0, 8192, &before, NULL);
     if (!status) status = lemon_train(ctx, student, text, &train, NULL);
@@ -113,12 +109,11 @@ int main(int argc, char **argv) {
     lemon_model *t = NULL;
     lemon_tokens text = {NULL, 0, 0};
     const char *data = argc == 3 || argc == 4 ? argv[2] : NULL;
-    lemon_status status = LEMON_E_ARG;
-    if (ctx && data) status = lemon_load(ctx, argv[1], &t);
+    lemon_status status = ctx && data ? lemon_load(ctx, argv[1], &t) : LEMON_E_ARG;
     if (!status) status = lemon_tokens_from_files(ctx, t->tokenizer, t->config.vocab_size, &data, 1, &text);
     if (!status) status = try_method(ctx, t, &text, "select", NULL);
     if (!status) status = try_method(ctx, t, &text, NULL, argc == 4 ? argv[3] : NULL);
-    if (status) fprintf(stderr, "lemon: error: %s\n", data ? lemon_error(ctx) : "usage: 09_own_method TEACHER TEXT.txt [OPERATORS]");
+    if (status) fprintf(stderr, "lemon: error: %s\n", data ? lemon_error(ctx) : "usage: 09_own_method TEACHER TEXT [FILE]");
     lemon_tokens_free(ctx, &text), lemon_model_free(ctx, t), lemon_close(ctx);
     return status != LEMON_OK;
 }

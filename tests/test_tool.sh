@@ -136,7 +136,7 @@ expect 1 "PyTorch's .bin files must be saved as safetensors" info lfs
 expect 1 "format is not text" train m.lemon never.lemon --data m.lemon --steps 2
 expect 1 "leave out --resume" train m.lemon never.lemon --data text.txt --steps 2 --resume
 expect 2 "the teacher itself" fuse m.lemon m.lemon --fraction 0.5
-expect 1 "that is --max-memory" fuse m.lemon never.lemon --fraction 0.5 --method random --max-memory 20k
+expect 1 "that is --max-memory" fuse m.lemon never.lemon --fraction 0.5 --method random --max-memory 60k
 
 train="train m.lemon t.lemon --data text.txt --steps 12 --batch 4 --seq 32 --lr 5e-3"
 run $train --eval-data held.txt --log log.csv --json
