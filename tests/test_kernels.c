@@ -543,8 +543,8 @@ static void test_adam(lemon_isa isa) {
         for (i = 0; i < 1000; i++) state[k][3][i] = fabsf(state[k][3][i]);
         a.w = state[k][0];
         a.g = state[k][1];
-        a.m = state[k][2];
-        a.v = state[k][3];
+        a.m = lemon__view(state[k][2], LEMON_F32, 1, 1000);
+        a.v = lemon__view(state[k][3], LEMON_F32, 1, 1000);
         a.isa = k ? isa : LEMON_ISA_SCALAR;
         a.segments = &s;
         lemon__adam_task(&a, 0, 0);
