@@ -269,22 +269,25 @@ static lemon_status run_solve(world *w) {
 }
 
 static lemon_status run_adam(world *w) {
+    const lemon_dtype moments = coin(w) ? LEMON_F32 : LEMON_BF16;
     lemon__adam a;
-    int64_t i;
-    lemon_status status;
     memset(&a, 0, sizeof a);
     a.count = pick(w, 3000);
-    status = lemon__adam_make(w->ctx, &w->arena, 4, &a);
+    lemon_status status = lemon__adam_make(w->ctx, &w->arena, 4, moments, &a);
     if (status) return status;
+    float *m = some(w, a.count), *v = some(w, a.count);
     a.w = some(w, a.count);
     memcpy(a.g, some(w, a.count), (size_t)a.count * sizeof(float));
-    memcpy(a.m, some(w, a.count), (size_t)a.count * sizeof(float));
-    for (i = 0; i < a.count; i++) a.v[i] = fabsf(a.g[i]);
+    for (int64_t i = 0; i < a.count; i++) v[i] = fabsf(v[i]);
+    lemon_row_from_f32(&a.m, 0, m);
+    lemon_row_from_f32(&a.v, 0, v);
     lemon__adam_segments(&a, 0, a.count, 0, coin(w) ? 0.1f : 0.0f);
     lemon__adam_step(w->ctx, &a, pick(w, 50), 1e-2, lemon__adam_norm(w->ctx, &a), coin(w) ? 1.0 : 0.0);
+    lemon_row_to_f32(&a.m, 0, m);
+    lemon_row_to_f32(&a.v, 0, v);
     put(w, a.w, a.count);
-    put(w, a.m, a.count);
-    put(w, a.v, a.count);
+    put(w, m, a.count);
+    put(w, v, a.count);
     return LEMON_OK;
 }
 
