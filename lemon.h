@@ -36,7 +36,7 @@
         9  Tokenizers      702  10148   text to ids and back; text files to training data
        10  Inference       791  12841   the key-value cache, sampling
        11  Training        856  13262   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          928  14023   operators, the methods that fill them, apply and learn
+       12  Fusion          928  14033   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
@@ -13385,10 +13385,20 @@ LEMON_API lemon_status lemon_eval(lemon_ctx *ctx, const lemon_model *model, cons
 
 /* ---- options ---- */
 
-LEMON_API void lemon_train_defaults(lemon_train_options *options) {
-    static const lemon_train_options defaults = {100, 8, 0, 1, 1e-3, -1.0, -1, LEMON_COSINE, 0.1, 1.0, NULL, 0, 0.0, 1.0,
-                                                 LEMON_RANDOM, 1, NULL, 0, NULL, 0, 0, 0, LEMON_F32, NULL, NULL, NULL};
-    if (options) *options = defaults;
+/*  By name, for they are many: what is not named is 0, and the moments f32. */
+LEMON_API void lemon_train_defaults(lemon_train_options *o) {
+    if (o == NULL) return;
+    memset(o, 0, sizeof *o);
+    o->steps = 100;
+    o->batch = 8;
+    o->accumulate = 1;
+    o->lr = 1e-3;
+    o->min_lr = -1.0;
+    o->warmup = -1;
+    o->weight_decay = 0.1;
+    o->clip = 1.0;
+    o->temperature = 1.0;
+    o->seed = 1;
 }
 
 /*  Puts numbers in place of "choose for me". */
