@@ -3,10 +3,10 @@
         make -C examples programs && examples/build/00_whole_idea
 
     A teacher of 4 layers learns a toy language: "ann has a red cup . bob has a blue hat . the hat is blue ."  To guess the
-    last colour it must look back to the thing and to what stood before it.  Then students of 2 layers, half as wide, are
-    made of the teacher's weights, and learn on beside one that begins at random numbers.  Lemon.h does the same fast, and
-    for real models, which turn queries and keys instead of adding vectors for positions, and have two matrices for UP.
-    T tokens, D numbers in the residual stream, A in attention, F neurons, V words; matrices are [out, in], y = x * W^T.  */
+    last colour it must look back to the thing and to what stood before it.  Students of 2 layers, half as wide, are made of
+    its weights, and learn on beside one that begins at random numbers.  Lemon.h does so fast and for real models, which turn
+    queries and keys instead of adding vectors for positions, and have two matrices for UP.  T tokens; D numbers that a token
+    carries through the layers (its stream), A in attention, F neurons, V words; matrices are [out, in], y = x * W^T.  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,11 +80,11 @@ typedef struct layer {
 static layer kept[MOST_LAYERS + 1];
 static const layer zero;
 
-/*  Each token takes a mean of the values of all tokens up to itself, with weights p = softmax(q . k / sqrt(A)). */
+/*  A token takes a mean of the values of all up to itself, its weights p = softmax(q . k / sqrt(A)): e^score / sum e^score. */
 static void attention(layer *f) {
     for (int t = 0; t < T; t++) {
         float sum = 0, *p = f->p + t * T;
-        for (int s = 0; s <= t; s++) sum += p[s] = expf(dot(f->q + t * A, f->k + s * A, A) / 4);
+        for (int s = 0; s <= t; s++) sum += p[s] = expf(dot(f->q + t * A, f->k + s * A, A) / 4);     /* 4 = sqrt(A) */
         for (int s = 0; s <= t; s++) add(f->z + t * A, p[s] /= sum, f->v + s * A, A);
     }
 }
