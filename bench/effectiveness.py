@@ -55,11 +55,12 @@ STUDENTS = {                                # title; dim, layers, heads, kv head
     "a8": ("an eighth of the shipped teacher", 48, 3, 4, 2, 16, 176),
     "c4": ("a quarter of the 10 M teacher", 176, 6, 5, 5, 32, 544),
     "c8": ("an eighth of the 10 M teacher", 128, 5, 4, 4, 32, 448),
-    "a-width": ("the shipped teacher, width only", 64, 6, 4, 2, 16, 176),
-    "a-depth": ("the shipped teacher, depth only", 128, 3, 8, 4, 16, 352),
-    "a-kv": ("the shipped teacher, fewer key-value heads only", 128, 6, 8, 2, 16, 352),
-    "a-head": ("the shipped teacher, narrower heads only", 128, 6, 8, 4, 8, 352),
-    "a-ffn": ("the shipped teacher, half the width with all its neurons", 64, 4, 4, 2, 16, 352),
+    "b-width": ("stories260K, width only", 32, 5, 4, 2, 8, 88),
+    "b-depth": ("stories260K, depth only", 64, 3, 8, 4, 8, 172),
+    "b-kv": ("stories260K, fewer key-value heads only", 64, 5, 8, 2, 8, 172),
+    "b-head": ("stories260K, narrower heads only", 64, 5, 8, 4, 4, 172),
+    "b-ffn": ("stories260K, half the width with all its neurons", 32, 5, 4, 2, 8, 172),
+    "c-gqa": ("the 10 M teacher, multi-head to grouped-query attention only", 320, 8, 10, 5, 32, 896),
 }
 METHODS = {                                 # arguments of lemon fuse
     "random": ["--method", "random"],
@@ -88,11 +89,14 @@ VARIANTS = {                                # ablations, named by what differs; 
     "lemon-dims-1": ["--field-dims", "1"],
     "lemon-dims-4": ["--field-dims", "4"],
     "lemon-dims-16": ["--field-dims", "16"],
+    "lemon-tokens-1k": ["--tokens", "1024"],
+    "lemon-tokens-2k": ["--tokens", "2048"],
     "lemon-tokens-4k": ["--tokens", "4096"],
     "lemon-tokens-8k": ["--tokens", "8192"],
     "lemon-tokens-16k": ["--tokens", "16384"],
     "lemon-tokens-32k": ["--tokens", "32768"],
     "lemon-tokens-128k": ["--tokens", "131072"],
+    "lemon-tokens-256k": ["--tokens", "262144"],
     "lemon-sampled": [],                    # no text is given: the teacher writes it
     "lemon-moments-bf16": [],
 }
@@ -315,6 +319,7 @@ def curves(student):
             point["start"] = mean([r["start_loss"] for r in same])
             point["flops"] = mean([r["fuse_flops"] + r["train_flops"] for r in same])
             point["fuse_flops"] = mean([r["fuse_flops"] for r in same])
+            point["calibration_tokens"] = same[0]["calibration_tokens"]
     return out
 
 
@@ -403,16 +408,52 @@ def learned(out):
     out.append("")
 
 
+def thrifty(wanted, out):
+    """The operations that lemon needs where its calibration text suits the budget: what a fusion costs goes with that text."""
+    for student in STUDENTS:
+        for distill in (0, 1):
+            if wanted and (student, distill) not in wanted:
+                continue
+            all_points = {m: p for (m, d), p in curves(student).items() if d == distill}
+            some = [m for m in all_points if m == "lemon" or m.startswith("lemon-tokens-")]
+            if len(some) < 3:
+                continue
+            others = [m for m in METHODS if m in all_points and m != "lemon"]
+            budgets = [b for b in BUDGETS if sum(b in all_points[m] for m in some) > len(some) / 2]
+            out += ["**With calibration text that suits the budget**, all operations that lemon needs to come down to where each of the "
+                    "others ends, as a part of theirs, and its calibration tokens: %s, trained on %s" %
+                    (STUDENTS[student][0], "the teacher's logits" if distill else "text alone"), "",
+                    "| to reach |" + "".join(" %d steps |" % b for b in budgets), "|---|" + "---|" * len(budgets)]
+            out += ["| %s |" % m + "".join(" %s |" % least(all_points, some, m, b) for b in budgets) for m in others]
+            out.append("")
+
+
+def least(all_points, some, method, budget):
+    if budget not in all_points[method]:
+        return ""
+    point = all_points[method][budget]
+    loss = mean(point["losses"])
+    found = [(reach(all_points[m], loss, "flops"), first(all_points[m])["calibration_tokens"]) for m in some]
+    found = [f for f in found if f[0]]
+    return "%.2f, %d" % (min(found)[0] / point["flops"], min(found)[1]) if found else "not reached"
+
+
+def first(points):
+    return points[min(points)]
+
+
 CHANGES = {                                 # what the table of ablations says of each
     "lemon": "as it is", "lemon-moments-bf16": "trained on with AdamW's moments in bf16", "lemon-sampled": "on text that the teacher samples",
     "paper": "the paper's recipe, learned for 100 steps", "paper-25": "for 25 steps", "paper-400": "for 400 steps",
 }
 
 
-def ablations(out):
+def ablations(wanted, out):
     """lemon with one thing changed at a time."""
     for student in STUDENTS:
         for distill in (0, 1):
+            if wanted and (student, distill) not in wanted:
+                continue
             all_points = {m: p for (m, d), p in curves(student).items() if d == distill}
             names = [m for m in VARIANTS if m in all_points and m.split("-")[0] in ("lemon", "paper")]
             if len(names) < 3:
@@ -528,7 +569,8 @@ def tables(wanted):
             if os.path.exists(csv_path(student)) and (wanted is None or (student, distill) in wanted):
                 table(student, distill, out)
     learned(out)
-    ablations(out)
+    thrifty(wanted, out)
+    ablations(wanted, out)
     counted(out)
     return out
 
