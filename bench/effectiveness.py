@@ -408,6 +408,11 @@ def learned(out):
     out.append("")
 
 
+def calibrations(all_points):
+    """lemon with other lengths of calibration text, and as it is."""
+    return [m for m in all_points if m == "lemon" or m.startswith("lemon-tokens-")]
+
+
 def thrifty(wanted, out):
     """The operations that lemon needs where its calibration text suits the budget: what a fusion costs goes with that text."""
     for student in STUDENTS:
@@ -415,7 +420,7 @@ def thrifty(wanted, out):
             if wanted and (student, distill) not in wanted:
                 continue
             all_points = {m: p for (m, d), p in curves(student).items() if d == distill}
-            some = [m for m in all_points if m == "lemon" or m.startswith("lemon-tokens-")]
+            some = calibrations(all_points)
             if len(some) < 3:
                 continue
             others = [m for m in METHODS if m in all_points and m != "lemon"]
@@ -473,18 +478,21 @@ def ablations(wanted, out):
 
 def counted(out):
     """In how many of all comparisons lemon does better: students, kinds of training and other starts taken together."""
-    asked = {"lemon is there before training": {}, "lemon has needed fewer operations then": {}, "lemon ends lower after as many steps": {}}
+    asked = {"lemon is there before training": {}, "lemon has needed fewer operations then": {},
+             "so it has where its calibration text suits the budget": {}, "lemon ends lower after as many steps": {}}
     for student in STUDENTS:
-        all_points = curves(student)
-        for (method, distill), points in all_points.items():
-            lemon = all_points.get(("lemon", distill))
+        curves_of = curves(student)
+        for (method, distill), points in curves_of.items():
+            all_points = {m: p for (m, d), p in curves_of.items() if d == distill}
+            lemon, some = all_points.get("lemon"), calibrations(all_points)
             for budget in sorted(set(points) & set(BUDGETS)):
                 if method not in METHODS or method == "lemon" or lemon is None:
                     continue
-                loss = mean(points[budget]["losses"])
+                loss, needed = mean(points[budget]["losses"]), points[budget]["flops"]
                 flops = reach(lemon, loss, "flops")
                 answers = [reach(lemon, loss, "steps") == 0,
-                           flops < points[budget]["flops"] if flops else False if max(lemon) >= budget else None,
+                           flops < needed if flops else False if max(lemon) >= budget else None,
+                           any((reach(all_points[m], loss, "flops") or needed) < needed for m in some) if len(some) > 2 else None,
                            mean(lemon[budget]["losses"]) < loss if budget in lemon else None]
                 for by_budget, answer in zip(asked.values(), answers):
                     if answer is not None:
