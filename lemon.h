@@ -8468,13 +8468,14 @@ static lemon_dtype lemon__model_dtype(const lemon_model *model) {
 }
 
 /*  A tensor that nothing consumes would be missed by the model that was trained with it.  Known to be idle are the
-    output where it is tied to the embedding, and tables of RoPE factors. */
-static lemon_status lemon__unpack_idle(const lemon__unpack *u) {
+    output where it is tied to the embedding, and tables of RoPE factors; a .lemon file may have other parts too. */
+static lemon_status lemon__unpack_idle(const lemon__unpack *u, lemon__style style) {
     static const char *const idle[] = {"lm_head.weight", "output.weight", ".rotary_emb.inv_freq"};
     for (int64_t i = 0; i < u->tensor_names.count; i++) {
         lemon__span span = u->tensor_names.spans[i];
         const char *name = (const char *)u->tensor_names.blob + span.start;
-        int known = u->tensors[i].used;
+        int known = u->tensors[i].used ||
+                    (style == LEMON__STYLE_LEMON && (span.bytes < 7 || memcmp(name, "layers.", 7) != 0));
         for (int j = 0; j < 3; j++) {
             size_t n = strlen(idle[j]);
             known |= span.bytes >= n && memcmp(name + span.bytes - n, idle[j], n) == 0;
@@ -8497,7 +8498,7 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
     if (!status && style == LEMON__STYLE_HF && lemon__scratch_path(u->ctx))     /* wq and wk, put in order */
         status = lemon__arena_scratch_beside(u->ctx, &(*model)->arena, ".teacher", lemon_config_params(config));
     for (int64_t i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
-    for (int64_t i = 0; !status && i < n && style != LEMON__STYLE_LEMON; i++) status = lemon__unpack_idle(&u[i]);
+    for (int64_t i = 0; !status && i < n; i++) status = lemon__unpack_idle(&u[i], style);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
     return status;
 }

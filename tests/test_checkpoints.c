@@ -268,6 +268,9 @@ static void test_messages(lemon_ctx *ctx) {
     lemon__put64(p, 4000);
     check(message_has(ctx, &m, "n_layers is 4000", "tensors"),
           "more layers than tensors are refused before memory is asked for");
+    lemon__put64(p, 1);
+    check(message_has(ctx, &m, "mem.bin: tensor \"layers.1.attn_norm\" has no place", ""),
+          "a layer that the config leaves out is named");
     lemon__put64(p, 2);
     p = m.bytes + find_bytes(&m, "d_model") + 4;
     *p = 'x';
@@ -289,6 +292,30 @@ static void test_messages(lemon_ctx *ctx) {
     check(message_has(ctx, &m, "tensor \"layers.1.wq\" is missing", ""), "a missing tensor is named");
     free(m.bytes);
     lemon_model_free(ctx, a);
+}
+
+/*  What a file has besides the parts that it requires is skipped. */
+static void test_other_parts(lemon_ctx *ctx) {
+    static const float numbers[3] = {1, 2, 3};
+    const lemon_tensor other = lemon__view(lemon__unconst(numbers), LEMON_F32, 1, 3);
+    lemon_model *a = small_model(ctx, 1, 1), *b = NULL;
+    lemon__pack pack;
+    memory m;
+    lemon_writer w = memory_writer(&m);
+    lemon_reader r;
+    lemon__pack_open(ctx, &pack);
+    lemon__pack_text(&pack, "requires", "model", 5);
+    lemon__pack_model(&pack, a, LEMON_F32);
+    lemon__pack_tensor(&pack, "layer", &other, LEMON_F32);
+    lemon__pack_tensor(&pack, "vision.layers.0.wq", &other, LEMON_F32);
+    lemon__pack_write(&pack, &w);
+    lemon__pack_close(&pack);
+    r = memory_reader(&m, 1);
+    check(fine(ctx, lemon_load_reader(ctx, &r, &b)) && b->tokenizer && distance(a, b) >= 0 && distance(a, b) <= 0,
+          "tensors of parts that a file does not require are skipped");
+    lemon_model_free(ctx, b);
+    lemon_model_free(ctx, a);
+    free(m.bytes);
 }
 
 /*  The same of what a tokenizer is made of, of where the data end, and of more parts than there may be. */
@@ -753,6 +780,7 @@ int main(void) {
     test_flips(ctx);
     test_resealed(ctx);
     test_messages(ctx);
+    test_other_parts(ctx);
     test_tokenizer_messages(ctx);
     test_container(ctx);
     test_words(ctx);
