@@ -16668,8 +16668,6 @@ static lemon_status lemon__learn_open(lemon__learn *l, const lemon_model *studen
     l->text = text;
     if (!f->status)
         f->status = lemon__windows_open(f->ctx, &l->arena, &l->text, f->seq, LEMON_RANDOM, f->o->seed, &l->windows);
-    if (!f->status && l->windows.count < 1)
-        f->status = lemon__fail(f->ctx, LEMON_E_ARG, "the text is too short to learn from; give more");
     if (f->status) return f->status;
     lemon__learn_weights(l, student, weights);
     lemon__objective_loss(&l->q, f->sc, weights, -1, -1, &lemon__plain_loss);
@@ -17018,14 +17016,15 @@ static lemon_status lemon__fill_share(lemon__fill *f) {
     return LEMON_OK;
 }
 
+/*  A window is held out, one is watched; learning begins at two, for a window's last target stands behind it. */
 static lemon_status lemon__fill_text(lemon__fill *f, const lemon_tokens *text) {
-    int64_t n = lemon__min(f->tokens, text->count);
+    const int64_t n = lemon__min(f->tokens, text->count), least = f->learn ? 3 : 2;
     f->ids = text->ids;
     lemon__fill_cut(f, n);
+    if (f->windows < least || f->seq < 2)
+        return lemon__fail(f->ctx, LEMON_E_ARG, "the text has %lld tokens, too few to fuse by, expected at least %lld; give "
+                           "some thousands", (long long)n, (long long)(least * lemon__max(2, f->seq)));
     if (lemon__ranks(f->ctx) > 1 && lemon__fill_share(f)) return LEMON_E_MEMORY;
-    if (f->kept_all < 1 || f->seq < 2)
-        return lemon__fail(f->ctx, LEMON_E_ARG,
-                           "the text has %lld tokens, too few to calibrate on; give some thousands", (long long)n);
     if (lemon__ranks(f->ctx) > 1 && f->learn > 0)
         return lemon__fail(f->ctx, LEMON_E_UNSUPPORTED, "learn_steps is %lld, expected 0: one process learns, or trains after",
                            (long long)f->learn);

@@ -126,6 +126,13 @@ static int check(run *r, lemon_status status) {
                     lemon_error(r->ctx));
 }
 
+/*  The same of a call that --data may be too short for: how short the library says, and this in which file. */
+static int check_text(run *r, lemon_status status) {
+    if (status != LEMON_E_ARG || r->set.n_data == 0 || strncmp(lemon_error(r->ctx), "the text has ", 13) != 0)
+        return check(r, status);
+    return complain(r, EXIT_FAILED, "%s: %s", r->set.data[0], lemon_error(r->ctx));
+}
+
 /*  Sizes and times for people; JSON has them exactly.  Each call has room of its own until its block ends. */
 #define HUMAN 32
 #define IN_COUNT(n) human_count((char[HUMAN]){0}, (double)(n), "")
@@ -1762,7 +1769,7 @@ static int fuse_saved(run *r, lemon_fuse_result *result) {
 /*  Fills operators, keeps them for the report or a file, and applies them. */
 static int fuse_filled(run *r, const lemon_config *shape, const lemon_tokens *text, const lemon_fuse_options *options,
                        lemon_fuse_result *result) {
-    int code = check(r, lemon_operators_fill(r->ctx, r->teacher, shape, text, options, &r->operators, result));
+    int code = check_text(r, lemon_operators_fill(r->ctx, r->teacher, shape, text, options, &r->operators, result));
     if (code == EXIT_DONE && r->set.save_operators)
         code = check(r, lemon_operators_save(r->ctx, r->set.save_operators, r->operators));
     if (code) return code;
@@ -1795,7 +1802,7 @@ static int fuse_by_method(run *r, lemon_fuse_result *result) {
     code = fuse_forecast(r, &shape, &options);
     if (code) return code;
     if (!random && (r->set.save_operators || r->set.report)) return fuse_filled(r, &shape, text, &options, result);
-    return check(r, lemon_fuse(r->ctx, r->teacher, &shape, text, &options, &r->model, result));
+    return check_text(r, lemon_fuse(r->ctx, r->teacher, &shape, text, &options, &r->model, result));
 }
 
 /*  Operators that a program of its own made (09_own_method.c) may bring no name. */
@@ -2215,7 +2222,7 @@ static int command_train(run *r) {
     int code = train_load(r), reported;
     if (code) return code;
     options = train_options(r);
-    code = check(r, lemon_train(r->ctx, r->model, &r->tokens, &options, &result));
+    code = check_text(r, lemon_train(r->ctx, r->model, &r->tokens, &options, &result));
     if (code) train_partial(r, &result);
     else code = save_vocabulary(r, r->plain[1], r->model);
     if (code == EXIT_INTERRUPTED && !r->set.quiet && !r->first_step)

@@ -838,7 +838,8 @@ static void test_refusals(lemon_ctx *ctx) {
     o = options_of("ligo");
     o.learn_steps = 5;
     few.count = 40;                     /* a window to learn from and one to hold out, of 16 tokens each */
-    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &few, &o, &m, NULL), LEMON_E_ARG, "too short to learn from") && m == NULL,
+    check(fails_with(ctx, lemon_fuse(ctx, teacher, &shape, &few, &o, &m, NULL), LEMON_E_ARG,
+                     "the text has 40 tokens, too few to fuse by, expected at least 48") && m == NULL,
           "a text that leaves nothing to learn from is refused");
 }
 

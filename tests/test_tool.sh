@@ -421,6 +421,9 @@ printf 'abc' > odd.u16
 expect 1 "empty.txt: tokens is 0, expected at least 2" eval m.lemon --data empty.txt
 expect 1 "odd.u16" eval m.lemon --data odd.u16
 expect 1 "empty.txt: tokens is 0, expected at least 2" train m.lemon o.lemon --data text.txt --steps 2 --eval-data empty.txt
+printf '\5\0\6\0\7\0\10\0\11\0' > few.u16
+expect 1 "few.u16: the text has 5 tokens, expected at least 33" train m.lemon o.lemon --data few.u16 --steps 2 --seq 32
+expect 1 "few.u16: the text has 5 tokens, too few to fuse by, expected at least 48" fuse m.lemon o.lemon $shape --data few.u16
 
 # Questions: the likelihoods are those of eval, so a choice of what the model says greedily wins; ties are wrong.
 said=$("$lemon" generate m.lemon --prompt "a" --temp 0 -n 1 --json --quiet | tail -n 1 | sed 's/.*"text": \("[^"]*"\).*/\1/')
