@@ -1321,6 +1321,7 @@ struct lemon_ctx {
     struct lemon__file *mapped;     /* files whose pages are mapped now */
     struct lemon__forms *forms;     /* tables of chapter 9, made when first needed */
     char message[LEMON__MESSAGE];
+    lemon_status said;              /* what it is the message of */
 };
 
 /*  The packing buffers of chapter 4, which the context owns. */
@@ -1493,7 +1494,12 @@ static lemon_status lemon__fail(lemon_ctx *ctx, lemon_status code, const char *f
     va_start(args, format);
     lemon__vformat(ctx->message, sizeof ctx->message, format, args);
     va_end(args);
-    return code;
+    return ctx->said = code;
+}
+
+/*  Memory that lies in a file was not to be had for what the message says of the file. */
+static lemon_status lemon__memory_or_file(const lemon_ctx *ctx, lemon_status status) {
+    return status == LEMON_E_MEMORY && ctx->said == LEMON_E_IO ? LEMON_E_IO : status;
 }
 
 /*  1, and a message, unless a call has all arguments that it cannot do without. */
@@ -8500,7 +8506,7 @@ static lemon_status lemon__unpack_params(lemon__unpack *u, int64_t n, lemon__sty
     for (int64_t i = 0; !status && i < (*model)->n_params; i++) status = lemon__unpack_param(u, n, style, family, *model, i);
     for (int64_t i = 0; !status && i < n; i++) status = lemon__unpack_idle(&u[i], style);
     if (!status) (*model)->dtype = lemon__model_dtype(*model);
-    return status;
+    return lemon__memory_or_file(u->ctx, status);
 }
 
 /*  Keys whose names begin with "part." are what the model carries along. */
@@ -14025,7 +14031,7 @@ LEMON_API lemon_status lemon_train(lemon_ctx *ctx, lemon_model *model, const lem
     if (!status) status = lemon__trainer_finish(&t, result ? result : &ignored);
     if (!status && (t.o.save_every == 0 || t.o.resume)) status = lemon__trainer_save(&t, 0);   /* nothing was left to do */
     lemon__trainer_release(&t);
-    return status;
+    return lemon__memory_or_file(ctx, status);
 }
 
 LEMON__BRIEF_END
@@ -17238,7 +17244,7 @@ static lemon_status lemon__fuse_any(lemon_ctx *ctx, const lemon_model *teacher, 
     lemon_operators_free(ctx, ops);
     lemon__fill_end(&f);
     if (result) *result = r;
-    return f.status;
+    return lemon__memory_or_file(ctx, f.status);
 }
 
 LEMON_API lemon_status lemon_operators_fill(lemon_ctx *ctx, const lemon_model *teacher, const lemon_config *student,

@@ -16,6 +16,10 @@
 #include <float.h>
 #include <stdio.h>
 #include <time.h>
+#if LEMON__POSIX && !defined(__EMSCRIPTEN__)
+#include <signal.h>
+#include <sys/resource.h>
+#endif
 
 /*  Not every program uses all of this. */
 #if defined(__GNUC__) || defined(__clang__)
@@ -160,6 +164,19 @@ CHECK_UNUSED static void fill_ids(lemon_rng *rng, int32_t *ids, int64_t n, int32
 }
 
 /* ---- files ---- */
+
+/*  No file may grow beyond so many bytes, as on a full disk, until it is said again with 0; 0: that cannot be had here. */
+CHECK_UNUSED static int limit_files(size_t bytes) {
+#if LEMON__POSIX && !defined(__EMSCRIPTEN__)
+    struct rlimit limit;
+    signal(SIGXFSZ, bytes ? SIG_IGN : SIG_DFL);
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0) return 0;
+    limit.rlim_cur = bytes ? (rlim_t)bytes : limit.rlim_max;
+    return setrlimit(RLIMIT_FSIZE, &limit) == 0;
+#else
+    return bytes == 0;
+#endif
+}
 
 /*  The path of a file of real data in $LEMON_DATA, ../../shared/data or ../shared/data; NULL where it is not. */
 CHECK_UNUSED static const char *data_path(const char *name, char *out, size_t size) {

@@ -1607,6 +1607,36 @@ static void test_all_in_scratch(lemon_ctx *ctx) {
     lemon_operators_free(ctx, ops);
 }
 
+/*  A disk that is full before activations are there, or before queries and keys of a folder are in order. */
+static void test_full_scratch(lemon_ctx *ctx) {
+    lemon_config shape = student_config(), wide = tiny_config(128, 2, 4, 2, 32, 16, 40, 1);
+    lemon_fuse_options o = options_of("lemon");
+    lemon_operators *ops = NULL;
+    lemon_model *m = lively_model(ctx, &wide, 3), *back = NULL;
+    lemon_options with;
+    lemon_status status[2];
+    char said[2][512];
+    memset(&with, 0, sizeof with);
+    with.scratch = "build/fused.part", with.memory = 7 << 20, with.threads = 1;
+    lemon_ctx *other = lemon_open(&with);
+    fine(ctx, lemon_save(ctx, scratch("folder"), m, LEMON_F32));
+    if (limit_files(40000)) {
+        status[0] = lemon_operators_fill(other, teacher, &shape, &text, &o, &ops, NULL);
+        snprintf(said[0], sizeof said[0], "%s", lemon_error(other));
+        status[1] = lemon_load(other, scratch("folder"), &back);
+        snprintf(said[1], sizeof said[1], "%s", lemon_error(other));
+        limit_files(0);
+        for (int i = 0; i < 2; i++) {
+            detail("%s: %s", lemon_status_name(status[i]), said[i]);
+            check(status[i] == LEMON_E_IO &&
+                      strstr(said[i], i ? "part.teacher: could not write" : "part.rows: could not write"),
+                  i ? "and where a folder is read" : "a full disk is an I/O error where activations lie in scratch");
+        }
+    }
+    lemon_model_free(ctx, m);
+    lemon_close(other);
+}
+
 /*  As few tokens as a fusion of 7B has, 8,192 for the 6,912 unknowns of a row of W_down: what is solved is nearer to the real
     teacher on text of its own than a selection, at each layer. */
 static void test_few_tokens(lemon_ctx *ctx) {
@@ -1878,6 +1908,7 @@ int main(void) {
     test_scratch(ctx, "lemon");
     test_scratch(ctx, "subclone");
     test_all_in_scratch(ctx);
+    test_full_scratch(ctx);
     test_layer_pages(ctx);
     test_killed();
     test_in_use();

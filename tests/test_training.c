@@ -541,6 +541,13 @@ static void test_in_scratch(void) {
           "where memory is enough scratch is not used, and the bits are the same");
     check(!exists(scratch("moments")) && !exists(scratch("moments.training")), "no file is left");
     check(train_within(&c, bytes + bytes / 2, 1, 0, &less, w[3]) == LEMON_E_MEMORY, "what is too little all the same is an error");
+    if (limit_files(1000000)) {
+        const lemon_status status = train_within(&c, limit, 1, 0, &less, w[3]);
+        limit_files(0);
+        detail("%s: %s", lemon_status_name(status), said);
+        check(status == LEMON_E_IO && strstr(said, "moments.training: could not write"),
+              "a disk too small for it is an I/O error");
+    }
 
     train_within(&c, 0, 0, 0, &all, w[0]);
     less = all;
