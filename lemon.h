@@ -303,7 +303,8 @@ typedef struct lemon_options {
     /*  A file that fusion keeps in place of memory: the student, and where it stands, so that after a kill the same call
         goes on from the last finished layer; what would pass `memory` besides (in files beside it, without a name).  Training
         keeps gradients and moments in such a file where they would pass `memory`, with the same bits.  NULL: all in memory.
-        The path must stay valid; the file is yours to remove.  POSIX only; elsewhere it is not used. */
+        The path must stay valid; the file is yours to remove; of several processes each has its own, PATH.RANK.  POSIX only;
+        elsewhere it is not used. */
     const char *scratch;
     /*  Allocation in one function: makes (old NULL), resizes (neither is 0) and frees (new_bytes 0, returns NULL).
         NULL result otherwise: no memory.  At least 16-byte aligned.  NULL: malloc. */
@@ -2337,13 +2338,17 @@ static int lemon__scratch_lock(int fd) {
     return fcntl(fd, F_SETLK, &all) == 0 || (errno != EACCES && errno != EAGAIN);
 }
 
-/*  Opens scratch of up to `room` bytes; anew, or with what the file holds.  unnamed: it ends with the program. */
-static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t room, int anew, int unnamed,
-                                        struct lemon__file **out) {
-    lemon__file *file = lemon__file_new(ctx, path);
+/*  Opens scratch of up to `room` bytes; anew, or with what the file holds.  With an ending it stands beside the path that was
+    asked for, without a name: it ends with the program.  Of several processes each has its own. */
+static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *ending, size_t room, int anew, struct lemon__file **out) {
+    char path[4096], rank[16] = "";
     struct stat info;
     lemon_status status = LEMON_OK;
-    *out = file;
+    *out = NULL;
+    if (lemon__ranks(ctx) > 1) lemon__format(rank, sizeof rank, ".%d", ctx->options.rank);
+    if (lemon__format(path, sizeof path, "%s%s%s", ctx->options.scratch, rank, ending) >= (int)sizeof path)
+        return lemon__fail(ctx, LEMON_E_ARG, "scratch is too long a path");
+    lemon__file *file = *out = lemon__file_new(ctx, path);
     if (file == NULL) return LEMON_E_MEMORY;
     if (anew) lemon__file_remove(path);                     /* not emptied: somebody may have it mapped */
     file->fd = open(path, O_RDWR | O_CREAT, 0666);
@@ -2355,7 +2360,7 @@ static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t
         file->filled = (size_t)info.st_size;
         file->map = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
         if (!lemon__file_mapped(file, room)) status = lemon__io_error(file, "map");
-        if (unnamed) lemon__file_remove(path);
+        if (*ending) lemon__file_remove(path);
     }
     if (!status) return LEMON_OK;
     lemon__file_close(file);
@@ -2388,11 +2393,10 @@ static lemon_status lemon__scratch_flush(struct lemon__file *file) {
 }
 static void lemon__scratch_close(struct lemon__file *file) { if (file) lemon__file_close(file); }
 #else
-static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *path, size_t room, int anew, int unnamed,
-                                        struct lemon__file **out) {
-    (void)room, (void)anew, (void)unnamed;
+static lemon_status lemon__scratch_open(lemon_ctx *ctx, const char *ending, size_t room, int anew, struct lemon__file **out) {
+    (void)ending, (void)room, (void)anew;
     *out = NULL;
-    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: there is no scratch on this system", path);
+    return lemon__fail(ctx, LEMON_E_UNSUPPORTED, "%s: there is no scratch on this system", ctx->options.scratch);
 }
 static void *lemon__scratch_take(struct lemon__file *file, size_t bytes) { (void)file, (void)bytes; return NULL; }
 static lemon_status lemon__scratch_flush(struct lemon__file *file) { (void)file; return LEMON_OK; }
@@ -2767,13 +2771,11 @@ static lemon_status lemon__arena_scratch(lemon_ctx *ctx, lemon_arena *arena, str
 
 /*  Scratch without a name, beside the one that was asked for. */
 static lemon_status lemon__scratch_beside(lemon_ctx *ctx, const char *ending, int64_t numbers, struct lemon__file **file) {
-    char path[4096];
     size_t room;
-    if (lemon__format(path, sizeof path, "%s%s", ctx->options.scratch, ending) >= (int)sizeof path)
-        return lemon__fail(ctx, LEMON_E_ARG, "scratch is too long a path");
     if (!lemon__mul((size_t)numbers, sizeof(float), &room) || room > SIZE_MAX / 2)
-        return lemon__fail(ctx, LEMON_E_MEMORY, "%s: too large for this machine's address space", path);
-    return lemon__scratch_open(ctx, path, room + LEMON__SCRATCH_MORE, 1, 1, file);
+        return lemon__fail(ctx, LEMON_E_MEMORY, "%s%s: too large for this machine's address space", ctx->options.scratch,
+                           ending);
+    return lemon__scratch_open(ctx, ending, room + LEMON__SCRATCH_MORE, 1, file);
 }
 
 /*  An empty arena gets such scratch. */
@@ -14786,7 +14788,7 @@ static lemon_status lemon__stage_open(lemon__fill *f, size_t room) {
     uint32_t print = lemon__fuse_print(f);
     lemon_status status = LEMON_OK;
     for (int anew = 0; anew < 2 && !status && f->stage == NULL; anew++) {
-        status = lemon__scratch_open(f->ctx, lemon__scratch_path(f->ctx), room, anew, 0, &f->file);
+        status = lemon__scratch_open(f->ctx, "", room, anew, &f->file);
         lemon__stage *stage = status ? NULL : (lemon__stage *)lemon__scratch_take(f->file, LEMON__STAGE);
         if (stage && anew) stage->print = print, stage->size = sizeof *stage;
         if (stage && stage->print == print && stage->size == sizeof *stage) f->stage = stage;

@@ -382,6 +382,37 @@ static void test_no_locks(void) {
 #endif
 }
 
+/*  Processes of one run, that were given the same path, write into files of their own; one alone has the path itself. */
+static int add_nothing(void *user, void *buffer, int64_t count, size_t bytes) {
+    (void)user, (void)buffer, (void)count, (void)bytes;
+    return 0;
+}
+static void test_scratch_names(void) {
+#if LEMON__POSIX
+    static const char *const names[] = {"", ".0", ".1"};
+    char path[256], named[280];
+    lemon_options options;
+    struct lemon__file *file;
+    int ok = 1;
+    snprintf(path, sizeof path, "%s", scratch("ours.part"));
+    memset(&options, 0, sizeof options);
+    options.threads = 1, options.scratch = path, options.all_reduce = add_nothing;
+    for (int i = 0; i < 3; i++) {
+        options.rank = i == 2, options.ranks = i ? 2 : 1;
+        lemon_ctx *ctx = lemon_open(&options);
+        snprintf(named, sizeof named, "%s%s", path, names[i]);
+        remove(named);
+        ok &= fine(ctx, lemon__scratch_open(ctx, "", 4096, 0, &file)) && exists(named);
+        lemon__scratch_close(file);
+        remove(named);
+        ok &= fine(ctx, lemon__scratch_open(ctx, ".rows", 4096, 1, &file)) && strstr(file->path, names[i]) != NULL;
+        lemon__scratch_close(file);
+        lemon_close(ctx);
+    }
+    check(ok, "each of several processes has scratch of its own");
+#endif
+}
+
 static void test_file_memory(lemon_ctx *ctx) {
     lemon_reader r;
     lemon_writer w;
@@ -421,6 +452,7 @@ int main(void) {
     test_file_memory(ctx);
     test_pages(ctx);
     test_no_locks();
+    test_scratch_names();
     lemon_close(ctx);
     check(heap.live == 0, "nothing is left allocated");
     return check_done();
