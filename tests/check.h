@@ -45,7 +45,8 @@ CHECK_UNUSED static int light(void) {
 /*  n rounds, or a CHECK_FEWERth of them: matrix.sh asks for that where an emulator repeats what other machines do in full. */
 CHECK_UNUSED static int rounds_of(int n) {
     const char *text = getenv("CHECK_FEWER");
-    return text ? n / (int)strtol(text, NULL, 10) : n;
+    const long fewer = text ? strtol(text, NULL, 10) : 1;
+    return fewer > 1 ? (int)(n / fewer) : n;
 }
 
 LEMON__PRINTF(1, 2)
