@@ -14225,7 +14225,8 @@ LEMON_API lemon_status lemon_operators_set_map(lemon_ctx *ctx, lemon_operators *
     return status;
 }
 
-/*  What a stranger's file or method filled in: every map that a weight needs is there, and all point into the teacher. */
+/*  What a stranger's file or method filled in: every map that a weight needs is there, all point into the teacher, and no
+    layer is empty. */
 static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators *ops) {
     lemon_status status = LEMON_OK;
     int64_t layer;
@@ -14245,6 +14246,12 @@ static lemon_status lemon__operators_check(lemon_ctx *ctx, const lemon_operators
         if (side < LEMON_PLACE_COUNT && lemon_operators_map(ops, (lemon_place)side, layer, 0)->student == 0)
             return lemon__fail(ctx, LEMON_E_ARG, "the map \"%s\" of student layer %lld is missing", lemon__places[side].name,
                                (long long)layer);
+    }
+    for (int64_t i = 0, held = 0; !status && i < lemon__cells(ops); i++) {
+        held = (i % ops->slots && held) || ops->layer[i] >= 0;
+        if (!held && (i + 1) % ops->slots == 0)         /* whose weights would all be 0 */
+            return lemon__fail(ctx, LEMON_E_ARG, "student layer %lld has no teacher layer, expected one in a slot at least",
+                               (long long)(i / ops->slots));
     }
     return status;
 }

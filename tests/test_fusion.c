@@ -745,7 +745,14 @@ static void test_own_method(lemon_ctx *ctx) {
     ours->layer[1] = 4;
     check(fails_with(ctx, lemon_operators_apply(ctx, ours, teacher, 1, &c), LEMON_E_ARG, "layer is 4, expected -1 to 3"),
           "a layer that the teacher has not is refused");
+    ours->layer[1] = -1;
+    check(fails_with(ctx, lemon_operators_apply(ctx, ours, teacher, 1, &c), LEMON_E_ARG,
+                     "student layer 1 has no teacher layer"),
+          "a student layer with an empty field is refused");
     ours->layer[1] = 1;
+    ours->layer_weight[1] = 0;
+    check(fine(ctx, lemon_operators_apply(ctx, ours, teacher, 1, &c)), "one whose weight is 0 is not");
+    lemon_model_free(ctx, c);
     lemon_operators_set_map(ctx, ours, LEMON_AT_FFN, 1, 0, 1, &map);
     map->index[3] = 40;
     check(fails_with(ctx, lemon_operators_apply(ctx, ours, teacher, 1, &c), LEMON_E_ARG, "index 40, expected 0 to 39"),
