@@ -16395,58 +16395,86 @@ static void lemon__parts_read(lemon__fill *f, int place, int64_t i) {
     if (!lemon__stuck(f, inverse != NULL)) lemon__map_from(f, lemon__own_map(f->ops, place, i, 0), inverse, f->p, f->dt);
 }
 
-/*  Type III for narrower heads: with G = E[v v^T] = L L^T of a key-value head and H = sum over its queries of
-    (P Wo)^T (P Wo), the eigenvectors w of L^T H L give values L^-T w, and L w to read them by: the truncated SVD of
-    sqrt(C) Wv Wo.  Heads whose values are merged from several are left as they are. */
+/*  Type III, for narrower heads: the values v of a key-value head come through fewer channels.  With G = E[v v^T] = L L^T,
+    v = L s, where the s of all tokens together point everywhere alike.  What the stream gets of them is P Wo L s from each
+    query, so by the SVD least is lost, in the mean square, where of s is kept what lies along the directions u that P Wo L
+    makes longest: the eigenvectors of L^T H L with the largest eigenvalues, H = sum over queries of (P Wo)^T (P Wo).  The
+    student's value is u^T s = (L^-T u)^T v, and L u puts it back in the place of v. */
+typedef struct lemon__narrow {
+    int64_t n;                      /* the teacher's head_dim */
+    double *low, *h, *form;         /* G, then L; H; L^T H L, */
+    double *u, *size;               /*   its eigenvectors, in rows, and eigenvalues */
+    double *x;                      /* L^-T of one of these */
+} lemon__narrow;
+
+/*  G of the values from `first` on, in a unit of its own, and H of the queries; w = P Wo. */
+static void lemon__narrow_sums(const lemon__fill *f, const int32_t *queries, int64_t group, int64_t first,
+                               const lemon__cov *values, const float *w, lemon__narrow *t) {
+    const double *g = values->sum + first * values->m + first;
+    const int64_t n = t->n;
+    double mean = 0.0;
+    for (int64_t a = 0; a < n; a++) mean += g[a * values->m + a] / (double)n;
+    for (int64_t a = 0; a < n; a++)
+        for (int64_t b = 0; b < n; b++) t->low[a * n + b] = g[a * values->m + b] / mean + (a == b ? 1e-6 : 0.0);
+    memset(t->h, 0, (size_t)(n * n) * sizeof *t->h);
+    for (int64_t i = 0; i < group * f->ds; i++) {
+        const float *row = w + i % f->ds * f->qt + queries[i / f->ds] * n;
+        for (int64_t a = 0; a < n; a++)
+            for (int64_t b = 0; b < n; b++) t->h[a * n + b] += (double)row[a] * (double)row[b];
+    }
+}
+
+/*  An entry of L^T H L. */
+static double lemon__narrow_form(const lemon__narrow *t, int64_t a, int64_t b) {
+    double sum = 0.0;
+    for (int64_t c = a; c < t->n; c++)
+        for (int64_t r = b; r < t->n; r++) sum += t->low[c * t->n + a] * t->h[c * t->n + r] * t->low[r * t->n + b];
+    return sum;
+}
+
+static void lemon__narrow_write(const lemon__narrow *t, const double *u, float *value) {
+    for (int64_t a = t->n - 1; a >= 0; a--) {
+        t->x[a] = u[a];
+        for (int64_t b = a + 1; b < t->n; b++) t->x[a] -= t->low[b * t->n + a] * t->x[b];
+        t->x[a] /= t->low[a * t->n + a];
+        value[a] = (float)t->x[a];
+    }
+}
+
+static void lemon__narrow_read(const lemon__narrow *t, const double *u, float *heads) {
+    for (int64_t a = 0; a < t->n; a++)
+        for (int64_t b = 0; b <= a; b++) heads[a] += (float)(t->low[a * t->n + b] * u[b]);
+}
+
+/*  Values that are merged from several heads, or without a G that has an L, are left as they are, in all of the layer. */
 static void lemon__parts_values(lemon__fill *f, int64_t i, const lemon__cov *values) {
-    int64_t dt = f->tc->head_dim, ds = f->sc->head_dim, kv = values->m, group = f->sc->n_heads / f->sc->kv_heads;
-    int64_t b, c, r, per = f->tc->n_heads / f->tc->kv_heads;
+    const int64_t n = f->tc->head_dim, kept = f->sc->head_dim, group = f->sc->n_heads / f->sc->kv_heads;
     const float *w = lemon__projected(f, LEMON_WO, f->main[i]);
     lemon_map *write = lemon__own_map(f->ops, LEMON_AT_VALUE, i, 0), *read = lemon__own_map(f->ops, LEMON_AT_READ_HEADS, i, 0);
-    float *v = lemon__floats(f->ctx, &f->work, write->student, kv), *o = lemon__floats(f->ctx, &f->work, f->qs, f->qt);
-    double *low = lemon__doubles(f->ctx, &f->work, dt, dt), *g = lemon__doubles(f->ctx, &f->work, dt, dt);
-    double *e = lemon__doubles(f->ctx, &f->work, dt, dt), *z = lemon__doubles(f->ctx, &f->work, dt, dt);
-    double *d = lemon__doubles(f->ctx, &f->work, 1, dt), *x = lemon__doubles(f->ctx, &f->work, 1, dt);
-    int32_t *order = lemon__ids(f->ctx, &f->work, 1, ds);
-    if (lemon__stuck(f, w && v && o && low && g && e && z && d && x && order)) return;
+    float *v = lemon__floats(f->ctx, &f->work, write->student, values->m), *o = lemon__floats(f->ctx, &f->work, f->qs, f->qt);
+    double *m = lemon__doubles(f->ctx, &f->work, 4 * n + 2, n);
+    int32_t *order = lemon__ids(f->ctx, &f->work, 1, kept);
+    if (lemon__stuck(f, w && v && o && m && order)) return;
+    lemon__narrow t = {n, m, m + n * n, m + 2 * n * n, m + 3 * n * n, m + 4 * n * n, m + 4 * n * n + n};
     for (int64_t h = 0; h < f->sc->kv_heads; h++) {
-        int64_t from = f->chosen[h * group] / per * dt;
-        double mean = 0.0;
+        const int32_t *queries = f->chosen + h * group;
+        const int64_t each = f->tc->n_heads / f->tc->kv_heads, first = queries[0] / each * n;
         int ok = 1;
-        for (int64_t q = 1; q < group; q++) if (f->chosen[h * group + q] / per * dt != from) return;
-        for (int64_t a = 0; a < dt; a++) mean += values->sum[(from + a) * kv + from + a] / (double)dt;
-        memset(g, 0, (size_t)(dt * dt) * sizeof *g);
-        for (int64_t a = 0; a < dt; a++)
-            for (b = 0; b < dt; b++) {
-                low[a * dt + b] = values->sum[(from + a) * kv + from + b] / mean + (a == b ? 1e-6 : 0.0);
-                for (int64_t q = 0; q < group; q++)
-                    for (r = 0, c = f->chosen[h * group + q] * dt; r < f->ds; r++)
-                        g[a * dt + b] += (double)w[r * f->qt + c + a] * (double)w[r * f->qt + c + b];
-            }
-        lemon__cholesky_small(f->ctx->isa)(low, dt, dt, &ok);
+        for (int64_t q = 1; q < group; q++) ok &= queries[q] / each * n == first;
+        if (ok) lemon__narrow_sums(f, queries, group, first, values, w, &t);
+        if (ok) lemon__cholesky_small(f->ctx->isa)(t.low, n, n, &ok);
         if (!ok) return;
-        memset(e, 0, (size_t)(dt * dt) * sizeof *e);
-        for (int64_t a = 0; a < dt; a++)                            /* L^T H L */
-            for (b = 0; b < dt; b++)
-                for (c = a; c < dt; c++)
-                    for (r = b; r < dt; r++) e[a * dt + b] += low[c * dt + a] * g[c * dt + r] * low[r * dt + b];
-        if (lemon__stuck(f, !lemon__eigen(f->ctx, e, dt, d, z))) return;
-        lemon__choose(f, d, dt, ds, order);
-        for (c = 0; c < ds; c++) {
-            const double *u = z + order[c] * dt;
-            for (int64_t a = dt - 1; a >= 0; a--) {                 /* x = L^-T u */
-                for (x[a] = u[a], b = a + 1; b < dt; b++) x[a] -= low[b * dt + a] * x[b];
-                x[a] /= low[a * dt + a];
-                v[(h * ds + c) * kv + from + a] = (float)x[a];
-            }
+        for (int64_t k = 0; k < n * n; k++) t.form[k] = lemon__narrow_form(&t, k / n, k % n);
+        if (lemon__stuck(f, !lemon__eigen(f->ctx, t.form, n, t.size, t.u))) return;
+        lemon__choose(f, t.size, n, kept, order);
+        for (int64_t c = 0; c < kept; c++) {
+            const double *u = t.u + order[c] * n;
+            lemon__narrow_write(&t, u, v + (h * kept + c) * values->m + first);
             for (int64_t q = 0; q < group; q++)
-                for (int64_t a = 0; a < dt; a++)
-                    for (b = 0; b <= a; b++)
-                        o[((h * group + q) * ds + c) * f->qt + f->chosen[h * group + q] * dt + a] +=
-                            (float)(low[a * dt + b] * u[b]);
+                lemon__narrow_read(&t, u, o + ((h * group + q) * kept + c) * f->qt + queries[q] * n);
         }
     }
-    lemon__map_from(f, write, v, v, kv);
+    lemon__map_from(f, write, v, v, values->m);
     lemon__map_from(f, read, o, o, f->qt);
 }
 
