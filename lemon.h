@@ -25,18 +25,18 @@
     TABLE OF CONTENTS: the line where a chapter's declarations begin, the line where it is explained and implemented (or a
     little before: `make -C tests contents` puts them right), and what is there.  Chapters use those above them only.
     Who has never met a transformer begins with examples/00_whole_idea.c: all of it in 250 lines of C.
-        1  Platform        259   1292   contexts, status, memory, threads, CPU features, time, files
-        2  Numbers         381   2400   bf16 and f16, random numbers, checksums
-        3  Tensors         403   2551   a dense view, storage types, arenas
-        4  GEMM            437   2823   the matrix product
-        5  Kernels           -   4679   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
-        6  Tape            465   5782   reverse-mode automatic differentiation
-        7  Model           541   6435   the config, the table of parameters, the LLaMA forward pass
-        8  Checkpoints     672   7034   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
-        9  Tokenizers      702  10148   text to ids and back; text files to training data
-       10  Inference       791  12841   the key-value cache, sampling
-       11  Training        856  13262   evaluation, AdamW, schedules, distillation, resume
-       12  Fusion          928  14033   operators, the methods that fill them, apply and learn
+        1  Platform        259   1293   contexts, status, memory, threads, CPU features, time, files
+        2  Numbers         382   2410   bf16 and f16, random numbers, checksums
+        3  Tensors         404   2561   a dense view, storage types, arenas
+        4  GEMM            438   2831   the matrix product
+        5  Kernels           -   4687   RMSNorm, RoPE, attention, SwiGLU, cross-entropy: forward and backward
+        6  Tape            466   5790   reverse-mode automatic differentiation
+        7  Model           542   6443   the config, the table of parameters, the LLaMA forward pass
+        8  Checkpoints     673   7042   the .lemon format, byte by byte; Hugging Face, GGUF and llama2.c in and out
+        9  Tokenizers      703  10157   text to ids and back; text files to training data
+       10  Inference       792  12850   the key-value cache, sampling
+       11  Training        857  13271   evaluation, AdamW, schedules, distillation, resume
+       12  Fusion          929  14042   operators, the methods that fill them, apply and learn
 
     Five small programs.  They are compiled and run by the tests, one after the other, in a folder with a teacher.lemon (for
     example examples/data/teacher.lemon) and a text.txt (examples/stories --count 500 > text.txt).
