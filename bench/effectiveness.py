@@ -424,7 +424,7 @@ def thrifty(wanted, out):
             if len(some) < 3:
                 continue
             others = [m for m in METHODS if m in all_points and m != "lemon"]
-            budgets = [b for b in BUDGETS if sum(b in all_points[m] for m in some) > len(some) / 2]
+            budgets = [b for b in BUDGETS if any(b in all_points[m] for m in some) and any(b in all_points[m] for m in others)]
             out += ["**With calibration text that suits the budget**, all operations that lemon needs to come down to where each of the "
                     "others ends, as a part of theirs, and its calibration tokens: %s, trained on %s" %
                     (STUDENTS[student][0], "the teacher's logits" if distill else "text alone"), "",
