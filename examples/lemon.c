@@ -625,11 +625,13 @@ static int check_arguments(run *r) {
                         r->command->name, r->command->arguments, r->command->name);
     for (i = 0; i < N_FLAGS; i++)
         if ((flags[i].required & r->command->bit) && !r->given[i] && !r->set.operators && !r->set.choices &&
-            !r->set.params && !(r->set.fraction > 0))
+            !r->set.params && !was_given(r, "--fraction"))
             return complain(r, EXIT_USAGE, "%s is missing, expected %s %s%s; see lemon %s --help", flags[i].name,
                             flags[i].name, flags[i].value,
                             r->command->bit == FUSE ? " and all other sizes, or --params N, or --fraction X" : "",
                             r->command->name);
+    if (was_given(r, "--fraction") && !(r->set.fraction > 0))
+        return complain(r, EXIT_USAGE, "--fraction is 0, expected a number above 0 and at most 1; see lemon fuse --help");
     return check_pairs(r);
 }
 

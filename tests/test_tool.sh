@@ -89,6 +89,7 @@ expect 2 "--dtype" convert m.lemon out.lemon --dtype f8
 expect 2 "or --params N, or --fraction X" fuse m.lemon out.lemon
 expect 2 "contradict" fuse m.lemon out.lemon --params 1M --fraction 0.5
 expect 2 "--fraction" fuse m.lemon out.lemon --fraction 1.5
+expect 2 "--fraction is 0, expected a number above 0" fuse m.lemon out.lemon --fraction 0
 expect 2 "--params" fuse m.lemon out.lemon --params 1.M
 expect 2 "--dim" fuse m.lemon out.lemon --layers 1 --heads 1 --kv-heads 1 --ffn 8
 expect 2 "--threads" info m.lemon --threads 1000
