@@ -407,8 +407,8 @@ static int was_given(const run *r, const char *name) {
     return i >= 0 && r->given[i];
 }
 
-/*  A whole number, all of the text; k, M and G (or B) are thousands, millions and thousands of millions where allowed,
-    also with a decimal point, as in 1.3G. */
+/*  A whole number, all of the text; k, M and G (or B), large or small, are thousands, millions and thousands of millions
+    where allowed, also with a decimal point, as in 1.3G. */
 static int parse_whole(const char *text, int suffix, int64_t *value) {
     int64_t unit = 1;
     char *end;
@@ -416,8 +416,8 @@ static int parse_whole(const char *text, int suffix, int64_t *value) {
     size_t digits = strspn(text, "0123456789"), n = strlen(text);
     size_t decimals = text[digits] == '.' ? strspn(text + digits + 1, "0123456789") : 0;
     if (*text != '-' && digits == 0) return 0;
-    if (suffix && n > 0 && strchr("kMGB", text[n - 1]))
-        unit = text[n - 1] == 'k' ? 1000 : text[n - 1] == 'M' ? 1000000 : 1000000000;
+    if (suffix && n > 0 && strchr("kKmMgGbB", text[n - 1]))
+        unit = strchr("kK", text[n - 1]) ? 1000 : strchr("mM", text[n - 1]) ? 1000000 : 1000000000;
     if (unit > 1 && digits > 0 && digits < 7 && decimals > 0 && digits + decimals + 2 == n) {
         *value = (int64_t)(strtod(text, NULL) * (double)unit + 0.5);
         return 1;

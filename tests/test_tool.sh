@@ -285,6 +285,10 @@ holds "--fraction 0.5 gives a student of $(field student_params) from $size" \
 check "and says the shape" grep -q -- '--dim [0-9]* --layers [0-9]* --heads' out
 run fuse one.lemon b.lemon --params 0.02M --layers 3 --data text.txt --tokens 2000 --json --quiet
 holds "--params 0.02M" "$(field student_params) <= 20000 && $(field student_params) >= 17000"
+for word in 20K 0.02m; do
+    run fuse one.lemon b2.lemon --params $word --method random --quiet
+    check "--params $word is understood" test "$status" -eq 0
+done
 run info b.lemon --json
 holds "with the layers that were asked for" "$(field n_layers) == 3"
 expect 2 "at least" fuse one.lemon b.lemon --params 10
