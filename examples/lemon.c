@@ -572,8 +572,10 @@ static int parse_plain(run *r, const char *word, const flag **list) {
         return EXIT_DONE;
     }
     if (*list) return set_value(r, *list, word);
-    return complain(r, EXIT_USAGE, "\"%s\" is one argument too many, expected lemon %s %s; see lemon %s --help", word,
-                    r->command->name, r->command->arguments, r->command->name);
+    return complain(r, EXIT_USAGE, "\"%s\" is one argument too many, expected lemon %s %s%s; see lemon %s --help", word,
+                    r->command->name, r->command->arguments,
+                    r->command->bit & GENERATE ? " --prompt TEXT" :
+                    find_flag("--data", 6, r->command->bit) >= 0 ? " --data FILE" : "", r->command->name);
 }
 
 /*  -n or --seed, not "-" or a text such as "- an item". */
@@ -2255,6 +2257,9 @@ static const command_row *find_command(const char *name) {
 static int unknown_command(run *r, const char *name) {
     suggestion near;
     int i;
+    if (*name == '-')
+        return complain(r, EXIT_USAGE, "%s is where a command should be, expected lemon COMMAND ... %s; lemon --help lists them",
+                        name, name);
     suggest_begin(&near, name);
     for (i = 0; i < N_COMMANDS; i++) suggest(&near, commands[i].name);
     if (near.best[0]) return complain(r, EXIT_USAGE, "\"%s\" is no command; did you mean lemon %s?", name, near.best);

@@ -67,6 +67,9 @@ done
 expect 0 "usage: lemon fuse" help fuse
 expect 0 "usage: lemon COMMAND" help
 expect 2 "no command" bogus
+expect 2 "expected lemon COMMAND ... --json" --json info m.lemon
+expect 2 "expected lemon generate MODEL --prompt TEXT" generate m.lemon "Once upon a time"
+expect 2 "expected lemon eval MODEL --data FILE" eval m.lemon text.txt
 expect 2 "did you mean lemon generate?" gen
 expect 2 "did you mean --prompt?" generate a -p text
 expect 2 "but of lemon train; did you mean --temp?" generate a --temperature 1
