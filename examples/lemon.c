@@ -1332,6 +1332,7 @@ typedef struct chatting {
     int32_t *scratch;
     int64_t fed, written;        /* of r->tokens: how many the session has seen; new tokens in all */
     double seconds;              /* that writing took */
+    int told;                    /* that the beginning is forgotten */
     float *logits;               /* of what comes after the tokens fed */
     buffer text;                 /* all that the model wrote, for JSON */
 } chatting;
@@ -1350,8 +1351,9 @@ static double seconds_now(void) {
 static int chat_feed(run *r, chatting *c) {
     int64_t most = r->model->config.max_seq, n = r->tokens.count, keep = most / 2;
     if (n >= most) {
-        if (!r->set.quiet) fprintf(stderr, "\nlemon: the context of %lld tokens is full; the beginning is forgotten\n",
-                                   (long long)most);
+        if (!r->set.quiet && !c->told++)
+            fprintf(stderr, "\nlemon: the context of %lld tokens is full: from here on the oldest text is forgotten\n",
+                    (long long)most);
         memmove(r->tokens.ids + 1, r->tokens.ids + n - (keep - 1), (size_t)(keep - 1) * sizeof *r->tokens.ids);
         n = r->tokens.count = keep;
         c->fed = 0;
