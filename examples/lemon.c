@@ -144,6 +144,7 @@ static const char *human_count(char text[HUMAN], double n, const char *unit) {
     static const char *const steps[] = {"", "k", "M", "G", "T", "P", "E"};
     int step = 0;
     while (step < 6 && fabs(n) >= 999.5) n /= 1000, step++;
+    if (n != n) return "not known";
     snprintf(text, HUMAN, "%.*f%s%s%s", step == 0 || n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2, n, step || *unit ? " " : "",
              steps[step], unit);
     return text;
@@ -1547,7 +1548,7 @@ static int go_on(run *r, const lemon_model *model, int64_t count, const lemon_sa
 static int compare_text(run *r, compared *c) {
     lemon_sampling sampling = sampling_from(&r->set);
     int code = go_on(r, c->model, r->set.count, &sampling, &c->text);
-    c->writes = r->bar.seconds > 0 ? (double)c->text.tokens / r->bar.seconds : (double)NAN;
+    c->writes = c->text.tokens > 0 && r->bar.seconds > 0 ? (double)c->text.tokens / r->bar.seconds : (double)NAN;
     return code;
 }
 

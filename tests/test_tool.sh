@@ -306,6 +306,9 @@ check "as one object" sh -c 'tail -n 1 out | grep -q "^{\"models\": \[{\"model\"
 run eval one.lemon --data held.txt --seq 32 --json
 holds "compare has the loss of eval" "($(field loss) - ${here_loss:-0})^2 < 1e-12"
 expect 2 "--data" compare one.lemon f.lemon
+run compare one.lemon f.lemon --data held.txt --seq 32 -n 0 --json
+check "compare -n 0: the speed of writing is not known" sh -c 'grep -q "^writes.*not known *not known" out &&
+    test "$(tail -n 1 out | grep -o "\"tokens_per_second\": null" | wc -l)" -eq 2'
 expect 1 "none.lemon" compare one.lemon none.lemon --data held.txt
 printf 'Once\n\n/new\nThere\n' | "$lemon" chat one.lemon -n 9 --seed 3 --json > out 2> err
 check "chat: a line of text for each turn, then JSON" test "$(wc -l < out)" -ge 4
