@@ -961,7 +961,8 @@ static double weight_bytes(const lemon_model *model) {
 static void print_model(const char *path, const lemon_model *model) {
     const lemon_config *c = &model->config;
     static const char *const scalings[LEMON_ROPE_COUNT] = {"", ", linear RoPE", ", LLaMA 3's RoPE", ", YaRN"};
-    printf("%s: %s, %s%s, %s parameters as %s, %s in memory\n", path, model->format[0] ? model->format : "lemon",
+    printf("%s: %s, %s%s, %s parameters as %s, %s in memory\n", path,
+           strcmp(model->format, "hf") == 0 ? "Hugging Face folder" : model->format[0] ? model->format : "lemon",
            lemon_config_family(c), scalings[c->rope_scaling], IN_COUNT(lemon_config_params(c)),
            lemon_dtype_name(model->dtype), IN_BYTES(weight_bytes(model)));
     printf("  width %d, %d layers, %d heads, %d key-value heads of %d channels, %d FFN neurons\n", (int)c->d_model,

@@ -346,6 +346,7 @@ for out in out.gguf out-hf out.bin; do
     run info $out --json
     case $out in out.gguf) format=gguf ;; out-hf) format=hf ;; *) format=llama2c ;; esac
     check "$out is $format" test "$(field format)" = "\"$format\""
+    [ $format != hf ] || check "and is called a folder" grep -q "^$out: Hugging Face folder, llama, " out
 done
 check "the vocabulary of a .bin is beside it" sh -c '"$0" tokenize out.bin "$1" --tokenizer out.tokenizer.bin > beside; "$0" tokenize one.lemon "$1" | cmp - beside' "$lemon" "Once there was"
 expect 0 "" convert one.lemon shards/ --shard-size 20k --quiet
