@@ -65,6 +65,8 @@ for command in "" $commands; do
     check "the example of lemon $command runs" sh -c "cd typed && sed 's/--steps 100/--steps 2/; s/--steps 30/--steps 2/; s/--count 500/--count 60/; s/--fraction 0.25/& --tokens 2k --learn 2/; s/--report/--tokens 2k &/' lines.sh > short.sh && test -s short.sh && sh -e short.sh < /dev/null"
 done
 expect 0 "usage: lemon fuse" help fuse
+expect 0 "65536 for lemon where it learns" help fuse
+expect 0 "| tail -n 1 | jq ." help eval
 expect 0 "usage: lemon COMMAND" help
 expect 2 "no command" bogus
 expect 2 "expected lemon COMMAND ... --json" --json info m.lemon
