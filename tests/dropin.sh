@@ -59,7 +59,7 @@ binding() { # NAME OUTPUT STUDENT
 }
 CXX=${CXX:-c++}
 if command -v "$CXX" > /dev/null; then
-    $CXX -std=c++11 -O1 -Wall -Wextra -Wpedantic -Wshadow -Werror ../examples/bindings/demo.cpp -o "$work/demo" -pthread > "$work/log" 2>&1 &&
+    $CXX -std=c++11 -O1 -Wall -Wextra -Wpedantic -Wshadow -Werror -I.. ../examples/bindings/demo.cpp -o "$work/demo" -pthread > "$work/log" 2>&1 &&
         "$work/demo" ../examples/data/teacher.lemon "$work/cpp.lemon" > "$work/cpp.out" 2>> "$work/log"
     result $? "lemon.hpp compiles and runs" "$(log)"
     binding C++ "$work/cpp.out" "$work/cpp.lemon"

@@ -1,5 +1,5 @@
 // demo.cpp TEACHER STUDENT - lemon.h from C++: loads, generates, fuses, saves.
-//     c++ -std=c++11 -O2 demo.cpp -o demo -pthread && ./demo ../data/teacher.lemon /tmp/student.lemon
+//     c++ -std=c++11 -O2 -I../.. demo.cpp -o demo -pthread && ./demo ../data/teacher.lemon /tmp/student.lemon
 #define LEMON_IMPLEMENTATION
 #include "lemon.hpp"
 #include <cstdio>

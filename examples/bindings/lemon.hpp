@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-#include "../../lemon.h"
+#include "lemon.h"
 
 namespace lemon {
 
