@@ -21,7 +21,7 @@ task() {
 }
 
 if ! task "$n" > /dev/null; then
-    echo "make -C examples exercise N=...     easy ones first; the number before a colon is the chapter"
+    echo "make -C examples exercise N=...     easy ones first: N, its chapter, what it does"
     for i in 1 2 3 4 5 6 7 8 9 10; do printf '%4d  %s\n' $i "$(task $i)"; done
     [ -z "$n" ]
     exit
@@ -38,7 +38,7 @@ if [ ! -f "$folder/lemon.h" ]; then
             if (signature ~ /lemon_status/) print "    return LEMON_E_UNSUPPORTED;"
             else if (signature !~ / void /) print "    return 0;"
         }' ../lemon.h > "$folder/lemon.h.tmp" && mv "$folder/lemon.h.tmp" "$folder/lemon.h"
-    echo "Exercise $n, chapter $(task "$n")."
+    echo "Exercise $n, chapter $(task "$n" | sed 's/^ *//')."
     echo "Write it: examples/$folder/lemon.h, line $(grep -n "/\* exercise $n \*/" "$folder/lemon.h" | cut -d: -f1)."
     echo "The same command again grades it; to begin anew, remove examples/$folder."
     exit
