@@ -67,6 +67,8 @@ for folder in "$LEMON_DATA" ../../shared/data ../shared/data; do
 done
 [ -s "$work/table" ] || { echo "skip the reference continuation: there is no stories260K.bin"; skipped=1; }
 measure "the teacher" "$teacher" '' '' 60 q8 q8-int8 q4 q4-int8
+make -s -C ../examples/embedded B="$work/little" RAM_KB=16 2>&1 | grep -q '^RAM_KB is 16, expected more than 26'
+result $? "a board without room for the stack is told" "another message"
 
 # Which board has room for what, and an estimate of its speed: an instruction a cycle.  Flash and contiguous RAM in KB, by the
 # makers' data sheets; of the RAM 24 KB are the stack.
