@@ -1441,6 +1441,10 @@ static int chat_turns(run *r, chatting *c, buffer *line) {
             c->fed = 0;
             continue;
         }
+        if (line->text[0] == '/' && isalpha((unsigned char)line->text[1]) && !strpbrk(line->text + 1, " /")) {
+            fprintf(stderr, "lemon: %s is not known here, /new and /quit are\n", line->text);
+            continue;
+        }
         if (line->length) code = chat_hear(r, line);
         if (code == EXIT_DONE) code = chat_say(r, c);
     }

@@ -318,6 +318,9 @@ fields "chat --json" text tokens tokens_per_second
 first=$(cat out | sed 's/, "tokens_per_second.*//')
 printf 'Once\n\n/new\nThere\n' | "$lemon" chat one.lemon -n 9 --seed 3 --json > out 2> err
 check "the same turns, the same text" test "$first" = "$(sed 's/, "tokens_per_second.*//' out)"
+printf 'Once\n/help\n\n/new\nThere\n' | "$lemon" chat one.lemon -n 9 --seed 3 --json > out 2> err
+check "what is no command of chat's is told, and no text" test "$first" = "$(sed 's/, "tokens_per_second.*//' out)" -a \
+    "$(grep -c '/help is not known here, /new and /quit are' err)" -eq 1
 printf 'Once upon\n\n\n\n\n\n\n' | "$lemon" chat one.lemon -n 20 > out 2> err
 check "chat goes on when the context of 64 is full, and says so once" test $? -eq 0 -a "$(grep -c 'context of 64' err)" -eq 1
 
