@@ -48,6 +48,8 @@ def numbers(kind, cols, row):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     keys, tensors = parse(open(sys.argv[1], "rb").read())
     if len(sys.argv) > 2:
         kind, rows, cols, body = tensors[sys.argv[2]]
