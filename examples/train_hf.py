@@ -2,6 +2,8 @@
 """Goes on training a Hugging Face folder that lemon.h wrote, in plain PyTorch: for those who have a GPU.
 train_hf.py FOLDER IDS.u16 STEPS BATCH SEQ LR      prints a line "step,loss,norm of the gradients" for each step, as does
 lemon train FOLDER OUT --data IDS.u16 --steps .. --batch .. --seq .. --lr .. --order sequential --schedule constant --warmup 0
+Ids of a text that fits on a command line:  lemon tokenize FOLDER "$(cat TEXT)" | python3 -c 'import sys, array
+array.array("H", map(int, sys.stdin.read().split())).tofile(sys.stdout.buffer)' > IDS.u16
 """
 import glob, json, math, struct, sys
 import torch
