@@ -383,7 +383,8 @@ static const flag flags[] = {
     {"--threads", "N", WHOLE, FIELD(threads), "0", 0, 256, ALL, 0, "0: LEMON_THREADS, else all cores"},
     {"--int8", NULL, SWITCH, FIELD(int8), NULL, 0, 0, EVAL | GENERATE, 0,
      "multiply q8 and q4 weights by rounded bytes: faster, a little less exact"},
-    {"--json", NULL, SWITCH, FIELD(json), NULL, 0, 0, ALL, 0, "the last line of the output is one JSON object: | tail -n 1 | jq ."},
+    {"--json", NULL, SWITCH, FIELD(json), NULL, 0, 0, ALL, 0,
+     "the last line of the output is one JSON object: | tail -n 1 | jq ."},
     {"--quiet", NULL, SWITCH, FIELD(quiet), NULL, 0, 0, ALL, 0, "no progress and no remarks"},
     {"--help", NULL, SWITCH, FIELD(help), NULL, 0, 0, ALL, 0, "this text"},
     {"--version", NULL, SWITCH, FIELD(version), NULL, 0, 0, ALL, 0, "the version of lemon.h"},
@@ -2267,8 +2268,8 @@ static int unknown_command(run *r, const char *name) {
     suggestion near;
     int i;
     if (*name == '-')
-        return complain(r, EXIT_USAGE, "%s is where a command should be, expected lemon COMMAND ... %s; lemon --help lists them",
-                        name, name);
+        return complain(r, EXIT_USAGE, "%s is before the command, expected lemon COMMAND ... %s; lemon --help lists them", name,
+                        name);
     suggest_begin(&near, name);
     for (i = 0; i < N_COMMANDS; i++) suggest(&near, commands[i].name);
     if (near.best[0]) return complain(r, EXIT_USAGE, "\"%s\" is no command; did you mean lemon %s?", name, near.best);
