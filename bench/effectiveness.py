@@ -434,17 +434,14 @@ def thrifty(wanted, out):
 
 
 def least(all_points, some, method, budget):
+    """A cell of that table."""
     if budget not in all_points[method]:
         return ""
     point = all_points[method][budget]
     loss = mean(point["losses"])
-    found = [(reach(all_points[m], loss, "flops"), first(all_points[m])["calibration_tokens"]) for m in some]
+    found = [(reach(all_points[m], loss, "flops"), all_points[m][min(all_points[m])]["calibration_tokens"]) for m in some]
     found = [f for f in found if f[0]]
     return "%.2f, %d" % (min(found)[0] / point["flops"], min(found)[1]) if found else "not reached"
-
-
-def first(points):
-    return points[min(points)]
 
 
 CHANGES = {                                 # what the table of ablations says of each
@@ -578,7 +575,7 @@ def tables(wanted):
                 table(student, distill, out)
     learned(out)
     thrifty(wanted, out)
-    ablations(wanted, out)
+    ablations(wanted and wanted[:1], out)
     counted(out)
     return out
 
