@@ -40,7 +40,7 @@ TOOL = os.path.join(ROOT, "examples", "lemon")
 STORIES = os.path.join(ROOT, "examples", "stories")
 
 TOKENS_A_STEP, CALIBRATION = 2048, 32768
-RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]
+RATES = [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]
 BUDGETS = [25, 50, 200, 800, 3200]
 BETWEEN = [12, 100, 400, 1600]              # lemon's alone: where its curve comes down to others' ends
 
@@ -277,7 +277,7 @@ class Comparison:
             at = best
 
     def method(self, method, distill, budgets, seeds):
-        at = len(RATES) // 2
+        at = RATES.index(4e-3)
         for budget in sorted(budgets):
             at = self.tune(method, distill, budget, at)
             for seed in range(2, seeds + 1):
