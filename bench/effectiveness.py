@@ -408,6 +408,14 @@ def learned(out):
     out.append("")
 
 
+def compared(wanted):
+    """(student, distill, {method: points}) of all that was measured, or of what is wanted."""
+    for student in STUDENTS:
+        for distill in (0, 1):
+            if not wanted or (student, distill) in wanted:
+                yield student, distill, {m: p for (m, d), p in curves(student).items() if d == distill}
+
+
 def calibrations(all_points):
     """lemon with other lengths of calibration text, and as it is."""
     return [m for m in all_points if m == "lemon" or m.startswith("lemon-tokens-")]
@@ -415,22 +423,24 @@ def calibrations(all_points):
 
 def thrifty(wanted, out):
     """The operations that lemon needs where its calibration text suits the budget: what a fusion costs goes with that text."""
-    for student in STUDENTS:
-        for distill in (0, 1):
-            if wanted and (student, distill) not in wanted:
-                continue
-            all_points = {m: p for (m, d), p in curves(student).items() if d == distill}
-            some = calibrations(all_points)
-            if len(some) < 3:
-                continue
-            others = [m for m in METHODS if m in all_points and m != "lemon"]
-            budgets = [b for b in BUDGETS if any(b in all_points[m] for m in some) and any(b in all_points[m] for m in others)]
-            out += ["**With calibration text that suits the budget**, all operations that lemon needs to come down to where each of the "
-                    "others ends, as a part of theirs, and its calibration tokens: %s, trained on %s" %
-                    (STUDENTS[student][0], "the teacher's logits" if distill else "text alone"), "",
-                    "| to reach |" + "".join(" %d steps |" % b for b in budgets), "|---|" + "---|" * len(budgets)]
-            out += ["| %s |" % m + "".join(" %s |" % least(all_points, some, m, b) for b in budgets) for m in others]
-            out.append("")
+    for student, distill, all_points in compared(wanted):
+        some = calibrations(all_points)
+        if len(some) < 3:
+            continue
+        others = [m for m in METHODS if m in all_points and m != "lemon"]
+        budgets = [b for b in BUDGETS if any(b in all_points[m] for m in some) and any(b in all_points[m] for m in others)]
+        out += ["**With calibration text that suits the budget**, all operations that lemon needs to come down to where each of the "
+                "others ends, as a part of theirs, and its calibration tokens: %s, trained on %s" %
+                (STUDENTS[student][0], "the teacher's logits" if distill else "text alone"), "",
+                "| to reach |" + "".join(" %d steps |" % b for b in budgets), "|---|" + "---|" * len(budgets)]
+        out += ["| %s |" % m + "".join(" %s |" % least(all_points, some, m, b) for b in budgets) for m in others]
+        out.append("")
+
+
+def fewest(all_points, some, loss):
+    """(The operations with which the thriftiest of some comes down to a loss, its calibration tokens), or None."""
+    found = [(reach(all_points[m], loss, "flops"), all_points[m][min(all_points[m])]["calibration_tokens"]) for m in some]
+    return min((f for f in found if f[0]), default=None)
 
 
 def least(all_points, some, method, budget):
@@ -438,10 +448,8 @@ def least(all_points, some, method, budget):
     if budget not in all_points[method]:
         return ""
     point = all_points[method][budget]
-    loss = mean(point["losses"])
-    found = [(reach(all_points[m], loss, "flops"), all_points[m][min(all_points[m])]["calibration_tokens"]) for m in some]
-    found = [f for f in found if f[0]]
-    return "%.2f, %d" % (min(found)[0] / point["flops"], min(found)[1]) if found else "not reached"
+    found = fewest(all_points, some, mean(point["losses"]))
+    return "%.2f, %d" % (found[0] / point["flops"], found[1]) if found else "not reached"
 
 
 CHANGES = {                                 # what the table of ablations says of each
@@ -452,25 +460,21 @@ CHANGES = {                                 # what the table of ablations says o
 
 def ablations(wanted, out):
     """lemon with one thing changed at a time."""
-    for student in STUDENTS:
-        for distill in (0, 1):
-            if wanted and (student, distill) not in wanted:
-                continue
-            all_points = {m: p for (m, d), p in curves(student).items() if d == distill}
-            names = [m for m in VARIANTS if m in all_points and m.split("-")[0] in ("lemon", "paper")]
-            if len(names) < 3:
-                continue
-            budgets = [b for b in BUDGETS if sum(b in all_points[m] for m in names) > len(names) / 2]
-            out += ["**What each part is worth**: %s, trained on %s" % (STUDENTS[student][0], "the teacher's logits" if distill else "text alone"),
-                    "", "| lemon | before training |" + "".join(" %d steps |" % b for b in budgets) + " fusion, GFLOP |",
-                    "|---|---|" + "---|" * (len(budgets) + 1)]
-            for m in ["lemon"] + [m for m in names if m.startswith("lemon")] + [m for m in ("paper-25", "paper", "paper-400") if m in all_points]:
-                points = all_points[m]
-                first = points[min(points)]
-                out.append("| %s | %.3f |" % (CHANGES.get(m) or "`%s`" % " ".join(VARIANTS[m]), first["start"]) +
-                           "".join(" %s |" % (cell(points[b]) if b in points else "") for b in budgets) +
-                           " %.1f |" % (first["fuse_flops"] / 1e9))
-            out.append("")
+    for student, distill, all_points in compared(wanted):
+        names = [m for m in VARIANTS if m in all_points and m.split("-")[0] in ("lemon", "paper")]
+        if len(names) < 3:
+            continue
+        budgets = [b for b in BUDGETS if sum(b in all_points[m] for m in names) > len(names) / 2]
+        out += ["**What each part is worth**: %s, trained on %s" % (STUDENTS[student][0], "the teacher's logits" if distill else "text alone"),
+                "", "| lemon | before training |" + "".join(" %d steps |" % b for b in budgets) + " fusion, GFLOP |",
+                "|---|---|" + "---|" * (len(budgets) + 1)]
+        for m in ["lemon"] + [m for m in names if m.startswith("lemon")] + [m for m in ("paper-25", "paper", "paper-400") if m in all_points]:
+            points = all_points[m]
+            first = points[min(points)]
+            out.append("| %s | %.3f |" % (CHANGES.get(m) or "`%s`" % " ".join(VARIANTS[m]), first["start"]) +
+                       "".join(" %s |" % (cell(points[b]) if b in points else "") for b in budgets) +
+                       " %.1f |" % (first["fuse_flops"] / 1e9))
+        out.append("")
 
 
 def counted(out):
@@ -489,7 +493,7 @@ def counted(out):
                 flops = reach(lemon, loss, "flops")
                 answers = [reach(lemon, loss, "steps") == 0,
                            flops < needed if flops else False if max(lemon) >= budget else None,
-                           any((reach(all_points[m], loss, "flops") or needed) < needed for m in some) if len(some) > 2 else None,
+                           (fewest(all_points, some, loss) or (needed,))[0] < needed if len(some) > 2 else None,
                            mean(lemon[budget]["losses"]) < loss if budget in lemon else None]
                 for by_budget, answer in zip(asked.values(), answers):
                     if answer is not None:
